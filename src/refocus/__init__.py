@@ -1,0 +1,41 @@
+"""refocus: make a Vision Transformer look at the object. Importing this package does not import torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("refocus-vit")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+_PUBLIC = {  # name -> module, loaded on first use; no module may share a name, or importing it would shadow the function
+    "InputError": "errors",
+    "Recipe": "recipe",
+    "load": "models",
+    "save": "models",
+    "attention_maps": "attention",
+    "explain": "relevance",
+    "objective": "objectives",
+    "tokencut": "discovery",
+    "segmentation_scores": "metrics",
+    "background_share": "metrics",
+    "tune": "finetune",
+    "resume": "finetune",
+    "evaluate": "evaluation",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'refocus' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
+    value = getattr(import_module(f"refocus.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

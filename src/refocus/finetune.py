@@ -1,0 +1,370 @@
+"""The only training loop: few shots, one forward and two backward passes a step, resumable, and it must do no harm."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from refocus import runs
+from refocus.attention import vision_transformer
+from refocus.errors import InputError
+from refocus.harm import SHARES, choose, harm_check, interpolate
+from refocus.images import MaskedImages, joint_transform, pick_classes, pick_shots, scan, spread
+from refocus.models import class_names, load, save, source
+from refocus.objectives import Step, objective
+from refocus.recipe import Recipe
+from refocus.records import Sample, drop_partial_line, read_lines, write_line
+
+log = logging.getLogger("refocus")
+_FOLDERS = ("images", "masks", "val", "val_masks")
+_LAST, _BEST = "last.pt", "best.safetensors"
+Progressed = Callable[[dict[str, Any]], None]
+
+
+class Diverged(InputError):
+    """A loss term became NaN or infinite; the last good checkpoint is kept."""
+
+
+# --- what to train on ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Selection:
+    """train: the shots. select: images of classes not trained on, for the best epoch. check: images of all classes, for
+    the question whether tuning did harm. No training image is in `select` or `check`.
+    """
+
+    train: list[Sample]
+    select: list[Sample]
+    check: list[Sample]
+
+
+def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
+    """Few-shot selection from the recipe's folders; every chosen image and mask has been read once."""
+    samples = scan(recipe.images, model, masks=recipe.masks)
+    labels = pick_classes(samples, recipe.classes, recipe.class_seed)
+    train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad)
+    if recipe.val is None:
+        rest = [s for s in samples if s not in set(train)]
+        where = f"--images {recipe.images}"
+    else:
+        if recipe.val_masks is None:
+            raise InputError("--val-masks: missing; validation images need masks as well")
+        rest = scan(recipe.val, model, masks=recipe.val_masks, option="--val")
+        where = f"--val {recipe.val}"
+    held_out = [s for s in rest if s.label not in labels]
+    select = spread(held_out or rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
+    check = spread(rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
+    if not select:
+        raise InputError(f"{where}: no image is left to validate on; add images or give --val with --val-masks")
+    if not held_out:
+        log.warning("all classes are trained on, so the best epoch is chosen on other images of the same classes")
+    return Selection(train, select, check)
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------------
+
+
+class EpochOrder(Sampler[int]):
+    """A new permutation each epoch that follows from (seed, epoch) alone."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True) -> dict[str, Any]:
+    """Fine-tune a model's relevance and write `out/model` (timm hub format), `out/results.json` and the run's records.
+
+    Args:
+        recipe: model, folders, objective and schedule.
+        out: a new folder.
+        on_epoch: called after each epoch with its line of `history.jsonl`.
+
+    Returns:
+        What `results.json` holds: the best epoch, the candidates on the line between original and tuned weights, and the choice.
+
+    Raises:
+        InputError: the user's input cannot be used (nothing is written then).
+        Diverged: a term of the loss became NaN or infinite.
+    """
+    accelerator = _accelerator(recipe)
+    model = load(recipe.model)
+    vision_transformer(model)
+    recipe = replace(  # absolute, so that the run can be resumed from anywhere
+        recipe,
+        model=source(model),
+        **{k: str(Path(v).expanduser().resolve()) for k in _FOLDERS if (v := getattr(recipe, k)) is not None},
+    )
+    objective(recipe.objective, **recipe.weights)
+    selection = choose_samples(recipe, model)
+    folder: Path | None = None
+    refusal = ""
+    if accelerator.is_main_process:  # one process makes the folder; all stop if it may not
+        try:
+            folder = runs.new_folder(out)
+            runs.write_json(folder / "recipe.json", recipe.to_dict())
+            runs.write_json(folder / "selection.json", _selection_to_json(selection))
+        except InputError as error:
+            refusal = str(error)
+    folder, refusal = broadcast_object_list([folder, refusal])
+    if refusal:
+        raise InputError(refusal)
+    return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
+
+
+def resume(run: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True) -> dict[str, Any]:
+    """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same weights, bit for bit."""
+    folder = Path(run).expanduser()
+    if (folder / runs.MANIFEST).exists():
+        raise InputError(f"--resume {run}: this run is complete; its model is in {folder / 'model'}")
+    if not (folder / "selection.json").exists():
+        raise InputError(f"--resume {run}: not a run folder of `refocus tune` (no selection.json)")
+    recipe = Recipe.from_dict(runs.read_json(folder / "recipe.json"))
+    selection = _selection_from_json(runs.read_json(folder / "selection.json"))
+    return _run(recipe, selection, load(recipe.model), folder, _accelerator(recipe), on_epoch, progress)
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable CUDA device; legal here: auto, cpu")
+    if recipe.device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: this machine has no usable MPS device; legal here: auto, cpu")
+    return Accelerator(
+        cpu=recipe.device == "cpu",
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),  # batch_size is over all processes
+    )
+
+
+def _run(
+    recipe: Recipe,
+    selection: Selection,
+    model: nn.Module,
+    folder: Path,
+    accelerator: Accelerator,
+    on_epoch: Progressed | None,
+    progress: bool,
+) -> dict[str, Any]:
+    set_seed(recipe.seed)
+    step = objective(
+        recipe.objective, second_order=recipe.second_order, temperature=recipe.temperature, **recipe.weights
+    )
+    dataset = MaskedImages(selection.train, joint_transform(model, train=True, flip=recipe.flip), recipe.seed)
+    order = EpochOrder(len(dataset), recipe.seed)
+    loader = DataLoader(dataset, batch_size=recipe.batch_size, sampler=order, num_workers=recipe.workers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_decay_every, recipe.lr_decay)
+    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    model = accelerator.unwrap_model(wrapped)
+    checkpoints = folder / "checkpoints"
+    if accelerator.is_main_process:
+        checkpoints.mkdir(exist_ok=True)
+    state = _State(model, optimizer, schedule)
+    best = state.read(checkpoints / _LAST) if (checkpoints / _LAST).exists() else {"epoch": -1, "best": -1, "loss": math.inf}
+    history = folder / "history.jsonl"
+    if accelerator.is_main_process:
+        _keep_epochs(history, best["epoch"])
+    validation = _masked_loader(selection.select, model, recipe)
+
+    steps = math.ceil(len(dataset) / recipe.batch_size)
+    with _progress(progress and accelerator.is_main_process) as bar:
+        task = bar.add_task("tuning", total=recipe.epochs * steps, completed=(best["epoch"] + 1) * steps, note="")
+        for epoch in range(best["epoch"] + 1, recipe.epochs):
+            dataset.epoch = order.epoch = epoch
+            train = _train_epoch(wrapped, loader, step, optimizer, accelerator, epoch, lambda: bar.advance(task))
+            schedule.step()
+            line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], "train": train}
+            if accelerator.is_main_process:
+                line["validation"] = _mean_terms(model, validation, step, accelerator.device)
+                if line["validation"]["loss"] < best["loss"]:
+                    best.update(best=epoch, loss=line["validation"]["loss"])
+                    _replace(checkpoints / _BEST, lambda path: save_file(_cpu_state(model), path))
+                best["epoch"] = epoch
+                with history.open("a") as file:
+                    write_line(file, line)
+                state.write(checkpoints / _LAST, best)
+                bar.update(task, note=f"validation loss {line['validation']['loss']:.4f}, best {best['loss']:.4f}")
+            accelerator.wait_for_everyone()
+            if on_epoch:
+                on_epoch(line)
+
+    results: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        results = _conclude(recipe, selection, model, folder, best, accelerator.device)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    return results
+
+
+def _train_epoch(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    epoch: int,
+    advance: Callable[[], None],
+) -> dict[str, float]:
+    """One pass over the shots: mean of each term."""
+    model.train()
+    sums: dict[str, float] = {}
+    for position, (images, masks, labels) in enumerate(loader):
+        terms = step(model, images, masks, labels)
+        for name, value in terms.items():
+            if not torch.isfinite(value):
+                raise Diverged(
+                    f"epoch {epoch}, step {position}: term {name!r} is {value.item()}; the last good checkpoint is kept. "
+                    "Lower --lr, or use --precision fp32 if it was bf16"
+                )
+            sums[name] = sums.get(name, 0.0) + value.item()
+        optimizer.zero_grad()
+        accelerator.backward(terms["loss"])
+        optimizer.step()
+        advance()
+    return {name: total / len(loader) for name, total in sums.items()}
+
+
+def _mean_terms(model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device) -> dict[str, float]:
+    """Mean of each term over validation images, without touching the weights or their gradients."""
+    model.eval()
+    sums: dict[str, float] = {}
+    count = 0
+    for images, masks, labels in batches:
+        terms = step(model, images.to(device), masks.to(device), labels.to(device))
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.item() * len(images)
+        count += len(images)
+    return {name: total / count for name, total in sums.items()}
+
+
+# --- the end of a run ---------------------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    recipe: Recipe, selection: Selection, model: nn.Module, folder: Path, best: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Choose between original and best weights, save the model and the finding, the manifest last."""
+    if best["best"] < 0:
+        raise Diverged("no epoch had a finite validation loss; lower --lr")
+    original = load(recipe.model, device=device)
+    tuned = load_file(folder / "checkpoints" / _BEST, device=str(device))
+    start = {name: value.clone() for name, value in original.state_dict().items()}
+    batches = list(_masked_loader(selection.check, original, recipe))
+    images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
+    candidates = []
+    for share in SHARES:
+        original.load_state_dict(interpolate(start, tuned, share))
+        candidates.append({"share": share, **harm_check(original, images, masks, labels)})
+    advised, finding = choose(candidates, recipe.tolerance)
+    share = candidates[advised]["share"] if recipe.do_no_harm else 1.0
+    original.load_state_dict(interpolate(start, tuned, share))
+    save(original.cpu(), folder / "model")
+    results = {
+        "model": source(original),
+        "objective": recipe.objective,
+        "best_epoch": best["best"],
+        "check_images": len(selection.check),
+        "tolerance": recipe.tolerance,
+        "candidates": candidates,
+        "advised_share": candidates[advised]["share"],
+        "chosen_share": share,
+        "finding": finding,
+        "trained_classes": _names(selection.train, original),
+    }
+    runs.write_json(folder / "results.json", results)
+    runs.finish(folder, "tune", seed=recipe.seed)
+    return results
+
+
+# --- checkpoints and small parts ----------------------------------------------------------------------------------------
+
+
+class _State:
+    """Weights, optimizer, schedule, RNG and position in one file, read back with `weights_only=True`."""
+
+    def __init__(self, model: nn.Module, optimizer: Any, schedule: Any) -> None:
+        self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+
+    def write(self, path: Path, position: dict[str, Any]) -> None:
+        content = {name: part.state_dict() for name, part in self.parts.items()}
+        content["rng"] = torch.get_rng_state()
+        content["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        _replace(path, lambda partial: torch.save({**content, "position": position}, partial))
+
+    def read(self, path: Path) -> dict[str, Any]:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(content[name])
+        torch.set_rng_state(content["rng"])
+        if content["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["cuda_rng"])
+        return content["position"]
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """A file that is either the old or the new one, whole."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    os.replace(partial, path)
+
+
+def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+
+
+def _keep_epochs(history: Path, last: int) -> None:
+    """Drop lines of epochs that the checkpoint does not hold, as a crash between the two writes leaves them."""
+    drop_partial_line(history)
+    lines = [line for line in read_lines(history) if line["epoch"] <= last]
+    with history.open("w") as file:
+        for line in lines:
+            write_line(file, line)
+
+
+def _masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> DataLoader[Any]:
+    dataset = MaskedImages(samples, joint_transform(model, train=False))
+    return DataLoader(dataset, batch_size=32, num_workers=recipe.workers)
+
+
+def _progress(shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    return Progress(*columns, disable=not shown)
+
+
+def _names(samples: list[Sample], model: nn.Module) -> list[str]:
+    names = class_names(model)
+    return [names[label] if names else str(label) for label in dict.fromkeys(s.label for s in samples)]
+
+
+def _selection_to_json(selection: Selection) -> dict[str, Any]:
+    def rows(samples: list[Sample]) -> list[dict[str, Any]]:
+        return [{"image": str(s.image.resolve()), "label": s.label, "mask": str(s.mask.resolve())} for s in samples if s.mask]
+
+    return {"train": rows(selection.train), "select": rows(selection.select), "check": rows(selection.check)}
+
+
+def _selection_from_json(content: dict[str, Any]) -> Selection:
+    def samples(rows: list[dict[str, Any]]) -> list[Sample]:
+        return [Sample(Path(r["image"]), r["label"], Path(r["mask"])) for r in rows]
+
+    return Selection(*(samples(content[name]) for name in ("train", "select", "check")))

@@ -1,0 +1,44 @@
+"""The terms of the objectives, one equation each. "The paper" is Chefer, Schwartz, Wolf, NeurIPS 2022.
+
+R: relevance in [0, 1] after min-max, `[B, height, width]`. S: foreground mask in [0, 1], `[B, height, width]`. Each term is
+a scalar: the mean over images and pixels, or over images.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def background(relevance: Tensor, mask: Tensor) -> Tensor:
+    """Paper Eq. 1: MSE(R * (1 - S), 0).
+
+    Deviation: the published code takes the complement of a soft mask as (1 -> -1, 0 -> 1), which leaves soft edges in both
+    terms; ours is 1 - S.
+    """
+    return (relevance * (1 - mask)).square().mean()
+
+
+def foreground(relevance: Tensor, mask: Tensor) -> Tensor:
+    """Paper Eq. 2 as published in code: MSE(R * S, S). (As printed, MSE(R * S, 1) adds a constant for the background.)"""
+    return (relevance * mask - mask).square().mean()
+
+
+def confidence(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Paper Eq. 4: CE(M(i) / T, argmax M(i)), the model's own prediction at this step taken as the label; logits `[B, K]`."""
+    return F.cross_entropy(logits / temperature, logits.argmax(1))
+
+
+def classification(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with the true labels; logits `[B, K]`, labels `[B]`."""
+    return F.cross_entropy(logits, labels)
+
+
+def outside_energy(raw: Tensor, mask: Tensor) -> Tensor:
+    """Mean over images of the share of relevance outside the mask: 1 - sum(R S) / sum(R) (Rao et al., ICCV 2023, Eq. 5).
+
+    raw: relevance >= 0 BEFORE min-max, `[B, height, width]`; an image without any relevance counts as all outside.
+    """
+    total = raw.sum((1, 2))
+    inside = (raw * mask).sum((1, 2))
+    return (1 - inside / total.clamp(min=1e-12)).mean()

@@ -1,0 +1,126 @@
+"""The objectives, one table. Each is a step: (model, images, masks, labels) -> its terms, "loss" among them.
+
+images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], soft allowed; labels: `[B]` class indices.
+Each term is a scalar tensor. A step costs one forward pass and leaves the backward pass of "loss" to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from refocus import losses
+from refocus.errors import InputError
+from refocus.relevance import minmax, relevance_patches, upsample
+from refocus.shifts import swap_backgrounds
+
+Terms = dict[str, Tensor]
+
+
+class Step(Protocol):
+    def __call__(self, model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a step may read: the weight of each term by name, and two switches."""
+
+    weights: MappingProxyType[str, float]
+    second_order: bool
+    temperature: float
+
+
+def relevance_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+    """The published objective, paper Eq. 5: relevance of the true class, confidence in the predicted one."""
+    logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
+    relevance, mask = minmax(upsample(raw, images.shape[-2:])), masks[:, 0]
+    background, foreground = losses.background(relevance, mask), losses.foreground(relevance, mask)
+    classification = losses.confidence(logits, s.temperature)
+    mask_loss = s.weights["background"] * background + s.weights["foreground"] * foreground  # Eq. 3
+    loss = s.weights["relevance"] * mask_loss + s.weights["classification"] * classification
+    return {"loss": loss, "background": background, "foreground": foreground, "classification": classification}
+
+
+def finetune_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+    """Plain fine-tuning on the same images; the masks are not read. The baseline that every claim must beat."""
+    classification = losses.classification(model(images), labels)
+    return {"loss": s.weights["classification"] * classification, "classification": classification}
+
+
+def energy_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+    """The share of relevance outside the mask in place of the two squared errors; cross-entropy with the true label."""
+    logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
+    energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
+    classification = losses.classification(logits, labels)
+    loss = s.weights["energy"] * energy + s.weights["classification"] * classification
+    return {"loss": loss, "energy": energy, "classification": classification}
+
+
+def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+    """Cross-entropy on the objects standing on the next image's background, made with the same masks."""
+    swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
+    classification = losses.classification(model(swapped), labels)
+    return {"loss": s.weights["classification"] * classification, "classification": classification}
+
+
+def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+    """Ours: originals and swaps in one batch, energy and cross-entropy on both."""
+    swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
+    both = torch.cat([images, swapped])
+    return energy_step(model, both, masks.repeat(2, 1, 1, 1), labels.repeat(2), s)
+
+
+@dataclass(frozen=True)
+class Objective:
+    step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Terms]
+    weights: dict[str, float]
+    about: str
+
+
+OBJECTIVES = {
+    "relevance": Objective(
+        relevance_step,
+        {"background": 2.0, "foreground": 0.3, "relevance": 0.8, "classification": 0.2},  # paper Table 5, all models alike
+        "published: squared error of the relevance against the mask, and confidence",
+    ),
+    "finetune": Objective(finetune_step, {"classification": 1.0}, "cross-entropy with labels, no masks (baseline)"),
+    "energy": Objective(
+        energy_step, {"energy": 1.0, "classification": 1.0}, "share of relevance outside the mask, and cross-entropy"
+    ),
+    "swap": Objective(swap_step, {"classification": 1.0}, "cross-entropy on background swaps made with the masks"),
+    "refocus": Objective(
+        refocus_step, {"energy": 1.0, "classification": 1.0}, "ours: energy and cross-entropy, on images and their swaps"
+    ),
+}
+
+
+def objective(name: str, *, second_order: bool = False, temperature: float = 1.0, **weights: float) -> Step:
+    """A step for one row of the table.
+
+    Args:
+        name: a key of `OBJECTIVES`.
+        second_order: also differentiate through the attention gradient G (exact derivative of the relevance). The published
+            code does not; ours neither unless asked. Costs about one more backward pass.
+        temperature: divides the logits in the confidence term (DeiT: 0.65 for B, 0.55 for S in the published code).
+        **weights: weights of the objective's terms by name; missing ones keep the table's.
+
+    Raises:
+        InputError: unknown objective or term.
+    """
+    if name not in OBJECTIVES:
+        raise InputError(f"--objective {name}: unknown; legal are {', '.join(OBJECTIVES)}")
+    row = OBJECTIVES[name]
+    if unknown := sorted(set(weights) - set(row.weights)):
+        raise InputError(f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}")
+    settings = Settings(MappingProxyType({**row.weights, **weights}), second_order, temperature)
+
+    def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+        masks = masks[:, None] if masks.ndim == 3 else masks
+        return row.step(model, images, masks.to(images.dtype), labels, settings)
+
+    return step

@@ -1,0 +1,68 @@
+"""Everything that decides a tuning run, as one frozen record; a run folder keeps it as `recipe.json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from refocus.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Defaults are the paper's (Table 5) unless the comment says otherwise."""
+
+    model: str  # timm name or folder
+    images: str  # ImageFolder: class/file
+    masks: str  # masks/class/file-stem.png
+    val: str | None = None  # ImageFolder to validate on; None: images of `images` that are not trained on
+    val_masks: str | None = None  # masks for `val`
+    objective: str = "relevance"
+    weights: dict[str, float] = field(default_factory=dict)  # weights of the objective's terms; missing ones keep their default
+    second_order: bool = False  # also differentiate through the attention gradient (the published code does not)
+    temperature: float = 1.0  # of the confidence term; 0.65 for DeiT-B, 0.55 for DeiT-S in the published code
+    classes: int | None = None  # how many classes to train on; None: half of those in `images`
+    class_seed: int | None = None  # shuffles the classes before the first N are taken; None: listing order
+    shots: int = 3  # training images per class
+    seed: int = 0  # which images, their order, their crops
+    epochs: int = 50
+    batch_size: int = 8  # over all processes together
+    lr: float = 2e-6  # the paper searches 5e-7 to 5e-6 per model; this is inside
+    lr_decay: float = 0.85  # factor on the rate ...
+    lr_decay_every: int = 2  # ... every so many epochs
+    weight_decay: float = 1e-4
+    flip: float = 0.5  # chance of a left-right flip; 0 for digits or text
+    val_images: int = 400  # at most so many validation images, spread over their classes (the paper has 414)
+    tolerance: float = 1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
+    do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: the tuned weights as they are, as in the paper
+    skip_bad: bool = False  # leave out images without a usable mask instead of stopping
+    precision: str = "fp32"  # or "bf16"
+    device: str = "auto"
+    workers: int = 0  # processes that decode images
+
+    def __post_init__(self) -> None:
+        for name, low in [("shots", 1), ("epochs", 1), ("batch_size", 1), ("lr_decay_every", 1), ("val_images", 1), ("workers", 0)]:
+            if getattr(self, name) < low:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
+        for name in ("lr", "lr_decay", "temperature"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a positive number")
+        if not 0 <= self.flip <= 1:
+            raise InputError(f"--flip {self.flip}: a probability between 0 and 1")
+        if self.classes is not None and self.classes < 1:
+            raise InputError(f"--classes {self.classes}: must be at least 1")
+        if self.precision not in ("fp32", "bf16"):
+            raise InputError(f"--precision {self.precision}: must be fp32 or bf16")
+        if self.device not in ("auto", "cpu", "cuda", "mps"):
+            raise InputError(f"--device {self.device}: must be auto, cpu, cuda or mps")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Read back what `to_dict` wrote; an unknown key is an error."""
+        legal = [f.name for f in fields(cls)]
+        if unknown := sorted(set(values) - set(legal)):
+            raise InputError(f"recipe: unknown key {unknown[0]!r}; known are {', '.join(legal)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,64 @@
+"""The frozen records that cross modules, and JSON lines in and out. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `refocus.explain` returns; all tensors are detached.
+
+    logits: `[B, K]`. relevance: `[B, H, W]`, upsampled and min-max normalized per image to [0, 1].
+    patches: `[B, h, w]`, the raw relevance of each patch (>= 0). targets: `[B]`, the class each map explains.
+    """
+
+    logits: Tensor
+    relevance: Tensor
+    patches: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image file, with its foreground mask where there is one."""
+
+    image: Path
+    label: int
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One model's answer on one image: class indices, best first, and the softmax share of the first."""
+
+    image: str  # path below the suite's folder, so that records of two machines compare
+    label: int
+    top5: tuple[int, ...]
+    confidence: float
+
+
+def write_line(file: Any, record: Any) -> None:
+    """Append one record as a JSON line; NaN is an error, not a token."""
+    file.write(json.dumps(record if isinstance(record, dict) else asdict(record), allow_nan=False) + "\n")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a JSONL file, none where there is no file."""
+    if path.exists():
+        yield from map(json.loads, path.read_text().splitlines())
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut off what a crash left behind the last whole line, so that appending can go on."""
+    if path.exists():
+        content = path.read_bytes()
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,65 @@
+"""An output folder: never overwritten, files appear whole, the manifest is written last."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from refocus import __version__
+from refocus.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+def new_folder(out: str | Path) -> Path:
+    """Make an empty output folder; refuse one that holds anything."""
+    folder = Path(out).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--out {out}: exists already and is never overwritten; name a new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be created ({error.strerror})") from error
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is either absent or whole, whenever the process dies."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
+        partial.write(text)
+    os.chmod(partial.name, 0o644)  # NamedTemporaryFile makes it private
+    os.replace(partial.name, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error})") from error
+
+
+def environment() -> dict[str, str]:
+    """Versions that a reader needs to repeat the run."""
+    packages = ("torch", "torchvision", "timm", "accelerate", "numpy", "scipy")
+    found = {"python": platform.python_version(), "platform": platform.platform(), "refocus": __version__}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def finish(folder: Path, command: str, **facts: Any) -> None:
+    """Write the manifest: its presence says that everything before it is complete."""
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    write_json(folder / MANIFEST, {"command": command, "environment": environment(), **facts, "files": files})
