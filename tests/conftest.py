@@ -1,0 +1,73 @@
+"""Tiny models and folders that every test can afford; the real ones lie in ../shared where the project is developed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from refocus import models
+
+SHARED = Path(__file__).parents[2] / "shared"
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real images and models of ../shared are not on this machine")
+    return SHARED
+
+
+@pytest.fixture
+def tiny() -> Callable[..., nn.Module]:
+    """Build a tiny random ViT; keywords are timm's."""
+
+    def build(**changes: object) -> nn.Module:
+        args = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 4, **changes}
+        side = args["img_size"]
+        size = (3, side, side) if isinstance(side, int) else (3, *side)
+        config = {"input_size": size, "crop_pct": 1.0, "label_names": NAMES if args["num_classes"] == 4 else None}
+        return timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=config, **args).eval()
+
+    return build
+
+
+@pytest.fixture
+def model_folder(tiny: Callable[..., nn.Module], tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    models.save(tiny(), folder)
+    return folder
+
+
+@pytest.fixture
+def image_folders(tmp_path: Path) -> tuple[Path, Path]:
+    """images/ and masks/ of 4 classes with 6 images of 40 x 36 pixels: a bright square on noise."""
+    return make_images(tmp_path / "data")
+
+
+def make_images(root: Path, names: list[str] = NAMES, count: int = 6, seed: int = 0) -> tuple[Path, Path]:
+    rng = np.random.default_rng(seed)
+    for label, name in enumerate(names):
+        for position in range(count):
+            image = rng.integers(0, 120, size=(36, 40, 3), dtype=np.uint8)
+            mask = np.zeros((36, 40), dtype=np.uint8)
+            top, left = rng.integers(2, 16, size=2)
+            image[top : top + 16, left : left + 16] = 150 + 30 * label
+            mask[top : top + 16, left : left + 16] = 255
+            for kind, pixels in (("images", image), ("masks", mask)):
+                path = root / kind / name / f"{position}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return root / "images", root / "masks"
