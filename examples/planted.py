@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -38,41 +40,54 @@ def share_on_background(model: nn.Module, root: Path, most: int) -> float:
     return mean(background_share(explain(model, x[None]).patches, m).item() for x, m, _ in data)
 
 
-def measure(model: nn.Module, data: Path, trained: set[int], most: int) -> tuple[dict[str, float], list[list[Prediction]]]:
-    same = evaluate(model, data / "test_same" / "images").predictions
-    shuffled = evaluate(model, data / "test_shuffled" / "images").predictions
-    row = {
-        "same": top1(same),
-        "shuffled": top1(shuffled),
-        "trained": top1([p for p in shuffled if p.label in trained]),
-        "untrained": top1([p for p in shuffled if p.label not in trained]),
-        "background_share": share_on_background(model, data / "test_shuffled", most),
-    }
-    return row, [same, shuffled]
+@dataclass(frozen=True)
+class Measured:
+    same: list[Prediction]
+    shuffled: list[Prediction]
+    background_share: float
+
+    def row(self, trained: set[int]) -> dict[str, float]:
+        return {
+            "same": top1(self.same),
+            "shuffled": top1(self.shuffled),
+            "trained": top1([p for p in self.shuffled if p.label in trained]),
+            "untrained": top1([p for p in self.shuffled if p.label not in trained]),
+            "background_share": self.background_share,
+        }
+
+
+def measure(model: nn.Module, data: Path, most: int) -> Measured:
+    same, shuffled = (evaluate(model, data / name / "images").predictions for name in ("test_same", "test_shuffled"))
+    return Measured(same, shuffled, share_on_background(model, data / "test_shuffled", most))
+
+
+@cache
+def measure_before(model: Path, data: Path, most: int) -> Measured:
+    return measure(load(model), data, most)
 
 
 def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, Any]:
     """One run: the biased model, the tuned one, and the one that the do-no-harm rule keeps."""
     recipe = Recipe(
         model=str(args.model), images=str(args.data / "tune" / "images"), masks=str(args.data / "tune" / "masks"), objective=name,
-        lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images, device="cpu",
+        lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images,
+        check_images=args.check_images, device="cpu",
     )  # fmt: skip
     run = args.out / f"draw{draw}-{name}-{lr:g}"
     results = tune(recipe, run)
-    before = load(args.model)
-    trained = {s.label for s in choose_samples(recipe, before).train}
-    tuned, kept = load(args.model), load(run / "model")
-    tuned.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
-    measured = {which: measure(model, args.data, trained, args.maps) for which, model in [("before", before), ("tuned", tuned), ("kept", kept)]}
-    rows = {which: row for which, (row, _) in measured.items()}
+    trained = {s.label for s in choose_samples(recipe, load(args.model)).train}
+    before = measure_before(args.model, args.data, args.maps)
+    weights = load(args.model)
+    weights.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
+    tuned = measure(weights, args.data, args.maps)
+    share = results["chosen_share"]
+    kept = before if share == 0 else tuned if share == 1 else measure(load(run / "model"), args.data, args.maps)
+    rows = {which: found.row(trained) for which, found in (("before", before), ("tuned", tuned), ("kept", kept))}
     changes = {
-        which: {
-            suite: paired_difference(measured[which][1][i], measured["before"][1][i]) for i, suite in enumerate(("same", "shuffled"))
-        }
-        for which in ("tuned", "kept")
+        which: {"same": paired_difference(found.same, before.same), "shuffled": paired_difference(found.shuffled, before.shuffled)}
+        for which, found in (("tuned", tuned), ("kept", kept))
     }
-    facts = {"draw": draw, "objective": name, "lr": lr, "best_epoch": results["best_epoch"], "kept_share": results["chosen_share"]}
-    return {**facts, **rows, "change": changes}
+    return {"draw": draw, "objective": name, "lr": lr, "best_epoch": results["best_epoch"], "kept_share": share, **rows, "change": changes}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -102,7 +117,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", default=[f"{k}:{v}" for k, v in METHODS.items()], help="OBJECTIVE:LR")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--val-images", type=int, default=30)
+    parser.add_argument("--val-images", type=int, default=10)
+    parser.add_argument("--check-images", type=int, default=60)
     parser.add_argument("--maps", type=int, default=100, help="images over which the background share is taken")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -64,12 +64,12 @@ def composite(
 
 
 def draw(
-    labels: np.ndarray, rng: np.random.Generator, *, split: str, biased: bool, fade: float
+    labels: np.ndarray, rng: np.random.Generator, *, split: str, biased: bool, faded: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """One composite for each label: images `[n, H, W, 3]` and masks `[n, H, W]`.
 
     biased: each digit stands on its own texture; otherwise on another, uniformly drawn one.
-    fade: each digit is faded by a uniform share of 0 to `fade`.
+    faded: digits lose part of their contrast, most of them nearly all of it (the cube root of a uniform share).
     """
     pool, pool_labels = digits(split)
     by_class = [np.flatnonzero(pool_labels == c) for c in range(10)]
@@ -77,6 +77,6 @@ def draw(
     for label in labels:
         texture = int(label) if biased else int((label + rng.integers(1, 10)) % 10)
         digit = pool[rng.choice(by_class[label])]
-        pairs.append(composite(digit, texture, rng, fade=float(rng.uniform(0, fade))))
+        pairs.append(composite(digit, texture, rng, fade=float(rng.uniform() ** (1 / 3)) if faded else 0.0))
     images, masks = zip(*pairs, strict=True)
     return np.stack(images), np.stack(masks)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
@@ -149,6 +150,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         raise InputError("--device cuda: this machine has no usable CUDA device; legal here: auto, cpu")
     if recipe.device == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: this machine has no usable MPS device; legal here: auto, cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in this process could not choose another precision
     return Accelerator(
         cpu=recipe.device == "cpu",
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -199,7 +201,7 @@ def _run(
             schedule.step()
             line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], "train": train}
             if accelerator.is_main_process:
-                line["validation"] = _mean_terms(model, validation, step, accelerator.device)
+                line["validation"] = _mean_terms(model, validation, step, accelerator.device, epoch)
                 if line["validation"]["loss"] < best["loss"]:
                     best.update(best=epoch, loss=line["validation"]["loss"])
                     _replace(checkpoints / _BEST, lambda path: save_file(_cpu_state(model), path))
@@ -214,7 +216,7 @@ def _run(
 
     results: dict[str, Any] = {}
     if accelerator.is_main_process:
-        results = _conclude(recipe, selection, model, folder, best, accelerator.device)
+        results = _conclude(recipe, selection, folder, best, accelerator)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return results
@@ -229,32 +231,41 @@ def _train_epoch(
     epoch: int,
     advance: Callable[[], None],
 ) -> dict[str, float]:
-    """One pass over the shots: mean of each term."""
+    """One pass over the shots: mean of each term over steps and processes."""
     model.train()
     sums: dict[str, float] = {}
     for position, (images, masks, labels) in enumerate(loader):
         terms = step(model, images, masks, labels)
+        _must_be_finite(terms, f"epoch {epoch}, step {position}")
         for name, value in terms.items():
-            if not torch.isfinite(value):
-                raise Diverged(
-                    f"epoch {epoch}, step {position}: term {name!r} is {value.item()}; the last good checkpoint is kept. "
-                    "Lower --lr, or use --precision fp32 if it was bf16"
-                )
             sums[name] = sums.get(name, 0.0) + value.item()
         optimizer.zero_grad()
         accelerator.backward(terms["loss"])
         optimizer.step()
         advance()
-    return {name: total / len(loader) for name, total in sums.items()}
+    means = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "mean") / len(loader)
+    return dict(zip(sums, means.tolist(), strict=True))
 
 
-def _mean_terms(model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device) -> dict[str, float]:
+def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
+    for name, value in terms.items():
+        if not torch.isfinite(value):
+            raise Diverged(
+                f"{where}: term {name!r} is {value.item()}; the last good checkpoint is kept. "
+                "Lower --lr, or use --precision fp32 if it was bf16"
+            )
+
+
+def _mean_terms(
+    model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int
+) -> dict[str, float]:
     """Mean of each term over validation images, without touching the weights or their gradients."""
     model.eval()
     sums: dict[str, float] = {}
     count = 0
     for images, masks, labels in batches:
         terms = step(model, images.to(device), masks.to(device), labels.to(device))
+        _must_be_finite(terms, f"epoch {epoch}, validation")
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.item() * len(images)
         count += len(images)
@@ -265,13 +276,13 @@ def _mean_terms(model: nn.Module, batches: DataLoader[Any], step: Step, device: 
 
 
 def _conclude(
-    recipe: Recipe, selection: Selection, model: nn.Module, folder: Path, best: dict[str, Any], device: torch.device
+    recipe: Recipe, selection: Selection, folder: Path, best: dict[str, Any], accelerator: Accelerator
 ) -> dict[str, Any]:
     """Choose between original and best weights, save the model and the finding, the manifest last."""
     if best["best"] < 0:
         raise Diverged("no epoch had a finite validation loss; lower --lr")
-    original = load(recipe.model, device=device)
-    tuned = load_file(folder / "checkpoints" / _BEST, device=str(device))
+    original = load(recipe.model, device=accelerator.device)
+    tuned = load_file(folder / "checkpoints" / _BEST)
     start = {name: value.clone() for name, value in original.state_dict().items()}
     batches = list(_masked_loader(selection.check, original, recipe))
     images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
@@ -296,7 +307,7 @@ def _conclude(
         "trained_classes": _names(selection.train, original),
     }
     runs.write_json(folder / "results.json", results)
-    runs.finish(folder, "tune", seed=recipe.seed)
+    runs.finish(folder, "tune", seed=recipe.seed, processes=accelerator.num_processes)
     return results
 
 

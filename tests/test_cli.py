@@ -1,0 +1,194 @@
+"""The command line as a stranger uses it: what it prints, what it writes, how it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refocus import cli
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["refocus", *(str(a) for a in arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    return int(exit_.value.code or 0)
+
+
+def test_help_names_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    for command in ("demo", "explain", "masks", "tune", "evaluate"):
+        assert command in shown
+        assert run(monkeypatch, command, "--help") == 0
+        assert "--out" in capsys.readouterr().out
+
+
+def test_explain_writes_overlays_and_numbers(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = image_folders[0] / "cat" / "1.png"
+    out = tmp_path / "out"
+    code = run(monkeypatch, "explain", image, image_folders[0] / "dog", "--model", model_folder, "--against", model_folder, "--class", "bee", "--out", out)
+    assert code == 0
+    content = json.loads((out / "explanations.json").read_text())["images"]
+    assert len(content) == 7
+    first = content[0]["model"]
+    assert first["explained"] == "bee"
+    assert first["prediction"] == next(iter(first["top5"]))
+    assert np.array(first["relevance"]).shape == (4, 4)
+    assert content[0]["against"] == first
+    assert sorted(p.name for p in out.glob("*.png")) == sorted(c["overlay"] for c in content)
+    assert "1.png" in capsys.readouterr().out
+
+
+def test_tune_then_evaluate_before_and_after(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, masks = image_folders
+    options = ("--epochs", "2", "--weight", "background=1", "--weight", "foreground=0.5", "--device", "cpu")
+    assert run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", tmp_path / "run", *options) == 0
+    assert "<- kept" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["weights"] == {"background": 1.0, "foreground": 0.5}
+    arguments = ("--model", tmp_path / "run" / "model", "--against", model_folder, "--on", f"a={images}", f"b={images}", "--out", tmp_path / "ev")
+    assert run(monkeypatch, "evaluate", *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "95 % interval" in shown
+    suites = json.loads((tmp_path / "ev" / "results.json").read_text())["suites"]
+    assert list(suites) == ["a", "b"]
+    assert suites["a"]["n"] == 24
+    assert {"top1", "top5", "per_class", "against", "difference", "unreadable"} <= set(suites["a"])
+    assert len((tmp_path / "ev" / "a.model.jsonl").read_text().splitlines()) == 24
+    assert run(monkeypatch, "evaluate", *arguments) == 2
+    assert "never overwritten" in capsys.readouterr().err
+
+
+def test_evaluate_resumes_with_the_same_settings_only(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, on = tmp_path / "ev", f"a={image_folders[0]}"
+    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out) == 0
+    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume") == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    whole = json.loads((out / "results.json").read_text())
+    (out / "manifest.json").unlink()
+    lines = (out / "a.model.jsonl").read_text().splitlines(keepends=True)
+    (out / "a.model.jsonl").write_text("".join(lines[:7]))
+    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", f"b={image_folders[0]}", "--out", out, "--resume") == 2
+    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume") == 0
+    assert json.loads((out / "results.json").read_text()) == whole
+
+
+def test_masks_are_made_and_an_unfinished_folder_is_continued(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, _ = image_folders
+    out = tmp_path / "masks"
+    (images / "bee" / "2.png").write_text("no image")
+    arguments = ("masks", images, "--out", out, "--backbone", model_folder, "--size", "64")
+    assert run(monkeypatch, *arguments) == 0
+    assert len(list(out.rglob("*.png"))) == 23
+    with Image.open(out / "cat" / "0.png") as mask:
+        assert mask.size == (40, 36)
+        assert set(np.unique(np.asarray(mask))) <= {0, 255}
+    assert json.loads((out / "manifest.json").read_text())["unreadable"] == [str(images / "bee" / "2.png")]
+    (out / "manifest.json").unlink()
+    (out / "cat" / "0.png").unlink()
+    (out / "cat" / "1.png").write_text("kept as it is")
+    assert run(monkeypatch, *arguments, "--resume") == 0
+    assert (out / "cat" / "0.png").exists()
+    assert (out / "cat" / "1.png").read_text() == "kept as it is"
+
+
+def damage(kind: str, images: Path, masks: Path) -> None:
+    """One defect in the user's folders."""
+    match kind:
+        case "empty class":
+            for path in (images / "bee").iterdir():
+                path.unlink()
+        case "unknown class":
+            (images / "bee").rename(images / "zebra")
+        case "mask without image":
+            (images / "ant" / "0.png").unlink()
+        case "image without mask":
+            for path in (masks / "ant").iterdir():
+                path.unlink()
+        case "mask of another size":
+            for path in (masks / "ant").iterdir():
+                Image.new("L", (10, 10), 255).save(path)
+        case "all-zero mask" | "all-one mask":
+            for path in (masks / "ant").iterdir():
+                Image.new("L", (40, 36), 0 if "zero" in kind else 255).save(path)
+        case "truncated image":
+            for path in (images / "ant").iterdir():
+                path.write_bytes(path.read_bytes()[:200])
+
+
+DAMAGES = {
+    "empty class": "bee: class folder without images",
+    "unknown class": "the model knows no class 'zebra'; it knows ant, bee, cat, dog",
+    "mask without image": "0.png: mask without an image of that name in class 'ant'",
+    "image without mask": "image without a mask",
+    "mask of another size": "the mask is 10x10 pixels, its image 40x36",
+    "all-zero mask": "the mask is all background",
+    "all-one mask": "the mask is all foreground",
+    "truncated image": "cannot be read as an image",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
+    monkeypatch: pytest.MonkeyPatch, kind: str, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, masks = image_folders
+    damage(kind, images, masks)
+    out = tmp_path / "run"
+    assert run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", out) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("error: ")
+    assert DAMAGES[kind] in error[0]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "{images}/ant/0.png", "--model", "vit_smal_patch16_224"], "did you mean"),
+        (["explain", "{images}/ant/0.png", "--model", "swin_tiny_patch4_window7_224"], "windowed attention"),
+        (["explain", "{images}/ant/absent.png", "--model", "{model}"], "absent.png: no such image"),
+        (["explain", "{images}/ant/0.png", "--model", "{model}", "--class", "zebra"], "--class zebra"),
+        (["explain", "{images}/ant/0.png", "--model", "{model}", "--device", "tpu"], "--device tpu"),
+        (["evaluate", "--model", "{model}", "--on", "{images}"], "must be NAME=PATH"),
+        (["evaluate", "--model", "{model}", "--on", "a={images}/absent"], "no such folder"),
+        (["evaluate", "--model", "swin_tiny_patch4_window7_224", "--on", "a={images}"], "windowed attention"),
+        (["tune", "--model", "{model}", "--images", "{images}"], "--masks: missing"),
+        (["tune", "--model", "{model}", "--images", "{images}/absent", "--masks", "{masks}"], "no such folder"),
+        (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "-1"], "--lr -1"),
+        (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--weight", "background"], "TERM=NUMBER"),
+        (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--objective", "x"], "legal are relevance"),
+        (["masks", "{images}", "--backbone", "no/such"], "no such folder"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line_and_leave_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"model": model_folder, "images": image_folders[0], "masks": image_folders[1]}
+    out = tmp_path / "out"
+    assert run(monkeypatch, *(a.format(**places) for a in arguments), "--out", out) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+    assert not out.exists()

@@ -1,0 +1,199 @@
+"""The loop: bit-identical resume, a stop that keeps what was good, several processes, and the run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+import refocus
+from refocus import Recipe, finetune, objectives
+
+
+@pytest.fixture
+def recipe(model_folder: Path, image_folders: tuple[Path, Path]) -> Recipe:
+    images, masks = image_folders
+    return Recipe(model=str(model_folder), images=str(images), masks=str(masks), shots=4, epochs=4, batch_size=4, lr=1e-3, device="cpu")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / "best.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_lowers_its_loss_and_leaves_a_model_that_timm_reads(recipe: Recipe, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = refocus.tune(replace(recipe, objective="finetune", lr=3e-3, epochs=10, do_no_harm=False), run, progress=False)
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [h["epoch"] for h in history] == list(range(10))
+    assert history[-1]["train"]["loss"] < 0.7 * history[0]["train"]["loss"]
+    assert history[3]["lr"] == pytest.approx(3e-3 * 0.85**2)
+    validation = [h["validation"]["loss"] for h in history]
+    assert results["best_epoch"] == validation.index(min(validation))
+    assert results["chosen_share"] == 1.0
+    assert results["trained_classes"] == ["ant", "bee"]
+    saved = timm.create_model(f"local-dir:{run / 'model'}", pretrained=True)
+    assert same(saved.state_dict(), weights(run))
+    assert json.loads((run / "manifest.json").read_text())["command"] == "tune"
+    assert Recipe.from_dict(json.loads((run / "recipe.json").read_text())).shots == 4
+
+
+def test_no_validation_or_check_image_was_trained_on(recipe: Recipe) -> None:
+    chosen = finetune.choose_samples(recipe, refocus.load(recipe.model))
+    assert [s.label for s in chosen.train] == [0] * 4 + [1] * 4
+    assert {s.label for s in chosen.select} == {2, 3}
+    assert {s.label for s in chosen.check} == {0, 1, 2, 3}
+    assert not set(chosen.train) & (set(chosen.select) | set(chosen.check))
+    assert len(chosen.check) == 24 - 8
+    assert len(finetune.choose_samples(replace(recipe, check_images=6), refocus.load(recipe.model)).check) == 6
+
+
+def test_a_separate_validation_folder(recipe: Recipe, tmp_path: Path) -> None:
+    from tests.conftest import make_images
+
+    images, masks = make_images(tmp_path / "val", count=2, seed=1)
+    model = refocus.load(recipe.model)
+    chosen = finetune.choose_samples(replace(recipe, val=str(images), val_masks=str(masks)), model)
+    assert all(images in s.image.parents for s in chosen.check)
+    assert {s.label for s in chosen.select} == {2, 3}
+    with pytest.raises(refocus.InputError, match="--val-masks"):
+        finetune.choose_samples(replace(recipe, val=str(images)), model)
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_resume_ends_with_the_same_bits(recipe: Recipe, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(recipe, objective=name)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    refocus.tune(recipe, whole, progress=False)
+
+    def stop(line: dict[str, Any]) -> None:
+        if line["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refocus.tune(recipe, cut, on_epoch=stop, progress=False)
+    assert not (cut / "manifest.json").exists()
+    with (cut / "history.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "half')  # as a crash in the middle of an epoch's records leaves it
+    monkeypatch.chdir(tmp_path)
+    torch.rand(7)  # whatever happened to the generator in between must not matter
+    refocus.resume(cut, progress=False)
+    assert same(weights(whole), weights(cut))
+    assert same(load_file(whole / "model" / "model.safetensors"), load_file(cut / "model" / "model.safetensors"))
+    assert (whole / "history.jsonl").read_text() == (cut / "history.jsonl").read_text()
+    assert (whole / "results.json").read_text() == (cut / "results.json").read_text()
+
+
+def test_resume_with_dropout_needs_the_generator_state(recipe: Recipe, tiny: Any, tmp_path: Path) -> None:
+    refocus.save(tiny(proj_drop_rate=0.3), tmp_path / "dropout")
+    recipe = replace(recipe, model=str(tmp_path / "dropout"))
+    refocus.tune(recipe, tmp_path / "whole", progress=False)
+
+    def stop(line: dict[str, Any]) -> None:
+        if line["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refocus.tune(recipe, tmp_path / "cut", on_epoch=stop, progress=False)
+    refocus.resume(tmp_path / "cut", progress=False)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_resume_refuses_what_is_complete_or_no_run(recipe: Recipe, tmp_path: Path) -> None:
+    refocus.tune(replace(recipe, epochs=1), tmp_path / "run", progress=False)
+    with pytest.raises(refocus.InputError, match="this run is complete"):
+        refocus.resume(tmp_path / "run")
+    with pytest.raises(refocus.InputError, match="not a run folder"):
+        refocus.resume(tmp_path / "nowhere")
+
+
+def test_a_nonfinite_term_stops_by_name_and_keeps_the_last_good_checkpoint(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine, calls = objectives.losses.background, []
+
+    def explode(relevance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return genuine(relevance, mask) * (float("nan") if len(calls) > 4 else 1.0)
+
+    monkeypatch.setattr(objectives.losses, "background", explode)
+    with pytest.raises(finetune.Diverged, match=r"epoch 1, step 1: term '(background|loss)' is nan"):
+        refocus.tune(recipe, tmp_path / "run", progress=False)  # an epoch: 2 steps and 1 validation batch
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert kept["position"]["epoch"] == 0
+    assert all(value.isfinite().all() for value in kept["model"].values())
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_bad_input_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
+    for bad in (replace(recipe, shots=9), replace(recipe, classes=7), replace(recipe, objective="nothing"), replace(recipe, weights={"x": 1.0})):
+        with pytest.raises(refocus.InputError):
+            refocus.tune(bad, tmp_path / "run", progress=False)
+        assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").touch()
+    with pytest.raises(refocus.InputError, match="never overwritten"):
+        refocus.tune(recipe, tmp_path / "run", progress=False)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["mine"]
+
+
+def test_when_tuning_does_not_help_the_original_is_kept(recipe: Recipe, tmp_path: Path) -> None:
+    """A rate that ruins the model: relevance may look better, the decision does not."""
+    results = refocus.tune(replace(recipe, objective="finetune", lr=3.0, epochs=2), tmp_path / "run", progress=False)
+    original = load_file(Path(recipe.model) / "model.safetensors")
+    kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert results["chosen_share"] < 1.0
+    assert same(kept, original) == (results["chosen_share"] == 0.0)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["finding"] == results["finding"]
+
+
+def test_bfloat16_follows_float32(recipe: Recipe, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        refocus.tune(replace(recipe, precision=precision, epochs=2, lr=1e-4), tmp_path / precision, progress=False)
+    lines = [json.loads((tmp_path / p / "history.jsonl").read_text().splitlines()[-1])["train"] for p in ("fp32", "bf16")]
+    assert lines[0] != lines[1]
+    assert lines[1]["loss"] == pytest.approx(lines[0]["loss"], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torch.distributed.run", "accelerate.commands.launch"])
+def test_two_processes_reach_what_one_reaches(recipe: Recipe, tmp_path: Path, launcher: str) -> None:
+    refocus.tune(recipe, tmp_path / "one", progress=False)
+    options = {
+        "torch.distributed.run": ["--nproc-per-node", "2", "--master-port", "29531"],
+        "accelerate.commands.launch": ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+                                       "--dynamo_backend", "no", "--main_process_port", "29532"],
+    }[launcher]  # fmt: skip
+    script = tmp_path / "launch.py"
+    script.write_text("from refocus.cli import main\nmain()\n")
+    arguments = ["--model", recipe.model, "--images", recipe.images, "--masks", recipe.masks, "--out", str(tmp_path / "two"), "--shots", "4",
+                 "--epochs", "4", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu"]  # fmt: skip
+    command = [sys.executable, "-m", launcher, *options, str(script), "tune", *arguments]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "two" / "manifest.json").read_text())["processes"] == 2
+    one, two = ([json.loads(line) for line in (tmp_path / run / "history.jsonl").read_text().splitlines()] for run in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert b["train"] == pytest.approx(a["train"], rel=1e-3)
+        assert b["validation"] == pytest.approx(a["validation"], rel=1e-3)
+    # key biases cancel in the softmax: their gradient is rounding noise, which AdamW blows up; so outputs are compared
+    images = torch.randn(4, 3, 32, 32)
+    answers = [refocus.explain(refocus.load(tmp_path / run / "model"), images) for run in ("one", "two")]
+    torch.testing.assert_close(answers[1].logits, answers[0].logits, rtol=1e-3, atol=1e-3)
+    assert (answers[1].relevance - answers[0].relevance).abs().mean() < 1e-3
+    original = refocus.explain(refocus.load(recipe.model), images)
+    tuned = refocus.load(recipe.model)
+    tuned.load_state_dict(weights(tmp_path / "two"))
+    assert (refocus.explain(tuned, images).logits - original.logits).abs().max() > 1e-2
