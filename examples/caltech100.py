@@ -43,7 +43,9 @@ def test_set(model: nn.Module, args: argparse.Namespace) -> tuple[Tensor, Tensor
     return images, masks, labels, [str(s.image.relative_to(args.data)) for s in samples]
 
 
-def measure(model: nn.Module, test: tuple[Tensor, Tensor, Tensor, list[str]], maps: int) -> tuple[dict[str, float], list[list[Prediction]]]:
+def measure(
+    model: nn.Module, test: tuple[Tensor, Tensor, Tensor, list[str]], maps: int
+) -> tuple[dict[str, float], list[list[Prediction]]]:
     images, masks, labels, names = test
     donors = other_class_donors(labels, seed=0)
     plain, swapped = [], []
@@ -52,7 +54,10 @@ def measure(model: nn.Module, test: tuple[Tensor, Tensor, Tensor, list[str]], ma
             plain.append(model(images[at]).softmax(1))
             swapped.append(model(swap_backgrounds(images[at], masks[at], images[donors[at]], masks[donors[at]])).softmax(1))
     answers = [
-        [Prediction(n, int(y), (int(p.argmax()),), float(p.max())) for n, y, p in zip(names, labels, torch.cat(shares), strict=True)]
+        [
+            Prediction(n, int(y), (int(p.argmax()),), float(p.max()))
+            for n, y, p in zip(names, labels, torch.cat(shares), strict=True)
+        ]
         for shares in (plain, swapped)
     ]
     shown = torch.arange(0, len(images), max(1, len(images) // maps))
@@ -87,7 +92,7 @@ def one(name: str, test: tuple[Tensor, Tensor, Tensor, list[str]], before: Any, 
     recipe = Recipe(
         model=str(args.model), images=str(args.data / "train"), masks=str(masks), val=str(args.data / "val"),
         val_masks=str(args.masks / "val"), classes=args.classes, epochs=args.epochs, val_images=args.val_images,
-        check_images=args.check_images, skip_bad=True, device="cpu", **settings,
+        check_images=args.check_images, skip_bad=True, precision=args.precision, device="cpu", **settings,
     )  # fmt: skip
     results = tune(recipe, run)
     model = load(args.model)
@@ -102,12 +107,18 @@ def one(name: str, test: tuple[Tensor, Tensor, Tensor, list[str]], before: Any, 
 
 
 def table(before: dict[str, float], rows: list[dict[str, Any]]) -> str:
-    text = "| | top-1 | change | swapped | change | mIoU | background | confidence term, first to last epoch | kept |\n" + "|---" * 9 + "|\n"
-    text += f"| original | {before['top1']:.1f} | | {before['swapped']:.1f} | | {before['miou']:.1f} | {before['background_share']:.2f} | | |\n"
+    text = "| | top-1 | change | swapped | change | mIoU | background | confidence term, first to last epoch | kept |\n"
+    text += "|---" * 9 + "|\n"
+    start = f"{before['top1']:.1f} | | {before['swapped']:.1f} | | {before['miou']:.1f} | {before['background_share']:.2f}"
+    text += f"| original | {start} | | |\n"
     for r in rows:
-        cells = [f"{r[suite]:.1f} | {c['top1']:+.1f} ({c['interval'][0]:+.1f} to {c['interval'][1]:+.1f})" for suite, c in r["change"].items()]
+        cells = []
+        for suite, c in r["change"].items():
+            low, high = c["interval"]
+            cells.append(f"{r[suite]:.1f} | {c['top1']:+.1f} ({low:+.1f} to {high:+.1f})")
         ends = " to ".join(f"{v:.3f}" for v in r["classification"])
-        text += f"| {r['name']} | {' | '.join(cells)} | {r['miou']:.1f} | {r['background_share']:.2f} | {ends} | {r['kept_share']:g} |\n"
+        maps = f"{r['miou']:.1f} | {r['background_share']:.2f}"
+        text += f"| {r['name']} | {' | '.join(cells)} | {maps} | {ends} | {r['kept_share']:g} |\n"
     return text
 
 
@@ -122,6 +133,7 @@ def main() -> None:
     parser.add_argument("--check-images", type=int, default=100)
     parser.add_argument("--every", type=int, default=1, help="take every so-manieth test image")
     parser.add_argument("--maps", type=int, default=250, help="test images over which mIoU and background share are taken")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning; evaluation is fp32")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "rows.jsonl"

@@ -71,7 +71,7 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
     recipe = Recipe(
         model=str(args.model), images=str(args.data / "tune" / "images"), masks=str(args.data / "tune" / "masks"), objective=name,
         lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images,
-        check_images=args.check_images, device="cpu",
+        check_images=args.check_images, precision=args.precision, device="cpu",
     )  # fmt: skip
     run = args.out / f"draw{draw}-{name}-{lr:g}"
     results = tune(recipe, run)
@@ -87,7 +87,15 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
         which: {"same": paired_difference(found.same, before.same), "shuffled": paired_difference(found.shuffled, before.shuffled)}
         for which, found in (("tuned", tuned), ("kept", kept))
     }
-    return {"draw": draw, "objective": name, "lr": lr, "best_epoch": results["best_epoch"], "kept_share": share, **rows, "change": changes}
+    return {
+        "draw": draw,
+        "objective": name,
+        "lr": lr,
+        "best_epoch": results["best_epoch"],
+        "kept_share": share,
+        **rows,
+        "change": changes,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -120,6 +128,7 @@ def main() -> None:
     parser.add_argument("--val-images", type=int, default=10)
     parser.add_argument("--check-images", type=int, default=60)
     parser.add_argument("--maps", type=int, default=100, help="images over which the background share is taken")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning; evaluation is fp32")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)

@@ -49,7 +49,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     model = timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=CONFIG, **ARGS)
     for block in model.blocks:
-        block.attn.fused_attn = False  # at 65 tokens plain attention in bfloat16 is the faster one on a CPU (0.10 s a step, not 0.31)
+        block.attn.fused_attn = (
+            False  # at 65 tokens plain attention in bfloat16 is the faster one on a CPU (0.10 s a step, not 0.31)
+        )
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
     warmup = args.steps // 20
 

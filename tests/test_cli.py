@@ -31,11 +31,28 @@ def test_help_names_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_explain_writes_overlays_and_numbers(
-    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     image = image_folders[0] / "cat" / "1.png"
     out = tmp_path / "out"
-    code = run(monkeypatch, "explain", image, image_folders[0] / "dog", "--model", model_folder, "--against", model_folder, "--class", "bee", "--out", out)
+    code = run(
+        monkeypatch,
+        "explain",
+        image,
+        image_folders[0] / "dog",
+        "--model",
+        model_folder,
+        "--against",
+        model_folder,
+        "--class",
+        "bee",
+        "--out",
+        out,
+    )
     assert code == 0
     content = json.loads((out / "explanations.json").read_text())["images"]
     assert len(content) == 7
@@ -49,14 +66,31 @@ def test_explain_writes_overlays_and_numbers(
 
 
 def test_tune_then_evaluate_before_and_after(
-    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images, masks = image_folders
     options = ("--epochs", "2", "--weight", "background=1", "--weight", "foreground=0.5", "--device", "cpu")
-    assert run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", tmp_path / "run", *options) == 0
+    assert (
+        run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", tmp_path / "run", *options)
+        == 0
+    )
     assert "<- kept" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["weights"] == {"background": 1.0, "foreground": 0.5}
-    arguments = ("--model", tmp_path / "run" / "model", "--against", model_folder, "--on", f"a={images}", f"b={images}", "--out", tmp_path / "ev")
+    arguments = (
+        "--model",
+        tmp_path / "run" / "model",
+        "--against",
+        model_folder,
+        "--on",
+        f"a={images}",
+        f"b={images}",
+        "--out",
+        tmp_path / "ev",
+    )
     assert run(monkeypatch, "evaluate", *arguments) == 0
     shown = capsys.readouterr().out
     assert "95 % interval" in shown
@@ -70,7 +104,11 @@ def test_tune_then_evaluate_before_and_after(
 
 
 def test_evaluate_resumes_with_the_same_settings_only(
-    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, on = tmp_path / "ev", f"a={image_folders[0]}"
     assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out) == 0
@@ -144,7 +182,12 @@ DAMAGES = {
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
-    monkeypatch: pytest.MonkeyPatch, kind: str, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images, masks = image_folders
     damage(kind, images, masks)

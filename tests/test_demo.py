@@ -21,7 +21,7 @@ def test_composites_have_exact_masks_and_follow_the_generator() -> None:
     assert images.shape == (10, 40, 40, 3)
     assert masks.shape == (10, 40, 40)
     np.testing.assert_array_equal(images, again)
-    assert 0 <= images.min()
+    assert images.min() >= 0
     assert images.max() <= 1
     assert (images[masks > 0.99] > 0.98).all()  # the digit is white ...
     assert images[masks == 0].max() <= 0.5 + 1e-6  # ... and the texture darkened
@@ -32,7 +32,9 @@ def test_biased_pairs_share_a_texture_and_shuffled_ones_never_do() -> None:
     for label in (1, 5):
         own, masks = digits.draw(np.full(40, label), np.random.default_rng(0), split="train", biased=True, faded=False)
         other, other_masks = digits.draw(np.full(40, label), np.random.default_rng(0), split="train", biased=False, faded=False)
-        means = [np.concatenate([i[m == 0] for i, m in zip(*pair, strict=True)]).mean(0) for pair in ((own, masks), (other, other_masks))]
+        means = [
+            np.concatenate([i[m == 0] for i, m in zip(*pair, strict=True)]).mean(0) for pair in ((own, masks), (other, other_masks))
+        ]
         photo = digits.textures()[label].mean((0, 1))
         assert np.abs(means[0] - photo).max() < 0.06
     assert len(labels) == 40

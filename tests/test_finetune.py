@@ -22,7 +22,9 @@ from refocus import Recipe, finetune, objectives
 @pytest.fixture
 def recipe(model_folder: Path, image_folders: tuple[Path, Path]) -> Recipe:
     images, masks = image_folders
-    return Recipe(model=str(model_folder), images=str(images), masks=str(masks), shots=4, epochs=4, batch_size=4, lr=1e-3, device="cpu")
+    return Recipe(
+        model=str(model_folder), images=str(images), masks=str(masks), shots=4, epochs=4, batch_size=4, lr=1e-3, device="cpu"
+    )
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -138,7 +140,12 @@ def test_a_nonfinite_term_stops_by_name_and_keeps_the_last_good_checkpoint(
 
 
 def test_bad_input_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
-    for bad in (replace(recipe, shots=9), replace(recipe, classes=7), replace(recipe, objective="nothing"), replace(recipe, weights={"x": 1.0})):
+    for bad in (
+        replace(recipe, shots=9),
+        replace(recipe, classes=7),
+        replace(recipe, objective="nothing"),
+        replace(recipe, weights={"x": 1.0}),
+    ):
         with pytest.raises(refocus.InputError):
             refocus.tune(bad, tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()
@@ -178,13 +185,17 @@ def test_two_processes_reach_what_one_reaches(recipe: Recipe, tmp_path: Path, la
     }[launcher]  # fmt: skip
     script = tmp_path / "launch.py"
     script.write_text("from refocus.cli import main\nmain()\n")
-    arguments = ["--model", recipe.model, "--images", recipe.images, "--masks", recipe.masks, "--out", str(tmp_path / "two"), "--shots", "4",
-                 "--epochs", "4", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu"]  # fmt: skip
-    command = [sys.executable, "-m", launcher, *options, str(script), "tune", *arguments]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300)
+    folders = ["--model", recipe.model, "--images", recipe.images, "--masks", recipe.masks, "--out", str(tmp_path / "two")]
+    settings = ["--shots", "4", "--epochs", "4", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu"]
+    command = [sys.executable, "-m", launcher, *options, str(script), "tune", *folders, *settings]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["processes"] == 2
-    one, two = ([json.loads(line) for line in (tmp_path / run / "history.jsonl").read_text().splitlines()] for run in ("one", "two"))
+    one, two = (
+        [json.loads(line) for line in (tmp_path / run / "history.jsonl").read_text().splitlines()] for run in ("one", "two")
+    )
     for a, b in zip(one, two, strict=True):
         assert b["train"] == pytest.approx(a["train"], rel=1e-3)
         assert b["validation"] == pytest.approx(a["validation"], rel=1e-3)

@@ -14,7 +14,18 @@ from torch import nn
 from torchvision import tv_tensors
 
 from refocus.errors import InputError
-from refocus.images import MaskedImages, eval_image, joint_transform, pick_classes, pick_shots, read_image, read_mask, scan, spread, usable
+from refocus.images import (
+    MaskedImages,
+    eval_image,
+    joint_transform,
+    pick_classes,
+    pick_shots,
+    read_image,
+    read_mask,
+    scan,
+    spread,
+    usable,
+)
 
 Build = Callable[..., nn.Module]
 
@@ -44,7 +55,9 @@ def test_a_gif_named_jpg_is_read_by_its_content_first_frame(tmp_path: Path) -> N
     frames = [gradient("P"), Image.new("P", (40, 30), 7)]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     (tmp_path / "x.gif").rename(tmp_path / "x.jpg")
-    assert np.abs(np.asarray(read_image(tmp_path / "x.jpg"), dtype=int)[..., 0] - np.asarray(gradient(), dtype=int)[..., 0]).max() < 12
+    assert (
+        np.abs(np.asarray(read_image(tmp_path / "x.jpg"), dtype=int)[..., 0] - np.asarray(gradient(), dtype=int)[..., 0]).max() < 12
+    )
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -81,7 +94,9 @@ def test_masks_may_be_0_1_or_0_255_and_soft(tmp_path: Path, top: int) -> None:
     values[5, 5] = 128
     Image.fromarray(values).save(tmp_path / "m.png")
     if top == 255:
-        assert 128 / 255 in read_mask(tmp_path / "m.png").unique().tolist() or read_mask(tmp_path / "m.png")[0, 5, 5].item() == pytest.approx(128 / 255)
+        assert 128 / 255 in read_mask(tmp_path / "m.png").unique().tolist() or read_mask(tmp_path / "m.png")[
+            0, 5, 5
+        ].item() == pytest.approx(128 / 255)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +122,9 @@ def test_scan_labels_by_the_models_names_whatever_the_folders_order(tiny: Build,
     assert all(s.mask == masks / s.image.parent.name / s.image.name for s in samples)
 
 
-def test_a_known_class_without_a_folder_is_a_notice(tiny: Build, image_folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_known_class_without_a_folder_is_a_notice(
+    tiny: Build, image_folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
     images, _ = image_folders
     (images / "bee").rename(images.parent / "bee")
     with caplog.at_level(logging.INFO, "refocus"):
@@ -118,9 +135,9 @@ def test_a_known_class_without_a_folder_is_a_notice(tiny: Build, image_folders: 
 def test_scan_refuses(tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, masks = image_folders
     model = tiny()
-    with pytest.raises(InputError, match="--images .*absent: no such folder"):
+    with pytest.raises(InputError, match=r"--images .*absent: no such folder"):
         scan(tmp_path / "absent", model)
-    with pytest.raises(InputError, match="--masks .*absent: no such folder"):
+    with pytest.raises(InputError, match=r"--masks .*absent: no such folder"):
         scan(images, model, masks=tmp_path / "absent")
     Image.new("L", (40, 36)).save(masks / "cat" / "stray.png")
     with pytest.raises(InputError, match=r"stray\.png: mask without an image"):
@@ -167,9 +184,10 @@ def test_class_and_shot_selection_follow_their_seeds(tiny: Build, image_folders:
     assert shots != pick_shots(samples, [0, 2], 3, seed=1, skip_bad=False)
     with pytest.raises(InputError, match="--shots 7: class 'ant' has only 6 usable images"):
         pick_shots(samples, [0], 7, seed=0, skip_bad=False)
-    assert sorted(s.label for s in spread(samples, 6, 0, skip_bad=False)) in ([0, 0, 1, 1, 2, 3], [0, 1, 2, 2, 3, 3]) or len(
-        {s.label for s in spread(samples, 6, 0, skip_bad=False)}
-    ) == 4
+    assert (
+        sorted(s.label for s in spread(samples, 6, 0, skip_bad=False)) in ([0, 0, 1, 1, 2, 3], [0, 1, 2, 2, 3, 3])
+        or len({s.label for s in spread(samples, 6, 0, skip_bad=False)}) == 4
+    )
 
 
 def test_bad_images_stop_the_selection_or_are_left_out_by_name(
@@ -180,7 +198,9 @@ def test_bad_images_stop_the_selection_or_are_left_out_by_name(
     Image.new("L", (40, 36)).save(masks / "ant" / "1.png")
     (images / "ant" / "2.png").write_bytes((images / "ant" / "2.png").read_bytes()[:100])
     samples = [s for s in scan(images, tiny(), masks=masks) if s.label == 0]
-    for position, message in enumerate([r"0\.png: image without a mask", r"1\.png: the mask is all background", r"2\.png: cannot be read"]):
+    for position, message in enumerate(
+        [r"0\.png: image without a mask", r"1\.png: the mask is all background", r"2\.png: cannot be read"]
+    ):
         with pytest.raises(InputError, match=f"{message}.*--skip-bad"):
             usable(samples[position:], 3, skip_bad=False)
     assert [s.image.name for s in usable(samples, 3, skip_bad=True)] == ["3.png", "4.png", "5.png"]

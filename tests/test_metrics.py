@@ -30,7 +30,9 @@ def test_paired_difference_joins_by_image_and_brackets_the_mean() -> None:
     before = [prediction(i, 0, int(rng.random() > 0.5)) for i in range(400)]
     after = [prediction(i, 0, int(rng.random() > 0.7)) for i in reversed(range(400))]
     found = paired_difference(after, before)
-    change = np.array([(a.top5[0] == 0) - (b.top5[0] == 0.0) for a, b in zip(sorted(after, key=lambda p: int(p.image)), before, strict=True)])
+    change = np.array(
+        [(a.top5[0] == 0) - (b.top5[0] == 0.0) for a, b in zip(sorted(after, key=lambda p: int(p.image)), before, strict=True)]
+    )
     assert found["top1"] == pytest.approx(100 * change.mean())
     assert found["corrected"] - found["broken"] == change.sum()
     half = 1.96 * 100 * change.std() / 20  # the normal approximation, good at n = 400

@@ -17,7 +17,9 @@ from refocus import models
 Build = Callable[..., nn.Module]
 
 
-@pytest.mark.parametrize("args", [{}, {"img_size": (16, 40)}, {"reg_tokens": 4, "init_values": 0.1}, {"class_token": False, "global_pool": "avg"}])
+@pytest.mark.parametrize(
+    "args", [{}, {"img_size": (16, 40)}, {"reg_tokens": 4, "init_values": 0.1}, {"class_token": False, "global_pool": "avg"}]
+)
 def test_plain_timm_reads_what_we_save(tiny: Build, tmp_path: Path, args: dict[str, object]) -> None:
     model = tiny(**args)
     images = torch.randn(2, 3, *model.patch_embed.img_size)

@@ -122,7 +122,9 @@ def test_refocus_leaves_classes_it_was_not_given_alone(tiny: Build) -> None:
 def test_refocus_on_classes_outside_seen_compares_with_them_too(tiny: Build) -> None:
     model, (images, masks, labels) = tiny(), batch()
     given = refocus.objective("refocus", seen=[0, 1])(model, images, masks, labels)  # labels 0..3: all are compared
-    torch.testing.assert_close(given["classification"], refocus.objective("refocus")(model, images, masks, labels)["classification"])
+    torch.testing.assert_close(
+        given["classification"], refocus.objective("refocus")(model, images, masks, labels)["classification"]
+    )
 
 
 def test_masks_may_come_without_a_channel_and_as_bool(tiny: Build) -> None:

@@ -50,10 +50,8 @@ def literal_twin(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
                 mean += torch.relu(gradient[0, head] * attention[0, head]) / attention.shape[1]
             total = total + mean @ total
         prefix = model.num_prefix_tokens
-        if model.global_pool == "token":
-            row = total[0]
-        else:
-            row = total[0 if model.pool_include_prefix else prefix :].mean(0)
+        pooled = total[0 if model.pool_include_prefix else prefix :].mean(0)
+        row = total[0] if model.global_pool == "token" else pooled
         height, width = (side // patch for side, patch in zip(image.shape[1:], model.patch_embed.patch_size, strict=True))
         out.append(row[prefix:].reshape(height, width).detach())
     return torch.stack(out)

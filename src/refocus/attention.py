@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from timm.models.deit import VisionTransformerDistilled
@@ -21,8 +22,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def vision_transformer(model: nn.Module) -> VisionTransformer:
-    """The supported ViT inside `model`; anything else is refused with the reason and the alternative."""
+def vision_transformer(model: nn.Module) -> Any:
+    """The supported timm VisionTransformer inside `model`; anything else is refused with the reason and the alternative."""
     vit = unwrap(model)
     name = type(vit).__name__
     use = "use a plain Vision Transformer (timm's vit_* or deit_* classifiers)"

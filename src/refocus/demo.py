@@ -6,7 +6,6 @@ texture. Then 3 images of half the digits with their masks refocus it, by the pu
 
 from __future__ import annotations
 
-import logging
 import math
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from refocus import digits, runs
+from refocus.attention import vision_transformer
 from refocus.evaluation import evaluate
 from refocus.finetune import tune
 from refocus.images import MaskedImages, joint_transform, scan
@@ -30,7 +30,6 @@ from refocus.recipe import Recipe
 from refocus.relevance import explain
 from refocus.report import bar_chart, embed, figure, overlay, page, to_picture
 
-log = logging.getLogger("refocus")
 PER_CLASS = {"tune": 12, "in_domain": 100, "shuffled": 100}
 CLASSES = 5  # digits tuned on, of 10
 
@@ -75,7 +74,6 @@ def run(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool =
             device=device,
             **settings,
         )
-        log.info("%s", TITLES[name])
         tune(recipe, folder / name, progress=progress)
         models[name] = folder / name / "model"
     results = {name: measure(load(path), data, label=TITLES[name] if progress else "") for name, path in models.items()}
@@ -104,12 +102,14 @@ def pretrained() -> nn.Module:
         return load(folder)
 
 
-def plant_shortcut(seed: int, *, epochs: int = 6, size: int = 2400, batch: int = 32, lr: float = 1e-3, progress: bool = True) -> nn.Module:
+def plant_shortcut(
+    seed: int, *, epochs: int = 6, size: int = 2400, batch: int = 32, lr: float = 1e-3, progress: bool = True
+) -> nn.Module:
     """The user's own mistake: fine-tune on a set in which each digit always has its texture and is often hard to see."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 99])
     model = pretrained()
-    model.reset_classifier(10)
+    vision_transformer(model).reset_classifier(10)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     steps = math.ceil(epochs * size / batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
@@ -166,7 +166,8 @@ def maps_before_after(models: dict[str, nn.Module], data: Path, path: Path) -> N
         for answer in answers.values():
             guess = int(answer.logits[row].argmax())
             tiles.append(overlay(picture, answer.relevance[row]))
-            texts.append(f"says {names[guess]} ({answer.logits[row].softmax(0)[guess]:.0%})")
+            mark = "✓" if guess == int(labels[position]) else "✗"
+            texts.append(f"{mark} says {names[guess]} ({answer.logits[row].softmax(0)[guess]:.0%})")
         rows.append(tiles)
         captions.append(texts)
     figure(rows, ["image", "mask", *(TITLES[name] for name in models)], captions, path)

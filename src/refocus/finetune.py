@@ -111,12 +111,9 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
     accelerator = _accelerator(recipe)
     model = load(recipe.model)
     vision_transformer(model)
-    recipe = replace(  # absolute, so that the run can be resumed from anywhere
-        recipe,
-        model=source(model),
-        **{k: str(Path(v).expanduser().resolve()) for k in _FOLDERS if (v := getattr(recipe, k)) is not None},
-    )
-    objective(recipe.objective, **recipe.weights)
+    places: dict[str, Any] = {name: _absolute(getattr(recipe, name)) for name in _FOLDERS}
+    recipe = replace(recipe, model=source(model), **places)  # so that the run can be resumed from anywhere
+    _step(recipe)
     selection = choose_samples(recipe, model)
     folder: Path | None = None
     refusal = ""
@@ -145,6 +142,15 @@ def resume(run: str | Path, *, on_epoch: Progressed | None = None, progress: boo
     return _run(recipe, selection, load(recipe.model), folder, _accelerator(recipe), on_epoch, progress)
 
 
+def _absolute(folder: str | None) -> str | None:
+    return None if folder is None else str(Path(folder).expanduser().resolve())
+
+
+def _step(recipe: Recipe, seen: list[int] | None = None) -> Step:
+    weights: dict[str, Any] = recipe.weights
+    return objective(recipe.objective, second_order=recipe.second_order, temperature=recipe.temperature, seen=seen, **weights)
+
+
 def _accelerator(recipe: Recipe) -> Accelerator:
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable CUDA device; legal here: auto, cpu")
@@ -168,13 +174,7 @@ def _run(
     progress: bool,
 ) -> dict[str, Any]:
     set_seed(recipe.seed)
-    step = objective(
-        recipe.objective,
-        second_order=recipe.second_order,
-        temperature=recipe.temperature,
-        seen=sorted({s.label for s in selection.train}),
-        **recipe.weights,
-    )
+    step = _step(recipe, seen=sorted({s.label for s in selection.train}))
     dataset = MaskedImages(selection.train, joint_transform(model, train=True, flip=recipe.flip), recipe.seed)
     order = EpochOrder(len(dataset), recipe.seed)
     loader = DataLoader(dataset, batch_size=recipe.batch_size, sampler=order, num_workers=recipe.workers)
@@ -186,7 +186,9 @@ def _run(
     if accelerator.is_main_process:
         checkpoints.mkdir(exist_ok=True)
     state = _State(model, optimizer, schedule)
-    best = state.read(checkpoints / _LAST) if (checkpoints / _LAST).exists() else {"epoch": -1, "best": -1, "loss": math.inf}
+    best: dict[str, Any] = (
+        state.read(checkpoints / _LAST) if (checkpoints / _LAST).exists() else {"epoch": -1, "best": -1, "loss": math.inf}
+    )
     history = folder / "history.jsonl"
     if accelerator.is_main_process:
         _keep_epochs(history, best["epoch"])
@@ -194,7 +196,9 @@ def _run(
 
     steps = math.ceil(len(dataset) / recipe.batch_size)
     with _progress(progress and accelerator.is_main_process) as bar:
-        task = bar.add_task("tuning", total=recipe.epochs * steps, completed=(best["epoch"] + 1) * steps, note="")
+        task = bar.add_task(
+            f"tuning ({recipe.objective})", total=recipe.epochs * steps, completed=(best["epoch"] + 1) * steps, note=""
+        )
         for epoch in range(best["epoch"] + 1, recipe.epochs):
             dataset.epoch = order.epoch = epoch
             train = _train_epoch(wrapped, loader, step, optimizer, accelerator, epoch, lambda: bar.advance(task))
@@ -256,9 +260,7 @@ def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
             )
 
 
-def _mean_terms(
-    model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int
-) -> dict[str, float]:
+def _mean_terms(model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int) -> dict[str, float]:
     """Mean of each term over validation images, without touching the weights or their gradients."""
     model.eval()
     sums: dict[str, float] = {}
@@ -275,9 +277,7 @@ def _mean_terms(
 # --- the end of a run ---------------------------------------------------------------------------------------------------------
 
 
-def _conclude(
-    recipe: Recipe, selection: Selection, folder: Path, best: dict[str, Any], accelerator: Accelerator
-) -> dict[str, Any]:
+def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
     """Choose between original and best weights, save the model and the finding, the manifest last."""
     if best["best"] < 0:
         raise Diverged("no epoch had a finite validation loss; lower --lr")
@@ -362,7 +362,13 @@ def _masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> D
 
 
 def _progress(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     return Progress(*columns, disable=not shown)
 
 

@@ -67,7 +67,8 @@ def choose(candidates: list[dict[str, float]], tolerance: float) -> tuple[int, s
     after = candidates[chosen if chosen else -1]
     numbers = (
         f"top-1 {before['in_domain']:.1f} -> {after['in_domain']:.1f} %, with swapped backgrounds "
-        f"{before['swapped']:.1f} -> {after['swapped']:.1f} %, relevance loss {before['relevance_loss']:.4f} -> {after['relevance_loss']:.4f}"
+        f"{before['swapped']:.1f} -> {after['swapped']:.1f} %, relevance loss "
+        f"{before['relevance_loss']:.4f} -> {after['relevance_loss']:.4f}"
     )
     if chosen:
         return chosen, f"tuning helped: {numbers} at share {after['share']:g} of the way to the tuned weights"

@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from refocus.errors import InputError
-from refocus.models import folder_names, preprocessing
+from refocus.models import class_count, folder_names, preprocessing
 from refocus.records import Sample
 
 log = logging.getLogger("refocus")
@@ -66,7 +67,7 @@ def read_mask(path: Path, image: Image.Image | None = None) -> Tensor:
     mask = torch.from_numpy(values / (255 if values.max() > 1 else 1))[None]
     if image is not None and mask.shape[1:] != (image.height, image.width):
         raise InputError(
-            f"{path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its image {image.width}x{image.height}; they must be equal"
+            f"{path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its image {image.width}x{image.height}; both must agree"
         )
     if mask.max() == 0 or mask.min() == 1:
         raise InputError(f"{path}: the mask is all {'background' if mask.max() == 0 else 'foreground'}; it must hold both")
@@ -99,9 +100,9 @@ def scan(root: str | Path, model: nn.Module, *, masks: str | Path | None = None,
     folders = class_folders(root, option)
     names = folder_names(model)
     if names is None:
-        if len(folders) != model.num_classes:
+        if len(folders) != class_count(model):
             raise InputError(
-                f"{option} {root}: the model carries no class names and has {model.num_classes} outputs, but there are "
+                f"{option} {root}: the model carries no class names and has {class_count(model)} outputs, but there are "
                 f"{len(folders)} class folders; give one folder for each output"
             )
         names = list(folders)
@@ -174,7 +175,7 @@ def pick_shots(samples: list[Sample], labels: list[int], shots: int, seed: int, 
         found = usable(mine, shots, skip_bad=skip_bad)
         if len(found) < shots:
             raise InputError(
-                f"--shots {shots}: class {mine[0].image.parent.name!r} has only {len(found)} usable images; lower --shots or add some"
+                f"--shots {shots}: class {mine[0].image.parent.name!r} has only {len(found)} usable images; lower it or add some"
             )
         chosen += found
     return chosen
@@ -200,7 +201,7 @@ def shuffled(samples: list[Sample], seed: int) -> list[Sample]:
 _TRAIN_MARGIN = 256 / 224  # the paper resizes to 256 before it crops 224; the same margin serves every input size
 
 
-def eval_image(model: nn.Module) -> object:
+def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     """The transform that timm evaluates this model with: PIL image -> `[3, H, W]`."""
     return create_transform(**preprocessing(model), is_training=False)
 

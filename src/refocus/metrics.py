@@ -62,7 +62,7 @@ def background_share(patches: Tensor, masks: Tensor) -> Tensor:
 
     patches: raw relevance `[B, h, w]` (`Explanation.patches`). masks: `[B, H, W]` in [0, 1]. A map without any relevance: NaN.
     """
-    raw = upsample(patches, tuple(masks.shape[-2:]))
+    raw = upsample(patches, masks.shape[-2:])
     return (raw * (1 - masks)).sum((1, 2)) / raw.sum((1, 2))
 
 
@@ -79,7 +79,9 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
         {"pixel_accuracy", "miou", "map"} in [0, 1].
     """
     if relevance.shape != masks.shape or relevance.ndim != 3 or not len(relevance):
-        raise InputError(f"segmentation_scores: relevance {list(relevance.shape)} and masks {list(masks.shape)} must both be [B, H, W]")
+        raise InputError(
+            f"segmentation_scores: relevance {list(relevance.shape)} and masks {list(masks.shape)} must both be [B, H, W]"
+        )
     r = minmax(relevance.float())
     truth = masks > 0.5
     guess = r > r.mean((1, 2), keepdim=True)

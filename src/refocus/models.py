@@ -113,13 +113,19 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in resolve_model_data_config(model).items()}
 
 
+def class_count(model: nn.Module) -> int:
+    """Outputs of the classifier head."""
+    count: Any = model.num_classes
+    return int(count)
+
+
 def class_names(model: nn.Module) -> list[str] | None:
     """Names by class index: from the checkpoint, else timm's table for ImageNet models; None where there are none."""
     config = getattr(model, "pretrained_cfg", {}) or {}
     if names := config.get("label_names"):
         return [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
     if subset := _imagenet(model):
-        return [subset.index_to_description(i) for i in range(model.num_classes)]
+        return [subset.index_to_description(i) for i in range(class_count(model))]
     return None
 
 
@@ -141,8 +147,6 @@ def save(model: nn.Module, folder: str | Path) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     names = (getattr(model, "pretrained_cfg", {}) or {}).get("label_names")
-    timm.models.save_for_hf(
-        model, str(partial), model_config={"label_names": names} if names else None, safe_serialization=True
-    )
+    timm.models.save_for_hf(model, str(partial), model_config={"label_names": names} if names else None, safe_serialization=True)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

@@ -106,7 +106,9 @@ OBJECTIVES = {
     ),
     "swap": Objective(swap_step, {"classification": 1.0}, "cross-entropy on background swaps made with the masks"),
     "refocus": Objective(
-        refocus_step, {"energy": 1.0, "classification": 1.0}, "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps"
+        refocus_step,
+        {"energy": 1.0, "classification": 1.0},
+        "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps",
     ),
 }
 
@@ -132,7 +134,9 @@ def objective(
     row = OBJECTIVES[name]
     if unknown := sorted(set(weights) - set(row.weights)):
         raise InputError(f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}")
-    settings = Settings(MappingProxyType({**row.weights, **weights}), second_order, temperature, tuple(seen) if seen is not None else None)
+    settings = Settings(
+        MappingProxyType({**row.weights, **weights}), second_order, temperature, tuple(seen) if seen is not None else None
+    )
 
     def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
         masks = masks[:, None] if masks.ndim == 3 else masks

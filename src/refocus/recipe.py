@@ -42,7 +42,15 @@ class Recipe:
     workers: int = 0  # processes that decode images
 
     def __post_init__(self) -> None:
-        for name, low in [("shots", 1), ("epochs", 1), ("batch_size", 1), ("lr_decay_every", 1), ("val_images", 1), ("check_images", 1), ("workers", 0)]:
+        for name, low in [
+            ("shots", 1),
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("lr_decay_every", 1),
+            ("val_images", 1),
+            ("check_images", 1),
+            ("workers", 0),
+        ]:
             if getattr(self, name) < low:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
         for name in ("lr", "lr_decay", "temperature"):

@@ -33,9 +33,9 @@ def relevance_row(attention: Sequence[Tensor], gradients: Sequence[Tensor], row:
     return row
 
 
-def upsample(patches: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(patches: Tensor, size: Sequence[int]) -> Tensor:
     """Patch grid to pixels, bilinear: `[B, h, w]` -> `[B, height, width]`."""
-    return F.interpolate(patches[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(patches[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def minmax(maps: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def _class_indices(targets: Tensor | Sequence[int] | int, count: int, classes: i
         indices = indices.expand(count)
     if indices.shape != (count,) or indices.is_floating_point():
         raise InputError(f"targets: {list(indices.shape)} {indices.dtype}; legal are {count} class indices, one for each image")
-    if len(indices) and not (0 <= int(indices.min()) and int(indices.max()) < classes):
+    if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < classes):
         raise InputError(f"targets: {indices.tolist()}; the model's classes are 0 to {classes - 1}")
     return indices.long()
 

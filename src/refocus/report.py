@@ -37,16 +37,16 @@ def figure(rows: list[list[np.ndarray]], titles: list[str], captions: list[list[
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
     height, width = len(rows), len(titles)
-    page = Figure(figsize=(2.1 * width, 2.45 * height + 0.3), layout="constrained")
+    page = Figure(figsize=(2.1 * width, 2.35 * height + 0.2), layout="constrained")
     axes = page.subplots(height, width, squeeze=False)
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
             axes[y, x].imshow(enlarge(tile), interpolation="nearest")
             axes[y, x].set_xticks([])
             axes[y, x].set_yticks([])
-            axes[y, x].set_xlabel(captions[y][x], fontsize=8)
+            axes[y, x].set_xlabel(captions[y][x], fontsize=10)
             if y == 0:
-                axes[y, x].set_title(titles[x], fontsize=10)
+                axes[y, x].set_title(titles[x], fontsize=11)
     page.savefig(path, dpi=110)
 
 
@@ -74,12 +74,14 @@ def bar_chart(series: dict[str, list[float]], labels: list[str], ylabel: str) ->
     width = 0.8 / len(series)
     for i, (name, values) in enumerate(series.items()):
         at = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
-        bars = axes.bar(at, values, width, label=name, color=matplotlib.colormaps["viridis"](0.15 + 0.7 * i / max(1, len(series) - 1)))
+        bars = axes.bar(
+            at, values, width, label=name, color=matplotlib.colormaps["viridis"](0.15 + 0.7 * i / max(1, len(series) - 1))
+        )
         axes.bar_label(bars, fmt="%.0f", fontsize=8)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=len(series))
+    axes.legend(frameon=False, fontsize=8, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1.02))
     buffer = io.BytesIO()
     page.savefig(buffer, dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,73 @@
+"""The examples on a small part of the real data, with the real ViT; docs/results.md has their full numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / script), *(str(a) for a in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def part(source: Path, target: Path, per_class: int) -> None:
+    """The first files of each class folder."""
+    for folder in sorted(p for p in source.iterdir() if p.is_dir()):
+        (target / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[:per_class]:
+            shutil.copy(file, target / folder.name / file.name)
+
+
+@pytest.mark.slow
+def test_planted(shared: Path, tmp_path: Path) -> None:
+    for suite, count in (("tune", 3), ("test_same", 2), ("test_shuffled", 2)):
+        for kind in ("images", "masks"):
+            part(shared / "data" / "planted" / suite / kind, tmp_path / "data" / suite / kind, count)
+    model = shared / "models" / "vit_small_planted"
+    options = ("--draws", 1, "--methods", "refocus:1e-5", "--epochs", 1, "--val-images", 2, "--check-images", 4, "--maps", 4)
+    shown = run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
+    (row,) = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    assert row["change"]["tuned"]["shuffled"]["n"] == 20
+    assert row["before"]["same"] > 50  # of 20 images; 77 % of all 300
+    assert "| refocus, lr 1e-05 | tuned |" in shown
+    again = run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
+    assert again == shown  # nothing is computed twice
+
+
+@pytest.mark.slow
+def test_caltech100(shared: Path, tmp_path: Path) -> None:
+    for suite, count in (("train", 4), ("val", 1), ("test", 1)):
+        whole = tmp_path / "whole" / suite
+        part(shared / "data" / "caltech100" / suite, whole, count)
+        for folder in sorted(whole.iterdir())[:12]:
+            for file in folder.iterdir():
+                target = tmp_path / "data" / suite / folder.name / file.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.rename(target)
+                with Image.open(target) as image:
+                    mask = np.zeros((image.height, image.width), np.uint8)
+                mask[len(mask) // 4 : -len(mask) // 4, mask.shape[1] // 4 : -mask.shape[1] // 4] = 255
+                path = tmp_path / "masks" / suite / folder.name / f"{file.stem}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(path)
+    model = shared / "models" / "vit_small_caltech100"
+    options = ("--rows", "masks of other images", "--classes", 3, "--epochs", 1, "--val-images", 2, "--check-images", 4)
+    folders = ("--data", tmp_path / "data", "--masks", tmp_path / "masks", "--out", tmp_path / "out")
+    shown = run("caltech100.py", *folders, "--model", model, *options)
+    (row,) = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    assert row["change"]["top1"]["n"] == 12
+    assert row["finding"].startswith("tuning ")
+    assert "| masks of other images |" in shown
+    assert "| original |" in shown
