@@ -58,7 +58,8 @@ def test_explain_writes_overlays_and_numbers(
     assert len(content) == 7
     first = content[0]["model"]
     assert first["explained"] == "bee"
-    assert first["prediction"] == next(iter(first["top5"]))
+    assert first["prediction"] == first["top5"][0]["class"]
+    assert first["confidence"] == first["top5"][0]["confidence"] >= first["top5"][1]["confidence"]
     assert np.array(first["relevance"]).shape == (4, 4)
     assert content[0]["against"] == first
     assert sorted(p.name for p in out.glob("*.png")) == sorted(c["overlay"] for c in content)
@@ -215,6 +216,10 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
         (["tune", "--model", "{model}", "--images", "{images}/absent", "--masks", "{masks}"], "no such folder"),
         (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "-1"], "--lr -1"),
         (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--weight", "background"], "TERM=NUMBER"),
+        (
+            ["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "auto"],
+            "--lr auto: must be a number",
+        ),
         (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--objective", "x"], "legal are relevance"),
         (["masks", "{images}", "--backbone", "no/such"], "no such folder"),
     ],

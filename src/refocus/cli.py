@@ -147,7 +147,7 @@ def tune(
     shots: Annotated[int, typer.Option(help="Training images per class.")] = DEFAULT["shots"],
     epochs: Annotated[int, typer.Option(help="Passes over the shots.")] = DEFAULT["epochs"],
     batch_size: Annotated[int, typer.Option(help="Images per step, over all processes.")] = DEFAULT["batch_size"],
-    lr: Annotated[float, typer.Option(help="Learning rate; the paper searches 5e-7 to 5e-6.")] = DEFAULT["lr"],
+    lr: Annotated[str, typer.Option(help="Learning rate; the paper searches 5e-7 to 5e-6.")] = str(DEFAULT["lr"]),
     lr_decay: Annotated[float, typer.Option(help="Factor on the rate every --lr-decay-every epochs.")] = DEFAULT["lr_decay"],
     lr_decay_every: Annotated[int, typer.Option(help="Epochs between two decays.")] = DEFAULT["lr_decay_every"],
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = DEFAULT["weight_decay"],
@@ -182,7 +182,7 @@ def tune(
                 hint = "; `refocus masks` makes some without annotation" if name == "masks" else ""
                 raise InputError(f"--{name}: missing{hint}")
         assert out is not None
-        recipe = Recipe(**{**given, "weights": _weights(weight or [])})
+        recipe = Recipe(**{**given, "weights": _weights(weight or []), "lr": _number("--lr", lr)})
         results, folder = finetune.tune(recipe, out), out
     if not results:  # a process other than the first
         return
@@ -266,6 +266,13 @@ def _suites(pairs: list[str]) -> dict[str, Path]:
             raise InputError(f"--on {pair}: the name {name!r} is used twice")
         suites[name] = Path(path).expanduser()
     return suites
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{option} {text}: must be a number, such as 2e-6 (there is no automatic search yet)") from None
 
 
 def _weights(pairs: list[str]) -> dict[str, float]:

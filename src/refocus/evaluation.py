@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from refocus.errors import InputError
 from refocus.images import eval_image, read_image, scan
 from refocus.metrics import accuracy, paired_difference
-from refocus.models import class_count, class_names
+from refocus.models import class_count, folder_names
 from refocus.records import Prediction, Sample, drop_partial_line, read_lines, write_line
 
 log = logging.getLogger("refocus")
@@ -129,7 +129,7 @@ def _suite_result(lines: list[dict[str, Any]]) -> SuiteResult:
 
 def summary(model: nn.Module, result: SuiteResult, against: SuiteResult | None = None, seed: int = 0) -> dict[str, Any]:
     """One suite's entry in results.json; `against` adds the other model's accuracy and the paired difference."""
-    names = class_names(model) or [str(i) for i in range(class_count(model))]
+    names = folder_names(model) or [str(i) for i in range(class_count(model))]  # unique, which ImageNet's descriptions are not
     entry = {**accuracy(result.predictions, names), "unreadable": result.unreadable}
     if against is not None:
         before = accuracy(against.predictions, names)

@@ -89,7 +89,7 @@ def _facts(model: nn.Module, answer: Explanation) -> dict[str, Any]:
     return {
         "prediction": names[int(top.indices[0])],
         "confidence": float(top.values[0]),
-        "top5": {names[i]: v for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True)},
+        "top5": [{"class": names[i], "confidence": v} for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
         "explained": names[int(answer.targets[0])],
         "relevance": answer.patches[0].cpu().tolist(),
     }

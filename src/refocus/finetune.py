@@ -59,14 +59,16 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
     train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad)
     if recipe.val is None:
-        rest = [s for s in samples if s not in set(train)]
+        taken = set(train)
+        rest = [s for s in samples if s not in taken]
         where = f"--images {recipe.images}"
     else:
         if recipe.val_masks is None:
             raise InputError("--val-masks: missing; validation images need masks as well")
         rest = scan(recipe.val, model, masks=recipe.val_masks, option="--val")
         where = f"--val {recipe.val}"
-    held_out = [s for s in rest if s.label not in labels]
+    trained = set(labels)
+    held_out = [s for s in rest if s.label not in trained]
     select = spread(held_out or rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
     check = spread(rest, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
     if not select:

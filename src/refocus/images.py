@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,9 +169,12 @@ def pick_classes(samples: list[Sample], count: int | None, class_seed: int | Non
 
 def pick_shots(samples: list[Sample], labels: list[int], shots: int, seed: int, *, skip_bad: bool) -> list[Sample]:
     """`shots` usable samples of each label, drawn by `seed`."""
+    of_label: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        of_label[sample.label].append(sample)
     chosen = []
     for label in labels:
-        mine = shuffled([s for s in samples if s.label == label], seed)
+        mine = shuffled(of_label[label], seed)
         found = usable(mine, shots, skip_bad=skip_bad)
         if len(found) < shots:
             raise InputError(
