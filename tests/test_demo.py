@@ -37,7 +37,7 @@ def test_biased_digits_stand_on_their_own_texture_and_shuffled_ones_on_all_other
         return genuine(digit, texture, rng, fade=fade)
 
     monkeypatch.setattr(digits, "composite", spy)
-    labels = np.repeat(np.arange(10), 40)
+    labels = np.repeat(np.arange(10), 200)
     digits.draw(labels, np.random.default_rng(0), split="train", biased=True, faded=False)
     assert used == labels.tolist()
     used.clear()

@@ -61,20 +61,7 @@ def run(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool =
     save(biased, folder / "biased" / "model")
     models = {"biased": folder / "biased" / "model"}
     for name, settings in ROWS.items():
-        recipe = Recipe(
-            model=str(models["biased"]),
-            images=str(data / "tune" / "images"),
-            masks=str(data / "tune" / "masks"),
-            classes=CLASSES,
-            seed=seed,
-            flip=0.0,  # a mirrored digit is another sign
-            val_images=40,
-            check_images=100,
-            do_no_harm=False,  # the table compares objectives; what the rule advises is in each run's results.json
-            device=device,
-            **settings,
-        )
-        tune(recipe, folder / name, progress=progress)
+        tune(recipe(folder, seed, device=device, **settings), folder / name, progress=progress)
         models[name] = folder / name / "model"
     results = {name: measure(load(path), data, label=TITLES[name] if progress else "") for name, path in models.items()}
     runs.write_json(folder / "results.json", results)
@@ -82,6 +69,24 @@ def run(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool =
     write_page(folder, results, seed)
     runs.finish(folder, "demo", seed=seed)
     return results
+
+
+def recipe(folder: Path, seed: int, **settings: Any) -> Recipe:
+    """How the demo tunes the biased model of its folder; `settings` override."""
+    return Recipe(
+        model=str(folder / "biased" / "model"),
+        images=str(folder / "data" / "tune" / "images"),
+        masks=str(folder / "data" / "tune" / "masks"),
+        **{
+            "classes": CLASSES,
+            "seed": seed,
+            "flip": 0.0,  # a mirrored digit is another sign
+            "val_images": 40,
+            "check_images": 100,
+            "do_no_harm": False,  # the table compares objectives; what the rule advises is in each run's results.json
+            **settings,
+        },
+    )
 
 
 def write_images(root: Path, name: str, rng: np.random.Generator) -> None:
