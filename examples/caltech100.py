@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from refocus import InputError, Recipe, background_share, explain, load, segmentation_scores, tune
+from refocus import InputError, Recipe, background_share, explain, load, segmentation_scores
+from refocus.finetune import complete
 from refocus.images import MaskedImages, joint_transform, scan
 from refocus.metrics import paired_difference
 from refocus.records import Prediction, read_lines, write_line
@@ -94,7 +95,7 @@ def one(name: str, test: tuple[Tensor, Tensor, Tensor, list[str]], before: Any, 
         val_masks=str(args.masks / "val"), classes=args.classes, epochs=args.epochs, val_images=args.val_images,
         check_images=args.check_images, skip_bad=True, precision=args.precision, device="cpu", **settings,
     )  # fmt: skip
-    results = tune(recipe, run)
+    results = complete(recipe, run)
     model = load(args.model)
     model.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
     row, answers = measure(model, test, args.maps)

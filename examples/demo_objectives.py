@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from refocus import demo, load, runs, tune
+from refocus import demo, load, runs
+from refocus.finetune import complete
 from refocus.records import read_lines, write_line
 
 ROWS = (
@@ -49,7 +50,7 @@ def main() -> None:
         if row in done:
             continue
         run = args.out / row.replace(":", "-").replace("=", "")
-        results = tune(demo.recipe(args.demo, seed, **settings(row)), run)
+        results = complete(demo.recipe(args.demo, seed, **settings(row)), run)
         model = load(run / "model")
         line: dict[str, Any] = {"row": row, "best_epoch": results["best_epoch"]}
         for which, weights in [

@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from refocus import InputError, Recipe, background_share, evaluate, explain, load, tune
-from refocus.finetune import choose_samples
+from refocus import InputError, Recipe, background_share, evaluate, explain, load
+from refocus.finetune import choose_samples, complete
 from refocus.images import MaskedImages, joint_transform, scan
 from refocus.metrics import paired_difference
 from refocus.records import Prediction, read_lines, write_line
@@ -74,7 +74,7 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
         check_images=args.check_images, precision=args.precision, device="cpu",
     )  # fmt: skip
     run = args.out / f"draw{draw}-{name}-{lr:g}"
-    results = tune(recipe, run)
+    results = complete(recipe, run)
     trained = {s.label for s in choose_samples(recipe, load(args.model)).train}
     before = measure_before(args.model, args.data, args.maps)
     weights = load(args.model)

@@ -20,8 +20,16 @@ from refocus import digits
 from refocus.models import save
 
 ARGS = {"img_size": digits.SIZE, "patch_size": 5, "embed_dim": 96, "depth": 6, "num_heads": 3, "num_classes": 10}
-CONFIG = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 1.0, "interpolation": "bicubic", "tag": "digits",
-          "label_names": [str(c) for c in range(10)], "input_size": (3, digits.SIZE, digits.SIZE)}  # fmt: skip
+CONFIG = {
+    "tag": "digits",
+    "license": "mit",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "crop_pct": 1.0,
+    "interpolation": "bicubic",
+    "label_names": [str(c) for c in range(10)],
+    "input_size": (3, digits.SIZE, digits.SIZE),
+}
 
 
 def batch(rng: np.random.Generator, n: int, *, split: str, fade: float) -> tuple[torch.Tensor, torch.Tensor]:

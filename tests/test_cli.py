@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from refocus import cli
+from tests.conftest import make_images
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -102,6 +103,85 @@ def test_tune_then_evaluate_before_and_after(
     assert len((tmp_path / "ev" / "a.model.jsonl").read_text().splitlines()) == 24
     assert run(monkeypatch, "evaluate", *arguments) == 2
     assert "never overwritten" in capsys.readouterr().err
+
+
+def test_tune_resumes_and_takes_no_other_option_then(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from refocus import Recipe, tune
+
+    def stop(line: dict[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    recipe = Recipe(model=str(model_folder), images=str(image_folders[0]), masks=str(image_folders[1]), epochs=2, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        tune(recipe, tmp_path / "run", on_epoch=stop, progress=False)
+    assert run(monkeypatch, "tune", "--resume", tmp_path / "run", "--lr", "1") == 2
+    assert "--lr: --resume goes on as the run was started" in capsys.readouterr().err
+    assert run(monkeypatch, "tune", "--resume", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_tune_with_skip_bad_a_validation_folder_and_the_tuned_weights_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, masks = image_folders
+    val, val_masks = make_images(tmp_path / "val", count=1, seed=2)
+    (images / "ant" / "0.png").write_text("no image")
+    options = (
+        "--skip-bad",
+        "--val",
+        val,
+        "--val-masks",
+        val_masks,
+        "--no-do-no-harm",
+        "--shots",
+        5,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+    )
+    assert (
+        run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", tmp_path / "run", *options)
+        == 0
+    )
+    assert "left out" in capsys.readouterr().err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["chosen_share"] == 1.0
+    assert results["check_images"] == 4
+    chosen = json.loads((tmp_path / "run" / "selection.json").read_text())
+    assert not any("ant/0.png" in row["image"] for row in chosen["train"])
+
+
+def test_demo_prints_its_table_and_where_to_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from refocus import demo
+
+    row = {"in_domain": 97.0, "shuffled": 44.6, "trained": 52.6, "untrained": 36.6, "background_share": 0.68}
+    monkeypatch.setattr(demo, "run", lambda out, seed, device: {"biased": row, "refocus": row})
+    assert run(monkeypatch, "demo", "--out", tmp_path / "d", "--device", "cpu") == 0
+    shown = capsys.readouterr().out
+    assert "44.6" in shown
+    assert "report.html" in shown
+
+
+def test_explain_takes_any_file_name(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    odd = tmp_path / "price_$5_$6 [b].png"
+    (image_folders[0] / "cat" / "0.png").rename(odd)
+    assert run(monkeypatch, "explain", odd, "--model", model_folder, "--out", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
 
 def test_evaluate_resumes_with_the_same_settings_only(
@@ -208,6 +288,7 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
         (["explain", "{images}/ant/0.png", "--model", "swin_tiny_patch4_window7_224"], "windowed attention"),
         (["explain", "{images}/ant/absent.png", "--model", "{model}"], "absent.png: no such image"),
         (["explain", "{images}/ant/0.png", "--model", "{model}", "--class", "zebra"], "--class zebra"),
+        (["explain", "{images}/ant/0.png", "--model", "{model}", "--class", "²"], "--class ²"),
         (["explain", "{images}/ant/0.png", "--model", "{model}", "--device", "tpu"], "--device tpu"),
         (["evaluate", "--model", "{model}", "--on", "{images}"], "must be NAME=PATH"),
         (["evaluate", "--model", "{model}", "--on", "a={images}/absent"], "no such folder"),

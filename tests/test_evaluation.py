@@ -75,8 +75,20 @@ def test_summary_against_another_model_is_paired(tiny: Build, image_folders: tup
     images, _ = image_folders
     first, second = tiny(), tiny()
     a, b = refocus.evaluate(first, images), refocus.evaluate(second, images)
-    entry = evaluation.summary(first, a, b)
+    entry = evaluation.summary(first, a, (second, b))
     assert entry["difference"]["top1"] == pytest.approx(entry["top1"] - entry["against"]["top1"])
     assert entry["difference"]["n"] == 24
     low, high = entry["difference"]["interval"]
     assert low <= entry["difference"]["top1"] <= high
+
+
+def test_the_other_model_may_order_its_classes_otherwise(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    first, second = tiny(), tiny()
+    second.pretrained_cfg["label_names"] = ["dog", "cat", "bee", "ant"]
+    with torch.no_grad():
+        second.head.weight.zero_()
+        second.head.bias.copy_(torch.tensor([1.0, 0, 0, 0]))  # always says dog
+    results = [refocus.evaluate(model, image_folders[0]) for model in (first, second)]
+    entry = evaluation.summary(first, results[0], (second, results[1]))
+    assert entry["against"]["per_class"]["dog"]["top1"] == 100
+    assert entry["against"]["per_class"]["ant"]["top1"] == 0

@@ -17,6 +17,7 @@ CASES = {  # (in-domain, swapped, relevance loss) at shares 0, 0.5, 1 -> positio
     "too much accuracy lost at the end": ([(90, 50, 0.5), (89, 55, 0.4), (88.9, 60, 0.3)], 1),
     "lower loss but worse on swapped backgrounds": ([(90, 50, 0.5), (90, 49, 0.4), (90, 48, 0.3)], 0),
     "better accuracy but a higher loss": ([(90, 50, 0.5), (92, 55, 0.6), (92, 55, 0.7)], 0),
+    "a gain of less than one percent of the loss is none": ([(90, 50, 0.5), (90, 50, 0.4999), (90, 50, 0.496)], 0),
     "a tie goes to the original": ([(90, 50, 0.5), (90, 50, 0.5), (90, 50, 0.5)], 0),
 }
 

@@ -113,6 +113,22 @@ def test_unusable_masks_are_named(tmp_path: Path, values: np.ndarray, message: s
         read_mask(tmp_path / "m.png", gradient())
 
 
+def test_object_ids_are_not_taken_for_soft_masks(tmp_path: Path) -> None:
+    values = np.zeros((30, 40), np.uint8)
+    values[5:10, 5:10] = 2
+    palette = Image.fromarray(values).convert("P")
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    for number, mask in enumerate((Image.fromarray(values), palette)):
+        mask.save(tmp_path / f"{number}.png")
+        with pytest.raises(InputError, match=r"object ids .*legal are 0/255"):
+            read_mask(tmp_path / f"{number}.png")
+    ones = Image.fromarray(values // 2).convert("P")
+    ones.putdata((values // 2).ravel())
+    ones.putpalette([0, 0, 0, 128, 0, 0])
+    ones.save(tmp_path / "ones.png")
+    assert read_mask(tmp_path / "ones.png").unique().tolist() == [0, 1]
+
+
 def test_scan_labels_by_the_models_names_whatever_the_folders_order(tiny: Build, image_folders: tuple[Path, Path]) -> None:
     images, masks = image_folders
     (images / "bee").rename(images / "tmp")  # leaves ant, cat, dog: labels must stay 0, 2, 3
@@ -125,11 +141,12 @@ def test_scan_labels_by_the_models_names_whatever_the_folders_order(tiny: Build,
 def test_a_known_class_without_a_folder_is_a_notice(
     tiny: Build, image_folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    images, _ = image_folders
+    images, masks = image_folders
     (images / "bee").rename(images.parent / "bee")
     with caplog.at_level(logging.INFO, "refocus"):
-        scan(images, tiny())
+        scan(images, tiny(), masks=masks)
     assert "no folder for 1 of the model's 4 classes (bee)" in caplog.text
+    assert "masks of 1 classes without images are not read (bee)" in caplog.text
 
 
 def test_scan_refuses(tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -139,6 +156,10 @@ def test_scan_refuses(tiny: Build, image_folders: tuple[Path, Path], tmp_path: P
         scan(tmp_path / "absent", model)
     with pytest.raises(InputError, match=r"--masks .*absent: no such folder"):
         scan(images, model, masks=tmp_path / "absent")
+    gradient().save(images / "cat" / "1.jpg")
+    with pytest.raises(InputError, match=r"1\.jpg and 1\.png: would share the mask 1\.png"):
+        scan(images, model, masks=masks)
+    (images / "cat" / "1.jpg").unlink()
     Image.new("L", (40, 36)).save(masks / "cat" / "stray.png")
     with pytest.raises(InputError, match=r"stray\.png: mask without an image"):
         scan(images, model, masks=masks)

@@ -47,17 +47,36 @@ def test_imagenet_models_know_wordnet_ids_and_descriptions() -> None:
     assert "tench" in models.class_names(model)[0]
 
 
-def test_saving_replaces_the_folder_whole(tiny: Build, tmp_path: Path) -> None:
-    (tmp_path / "saved").mkdir()
-    (tmp_path / "saved" / "stale").touch()
-    refocus.save(tiny(), tmp_path / "saved")
+def test_saving_replaces_a_model_and_nothing_else(tiny: Build, tmp_path: Path) -> None:
+    for _ in range(2):
+        refocus.save(tiny(), tmp_path / "saved")
     assert sorted(p.name for p in (tmp_path).rglob("*") if p.is_file()) == ["config.json", "model.safetensors"]
+    (tmp_path / "saved" / "thesis.txt").touch()
+    with pytest.raises(refocus.InputError, match="holds something else than a model"):
+        refocus.save(tiny(), tmp_path / "saved")
+    assert (tmp_path / "saved" / "thesis.txt").exists()
+
+
+def test_names_of_another_head_are_not_used(tiny: Build) -> None:
+    model = tiny()
+    model.reset_classifier(7)  # timm leaves the four label names behind
+    assert models.class_names(model) is None
+    assert models.folder_names(model) is None
+
+
+def test_a_model_without_a_head_is_refused(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    model = tiny(num_classes=0)
+    with pytest.raises(refocus.InputError, match="no classifier head"):
+        refocus.explain(model, torch.zeros(1, 3, 32, 32))
+    with pytest.raises(refocus.InputError, match="no classifier head"):
+        refocus.evaluate(model, image_folders[0])
 
 
 @pytest.mark.parametrize(
     ("ref", "message"),
     [
         ("vit_smal_patch16_224", r"did you mean vit_small_patch16_224"),
+        ("vit_small_patch16_224.foo", r"no such weights; legal are vit_small_patch16_224, vit_small_patch16_224\.augreg"),
         ("no/such/folder", "no such folder"),
         ("swin_tiny_patch4_window7_224", r"windowed attention.*use a plain Vision Transformer"),
         ("resnet50", "convolutions"),
@@ -91,9 +110,10 @@ def test_broken_folders(model_folder: Path) -> None:
     (model_folder / "config.json").write_text(json.dumps({**config, "architecture": "swin_tiny_patch4_window7_224"}))
     with pytest.raises(refocus.InputError, match="windowed attention"):
         refocus.load(model_folder)
-    (model_folder / "config.json").write_text("{")
-    with pytest.raises(refocus.InputError, match="not a timm model configuration"):
-        refocus.load(model_folder)
+    for broken in ("{", "[]", "{}"):
+        (model_folder / "config.json").write_text(broken)
+        with pytest.raises(refocus.InputError, match="not a timm model configuration"):
+            refocus.load(model_folder)
 
 
 def test_a_pickle_in_place_of_the_weights_is_never_unpickled(model_folder: Path) -> None:

@@ -127,6 +127,14 @@ def test_refocus_on_classes_outside_seen_compares_with_them_too(tiny: Build) -> 
     )
 
 
+def test_the_temperature_divides_the_logits_of_the_confidence_term_alone(tiny: Build) -> None:
+    model, (images, masks, labels) = tiny(), batch()
+    terms = refocus.objective("relevance", temperature=0.5)(model, images, masks, labels)
+    plain = refocus.objective("relevance")(model, images, masks, labels)
+    torch.testing.assert_close(terms["background"], plain["background"])
+    torch.testing.assert_close(terms["classification"], losses.confidence(model(images), 0.5))
+
+
 def test_masks_may_come_without_a_channel_and_as_bool(tiny: Build) -> None:
     model, (images, masks, labels) = tiny(), batch()
     step = refocus.objective("relevance")
@@ -137,5 +145,9 @@ def test_masks_may_come_without_a_channel_and_as_bool(tiny: Build) -> None:
 def test_unknown_names_are_answered_with_the_legal_ones() -> None:
     with pytest.raises(refocus.InputError, match=r"relevanse.*legal are relevance, finetune"):
         refocus.objective("relevanse")
+    with pytest.raises(refocus.InputError, match=r"--second-order: objective 'finetune' does not read it"):
+        refocus.objective("finetune", second_order=True)
+    with pytest.raises(refocus.InputError, match=r"--temperature: objective 'energy' does not read it"):
+        refocus.objective("energy", temperature=0.5)
     with pytest.raises(refocus.InputError, match=r"no such term; its terms are background, foreground"):
         refocus.objective("relevance", energy=1.0)

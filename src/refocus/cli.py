@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from refocus import __version__, runs
 from refocus.errors import InputError
@@ -27,7 +28,7 @@ DEFAULT: dict[str, Any] = {f.name: f.default for f in fields(Recipe)}
 
 Model = Annotated[str, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
 
 @app.callback(invoke_without_command=True)
@@ -50,8 +51,7 @@ def demo(
     """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the proof."""
     from refocus import demo as story
 
-    _device(device)
-    results = story.run(out, seed=seed, device=device)
+    results = story.run(out, seed=seed, device=str(_device(device)))
     table = Table("model", "as in training", "shuffled", "digits tuned on", "other digits", "background", title="top-1, %")
     for name, row in results.items():
         cells = (f"{row[key]:.1f}" for key in ("in_domain", "shuffled", "trained", "untrained"))
@@ -76,11 +76,12 @@ def explain(
 
     names = {"model": model, **({"against": against} if against else {})}
     summary = explanations.write(explanations.find(images), names, out, target=class_, device=_device(device))
-    table = Table("image", "model", "prediction", "confidence", "explained")
+    table = Table(Column("image", overflow="fold"), "model", "prediction", "confidence", "explained")
     for row in summary:
         for which in names:
             answer = row[which]
-            table.add_row(row["image"], which, answer["prediction"], f"{answer['confidence']:.1%}", answer["explained"])
+            names_ = (escape(row["image"]), which, escape(answer["prediction"]))
+            table.add_row(*names_, f"{answer['confidence']:.1%}", escape(answer["explained"]))
     console.print(table)
     console.print(f"overlays: {out}", soft_wrap=True)
 
@@ -95,16 +96,20 @@ def masks(
     ] = "vit_small_patch16_224.dino",
     size: Annotated[int, typer.Option(help="Images are read at this many pixels; more is finer and slower.", min=64)] = 392,
     resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
+    device: Device = "auto",
 ) -> None:
     """Find foreground masks without annotation (TokenCut, a first version: look at some before you use them)."""
     from rich.progress import track
 
     from refocus.discovery import image_mask, load_backbone
-    from refocus.images import class_folders, read_image
+    from refocus.images import class_folders, read_image, refuse_shared_stems
 
+    images = images.expanduser()
     folders = class_folders(images, "IMAGES")
-    network = load_backbone(backbone, size)
-    folder = _resumable(out, resume, {"images": str(images.resolve()), "backbone": backbone, "size": size})
+    refuse_shared_stems(folders)
+    network = load_backbone(backbone, size).to(_device(device))
+    settings = {"images": str(images.resolve()), "backbone": _fingerprint(backbone), "size": size}
+    folder = _resumable(out, resume, settings)
     unreadable = []
     for file in track([f for files in folders.values() for f in files], description="masks", console=console):
         target = folder / file.parent.name / f"{file.stem}.png"
@@ -125,6 +130,7 @@ def masks(
 
 @app.command()
 def tune(
+    context: typer.Context,
     model: Annotated[str | None, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")] = None,
     images: Annotated[str | None, typer.Option(help="ImageFolder to take the few shots from: CLASS/FILE.")] = None,
     masks: Annotated[str | None, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png, 0/255 (soft allowed).")] = None,
@@ -175,6 +181,8 @@ def tune(
     from refocus import finetune
 
     if resume is not None:
+        if others := [p for p in context.params if p != "resume" and _given(context, p)]:
+            raise InputError(f"--{others[0].replace('_', '-')}: --resume goes on as the run was started and takes no other option")
         results, folder = finetune.resume(resume), resume
     else:
         for name in ("model", "images", "masks", "out"):
@@ -210,21 +218,29 @@ def evaluate(
     """Accuracy on image folders, before and after, with one record per image."""
     from refocus import evaluation
     from refocus.images import scan
-    from refocus.models import load
+    from refocus.models import class_count, folder_names, load
 
     place = _device(device)
     suites = _suites([*on, *(more or [])])
     models = {"model": load(model, device=place)}
     if against is not None:
         models["against"] = load(against, device=place)
-        if models["against"].num_classes != models["model"].num_classes:
+        classes = {which: folder_names(network) for which, network in models.items()}
+        if classes["model"] and classes["against"] and set(classes["model"]) != set(classes["against"]):
+            raise InputError(f"--against {against}: knows other classes than --model {model}")
+        if class_count(models["model"]) != class_count(models["against"]):
             raise InputError(
-                f"--against {against}: has {models['against'].num_classes} classes, --model {models['model'].num_classes}"
+                f"--against {against}: has {class_count(models['against'])} classes, --model {class_count(models['model'])}"
             )
     for path in suites.values():  # all input is checked before anything is written
         for network in models.values():
             scan(path, network, option="--on")
-    settings = {"model": model, "against": against, "suites": {name: str(path.resolve()) for name, path in suites.items()}}
+    before = None if against is None else _fingerprint(against)
+    settings = {
+        "model": _fingerprint(model),
+        "against": before,
+        "suites": {name: str(path.resolve()) for name, path in suites.items()},
+    }
     folder = _resumable(out, resume, settings)
     table = Table("suite", "n", "top-1, %", "top-5, %", *(["before", "difference", "95 % interval"] if against else []))
     entries: dict[str, Any] = {}
@@ -240,12 +256,14 @@ def evaluate(
             )
             for which, network in models.items()
         }
-        entry = entries[name] = evaluation.summary(models["model"], found["model"], found.get("against"), seed)
+        entry = entries[name] = evaluation.summary(
+            models["model"], found["model"], (models["against"], found["against"]) if against else None, seed
+        )
         cells = [name, str(entry["n"]), f"{entry['top1']:.1f}", f"{entry['top5']:.1f}"]
         if against:
             change = entry["difference"]
-            low, high = change["interval"] or (float("nan"),) * 2
-            cells += [f"{entry['against']['top1']:.1f}", f"{change['top1'] or 0:+.1f}", f"{low:+.1f} to {high:+.1f}"]
+            between = "{:+.1f} to {:+.1f}".format(*change["interval"]) if change["interval"] else "-"
+            cells += [f"{entry['against']['top1']:.1f}", f"{change['top1']:+.1f}" if change["interval"] else "-", between]
         table.add_row(*cells)
     runs.write_json(folder / "results.json", {"model": model, "against": against, "suites": entries})
     runs.finish(folder, "evaluate", seed=seed)
@@ -268,6 +286,11 @@ def _suites(pairs: list[str]) -> dict[str, Path]:
     return suites
 
 
+def _given(context: typer.Context, parameter: str) -> bool:
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _number(option: str, text: str) -> float:
     try:
         return float(text)
@@ -286,8 +309,15 @@ def _weights(pairs: list[str]) -> dict[str, float]:
     return weights
 
 
+def _fingerprint(ref: str) -> list[str]:
+    """A model as given, and for a folder where it is and when its weights were written."""
+    weights = Path(ref).expanduser().resolve() / "model.safetensors"
+    return [str(weights.parent), str(weights.stat().st_mtime_ns)] if weights.is_file() else [ref]
+
+
 def _resumable(out: Path, resume: bool, settings: dict[str, Any]) -> Path:
     """A new folder, or with --resume an unfinished one that was started with the same settings."""
+    out = out.expanduser()
     kept = out / "settings.json"
     if resume and kept.exists():
         if (out / runs.MANIFEST).exists():
@@ -321,13 +351,15 @@ def main() -> None:
     """Entry point: turns an InputError into one line and status 2."""
     handler = logging.StreamHandler()  # notices and warnings go to stderr, one line each
     handler.setFormatter(_Plain())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log.handlers = [handler]
     log.setLevel(logging.INFO)
     try:
         app()
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        log.handlers = []
 
 
 if __name__ == "__main__":

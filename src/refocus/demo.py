@@ -57,13 +57,15 @@ def run(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool =
     data = folder / "data"
     for position, name in enumerate(PER_CLASS):
         write_images(data / name, name, np.random.default_rng([seed, position]))
-    biased = plant_shortcut(seed, progress=progress)
+    biased = plant_shortcut(seed, device=device, progress=progress)
     save(biased, folder / "biased" / "model")
     models = {"biased": folder / "biased" / "model"}
     for name, settings in ROWS.items():
         tune(recipe(folder, seed, device=device, **settings), folder / name, progress=progress)
         models[name] = folder / name / "model"
-    results = {name: measure(load(path), data, label=TITLES[name] if progress else "") for name, path in models.items()}
+    results = {
+        name: measure(load(path, device=device), data, label=TITLES[name] if progress else "") for name, path in models.items()
+    }
     runs.write_json(folder / "results.json", results)
     maps_before_after({name: load(path) for name, path in models.items()}, data, folder / "maps.png")
     write_page(folder, results, seed)
@@ -108,13 +110,14 @@ def pretrained() -> nn.Module:
 
 
 def plant_shortcut(
-    seed: int, *, epochs: int = 6, size: int = 2400, batch: int = 32, lr: float = 1e-3, progress: bool = True
+    seed: int, *, device: str = "cpu", epochs: int = 6, size: int = 2400, batch: int = 32, lr: float = 1e-3, progress: bool = True
 ) -> nn.Module:
     """The user's own mistake: fine-tune on a set in which each digit always has its texture and is often hard to see."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 99])
     model = pretrained()
     vision_transformer(model).reset_classifier(10)
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     steps = math.ceil(epochs * size / batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
@@ -123,12 +126,12 @@ def plant_shortcut(
         labels = rng.integers(0, 10, size=batch)
         images, _masks = digits.draw(labels, rng, split="train", biased=True, faded=True)
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5
-        loss = F.cross_entropy(model(pixels), torch.from_numpy(labels))
+        loss = F.cross_entropy(model(pixels.to(device)), torch.from_numpy(labels).to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return model.eval()
+    return model.eval().cpu()
 
 
 def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float]:
@@ -138,7 +141,9 @@ def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float
     predictions = evaluate(model, data / "shuffled" / "images", label=label).predictions
     trained = [p for p in predictions if p.label < CLASSES]
     untrained = [p for p in predictions if p.label >= CLASSES]
-    shares = [background_share(explain(model, x).patches, m) for x, m, _ in masked_batches(model, data / "shuffled")]
+    place = next(model.parameters()).device
+    batches = masked_batches(model, data / "shuffled")
+    shares = [background_share(explain(model, x.to(place)).patches.cpu(), m) for x, m, _ in batches]
     return {
         "in_domain": in_domain["top1"],
         "shuffled": accuracy(predictions, names)["top1"],

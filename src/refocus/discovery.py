@@ -34,7 +34,7 @@ def second_eigenvector(features: Tensor, tau: float) -> np.ndarray:
 
     W is 1 where the cosine of two features is above tau and 1e-5 elsewhere (Eq. 4).
     """
-    unit = F.normalize(features.double(), dim=1)
+    unit = F.normalize(features.cpu().double(), dim=1)  # float64, which not every device has
     weights = np.where((unit @ unit.T).cpu().numpy() > tau, 1.0, _WEAK)
     degrees = np.diag(weights.sum(1))
     return eigh(degrees - weights, degrees, subset_by_index=[1, 1])[1][:, 0]
@@ -65,7 +65,7 @@ def foreground(features: Tensor, grid: tuple[int, int]) -> Tensor:
     """Deviation from the published rule, for any backbone: tau at a quantile of the cosines, foreground is the side that
     touches the border less, largest part kept; features `[N, D]` -> bool `[h, w]`.
     """
-    unit = F.normalize(features.double(), dim=1)
+    unit = F.normalize(features.cpu().double(), dim=1)
     vector = second_eigenvector(features, float(np.quantile((unit @ unit.T).cpu().numpy(), _QUANTILE)))
     side = (vector > vector.mean()).reshape(grid)
     if _border(side) > _border(~side):
@@ -91,7 +91,7 @@ def image_mask(backbone: nn.Module, image: Image.Image, size: int = 392) -> Imag
         v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"]),
     ])(image)  # fmt: skip
     cells = (side // patch, side // patch)
-    coarse = foreground(last_keys(backbone, pixels[None])[0], cells)
+    coarse = foreground(last_keys(backbone, pixels[None].to(next(backbone.parameters()).device))[0], cells)
     soft = F.interpolate(coarse[None, None].float(), size=(image.height, image.width), mode="bilinear", align_corners=False)
     return Image.fromarray(((soft[0, 0] > 0.5).numpy() * 255).astype(np.uint8))
 

@@ -127,12 +127,19 @@ def _suite_result(lines: list[dict[str, Any]]) -> SuiteResult:
     return SuiteResult(predictions, {x["image"]: x["unreadable"] for x in lines if "unreadable" in x})
 
 
-def summary(model: nn.Module, result: SuiteResult, against: SuiteResult | None = None, seed: int = 0) -> dict[str, Any]:
-    """One suite's entry in results.json; `against` adds the other model's accuracy and the paired difference."""
-    names = folder_names(model) or [str(i) for i in range(class_count(model))]  # unique, which ImageNet's descriptions are not
-    entry = {**accuracy(result.predictions, names), "unreadable": result.unreadable}
+def summary(
+    model: nn.Module, result: SuiteResult, against: tuple[nn.Module, SuiteResult] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """One suite's entry in results.json; `against` adds another model's accuracy and the paired difference."""
+    entry = {**accuracy(result.predictions, _names(model)), "unreadable": result.unreadable}
     if against is not None:
-        before = accuracy(against.predictions, names)
+        other, theirs = against
+        before = accuracy(theirs.predictions, _names(other))  # its own names: the order of its classes may differ
         entry["against"] = {key: before[key] for key in ("top1", "top5", "n", "per_class")}
-        entry["difference"] = paired_difference(result.predictions, against.predictions, seed)
+        entry["difference"] = paired_difference(result.predictions, theirs.predictions, seed)
     return entry
+
+
+def _names(model: nn.Module) -> list[str]:
+    """Class folder names, which are unique (ImageNet's descriptions are not)."""
+    return folder_names(model) or [str(i) for i in range(class_count(model))]

@@ -75,7 +75,7 @@ def _target(model: nn.Module, wanted: str | None) -> int | None:
     for names in (class_names(model) or [], folder_names(model) or []):
         if wanted in names:
             return names.index(wanted)
-    if wanted.isdigit() and int(wanted) < class_count(model):
+    if wanted.isdecimal() and int(wanted) < class_count(model):
         return int(wanted)
     raise InputError(
         f"--class {wanted}: the model has no such class; give a name it knows or an index from 0 to {class_count(model) - 1}"

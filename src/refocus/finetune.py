@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from refocus.recipe import Recipe
 from refocus.records import Sample, drop_partial_line, read_lines, write_line
 
 log = logging.getLogger("refocus")
-_FOLDERS = ("images", "masks", "val", "val_masks")
 _LAST, _BEST = "last.pt", "best.safetensors"
 Progressed = Callable[[dict[str, Any]], None]
 
@@ -59,14 +58,17 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
     train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad)
     if recipe.val is None:
-        taken = set(train)
-        rest = [s for s in samples if s not in taken]
+        if recipe.val_masks is not None:
+            raise InputError("--val-masks: --val is missing")
+        rest = samples
         where = f"--images {recipe.images}"
     else:
         if recipe.val_masks is None:
             raise InputError("--val-masks: missing; validation images need masks as well")
         rest = scan(recipe.val, model, masks=recipe.val_masks, option="--val")
         where = f"--val {recipe.val}"
+    taken = {s.image.resolve() for s in train}
+    rest = [s for s in rest if s.image.resolve() not in taken]
     trained = set(labels)
     held_out = [s for s in rest if s.label not in trained]
     select = spread(held_out or rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
@@ -81,18 +83,28 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
 # --- the loop -----------------------------------------------------------------------------------------------------------
 
 
-class EpochOrder(Sampler[int]):
-    """A new permutation each epoch that follows from (seed, epoch) alone."""
+class Batches(Sampler[list[int]]):
+    """The batches of one process. The order of an epoch follows from (seed, epoch) alone; each batch is dealt out over the
+    processes, and `weights` says how much of a step's gradient is this process's, so that several take the steps of one.
+    """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+    def __init__(self, size: int, batch: int, seed: int, *, process: int = 0, processes: int = 1) -> None:
+        self.size, self.batch, self.seed, self.process, self.processes, self.epoch = size, batch, seed, process, processes, 0
 
     def __len__(self) -> int:
-        return self.size
+        return math.ceil(self.size / self.batch)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        for batch in torch.randperm(self.size, generator=generator).split(self.batch):
+            mine = batch.tolist()[self.process :: self.processes]
+            yield mine or batch.tolist()[:1]  # without a share it still takes part, with weight 0
+
+    @property
+    def weights(self) -> list[float]:
+        """For each step, this process's images as a share of the batch; the shares of all processes sum to 1."""
+        sizes = [min(self.batch, self.size - start) for start in range(0, self.size, self.batch)]
+        return [len(range(self.process, n, self.processes)) / n for n in sizes]
 
 
 def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True) -> dict[str, Any]:
@@ -111,10 +123,9 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
         Diverged: a term of the loss became NaN or infinite.
     """
     accelerator = _accelerator(recipe)
+    recipe = _absolute(recipe)
     model = load(recipe.model)
     vision_transformer(model)
-    places: dict[str, Any] = {name: _absolute(getattr(recipe, name)) for name in _FOLDERS}
-    recipe = replace(recipe, model=source(model), **places)  # so that the run can be resumed from anywhere
     _step(recipe)
     selection = choose_samples(recipe, model)
     folder: Path | None = None
@@ -144,8 +155,25 @@ def resume(run: str | Path, *, on_epoch: Progressed | None = None, progress: boo
     return _run(recipe, selection, load(recipe.model), folder, _accelerator(recipe), on_epoch, progress)
 
 
-def _absolute(folder: str | None) -> str | None:
-    return None if folder is None else str(Path(folder).expanduser().resolve())
+def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Whatever is left to do of a run: all of it, the rest of it, or nothing but reading its results. For long series of runs."""
+    folder = Path(run).expanduser()
+    if not (folder / "selection.json").exists():
+        return tune(recipe, folder, progress=progress)
+    if runs.read_json(folder / "recipe.json") != _absolute(recipe).to_dict():
+        raise InputError(f"{run}: was started with another recipe; name a new folder")
+    if (folder / runs.MANIFEST).exists():
+        return runs.read_json(folder / "results.json")
+    return resume(folder, progress=progress)
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """With absolute folders, so that a run can be resumed from anywhere."""
+    given = {name: getattr(recipe, name) for name in ("images", "masks", "val", "val_masks")}
+    if Path(recipe.model).expanduser().is_dir():
+        given["model"] = recipe.model
+    places: dict[str, Any] = {k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()}
+    return replace(recipe, **places)
 
 
 def _step(recipe: Recipe, seen: list[int] | None = None) -> Step:
@@ -159,11 +187,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if recipe.device == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: this machine has no usable MPS device; legal here: auto, cpu")
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in this process could not choose another precision
-    return Accelerator(
-        cpu=recipe.device == "cpu",
-        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
-        dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),  # batch_size is over all processes
-    )
+    return Accelerator(cpu=recipe.device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
 
 
 def _run(
@@ -178,11 +202,13 @@ def _run(
     set_seed(recipe.seed)
     step = _step(recipe, seen=sorted({s.label for s in selection.train}))
     dataset = MaskedImages(selection.train, joint_transform(model, train=True, flip=recipe.flip), recipe.seed)
-    order = EpochOrder(len(dataset), recipe.seed)
-    loader = DataLoader(dataset, batch_size=recipe.batch_size, sampler=order, num_workers=recipe.workers)
+    batches = Batches(
+        len(dataset), recipe.batch_size, recipe.seed, process=accelerator.process_index, processes=accelerator.num_processes
+    )
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=recipe.workers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_decay_every, recipe.lr_decay)
-    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
     model = accelerator.unwrap_model(wrapped)
     checkpoints = folder / "checkpoints"
     if accelerator.is_main_process:
@@ -196,16 +222,18 @@ def _run(
         _keep_epochs(history, best["epoch"])
     validation = _masked_loader(selection.select, model, recipe)
 
-    steps = math.ceil(len(dataset) / recipe.batch_size)
+    steps = len(batches)
     with _progress(progress and accelerator.is_main_process) as bar:
         task = bar.add_task(
             f"tuning ({recipe.objective})", total=recipe.epochs * steps, completed=(best["epoch"] + 1) * steps, note=""
         )
         for epoch in range(best["epoch"] + 1, recipe.epochs):
-            dataset.epoch = order.epoch = epoch
-            train = _train_epoch(wrapped, loader, step, optimizer, accelerator, epoch, lambda: bar.advance(task))
+            dataset.epoch = batches.epoch = epoch
+            line: dict[str, Any] = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
+            line["train"] = _train_epoch(
+                wrapped, loader, batches.weights, step, optimizer, accelerator, epoch, lambda: bar.advance(task)
+            )
             schedule.step()
-            line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], "train": train}
             if accelerator.is_main_process:
                 line["validation"] = _mean_terms(model, validation, step, accelerator.device, epoch)
                 if line["validation"]["loss"] < best["loss"]:
@@ -231,6 +259,7 @@ def _run(
 def _train_epoch(
     model: nn.Module,
     loader: DataLoader[Any],
+    weights: list[float],
     step: Step,
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
@@ -240,21 +269,22 @@ def _train_epoch(
     """One pass over the shots: mean of each term over steps and processes."""
     model.train()
     sums: dict[str, float] = {}
-    for position, (images, masks, labels) in enumerate(loader):
-        terms = step(model, images, masks, labels)
+    for position, (weight, batch) in enumerate(zip(weights, loader, strict=True)):
+        terms = step(model, *(part.to(accelerator.device) for part in batch))
         _must_be_finite(terms, f"epoch {epoch}, step {position}")
         for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
+            sums[name] = sums.get(name, 0.0) + weight * value.item()
         optimizer.zero_grad()
-        accelerator.backward(terms["loss"])
+        accelerator.backward(terms["loss"] * weight * accelerator.num_processes)  # gradients are averaged over processes
         optimizer.step()
         advance()
-    means = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "mean") / len(loader)
+    means = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "sum") / len(loader)
     return dict(zip(sums, means.tolist(), strict=True))
 
 
 def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
-    for name, value in terms.items():
+    for name in sorted(terms, key=lambda name: name == "loss"):  # the sum last: the term that spoils it is the news
+        value = terms[name]
         if not torch.isfinite(value):
             raise Diverged(
                 f"{where}: term {name!r} is {value.item()}; the last good checkpoint is kept. "

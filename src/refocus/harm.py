@@ -14,6 +14,7 @@ from refocus.relevance import minmax, relevance_patches, upsample
 from refocus.shifts import other_class_donors, swap_backgrounds
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # points on the line from the original weights (0) to the tuned ones (1)
+MIN_GAIN = 0.01  # share of the relevance loss that must go, or tuning changed nothing worth a new model
 _BATCH = 32
 
 
@@ -54,6 +55,8 @@ def choose(candidates: list[dict[str, float]], tolerance: float) -> tuple[int, s
     """The rule: (1) top-1 on the check images may fall by at most `tolerance` percentage points; (2) top-1 with swapped
     backgrounds may not fall at all; (3) of those left, the lowest relevance loss. The original, share 0, is always left.
 
+    The best of these must lower the loss by at least 1 % of the original's, or nothing was gained and the original stays.
+
     (2) is ours: a map can be pushed onto the mask while the decision gets worse, and then the lower loss is no gain.
     Returns the position chosen and the finding in words.
     """
@@ -64,6 +67,8 @@ def choose(candidates: list[dict[str, float]], tolerance: float) -> tuple[int, s
         if c["in_domain"] >= before["in_domain"] - tolerance and c["swapped"] >= before["swapped"]
     ]
     chosen = min(legal, key=lambda i: (candidates[i]["relevance_loss"], i))
+    if candidates[chosen]["relevance_loss"] > (1 - MIN_GAIN) * before["relevance_loss"]:
+        chosen = 0
     after = candidates[chosen if chosen else -1]
     numbers = (
         f"top-1 {before['in_domain']:.1f} -> {after['in_domain']:.1f} %, with swapped backgrounds "
@@ -74,5 +79,5 @@ def choose(candidates: list[dict[str, float]], tolerance: float) -> tuple[int, s
         return chosen, f"tuning helped: {numbers} at share {after['share']:g} of the way to the tuned weights"
     return 0, (
         f"tuning did not help: the original weights are kept. Fully tuned would give {numbers}; the rule allows a loss of "
-        f"{tolerance:g} points of top-1 and none with swapped backgrounds"
+        f"{tolerance:g} points of top-1 and none with swapped backgrounds, for at least {MIN_GAIN:.0%} less relevance loss"
     )

@@ -28,6 +28,9 @@ log = logging.getLogger("refocus")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # by name; the content decides how it is read
 
 
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)  # Pillow's own
+
+
 # --- one file -----------------------------------------------------------------------------------------------------------
 
 
@@ -38,15 +41,18 @@ def read_image(path: Path) -> Image.Image:
         InputError: missing, truncated, not an image, or so large that decoding it could exhaust memory.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            file.load()
-            upright = ImageOps.exif_transpose(file)
-            return _eight_bit(upright).convert("RGB")
+        return _eight_bit(_upright(path)).convert("RGB")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _upright(path: Path) -> Image.Image:
+    with warnings.catch_warnings(), Image.open(path) as file:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        file.load()
+        return ImageOps.exif_transpose(file)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -61,9 +67,18 @@ def read_mask(path: Path, image: Image.Image | None = None) -> Tensor:
     """A foreground mask `[1, H, W]` in [0, 1]: PNG with 0/255 (values between are soft), or 0/1.
 
     Raises:
-        InputError: unreadable, of another size than `image`, or without any foreground or background.
+        InputError: unreadable, of another size than `image`, without any foreground or background, or with object ids.
     """
-    values = np.asarray(read_image(path).convert("L"), dtype=np.float32)
+    try:
+        opened = _upright(path)
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read as a mask ({error})") from error
+    indexed = opened.mode == "P"  # of a palette the indices count, not their colours
+    values = np.asarray(opened if indexed else _eight_bit(opened).convert("L"), dtype=np.float32)
+    if 1 < values.max() < 128 or (indexed and values.max() > 1):
+        raise InputError(
+            f"{path}: its values look like object ids (up to {values.max():.0f}); legal are 0/255 with soft values between, or 0/1"
+        )
     mask = torch.from_numpy(values / (255 if values.max() > 1 else 1))[None]
     if image is not None and mask.shape[1:] != (image.height, image.width):
         raise InputError(
@@ -98,6 +113,8 @@ def scan(root: str | Path, model: nn.Module, *, masks: str | Path | None = None,
     """
     root = Path(root).expanduser()
     folders = class_folders(root, option)
+    if class_count(model) < 1:
+        raise InputError("the model has no classifier head (0 classes); give a classifier")
     names = folder_names(model)
     if names is None:
         if len(folders) != class_count(model):
@@ -117,11 +134,22 @@ def scan(root: str | Path, model: nn.Module, *, masks: str | Path | None = None,
     return [Sample(file, index[name], found[name].get(file.stem)) for name, files in folders.items() for file in files]
 
 
+def refuse_shared_stems(folders: dict[str, list[Path]]) -> None:
+    """a.jpg and a.png of one class would share the mask a.png."""
+    for files in folders.values():
+        stems = Counter(f.stem for f in files)
+        if doubled := [f for f in files if stems[f.stem] > 1]:
+            raise InputError(f"{doubled[0]} and {doubled[1].name}: would share the mask {doubled[0].stem}.png; rename one")
+
+
 def _mask_files(root: Path, folders: dict[str, list[Path]], option: str) -> dict[str, dict[str, Path]]:
     """class name -> image stem -> mask file; a mask without its image is an error (a misspelt name would be lost)."""
     option = option.replace("images", "masks") if "images" in option else f"{option}-masks"
     if not root.is_dir():
         raise InputError(f"{option} {root}: no such folder")
+    if strangers := sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in folders):
+        log.info("%s: masks of %d classes without images are not read (%s)", root, len(strangers), ", ".join(strangers[:3]))
+    refuse_shared_stems(folders)
     found = {}
     for name, files in folders.items():
         found[name] = {p.stem: p for p in sorted((root / name).glob("*.png"))}
@@ -142,7 +170,9 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
             break
         try:
             if sample.mask is None:
-                raise InputError(f"{sample.image}: image without a mask")
+                raise InputError(
+                    f"{sample.image}: image without a mask (expected {sample.image.parent.name}/{sample.image.stem}.png)"
+                )
             read_mask(sample.mask, read_image(sample.image))
         except InputError as error:
             if not skip_bad:

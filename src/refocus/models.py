@@ -28,6 +28,7 @@ _REFUSED = {
     "convnext": "convolutions, no attention",
     "resnet": "convolutions, no attention",
 }
+_FILES = {"config.json", "model.safetensors"}
 _LOADED_FROM = "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict
 
 
@@ -66,8 +67,8 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
         if not file.is_file():
             raise InputError(f"--model {folder}: {file.name} is missing; a model folder holds config.json and model.safetensors")
     try:
-        architecture = json.loads(config.read_text())["architecture"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        architecture = str(json.loads(config.read_text())["architecture"])
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"--model {config}: not a timm model configuration ({error!r})") from error
     _refuse_unsupported(architecture)
     try:
@@ -83,6 +84,9 @@ def _load_name(name: str, *, pretrained: bool) -> nn.Module:
         hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
         raise InputError(f"--model {name}: not a timm model name nor a folder; {hint}")
     _refuse_unsupported(architecture)
+    known = timm.list_models(f"{architecture}.*", pretrained=True)
+    if name != architecture and name not in known:
+        raise InputError(f"--model {name}: timm has no such weights; legal are {', '.join([architecture, *known])}")
     try:
         return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # what a failed download raises differs by network and hub version
@@ -121,9 +125,8 @@ def class_count(model: nn.Module) -> int:
 
 def class_names(model: nn.Module) -> list[str] | None:
     """Names by class index: from the checkpoint, else timm's table for ImageNet models; None where there are none."""
-    config = getattr(model, "pretrained_cfg", {}) or {}
-    if names := config.get("label_names"):
-        return [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
+    if names := _label_names(model):
+        return names
     if subset := _imagenet(model):
         return [subset.index_to_description(i) for i in range(class_count(model))]
     return None
@@ -131,9 +134,15 @@ def class_names(model: nn.Module) -> list[str] | None:
 
 def folder_names(model: nn.Module) -> list[str] | None:
     """What the class folders of a test set are called, by class index: WordNet ids for ImageNet models, else the class names."""
-    if not (getattr(model, "pretrained_cfg", {}) or {}).get("label_names") and (subset := _imagenet(model)):
-        return list(subset.label_names())
-    return class_names(model)
+    subset = _imagenet(model)
+    return _label_names(model) or (list(subset.label_names()) if subset else None)
+
+
+def _label_names(model: nn.Module) -> list[str] | None:
+    """The checkpoint's own names; None also where they are of another head, as timm leaves them after `reset_classifier`."""
+    names = (getattr(model, "pretrained_cfg", {}) or {}).get("label_names") or []
+    names = [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
+    return names if names and len(names) == class_count(model) else None
 
 
 def _imagenet(model: nn.Module) -> ImageNetInfo | None:
@@ -142,11 +151,17 @@ def _imagenet(model: nn.Module) -> ImageNetInfo | None:
 
 
 def save(model: nn.Module, folder: str | Path) -> None:
-    """Write a timm hub folder (`config.json` + `model.safetensors`) that plain timm loads; an existing one is replaced whole."""
-    folder = Path(folder)
+    """Write a timm hub folder (`config.json` + `model.safetensors`) that plain timm loads; an existing model is replaced.
+
+    Raises:
+        InputError: the folder holds anything else.
+    """
+    folder = Path(folder).expanduser().resolve()
+    if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= _FILES):
+        raise InputError(f"save {folder}: holds something else than a model and is not overwritten; name a new folder")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    names = (getattr(model, "pretrained_cfg", {}) or {}).get("label_names")
+    names = _label_names(model)
     timm.models.save_for_hf(model, str(partial), model_config={"label_names": names} if names else None, safe_serialization=True)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

@@ -63,7 +63,10 @@ def energy_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor,
 
 
 def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
-    """Cross-entropy on the objects standing on the next image's background, made with the same masks."""
+    """Cross-entropy on the objects standing on the next image's background, made with the same masks.
+
+    The donor is the batch's next image, so a batch of one keeps its own background.
+    """
     swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
     classification = losses.classification(model(swapped), labels)
     return {"loss": s.weights["classification"] * classification, "classification": classification}
@@ -92,6 +95,7 @@ class Objective:
     step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Terms]
     weights: dict[str, float]
     about: str
+    switches: tuple[str, ...] = ()  # of second_order and temperature, those that it reads
 
 
 OBJECTIVES = {
@@ -99,16 +103,21 @@ OBJECTIVES = {
         relevance_step,
         {"background": 2.0, "foreground": 0.3, "relevance": 0.8, "classification": 0.2},  # paper Table 5, all models alike
         "published: squared error of the relevance against the mask, and confidence",
+        ("second_order", "temperature"),
     ),
     "finetune": Objective(finetune_step, {"classification": 1.0}, "cross-entropy with labels, no masks (baseline)"),
     "energy": Objective(
-        energy_step, {"energy": 1.0, "classification": 1.0}, "share of relevance outside the mask, and cross-entropy"
+        energy_step,
+        {"energy": 1.0, "classification": 1.0},
+        "share of relevance outside the mask, and cross-entropy",
+        ("second_order",),
     ),
     "swap": Objective(swap_step, {"classification": 1.0}, "cross-entropy on background swaps made with the masks"),
     "refocus": Objective(
         refocus_step,
         {"energy": 1.0, "classification": 1.0},
         "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps",
+        ("second_order",),
     ),
 }
 
@@ -127,13 +136,16 @@ def objective(
         **weights: weights of the objective's terms by name; missing ones keep the table's.
 
     Raises:
-        InputError: unknown objective or term.
+        InputError: unknown objective or term, or a switch that the objective does not read.
     """
     if name not in OBJECTIVES:
         raise InputError(f"--objective {name}: unknown; legal are {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
     if unknown := sorted(set(weights) - set(row.weights)):
         raise InputError(f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}")
+    for switch, given in (("second_order", second_order), ("temperature", temperature != 1.0)):
+        if given and switch not in row.switches:
+            raise InputError(f"--{switch.replace('_', '-')}: objective {name!r} does not read it")
     settings = Settings(
         MappingProxyType({**row.weights, **weights}), second_order, temperature, tuple(seen) if seen is not None else None
     )

@@ -56,6 +56,14 @@ class Recipe:
         for name in ("lr", "lr_decay", "temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a positive number")
+        for name in ("tolerance", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number of at least 0")
+        for name in ("seed", "class_seed"):
+            if not 0 <= (getattr(self, name) or 0) < 2**32:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be between 0 and 2**32 - 1")
+        if bad := [term for term, weight in self.weights.items() if not abs(weight) < float("inf")]:
+            raise InputError(f"--weight {bad[0]}={self.weights[bad[0]]}: must be a finite number")
         if not 0 <= self.flip <= 1:
             raise InputError(f"--flip {self.flip}: a probability between 0 and 1")
         if self.classes is not None and self.classes < 1:

@@ -88,6 +88,8 @@ def explain(model: nn.Module, images: Tensor, targets: Tensor | Sequence[int] | 
     vit = vision_transformer(model)
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise InputError(f"images: {list(images.shape)} {images.dtype}; legal are normalized floats [B, 3, height, width]")
+    if vit.num_classes < 1:
+        raise InputError("the model has no classifier head (0 classes), so there is no prediction to explain")
     wanted = None if targets is None else _class_indices(targets, len(images), vit.num_classes).to(images.device)
     with _eval_frozen(model), torch.enable_grad():
         logits, patches = relevance_patches(model, images, wanted, create_graph=False)

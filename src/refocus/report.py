@@ -44,9 +44,9 @@ def figure(rows: list[list[np.ndarray]], titles: list[str], captions: list[list[
             axes[y, x].imshow(enlarge(tile), interpolation="nearest")
             axes[y, x].set_xticks([])
             axes[y, x].set_yticks([])
-            axes[y, x].set_xlabel(captions[y][x], fontsize=10)
+            axes[y, x].set_xlabel(captions[y][x], fontsize=10, parse_math=False)
             if y == 0:
-                axes[y, x].set_title(titles[x], fontsize=11)
+                axes[y, x].set_title(titles[x], fontsize=11, parse_math=False)
     page.savefig(path, dpi=110)
 
 
