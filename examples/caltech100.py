@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--val-images", type=int, default=50)
-    parser.add_argument("--check-images", type=int, default=100)
+    parser.add_argument("--check-images", type=int, default=300)
     parser.add_argument("--every", type=int, default=1, help="take every so-manieth test image")
     parser.add_argument("--maps", type=int, default=250, help="test images over which mIoU and background share are taken")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning; evaluation is fp32")

@@ -67,7 +67,7 @@ def measure_before(model: Path, data: Path, most: int) -> Measured:
 
 
 def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, Any]:
-    """One run: the biased model, the tuned one, and the one that the do-no-harm rule keeps."""
+    """One run: the biased model, the tuned one (best epoch), its last epoch, and what the do-no-harm rule keeps."""
     recipe = Recipe(
         model=str(args.model), images=str(args.data / "tune" / "images"), masks=str(args.data / "tune" / "masks"), objective=name,
         lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images,
@@ -77,15 +77,17 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
     results = complete(recipe, run)
     trained = {s.label for s in choose_samples(recipe, load(args.model)).train}
     before = measure_before(args.model, args.data, args.maps)
-    weights = load(args.model)
-    weights.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
-    tuned = measure(weights, args.data, args.maps)
+    model = load(args.model)
+    model.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
+    tuned = measure(model, args.data, args.maps)
+    model.load_state_dict(torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"])
+    last = tuned if results["best_epoch"] == args.epochs - 1 else measure(model, args.data, args.maps)
     share = results["chosen_share"]
     kept = before if share == 0 else tuned if share == 1 else measure(load(run / "model"), args.data, args.maps)
-    rows = {which: found.row(trained) for which, found in (("before", before), ("tuned", tuned), ("kept", kept))}
+    rows = {which: found.row(trained) for which, found in (("before", before), ("tuned", tuned), ("last", last), ("kept", kept))}
     changes = {
         which: {"same": paired_difference(found.same, before.same), "shuffled": paired_difference(found.shuffled, before.shuffled)}
-        for which, found in (("tuned", tuned), ("kept", kept))
+        for which, found in (("tuned", tuned), ("last", last), ("kept", kept))
     }
     return {
         "draw": draw,
@@ -104,7 +106,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     for row in rows:
         groups["before", ""].append(row["before"])
-        for which in ("tuned", "kept"):
+        for which in ("tuned", "last", "kept"):
             groups[f"{row['objective']}, lr {row['lr']:g}", which].append(row[which])
     text = "| | | " + " | ".join(columns) + " | draws |\n|" + "---|" * (len(columns) + 3) + "\n"
     for (name, which), found in groups.items():
@@ -126,7 +128,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=[f"{k}:{v}" for k, v in METHODS.items()], help="OBJECTIVE:LR")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--val-images", type=int, default=10)
-    parser.add_argument("--check-images", type=int, default=60)
+    parser.add_argument("--check-images", type=int, default=126)
     parser.add_argument("--maps", type=int, default=100, help="images over which the background share is taken")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning; evaluation is fp32")
     args = parser.parse_args()

@@ -6,29 +6,29 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from refocus.harm import choose, harm_check, interpolate
+from refocus.harm import SHARES, Candidate, candidates, choose, interpolate, relevance_loss, right_answers
 from refocus.objectives import objective
 from refocus.relevance import explain
+from refocus.shifts import other_class_donors, swap_backgrounds
 
-CASES = {  # (in-domain, swapped, relevance loss) at shares 0, 0.5, 1 -> position chosen with a tolerance of 1 point
-    "all better: the lowest loss": ([(90, 50, 0.5), (90, 55, 0.4), (91, 60, 0.3)], 2),
-    "too much accuracy lost at the end": ([(90, 50, 0.5), (89, 55, 0.4), (88.9, 60, 0.3)], 1),
-    "lower loss but worse on swapped backgrounds": ([(90, 50, 0.5), (90, 49, 0.4), (90, 48, 0.3)], 0),
-    "better accuracy but a higher loss": ([(90, 50, 0.5), (92, 55, 0.6), (92, 55, 0.7)], 0),
-    "a gain of less than one percent of the loss is none": ([(90, 50, 0.5), (90, 50, 0.4999), (90, 50, 0.496)], 0),
-    "a tie goes to the original": ([(90, 50, 0.5), (90, 50, 0.5), (90, 50, 0.5)], 0),
+CASES = {  # (in-domain, corrected, broken, relevance loss) at shares 0, 0.5, 1 -> position chosen with a tolerance of 1 point
+    "all better: the lowest loss": ([(90, 0, 0, 0.5), (90, 9, 1, 0.4), (91, 12, 1, 0.3)], 2),
+    "too much accuracy lost at the end": ([(90, 0, 0, 0.5), (89, 9, 1, 0.4), (88.9, 12, 1, 0.3)], 1),
+    "lower loss but worse on swapped backgrounds": ([(90, 0, 0, 0.5), (90, 1, 5, 0.4), (90, 1, 9, 0.3)], 0),
+    "lower loss, swapped backgrounds within chance": ([(90, 0, 0, 0.5), (90, 4, 0, 0.4), (90, 6, 2, 0.3)], 0),
+    "just beyond chance": ([(90, 0, 0, 0.5), (90, 5, 0, 0.4), (90, 6, 2, 0.3)], 1),
+    "the decision is better though the loss is not": ([(90, 0, 0, 0.5), (90, 9, 1, 0.6), (90, 12, 1, 0.7)], 1),
+    "nothing changed": ([(90, 0, 0, 0.5), (90, 0, 0, 0.5), (90, 0, 0, 0.5)], 0),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_rule(case: str) -> None:
     rows, expected = CASES[case]
-    candidates = [
-        {"share": s, "in_domain": a, "swapped": b, "relevance_loss": c} for s, (a, b, c) in zip((0.0, 0.5, 1.0), rows, strict=True)
-    ]
-    chosen, finding = choose(candidates, 1.0)
+    found = [Candidate(s, a, 50 + b - c, b, c, d) for s, (a, b, c, d) in zip((0.0, 0.5, 1.0), rows, strict=True)]
+    chosen, finding = choose(found, 1.0)
     assert chosen == expected
     assert finding.startswith("tuning did not help: the original weights are kept" if expected == 0 else "tuning helped")
 
@@ -43,15 +43,44 @@ def test_interpolation_is_exact_at_the_ends_and_leaves_integers() -> None:
     assert middle["n"] == 3
 
 
-def test_harm_check_reads_what_the_model_does(tiny: Callable[..., nn.Module]) -> None:
+def checked(tiny: Callable[..., nn.Module]) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A model that is right on 30 of 40 images."""
     model = tiny()
     images, masks = torch.randn(40, 3, 32, 32), torch.zeros(40, 1, 32, 32)
     masks[..., 8:24, 8:24] = 1
     labels = explain(model, images).targets.clone()
     labels[:10] = (labels[:10] + 1) % 4
-    found = harm_check(model, images, masks, labels)
-    assert found["in_domain"] == 75.0
+    return model, images, masks, labels
+
+
+def test_answers_and_loss_are_those_of_the_model(tiny: Callable[..., nn.Module]) -> None:
+    model, images, masks, labels = checked(tiny)
+    plain, swapped = right_answers(model, images, masks, labels)
+    assert plain.tolist() == [False] * 10 + [True] * 30
+    all_object = torch.ones_like(masks) - 1e-6  # then a swap changes nothing
+    assert torch.equal(right_answers(model, images, all_object, labels)[1], plain)
+    donors = other_class_donors(labels, seed=0)
+    moved = swap_backgrounds(images, masks, images[donors], masks[donors])
+    assert torch.equal(swapped, explain(model, moved).targets == labels)
     terms = objective("relevance", relevance=1.0, classification=0.0)
-    assert found["relevance_loss"] == pytest.approx(terms(model, images, masks, labels)["loss"].item(), rel=1e-4)
-    whole = harm_check(model, images, torch.ones_like(masks) - 1e-6, labels)  # all object: a swap changes nothing
-    assert whole["swapped"] == 75.0
+    assert relevance_loss(model, images, masks, labels) == pytest.approx(
+        terms(model, images, masks, labels)["loss"].item(), rel=1e-4
+    )
+
+
+def test_candidates_are_paired_with_the_original(tiny: Callable[..., nn.Module]) -> None:
+    model, images, masks, labels = checked(tiny)
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    end = tiny().state_dict()
+    found = candidates(model, start, end, images, masks, labels)
+    assert [c.share for c in found] == list(SHARES)
+    assert (found[0].in_domain, found[0].corrected, found[0].broken, found[0].chance) == (75.0, 0, 0, 1.0)
+    for c in found:
+        assert c.swapped == pytest.approx(found[0].swapped + 100 * (c.corrected - c.broken) / 40)
+    assert found[-1].broken + found[-1].corrected > 0
+    assert torch.equal(model.state_dict()["head.weight"], end["head.weight"])
+
+
+def test_the_sign_test_by_hand() -> None:
+    assert Candidate(1.0, 90, 50, 5, 0, 0.1).chance == pytest.approx(1 / 32)
+    assert Candidate(1.0, 90, 50, 6, 2, 0.1).chance == pytest.approx((28 + 8 + 1) / 256)

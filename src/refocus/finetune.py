@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Sampler
 from refocus import runs
 from refocus.attention import vision_transformer
 from refocus.errors import InputError
-from refocus.harm import SHARES, choose, harm_check, interpolate
+from refocus.harm import as_record, candidates, choose, interpolate
 from refocus.images import MaskedImages, joint_transform, pick_classes, pick_shots, scan, spread
 from refocus.models import class_names, load, save, source
 from refocus.objectives import Step, objective
@@ -318,12 +318,9 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
     start = {name: value.clone() for name, value in original.state_dict().items()}
     batches = list(_masked_loader(selection.check, original, recipe))
     images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
-    candidates = []
-    for share in SHARES:
-        original.load_state_dict(interpolate(start, tuned, share))
-        candidates.append({"share": share, **harm_check(original, images, masks, labels)})
-    advised, finding = choose(candidates, recipe.tolerance)
-    share = candidates[advised]["share"] if recipe.do_no_harm else 1.0
+    found = candidates(original, start, tuned, images, masks, labels)
+    advised, finding = choose(found, recipe.tolerance)
+    share = found[advised].share if recipe.do_no_harm else 1.0
     original.load_state_dict(interpolate(start, tuned, share))
     save(original.cpu(), folder / "model")
     results = {
@@ -332,8 +329,8 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
         "best_epoch": best["best"],
         "check_images": len(selection.check),
         "tolerance": recipe.tolerance,
-        "candidates": candidates,
-        "advised_share": candidates[advised]["share"],
+        "candidates": [as_record(candidate) for candidate in found],
+        "advised_share": found[advised].share,
         "chosen_share": share,
         "finding": finding,
         "trained_classes": _names(selection.train, original),
