@@ -83,16 +83,26 @@ def _border(side: np.ndarray) -> float:
 
 def image_mask(backbone: nn.Module, image: Image.Image, size: int = 392) -> Image.Image:
     """Foreground of one image as an 8-bit mask (0/255) of its size; the image is read at `size` x `size` pixels."""
+    return enlarge(foreground(*keys_of(backbone, image, size)), image.size)
+
+
+def keys_of(backbone: nn.Module, image: Image.Image, size: int) -> tuple[Tensor, tuple[int, int]]:
+    """Keys `[N, D]` of one image read at `size` x `size` pixels (rounded down to whole patches), and its grid."""
     config = preprocessing(backbone)
     patch = vision_transformer(backbone).patch_embed.patch_size[0]
-    side = size - size % patch
+    cells = size // patch
+    interpolation = v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)
     pixels = v2.Compose([
-        v2.Resize((side, side), v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)),
+        v2.Resize((cells * patch, cells * patch), interpolation),
         v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"]),
     ])(image)  # fmt: skip
-    cells = (side // patch, side // patch)
-    coarse = foreground(last_keys(backbone, pixels[None].to(next(backbone.parameters()).device))[0], cells)
-    soft = F.interpolate(coarse[None, None].float(), size=(image.height, image.width), mode="bilinear", align_corners=False)
+    device = next(backbone.parameters()).device
+    return last_keys(backbone, pixels[None].to(device))[0], (cells, cells)
+
+
+def enlarge(patches: Tensor, size: tuple[int, int]) -> Image.Image:
+    """Bool patches `[h, w]` as an 8-bit mask (0/255) of `size` (width, height), edges smoothed by bilinear interpolation."""
+    soft = F.interpolate(patches[None, None].float(), size=size[::-1], mode="bilinear", align_corners=False)
     return Image.fromarray(((soft[0, 0] > 0.5).numpy() * 255).astype(np.uint8))
 
 
