@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refocus.harm import SHARES, Candidate, candidates, choose, interpolate, relevance_loss, right_answers
+from refocus.harm import CHANCE, SHARES, Candidate, candidates, choose, interpolate, relevance_loss, right_answers
 from refocus.objectives import objective
 from refocus.relevance import explain
 from refocus.shifts import other_class_donors, swap_backgrounds
@@ -72,11 +72,12 @@ def test_candidates_are_paired_with_the_original(tiny: Callable[..., nn.Module])
     model, images, masks, labels = checked(tiny)
     start = {k: v.clone() for k, v in model.state_dict().items()}
     end = tiny().state_dict()
-    found = candidates(model, start, end, images, masks, labels)
+    found = candidates(model, start, end, images, masks, labels, tolerance=100.0)
     assert [c.share for c in found] == list(SHARES)
     assert (found[0].in_domain, found[0].corrected, found[0].broken, found[0].chance) == (75.0, 0, 0, 1.0)
     for c in found:
         assert c.swapped == pytest.approx(found[0].swapped + 100 * (c.corrected - c.broken) / 40)
+        assert (c.relevance_loss is not None) == (c.share in (0, 1) or c.chance < CHANCE)
     assert found[-1].broken + found[-1].corrected > 0
     assert torch.equal(model.state_dict()["head.weight"], end["head.weight"])
 

@@ -194,10 +194,12 @@ def tune(
         results, folder = finetune.tune(recipe, out), out
     if not results:  # a process other than the first
         return
-    table = Table("share of tuned weights", "top-1, %", "top-1 on swapped backgrounds, %", "relevance loss")
+    table = Table("share of tuned weights", "top-1, %", "swapped backgrounds, % (corrected, broken)", "relevance loss")
     for c in results["candidates"]:
         mark = " <- kept" if c["share"] == results["chosen_share"] else ""
-        table.add_row(f"{c['share']:g}{mark}", f"{c['in_domain']:.1f}", f"{c['swapped']:.1f}", f"{c['relevance_loss']:.4f}")
+        loss = "-" if c["relevance_loss"] is None else f"{c['relevance_loss']:.4f}"
+        moved = f"{c['swapped']:.1f} (+{c['corrected']} -{c['broken']})"
+        table.add_row(f"{c['share']:g}{mark}", f"{c['in_domain']:.1f}", moved, loss)
     console.print(table)
     console.print(f"{results['finding']}\nbest epoch {results['best_epoch']}; model: {folder / 'model'}", soft_wrap=True)
 

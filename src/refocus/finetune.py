@@ -318,7 +318,7 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
     start = {name: value.clone() for name, value in original.state_dict().items()}
     batches = list(_masked_loader(selection.check, original, recipe))
     images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
-    found = candidates(original, start, tuned, images, masks, labels)
+    found = candidates(original, start, tuned, images, masks, labels, recipe.tolerance)
     advised, finding = choose(found, recipe.tolerance)
     share = found[advised].share if recipe.do_no_harm else 1.0
     original.load_state_dict(interpolate(start, tuned, share))

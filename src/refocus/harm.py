@@ -5,7 +5,7 @@ Axes: images `[n, 3, H, W]`, masks `[n, 1, H, W]`, labels `[n]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ _BATCH = 32
 @dataclass(frozen=True)
 class Candidate:
     """One point on the line, measured on the check images: top-1 in percent as they are and with swapped backgrounds; of the
-    swapped ones how many the original got wrong and this one right (corrected), and the reverse (broken).
+    swapped ones how many the original got wrong and this one right (corrected), and the reverse (broken). The relevance loss is
+    measured where it can matter: at both ends, and where the accuracies let the candidate stand.
     """
 
     share: float
@@ -33,13 +34,17 @@ class Candidate:
     swapped: float
     corrected: int
     broken: int
-    relevance_loss: float
+    relevance_loss: float | None
 
     @property
     def chance(self) -> float:
         """P-value of the sign test: could the swapped images that changed have gone either way?"""
         changed = self.corrected + self.broken
         return float(binomtest(self.corrected, changed, alternative="greater").pvalue) if changed else 1.0
+
+    def stands(self, original: Candidate, tolerance: float) -> bool:
+        """Rules (1) and (2) of `choose`."""
+        return self.in_domain >= original.in_domain - tolerance and self.chance < CHANCE
 
 
 def interpolate(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -50,7 +55,13 @@ def interpolate(start: dict[str, Tensor], end: dict[str, Tensor], share: float) 
 
 
 def candidates(
-    model: nn.Module, start: dict[str, Tensor], end: dict[str, Tensor], images: Tensor, masks: Tensor, labels: Tensor
+    model: nn.Module,
+    start: dict[str, Tensor],
+    end: dict[str, Tensor],
+    images: Tensor,
+    masks: Tensor,
+    labels: Tensor,
+    tolerance: float,
 ) -> list[Candidate]:
     """Measure every share; `model` is left with the weights of the last."""
     found: list[Candidate] = []
@@ -61,8 +72,10 @@ def candidates(
         before = swapped if before is None else before
         corrected, broken = int((swapped & ~before).sum()), int((before & ~swapped).sum())
         in_domain, on_swapped = (100 * right.double().mean().item() for right in (plain, swapped))
-        loss = relevance_loss(model, images, masks, labels)
-        found.append(Candidate(share, in_domain, on_swapped, corrected, broken, loss))
+        candidate = Candidate(share, in_domain, on_swapped, corrected, broken, None)
+        if share in (0.0, 1.0) or candidate.stands(found[0], tolerance):
+            candidate = replace(candidate, relevance_loss=relevance_loss(model, images, masks, labels))
+        found.append(candidate)
     return found
 
 
@@ -104,8 +117,10 @@ def choose(found: list[Candidate], tolerance: float) -> tuple[int, str]:
     Returns the position chosen and the finding in words.
     """
     before = found[0]
-    stand = [i for i, c in enumerate(found) if i and c.in_domain >= before.in_domain - tolerance and c.chance < CHANCE]
-    chosen = min(stand, key=lambda i: found[i].relevance_loss, default=0)
+    standing = {
+        i: c.relevance_loss for i, c in enumerate(found) if i and c.stands(before, tolerance) and c.relevance_loss is not None
+    }
+    chosen = min(standing, key=lambda i: standing[i], default=0)
     after = found[chosen or -1]
     numbers = (
         f"top-1 {before.in_domain:.1f} -> {after.in_domain:.1f} %, with swapped backgrounds {before.swapped:.1f} -> "
