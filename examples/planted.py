@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from refocus import InputError, Recipe, background_share, evaluate, explain, load
-from refocus.finetune import choose_samples, complete
+from refocus.finetune import complete
 from refocus.images import MaskedImages, joint_transform, scan
 from refocus.metrics import paired_difference
 from refocus.records import Prediction, read_lines, write_line
+from refocus.selection import choose_samples
 
 METHODS = {"finetune": 1e-5, "relevance": 5e-6, "energy": 5e-6, "refocus": 1e-5}
 

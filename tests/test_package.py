@@ -16,7 +16,8 @@ import refocus
 SOURCE = Path(refocus.__file__).parent
 ORDER = [
     "__init__", "errors", "records", "recipe", "runs", "models", "attention", "relevance", "discovery", "images", "losses",
-    "shifts", "objectives", "harm", "finetune", "metrics", "evaluation", "report", "explanations", "digits", "demo", "cli",
+    "shifts", "objectives", "harm", "selection",
+    "checkpoints", "finetune", "metrics", "evaluation", "report", "explanations", "digits", "demo", "cli",
 ]  # fmt: skip
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,15 @@ from torch.utils.data import DataLoader, Sampler
 
 from refocus import runs
 from refocus.attention import vision_transformer
+from refocus.checkpoints import Checkpoint, keep_epochs, replace_file
 from refocus.errors import InputError
 from refocus.harm import as_record, candidates, choose, interpolate
-from refocus.images import MaskedImages, joint_transform, pick_classes, pick_shots, scan, spread
+from refocus.images import MaskedImages, joint_transform
 from refocus.models import class_names, load, save, source
 from refocus.objectives import Step, objective
 from refocus.recipe import Recipe
-from refocus.records import Sample, drop_partial_line, read_lines, write_line
+from refocus.records import Sample, write_line
+from refocus.selection import Selection, choose_samples, from_json, to_json
 
 log = logging.getLogger("refocus")
 _LAST, _BEST = "last.pt", "best.safetensors"
@@ -36,48 +37,6 @@ Progressed = Callable[[dict[str, Any]], None]
 
 class Diverged(InputError):
     """A loss term became NaN or infinite; the last good checkpoint is kept."""
-
-
-# --- what to train on ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Selection:
-    """train: the shots. select: images of classes not trained on, for the best epoch. check: images of all classes, for
-    the question whether tuning did harm. No training image is in `select` or `check`.
-    """
-
-    train: list[Sample]
-    select: list[Sample]
-    check: list[Sample]
-
-
-def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
-    """Few-shot selection from the recipe's folders; every chosen image and mask has been read once."""
-    samples = scan(recipe.images, model, masks=recipe.masks)
-    labels = pick_classes(samples, recipe.classes, recipe.class_seed)
-    train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad)
-    if recipe.val is None:
-        if recipe.val_masks is not None:
-            raise InputError("--val-masks: --val is missing")
-        rest = samples
-        where = f"--images {recipe.images}"
-    else:
-        if recipe.val_masks is None:
-            raise InputError("--val-masks: missing; validation images need masks as well")
-        rest = scan(recipe.val, model, masks=recipe.val_masks, option="--val")
-        where = f"--val {recipe.val}"
-    taken = {s.image.resolve() for s in train}
-    rest = [s for s in rest if s.image.resolve() not in taken]
-    trained = set(labels)
-    held_out = [s for s in rest if s.label not in trained]
-    select = spread(held_out or rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
-    check = spread(rest, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
-    if not select:
-        raise InputError(f"{where}: no image is left to validate on; add images or give --val with --val-masks")
-    if not held_out:
-        log.warning("all classes are trained on, so the best epoch is chosen on other images of the same classes")
-    return Selection(train, select, check)
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------------
@@ -134,7 +93,7 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
         try:
             folder = runs.new_folder(out)
             runs.write_json(folder / "recipe.json", recipe.to_dict())
-            runs.write_json(folder / "selection.json", _selection_to_json(selection))
+            runs.write_json(folder / "selection.json", to_json(selection))
         except InputError as error:
             refusal = str(error)
     folder, refusal = broadcast_object_list([folder, refusal])
@@ -151,7 +110,7 @@ def resume(run: str | Path, *, on_epoch: Progressed | None = None, progress: boo
     if not (folder / "selection.json").exists():
         raise InputError(f"--resume {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = Recipe.from_dict(runs.read_json(folder / "recipe.json"))
-    selection = _selection_from_json(runs.read_json(folder / "selection.json"))
+    selection = from_json(runs.read_json(folder / "selection.json"))
     return _run(recipe, selection, load(recipe.model), folder, _accelerator(recipe), on_epoch, progress)
 
 
@@ -213,13 +172,13 @@ def _run(
     checkpoints = folder / "checkpoints"
     if accelerator.is_main_process:
         checkpoints.mkdir(exist_ok=True)
-    state = _State(model, optimizer, schedule)
+    state = Checkpoint(model, optimizer, schedule)
     best: dict[str, Any] = (
         state.read(checkpoints / _LAST) if (checkpoints / _LAST).exists() else {"epoch": -1, "best": -1, "loss": math.inf}
     )
     history = folder / "history.jsonl"
     if accelerator.is_main_process:
-        _keep_epochs(history, best["epoch"])
+        keep_epochs(history, best["epoch"])
     validation = _masked_loader(selection.select, model, recipe)
 
     steps = len(batches)
@@ -238,7 +197,7 @@ def _run(
                 line["validation"] = _mean_terms(model, validation, step, accelerator.device, epoch)
                 if line["validation"]["loss"] < best["loss"]:
                     best.update(best=epoch, loss=line["validation"]["loss"])
-                    _replace(checkpoints / _BEST, lambda path: save_file(_cpu_state(model), path))
+                    replace_file(checkpoints / _BEST, lambda path: save_file(_cpu_state(model), path))
                 best["epoch"] = epoch
                 with history.open("a") as file:
                     write_line(file, line)
@@ -343,46 +302,8 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
 # --- checkpoints and small parts ----------------------------------------------------------------------------------------
 
 
-class _State:
-    """Weights, optimizer, schedule, RNG and position in one file, read back with `weights_only=True`."""
-
-    def __init__(self, model: nn.Module, optimizer: Any, schedule: Any) -> None:
-        self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-
-    def write(self, path: Path, position: dict[str, Any]) -> None:
-        content = {name: part.state_dict() for name, part in self.parts.items()}
-        content["rng"] = torch.get_rng_state()
-        content["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        _replace(path, lambda partial: torch.save({**content, "position": position}, partial))
-
-    def read(self, path: Path) -> dict[str, Any]:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(content[name])
-        torch.set_rng_state(content["rng"])
-        if content["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["cuda_rng"])
-        return content["position"]
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """A file that is either the old or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    os.replace(partial, path)
-
-
 def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-
-
-def _keep_epochs(history: Path, last: int) -> None:
-    """Drop lines of epochs that the checkpoint does not hold, as a crash between the two writes leaves them."""
-    drop_partial_line(history)
-    lines = [line for line in read_lines(history) if line["epoch"] <= last]
-    with history.open("w") as file:
-        for line in lines:
-            write_line(file, line)
 
 
 def _masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> DataLoader[Any]:
@@ -404,17 +325,3 @@ def _progress(shown: bool) -> Progress:
 def _names(samples: list[Sample], model: nn.Module) -> list[str]:
     names = class_names(model)
     return [names[label] if names else str(label) for label in dict.fromkeys(s.label for s in samples)]
-
-
-def _selection_to_json(selection: Selection) -> dict[str, Any]:
-    def rows(samples: list[Sample]) -> list[dict[str, Any]]:
-        return [{"image": str(s.image.resolve()), "label": s.label, "mask": str(s.mask.resolve())} for s in samples if s.mask]
-
-    return {"train": rows(selection.train), "select": rows(selection.select), "check": rows(selection.check)}
-
-
-def _selection_from_json(content: dict[str, Any]) -> Selection:
-    def samples(rows: list[dict[str, Any]]) -> list[Sample]:
-        return [Sample(Path(r["image"]), r["label"], Path(r["mask"])) for r in rows]
-
-    return Selection(*(samples(content[name]) for name in ("train", "select", "check")))
