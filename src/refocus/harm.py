@@ -5,11 +5,13 @@ Axes: images `[n, 3, H, W]`, masks `[n, 1, H, W]`, labels `[n]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy.stats import permutation_test
 from torch import Tensor, nn
 
 from refocus import losses
@@ -18,15 +20,16 @@ from refocus.relevance import explain
 from refocus.shifts import other_class_donors, swap_backgrounds
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # points on the line from the original weights (0) to the tuned ones (1)
-CHANCE = 0.05  # level of the one-sided sign test that a gain on swapped backgrounds must pass
+CHANCE = 0.05  # level of the one-sided test that a gain on swapped backgrounds must pass
+_SWAPS, _MOST_SWAPS = 400, 8  # swapped images wanted in all; at most so many of one image
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One point on the line, measured on the check images: top-1 in percent as they are and with swapped backgrounds; of the
-    swapped ones how many the original got wrong and this one right (corrected), and the reverse (broken). The relevance loss is
-    measured where it can matter: at both ends, and where the accuracies let the candidate stand.
+    """One point on the line, measured on the check images: top-1 in percent as they are and with swapped backgrounds; how many
+    images the swaps find right more often than the original does (corrected) or less often (broken), and the chance of such a
+    gain were there none. The relevance loss is measured where it can matter: at both ends, and where the candidate may stand.
     """
 
     share: float
@@ -34,13 +37,8 @@ class Candidate:
     swapped: float
     corrected: int
     broken: int
+    chance: float
     relevance_loss: float | None
-
-    @property
-    def chance(self) -> float:
-        """P-value of the sign test: could the swapped images that changed have gone either way?"""
-        changed = self.corrected + self.broken
-        return float(binomtest(self.corrected, changed, alternative="greater").pvalue) if changed else 1.0
 
     def stands(self, original: Candidate, tolerance: float) -> bool:
         """Rules (1) and (2) of `choose`."""
@@ -70,28 +68,45 @@ def candidates(
         model.load_state_dict(interpolate(start, end, share))
         plain, swapped = right_answers(model, images, masks, labels)
         before = swapped if before is None else before
-        corrected, broken = int((swapped & ~before).sum()), int((before & ~swapped).sum())
+        change = swapped - before
+        corrected, broken = int((change > 0).sum()), int((change < 0).sum())
         in_domain, on_swapped = (100 * right.double().mean().item() for right in (plain, swapped))
-        candidate = Candidate(share, in_domain, on_swapped, corrected, broken, None)
+        candidate = Candidate(share, in_domain, on_swapped, corrected, broken, chance_of_gain(change), None)
         if share in (0.0, 1.0) or candidate.stands(found[0], tolerance):
             candidate = replace(candidate, relevance_loss=relevance_loss(model, images, masks, labels))
         found.append(candidate)
     return found
 
 
+def chance_of_gain(change: Tensor) -> float:
+    """P-value of the paired sign-flip test: is the mean change over images `[n]` above 0? With one swap an image, the sign test."""
+    moved = change[change != 0].numpy()
+    if not len(moved):
+        return 1.0
+    rng = np.random.default_rng(0)
+    padded = np.append(moved, 0.0)  # scipy wants two values; a zero changes no mean's order
+    found = permutation_test((padded,), np.mean, permutation_type="samples", alternative="greater", n_resamples=9999, rng=rng)
+    return float(found.pvalue)
+
+
 def right_answers(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which images are classified right, as they are and on the background of an image of another class: two bool `[n]`."""
+    """Which images are classified right as they are, bool `[n]`, and on what share of the backgrounds of images of other classes,
+    float `[n]`. Few images get several backgrounds each (at most 8), so that there are about 400 swaps: one alone says little.
+    """
     device = next(model.parameters()).device
-    donors = other_class_donors(labels, seed=0)
-    plain, swapped = [], []
+    plain = torch.zeros(len(images), dtype=torch.bool)
+    rounds = min(_MOST_SWAPS, math.ceil(_SWAPS / len(images)))
+    swapped = torch.zeros(rounds, len(images))
     model.eval()
     with torch.inference_mode():
         for at in torch.arange(len(images)).split(_BATCH):
             x, m, y = images[at].to(device), masks[at].to(device), labels[at].to(device)
-            moved = swap_backgrounds(x, m, images[donors[at]].to(device), masks[donors[at]].to(device))
-            plain.append((model(x).argmax(1) == y).cpu())
-            swapped.append((model(moved).argmax(1) == y).cpu())
-    return torch.cat(plain), torch.cat(swapped)
+            plain[at] = (model(x).argmax(1) == y).cpu()
+            for number in range(rounds):
+                donors = other_class_donors(labels, seed=number)[at]
+                moved = swap_backgrounds(x, m, images[donors].to(device), masks[donors].to(device))
+                swapped[number, at] = (model(moved).argmax(1) == y).cpu().float()
+    return plain, swapped.mean(0)
 
 
 def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> float:
@@ -110,7 +125,7 @@ def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tens
 
 def choose(found: list[Candidate], tolerance: float) -> tuple[int, str]:
     """The rule. A candidate stands if (1) its top-1 falls by at most `tolerance` percentage points, and (2) its top-1 with
-    swapped backgrounds rises by more than chance (one-sided sign test at `CHANCE`). (3) Of those that stand, the lowest relevance
+    swapped backgrounds rises by more than chance (`chance_of_gain` below `CHANCE`). (3) Of those that stand, the lowest relevance
     loss; if none does, the original, which is found[0].
 
     (2) is ours: a map can be pushed onto the mask while the decision gets no better, and then the lower loss is no gain.
@@ -137,4 +152,4 @@ def choose(found: list[Candidate], tolerance: float) -> tuple[int, str]:
 
 def as_record(candidate: Candidate) -> dict[str, Any]:
     """For results.json."""
-    return {**vars(candidate), "chance": candidate.chance}
+    return asdict(candidate)
