@@ -75,7 +75,7 @@ def test_the_packaged_weights_know_digits_on_any_texture() -> None:
 def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "PER_CLASS", {"tune": 5, "in_domain": 4, "shuffled": 6})
     genuine = demo.plant_shortcut
-    monkeypatch.setattr(demo, "plant_shortcut", lambda seed, progress: genuine(seed, epochs=1, size=320, progress=progress))
+    monkeypatch.setattr(demo, "plant_shortcut", lambda seed, **given: genuine(seed, epochs=1, size=320, **given))
     monkeypatch.setattr(demo, "ROWS", {name: {**row, "epochs": 2} for name, row in demo.ROWS.items()})
     results = demo.run(tmp_path / "refocus-demo", seed=1, progress=False)
     assert list(results) == ["biased", "finetune", "relevance", "refocus"]

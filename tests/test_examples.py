@@ -43,7 +43,7 @@ def test_planted(shared: Path, tmp_path: Path) -> None:
     assert row["before"]["same"] > 50  # of 20 images; 77 % of all 300
     assert "| refocus, lr 1e-05 | tuned |" in shown
     again = run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
-    assert again == shown  # nothing is computed twice
+    assert again == shown  # the table alone, and nothing is computed twice
 
 
 @pytest.mark.slow

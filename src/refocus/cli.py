@@ -111,7 +111,7 @@ def masks(
     settings = {"images": str(images.resolve()), "backbone": _fingerprint(backbone), "size": size}
     folder = _resumable(out, resume, settings)
     unreadable = []
-    for file in track([f for files in folders.values() for f in files], description="masks", console=console):
+    for file in track([f for files in folders.values() for f in files], description="masks", console=Console(stderr=True)):
         target = folder / file.parent.name / f"{file.stem}.png"
         if target.exists():
             continue

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -122,7 +123,7 @@ def plant_shortcut(
     steps = math.ceil(epochs * size / batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     model.train()
-    for _ in track(range(steps), description="planting the shortcut", disable=not progress):
+    for _ in track(range(steps), description="planting the shortcut", disable=not progress, console=Console(stderr=True)):
         labels = rng.integers(0, 10, size=batch)
         images, _masks = digits.draw(labels, rng, split="train", biased=True, faded=True)
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -55,7 +56,9 @@ def predict(
     was_training = model.training
     model.eval()
     try:
-        for batch in track(loader, description=label or "evaluating", disable=not label, transient=True):
+        for batch in track(
+            loader, description=label or "evaluating", disable=not label, transient=True, console=Console(stderr=True)
+        ):
             good = [(s, x) for s, x, _ in batch if x is not None]
             answers = iter(_answers(model, [x for _, x in good], device))
             for sample, pixels, reason in batch:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import nn
 
@@ -46,7 +47,7 @@ def write(
         read_image(path)
     folder = runs.new_folder(out)
     rows: list[dict[str, Any]] = []
-    for position, path in enumerate(track(images, description="explaining", transient=True)):
+    for position, path in enumerate(track(images, description="explaining", transient=True, console=Console(stderr=True))):
         name = f"{position:04d}-{path.stem}.png"
         tiles: list[np.ndarray] = []
         titles, captions = ["image"], [path.name]
