@@ -204,27 +204,6 @@ def test_evaluate_resumes_with_the_same_settings_only(
     assert json.loads((out / "results.json").read_text()) == whole
 
 
-def test_masks_are_made_and_an_unfinished_folder_is_continued(
-    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
-) -> None:
-    images, _ = image_folders
-    out = tmp_path / "masks"
-    (images / "bee" / "2.png").write_text("no image")
-    arguments = ("masks", images, "--out", out, "--backbone", model_folder, "--size", "64")
-    assert run(monkeypatch, *arguments) == 0
-    assert len(list(out.rglob("*.png"))) == 23
-    with Image.open(out / "cat" / "0.png") as mask:
-        assert mask.size == (40, 36)
-        assert set(np.unique(np.asarray(mask))) <= {0, 255}
-    assert json.loads((out / "manifest.json").read_text())["unreadable"] == [str(images / "bee" / "2.png")]
-    (out / "manifest.json").unlink()
-    (out / "cat" / "0.png").unlink()
-    (out / "cat" / "1.png").write_text("kept as it is")
-    assert run(monkeypatch, *arguments, "--resume") == 0
-    assert (out / "cat" / "0.png").exists()
-    assert (out / "cat" / "1.png").read_text() == "kept as it is"
-
-
 def damage(kind: str, images: Path, masks: Path) -> None:
     """One defect in the user's folders."""
     match kind:

@@ -15,9 +15,9 @@ import refocus
 
 SOURCE = Path(refocus.__file__).parent
 ORDER = [
-    "__init__", "errors", "records", "recipe", "runs", "models", "attention", "relevance", "discovery", "images", "losses",
-    "shifts", "objectives", "harm", "selection",
-    "checkpoints", "finetune", "metrics", "evaluation", "report", "explanations", "digits", "demo", "cli",
+    "__init__", "errors", "records", "recipe", "runs", "processes", "models", "attention", "relevance", "backbones", "bilateral",
+    "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "objectives", "harm", "selection",
+    "checkpoints", "finetune", "metrics", "evaluation", "explanations", "digits", "demo", "cli_masks", "cli",
 ]  # fmt: skip
 
 

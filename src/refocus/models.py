@@ -56,6 +56,16 @@ def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device
     return model.eval().to(device)
 
 
+def pick_device(name: str) -> torch.device:
+    """The device for a name; auto takes CUDA, then MPS, then the CPU."""
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(d for d in ("cuda", "mps", "cpu") if usable[d]))
+    if not usable.get(name):
+        raise InputError(f"--device {name}: not usable here; legal are auto, {', '.join(d for d in usable if usable[d])}")
+    return torch.device(name)
+
+
 def source(model: nn.Module) -> str:
     """What `load` was called with (a resolved path for a folder), or the class name of a model it did not load."""
     return getattr(model, _LOADED_FROM, type(model).__name__)

@@ -36,6 +36,7 @@ class Recipe:
     check_images: int = 400  # once, at the end: at most so many images of all classes, to see whether tuning did harm
     tolerance: float = 1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
     do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: the tuned weights as they are, as in the paper
+    mask_score: float = 0.5  # masks that `refocus masks` gave a lower score are left out (docs/masks.md)
     skip_bad: bool = False  # leave out images without a usable mask instead of stopping
     precision: str = "fp32"  # or "bf16"
     device: str = "auto"
@@ -64,6 +65,8 @@ class Recipe:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be between 0 and 2**32 - 1")
         if bad := [term for term, weight in self.weights.items() if not abs(weight) < float("inf")]:
             raise InputError(f"--weight {bad[0]}={self.weights[bad[0]]}: must be a finite number")
+        if not 0 <= self.mask_score <= 1:
+            raise InputError(f"--mask-score {self.mask_score}: a score between 0 and 1")
         if not 0 <= self.flip <= 1:
             raise InputError(f"--flip {self.flip}: a probability between 0 and 1")
         if self.classes is not None and self.classes < 1:

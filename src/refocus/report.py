@@ -11,7 +11,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
+from PIL import Image, ImageOps
+from scipy.ndimage import binary_erosion
 from torch import Tensor
 
 COLORS = "inferno"  # perceptually even and readable with colour blindness; black is no relevance
@@ -85,6 +86,35 @@ def bar_chart(series: dict[str, list[float]], labels: list[str], ylabel: str) ->
     buffer = io.BytesIO()
     page.savefig(buffer, dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def contact_sheet(records: list[dict[str, Any]], masks: Path, images: Path, *, usable: float) -> str:
+    """One page of what `masks.json` lists (worst first): the worst 60 and, for comparison, 12 spread over the rest."""
+    worst, rest = records[:60], records[60:]
+    shown = {"The lowest scores": worst, "For comparison, spread over the rest": rest[:: max(1, len(rest) // 12)][:12]}
+    tiles = {
+        title: [{**r, "picture": _masked_tile(Path(r["image"]), masks / r["mask"])} for r in group]
+        for title, group in shown.items()
+    }
+    counts = np.histogram([r["score"] for r in records], bins=10, range=(0, 1))[0].tolist()
+    below = sum(r["score"] < usable for r in records)
+    return page("masks.html.j2", tiles=tiles, counts=counts, total=len(records), below=below, usable=usable, images=images.name)
+
+
+def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
+    """An image beside itself with the background dimmed, as a data URI; the outline of the mask is drawn in both."""
+    with Image.open(image) as opened, Image.open(mask) as shape:
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+        size = (width, max(1, min(2 * width, round(width * picture.height / picture.width))))
+        pixels = np.asarray(picture.resize(size))
+        inside = np.asarray(shape.convert("L").resize(size)) > 127
+    outline = inside ^ binary_erosion(inside, iterations=2)
+    halves = [pixels.copy(), np.where(inside[..., None], pixels, pixels // 4)]
+    for half in halves:
+        half[outline] = (255, 176, 0)  # amber: apart from most pictures, and for all kinds of colour vision
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(halves, axis=1).astype(np.uint8)).save(buffer, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def page(template: str, **content: Any) -> str:

@@ -28,6 +28,25 @@ def new_folder(out: str | Path) -> Path:
     return folder
 
 
+def resumable(out: str | Path, resume: bool, settings: dict[str, Any]) -> Path:
+    """A new folder, or with `resume` the one that was started with the same settings, finished or not."""
+    folder = Path(out).expanduser()
+    kept = folder / "settings.json"
+    if resume and kept.exists():
+        if read_json(kept) != settings:
+            raise InputError(f"--out {out}: was started with other models, folders or options (see {kept}); name a new folder")
+        return folder
+    folder = new_folder(out)
+    write_json(folder / "settings.json", settings)
+    return folder
+
+
+def fingerprint(model: str) -> list[str]:
+    """A model as given, and for a folder where it is and when its weights were written."""
+    weights = Path(model).expanduser().resolve() / "model.safetensors"
+    return [str(weights.parent), str(weights.stat().st_mtime_ns)] if weights.is_file() else [model]
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either absent or whole, whenever the process dies."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:

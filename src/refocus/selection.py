@@ -11,6 +11,7 @@ from torch import nn
 
 from refocus.errors import InputError
 from refocus.images import pick_classes, pick_shots, scan, spread
+from refocus.quality import RECORDS, scores
 from refocus.recipe import Recipe
 from refocus.records import Sample
 
@@ -30,7 +31,7 @@ class Selection:
 
 def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     """Few-shot selection from the recipe's folders; every chosen image and mask has been read once."""
-    samples = scan(recipe.images, model, masks=recipe.masks)
+    samples = trusted(scan(recipe.images, model, masks=recipe.masks), recipe.masks, recipe.mask_score)
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
     train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad)
     if recipe.val is None:
@@ -41,7 +42,7 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     else:
         if recipe.val_masks is None:
             raise InputError("--val-masks: missing; validation images need masks as well")
-        rest = scan(recipe.val, model, masks=recipe.val_masks, option="--val")
+        rest = trusted(scan(recipe.val, model, masks=recipe.val_masks, option="--val"), recipe.val_masks, recipe.mask_score)
         where = f"--val {recipe.val}"
     taken = {s.image.resolve() for s in train}
     rest = [s for s in rest if s.image.resolve() not in taken]
@@ -54,6 +55,22 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     if not held_out:
         log.warning("all classes are trained on, so the best epoch is chosen on other images of the same classes")
     return Selection(train, select, check)
+
+
+def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Sample]:
+    """Samples without those whose mask `refocus masks` scored below `least`, and without images that it found no mask for;
+    masks of another origin carry no score and all stay.
+    """
+    known = scores(masks)
+    if not known:
+        return samples
+    keyed = [(f"{s.image.parent.name}/{s.image.stem}", s) for s in samples]
+    kept = [s for key, s in keyed if s.mask is not None and known.get(key, 1) >= least]
+    if left := len(samples) - len(kept):
+        log.info("%d of %d images left out: no mask, or a score below %g in %s", left, len(samples), least, Path(masks) / RECORDS)
+    if not kept:
+        raise InputError(f"--mask-score {least:g}: no mask in {masks} has that score; lower it or mend masks")
+    return kept
 
 
 def to_json(selection: Selection) -> dict[str, Any]:

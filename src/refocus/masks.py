@@ -1,0 +1,209 @@
+"""A folder of images -> a folder of masks, with a record of how far each can be trusted and a page that shows the worst.
+
+Masks are found (`discovered`) or read from a format that people have (`imported`); all else is the same for both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from refocus import runs
+from refocus.backbones import Pixels, Reader, keys_of
+from refocus.discovery import ObjectHead, cut, learn_head, object_mask
+from refocus.errors import InputError
+from refocus.formats import MaskReader
+from refocus.images import image_files, read_image, refuse_shared_stems
+from refocus.processes import Processes
+from refocus.quality import RECORDS, Quality, assess, overlap
+from refocus.records import drop_partial_line, read_lines, write_line
+from refocus.report import contact_sheet
+
+log = logging.getLogger("refocus")
+
+SHEET = "contact_sheet.html"
+USABLE = 0.5  # score from which `tune` uses a mask by default; what it is worth is in docs/masks.md
+_LEARN_FROM = 200  # images for the head; more gain nothing (docs/masks.md)
+_HEAD = "head.npy"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one image: a mask (0/255, of its size) and how far two sources agree on it, or why there is none."""
+
+    image: Path
+    mask: Image.Image | None = None
+    agreement: float | None = None
+    problem: str = ""
+
+
+Find = Callable[[list[Path]], Iterator[Found]]
+
+
+class _Decoded(Dataset[tuple[Path, "Pixels | InputError"]]):
+    def __init__(self, files: list[Path], reader: Reader) -> None:
+        self.files, self.reader = files, reader
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> tuple[Path, Pixels | InputError]:
+        try:
+            return self.files[position], self.reader(read_image(self.files[position]))
+        except InputError as error:
+            return self.files[position], error
+
+
+def _pixels(files: list[Path], reader: Reader, workers: int) -> Iterable[tuple[Path, Pixels | InputError]]:
+    """One image at a time, decoded ahead by `workers` processes; memory does not grow with the number of files."""
+    return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
+
+
+def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
+    """The head of a folder, from at most 200 of its images, evenly spaced in the listing and so over its classes."""
+    chosen = files[:: max(1, len(files) // _LEARN_FROM)][:_LEARN_FROM]
+    pixels = _pixels(chosen, Reader(backbone, size), workers)
+    with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
+    return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))
+
+
+def discovered(backbone: nn.Module, head: ObjectHead, *, size: int, refine: str = "bilateral", workers: int = 0) -> Find:
+    """Find masks by the head; the image's own cut is the second source."""
+
+    def find(files: list[Path]) -> Iterator[Found]:
+        for file, pixels in _pixels(files, Reader(backbone, size), workers):
+            if isinstance(pixels, InputError):
+                yield Found(file, problem=str(pixels))
+                continue
+            keys = keys_of(backbone, pixels)
+            common, own = head(keys), cut(keys)
+            yield Found(file, object_mask(common, pixels, refine=refine), overlap(common > 0.5, own > 0.5))
+
+    return find
+
+
+def imported(reader: MaskReader) -> Find:
+    """Take masks from a reader of `formats`."""
+
+    def find(files: list[Path]) -> Iterator[Found]:
+        for file in files:
+            try:
+                mask = reader(file, read_image(file).size)
+            except InputError as error:
+                yield Found(file, problem=str(error))
+                continue
+            if mask is None:
+                yield Found(file, problem=f"{file}: no mask for it in the source")
+            else:
+                yield Found(file, Image.fromarray(mask.astype(np.uint8) * 255))
+
+    return find
+
+
+def write(
+    images: Path, out: Path, make_find: Callable[[list[Path], Path], Find], settings: dict[str, Any], *, resume: bool
+) -> dict:
+    """Masks of all images below `images` into `out`, what is there already left as it is.
+
+    Under `torchrun` each process takes its share of the list; the first one prepares the folder and finishes it.
+
+    Args:
+        make_find: from all files and the output folder to the finder; the first process calls it before the others.
+
+    Returns:
+        the content of `masks.json`.
+    """
+    files = image_files(images)
+    refuse_shared_stems(_by_folder(files))
+    group = Processes()
+    if group.first:
+        folder = runs.resumable(out, resume, {"images": str(images.resolve()), **settings})
+        find = make_find(files, folder)
+    group.wait()
+    if not group.first:
+        folder = out.expanduser()
+        find = make_find(files, folder)
+    done = {r["mask"] for r in _records(folder) if (folder / r["mask"]).exists()}
+    left = [f for f in files[group.rank :: group.count] if _mask_name(f, images) not in done]
+    if len(done) and group.first:
+        log.info("%s: %d masks are there already", out, len(done))
+    record = folder / f".records.{group.rank}.jsonl"
+    drop_partial_line(record)
+    with record.open("a") as lines:
+        for found in track(find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first):
+            write_line(lines, _keep(found, _mask_name(found.image, images), folder))
+            lines.flush()
+    group.wait()
+    return _conclude(folder, images, files) if group.first else {}
+
+
+def _by_folder(files: list[Path]) -> dict[str, list[Path]]:
+    folders: dict[str, list[Path]] = {}
+    for file in files:
+        folders.setdefault(str(file.parent), []).append(file)
+    return folders
+
+
+def _mask_name(image: Path, images: Path) -> str:
+    return image.relative_to(images).with_suffix(".png").as_posix()
+
+
+def _keep(found: Found, name: str, folder: Path) -> dict[str, Any]:
+    """Write a mask so that it is there whole or not at all, and give its record."""
+    if found.mask is None:
+        log.warning("skipped: %s", found.problem)
+        return {"image": str(found.image), "mask": name, "problem": found.problem}
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    found.mask.save(partial, format="PNG")
+    os.replace(partial, target)
+    small = found.mask.copy()
+    small.thumbnail((512, 512), Image.Resampling.NEAREST)  # shape can be judged small, and connected parts are quick to find
+    quality: Quality = assess(np.asarray(small) > 127, found.agreement)
+    return {"image": str(found.image), "mask": name, **asdict(quality)}
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """All records of all processes; of two for one image the later counts."""
+    latest: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob(".records.*.jsonl")):
+        drop_partial_line(file)
+        latest.update({r["mask"]: r for r in read_lines(file)})
+    return list(latest.values())
+
+
+def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
+    """masks.json (worst first), the contact sheet and, last, the manifest."""
+    present = {_mask_name(f, images) for f in files}
+    records = [r for r in _records(folder) if r["mask"] in present]
+    made = sorted((r for r in records if "score" in r), key=lambda r: (r["score"], r["mask"]))
+    skipped = sorted((r for r in records if "problem" in r), key=lambda r: r["mask"])
+    content = {"usable_from": USABLE, "masks": made, "skipped": skipped}
+    runs.write_json(folder / RECORDS, content)
+    if made:
+        runs.write_text(folder / SHEET, contact_sheet(made, folder, images, usable=USABLE))
+    runs.finish(folder, "masks", count=len(made), unreadable=[r["image"] for r in skipped])
+    return content
+
+
+def head_of(folder: Path, backbone: nn.Module, files: list[Path], *, size: int, workers: int) -> ObjectHead:
+    """The head kept in a mask folder, learned first where there is none."""
+    path = folder / _HEAD
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, learn(backbone, files, size=size, workers=workers).weights)
+        os.replace(partial, path)
+    return ObjectHead(np.load(path, allow_pickle=False))

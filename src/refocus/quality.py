@@ -1,0 +1,78 @@
+"""How far a mask can be trusted, without knowing the truth: a score in [0, 1] and the reasons for doubt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import label as connected_parts
+
+from refocus.discovery import border_contact
+from refocus.errors import InputError
+from refocus.runs import read_json
+
+RECORDS = "masks.json"
+_AREA = (0.01, 0.85)  # outside, a mask is more often a slip than an object
+_BORDER = 0.4  # an object that covers more of the frame than this may be the background
+_PARTS = 0.6  # the largest part should hold this share of the mask
+_AGREEMENT = 0.6  # overlap of two sources below which one of them is probably wrong
+
+
+@dataclass(frozen=True)
+class Quality:
+    """area: share of the image. border: share of the frame covered. parts: connected parts. largest: share of the mask in the
+    largest part. agreement: overlap (IoU) of two independent sources, None where there is one. doubts: why to look at it.
+    """
+
+    score: float
+    area: float
+    border: float
+    parts: int
+    largest: float
+    agreement: float | None
+    doubts: tuple[str, ...]
+
+
+def assess(mask: np.ndarray, agreement: float | None = None) -> Quality:
+    """Judge a bool mask `[H, W]`.
+
+    The score is the agreement of the sources (1 where there is only one), lowered in proportion by each of the other
+    measures that lies beyond its limit; an empty or full mask has score 0.
+    """
+    area = float(mask.mean())
+    if not 0 < area < 1:
+        return Quality(0.0, area, area, int(area > 0), area, agreement, ("empty" if area == 0 else "covers the whole image",))
+    parts, count = connected_parts(mask, np.ones((3, 3)))
+    largest = float(np.bincount(parts.ravel())[1:].max() / mask.sum())
+    border = border_contact(mask)
+    factors = {
+        "very small": min(1, area / _AREA[0]),
+        "covers most of the image": min(1, (1 - area) / (1 - _AREA[1])),
+        "touches much of the border": min(1, (1 - border) / (1 - _BORDER)),
+        "falls into parts": min(1, largest / _PARTS),
+    }
+    doubts = [name for name, factor in factors.items() if factor < 1]
+    if agreement is not None and agreement < _AGREEMENT:
+        doubts.append("two sources disagree")
+    score = float(np.prod(list(factors.values()))) * (1 if agreement is None else agreement)
+    return Quality(score, area, border, count, largest, agreement, tuple(doubts))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bool arrays; 1 where both are empty."""
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0
+
+
+def scores(folder: str | Path) -> dict[str, float]:
+    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote; empty for masks of any other origin."""
+    path = Path(folder).expanduser() / RECORDS
+    if not path.exists():
+        return {}
+    content: Any = read_json(path)
+    try:
+        return {str(Path(r["mask"]).with_suffix("")): float(r["score"]) for r in content["masks"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a record that `refocus masks` wrote ({error!r}); remove it to use all masks") from error
