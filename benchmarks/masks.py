@@ -27,8 +27,8 @@ TAU = 0.2
 
 def literal_cut(features: torch.Tensor, grid: tuple[int, int], tau: float) -> np.ndarray:
     """TokenCut as its paper and code describe it: dense generalized eigenproblem of `(D - W, D)`, two vectors, one used."""
-    unit = torch.nn.functional.normalize(features, dim=1)
-    affinity = (unit @ unit.T).numpy() > tau
+    unit = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
+    affinity = unit @ unit.T > tau
     weights = np.where(affinity.astype(float) == 0, 1e-5, affinity.astype(float))
     degrees = np.diag(weights.sum(1))
     _, vectors = eigh(degrees - weights, degrees, subset_by_index=[1, 2])
@@ -66,7 +66,7 @@ def main() -> None:
     for file in files:
         pixels = timed("decode", lambda f=file: read(read_image(f)))
         keys = timed("forward", lambda p=pixels: backbones.keys_of(backbone, p))
-        tau = float(np.quantile(cosines(keys.keys), discovery._QUANTILE))  # the same graph for both
+        tau = discovery._threshold(discovery.cosines(keys.keys))  # the same graph for both
         literal = timed("literal cut", lambda k=keys, t=tau: literal_cut(k.keys, k.grid, t))
         ours = timed("tokencut (ours, same result)", lambda k=keys, t=tau: tokencut(k.keys, k.grid, t))
         assert np.array_equal(literal, ours.numpy()), f"{file}: the two cuts differ"
@@ -84,11 +84,6 @@ def main() -> None:
     gain = middle["literal cut"] / middle["tokencut (ours, same result)"]
     print(f"(cut + head + refinement) / forward: {ours / middle['forward']:.2f}  (goal: below 1)")
     print(f"literal cut / ours, same result:     {gain:.1f}  (goal: at least 5)")
-
-
-def cosines(keys: torch.Tensor) -> np.ndarray:
-    unit = torch.nn.functional.normalize(keys, dim=1).numpy()
-    return unit @ unit.T
 
 
 if __name__ == "__main__":

@@ -23,27 +23,22 @@ from torch.nn import functional as F
 
 from refocus import backbones, discovery, tokencut
 from refocus.backbones import Keys, Pixels
+from refocus.discovery import overlap
 from refocus.images import read_image
-from refocus.quality import assess, overlap
+from refocus.quality import assess
 
 BETA2 = 0.3  # of F-beta, as in TokenCut
 
 
-def cosines(keys: Keys) -> np.ndarray:
-    unit = F.normalize(keys.keys, dim=1).numpy()
-    return unit @ unit.T
-
-
 def adapted(keys: Keys) -> np.ndarray:
     """The published rule with the threshold at the quantile of the cosines."""
-    tau = float(np.quantile(cosines(keys), discovery._QUANTILE))
-    return tokencut(keys.keys, keys.grid, tau).numpy().astype(float)
+    return tokencut(keys.keys, keys.grid, discovery._threshold(discovery.cosines(keys.keys))).numpy().astype(float)
 
 
 def voted(keys: Keys, *, largest: bool) -> np.ndarray:
     """Then the side by vote, and its largest part or all parts."""
-    found = cosines(keys)
-    weights = np.where(found > np.quantile(found, discovery._QUANTILE), 1.0, 1e-5)
+    alike = discovery.cosines(keys.keys)
+    weights = np.where(alike > discovery._threshold(alike), 1.0, 1e-5)
     vector = discovery.second_eigenvector(weights).reshape(keys.grid)
     side = vector > vector.mean()
     side = side if discovery._is_object(side, keys.saliency.numpy().reshape(keys.grid)) else ~side
@@ -77,7 +72,7 @@ def main() -> None:
         pixels = read(read_image(path))
         seen.append((pixels, backbones.keys_of(backbone, pixels), truth))
     print(f"n = {len(seen)}, {args.size} px; decoding and forward {(time.perf_counter() - start) / len(seen):.3f} s an image")
-    own = discovery.learn_head(keys for _, keys, _ in seen)
+    own = discovery.learn_head([keys for _, keys, _ in seen])
     carried = discovery.shipped_head(args.backbone)
     rows: dict[str, tuple[Callable[[Keys], np.ndarray], str]] = {
         "published rule (tau 0.2)": (lambda k: tokencut(k.keys, k.grid).numpy().astype(float), "none"),

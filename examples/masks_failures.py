@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from rich.progress import track
-from torch.nn import functional as F
 
 from refocus import backbones, discovery, masks, report, tokencut
+from refocus.discovery import overlap
 from refocus.images import image_files, read_image
-from refocus.quality import assess, overlap
+from refocus.quality import assess
 
 CLASSES = ("Faces_easy", "barrel", "stop_sign", "ketch", "cougar_face")
 SIZE = 392
@@ -43,8 +43,7 @@ def main() -> None:
     for file in track(chosen, "images"):
         pixels = read(read_image(file))
         keys = backbones.keys_of(backbone, pixels)
-        unit = F.normalize(keys.keys, dim=1).numpy()
-        published = tokencut(keys.keys, keys.grid, float(np.quantile(unit @ unit.T, discovery._QUANTILE))).numpy()
+        published = tokencut(keys.keys, keys.grid, discovery._threshold(discovery.cosines(keys.keys))).numpy()
         found = head(keys)
         ours = discovery.soft_mask(found, pixels) > 0.5
         before = discovery.soft_mask(published.astype(float), pixels, refine="none") > 0.5

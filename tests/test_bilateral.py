@@ -24,8 +24,11 @@ def test_the_solution_moves_to_the_edge_of_the_image() -> None:
     assert (found == (np.arange(48) >= 20)).all()
 
 
-def test_a_constant_target_stays_and_an_edgeless_image_keeps_the_mean() -> None:
+def test_a_constant_target_stays_and_no_pixel_leaves_the_range_of_the_targets() -> None:
     flat = np.full((16, 16, 3), 90, np.uint8)
+    found = bilateral(flat, np.random.default_rng(0).random((16, 16)), np.ones((16, 16)))
+    assert found.min() > 0.2
+    assert found.max() < 0.8
     np.testing.assert_allclose(bilateral(flat, np.full((16, 16), 0.3), np.ones((16, 16))), 0.3, atol=1e-6)
 
 

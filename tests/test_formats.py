@@ -121,6 +121,33 @@ def test_coco_takes_the_category_of_the_class_folder_or_all(tmp_path: Path) -> N
         read(image(), (13, 10))
 
 
+@pytest.mark.parametrize("shape", [[[]], [[1, 2]], [[1, 2, 3, 4]]])
+def test_polygons_that_enclose_nothing_give_way_to_the_box(tmp_path: Path, shape: list) -> None:
+    pytest.importorskip("pycocotools")
+    np.testing.assert_array_equal(formats.reader("coco", coco(tmp_path, shape))(image(), SIZE), BOX)
+
+
+def test_an_annotation_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    with pytest.raises(InputError, match=r"annotation 0 of a\.jpg"):
+        formats.reader("coco", coco(tmp_path, {"size": [3, 3], "counts": [2, 7]}))(image(), SIZE)
+
+
+def test_files_are_found_where_folders_were_renamed(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    path = coco(tmp_path, None)
+    path.write_text(path.read_text().replace('"a.jpg"', '"train2017/a.jpg"'))
+    np.testing.assert_array_equal(formats.reader("coco", path)(image(), SIZE), BOX)
+
+
+def test_an_alpha_channel_is_no_foreground(tmp_path: Path) -> None:
+    values = np.zeros((*SIZE[::-1], 4))
+    values[..., 3] = 255
+    values[BOX, 0] = 9
+    save(tmp_path / "a.png", values)
+    np.testing.assert_array_equal(formats.reader("png", tmp_path)(image(), SIZE), BOX)
+
+
 def test_voc_xml_boxes_count_from_one_with_both_corners_inside(tmp_path: Path) -> None:
     box = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
     body = box.format("cat", 4, 3, 9, 6) + box.format("dog", 1, 1, 12, 10)
@@ -150,6 +177,7 @@ def test_boxes_from_csv_add_up_and_are_clipped(tmp_path: Path) -> None:
         ("jpeg", None, "legal are png, imagenet-s, coco"),
         ("png", None, "no such folder"),
         ("boxes", "image,left\na,1\n", "must be CSV with image,xmin,ymin,xmax,ymax"),
+        ("boxes", "image,xmin,ymin,xmax,ymax\na,nan,0,1,1\n", "not finite"),
         ("coco", "[1]", "not a COCO instances file"),
         ("coco", "{", "not a readable JSON file"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from refocus import InputError, cli, masks
+from refocus.quality import scores
 from refocus.records import Sample
 from refocus.selection import trusted
 
@@ -142,6 +143,36 @@ def test_bad_options_are_said_in_one_line_and_leave_nothing(command, tmp_path: P
     assert not (tmp_path / "masks").exists()
 
 
+def test_a_mask_that_was_mended_counts_in_full(command, tmp_path: Path) -> None:
+    assert command() == 0
+    record = content(tmp_path / "masks")["masks"][0]
+    name = record["mask"].removesuffix(".png")
+    assert scores(tmp_path / "masks")[name] == record["score"] < 1
+    Image.fromarray(np.eye(36, 40, dtype=np.uint8) * 255).save(tmp_path / "masks" / record["mask"])
+    assert scores(tmp_path / "masks")[name] == 1
+
+
+def test_of_two_records_the_later_counts_whatever_the_number_of_processes(
+    command, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    broken = image_folders[0] / "bee" / "2.png"
+    whole = broken.read_bytes()
+    broken.write_text("no image")
+    assert command() == 0
+    folder = tmp_path / "masks"
+    (folder / ".records.0.jsonl").rename(folder / ".records.1.jsonl")  # as if a second process had written them
+    broken.write_bytes(whole)
+    assert command() == 0
+    assert content(folder)["skipped"] == []
+    assert len(content(folder)["masks"]) == 24
+
+
+def test_masks_do_not_go_among_the_images(command, image_folders: tuple[Path, Path], capsys) -> None:
+    assert command("--out", image_folders[0] / "masks") == 2
+    assert "lies inside IMAGES" in capsys.readouterr().err
+    assert not (image_folders[0] / "masks").exists()
+
+
 def test_a_folder_with_anything_else_is_not_touched(command, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "mine.txt").write_text("mine")
@@ -151,7 +182,8 @@ def test_a_folder_with_anything_else_is_not_touched(command, tmp_path: Path) -> 
 
 def test_tune_leaves_out_doubtful_masks_and_says_how_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [("cat/a", 0.9), ("cat/b", 0.3), ("dog/a", 0.5)]
-    (tmp_path / "masks.json").write_text(json.dumps({"masks": [{"mask": f"{n}.png", "score": s} for n, s in names]}))
+    rows = [{"mask": f"{n}.png", "score": s, "digest": "0"} for n, s in names]
+    (tmp_path / "masks.json").write_text(json.dumps({"masks": rows}))
     samples = [Sample(Path(f"/i/{n}.jpg"), 0, tmp_path / f"{n}.png") for n, _ in names] + [Sample(Path("/i/dog/none.jpg"), 1, None)]
     with caplog.at_level("INFO", logger="refocus"):
         kept = trusted(samples, tmp_path, 0.5)
@@ -181,10 +213,11 @@ def test_memory_does_not_grow_with_the_number_of_images(model_folder: Path, tmp_
     """Peak memory of a process after 300 images and after 1500: the difference is less than what 40 more images would hold."""
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     code = (
-        "import resource, sys; from pathlib import Path; from refocus import masks; from refocus.backbones import load_backbone;"
+        "import resource, sys; from pathlib import Path; from refocus import masks; from refocus.processes import Processes;"
+        "from refocus.backbones import load_backbone;"
         "import torch; torch.set_num_threads(1); root, out = Path(sys.argv[1]), Path(sys.argv[2]); b = load_backbone(sys.argv[3]);"
         "find = lambda files, out: masks.discovered(b, masks.kept_head(out, b, files, size=32, workers=0), size=32, refine='none');"
-        "masks.write(root, out, find, {}, resume=True);"
+        "masks.write(root, out, find, {}, resume=True, group=Processes(cpu=True));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []

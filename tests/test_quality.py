@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from refocus import InputError, quality
+from refocus.discovery import overlap
 
 
 def square(side: int = 40, at: tuple[slice, slice] = (slice(10, 25), slice(10, 25))) -> np.ndarray:
@@ -22,6 +23,12 @@ def test_a_plain_object_has_full_score_and_its_measures() -> None:
     assert found.score == 1
     assert found.doubts == ()
     assert (found.area, found.border, found.parts, found.largest) == (225 / 1600, 0, 1, 1)
+
+
+def test_edges_lower_the_score_too() -> None:
+    found = quality.assess(square(), agreement=0.8, edges=0.5)
+    assert found.score == pytest.approx(0.4)
+    assert found.doubts == ("does not follow the image's edges",)
 
 
 def test_agreement_is_the_score_of_a_plain_object() -> None:
@@ -49,13 +56,13 @@ def test_each_doubt_lowers_the_score(mask: np.ndarray, doubt: str) -> None:
 
 def test_overlap_of_known_sets() -> None:
     a, b = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
-    assert quality.overlap(a, b) == pytest.approx(1 / 3)
-    assert quality.overlap(a & b & ~a, b & ~b) == 1
+    assert overlap(a, b) == pytest.approx(1 / 3)
+    assert overlap(a & b & ~a, b & ~b) == 1
 
 
 def test_scores_of_a_folder(tmp_path: Path) -> None:
     assert quality.scores(tmp_path) == {}
-    (tmp_path / "masks.json").write_text(json.dumps({"masks": [{"mask": "cat/a.b.png", "score": 0.25}]}))
+    (tmp_path / "masks.json").write_text(json.dumps({"masks": [{"mask": "cat/a.b.png", "score": 0.25, "digest": "0"}]}))
     assert quality.scores(tmp_path) == {"cat/a.b": 0.25}
     (tmp_path / "masks.json").write_text('{"masks": [{"mask": "cat/a.png"}]}')
     with pytest.raises(InputError, match=r"masks\.json: not a record"):

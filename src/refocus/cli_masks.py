@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,39 +50,42 @@ def masks(
     if refine not in ("bilateral", "none"):
         raise InputError(f"--refine {refine}: legal are bilateral, none")
     from refocus import masks as folder
+    from refocus.models import pick_device
+    from refocus.processes import Processes
 
-    images = images.expanduser()
+    images, place = images.expanduser(), pick_device(device)
+    group = Processes(cpu=place.type == "cpu")
     settings: dict[str, Any]
     if source is not None:
         from refocus.formats import reader
 
         read = reader(*source, ignore)
         settings = {"from": [source[0], str(source[1].expanduser().resolve())], "ignore": ignore}
-        content = folder.write(images, out, lambda _files, _out: folder.imported(read), settings, resume=resume)
+        content = folder.write(images, out, lambda _files, _out: folder.imported(read), settings, resume=resume, group=group)
     else:
         if ignore is not None:
             raise InputError(f"--ignore {ignore}: only with --from png")
         from refocus.backbones import load_backbone
         from refocus.discovery import shipped_head
         from refocus.images import image_files
-        from refocus.models import pick_device
 
         image_files(images)  # a wrong folder is said before a backbone is fetched
         teachers = image_files(learn_from.expanduser(), "--learn-from") if learn_from else None
-        network = load_backbone(backbone).to(pick_device(device))
+        carried = None if teachers else shipped_head(backbone)
+        network = load_backbone(backbone).to(place)
         settings = {
             "backbone": runs.fingerprint(backbone),
             "size": size,
             "refine": refine,
             "learn_from": learn_from and str(learn_from.resolve()),
+            "head": carried and blake2b(carried.weights.tobytes(), digest_size=8).hexdigest(),  # of the package, which may change
         }
 
         def find(files: list[Path], out: Path) -> folder.Find:
-            carried = None if teachers else shipped_head(backbone)
             head = carried or folder.kept_head(out, network, teachers or files, size=size, workers=workers)
             return folder.discovered(network, head, size=size, refine=refine, workers=workers)
 
-        content = folder.write(images, out, find, settings, resume=resume)
+        content = folder.write(images, out, find, settings, resume=resume, group=group)
     if not content:  # a process other than the first
         return
     made, skipped = content["masks"], content["skipped"]

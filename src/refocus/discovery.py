@@ -6,7 +6,7 @@ image's own cut stays as the second opinion (docs/masks.md has each step's worth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -48,13 +48,19 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
     height, width = grid
     if features.ndim != 2 or len(features) != height * width or len(features) < 2:
         raise InputError(f"tokencut: features {list(features.shape)} do not fill a grid of {height} x {width} patches")
-    unit = F.normalize(features.cpu().double(), dim=1)  # float64, which not every device has
-    vector = second_eigenvector(np.where((unit @ unit.T).numpy() > tau, 1.0, _WEAK))
+    vector = second_eigenvector(np.where(cosines(features) > tau, 1.0, _WEAK))
     seed = int(np.abs(vector).argmax())
     side = vector > vector.mean()
     side = side if side[seed] else ~side
     parts, _ = connected_parts(side.reshape(grid))
     return torch.from_numpy(parts == parts.flat[seed])
+
+
+def cosines(features: Tensor) -> np.ndarray:
+    """Cosine of every pair of `[N, D]`: `[N, N]`. In numpy, as is all of a cut: in turns, its threads and torch's are slow."""
+    values = features.detach().cpu().numpy()
+    unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return unit @ unit.T
 
 
 def second_eigenvector(weights: np.ndarray) -> np.ndarray:
@@ -74,7 +80,7 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
     tolerance = float(np.finfo(weights.dtype).eps) ** 0.6  # 4e-10 in float64; machine precision itself may never be reached
     try:
         operator = LinearOperator(weights.shape, matvec=product, dtype=weights.dtype)
-        return scale * eigsh(operator, k=1, which="LA", v0=start, tol=tolerance, maxiter=50)[1][:, 0]
+        return scale * eigsh(operator, k=1, which="LA", v0=start, ncv=min(10, len(weights)), tol=tolerance, maxiter=100)[1][:, 0]
     except (ArpackNoConvergence, ValueError):  # (almost) equal eigenvalues, or too few patches for Lanczos
         normalized = scale[:, None] * weights * scale - 2 * np.outer(known, known)
         last = len(weights) - 1
@@ -90,10 +96,8 @@ def cut(image: Keys) -> np.ndarray:
     Deviations from TokenCut: the threshold is a quantile of the image's cosines, so it fits any backbone; the object's side
     is voted on; the eigenvector stays soft (0 and 1 at the means of Otsu's two groups); all parts are kept.
     """
-    unit = F.normalize(image.keys, dim=1).numpy()
-    cosines = unit @ unit.T
-    step = max(1, len(unit) // 256)  # a sample of rows is enough for a quantile
-    weights = np.where(cosines > np.quantile(cosines[::step], _QUANTILE), np.float32(1), np.float32(_WEAK))
+    alike = cosines(image.keys)
+    weights = np.where(alike > _threshold(alike), np.float32(1), np.float32(_WEAK))
     vector = second_eigenvector(weights).reshape(image.grid).astype(np.float64)
     if not _is_object(vector > vector.mean(), image.saliency.numpy().reshape(image.grid)):
         vector = -vector
@@ -102,6 +106,11 @@ def cut(image: Keys) -> np.ndarray:
     upper = vector > threshold_otsu(vector)
     low, high = vector[~upper].mean(), vector[upper].mean()
     return ((vector - low) / (high - low)).clip(0, 1)
+
+
+def _threshold(alike: np.ndarray) -> float:
+    """The quantile of the cosines `[N, N]`; a sample of the rows is enough for it."""
+    return float(np.quantile(alike[:: max(1, len(alike) // 256)], _QUANTILE))
 
 
 def _is_object(side: np.ndarray, saliency: np.ndarray) -> bool:
@@ -147,17 +156,32 @@ class ObjectHead:
         return ((raw - low) / max(high - low, 1e-6)).clip(0, 1)
 
 
-def learn_head(images: Iterable[Keys]) -> ObjectHead:
-    """Ridge regression from keys to the images' own cuts. Only sums over patches are kept, so memory does not grow."""
-    gram, target = np.zeros(()), np.zeros(())
-    for image in images:
-        x = _inputs(image)
-        gram = gram + x.T @ x
-        target = target + x.T @ cut(image).ravel()
-    if gram.ndim == 0:
+def learn_head(images: Sequence[Keys]) -> ObjectHead:
+    """Ridge regression from keys to the images' own cuts; then again, where an image counts by how far its cut agrees with the
+    first head (squared overlap), so that doubtful cuts teach less.
+    """
+    if not images:
         raise InputError("no readable image to learn from")
+    cuts = [cut(image) for image in images]
+    first = _ridge(images, cuts, [1.0] * len(images))
+    trust = [overlap(first(image) > 0.5, own > 0.5) ** 2 for image, own in zip(images, cuts, strict=True)]
+    return _ridge(images, cuts, trust) if any(trust) else first
+
+
+def _ridge(images: Sequence[Keys], maps: Sequence[np.ndarray], weights: Sequence[float]) -> ObjectHead:
+    gram, target = np.zeros(()), np.zeros(())
+    for image, map_, weight in zip(images, maps, weights, strict=True):
+        x = _inputs(image)
+        gram = gram + weight * x.T @ x
+        target = target + weight * x.T @ map_.ravel()
     size = len(gram)
     return ObjectHead(np.linalg.solve(gram + _RIDGE * np.trace(gram) / size * np.eye(size), target))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bool arrays; 1 where both are empty."""
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0
 
 
 def shipped_head(backbone: str) -> ObjectHead | None:

@@ -25,7 +25,7 @@ from refocus.checkpoints import Checkpoint, keep_epochs, replace_file
 from refocus.errors import InputError
 from refocus.harm import as_record, candidates, choose, interpolate
 from refocus.images import MaskedImages, joint_transform
-from refocus.models import class_names, load, save, source
+from refocus.models import class_names, load, pick_device, save, source
 from refocus.objectives import Step, objective
 from refocus.recipe import Recipe
 from refocus.records import Sample, write_line
@@ -147,7 +147,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if recipe.device == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: this machine has no usable MPS device; legal here: auto, cpu")
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in this process could not choose another precision
-    return Accelerator(cpu=recipe.device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+    return Accelerator(cpu=pick_device(recipe.device).type == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
 
 
 def _run(

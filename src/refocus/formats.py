@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from refocus.errors import InputError
 from refocus.runs import read_json
@@ -85,14 +85,21 @@ def boxes(source: Path) -> MaskReader:
     try:
         with source.open(newline="") as file:
             for row in csv.DictReader(file):
-                found[row["image"]].append(tuple(float(row[c]) for c in ("xmin", "ymin", "xmax", "ymax")))
+                corners = tuple(float(row[c]) for c in ("xmin", "ymin", "xmax", "ymax"))
+                if not np.isfinite(corners).all():
+                    raise ValueError(f"{row['image']} has a box that is not finite")
+                found[row["image"]].append(corners)
     except OSError as error:
         raise InputError(f"--from boxes {source}: cannot be read ({error.strerror})") from error
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"--from boxes {source}: must be CSV with image,xmin,ymin,xmax,ymax ({error!r})") from error
 
+    plain = _unique_names(found)
+
     def read(image: Path, size: tuple[int, int]) -> np.ndarray | None:
-        mine = found.get(f"{image.parent.name}/{image.name}") or found.get(image.name)
+        mine = next(
+            (found[n] for n in (f"{image.parent.name}/{image.name}", image.name, plain.get(image.name)) if n in found), None
+        )
         return _rectangles(mine, size) if mine else None
 
     return read
@@ -113,12 +120,13 @@ def coco(source: Path) -> MaskReader:
         of_file: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for annotation in content["annotations"]:
             of_file[entries[annotation["image_id"]]["file_name"]].append(annotation)
+        plain = _unique_names(of_file)
         sizes = {i["file_name"]: (i["width"], i["height"]) for i in entries.values()}
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"--from coco {source}: not a COCO instances file ({error!r})") from error
 
     def read(image: Path, size: tuple[int, int]) -> np.ndarray | None:
-        name = next((n for n in (f"{image.parent.name}/{image.name}", image.name) if n in of_file), None)
+        name = next((n for n in (f"{image.parent.name}/{image.name}", image.name) if n in of_file), plain.get(image.name))
         if name is None:
             return None
         if tuple(sizes[name]) != tuple(size):
@@ -126,7 +134,10 @@ def coco(source: Path) -> MaskReader:
         named = [a for a in of_file[name] if categories.get(a.get("category_id")) == image.parent.name]
         mask: np.ndarray = np.zeros(size[::-1], bool)
         for annotation in named or of_file[name]:
-            mask = mask | _coco_object(annotation, size, rle)
+            try:
+                mask = mask | _coco_object(annotation, size, rle)
+            except Exception as error:  # pycocotools raises bare Exceptions
+                raise InputError(f"{source}: annotation {annotation.get('id')} of {name} cannot be read ({error})") from error
         return mask
 
     return read
@@ -135,6 +146,8 @@ def coco(source: Path) -> MaskReader:
 def _coco_object(annotation: dict[str, Any], size: tuple[int, int], rle: Any) -> np.ndarray:
     width, height = size
     shape = annotation.get("segmentation")
+    if isinstance(shape, list):
+        shape = [polygon for polygon in shape if len(polygon) >= 6]  # fewer than three points enclose nothing
     if not shape:
         x, y, w, h = annotation["bbox"]
         return _rectangles([(x, y, x + w, y + h)], size)
@@ -143,6 +156,14 @@ def _coco_object(annotation: dict[str, Any], size: tuple[int, int], rle: Any) ->
     else:
         encoded = rle.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
     return np.asarray(rle.decode(encoded)).astype(bool)
+
+
+def _unique_names(names: Iterable[str]) -> dict[str, str]:
+    """File name without folders -> the name as given, where no other has it; folders are often renamed."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[name.replace("\\", "/").rsplit("/", 1)[-1]].append(name)
+    return {plain: given[0] for plain, given in found.items() if len(given) == 1}
 
 
 def _rectangles(corners: list[tuple[float, ...]], size: tuple[int, int]) -> np.ndarray:
@@ -162,7 +183,9 @@ def _pictures(source: Path, foreground: Callable[[np.ndarray], np.ndarray]) -> M
             return None
         try:
             with Image.open(file) as opened:
-                values = np.asarray(opened)  # of a palette the indices, which are the ids
+                upright = ImageOps.exif_transpose(opened)
+                opaque = {"RGBA": "RGB", "LA": "L", "PA": "P"}.get(upright.mode)  # an alpha channel is no foreground
+                values = np.asarray(upright.convert(opaque) if opaque else upright)  # of a palette the indices: they are the ids
             mask: np.ndarray = foreground(values)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{file}: cannot be read as a mask ({error})") from error

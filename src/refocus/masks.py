@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from refocus import runs
 from refocus.backbones import Pixels, Reader, keys_of
-from refocus.discovery import ObjectHead, cut, learn_head, object_mask
+from refocus.discovery import ObjectHead, cut, learn_head, object_mask, overlap
 from refocus.errors import InputError
 from refocus.formats import MaskReader
 from refocus.images import image_files, read_image, refuse_shared_stems
 from refocus.processes import Processes
-from refocus.quality import RECORDS, Quality, assess, overlap
+from refocus.quality import RECORDS, Quality, assess, digest
 from refocus.records import drop_partial_line, read_lines, write_line
 from refocus.report import contact_sheet
 
@@ -40,11 +41,12 @@ _HEAD = "head.npy"
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one image: a mask (0/255, of its size) and how far two sources agree on it, or why there is none."""
+    """What became of one image: a mask (0/255, of its size) with what `quality.assess` compares, or why there is none."""
 
     image: Path
     mask: Image.Image | None = None
     agreement: float | None = None
+    edges: float | None = None
     problem: str = ""
 
 
@@ -72,10 +74,10 @@ def _pixels(files: list[Path], reader: Reader, workers: int) -> Iterable[tuple[P
 
 def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0, count: int = _LEARN_FROM) -> ObjectHead:
     """The head of a folder, from at most `count` of its images, evenly spaced in the listing and so over its classes."""
-    chosen = files[:: max(1, len(files) // count)][:count]
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)]
     pixels = _pixels(chosen, Reader(backbone, size), workers)
     with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
-    return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))
+    return learn_head([keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels)])
 
 
 def discovered(backbone: nn.Module, head: ObjectHead, *, size: int, refine: str = "bilateral", workers: int = 0) -> Find:
@@ -88,7 +90,10 @@ def discovered(backbone: nn.Module, head: ObjectHead, *, size: int, refine: str 
                 continue
             keys = keys_of(backbone, pixels)
             common, own = head(keys), cut(keys)
-            yield Found(file, object_mask(common, pixels, refine=refine), overlap(common > 0.5, own > 0.5))
+            mask = object_mask(common, pixels, refine=refine)
+            rough = object_mask(common, pixels, refine="none")
+            edges = None if refine == "none" else overlap(np.asarray(rough) > 127, np.asarray(mask) > 127)
+            yield Found(file, mask, overlap(common > 0.5, own > 0.5), edges)
 
     return find
 
@@ -112,8 +117,14 @@ def imported(reader: MaskReader) -> Find:
 
 
 def write(
-    images: Path, out: Path, make_find: Callable[[list[Path], Path], Find], settings: dict[str, Any], *, resume: bool
-) -> dict:
+    images: Path,
+    out: Path,
+    make_find: Callable[[list[Path], Path], Find],
+    settings: dict[str, Any],
+    *,
+    resume: bool,
+    group: Processes,
+) -> dict[str, Any]:
     """Masks of all images below `images` into `out`, what is there already left as it is.
 
     Under `torchrun` each process takes its share of the list; the first one prepares the folder and finishes it.
@@ -124,22 +135,28 @@ def write(
     Returns:
         the content of `masks.json`.
     """
+    images, out = images.resolve(), out.expanduser()
+    if out.resolve().is_relative_to(images):
+        raise InputError(
+            f"--out {out}: lies inside IMAGES {images}, where masks would be taken for images; name a folder beside it"
+        )
     files = image_files(images)
     refuse_shared_stems(_by_folder(files))
-    group = Processes()
     if group.first:
-        folder = runs.resumable(out, resume, {"images": str(images.resolve()), **settings})
+        folder = runs.resumable(out, resume, {"images": str(images), **settings})
+        (folder / runs.MANIFEST).unlink(missing_ok=True)  # it says that all is complete
+        _clean(folder)
         find = make_find(files, folder)
     group.wait()
     if not group.first:
-        folder = out.expanduser()
+        folder = out
         find = make_find(files, folder)
     done = {r["mask"] for r in _records(folder) if (folder / r["mask"]).exists()}
-    left = [f for f in files[group.rank :: group.count] if _mask_name(f, images) not in done]
+    left = [f for f in files if _mask_name(f, images) not in done][group.rank :: group.count]
     if len(done) and group.first:
         log.info("%s: %d masks are there already", out, len(done))
+    group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"
-    drop_partial_line(record)
     with record.open("a") as lines:
         for found in track(find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first):
             write_line(lines, _keep(found, _mask_name(found.image, images), folder))
@@ -163,7 +180,7 @@ def _keep(found: Found, name: str, folder: Path) -> dict[str, Any]:
     """Write a mask so that it is there whole or not at all, and give its record."""
     if found.mask is None:
         log.warning("skipped: %s", found.problem)
-        return {"image": str(found.image), "mask": name, "problem": found.problem}
+        return {"image": str(found.image), "mask": name, "made": time.time_ns(), "problem": found.problem}
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
@@ -171,23 +188,32 @@ def _keep(found: Found, name: str, folder: Path) -> dict[str, Any]:
     os.replace(partial, target)
     small = found.mask.copy()
     small.thumbnail((512, 512), Image.Resampling.NEAREST)  # shape can be judged small, and connected parts are quick to find
-    quality: Quality = assess(np.asarray(small) > 127, found.agreement)
-    return {"image": str(found.image), "mask": name, **asdict(quality)}
+    quality: Quality = assess(np.asarray(small) > 127, found.agreement, found.edges)
+    return {"image": str(found.image), "mask": name, "made": time.time_ns(), "digest": digest(target), **asdict(quality)}
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
     """All records of all processes; of two for one image the later counts."""
     latest: dict[str, dict[str, Any]] = {}
-    for file in sorted(folder.glob(".records.*.jsonl")):
-        drop_partial_line(file)
-        latest.update({r["mask"]: r for r in read_lines(file)})
+    for file in folder.glob(".records.*.jsonl"):
+        for record in read_lines(file):
+            if record["made"] >= latest.get(record["mask"], record)["made"]:
+                latest[record["mask"]] = record
     return list(latest.values())
+
+
+def _clean(folder: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for file in folder.glob(".records.*.jsonl"):
+        drop_partial_line(file)
+    for file in folder.rglob("*.partial"):
+        file.unlink()
 
 
 def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
     """masks.json (worst first), the contact sheet and, last, the manifest."""
     present = {_mask_name(f, images) for f in files}
-    records = [r for r in _records(folder) if r["mask"] in present]
+    records = [{k: v for k, v in r.items() if k != "made"} for r in _records(folder) if r["mask"] in present]
     made = sorted((r for r in records if "score" in r), key=lambda r: (r["score"], r["mask"]))
     skipped = sorted((r for r in records if "problem" in r), key=lambda r: r["mask"])
     content = {"usable_from": USABLE, "masks": made, "skipped": skipped}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,13 @@ def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device
 
 
 def pick_device(name: str) -> torch.device:
-    """The device for a name; auto takes CUDA, then MPS, then the CPU."""
+    """The device for a name; auto takes CUDA, then MPS, then the CPU. Of several processes each takes a GPU of its own."""
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device(next(d for d in ("cuda", "mps", "cpu") if usable[d]))
+        name = next(d for d in ("cuda", "mps", "cpu") if usable[d])
     if not usable.get(name):
         raise InputError(f"--device {name}: not usable here; legal are auto, {', '.join(d for d in usable if usable[d])}")
-    return torch.device(name)
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
 
 
 def source(model: nn.Module) -> str:

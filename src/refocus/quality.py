@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ _AREA = (0.01, 0.85)  # outside, a mask is more often a slip than an object
 _BORDER = 0.4  # an object that covers more of the frame than this may be the background
 _PARTS = 0.6  # the largest part should hold this share of the mask
 _AGREEMENT = 0.6  # overlap of two sources below which one of them is probably wrong
+_EDGES = 0.75  # overlap before and after refinement
 
 
 @dataclass(frozen=True)
 class Quality:
-    """area: share of the image. border: share of the frame covered. parts: connected parts. largest: share of the mask in the
-    largest part. agreement: overlap (IoU) of two independent sources, None where there is one. doubts: why to look at it.
+    """score: the product of `agreement`, `edges` and what the shape costs. area: share of the image. border: share of the frame
+    covered. parts: connected parts. largest: share of the mask in the largest part. agreement: overlap (IoU) of two sources,
+    edges: overlap of the mask before and after it followed the image's edges; None where there is nothing to compare.
+    doubts: why to look at it.
     """
 
     score: float
@@ -32,18 +36,21 @@ class Quality:
     parts: int
     largest: float
     agreement: float | None
+    edges: float | None
     doubts: tuple[str, ...]
 
 
-def assess(mask: np.ndarray, agreement: float | None = None) -> Quality:
+def assess(mask: np.ndarray, agreement: float | None = None, edges: float | None = None) -> Quality:
     """Judge a bool mask `[H, W]`.
 
-    The score is the agreement of the sources (1 where there is only one), lowered in proportion by each of the other
-    measures that lies beyond its limit; an empty or full mask has score 0.
+    The score is agreement times edges (1 where there is nothing to compare), lowered in proportion by each measure of the
+    shape that lies beyond its limit; an empty or full mask has score 0.
     """
     area = float(mask.mean())
     if not 0 < area < 1:
-        return Quality(0.0, area, area, int(area > 0), area, agreement, ("empty" if area == 0 else "covers the whole image",))
+        return Quality(
+            0.0, area, area, int(area > 0), area, agreement, edges, ("empty" if area == 0 else "covers the whole image",)
+        )
     parts, count = connected_parts(mask, np.ones((3, 3)))
     largest = float(np.bincount(parts.ravel())[1:].max() / mask.sum())
     border = border_contact(mask)
@@ -56,23 +63,32 @@ def assess(mask: np.ndarray, agreement: float | None = None) -> Quality:
     doubts = [name for name, factor in factors.items() if factor < 1]
     if agreement is not None and agreement < _AGREEMENT:
         doubts.append("two sources disagree")
-    score = float(np.prod(list(factors.values()))) * (1 if agreement is None else agreement)
-    return Quality(score, area, border, count, largest, agreement, tuple(doubts))
+    if edges is not None and edges < _EDGES:
+        doubts.append("does not follow the image's edges")
+    score = float(np.prod([*factors.values(), *(v for v in (agreement, edges) if v is not None)]))
+    return Quality(score, area, border, count, largest, agreement, edges, tuple(doubts))
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two bool arrays; 1 where both are empty."""
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
+def digest(file: Path) -> str:
+    """A short fingerprint of a file's content."""
+    return blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
 def scores(folder: str | Path) -> dict[str, float]:
-    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote; empty for masks of any other origin."""
+    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote; empty for masks of any other origin.
+
+    A mask that somebody changed since then counts in full.
+    """
     path = Path(folder).expanduser() / RECORDS
     if not path.exists():
         return {}
     content: Any = read_json(path)
     try:
-        return {str(Path(r["mask"]).with_suffix("")): float(r["score"]) for r in content["masks"]}
+        found = {}
+        for r in content["masks"]:
+            file = path.parent / r["mask"]
+            mended = file.exists() and digest(file) != r["digest"]
+            found[str(Path(r["mask"]).with_suffix(""))] = 1.0 if mended else float(r["score"])
+        return found
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a record that `refocus masks` wrote ({error!r}); remove it to use all masks") from error

@@ -11,9 +11,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.ndimage import binary_erosion
 from torch import Tensor
+
+from refocus.images import read_image
 
 COLORS = "inferno"  # perceptually even and readable with colour blindness; black is no relevance
 _SIDE = 224  # pixels of a tile; small inputs are enlarged without smoothing so that nothing is invented
@@ -91,7 +93,10 @@ def bar_chart(series: dict[str, list[float]], labels: list[str], ylabel: str) ->
 def contact_sheet(records: list[dict[str, Any]], masks: Path, images: Path, *, usable: float) -> str:
     """One page of what `masks.json` lists (worst first): the worst 60 and, for comparison, 12 spread over the rest."""
     worst, rest = records[:60], records[60:]
-    shown = {"The lowest scores": worst, "For comparison, spread over the rest": rest[:: max(1, len(rest) // 12)][:12]}
+    shown = {
+        "The lowest scores": worst,
+        "For comparison, spread over the rest": [rest[i] for i in np.linspace(0, len(rest) - 1, min(12, len(rest))).astype(int)],
+    }
     tiles = {
         title: [{**r, "picture": _masked_tile(Path(r["image"]), masks / r["mask"])} for r in group]
         for title, group in shown.items()
@@ -103,8 +108,8 @@ def contact_sheet(records: list[dict[str, Any]], masks: Path, images: Path, *, u
 
 def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
     """An image beside itself with the background dimmed, as a data URI; the outline of the mask is drawn in both."""
-    with Image.open(image) as opened, Image.open(mask) as shape:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    picture = read_image(image)
+    with Image.open(mask) as shape:
         size = (width, max(1, min(2 * width, round(width * picture.height / picture.width))))
         pixels = np.asarray(picture.resize(size))
         inside = np.asarray(shape.convert("L").resize(size)) > 127

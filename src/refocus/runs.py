@@ -80,5 +80,6 @@ def environment() -> dict[str, str]:
 
 def finish(folder: Path, command: str, **facts: Any) -> None:
     """Write the manifest: its presence says that everything before it is complete."""
-    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    files = sorted(str(p) for p in paths if not p.name.startswith(".") and str(p) != MANIFEST)
     write_json(folder / MANIFEST, {"command": command, "environment": environment(), **facts, "files": files})
