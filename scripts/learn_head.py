@@ -1,8 +1,8 @@
 """Make the head that the package carries for the offline backbone, from photographs without any mask.
 
-    python scripts/learn_head.py --images CALTECH/train [--count 600]
+    python scripts/learn_head.py --images CALTECH/train [--per-class 3]
 
-The one in the package: 600 images of Caltech-101 (6 of each of 100 classes; CC BY 4.0), 392 px.
+The one in the package: the first 3 training images of each of 100 classes of Caltech-101 (CC BY 4.0), 392 px.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 import refocus
 from refocus import backbones, masks
-from refocus.images import image_files
+from refocus.images import class_folders
 
 
 def main() -> None:
@@ -22,9 +22,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--backbone", default=backbones.OFFLINE)
     parser.add_argument("--size", type=int, default=392)
-    parser.add_argument("--count", type=int, default=600)
+    parser.add_argument("--per-class", type=int, default=3)
     args = parser.parse_args()
-    head = masks.learn(backbones.load_backbone(args.backbone), image_files(args.images), size=args.size, count=args.count)
+    files = [file for folder in class_folders(args.images, "--images").values() for file in folder[: args.per_class]]
+    head = masks.learn(backbones.load_backbone(args.backbone), files, size=args.size)
     target = Path(refocus.__file__).parent / "assets" / "heads" / f"{args.backbone}.npy"
     np.save(target, head.weights)
     print(f"{target}: {len(head.weights)} weights")

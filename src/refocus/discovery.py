@@ -6,7 +6,7 @@ image's own cut stays as the second opinion (docs/masks.md has each step's worth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -156,24 +156,15 @@ class ObjectHead:
         return ((raw - low) / max(high - low, 1e-6)).clip(0, 1)
 
 
-def learn_head(images: Sequence[Keys]) -> ObjectHead:
-    """Ridge regression from keys to the images' own cuts; then again, where an image counts by how far its cut agrees with the
-    first head (squared overlap), so that doubtful cuts teach less.
-    """
-    if not images:
-        raise InputError("no readable image to learn from")
-    cuts = [cut(image) for image in images]
-    first = _ridge(images, cuts, [1.0] * len(images))
-    trust = [overlap(first(image) > 0.5, own > 0.5) ** 2 for image, own in zip(images, cuts, strict=True)]
-    return _ridge(images, cuts, trust) if any(trust) else first
-
-
-def _ridge(images: Sequence[Keys], maps: Sequence[np.ndarray], weights: Sequence[float]) -> ObjectHead:
+def learn_head(images: Iterable[Keys]) -> ObjectHead:
+    """Ridge regression from keys to the images' own cuts. Only sums over patches are kept, so memory does not grow."""
     gram, target = np.zeros(()), np.zeros(())
-    for image, map_, weight in zip(images, maps, weights, strict=True):
+    for image in images:
         x = _inputs(image)
-        gram = gram + weight * x.T @ x
-        target = target + weight * x.T @ map_.ravel()
+        gram = gram + x.T @ x
+        target = target + x.T @ cut(image).ravel()
+    if gram.ndim == 0:
+        raise InputError("no readable image to learn from")
     size = len(gram)
     return ObjectHead(np.linalg.solve(gram + _RIDGE * np.trace(gram) / size * np.eye(size), target))
 

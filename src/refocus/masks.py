@@ -72,12 +72,12 @@ def _pixels(files: list[Path], reader: Reader, workers: int) -> Iterable[tuple[P
     return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
 
 
-def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0, count: int = _LEARN_FROM) -> ObjectHead:
-    """The head of a folder, from at most `count` of its images, evenly spaced in the listing and so over its classes."""
-    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)]
+def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
+    """The head of a folder, from at most 300 of its images, evenly spaced in the listing and so over its classes."""
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)]
     pixels = _pixels(chosen, Reader(backbone, size), workers)
     with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
-    return learn_head([keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels)])
+    return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))
 
 
 def discovered(backbone: nn.Module, head: ObjectHead, *, size: int, refine: str = "bilateral", workers: int = 0) -> Find:
