@@ -114,9 +114,10 @@ def main() -> None:
     judged = []
     for pixels, keys, truth in seen:
         common = head(keys)
-        mask = np.asarray(Image.fromarray(discovery.soft_mask(common, pixels)).resize(truth.shape[::-1])) > 0.5
-        score = assess(mask, overlap(common > 0.5, discovery.cut(keys) > 0.5)).score
-        judged.append((score, overlap(mask, truth)))
+        rough, fine = (discovery.soft_mask(common, pixels, refine=r) > 0.5 for r in ("none", "bilateral"))
+        score = assess(fine, overlap(common > 0.5, discovery.cut(keys) > 0.5), overlap(rough, fine)).score
+        full = np.asarray(Image.fromarray(fine).resize(truth.shape[::-1]))
+        judged.append((score, overlap(full, truth)))
     table = np.array(judged)
     for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.7), (0.7, 0.8), (0.8, 1.01)):
         ious = table[(table[:, 0] >= low) & (table[:, 0] < high), 1]
