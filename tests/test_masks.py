@@ -77,6 +77,17 @@ def test_it_goes_on_where_it_stopped(command, tmp_path: Path, caplog: pytest.Log
     assert not list(out.rglob("*.partial"))
 
 
+def test_a_mask_appears_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def die(_image: Image.Image, path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        masks._keep(masks.Found(tmp_path / "a.jpg", Image.new("L", (9, 9))), "cat/a.png", tmp_path)
+    assert not (tmp_path / "cat" / "a.png").exists()
+
+
 def test_other_settings_or_no_resume_want_a_new_folder(command, capsys) -> None:
     assert command() == 0
     assert command("--refine", "none") == 2
