@@ -193,10 +193,15 @@ def _inputs(image: Keys) -> np.ndarray:
 # --- ours: patches to pixels --------------------------------------------------------------------------------------------
 
 
-def object_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> Image.Image:
-    """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size; refine: "bilateral" (edge-aware) or "none"."""
-    soft = Image.fromarray(soft_mask(found, pixels, refine=refine)).resize(pixels.size, Image.Resampling.BILINEAR)
-    return Image.fromarray((np.asarray(soft) > 0.5).astype(np.uint8) * 255)
+def object_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> tuple[Image.Image, float | None]:
+    """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size; refine: "bilateral" (edge-aware) or "none".
+
+    Beside it the overlap of the mask before and after it followed the image's edges; None without refinement.
+    """
+    fine = soft_mask(found, pixels, refine=refine)
+    edges = None if refine == "none" else overlap(soft_mask(found, pixels, refine="none") > 0.5, fine > 0.5)
+    full = np.asarray(Image.fromarray(fine).resize(pixels.size, Image.Resampling.BILINEAR))
+    return Image.fromarray((full > 0.5).astype(np.uint8) * 255), edges
 
 
 def soft_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> np.ndarray:

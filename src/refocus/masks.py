@@ -90,9 +90,7 @@ def discovered(backbone: nn.Module, head: ObjectHead, *, size: int, refine: str 
                 continue
             keys = keys_of(backbone, pixels)
             common, own = head(keys), cut(keys)
-            mask = object_mask(common, pixels, refine=refine)
-            rough = object_mask(common, pixels, refine="none")
-            edges = None if refine == "none" else overlap(np.asarray(rough) > 127, np.asarray(mask) > 127)
+            mask, edges = object_mask(common, pixels, refine=refine)
             yield Found(file, mask, overlap(common > 0.5, own > 0.5), edges)
 
     return find
