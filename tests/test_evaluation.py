@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import refocus
-from refocus import evaluation
+from refocus import evaluation, suites
 from refocus.images import eval_image, read_image
 
 Build = Callable[..., nn.Module]
@@ -63,8 +63,8 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[:10]) + lines[10][:20])  # as a crash leaves it
     seen = []
-    genuine = evaluation.read_image
-    monkeypatch.setattr(evaluation, "read_image", lambda path: seen.append(path) or genuine(path))
+    genuine = suites.read_image
+    monkeypatch.setattr(suites, "read_image", lambda path: seen.append(path) or genuine(path))
     again = refocus.evaluate(model, images, records=records)
     assert len(seen) == 14
     assert again == whole

@@ -8,7 +8,14 @@ import torch
 from sklearn.metrics import average_precision_score
 
 import refocus
-from refocus.metrics import accuracy, background_share, paired_difference
+from refocus.metrics import (
+    accuracy,
+    background_share,
+    calibration_difference,
+    group_accuracies,
+    group_differences,
+    paired_difference,
+)
 from refocus.records import Prediction
 
 
@@ -41,9 +48,41 @@ def test_paired_difference_joins_by_image_and_brackets_the_mean() -> None:
 
 
 def test_paired_difference_without_any_change_or_overlap() -> None:
-    same = [prediction(i, 0, 0) for i in range(3)]
-    assert paired_difference(same, same)["interval"] == [0.0, 0.0]
+    same = [prediction(i, 0, 0) for i in range(100)]
+    found = paired_difference(same, same)
+    bound = 100 * (1 - 0.025 ** (1 / 100))  # so many could change and still leave none of 100 changed
+    assert found["top1"] == 0
+    assert found["interval"] == pytest.approx([-bound, bound])
+    assert found["mcnemar"] == 1
     assert paired_difference(same, [])["interval"] is None
+
+
+def test_further_right_answers_count() -> None:
+    answers = [Prediction("a", 0, (7, 1, 2, 3, 4), 0.9, None, (7,)), Prediction("b", 0, (1, 2, 3, 4, 9), 0.9, None, (7, 9))]
+    assert [p.right for p in answers] == [True, False]
+    assert accuracy(answers, ["a"])["top1"] == 50
+    assert accuracy(answers, ["a"])["top5"] == 100
+
+
+def test_groups_are_paired_and_sorted() -> None:
+    before = [prediction(i, i % 3, 0) for i in range(30)]  # right on class 0 alone
+    after = [prediction(i, i % 3, min(i % 3, 1)) for i in range(30)]  # right on 0 and 1
+    rows = group_differences(after, before, lambda p: f"class {p.label}")
+    assert [r["name"] for r in rows] == ["class 1", "class 0", "class 2"]
+    assert (rows[0]["top1"], rows[0]["before"], rows[0]["difference"]["corrected"]) == (100, 0, 10)
+    low, high = rows[1]["difference"]["interval"]
+    assert low < 0 < high  # ten images without a change do not prove that there is none
+    worst = group_accuracies(after, lambda p: f"class {p.label}")
+    assert worst[0]["name"] == "class 2"
+    assert worst[0]["top1_interval"][1] > 0
+
+
+def test_calibration_difference_joins_by_image() -> None:
+    sure = [Prediction(str(i), 0, (0,), 0.99) for i in range(50)]
+    unsure = [Prediction(str(i), 0, (0,), 0.60) for i in reversed(range(50))]
+    found = calibration_difference(sure, unsure)
+    assert found["value"] == pytest.approx(0.01 - 0.40)
+    assert found["interval"] == pytest.approx([found["value"]] * 2)
 
 
 def test_background_share() -> None:

@@ -1,9 +1,9 @@
-"""Model x folder -> one prediction per image. Records first; accuracies are computed from them afterwards."""
+"""Model x test set -> one record per image. Records first; every number is computed from them afterwards."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from refocus.errors import InputError
-from refocus.images import eval_image, read_image, scan
-from refocus.metrics import accuracy, paired_difference
+from refocus.metrics import accuracy, calibration_difference, group_accuracies, group_differences, paired_difference
 from refocus.models import class_count, folder_names
 from refocus.records import Prediction, Sample, drop_partial_line, read_lines, write_line
+from refocus.suites import TestSet, open_suite
 
 log = logging.getLogger("refocus")
-Item = tuple[Sample, Tensor | None, str]
+Load = Callable[[Sample], Any]
+Answer = Callable[[list[Sample], list[Any]], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -32,117 +33,201 @@ class SuiteResult:
     unreadable: dict[str, str]
 
 
-class _Images(Dataset[Item]):
-    def __init__(self, samples: list[Sample], transform: Any) -> None:
-        self.samples, self.transform = samples, transform
+# --- the loop over images -------------------------------------------------------------------------------------------------
+
+
+class _Loaded(Dataset[tuple[Sample, Any, str]]):
+    def __init__(self, samples: Sequence[Sample], load: Load) -> None:
+        self.samples, self.load = samples, load
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, position: int) -> Item:
+    def __getitem__(self, position: int) -> tuple[Sample, Any, str]:
         sample = self.samples[position]
         try:
-            return sample, self.transform(read_image(sample.image)), ""
+            return sample, self.load(sample), ""
         except InputError as error:
             return sample, None, str(error)
 
 
-def predict(
-    model: nn.Module, samples: list[Sample], *, root: Path, batch_size: int = 64, workers: int = 0, label: str = ""
-) -> Iterator[Prediction | tuple[str, str]]:
-    """A Prediction for each readable sample, in order; (path, reason) for each other one. The model is used in eval mode."""
-    device = next(model.parameters()).device
-    loader = DataLoader(_Images(samples, eval_image(model)), batch_size=batch_size, num_workers=workers, collate_fn=list)
+def collect(
+    samples: Sequence[Sample],
+    root: Path,
+    load: Load,
+    answer: Answer,
+    *,
+    records: Path | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    label: str = "",
+) -> list[dict[str, Any]]:
+    """One record per sample, in order: {"image": path below root, ...}, with "unreadable": reason where it cannot be read.
+
+    Args:
+        load: a sample -> what `answer` needs of it; runs in `workers` processes. An InputError makes the sample unreadable.
+        answer: the samples and loaded items of a batch -> the content of their records.
+        records: JSONL file that receives each line as it is made; lines already there are not computed again.
+        label: description of the progress bar; none without it.
+    """
+    done: dict[str, dict[str, Any]] = {}
+    if records:
+        drop_partial_line(records)
+        done = {line["image"]: line for line in read_lines(records)}
+    missing = [s for s in samples if _name(s, root) not in done]
+    loader = DataLoader(_Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=list)
+    console = Console(stderr=True)
+    sink = records.open("a") if records else None
+    try:
+        for batch in track(loader, label or "evaluating", disable=not label, transient=True, console=console):
+            good = [(s, item) for s, item, problem in batch if not problem]
+            answers = iter(answer([s for s, _ in good], [item for _, item in good]) if good else [])
+            for sample, _, problem in batch:
+                name = _name(sample, root)
+                done[name] = {"image": name, **({"unreadable": problem} if problem else next(answers))}
+                if sink:
+                    write_line(sink, done[name])
+    finally:
+        if sink:
+            sink.close()
+    return [done[_name(s, root)] for s in samples]
+
+
+def _name(sample: Sample, root: Path) -> str:
+    return sample.image.relative_to(root).as_posix()
+
+
+class _Seen:
+    """What the model sees of a sample (a class, so that worker processes can receive it)."""
+
+    def __init__(self, tests: TestSet) -> None:
+        self.tests = tests
+
+    def __call__(self, sample: Sample) -> Tensor:
+        return self.tests.transform(self.tests.read(sample))
+
+
+def softmax_shares(model: nn.Module, images: list[Tensor], among: Sequence[int] | None = None) -> Tensor:
+    """Softmax shares `[B, K]` on the CPU, the model in eval mode and left as it was; outside of `among` they are 0."""
     was_training = model.training
     model.eval()
     try:
-        for batch in track(
-            loader, description=label or "evaluating", disable=not label, transient=True, console=Console(stderr=True)
-        ):
-            good = [(s, x) for s, x, _ in batch if x is not None]
-            answers = iter(_answers(model, [x for _, x in good], device))
-            for sample, pixels, reason in batch:
-                name = sample.image.relative_to(root).as_posix()
-                if pixels is None:
-                    yield name, reason
-                else:
-                    top5, confidence = next(answers)
-                    yield Prediction(name, sample.label, top5, confidence)
+        with torch.inference_mode():
+            logits = model(torch.stack(images).to(next(model.parameters()).device)).float().cpu()
     finally:
         model.train(was_training)
+    if among is not None:
+        outside = torch.ones(logits.shape[1], dtype=torch.bool)
+        outside[list(among)] = False
+        logits = logits.masked_fill(outside, -torch.inf)
+    return logits.softmax(1)
 
 
-def _answers(model: nn.Module, images: list[Tensor], device: torch.device) -> list[tuple[tuple[int, ...], float]]:
-    if not images:
-        return []
-    with torch.inference_mode():
-        shares = model(torch.stack(images).to(device)).float().softmax(1)
-    best, classes = shares.topk(min(5, shares.shape[1]), dim=1)
-    return [(tuple(c), b[0]) for c, b in zip(classes.tolist(), best.tolist(), strict=True)]
+# --- classification -------------------------------------------------------------------------------------------------------
 
 
 def evaluate(
-    model: nn.Module, folder: str | Path, *, records: Path | None = None, batch_size: int = 64, workers: int = 0, label: str = ""
+    model: nn.Module,
+    tests: TestSet | str | Path,
+    *,
+    records: Path | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    label: str = "",
 ) -> SuiteResult:
-    """Predictions of one model on an ImageFolder with the model's class names (WordNet ids for ImageNet models).
+    """Predictions of one model on a test set.
 
     Args:
+        tests: from `suites.open_suite`, or an ImageFolder with the model's class names (WordNet ids for ImageNet models).
         records: JSONL file that receives one line per image as it is made; lines already there are not computed again.
         label: description of the progress bar; none without it.
 
     Raises:
         InputError: no such folder, an empty class, a class the model does not know, or no readable image at all.
     """
-    root = Path(folder).expanduser()
-    samples = scan(root, model, option="--on")
-    done: dict[str, dict[str, Any]] = {}
-    if records:
-        drop_partial_line(records)
-        done = {line["image"]: line for line in read_lines(records)}
-    missing = [s for s in samples if s.image.relative_to(root).as_posix() not in done]
-    fresh: dict[str, dict[str, Any]] = {}
-    sink = records.open("a") if records else None
-    try:
-        for answer in predict(model, missing, root=root, batch_size=batch_size, workers=workers, label=label):
-            line = _line(answer)
-            fresh[line["image"]] = line
-            if sink:
-                write_line(sink, line)
-    finally:
-        if sink:
-            sink.close()
-    result = _suite_result([{**done, **fresh}[s.image.relative_to(root).as_posix()] for s in samples])
+    if not isinstance(tests, TestSet):
+        tests = open_suite("", tests, model)
+
+    def answer(samples: list[Sample], images: list[Tensor]) -> list[dict[str, Any]]:
+        shares = softmax_shares(model, images, tests.among)
+        best, classes = shares.topk(min(5, shares.shape[1]), dim=1)
+        rows = zip(samples, classes.tolist(), best[:, 0].tolist(), shares, strict=True)
+        return [
+            {
+                "label": s.label,
+                "top5": c,
+                "confidence": b,
+                "true_confidence": float(p[s.label]),
+                **({"also": s.also} if s.also else {}),
+            }
+            for s, c, b, p in rows
+        ]
+
+    lines = collect(
+        tests.samples, tests.root, _Seen(tests), answer, records=records, batch_size=batch_size, workers=workers, label=label
+    )
+    result = as_result(lines)
     if not result.predictions:
-        raise InputError(f"--on {root}: none of its {len(samples)} images can be read")
+        raise InputError(f"--on {tests.root}: none of its {len(lines)} images can be read")
     for reason in result.unreadable.values():
         log.warning("skipped: %s", reason)
     return result
 
 
-def _line(answer: Prediction | tuple[str, str]) -> dict[str, Any]:
-    if isinstance(answer, Prediction):
-        return {"image": answer.image, "label": answer.label, "top5": list(answer.top5), "confidence": answer.confidence}
-    return {"image": answer[0], "unreadable": answer[1]}
-
-
-def _suite_result(lines: list[dict[str, Any]]) -> SuiteResult:
-    predictions = [Prediction(x["image"], x["label"], tuple(x["top5"]), x["confidence"]) for x in lines if "unreadable" not in x]
+def as_result(lines: list[dict[str, Any]]) -> SuiteResult:
+    """Records as `evaluate` writes them -> predictions."""
+    predictions = [
+        Prediction(x["image"], x["label"], tuple(x["top5"]), x["confidence"], x["true_confidence"], tuple(x.get("also", ())))
+        for x in lines
+        if "unreadable" not in x
+    ]
     return SuiteResult(predictions, {x["image"]: x["unreadable"] for x in lines if "unreadable" in x})
 
 
 def summary(
-    model: nn.Module, result: SuiteResult, against: tuple[nn.Module, SuiteResult] | None = None, seed: int = 0
+    model: nn.Module,
+    result: SuiteResult,
+    against: tuple[nn.Module, SuiteResult] | None = None,
+    seed: int = 0,
+    *,
+    trained: Sequence[str] = (),
+    groups: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """One suite's entry in results.json; `against` adds another model's accuracy and the paired difference."""
-    entry = {**accuracy(result.predictions, _names(model)), "unreadable": result.unreadable}
+    """One suite's entry in results.json; `against` adds another model's accuracy and the paired differences.
+
+    Args:
+        trained: names of the classes that were tuned on; splits the images into these and the rest.
+        groups: image -> name of its group; adds each group's accuracy, the worst first.
+    """
+    names = class_folder_names(model)
+    ours = result.predictions
+    entry: dict[str, Any] = {**accuracy(ours, names, seed), "unreadable": result.unreadable}
+
+    def by_class(p: Prediction) -> str:
+        return names[p.label]
+
+    def by_training(p: Prediction) -> str:
+        return "tuned on" if names[p.label] in set(trained) else "never tuned on"
+
+    def by_group(p: Prediction) -> str:
+        return (groups or {}).get(p.image, "without a group")
+
+    if groups:
+        entry["groups"] = group_accuracies(ours, by_group, seed)
     if against is not None:
         other, theirs = against
-        before = accuracy(theirs.predictions, _names(other))  # its own names: the order of its classes may differ
-        entry["against"] = {key: before[key] for key in ("top1", "top5", "n", "per_class")}
-        entry["difference"] = paired_difference(result.predictions, theirs.predictions, seed)
+        before = accuracy(theirs.predictions, class_folder_names(other), seed)  # its own names: its order may differ
+        entry["against"] = {key: value for key, value in before.items() if key != "unreadable"}
+        entry["difference"] = paired_difference(ours, theirs.predictions, seed)
+        entry["calibration_difference"] = calibration_difference(ours, theirs.predictions, seed)
+        entry["class_differences"] = group_differences(ours, theirs.predictions, by_class, seed)
+        if trained:
+            entry["trained_differences"] = group_differences(ours, theirs.predictions, by_training, seed)
+        if groups:
+            entry["group_differences"] = group_differences(ours, theirs.predictions, by_group, seed)
     return entry
 
 
-def _names(model: nn.Module) -> list[str]:
+def class_folder_names(model: nn.Module) -> list[str]:
     """Class folder names, which are unique (ImageNet's descriptions are not)."""
     return folder_names(model) or [str(i) for i in range(class_count(model))]

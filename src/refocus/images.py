@@ -249,6 +249,15 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     return create_transform(**preprocessing(model), is_training=False)
 
 
+def paper_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
+    """The published code's evaluation transform at the model's input size, for comparison with the paper's tables: shorter side
+    to 256/224 of it (bilinear), centre crop, mean = std = 0.5 for every model. PIL image -> `[3, H, W]`.
+    """
+    half = (0.5, 0.5, 0.5)
+    published = {"interpolation": "bilinear", "crop_pct": 224 / 256, "crop_mode": "center", "mean": half, "std": half}
+    return create_transform(**{**preprocessing(model), **published}, is_training=False)
+
+
 class _Cover(v2.Transform):
     """Keep the aspect ratio and just cover a non-square target, as timm's evaluation does."""
 

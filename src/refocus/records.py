@@ -33,16 +33,27 @@ class Sample:
     image: Path
     label: int
     mask: Path | None = None
+    also: tuple[int, ...] = ()  # further labels that count as right
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One model's answer on one image: class indices, best first, and the softmax share of the first."""
+    """One model's answer on one image: class indices, best first, and softmax shares."""
 
     image: str  # path below the suite's folder, so that records of two machines compare
     label: int
     top5: tuple[int, ...]
-    confidence: float
+    confidence: float  # share of the first of top5
+    true_confidence: float | None = None  # share of `label`
+    also: tuple[int, ...] = ()  # further labels that count as right
+
+    @property
+    def right(self) -> bool:
+        return self.top5[0] == self.label or self.top5[0] in self.also
+
+    @property
+    def right5(self) -> bool:
+        return self.label in self.top5 or not set(self.also).isdisjoint(self.top5)
 
 
 def write_line(file: Any, record: Any) -> None:
