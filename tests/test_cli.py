@@ -25,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_help_names_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
-    for command in ("demo", "explain", "masks", "tune", "evaluate"):
+    for command in ("demo", "explain", "masks", "tune", "evaluate", "shifts", "audit", "report"):
         assert command in shown
         assert run(monkeypatch, command, "--help") == 0
         assert "--out" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_tune_then_evaluate_before_and_after(
     assert list(suites) == ["a", "b"]
     assert suites["a"]["n"] == 24
     assert {"top1", "top5", "per_class", "against", "difference", "unreadable"} <= set(suites["a"])
-    assert len((tmp_path / "ev" / "a.model.jsonl").read_text().splitlines()) == 24
+    assert len((tmp_path / "ev" / "records" / "a" / "standard.model.jsonl").read_text().splitlines()) == 24
     assert run(monkeypatch, "evaluate", *arguments) == 2
     assert "never overwritten" in capsys.readouterr().err
 
@@ -197,8 +197,8 @@ def test_evaluate_resumes_with_the_same_settings_only(
     assert "nothing to resume" in capsys.readouterr().err
     whole = json.loads((out / "results.json").read_text())
     (out / "manifest.json").unlink()
-    lines = (out / "a.model.jsonl").read_text().splitlines(keepends=True)
-    (out / "a.model.jsonl").write_text("".join(lines[:7]))
+    lines = (out / "records" / "a" / "standard.model.jsonl").read_text().splitlines(keepends=True)
+    (out / "records" / "a" / "standard.model.jsonl").write_text("".join(lines[:7]))
     assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", f"b={image_folders[0]}", "--out", out, "--resume") == 2
     assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume") == 0
     assert json.loads((out / "results.json").read_text()) == whole
@@ -282,6 +282,17 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
         ),
         (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--objective", "x"], "legal are relevance"),
         (["masks", "{images}", "--backbone", "no/such"], "no such folder"),
+        (["evaluate", "--model", "{model}", "--on", "imagenet-a={images}"], "this set needs ImageNet's 1000"),
+        (["evaluate", "--model", "{model}", "--on", "a={images}", "--protocol", "mine"], "legal are standard, paper, both"),
+        (["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed-rand"], "needs --masks NAME=PATH"),
+        (["evaluate", "--model", "{model}", "--on", "a={images}", "--masks", "b={masks}"], "no --on has that name"),
+        (["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed"], "--shift mixed: no such shift"),
+        (["evaluate", "--model", "{model}", "--on", "cue-conflict={images}"], "--mapping: missing"),
+        (["evaluate", "--model", "{model}", "--on", "a={images}", "--groups", "a={images}/absent.csv"], "must be CSV"),
+        (["evaluate", "--model", "{model}", "--on", "imagenet-segmentation={images}/x.mat"], "expected is gtsegs_ijcv.mat"),
+        (["shifts", "{images}", "--masks", "{images}/absent"], "no such folder"),
+        (["shifts", "{images}", "--masks", "{masks}", "--kind", "only-fg,blur"], "--kind blur: no such shift"),
+        (["audit", "--model", "{model}", "--images", "{images}/absent"], "no such folder"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line_and_leave_nothing(

@@ -59,13 +59,13 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
 ) -> None:
     images, _ = image_folders
     model, records = tiny(), tmp_path / "r.jsonl"
-    whole = refocus.evaluate(model, images, records=records)
+    whole = refocus.evaluate(model, images, records=records, batch_size=10)
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[:10]) + lines[10][:20])  # as a crash leaves it
     seen = []
     genuine = suites.read_image
     monkeypatch.setattr(suites, "read_image", lambda path: seen.append(path) or genuine(path))
-    again = refocus.evaluate(model, images, records=records)
+    again = refocus.evaluate(model, images, records=records, batch_size=10)
     assert len(seen) == 14
     assert again == whole
     assert [json.loads(x)["image"] for x in records.read_text().splitlines()] == [json.loads(x)["image"] for x in lines]

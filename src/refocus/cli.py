@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus import __version__, runs
+from refocus import __version__
+from refocus.cli_evaluate import evaluate, shifts
 from refocus.cli_masks import masks
+from refocus.cli_report import audit, report
 from refocus.errors import InputError
 from refocus.recipe import Recipe
 
@@ -32,8 +34,8 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Make a Vision Transformer look at the object.
 
-    See where it looks (`explain`), move its relevance onto the object with a few masks (`tune`), and compare before and after
-    (`evaluate`). `refocus demo` runs the whole story offline in three minutes.
+    See how much it decides by the background (`audit`, `explain`), move its relevance onto the object with a few masks (`tune`),
+    and prove what that changed (`report`, `evaluate`). `refocus demo` runs the whole story offline in three minutes.
     """
     if version:
         console.print(__version__)
@@ -167,90 +169,10 @@ def tune(
     console.print(f"{results['finding']}\nbest epoch {results['best_epoch']}; model: {folder / 'model'}", soft_wrap=True)
 
 
-@app.command()
-def evaluate(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="New folder: results.json and one JSON line per image.")],
-    on: Annotated[list[str], typer.Option(help="NAME=PATH of an ImageFolder; more may follow.")],
-    more: Annotated[list[str] | None, typer.Argument(help="Further NAME=PATH.", metavar="[NAME=PATH]...")] = None,
-    against: Annotated[str | None, typer.Option(help="The model before; adds paired differences with 95 % intervals.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 64,
-    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Accuracy on image folders, before and after, with one record per image."""
-    from refocus import evaluation
-    from refocus.images import scan
-    from refocus.models import class_count, folder_names, load, pick_device
-
-    place = pick_device(device)
-    suites = _suites([*on, *(more or [])])
-    models = {"model": load(model, device=place)}
-    if against is not None:
-        models["against"] = load(against, device=place)
-        classes = {which: folder_names(network) for which, network in models.items()}
-        if classes["model"] and classes["against"] and set(classes["model"]) != set(classes["against"]):
-            raise InputError(f"--against {against}: knows other classes than --model {model}")
-        if class_count(models["model"]) != class_count(models["against"]):
-            raise InputError(
-                f"--against {against}: has {class_count(models['against'])} classes, --model {class_count(models['model'])}"
-            )
-    for path in suites.values():  # all input is checked before anything is written
-        for network in models.values():
-            scan(path, network, option="--on")
-    before = None if against is None else runs.fingerprint(against)
-    settings = {
-        "model": runs.fingerprint(model),
-        "against": before,
-        "suites": {name: str(path.resolve()) for name, path in suites.items()},
-    }
-    if resume and (out.expanduser() / runs.MANIFEST).exists():
-        raise InputError(f"--out {out}: is complete, nothing to resume")
-    folder = runs.resumable(out, resume, settings)
-    table = Table("suite", "n", "top-1, %", "top-5, %", *(["before", "difference", "95 % interval"] if against else []))
-    entries: dict[str, Any] = {}
-    for name, path in suites.items():
-        found = {
-            which: evaluation.evaluate(
-                network,
-                path,
-                records=folder / f"{name}.{which}.jsonl",
-                batch_size=batch_size,
-                workers=workers,
-                label=f"{name} ({which})",
-            )
-            for which, network in models.items()
-        }
-        entry = entries[name] = evaluation.summary(
-            models["model"], found["model"], (models["against"], found["against"]) if against else None, seed
-        )
-        cells = [name, str(entry["n"]), f"{entry['top1']:.1f}", f"{entry['top5']:.1f}"]
-        if against:
-            change = entry["difference"]
-            between = "{:+.1f} to {:+.1f}".format(*change["interval"]) if change["interval"] else "-"
-            cells += [f"{entry['against']['top1']:.1f}", f"{change['top1']:+.1f}" if change["interval"] else "-", between]
-        table.add_row(*cells)
-    runs.write_json(folder / "results.json", {"model": model, "against": against, "suites": entries})
-    runs.finish(folder, "evaluate", seed=seed)
-    console.print(table)
-    skipped = sum(len(e["unreadable"]) for e in entries.values())
-    console.print(
-        (f"{skipped} unreadable images skipped\n" if skipped else "") + f"results: {folder / 'results.json'}", soft_wrap=True
-    )
-
-
-def _suites(pairs: list[str]) -> dict[str, Path]:
-    suites: dict[str, Path] = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not equals or not name or not path or "/" in name:
-            raise InputError(f"--on {pair}: must be NAME=PATH, with a name that can be a file name")
-        if name in suites:
-            raise InputError(f"--on {pair}: the name {name!r} is used twice")
-        suites[name] = Path(path).expanduser()
-    return suites
+app.command()(evaluate)
+app.command()(shifts)
+app.command()(audit)
+app.command()(report)
 
 
 def _given(context: typer.Context, parameter: str) -> bool:

@@ -29,8 +29,8 @@ Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the m
 
 
 def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
-    """The published table for ImageNet models (16 classes, 207 indices), or a JSON file {"cat": ["tabby", 282, ...], ...} with names or
-    indices of the model's classes.
+    """The published table for ImageNet models (16 classes, 207 indices), or a JSON file {"cat": ["tabby", 282, ...], ...} with
+    names or indices of the model's classes.
 
     Raises:
         InputError: a model without a table, a class that the model does not have, or one under two names.
@@ -52,7 +52,7 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
 
 
 def _index(model: nn.Module, value: Any, file: Path) -> int:
-    if isinstance(value, int) and 0 <= value < class_count(model):
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < class_count(model):
         return value
     for names in (folder_names(model) or [], class_names(model) or []):
         if value in names:
@@ -134,12 +134,7 @@ def shape_bias_difference(
     """Shape bias of `ours` minus that of `theirs` over the same stimuli, with a 95 % bootstrap interval over stimuli."""
     first, second = _conflicts(ours, table), _conflicts(theirs, table)
     shared = [image for image in first if image in second]
-    columns = np.array(
-        [[r["decision"] == r["shape"], r["decision"] in (r["shape"], r["texture"])] for r in (first[i] for i in shared)]
-        + [[r["decision"] == r["shape"], r["decision"] in (r["shape"], r["texture"])] for r in (second[i] for i in shared)],
-        dtype=float,
-    ).reshape(2, len(shared), 2)
-    both = np.hstack([columns[0], columns[1]])
+    both = np.array([[*_votes(first[i]), *_votes(second[i])] for i in shared], dtype=float).reshape(-1, 4)
 
     def change(sums: np.ndarray) -> np.ndarray:
         return sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
@@ -151,6 +146,11 @@ def shape_bias_difference(
         "interval": sums_interval(both, change, seed),
         "n": len(shared),
     }
+
+
+def _votes(row: dict[str, Any]) -> tuple[bool, bool]:
+    """Was the decision for the shape; was it for one of the two cues?"""
+    return row["decision"] == row["shape"], row["decision"] in (row["shape"], row["texture"])
 
 
 def _conflicts(lines: Sequence[dict[str, Any]], table: Mapping) -> dict[str, dict[str, Any]]:

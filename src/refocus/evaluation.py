@@ -156,8 +156,8 @@ def evaluate(
             {
                 "label": s.label,
                 "top5": c,
-                "confidence": b,
-                "true_confidence": float(p[s.label]),
+                "confidence": round(b, 6),  # below that, shares depend on how images were batched
+                "true_confidence": round(float(p[s.label]), 6),
                 **({"also": s.also} if s.also else {}),
             }
             for s, c, b, p in rows

@@ -144,6 +144,14 @@ def scan(root: str | Path, model: nn.Module, *, masks: str | Path | None = None,
     return [Sample(file, index[name], found[name].get(file.stem)) for name, files in folders.items() for file in files]
 
 
+def folder_samples(root: Path, masks: Path) -> list[Sample]:
+    """All images of a folder with their masks, labelled by the position of their class folder; no model is asked."""
+    folders = class_folders(root.expanduser(), "IMAGES")
+    found = _mask_files(masks.expanduser(), folders, "--images")
+    numbered = enumerate(folders.items())
+    return [Sample(file, label, found[name].get(file.stem)) for label, (name, files) in numbered for file in files]
+
+
 def refuse_shared_stems(folders: dict[str, list[Path]]) -> None:
     """a.jpg and a.png of one class would share the mask a.png."""
     for files in folders.values():

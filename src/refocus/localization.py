@@ -28,12 +28,7 @@ from refocus.records import Sample
 from refocus.relevance import explain
 
 _STEPS = 16  # of insertion and deletion, ends left out; RISE takes one per row of pixels
-MEANS = {  # name in a record -> (name of its mean, bounds)
-    "background_share": (0.0, 1.0),
-    "pointing": (0.0, 1.0),
-    "insertion": (0.0, 1.0),
-    "deletion": (0.0, 1.0),
-}
+MEANS = ("background_share", "pointing", "insertion", "deletion")  # of a record: means over images, in [0, 1]
 
 
 class MaskedView:
@@ -160,7 +155,7 @@ def insertion_deletion(model: nn.Module, image: Tensor, relevance: Tensor, targe
 def scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = None, seed: int = 0) -> dict[str, Any]:
     """Name -> {"value", "interval", "n"}, and with the records of another model {"against", "difference", "difference_interval"}.
 
-    pixel_accuracy, miou and map are the published segmentation test; energy is the share of relevance on the object.
+    pixel_accuracy, miou and map are the published segmentation test; one minus background_share is the energy on the object.
     """
     kept = _readable(ours)
     other = _readable(theirs) if theirs is not None else None
@@ -169,34 +164,34 @@ def scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = Non
     found: dict[str, Any] = {}
     for name, statistic in SEGMENTATION.items():
         mine = np.array([row["segmentation"] for row in kept.values()])
-        found[name] = {
-            "value": float(statistic(mine.sum(0)[None])[0]),
-            "interval": sums_interval(mine, statistic, seed),
-            "n": len(mine),
-        }
+        value = float(statistic(mine.sum(0)[None])[0])
+        found[name] = {"value": value, "interval": sums_interval(mine, statistic, seed), "n": len(mine)}
         if other is not None:
-            his = np.array([other[image]["segmentation"] for image in kept])
-            width = mine.shape[1]
-
-            def change(sums: np.ndarray, statistic: Any = statistic, width: int = width) -> np.ndarray:
-                return statistic(sums[:, :width]) - statistic(sums[:, width:])
-
-            before = float(statistic(his.sum(0)[None])[0])
-            interval = sums_interval(np.hstack([mine, his]), change, seed)
-            found[name] |= {"against": before, "difference": found[name]["value"] - before, "difference_interval": interval}
-    for name, bounds in MEANS.items():
-        rows = [image for image, row in kept.items() if row.get(name) is not None]
-        rows = [image for image in rows if other is None or other[image].get(name) is not None]
+            both = np.hstack([mine, [other[image]["segmentation"] for image in kept]])
+            before, interval = _change(both, statistic, seed)
+            found[name] |= {"against": before, "difference": value - before, "difference_interval": interval}
+    for name in MEANS:
+        rows = [i for i, row in kept.items() if row.get(name) is not None and (other is None or other[i].get(name) is not None)]
         if not rows:
             continue
-        values = np.array([kept[image][name] for image in rows])
-        found[name] = {"value": float(values.mean()), "interval": mean_interval(values, bounds, seed), "n": len(values)}
+        values = np.array([kept[i][name] for i in rows])
+        found[name] = {"value": float(values.mean()), "interval": mean_interval(values, (0.0, 1.0), seed), "n": len(values)}
         if other is not None:
-            change_ = values - np.array([other[image][name] for image in rows])
-            interval = mean_interval(change_, (-1.0, 1.0), seed)
-            difference = float(change_.mean())
-            found[name] |= {"against": found[name]["value"] - difference, "difference": difference, "difference_interval": interval}
+            before_ = np.array([other[i][name] for i in rows])
+            found[name] |= {
+                "against": float(before_.mean()),
+                "difference": float((values - before_).mean()),
+                "difference_interval": mean_interval(values - before_, (-1.0, 1.0), seed),
+            }
     return found
+
+
+def _change(both: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, list[float] | None]:
+    """The second model's number, and the interval of first minus second; both `[n, 2 k]`, the first model's columns first."""
+    width = both.shape[1] // 2
+    return float(statistic(both[:, width:].sum(0)[None])[0]), sums_interval(
+        both, lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:]), seed
+    )
 
 
 def _readable(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -158,8 +158,8 @@ SEGMENTATION: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # sums of `segm
 
 
 def pointing_hit(relevance: Tensor, mask: Tensor) -> bool:
-    """Pointing game (Zhang et al., IJCV 2018): does the map's maximum lie on the object, or nearer to it than 15 pixels of an image of
-    224? relevance, mask `[H, W]`.
+    """Pointing game (Zhang et al., IJCV 2018): does the map's maximum lie on the object, or nearer to it than 15 pixels of an
+    image of 224? relevance, mask `[H, W]`.
     """
     truth = mask.cpu().numpy() > 0.5
     peak = np.unravel_index(int(relevance.argmax()), relevance.shape)

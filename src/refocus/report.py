@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from scipy.ndimage import binary_erosion
 from torch import Tensor
@@ -124,5 +123,8 @@ def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
 
 def page(template: str, **content: Any) -> str:
     """Render a template of the package; a missing value is an error, text is escaped."""
-    text = files("refocus").joinpath("assets", template).read_text()
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(text).render(**content)
+    return (
+        Environment(loader=PackageLoader("refocus", "assets"), autoescape=True, undefined=StrictUndefined)
+        .get_template(template)
+        .render(**content)
+    )

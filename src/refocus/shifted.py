@@ -27,8 +27,8 @@ from refocus.records import Sample
 _AREA = 0.2  # of the object's bounding box where it is moved or turned, as in SI-Score's location set
 _CENTRE = (0.5, 0.5)
 _PLACES = tuple((x, y) for y in (0.1, 0.3, 0.5, 0.7, 0.9) for x in (0.1, 0.3, 0.5, 0.7, 0.9))
-_SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-_ANGLES = tuple(range(0, 360, 30))
+_SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_ANGLES = tuple(range(0, 360, 45))
 _DONORS = ("none", "same", "other", "next")
 Compose = Callable[[Image.Image, Tensor, "Image.Image | None", Any], Image.Image]
 
@@ -98,7 +98,7 @@ KINDS = {
     ),
     "rotation": Kind(
         _rotation,
-        f"the object turned by 0 to 330 degrees, its box {_AREA:.0%} of the image, centred on another class's background",
+        f"the object turned by 0 to 315 degrees, its box {_AREA:.0%} of the image, centred on another class's background",
         "other",
         tuple((f"{angle:03d}", angle) for angle in _ANGLES),
     ),
@@ -118,21 +118,26 @@ def donors(samples: Sequence[Sample], rule: str, seed: int) -> dict[Path, Sample
 
     A choice depends on the seed and on the image's position among `samples` alone.
     """
-    labels = sorted({s.label for s in samples})
-    of = {label: [s for s in samples if s.label == label] for label in labels}
-    following = dict(zip(labels, labels[1:] + labels[:1], strict=True))
+    classes = sorted({_class(s) for s in samples})  # by folder, so that models with another order of classes get the same
+    of = {name: [s for s in samples if _class(s) == name] for name in classes}
+    following = dict(zip(classes, classes[1:] + classes[:1], strict=True))
     found = {}
     for position, sample in enumerate(samples):
         rng = np.random.default_rng([seed, _DONORS.index(rule), position])
+        mine = _class(sample)
         if rule == "same":
-            pool = [s for s in of[sample.label] if s is not sample]
+            pool = [s for s in of[mine] if s is not sample]
         else:
-            others = [label for label in labels if label != sample.label]
-            chosen = following[sample.label] if rule == "next" else int(rng.choice(others)) if others else sample.label
-            pool = [] if chosen == sample.label else of[chosen]
+            others = [name for name in classes if name != mine]
+            chosen = following[mine] if rule == "next" else str(rng.choice(others)) if others else mine
+            pool = [] if chosen == mine else of[chosen]
         if pool:
             found[sample.image] = pool[int(rng.integers(len(pool)))]
     return found
+
+
+def _class(sample: Sample) -> str:
+    return sample.image.parent.name
 
 
 @dataclass(frozen=True)

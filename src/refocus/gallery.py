@@ -1,0 +1,131 @@
+"""Pictures of single images, chosen by rule and never by hand: what the model sees, its mask, and the map of each model."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_erosion
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+from refocus.images import eval_image, joint_transform
+from refocus.metrics import paired
+from refocus.models import class_count, class_names, preprocessing
+from refocus.records import Prediction
+from refocus.relevance import explain
+from refocus.report import overlay, to_picture
+
+OUTLINE = (255, 255, 255)
+_SIDE = 200  # pixels of a tile's shorter side
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture as a data URI, with a caption and whether the prediction in it is right (None: there is none)."""
+
+    picture: str
+    title: str
+    caption: str
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image: name and true class, and its tiles."""
+
+    name: str
+    label: str
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one outcome: how many there are, the names of those shown, best example first, and the rule."""
+
+    title: str
+    rule: str
+    total: int
+    shown: list[str]
+
+
+def outcomes(before: Sequence[Prediction], after: Sequence[Prediction], count: int = 4) -> list[Group]:
+    """Corrected, spoiled and unchanged images, by rule: the greatest change of confidence in the true class, or evenly spaced."""
+    pairs = [(old, new) for new, old in paired(after, before)]
+
+    def gain(pair: tuple[Prediction, Prediction]) -> float:
+        old, new = pair
+        return (new.true_confidence or 0) - (old.true_confidence or 0)
+
+    def named(some: list[tuple[Prediction, Prediction]]) -> list[str]:
+        return [new.image for _, new in some]
+
+    corrected = sorted((p for p in pairs if p[1].right and not p[0].right), key=gain, reverse=True)
+    spoiled = sorted((p for p in pairs if p[0].right and not p[1].right), key=gain)
+    right = [p for p in pairs if p[0].right and p[1].right]
+    wrong = [p for p in pairs if not p[0].right and not p[1].right]
+    most = "the {} with the greatest {} of confidence in the true class"
+    return [
+        Group("Corrected", most.format(count, "rise"), len(corrected), named(corrected[:count])),
+        Group("Spoiled", most.format(count, "fall"), len(spoiled), named(spoiled[:count])),
+        Group("Right before and after", "evenly spaced in the listing", len(right), named(_evenly(right, count // 2))),
+        Group("Wrong before and after", "evenly spaced in the listing", len(wrong), named(_evenly(wrong, count // 2))),
+    ]
+
+
+def _evenly(pairs: list[tuple[Prediction, Prediction]], count: int) -> list[tuple[Prediction, Prediction]]:
+    return [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))] if pairs else []
+
+
+def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None, label: str, *, first: str = "image") -> list[Tile]:
+    """What the first model sees, the mask beside it, and for each model the map of its prediction with the mask's outline.
+
+    mask: `[1, H, W]` of the image's size, or None. label: the true class's name. first: title of the first tile.
+    """
+    found: list[Tile] = []
+    for title, model in models.items():
+        config = preprocessing(model)
+        if mask is None:
+            pixels, inside = eval_image(model)(image), None
+        else:
+            pixels, shape = joint_transform(model, train=False)(image, tv_tensors.Mask(mask))
+            inside = shape[0].numpy() > 0.5
+        answer = explain(model, pixels[None].to(next(model.parameters()).device))
+        picture = to_picture(pixels, config["mean"], config["std"])
+        if not found:
+            found.append(Tile(_uri(picture), first, label))
+            if inside is not None:
+                dimmed = np.where(inside[..., None], picture, picture // 5)
+                found.append(Tile(_uri(dimmed), "mask", "foreground"))
+        guess = int(answer.targets[0])
+        name = names_of(model)[guess]
+        share = float(answer.logits[0].float().softmax(0)[guess])
+        heat = _outlined(overlay(picture, answer.relevance[0].cpu()), inside)
+        found.append(Tile(_uri(heat), title, f"{name} ({share:.0%})", name == label))
+    return found
+
+
+def names_of(model: nn.Module) -> list[str]:
+    """Readable class names."""
+    return class_names(model) or [str(i) for i in range(class_count(model))]
+
+
+def _outlined(picture: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    if inside is None:
+        return picture
+    drawn = picture.copy()
+    drawn[inside ^ binary_erosion(inside, iterations=1)] = OUTLINE
+    return drawn
+
+
+def _uri(picture: np.ndarray) -> str:
+    image = Image.fromarray(picture)
+    scale = _SIDE / min(image.size)
+    image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

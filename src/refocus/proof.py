@@ -1,0 +1,364 @@
+"""Models x test sets -> records and numbers: accuracy, shifts, cues and maps, with intervals, before and after."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from refocus import cues, localization, runs, shifted
+from refocus.attention import vision_transformer
+from refocus.errors import InputError
+from refocus.evaluation import SuiteResult, evaluate, summary
+from refocus.intervals import estimate, mean_interval
+from refocus.metrics import DIFFERENCE, PERCENT, paired_difference
+from refocus.models import class_count, folder_names, load
+from refocus.records import Prediction, Sample
+from refocus.selection import trusted
+from refocus.suites import SUITES, TestSet, open_suite
+
+CUES, SEGMENTS = "cue-conflict", "imagenet-segmentation"  # names of --on that are not classification
+Models = dict[str, nn.Module]  # "model", and "against" where there is one before
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. suites: name -> folder or file. masks, groups: name of a suite -> folder, CSV file.
+
+    protocols: None takes both for the paper's sets and `standard` for the user's folders. mapping: for cue conflict. faithful:
+    images for insertion and deletion. mask_score: masks that `refocus masks` scored lower are left out. most: at most so many
+    images, spread over the classes, for what needs masks (None: all). leave_out: images that are no part of any suite.
+    """
+
+    suites: dict[str, Path]
+    masks: dict[str, Path] = field(default_factory=dict)
+    shifts: tuple[str, ...] = ()
+    protocols: tuple[str, ...] | None = None
+    groups: dict[str, Path] = field(default_factory=dict)
+    mapping: Path | None = None
+    faithful: int = 0
+    mask_score: float = 0.5
+    most: int | None = None
+    leave_out: frozenset[Path] = frozenset()
+
+    def open(self, name: str, model: nn.Module, protocol: str = "standard") -> TestSet:
+        tests = open_suite(name, self.suites[name], model, protocol=protocol, masks=self.masks.get(name))
+        return replace(tests, samples=[s for s in tests.samples if s.image.resolve() not in self.leave_out])
+
+    def protocols_of(self, name: str) -> tuple[str, ...]:
+        return self.protocols or (("standard", "paper") if name in SUITES else ("standard",))
+
+
+@dataclass(frozen=True)
+class How:
+    """folder: where records go. trained: names of the classes tuned on. quiet: no progress bars."""
+
+    folder: Path
+    batch_size: int = 64
+    workers: int = 0
+    seed: int = 0
+    trained: tuple[str, ...] = ()
+    quiet: bool = False
+
+    def settings(self, name: str, stage: str, which: str) -> dict[str, Any]:
+        """Where one model's records of one stage go, and how its progress bar is called."""
+        place = self.folder / "records" / name
+        place.mkdir(parents=True, exist_ok=True)
+        label = "" if self.quiet else f"{name}: {stage} ({which})"
+        return {"records": place / f"{stage}.{which}.jsonl", "workers": self.workers, "label": label}
+
+
+def load_models(model: str, against: str | None, device: torch.device) -> Models:
+    """The model and the one before, which must know the same classes."""
+    models = {"model": load(model, device=device)}
+    if against is not None:
+        models["against"] = load(against, device=device)
+        classes = {which: folder_names(network) for which, network in models.items()}
+        if classes["model"] and classes["against"] and set(classes["model"]) != set(classes["against"]):
+            raise InputError(f"--against {against}: knows other classes than --model {model}")
+        if class_count(models["model"]) != class_count(models["against"]):
+            raise InputError(
+                f"--against {against}: has {class_count(models['against'])} classes, --model {class_count(models['model'])}"
+            )
+    return models
+
+
+def trained_classes(model: str) -> tuple[str, ...]:
+    """Names of the classes that a run of `refocus tune` trained on, for a model that lies in its folder; else none."""
+    results = Path(model).expanduser().resolve().parent / "results.json"
+    content = runs.read_json(results) if results.exists() else {}
+    return tuple(content.get("trained_classes", ())) if isinstance(content, dict) else ()
+
+
+def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str, Any]:
+    """What decides every record in a folder, to compare when an evaluation is resumed."""
+
+    def places(given: dict[str, Path]) -> dict[str, str]:
+        return {name: str(path.expanduser().resolve()) for name, path in given.items()}
+
+    return {
+        "model": runs.fingerprint(model),
+        "against": None if against is None else runs.fingerprint(against),
+        "suites": places(plan.suites),
+        "masks": places(plan.masks),
+        "shifts": list(plan.shifts),
+        "mapping": plan.mapping and str(plan.mapping.expanduser().resolve()),
+        "faithful": plan.faithful,
+        "mask_score": plan.mask_score,
+        "most": plan.most,
+        "leave_out": sorted(map(str, plan.leave_out)),
+        "seed": seed,
+    }
+
+
+def plan_of(settings: dict[str, Any]) -> Plan:
+    """Back from `settings`, as far as it is needed to open the images again."""
+    suites, masks = ({name: Path(path) for name, path in settings[key].items()} for key in ("suites", "masks"))
+    kept = {key: settings[key] for key in ("mask_score", "most")}
+    return Plan(suites, masks, leave_out=frozenset(map(Path, settings["leave_out"])), **kept)
+
+
+def check(models: Models, plan: Plan) -> None:
+    """Open everything once, so that bad input is said before anything is written."""
+    for option, given in (("--masks", plan.masks), ("--groups", plan.groups)):
+        if unknown := [name for name in given if name not in plan.suites]:
+            raise InputError(f"{option} {unknown[0]}=...: no --on has that name; given are {', '.join(plan.suites)}")
+    if plan.shifts and not plan.masks:
+        raise InputError(f"--shift {plan.shifts[0]}: needs --masks NAME=PATH; `refocus masks` makes some without annotation")
+    for name, path in plan.suites.items():
+        for model in models.values():
+            if name == CUES:
+                cues.mapping(model, plan.mapping)
+                cues.stimuli(path.expanduser())
+            elif name == SEGMENTS:
+                vision_transformer(model)
+                localization.Gtsegs(path.expanduser(), model).samples()
+            else:
+                for protocol in plan.protocols_of(name):
+                    opened = plan.open(name, model, protocol)
+        if name in plan.masks:
+            for model in models.values():
+                vision_transformer(model)
+            samples = masked(opened.samples, plan.masks[name], plan)
+            for kind in plan.shifts:
+                shifted.shifts(samples, kind, 0)
+        if name in plan.groups:
+            read_groups(plan.groups[name], opened)
+    if plan.mapping and CUES not in plan.suites:
+        raise InputError(f"--mapping {plan.mapping}: only with --on {CUES}=PATH")
+
+
+def masked(samples: Sequence[Sample], masks: Path, plan: Plan, seed: int = 0) -> list[Sample]:
+    """The samples whose mask is there and trusted, at most `plan.most` of them, spread over the classes."""
+    found = [s for s in trusted(list(samples), masks, plan.mask_score) if s.mask is not None]
+    if not found:
+        raise InputError(f"--masks {masks}: holds no mask for any of the images")
+    if plan.most is None or len(found) <= plan.most:
+        return found
+    of_class: dict[str, list[Sample]] = {}  # by folder, so that models with another order of classes get the same images
+    for sample in found:
+        of_class.setdefault(sample.image.parent.name, []).append(sample)
+    for position, some in enumerate(of_class.values()):
+        np.random.default_rng([seed, position]).shuffle(some)
+    turns = zip_longest(*of_class.values())
+    chosen = {s.image for s in [s for turn in turns for s in turn if s is not None][: plan.most]}
+    return [s for s in found if s.image in chosen]
+
+
+def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
+    """Image (path below the suite's folder) -> group, from a CSV file with the columns image,group."""
+    try:
+        with file.expanduser().open(newline="") as lines:
+            found = {row["image"]: row["group"] for row in csv.DictReader(lines)}
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--groups {file}: must be CSV with the columns image,group ({error!r})") from error
+    images = {s.image.relative_to(tests.root).as_posix() for s in tests.samples}
+    if not images & set(found):
+        raise InputError(f"--groups {file}: names none of the images below {tests.root}; image is CLASS/FILE")
+    return found
+
+
+def prove(models: Models, plan: Plan, how: How) -> dict[str, Any]:
+    """Measure everything in the plan; what records hold already is not computed again. Returns suite name -> entry."""
+    return {name: _suite(name, path, models, plan, how) for name, path in plan.suites.items()}
+
+
+def _suite(name: str, path: Path, models: Models, plan: Plan, how: How) -> dict[str, Any]:
+    if name == CUES:
+        return _cue_conflict(name, path.expanduser(), models, plan, how)
+    if name == SEGMENTS:
+        loaders = {which: localization.Gtsegs(path.expanduser(), model) for which, model in models.items()}
+        samples = loaders["model"].samples()
+        return {"kind": "segmentation", "n": len(samples), "maps": _maps(name, path.parent, samples, loaders, models, plan, how)}
+    entries = {}
+    for protocol in plan.protocols_of(name):
+        tests = {which: plan.open(name, model, protocol) for which, model in models.items()}
+        groups = read_groups(plan.groups[name], tests["model"]) if name in plan.groups else None
+        entries[protocol] = {"protocol": protocol, **_accuracy(name, protocol, tests, models, how, groups)[0]}
+    first = next(iter(entries.values()))
+    entry = {"kind": "classification", **first, "protocols": entries}
+    if name in plan.masks:
+        entry |= _with_masks(name, path.expanduser(), models, plan, how)
+    return entry
+
+
+def _accuracy(
+    name: str,
+    stage: str,
+    tests: dict[str, TestSet],
+    models: Models,
+    how: How,
+    groups: dict[str, str] | None = None,
+) -> tuple[dict[str, Any], dict[str, SuiteResult]]:
+    found = {
+        which: evaluate(model, tests[which], batch_size=how.batch_size, **how.settings(name, stage, which))
+        for which, model in models.items()
+    }
+    against = (models["against"], found["against"]) if "against" in models else None
+    return summary(models["model"], found["model"], against, how.seed, trained=how.trained, groups=groups), found
+
+
+# --- what masks make possible ---------------------------------------------------------------------------------------------
+
+
+def _with_masks(name: str, root: Path, models: Models, plan: Plan, how: How) -> dict[str, Any]:
+    opened = {which: plan.open(name, model) for which, model in models.items()}
+    samples = {which: masked(tests.samples, plan.masks[name], plan, how.seed) for which, tests in opened.items()}
+    loaders = {which: localization.MaskedView(model) for which, model in models.items()}
+    maps = _maps(name, root, samples["model"], loaders, models, plan, how)
+    entry: dict[str, Any] = {"masked": len(samples["model"]), "maps": maps, "shifts": {}}
+    answers: dict[str, dict[str, list[Prediction]]] = {}
+    for kind in plan.shifts:
+        levels: dict[str, dict[str, SuiteResult]] = {}
+        rows: dict[str, dict[str, Any]] = {}
+        made = {which: dict(_by_level(some, kind, how.seed)) for which, some in samples.items()}
+        for level in made["model"]:
+            tests = {w: replace(opened[w], samples=made[w][level][1], read=made[w][level][0]) for w in models}
+            stage = f"{kind}-{level}" if level else kind
+            rows[level], levels[level] = _accuracy(name, stage, tests, models, how)
+        answers[kind] = {w: [p for found in levels.values() for p in found[w].predictions] for w in models}
+        entry["shifts"][kind] = rows[""] if "" in rows else curve(rows, levels, how.seed)
+        entry["shifts"][kind]["about"] = shifted.KINDS[kind].about
+        entry["shifts"][kind]["chance"] = _chance(answers[kind]["model"])
+    if {"mixed-same", "mixed-rand"} <= set(plan.shifts):
+        standard = {w: evaluate(m, opened[w], **how.settings(name, "standard", w)).predictions for w, m in models.items()}
+        entry["background"] = background_reliance(standard, answers["mixed-same"], answers["mixed-rand"], how.seed)
+    return entry
+
+
+def _by_level(samples: list[Sample], kind: str, seed: int) -> list[tuple[str, tuple[shifted.Shift, list[Sample]]]]:
+    return [(shift.level, (shift, some)) for shift, some in shifted.shifts(samples, kind, seed)]
+
+
+def _chance(predictions: Sequence[Prediction]) -> float:
+    """Top-1 in percent of always giving the commonest label: what can be had without looking."""
+    return 100 * max(Counter(p.label for p in predictions).values()) / len(predictions)
+
+
+def curve(rows: dict[str, dict[str, Any]], levels: dict[str, dict[str, SuiteResult]], seed: int) -> dict[str, Any]:
+    """A curve's entry: each level's accuracy, and their mean. Intervals of the mean resample images, each with all its levels."""
+    kept = ("top1", "top1_interval", "top5", "n", "difference")
+    entry: dict[str, Any] = {"levels": []}
+    for level, row in rows.items():
+        line = {"level": level, **{key: row[key] for key in kept if key in row}}
+        if "against" in row:
+            line["against"] = {key: row["against"][key] for key in kept if key in row["against"]}
+        entry["levels"].append(line)
+    right = {which: _mean_right([found[which] for found in levels.values()]) for which in next(iter(levels.values()))}
+    for which, values in right.items():
+        found = estimate(list(values.values()), PERCENT, seed)
+        mean = {"top1": found["value"], "top1_interval": found["interval"], "n": found["n"]}
+        entry |= mean if which == "model" else {"against": mean}
+    if "against" in right:
+        change = [value - right["against"][image] for image, value in right["model"].items() if image in right["against"]]
+        found = estimate(change, DIFFERENCE, seed)
+        entry["difference"] = {"top1": found["value"], "interval": found["interval"], "n": found["n"]}
+    return entry
+
+
+def _mean_right(results: list[SuiteResult]) -> dict[str, float]:
+    """Image -> share of the levels in percent at which it is classified right."""
+    sums: dict[str, list[float]] = {}
+    for result in results:
+        for p in result.predictions:
+            sums.setdefault(p.image, []).append(100.0 * p.right)
+    return {image: float(np.mean(values)) for image, values in sums.items()}
+
+
+def background_reliance(
+    plain: dict[str, list[Prediction]], same: dict[str, list[Prediction]], rand: dict[str, list[Prediction]], seed: int
+) -> dict[str, Any]:
+    """How much the decision rests on the background, for each model and as the difference of the two, all over the same images.
+
+    bg_gap: top-1 on mixed-same minus mixed-rand, percentage points (Xiao et al., ICLR 2021). confidence_change: the softmax
+    share of the true class on mixed-rand minus that on mixed-same, so that what pasting does by itself cancels. plain,
+    mixed_same, mixed_rand: top-1.
+    """
+    found: dict[str, Any] = {}
+    per_image: dict[str, dict[str, tuple[float, float]]] = {}
+    for which in plain:
+        by_image = [{p.image: p for p in some[which]} for some in (plain, same, rand)]
+        shared = [image for image in by_image[0] if image in by_image[1] and image in by_image[2]]
+        p, s, r = ([group[image] for image in shared] for group in by_image)
+        gap = paired_difference(s, r, seed)
+        change = [_true(b) - _true(a) for a, b in zip(s, r, strict=True)]
+        per_image[which] = {
+            image: (100.0 * a.right - 100.0 * b.right, c) for image, a, b, c in zip(shared, s, r, change, strict=True)
+        }
+        found[which] = {
+            "bg_gap": {"value": gap["top1"], "interval": gap["interval"], "n": gap["n"], "mcnemar": gap["mcnemar"]},
+            "confidence_change": estimate(change, (-1.0, 1.0), seed),
+            **{key: _top1(some, seed) for key, some in (("plain", p), ("mixed_same", s), ("mixed_rand", r))},
+        }
+    if "against" in found:
+        shared = [image for image in per_image["model"] if image in per_image["against"]]
+        for number, (key, bounds) in enumerate((("bg_gap", (-200.0, 200.0)), ("confidence_change", (-2.0, 2.0)))):
+            change = [per_image["model"][image][number] - per_image["against"][image][number] for image in shared]
+            found.setdefault("difference", {})[key] = estimate(change, bounds, seed)
+    return found
+
+
+def _true(prediction: Prediction) -> float:
+    assert prediction.true_confidence is not None  # `evaluate` writes it
+    return prediction.true_confidence
+
+
+def _top1(predictions: list[Prediction], seed: int) -> dict[str, Any]:
+    right = [100.0 * p.right for p in predictions]
+    return {"top1": float(np.mean(right)) if right else None, "interval": mean_interval(right, PERCENT, seed)}
+
+
+def _maps(
+    name: str, root: Path, samples: list[Sample], loaders: dict[str, Any], models: Models, plan: Plan, how: How
+) -> dict[str, Any]:
+    found = {
+        which: localization.measure(
+            model, samples, root, loaders[which], faithful=plan.faithful, **how.settings(name, "maps", which)
+        )
+        for which, model in models.items()
+    }
+    return localization.scores(found["model"], found.get("against"), how.seed)
+
+
+# --- cue conflict ---------------------------------------------------------------------------------------------------------
+
+
+def _cue_conflict(name: str, root: Path, models: Models, plan: Plan, how: How) -> dict[str, Any]:
+    tables = {which: cues.mapping(model, plan.mapping) for which, model in models.items()}
+    found = {
+        which: cues.decisions(model, root, tables[which], batch_size=how.batch_size, **how.settings(name, "cues", which))
+        for which, model in models.items()
+    }
+    entry = {"kind": "cue conflict", **cues.shape_bias(found["model"], tables["model"], how.seed)}
+    if "against" in found:
+        entry["against"] = cues.shape_bias(found["against"], tables["against"], how.seed)
+        entry["difference"] = cues.shape_bias_difference(found["model"], found["against"], tables["model"], how.seed)
+    return entry

@@ -1,0 +1,296 @@
+"""`refocus report`: the page, the Markdown and the CSV of a tuning run or of an evaluation, all made from its records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refocus import charts, gallery, proof, runs, shifted
+from refocus.errors import InputError
+from refocus.evaluation import as_result, class_folder_names
+from refocus.images import read_image, read_mask
+from refocus.models import load
+from refocus.recipe import Recipe
+from refocus.records import Prediction, Sample, read_lines
+from refocus.report import page
+from refocus.selection import from_json
+from refocus.suites import PROTOCOLS, SUITES
+from refocus.tables import Row, accuracy_rows, as_csv, markdown, other_rows
+
+log = logging.getLogger("refocus")
+SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "location", "size", "rotation")
+LABELS = ("original", "tuned")
+HELD_OUT = "held-out"
+_AXES = {"size": "box of the object, % of the image", "rotation": "degrees, counter-clockwise"}
+_TITLES = {"size": "Object size", "rotation": "Object rotation", "location": "Object location"}
+_NEW_CLASSES = 10  # classes shown at either end
+
+
+def prove_run(
+    run: Path,
+    *,
+    suites: dict[str, Path],
+    masks: dict[str, Path],
+    most: int | None,
+    faithful: int,
+    workers: int,
+    device: torch.device,
+    seed: int = 0,
+) -> Path:
+    """Measure a tuning run's original against its tuned model, into RUN/proof; without suites on the images it did not train on.
+
+    Returns:
+        The folder of the evaluation; what it holds already is not computed again.
+    """
+    if not (run / runs.MANIFEST).exists():
+        raise InputError(f"{run}: this run is not complete; finish it with `refocus tune --resume {run}`")
+    recipe = Recipe.from_dict(runs.read_json(run / "recipe.json"))
+    selection = from_json(runs.read_json(run / "selection.json"))
+    if not suites:
+        suites, masks = {HELD_OUT: Path(recipe.val or recipe.images)}, {HELD_OUT: Path(recipe.val_masks or recipe.masks)}
+    plan = proof.Plan(
+        suites,
+        masks,
+        SHIFTS if masks else (),
+        faithful=faithful,
+        mask_score=recipe.mask_score,
+        most=most,
+        leave_out=frozenset(s.image.resolve() for s in selection.train),
+    )
+    tuned = str(run / "model")
+    models = proof.load_models(tuned, recipe.model, device)
+    proof.check(models, plan)
+    folder = run / "proof"
+    runs.resumable(folder, True, proof.settings(tuned, recipe.model, plan, seed))
+    if not (folder / runs.MANIFEST).exists():
+        how = proof.How(folder, workers=workers, seed=seed, trained=proof.trained_classes(tuned))
+        content = {"model": tuned, "against": recipe.model, "seed": seed, "suites": proof.prove(models, plan, how)}
+        runs.write_json(folder / "results.json", content)
+        runs.finish(folder, "evaluate", seed=seed)
+    return folder
+
+
+def write(evaluation: Path, out: Path, *, run: Path | None = None, device: torch.device) -> None:
+    """report.html, report.md, report.csv and classes.csv into `out`, from an evaluation's folder; `run` adds what was done."""
+    content = runs.read_json(evaluation / "results.json")
+    settings = runs.read_json(evaluation / "settings.json")
+    entries, seed = content["suites"], content["seed"]
+    paired = content["against"] is not None
+    rows, others = accuracy_rows(entries), other_rows(entries)
+    models = {"tuned": load(content["model"], device=device)}
+    if paired:
+        models = {"original": load(content["against"], device=device), **models}
+    classes = _class_rows(entries)
+    context = {
+        "headline": _headline(entries, content, run),
+        "facts": _facts(evaluation, content, run),
+        "recipe": runs.read_json(run / "recipe.json") if run else {},
+        "accuracies": rows,
+        "others": others,
+        "chart": charts.accuracies(rows, _before_intervals(entries), LABELS) if rows else "",
+        "shifts": {kind: found["about"] for entry in entries.values() for kind, found in entry.get("shifts", {}).items()},
+        "protocols": PROTOCOLS if any(name in SUITES for name in entries) else {},
+        "curves": _curves(entries),
+        "trained": _split_rows(entries, "trained_differences"),
+        "groups": list(reversed(_split_rows(entries, "group_differences"))),
+        "classes": _classes(entries),
+        "galleries": _galleries(evaluation, settings, entries, models, seed) if paired else [],
+    }
+    files = {
+        "report.html": page("report.html.j2", **context, tile_columns=4),
+        "report.md": _markdown(context),
+        "report.csv": as_csv([*rows, *others]),
+        "classes.csv": as_csv(classes),
+    }
+    for name, text in files.items():
+        if (out / name).exists():
+            log.info("%s: written anew", out / name)
+        runs.write_text(out / name, text)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------------
+
+
+def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None) -> dict[str, str]:
+    parts = []
+    for name, entry in entries.items():
+        found = {"as they are": entry} if entry["kind"] == "classification" else {}
+        if "mixed-rand" in entry.get("shifts", {}):
+            found["with another class's background"] = entry["shifts"]["mixed-rand"]
+        for title, part in found.items():
+            (row,) = accuracy_rows({name: {"protocols": {"": part}}})
+            numbers = f"{row.value_text} %"
+            if row.before is not None:
+                numbers = f"{row.before_text} -> {numbers} ({row.difference_text} points, 95 %: {row.difference_interval_text})"
+            parts.append(f"{name}, {title}: top-1 {numbers}")
+    results = runs.read_json(run / "results.json") if run else {}
+    count = len(runs.read_json(run / "selection.json")["train"]) if run else 0
+    title = "Before and after" if content["against"] else f"Evaluation of {content['model']}"
+    if run:
+        title = f"Refocused with {count} images of {len(results['trained_classes'])} classes"
+    caution = ""
+    if HELD_OUT in entries:
+        caution = (
+            "These images were not trained on, but some of them chose the best epoch and the weights that were kept. Images that "
+            "the run never saw are the stronger test: refocus report RUN --on test=IMAGES --masks test=MASKS."
+        )
+    return {"title": title, "sentence": "; ".join(parts) + ".", "finding": _finding(results), "caution": caution}
+
+
+def _finding(results: dict[str, Any]) -> str:
+    if not results:
+        return ""
+    kept = f"Kept: {results['chosen_share']:.0%} of the way from the original to the tuned weights"
+    if results["chosen_share"] != results["advised_share"]:
+        kept += f" (the rule advised {results['advised_share']:.0%}; --no-do-no-harm overruled it)"
+    finding = results["finding"]
+    return f"On its own validation images the do-no-harm rule found: {finding}. {kept}."
+
+
+def _facts(evaluation: Path, content: dict[str, Any], run: Path | None) -> dict[str, str]:
+    facts = {
+        "model": content["model"],
+        "compared with": content["against"] or "-",
+        "seed of the evaluation": str(content.get("seed", 0)),
+    }
+    if run:
+        recipe, results = runs.read_json(run / "recipe.json"), runs.read_json(run / "results.json")
+        selection = runs.read_json(run / "selection.json")
+        facts |= {
+            "objective": recipe["objective"],
+            "images trained on": f"{len(selection['train'])} ({recipe['shots']} each of {len(results['trained_classes'])} classes)",
+            "validated on": f"{len(selection['select'])} images for the epoch, {len(selection['check'])} for the do-no-harm rule",
+            "epochs": f"{recipe['epochs']}, best {results['best_epoch']}",
+            "learning rate": f"{recipe['lr']:g}",
+            "seed of the run": str(recipe["seed"]),
+        }
+    versions = runs.read_json(evaluation / runs.MANIFEST)["environment"]
+    return {**facts, "versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
+
+
+def _markdown(context: dict[str, Any]) -> str:
+    headline = context["headline"]
+    parts = [f"# {headline['title']}", headline["sentence"], headline["finding"], headline["caution"]]
+    for title, rows in (("Accuracy (top-1, %)", context["accuracies"]), ("Background, maps and calibration", context["others"])):
+        parts += [f"## {title}", markdown(rows)] if rows else []
+    parts += ["## What was done", "\n".join(f"- {key}: {value}" for key, value in context["facts"].items())]
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+# --- tables and charts --------------------------------------------------------------------------------------------------------
+
+
+def _before_intervals(entries: dict[str, Any]) -> list[list[float] | None]:
+    """Of each row of `accuracy_rows`, the interval of the model before."""
+    found = []
+    for entry in entries.values():
+        parts = [*entry.get("protocols", {}).values(), *entry.get("shifts", {}).values()]
+        found += [part.get("against", {}).get("top1_interval") for part in parts]
+    return found
+
+
+def _curves(entries: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for name, entry in entries.items():
+        for kind, part in entry.get("shifts", {}).items():
+            if "levels" in part:
+                chart = charts.places(part, LABELS) if kind == "location" else charts.curve(part, _AXES[kind], LABELS)
+                found.append({"title": f"{_TITLES[kind]} ({name})", "about": part["about"], "n": part["n"], "chart": chart})
+    return found
+
+
+def _split_rows(entries: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = []
+    for name, entry in entries.items():
+        parts = {name: entry, **{f"{name}: {kind}": part for kind, part in entry.get("shifts", {}).items()}}
+        for title, part in parts.items():
+            for row in part.get(key, []):
+                cells = _class_row(title, row)
+                texts = {
+                    "before": cells.before_text,
+                    "after": cells.value_text,
+                    "difference": cells.difference_text,
+                    "interval": cells.difference_interval_text,
+                }
+                found.append({"suite": title, "name": row["name"], "n": cells.n, **texts})
+    return found
+
+
+def _class_row(suite: str, row: dict[str, Any]) -> Row:
+    change = row["difference"]
+    difference = row["top1"] - row["before"]
+    return Row(suite, row["name"], change["n"], row["top1"], None, "", None, row["before"], difference, change["interval"])
+
+
+def _class_rows(entries: dict[str, Any]) -> list[Row]:
+    return [_class_row(name, row) for name, entry in entries.items() for row in entry.get("class_differences", [])]
+
+
+def _classes(entries: dict[str, Any]) -> dict[str, Any]:
+    """The classes that gain and lose most in the first suite that has classes."""
+    for name, entry in entries.items():
+        rows = entry.get("class_differences", [])
+        if not rows:
+            continue
+        changed = [row["top1"] - row["before"] for row in rows]
+        both_ends = rows if len(rows) <= 2 * _NEW_CLASSES else rows[:_NEW_CLASSES] + rows[-_NEW_CLASSES:]
+        return {
+            "suite": name,
+            "gained": sum(c > 0 for c in changed),
+            "lost": sum(c < 0 for c in changed),
+            "same": sum(c == 0 for c in changed),
+            "decided": sum(_class_row("", row).decided != 0 for row in rows),
+            "chart": charts.changes(both_ends),
+        }
+    return {}
+
+
+# --- gallery ------------------------------------------------------------------------------------------------------------------
+
+
+def _galleries(
+    evaluation: Path, settings: dict[str, Any], entries: dict[str, Any], models: dict[str, nn.Module], seed: int
+) -> list[dict[str, Any]]:
+    """Corrected, spoiled and unchanged images of the first suite of the user's own: as they are, and with swapped backgrounds."""
+    own = [name for name, entry in entries.items() if entry["kind"] == "classification" and name not in SUITES]
+    if not own:
+        return []
+    plan = proof.plan_of(settings)
+    name = own[0]
+    opened = plan.open(name, models["tuned"])
+    stages: list[tuple[str, str, Callable[[Sample], Any], list[Sample]]] = [
+        ("standard", f"Images of {name} as they are", lambda s: read_image(s.image), opened.samples)
+    ]
+    if "mixed-rand" in entries[name].get("shifts", {}):
+        samples = proof.masked(opened.samples, plan.masks[name], plan, seed)
+        (shift, some), *_ = shifted.shifts(samples, "mixed-rand", seed)
+        stages.append(("mixed-rand", f"Images of {name} with another class's background", shift, some))
+    folders = class_folder_names(models["tuned"])
+    parts = []
+    for stage, title, read, samples in stages:
+        place = evaluation / "records" / name
+        before, after = (_answers(place / f"{stage}.{which}.jsonl") for which in ("against", "model"))
+        by_name = {s.image.relative_to(opened.root).as_posix(): s for s in samples}
+        groups = []
+        for group in gallery.outcomes(before, after):
+            cards = [_card(by_name[image], image, read, models, folders) for image in group.shown]
+            groups.append({"title": group.title, "rule": group.rule, "total": group.total, "cards": cards})
+        parts.append({"title": title, "groups": groups})
+    return parts
+
+
+def _card(
+    sample: Sample, image: str, read: Callable[[Sample], Any], models: dict[str, nn.Module], folders: list[str]
+) -> gallery.Card:
+    mask: Tensor | None = read_mask(sample.mask, read_image(sample.image)) if sample.mask else None
+    label = gallery.names_of(models["tuned"])[sample.label]
+    return gallery.Card(image, folders[sample.label], gallery.tiles(models, read(sample), mask, label))
+
+
+def _answers(records: Path) -> list[Prediction]:
+    return as_result(list(read_lines(records))).predictions
