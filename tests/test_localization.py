@@ -55,7 +55,7 @@ def test_insertion_and_deletion_tell_a_right_map_from_a_wrong_one() -> None:
 def test_deletion_against_a_literal_loop() -> None:
     torch.manual_seed(3)
     image, relevance, model = torch.randn(3, 12, 12), torch.rand(12, 12), Bright()
-    order = sorted(((-float(relevance[y, x]), y, x) for y in range(12) for x in range(12)))
+    order = sorted((-float(relevance[y, x]), y, x) for y in range(12) for x in range(12))
     deleted, inserted = [], []
     for step in range(localization._STEPS + 2):
         share = step / (localization._STEPS + 1)

@@ -98,7 +98,7 @@ def print_table(entries: dict[str, Any]) -> None:
         if not rows:
             continue
         paired = any(row.before is not None for row in rows)
-        table = Table(*head, "95 %", *(["before", "difference", "95 %"] if paired else []))
+        table = Table(*head, "95 % interval", *(["before", "difference", "95 % interval"] if paired else []))
         for row in rows:
             cells = [row.name, row.protocol if "protocol" in head else row.measure, str(row.n), row.value_text, row.interval_text]
             table.add_row(*cells, *([row.before_text, row.difference_text, row.difference_interval_text] if paired else []))

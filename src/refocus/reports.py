@@ -90,6 +90,7 @@ def write(evaluation: Path, out: Path, *, run: Path | None = None, device: torch
         "headline": _headline(entries, content, run),
         "facts": _facts(evaluation, content, run),
         "recipe": runs.read_json(run / "recipe.json") if run else {},
+        "paired": paired,
         "accuracies": rows,
         "others": others,
         "chart": charts.accuracies(rows, _before_intervals(entries), LABELS) if rows else "",
