@@ -113,6 +113,13 @@ def test_a_mapping_file_takes_names_and_indices(tmp_path: Path) -> None:
         cues.mapping(model)
 
 
+def test_a_folder_without_any_conflict_is_refused(tmp_path: Path) -> None:
+    root = stimuli(tmp_path, ["cat1-cat2", "cat1-knife1"])
+    with pytest.raises(refocus.InputError, match="no stimulus has two different cues of cat, dog, car"):
+        cues.check(root, TABLE)
+    assert cues.shape_bias([], TABLE)["n"] == 0
+
+
 def test_unreadable_stimuli_are_recorded_and_left_out(tmp_path: Path) -> None:
     root = stimuli(tmp_path, ["cat1-dog1", "cat2-dog1"])
     (root / "cat" / "cat2-dog1.png").write_text("no image")
@@ -122,7 +129,7 @@ def test_unreadable_stimuli_are_recorded_and_left_out(tmp_path: Path) -> None:
     assert cues.shape_bias(lines, {"cat": [0], "dog": [1]})["n"] == 1
 
 
-def test_real_stimuli_with_a_partial_mapping(shared: Path) -> None:
+def test_real_stimuli_tell_their_cues(shared: Path) -> None:
     root = shared / "data" / "cue_conflict"
     samples = cues.stimuli(root)
     assert len(samples) == 160

@@ -82,7 +82,7 @@ def test_calibration_difference_joins_by_image() -> None:
     unsure = [Prediction(str(i), 0, (0,), 0.60) for i in reversed(range(50))]
     found = calibration_difference(sure, unsure)
     assert found["value"] == pytest.approx(0.01 - 0.40)
-    assert found["interval"] == pytest.approx([found["value"]] * 2)
+    assert found["interval"] is None  # all images alike: a bootstrap knows nothing of others
 
 
 def test_background_share() -> None:

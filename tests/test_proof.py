@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 import refocus
@@ -59,23 +60,26 @@ def test_the_interval_of_a_curve_resamples_images_not_their_levels() -> None:
     # each image is right at all of 20 levels or at none: 30 independent facts, not 600
     lines = [answer(f"a/{i}.png", 0, int(i % 2)) for i in range(30)]
     result = proof.SuiteResult(lines, {})
-    row: dict[str, Any] = {"top1": 50.0, "top1_interval": [30.0, 70.0], "n": 30}
-    found = proof.curve({str(k): row for k in range(20)}, {str(k): {"model": result} for k in range(20)}, 0)
+    found = proof.curve({str(k): {"model": result} for k in range(20)}, 0)
     assert found["top1"] == 50
     assert found["n"] == 30
     low, high = found["top1_interval"]
     assert high - low > 30
+    assert [line["top1"] for line in found["levels"]] == [50] * 20
 
 
-def test_at_most_so_many_images_spread_over_classes_and_the_same_for_both_orders(image_folders: tuple[Path, Path]) -> None:
-    images, masks = image_folders
-    samples = refocus.images.folder_samples(images, masks)
-    plan = proof.Plan({}, most=10)
-    chosen = proof.masked(samples, masks, plan)
-    counts = [sum(s.image.parent.name == name for s in chosen) for name in NAMES]
-    assert sorted(counts) == [2, 2, 3, 3]
-    relabelled = [refocus.records.Sample(s.image, 3 - s.label, s.mask) for s in samples]
-    assert [s.image for s in proof.masked(relabelled, masks, plan)] == [s.image for s in chosen]
+def test_at_most_so_many_images_are_spread_over_the_classes(image_folders: tuple[Path, Path]) -> None:
+    samples = refocus.images.folder_samples(*image_folders)
+    chosen = proof.chosen(samples, 10, 0)
+    assert sorted(sum(path.parent.name == name for path in chosen) for name in NAMES) == [2, 2, 3, 3]
+    firsts = {next(iter(proof.chosen(samples, 1, seed))).parent.name for seed in range(20)}
+    assert len(firsts) > 1  # not always the first class of the listing
+    assert len(proof.chosen(samples, None, 0)) == len(proof.chosen(samples, 99, 0)) == 24
+    one_each = proof.chosen(samples, 4, 0)  # all others still lend their backgrounds
+    (shift, some), *_ = shifted.shifts(samples, "mixed-same", 0, one_each)
+    assert {s.image for s in some} == one_each
+    everyone, _ = shifted.shifts(samples, "mixed-same", 0)[0]
+    assert all(shift(s).tobytes() == everyone(s).tobytes() for s in some)
 
 
 def test_no_difference_is_shown_without_its_interval() -> None:
@@ -84,8 +88,9 @@ def test_no_difference_is_shown_without_its_interval() -> None:
     assert row.decided == 0
     assert Row("a", "", 9, 1.0, [0, 2], "", None, 0.0, 1.0, [0.1, 2.0]).decided == 1
     assert Row("a", "", 9, 1.0, [0, 2], "", None, 0.0, -1.0, [-2.0, -0.1]).decided == -1
+    assert Row("a", "", 9, 1.0, [0, 2], "", None, 0.0, 1.0, [0.1, 2.0], chance=0.125).decided == 0  # 4 to 0 proves nothing
     assert "| 40.0 | - | - |" in markdown([row])
-    assert as_csv([row]).splitlines()[1] == "a,top-1,,1,50.0,,,,40.0,10.0,,"
+    assert as_csv([row]).splitlines()[1] == "a,top-1,,1,50.0,,,,40.0,,,"
 
 
 def test_gallery_groups_are_chosen_by_rule() -> None:
@@ -203,7 +208,7 @@ def self_contained(page: Path) -> str:
     return re.sub(r"data:[^\"]*", "", text)
 
 
-def test_audit_writes_its_page_and_finds_the_planted_leaning(
+def test_audit_writes_its_page_and_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,
     image_folders: tuple[Path, Path],
@@ -230,19 +235,17 @@ def test_audit_writes_its_page_and_finds_the_planted_leaning(
     assert json.loads((out / "audit.json").read_text()) == content
 
 
-def gap(value: float, low: float, high: float) -> dict[str, Any]:
-    found = {
-        "bg_gap": {"value": value, "interval": [low, high]},
-        "mixed_same": {"top1": 80.0},
-        "mixed_rand": {"top1": 80.0 - value},
-    }
-    return {"background": {"model": found}}
+def gap(value: float, low: float, high: float, chance: float = 0.01) -> dict[str, Any]:
+    sides = {"mixed_same": {"top1": 80.0}, "mixed_rand": {"top1": 80.0 - value}}
+    return {"background": {"model": {"bg_gap": {"value": value, "interval": [low, high], "mcnemar": chance}, **sides}}}
 
 
 def test_the_verdict_follows_the_interval() -> None:
-    assert audits.verdict(gap(20, 10, 30)).startswith("This model uses the background: top-1 falls from 80.0 to 60.0 %")
+    assert audits.verdict(gap(20, 10, 30)).startswith("This model uses the background: top-1 is 80.0 %")
     assert audits.verdict(gap(5, -3, 13)).startswith("No use of the background can be shown")
+    assert audits.verdict(gap(5, 1, 9, chance=0.125)).startswith("No use of the background can be shown")
     assert "should not be" in audits.verdict(gap(-9, -14, -4))
+    assert "Too few" in audits.verdict({"background": {"model": {"bg_gap": {"value": None, "interval": None, "mcnemar": 1.0}}}})
 
 
 def test_worst_images_were_right_and_fell_most() -> None:
@@ -280,19 +283,25 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
         "do-no-harm",
     ):
         assert expected in text
-    rows = list(csv.DictReader((folder / "report.csv").open()))
+    rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
     found = next(row for row in rows if row["suite"] == "held-out" and row["measure"] == "top-1")
     assert float(found["value"]) == pytest.approx(entry["top1"])
     assert float(found["difference_low"]) <= float(found["difference"]) <= float(found["difference_high"])
     assert "| held-out: mixed-rand |" in (folder / "report.md").read_text()
-    assert {row["measure"] for row in csv.DictReader((folder / "classes.csv").open())} == set(NAMES)
+    assert {row["measure"] for row in csv.DictReader((folder / "classes.csv").read_text().splitlines())} == set(NAMES)
     names = {row["name"]: row["difference"]["n"] for row in entry["trained_differences"]}
     assert names == {"tuned on": 8, "never tuned on": 12}
     before = (folder / "proof" / "results.json").stat().st_mtime_ns
     assert run(monkeypatch, "report", folder, "--faithfulness", 3) == 0  # measured once
     assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
-    assert run(monkeypatch, "report", folder) == 2
-    assert "was started with other" in capsys.readouterr().err
+    mask = next((image_folders[1] / "dog").iterdir())
+    Image.fromarray(np.asarray(Image.open(mask))[::-1]).save(mask)  # mended: what was measured with it no longer counts
+    capsys.readouterr()
+    assert run(monkeypatch, "report", folder, "--faithfulness", 3, "--most", 4) == 0
+    assert "report.html: written anew" in capsys.readouterr().err
+    assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
+    again = json.loads((folder / "proof-2" / "results.json").read_text())["suites"]["held-out"]
+    assert again["masked"] == 4
 
 
 def test_report_of_an_evaluation_without_masks(
@@ -325,7 +334,8 @@ def test_the_pages_fit_a_phone_and_a_desktop_in_a_real_browser(
     probe = (
         "<script>addEventListener('load', () => { const all = [...document.images];"
         "const broken = all.filter(i => !i.naturalWidth).length;"
-        "parent.document.title = ['seen', innerWidth, document.documentElement.scrollWidth, all.length, broken].join(' ') })</script>"
+        "const needed = document.documentElement.scrollWidth;"
+        "parent.document.title = ['seen', innerWidth, needed, all.length, broken].join(' ') })</script>"
     )
     for page in (folder / "report.html", tmp_path / "audit" / "audit.html"):
         text = page.read_text().replace(' loading="lazy"', "")  # a headless page is not scrolled

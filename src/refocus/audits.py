@@ -55,7 +55,7 @@ def audit(
     rows = [*accuracy_rows({_SUITE: entry}), *other_rows({_SUITE: entry})]
     runs.write_text(how.folder / "audit.csv", as_csv(rows))
     opened = plan.open(_SUITE, model)
-    samples = proof.masked(opened.samples, masks, plan, how.seed)
+    samples = proof.masked(opened.samples, masks, plan.mask_score)
     cards = _cards(model, samples, worst, images, how.seed)
     runs.write_text(how.folder / "audit.html", _page(entry, classes, cards, {**facts, "seed": how.seed}))
     return content
@@ -66,18 +66,20 @@ def _answers(records: Path) -> list[Prediction]:
 
 
 def verdict(entry: dict[str, Any]) -> str:
-    """One sentence, by the interval of the BG-gap."""
+    """One sentence, by the interval of the BG-gap and McNemar's test."""
     found = entry["background"]["model"]
     gap = found["bg_gap"]
-    low, high = gap["interval"] or (float("-inf"), float("inf"))
-    numbers = (
-        f"top-1 falls from {found['mixed_same']['top1']:.1f} to {found['mixed_rand']['top1']:.1f} % when the object's background "
-        "comes from another class and not from its own"
+    if not gap["interval"]:
+        return "Too few images could be read to say anything; see the records."
+    low, high = gap["interval"]
+    change = (
+        f"top-1 is {found['mixed_same']['top1']:.1f} % when an object stands on the background of another image of its class, and "
+        f"{found['mixed_rand']['top1']:.1f} % on that of another class"
     )
-    if low > 0:
-        return f"This model uses the background: {numbers} (gap {gap['value']:.1f} points, 95 %: {low:.1f} to {high:.1f})."
-    if high < 0:
-        return f"This model does better on other classes' backgrounds, which should not be: {numbers}. Look at the masks first."
+    if gap["mcnemar"] < 0.05 and low > 0:
+        return f"This model uses the background: {change} (gap {gap['value']:.1f} points, 95 %: {low:.1f} to {high:.1f})."
+    if gap["mcnemar"] < 0.05 and high < 0:
+        return f"This model does better on other classes' backgrounds, which should not be: {change}. Look at the masks first."
     return (
         f"No use of the background can be shown with these images: the gap is {gap['value']:+.1f} points, and anything from "
         f"{low:.1f} to {high:.1f} fits what was seen. More images would narrow it."
@@ -109,6 +111,7 @@ def _classes(
             "background_share": float(np.mean(share[row["name"]])) if share[row["name"]] else None,
         }
         for row in gaps
+        if row["difference"]["interval"]
     ]
 
 
@@ -124,7 +127,7 @@ def worst_images(same: list[Prediction], rand: list[Prediction], count: int) -> 
 
 
 def _cards(model: nn.Module, samples: list[Sample], worst: list[dict[str, Any]], root: Path, seed: int) -> list[gallery.Card]:
-    names, folders = gallery.names_of(model), class_folder_names(model)
+    folders = class_folder_names(model)
     (same, _), (rand, _) = (shifted.shifts(samples, kind, seed)[0] for kind in ("mixed-same", "mixed-rand"))
     by_name = {s.image.relative_to(root).as_posix(): s for s in samples}
     cards = []
@@ -132,10 +135,11 @@ def _cards(model: nn.Module, samples: list[Sample], worst: list[dict[str, Any]],
         sample = by_name[row["image"]]
         assert sample.mask is not None
         image = read_image(sample.image)
-        mask, label = read_mask(sample.mask, image), names[sample.label]
-        shown = gallery.tiles({"as it is": model}, image, mask, label)
+        mask = read_mask(sample.mask, image)
+        labels = [sample.label]
+        shown = gallery.tiles({"as it is": model}, image, mask, labels)
         for title, shift in (("own class's background", same), ("other class's background", rand)):
-            seen = gallery.tiles({title: model}, shift(sample), mask, label)
+            seen = gallery.tiles({title: model}, shift(sample), mask, labels)
             if title.startswith("other"):
                 shown.append(replace(seen[0], title="swapped", caption="what it then sees"))
             shown.append(seen[-1])
@@ -147,10 +151,12 @@ def _page(entry: dict[str, Any], classes: list[dict[str, Any]], cards: list[gall
     accuracies, others = accuracy_rows({_SUITE: entry}), other_rows({_SUITE: entry})
     found = entry["background"]["model"]
     only_bg = entry["shifts"]["only-bg"]
-    gap, change, share = found["bg_gap"], found["confidence_change"], entry["maps"]["background_share"]
+    gap, change = found["bg_gap"], found["confidence_change"]
+    share = entry["maps"].get("background_share", {"value": None, "interval": None})
+    lost = None if change["value"] is None else -change["value"]
     numbers = [
         _number("BG-gap: top-1 lost with another class's background, points", gap["value"], gap["interval"], 1),
-        _number("confidence in the true class lost by that swap", -change["value"], _turned(change["interval"]), 2),
+        _number("confidence in the true class lost by that swap", lost, _turned(change["interval"]), 2),
         _number(
             f"top-1 from the background alone, % (chance {only_bg['chance']:.1f})", only_bg["top1"], only_bg["top1_interval"], 1
         ),
@@ -176,6 +182,6 @@ def _turned(interval: list[float] | None) -> list[float] | None:
     return [-interval[1], -interval[0]] if interval else None
 
 
-def _number(title: str, value: float, interval: list[float] | None, digits: int) -> dict[str, str]:
+def _number(title: str, value: float | None, interval: list[float] | None, digits: int) -> dict[str, str]:
     row = Row("", title, 0, value, interval, digits=digits)
     return {"title": title, "value": row.value_text, "interval": row.interval_text}

@@ -51,7 +51,9 @@ def accuracies(rows: Sequence[Row], befores: Sequence[list[float] | None], label
         if row.value is not None:
             label = labels[1] if position == 0 and paired else ""
             _whisker(axes, row.value, row.interval, y - 0.14 * paired, "after", label)
-    axes.set_yticks(range(len(rows), 0, -1), [row.name for row in rows])
+    several = len({row.protocol for row in rows}) > 1
+    names = [f"{row.name} ({row.protocol})" if several else row.name for row in rows]
+    axes.set_yticks(range(len(rows), 0, -1), names, parse_math=False)
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.set_xlim(-2, 102)
     axes.set_xlabel("top-1 accuracy, % (95 % interval)")
@@ -120,12 +122,12 @@ def places(entry: dict[str, Any], labels: tuple[str, str]) -> str:
 
 
 def changes(rows: Sequence[dict[str, Any]]) -> str:
-    """Change of top-1 of each class in points with its 95 % interval, as `metrics.group_differences` sorts them."""
+    """Change of top-1 of each class in points with its 95 % interval, as `metrics.group_differences` sorts them; each has one."""
     page = Figure(figsize=(7, 0.7 + 0.28 * len(rows)), layout="constrained")
     axes = page.subplots()
     at = np.arange(len(rows), 0, -1)
     values = np.array([row["top1"] - row["before"] for row in rows])
-    intervals = np.array([row["difference"]["interval"] or [value] * 2 for row, value in zip(rows, values, strict=True)])
+    intervals = np.array([row["difference"]["interval"] for row in rows])
     colors = [AFTER if value > 0 else BEFORE if value < 0 else MUTED for value in values]
     axes.barh(at, values, color=colors, height=0.6)
     reach = np.clip([values - intervals[:, 0], intervals[:, 1] - values], 0, None)

@@ -203,9 +203,23 @@ class _Plain(logging.Formatter):
         return f"{'notice' if record.levelno < logging.WARNING else 'warning'}: {record.getMessage()}"
 
 
+class _Once(logging.Filter):
+    """A folder may be read several times in one command; what there is to say about it is said once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fresh = record.getMessage() not in self.said
+        self.said.add(record.getMessage())
+        return fresh
+
+
 def main() -> None:
     """Entry point: turns an InputError into one line and status 2."""
     handler = logging.StreamHandler()  # notices and warnings go to stderr, one line each
+    handler.addFilter(_Once())
     handler.setFormatter(_Plain())
     log.handlers = [handler]
     log.setLevel(logging.INFO)

@@ -80,7 +80,8 @@ def evaluate(
     folder = runs.resumable(out, resume, settings)
     how = proof.How(folder, batch_size=batch_size, workers=workers, seed=seed, trained=proof.trained_classes(model))
     entries = proof.prove(models, plan, how)
-    runs.write_json(folder / "results.json", {"model": model, "against": against, "seed": seed, "suites": entries})
+    places = {"model": runs.resolved(model), "against": against and runs.resolved(against)}
+    runs.write_json(folder / "results.json", {**places, "seed": seed, "suites": entries})
     runs.finish(folder, "evaluate", seed=seed)
     print_table(entries)
     skipped = sum(len(entry.get("unreadable", ())) for entry in entries.values())
@@ -124,14 +125,15 @@ def shifts(
     """Make distribution shifts from images and masks: other backgrounds, and the object moved, scaled and turned."""
     from refocus import shifted
     from refocus.images import folder_samples
-    from refocus.proof import Plan, masked
+    from refocus.proof import masked
 
     names = shifted.kinds(kind)
-    samples = masked(folder_samples(images, masks), masks, Plan({}, mask_score=mask_score))
+    samples = masked(folder_samples(images, masks), masks, mask_score)
     for name in names:
         shifted.shifts(samples, name, seed)  # what cannot be made is said before anything is written
     places = {"images": str(images.expanduser().resolve()), "masks": str(masks.expanduser().resolve())}
-    folder = runs.resumable(out, resume, {**places, "seed": seed, "mask_score": mask_score})
+    files = {"images": runs.state(images), "masks": runs.state(masks)}  # who lends a background depends on the listing
+    folder = runs.resumable(out, resume, {**places, "files": files, "seed": seed, "mask_score": mask_score})
     content = shifted.write(samples, folder, names, seed=seed, workers=workers)
     table = Table("shift", "images", "what it is")
     for name, count in content["written"].items():

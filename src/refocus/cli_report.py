@@ -61,9 +61,14 @@ def audit(
     if masks is not None:
         plan = proof.Plan({"images": images}, {"images": masks}, audits.SHIFTS, mask_score=mask_score, most=most)
         proof.check({"model": network}, plan)
+        settings["files"] = [runs.state(images), runs.state(masks)]
     elif not (out.expanduser() / "settings.json").exists():
         from refocus.backbones import load_backbone
+        from refocus.images import class_folders, refuse_shared_stems
 
+        refuse_shared_stems(class_folders(images.expanduser(), "--images"))
+        if out.expanduser().resolve().is_relative_to(images.expanduser().resolve()):
+            raise InputError(f"--out {out}: lies inside --images {images}; name a folder beside it")
         load_backbone(backbone)  # one that cannot be had is said before anything is written
     folder = runs.resumable(out, resume, settings)
     if masks is None:
@@ -108,6 +113,8 @@ def report(
     place, run = pick_device(device), run.expanduser()
     if (run / "selection.json").exists():
         suites = pairs("--on", on or [])
+        if masks and not suites:
+            raise InputError(f"--masks {masks[0]}: of which suite? give --on NAME=PATH as well")
         evaluation = reports.prove_run(
             run, suites=suites, masks=pairs("--masks", masks or []), most=most, faithful=faithfulness, workers=workers, device=place
         )

@@ -20,7 +20,7 @@ _BLUR = 1.0  # pixels: standard deviation of the blend at an object's edge
 
 def feather(mask: Tensor) -> Tensor:
     """Soften the edge inwards, `[1, H, W]`: outside stays 0, so that nothing of the old background comes along."""
-    return mask * v2.functional.gaussian_blur(mask, [7, 7], [_BLUR, _BLUR])
+    return torch.minimum(mask, v2.functional.gaussian_blur(mask, [7, 7], [_BLUR, _BLUR]))
 
 
 def cut_out(image: Image.Image, mask: Tensor) -> Image.Image:
@@ -70,13 +70,19 @@ def placed(
     """
     canvas = fitted(background, image)
     cut = cut_out(image, mask)
-    cut = cut.crop(cut.getchannel("A").getbbox())
+    cut = cut.crop(_box(mask))
     scale = math.sqrt(area * image.width * image.height / (cut.width * cut.height))
     cut = cut.resize((max(1, round(scale * cut.width)), max(1, round(scale * cut.height))), Image.Resampling.BICUBIC)
     cut = cut.rotate(angle, Image.Resampling.BICUBIC, expand=True)
     corner = (round(centre[0] * canvas.width - cut.width / 2), round(centre[1] * canvas.height - cut.height / 2))
     canvas.paste(cut, corner, cut)
     return canvas
+
+
+def _box(mask: Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the object: where the mask is above one half, or above 0 where it nowhere is."""
+    ys, xs = np.nonzero(mask[0].numpy() > (0.5 if mask.max() > 0.5 else 0))
+    return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 
 
 def _over(cut: Image.Image, background: Image.Image) -> Image.Image:

@@ -73,6 +73,15 @@ def cue(name: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def check(root: Path, table: Mapping) -> None:
+    """Is there at least one stimulus whose two cues differ and are known to the table?"""
+    for sample in stimuli(root):
+        shape, texture = cue(sample.image.stem)
+        if shape != texture and {shape, texture} <= set(table):
+            return
+    raise InputError(f"--on {root}: no stimulus has two different cues of {', '.join(table)}")
+
+
 class _View:
     def __init__(self, model: nn.Module) -> None:
         self.transform = eval_image(model)
@@ -113,7 +122,9 @@ def shape_bias(lines: Sequence[dict[str, Any]], table: Mapping, seed: int = 0) -
     Stimuli whose cues agree, and those with a cue that the table does not know, are dropped and counted.
     """
     rows = _conflicts(lines, table)
-    shape, texture = (np.array([row["decision"] == row[which] for row in rows.values()]) for which in ("shape", "texture"))
+    shape, texture = (
+        np.array([row["decision"] == row[which] for row in rows.values()], dtype=bool) for which in ("shape", "texture")
+    )
     decided = shape | texture
     readable = [x for x in lines if "unreadable" not in x]
     return {

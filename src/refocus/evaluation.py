@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,13 +190,13 @@ def summary(
     against: tuple[nn.Module, SuiteResult] | None = None,
     seed: int = 0,
     *,
-    trained: Sequence[str] = (),
+    trained: Collection[int] = (),
     groups: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """One suite's entry in results.json; `against` adds another model's accuracy and the paired differences.
 
     Args:
-        trained: names of the classes that were tuned on; splits the images into these and the rest.
+        trained: labels of the classes that were tuned on; splits the images into these and the rest.
         groups: image -> name of its group; adds each group's accuracy, the worst first.
     """
     names = class_folder_names(model)
@@ -207,7 +207,7 @@ def summary(
         return names[p.label]
 
     def by_training(p: Prediction) -> str:
-        return "tuned on" if names[p.label] in set(trained) else "never tuned on"
+        return "tuned on" if p.label in trained else "never tuned on"
 
     def by_group(p: Prediction) -> str:
         return (groups or {}).get(p.image, "without a group")

@@ -81,13 +81,13 @@ def _evenly(pairs: list[tuple[Prediction, Prediction]], count: int) -> list[tupl
     return [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))] if pairs else []
 
 
-def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None, label: str, *, first: str = "image") -> list[Tile]:
+def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None, labels: Sequence[int]) -> list[Tile]:
     """What the first model sees, the mask beside it, and for each model the map of its prediction with the mask's outline.
 
-    mask: `[1, H, W]` of the image's size, or None. label: the true class's name. first: title of the first tile.
+    mask: `[1, H, W]` of the image's size, or None. labels: the true class's index for each model.
     """
     found: list[Tile] = []
-    for title, model in models.items():
+    for (title, model), label in zip(models.items(), labels, strict=True):
         config = preprocessing(model)
         if mask is None:
             pixels, inside = eval_image(model)(image), None
@@ -97,7 +97,7 @@ def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None,
         answer = explain(model, pixels[None].to(next(model.parameters()).device))
         picture = to_picture(pixels, config["mean"], config["std"])
         if not found:
-            found.append(Tile(_uri(picture), first, label))
+            found.append(Tile(_uri(picture), "image", names_of(model)[label]))
             if inside is not None:
                 dimmed = np.where(inside[..., None], picture, picture // 5)
                 found.append(Tile(_uri(dimmed), "mask", "foreground"))
@@ -105,7 +105,7 @@ def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None,
         name = names_of(model)[guess]
         share = float(answer.logits[0].float().softmax(0)[guess])
         heat = _outlined(overlay(picture, answer.relevance[0].cpu()), inside)
-        found.append(Tile(_uri(heat), title, f"{name} ({share:.0%})", name == label))
+        found.append(Tile(_uri(heat), title, f"{name} ({share:.0%})", guess == label))
     return found
 
 

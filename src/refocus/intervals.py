@@ -56,7 +56,8 @@ def sums_interval(
     columns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = 2000
 ) -> list[float] | None:
     """Percentile bootstrap over images of a number that is made of sums, such as a ratio: columns `[n, k]`, one row per image;
-    statistic: sums `[r, k]` -> `[r]`. Draws in which it is not defined (0/0) are left out; None where there is nothing left.
+    statistic: sums `[r, k]` -> `[r]`. Draws in which it is not defined (0/0)
+    are left out; None where nothing is left, or all draws agree.
     """
     n = len(columns)
     if n < 2:
@@ -68,7 +69,9 @@ def sums_interval(
             draws.append(statistic(rng.multinomial(n, np.full(n, 1 / n), size=100) @ columns))
     found = np.concatenate(draws)
     found = found[np.isfinite(found)]
-    return [float(q) for q in np.quantile(found, [_TAIL, 1 - _TAIL])] if len(found) else None
+    if not len(found) or np.ptp(found) == 0:
+        return None
+    return [float(q) for q in np.quantile(found, [_TAIL, 1 - _TAIL])]
 
 
 def mcnemar(corrected: int, broken: int) -> float:
@@ -89,21 +92,23 @@ def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0)
     """Calibration error of each model's (confidence, right), and last the difference first minus second, with intervals.
 
     The models answer the same images in the same order. Intervals are basic (reverse percentile) bootstraps of 1000
-    resamples: the estimate is biased upwards, and resampling doubles the bias, which the basic interval takes back off.
+    resamples: the estimate is biased upwards, and resampling doubles the bias, which the basic interval takes back off. They
+    are rough where the error is near 0 (docs/evaluation.md); None where all resamples agree.
     """
+
+    def statistics(at: np.ndarray) -> list[float]:
+        found = [calibration_error(confidence[at], right[at]) for confidence, right in answers]
+        return [*found, found[0] - found[1]] if len(found) == 2 else found
+
     count = len(answers[0][0])
-    statistics: list[Callable[[np.ndarray], float]] = [lambda at, a=a: calibration_error(a[0][at], a[1][at]) for a in answers]  # type: ignore[misc]
-    if len(answers) == 2:
-        statistics.append(lambda at: statistics[0](at) - statistics[1](at))
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, count, count) for _ in range(1000)] if count > 1 else []
-    found = []
-    for number, statistic in enumerate(statistics):
-        value = statistic(np.arange(count)) if count else None
-        interval = None
-        if value is not None and draws:
-            low, high = np.quantile([statistic(at) for at in draws], [_TAIL, 1 - _TAIL])
-            least = -1.0 if number == 2 else 0.0
-            interval = [max(least, float(2 * value - high)), max(least, float(2 * value - low))]
-        found.append({"value": value, "interval": interval, "n": count})
-    return found
+    if not count:
+        return [{"value": None, "interval": None, "n": 0} for _ in range(len(answers) * 2 - 1)]
+    values, rng = statistics(np.arange(count)), np.random.default_rng(seed)
+    draws = np.array([statistics(rng.integers(0, count, count)) for _ in range(1000)])
+    rows = []
+    for number, value in enumerate(values):
+        low, high = np.quantile(draws[:, number], [_TAIL, 1 - _TAIL])
+        least = -1.0 if number == 2 else 0.0
+        interval = [max(least, float(2 * value - high)), max(least, float(2 * value - low))]
+        rows.append({"value": value, "interval": interval if np.ptp(draws[:, number]) > 0 else None, "n": count})
+    return rows

@@ -6,6 +6,7 @@ the decision. One record per image; `scores` makes numbers with intervals of the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from refocus.models import preprocessing
 from refocus.records import Sample
 from refocus.relevance import explain
 
+log = logging.getLogger("refocus")
 _STEPS = 16  # of insertion and deletion, ends left out; RISE takes one per row of pixels
 MEANS = ("background_share", "pointing", "insertion", "deletion")  # of a record: means over images, in [0, 1]
 
@@ -107,8 +109,7 @@ def measure(
         load: a sample -> image `[3, H, W]` and mask `[H, W]`.
         faithful: insertion and deletion on so many of the images, spread evenly; 32 further forward passes each.
     """
-    step = max(1, len(samples) // faithful) if faithful else 0
-    chosen = {s.image for s in samples[::step][:faithful]} if step else set()
+    chosen = {samples[i].image for i in np.linspace(0, len(samples) - 1, min(faithful, len(samples))).astype(int)}
     device = next(model.parameters()).device
 
     def answer(batch: list[Sample], items: list[tuple[Tensor, Tensor]]) -> list[dict[str, Any]]:
@@ -129,7 +130,11 @@ def measure(
             rows.append(row)
         return rows
 
-    return collect(samples, root, load, answer, records=records, batch_size=32, workers=workers, label=label)
+    lines = collect(samples, root, load, answer, records=records, batch_size=32, workers=workers, label=label)
+    for line in lines:
+        if "unreadable" in line:
+            log.warning("skipped: %s", line["unreadable"])
+    return lines
 
 
 def insertion_deletion(model: nn.Module, image: Tensor, relevance: Tensor, target: int) -> tuple[float, float]:
@@ -162,6 +167,8 @@ def scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = Non
     if other is not None:
         kept = {name: row for name, row in kept.items() if name in other}
     found: dict[str, Any] = {}
+    if not kept:
+        return found
     for name, statistic in SEGMENTATION.items():
         mine = np.array([row["segmentation"] for row in kept.values()])
         value = float(statistic(mine.sum(0)[None])[0])

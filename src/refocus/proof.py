@@ -18,6 +18,7 @@ from refocus import cues, localization, runs, shifted
 from refocus.attention import vision_transformer
 from refocus.errors import InputError
 from refocus.evaluation import SuiteResult, evaluate, summary
+from refocus.images import usable
 from refocus.intervals import estimate, mean_interval
 from refocus.metrics import DIFFERENCE, PERCENT, paired_difference
 from refocus.models import class_count, folder_names, load
@@ -59,13 +60,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class How:
-    """folder: where records go. trained: names of the classes tuned on. quiet: no progress bars."""
+    """folder: where records go. trained: labels of the classes tuned on. quiet: no progress bars."""
 
     folder: Path
     batch_size: int = 64
     workers: int = 0
     seed: int = 0
-    trained: tuple[str, ...] = ()
+    trained: frozenset[int] = frozenset()
     quiet: bool = False
 
     def settings(self, name: str, stage: str, which: str) -> dict[str, Any]:
@@ -91,11 +92,10 @@ def load_models(model: str, against: str | None, device: torch.device) -> Models
     return models
 
 
-def trained_classes(model: str) -> tuple[str, ...]:
-    """Names of the classes that a run of `refocus tune` trained on, for a model that lies in its folder; else none."""
-    results = Path(model).expanduser().resolve().parent / "results.json"
-    content = runs.read_json(results) if results.exists() else {}
-    return tuple(content.get("trained_classes", ())) if isinstance(content, dict) else ()
+def trained_classes(model: str) -> frozenset[int]:
+    """Labels of the classes that a run of `refocus tune` trained on, for a model that lies in its folder; else none."""
+    selection = Path(model).expanduser().resolve().parent / "selection.json"
+    return frozenset(row["label"] for row in runs.read_json(selection)["train"]) if selection.exists() else frozenset()
 
 
 def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str, Any]:
@@ -104,6 +104,7 @@ def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str
     def places(given: dict[str, Path]) -> dict[str, str]:
         return {name: str(path.expanduser().resolve()) for name, path in given.items()}
 
+    read = [*plan.suites.values(), *plan.masks.values(), *([plan.mapping] if plan.mapping else [])]
     return {
         "model": runs.fingerprint(model),
         "against": None if against is None else runs.fingerprint(against),
@@ -115,6 +116,7 @@ def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str
         "mask_score": plan.mask_score,
         "most": plan.most,
         "leave_out": sorted(map(str, plan.leave_out)),
+        "files": {str(path): runs.state(path) for path in read},
         "seed": seed,
     }
 
@@ -131,13 +133,14 @@ def check(models: Models, plan: Plan) -> None:
     for option, given in (("--masks", plan.masks), ("--groups", plan.groups)):
         if unknown := [name for name in given if name not in plan.suites]:
             raise InputError(f"{option} {unknown[0]}=...: no --on has that name; given are {', '.join(plan.suites)}")
+        if special := [name for name in given if name in (CUES, SEGMENTS) or (option == "--masks" and name in SUITES)]:
+            raise InputError(f"{option} {special[0]}=...: only for image folders of your own; give the set under another name")
     if plan.shifts and not plan.masks:
         raise InputError(f"--shift {plan.shifts[0]}: needs --masks NAME=PATH; `refocus masks` makes some without annotation")
     for name, path in plan.suites.items():
         for model in models.values():
             if name == CUES:
-                cues.mapping(model, plan.mapping)
-                cues.stimuli(path.expanduser())
+                cues.check(path.expanduser(), cues.mapping(model, plan.mapping))
             elif name == SEGMENTS:
                 vision_transformer(model)
                 localization.Gtsegs(path.expanduser(), model).samples()
@@ -147,7 +150,9 @@ def check(models: Models, plan: Plan) -> None:
         if name in plan.masks:
             for model in models.values():
                 vision_transformer(model)
-            samples = masked(opened.samples, plan.masks[name], plan)
+            samples = masked(opened.samples, plan.masks[name], plan.mask_score)
+            if not usable(samples, 1, skip_bad=True):
+                raise InputError(f"--masks {name}={plan.masks[name]}: none of the masks can be used")
             for kind in plan.shifts:
                 shifted.shifts(samples, kind, 0)
         if name in plan.groups:
@@ -156,21 +161,26 @@ def check(models: Models, plan: Plan) -> None:
         raise InputError(f"--mapping {plan.mapping}: only with --on {CUES}=PATH")
 
 
-def masked(samples: Sequence[Sample], masks: Path, plan: Plan, seed: int = 0) -> list[Sample]:
-    """The samples whose mask is there and trusted, at most `plan.most` of them, spread over the classes."""
-    found = [s for s in trusted(list(samples), masks, plan.mask_score) if s.mask is not None]
+def masked(samples: Sequence[Sample], masks: Path, mask_score: float) -> list[Sample]:
+    """The samples whose mask is there and trusted."""
+    found = [s for s in trusted(list(samples), masks, mask_score) if s.mask is not None]
     if not found:
         raise InputError(f"--masks {masks}: holds no mask for any of the images")
-    if plan.most is None or len(found) <= plan.most:
-        return found
-    of_class: dict[str, list[Sample]] = {}  # by folder, so that models with another order of classes get the same images
-    for sample in found:
-        of_class.setdefault(sample.image.parent.name, []).append(sample)
-    for position, some in enumerate(of_class.values()):
-        np.random.default_rng([seed, position]).shuffle(some)
-    turns = zip_longest(*of_class.values())
-    chosen = {s.image for s in [s for turn in turns for s in turn if s is not None][: plan.most]}
-    return [s for s in found if s.image in chosen]
+    return found
+
+
+def chosen(samples: Sequence[Sample], most: int | None, seed: int) -> frozenset[Path]:
+    """At most so many images, spread over the classes: one of each class in random order, then a second of each, ..."""
+    if most is None or len(samples) <= most:
+        return frozenset(s.image for s in samples)
+    of_class: dict[str, list[Path]] = {}  # by folder, so that models with another order of classes get the same images
+    for sample in samples:
+        of_class.setdefault(sample.image.parent.name, []).append(sample.image)
+    rng = np.random.default_rng(seed)
+    columns = [[some[i] for i in rng.permutation(len(some))] for some in of_class.values()]
+    columns = [columns[i] for i in rng.permutation(len(columns))]
+    turns = [image for turn in zip_longest(*columns) for image in turn if image is not None]
+    return frozenset(turns[:most])
 
 
 def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
@@ -178,6 +188,8 @@ def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
     try:
         with file.expanduser().open(newline="") as lines:
             found = {row["image"]: row["group"] for row in csv.DictReader(lines)}
+        if unnamed := [image for image, group in found.items() if not group]:
+            raise KeyError(f"no group for {unnamed[0]}")
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"--groups {file}: must be CSV with the columns image,group ({error!r})") from error
     images = {s.image.relative_to(tests.root).as_posix() for s in tests.samples}
@@ -202,7 +214,8 @@ def _suite(name: str, path: Path, models: Models, plan: Plan, how: How) -> dict[
     for protocol in plan.protocols_of(name):
         tests = {which: plan.open(name, model, protocol) for which, model in models.items()}
         groups = read_groups(plan.groups[name], tests["model"]) if name in plan.groups else None
-        entries[protocol] = {"protocol": protocol, **_accuracy(name, protocol, tests, models, how, groups)[0]}
+        found = _answers(name, protocol, tests, models, how)
+        entries[protocol] = {"protocol": protocol, **_summary(found, models, how, groups)}
     first = next(iter(entries.values()))
     entry = {"kind": "classification", **first, "protocols": entries}
     if name in plan.masks:
@@ -210,20 +223,17 @@ def _suite(name: str, path: Path, models: Models, plan: Plan, how: How) -> dict[
     return entry
 
 
-def _accuracy(
-    name: str,
-    stage: str,
-    tests: dict[str, TestSet],
-    models: Models,
-    how: How,
-    groups: dict[str, str] | None = None,
-) -> tuple[dict[str, Any], dict[str, SuiteResult]]:
-    found = {
+def _answers(name: str, stage: str, tests: dict[str, TestSet], models: Models, how: How) -> dict[str, SuiteResult]:
+    """Every model's answers in one stage."""
+    return {
         which: evaluate(model, tests[which], batch_size=how.batch_size, **how.settings(name, stage, which))
         for which, model in models.items()
     }
+
+
+def _summary(found: dict[str, SuiteResult], models: Models, how: How, groups: dict[str, str] | None = None) -> dict[str, Any]:
     against = (models["against"], found["against"]) if "against" in models else None
-    return summary(models["model"], found["model"], against, how.seed, trained=how.trained, groups=groups), found
+    return summary(models["model"], found["model"], against, how.seed, trained=how.trained, groups=groups)
 
 
 # --- what masks make possible ---------------------------------------------------------------------------------------------
@@ -231,31 +241,27 @@ def _accuracy(
 
 def _with_masks(name: str, root: Path, models: Models, plan: Plan, how: How) -> dict[str, Any]:
     opened = {which: plan.open(name, model) for which, model in models.items()}
-    samples = {which: masked(tests.samples, plan.masks[name], plan, how.seed) for which, tests in opened.items()}
+    samples = {which: masked(tests.samples, plan.masks[name], plan.mask_score) for which, tests in opened.items()}
+    kept = chosen(samples["model"], plan.most, how.seed)
+    mapped = [s for s in samples["model"] if s.image in kept]
     loaders = {which: localization.MaskedView(model) for which, model in models.items()}
-    maps = _maps(name, root, samples["model"], loaders, models, plan, how)
-    entry: dict[str, Any] = {"masked": len(samples["model"]), "maps": maps, "shifts": {}}
+    maps = _maps(name, root, mapped, loaders, models, plan, how)
+    entry: dict[str, Any] = {"masked": len(mapped), "maps": maps, "shifts": {}}
     answers: dict[str, dict[str, list[Prediction]]] = {}
     for kind in plan.shifts:
+        made = {which: shifted.shifts(some, kind, how.seed, kept) for which, some in samples.items()}
         levels: dict[str, dict[str, SuiteResult]] = {}
-        rows: dict[str, dict[str, Any]] = {}
-        made = {which: dict(_by_level(some, kind, how.seed)) for which, some in samples.items()}
-        for level in made["model"]:
-            tests = {w: replace(opened[w], samples=made[w][level][1], read=made[w][level][0]) for w in models}
-            stage = f"{kind}-{level}" if level else kind
-            rows[level], levels[level] = _accuracy(name, stage, tests, models, how)
+        for number, (shift, _) in enumerate(made["model"]):
+            tests = {w: replace(opened[w], samples=made[w][number][1], read=made[w][number][0]) for w in models}
+            levels[shift.level] = _answers(name, f"{kind}-{shift.level}" if shift.level else kind, tests, models, how)
         answers[kind] = {w: [p for found in levels.values() for p in found[w].predictions] for w in models}
-        entry["shifts"][kind] = rows[""] if "" in rows else curve(rows, levels, how.seed)
-        entry["shifts"][kind]["about"] = shifted.KINDS[kind].about
-        entry["shifts"][kind]["chance"] = _chance(answers[kind]["model"])
+        found = _summary(levels[""], models, how) if "" in levels else curve(levels, how.seed)
+        chance = _chance(answers[kind]["model"])
+        entry["shifts"][kind] = {**found, "about": shifted.KINDS[kind].about, "chance": chance}
     if {"mixed-same", "mixed-rand"} <= set(plan.shifts):
-        standard = {w: evaluate(m, opened[w], **how.settings(name, "standard", w)).predictions for w, m in models.items()}
-        entry["background"] = background_reliance(standard, answers["mixed-same"], answers["mixed-rand"], how.seed)
+        plain = {which: result.predictions for which, result in _answers(name, "standard", opened, models, how).items()}
+        entry["background"] = background_reliance(plain, answers["mixed-same"], answers["mixed-rand"], how.seed)
     return entry
-
-
-def _by_level(samples: list[Sample], kind: str, seed: int) -> list[tuple[str, tuple[shifted.Shift, list[Sample]]]]:
-    return [(shift.level, (shift, some)) for shift, some in shifted.shifts(samples, kind, seed)]
 
 
 def _chance(predictions: Sequence[Prediction]) -> float:
@@ -263,24 +269,25 @@ def _chance(predictions: Sequence[Prediction]) -> float:
     return 100 * max(Counter(p.label for p in predictions).values()) / len(predictions)
 
 
-def curve(rows: dict[str, dict[str, Any]], levels: dict[str, dict[str, SuiteResult]], seed: int) -> dict[str, Any]:
+def curve(levels: dict[str, dict[str, SuiteResult]], seed: int) -> dict[str, Any]:
     """A curve's entry: each level's accuracy, and their mean. Intervals of the mean resample images, each with all its levels."""
-    kept = ("top1", "top1_interval", "top5", "n", "difference")
     entry: dict[str, Any] = {"levels": []}
-    for level, row in rows.items():
-        line = {"level": level, **{key: row[key] for key in kept if key in row}}
-        if "against" in row:
-            line["against"] = {key: row["against"][key] for key in kept if key in row["against"]}
+    for level, found in levels.items():
+        rows = {which: _top1(result.predictions, seed) for which, result in found.items()}
+        line = {"level": level, **rows["model"]}
+        if "against" in found:
+            difference = paired_difference(found["model"].predictions, found["against"].predictions, seed)
+            line |= {"against": rows["against"], "difference": difference}
         entry["levels"].append(line)
     right = {which: _mean_right([found[which] for found in levels.values()]) for which in next(iter(levels.values()))}
     for which, values in right.items():
-        found = estimate(list(values.values()), PERCENT, seed)
-        mean = {"top1": found["value"], "top1_interval": found["interval"], "n": found["n"]}
-        entry |= mean if which == "model" else {"against": mean}
+        mean = estimate(list(values.values()), PERCENT, seed)
+        row = {"top1": mean["value"], "top1_interval": mean["interval"], "n": mean["n"]}
+        entry |= row if which == "model" else {"against": row}
     if "against" in right:
         change = [value - right["against"][image] for image, value in right["model"].items() if image in right["against"]]
-        found = estimate(change, DIFFERENCE, seed)
-        entry["difference"] = {"top1": found["value"], "interval": found["interval"], "n": found["n"]}
+        mean = estimate(change, DIFFERENCE, seed)
+        entry["difference"] = {"top1": mean["value"], "interval": mean["interval"], "n": mean["n"]}
     return entry
 
 
@@ -333,7 +340,8 @@ def _true(prediction: Prediction) -> float:
 
 def _top1(predictions: list[Prediction], seed: int) -> dict[str, Any]:
     right = [100.0 * p.right for p in predictions]
-    return {"top1": float(np.mean(right)) if right else None, "interval": mean_interval(right, PERCENT, seed)}
+    mean = float(np.mean(right)) if right else None
+    return {"top1": mean, "top1_interval": mean_interval(right, PERCENT, seed), "n": len(right)}
 
 
 def _maps(

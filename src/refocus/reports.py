@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from refocus import charts, gallery, proof, runs, shifted
+from refocus.attention import vision_transformer
 from refocus.errors import InputError
 from refocus.evaluation import as_result, class_folder_names
 from refocus.images import read_image, read_mask
@@ -19,7 +21,7 @@ from refocus.recipe import Recipe
 from refocus.records import Prediction, Sample, read_lines
 from refocus.report import page
 from refocus.selection import from_json
-from refocus.suites import PROTOCOLS, SUITES
+from refocus.suites import PROTOCOLS, SUITES, plain
 from refocus.tables import Row, accuracy_rows, as_csv, markdown, other_rows
 
 log = logging.getLogger("refocus")
@@ -42,7 +44,7 @@ def prove_run(
     device: torch.device,
     seed: int = 0,
 ) -> Path:
-    """Measure a tuning run's original against its tuned model, into RUN/proof; without suites on the images it did not train on.
+    """Measure a tuning run's original against its tuned model; without suites on the images it did not train on.
 
     Returns:
         The folder of the evaluation; what it holds already is not computed again.
@@ -65,14 +67,28 @@ def prove_run(
     tuned = str(run / "model")
     models = proof.load_models(tuned, recipe.model, device)
     proof.check(models, plan)
-    folder = run / "proof"
-    runs.resumable(folder, True, proof.settings(tuned, recipe.model, plan, seed))
+    folder = _place(run, proof.settings(tuned, recipe.model, plan, seed))
     if not (folder / runs.MANIFEST).exists():
         how = proof.How(folder, workers=workers, seed=seed, trained=proof.trained_classes(tuned))
-        content = {"model": tuned, "against": recipe.model, "seed": seed, "suites": proof.prove(models, plan, how)}
+        content = {
+            "model": runs.resolved(tuned),
+            "against": runs.resolved(recipe.model),
+            "seed": seed,
+            "suites": proof.prove(models, plan, how),
+        }
         runs.write_json(folder / "results.json", content)
         runs.finish(folder, "evaluate", seed=seed)
     return folder
+
+
+def _place(run: Path, settings: dict[str, Any]) -> Path:
+    """RUN/proof, or where other suites or options were measured there, the first of RUN/proof-2, ... that is free or the same."""
+    for number in count(1):
+        folder = run / ("proof" if number == 1 else f"proof-{number}")
+        kept = folder / "settings.json"
+        if not kept.exists() or runs.read_json(kept) == settings:
+            return runs.resumable(folder, True, settings)
+    raise AssertionError  # count() does not end
 
 
 def write(evaluation: Path, out: Path, *, run: Path | None = None, device: torch.device) -> None:
@@ -98,7 +114,7 @@ def write(evaluation: Path, out: Path, *, run: Path | None = None, device: torch
         "protocols": PROTOCOLS if any(name in SUITES for name in entries) else {},
         "curves": _curves(entries),
         "trained": _split_rows(entries, "trained_differences"),
-        "groups": list(reversed(_split_rows(entries, "group_differences"))),
+        "groups": _group_rows(entries),
         "classes": _classes(entries),
         "galleries": _galleries(evaluation, settings, entries, models, seed) if paired else [],
     }
@@ -130,17 +146,17 @@ def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None
                 numbers = f"{row.before_text} -> {numbers} ({row.difference_text} points, 95 %: {row.difference_interval_text})"
             parts.append(f"{name}, {title}: top-1 {numbers}")
     results = runs.read_json(run / "results.json") if run else {}
-    count = len(runs.read_json(run / "selection.json")["train"]) if run else 0
+    shots = len(runs.read_json(run / "selection.json")["train"]) if run else 0
     title = "Before and after" if content["against"] else f"Evaluation of {content['model']}"
     if run:
-        title = f"Refocused with {count} images of {len(results['trained_classes'])} classes"
+        title = f"Refocused with {shots} images of {len(results['trained_classes'])} classes"
     caution = ""
     if HELD_OUT in entries:
         caution = (
             "These images were not trained on, but some of them chose the best epoch and the weights that were kept. Images that "
             "the run never saw are the stronger test: refocus report RUN --on test=IMAGES --masks test=MASKS."
         )
-    return {"title": title, "sentence": "; ".join(parts) + ".", "finding": _finding(results), "caution": caution}
+    return {"title": title, "sentence": "; ".join(parts) + "." if parts else "", "finding": _finding(results), "caution": caution}
 
 
 def _finding(results: dict[str, Any]) -> str:
@@ -222,10 +238,24 @@ def _split_rows(entries: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return found
 
 
+def _group_rows(entries: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each suite the group with the lowest accuracy first."""
+    found = []
+    for name, entry in entries.items():
+        changes = {row["name"]: row for row in entry.get("group_differences", [])}
+        for row in entry.get("groups", []):
+            change = changes.get(row["name"], {"before": None, "difference": {"top1": None, "interval": None}})
+            values = (change["before"], change["difference"]["top1"], change["difference"]["interval"])
+            cells = Row(name, row["name"], row["n"], row["top1"], row["top1_interval"], "", None, *values)
+            found.append({"suite": name, "name": row["name"], "n": row["n"], "row": cells})
+    return found
+
+
 def _class_row(suite: str, row: dict[str, Any]) -> Row:
     change = row["difference"]
     difference = row["top1"] - row["before"]
-    return Row(suite, row["name"], change["n"], row["top1"], None, "", None, row["before"], difference, change["interval"])
+    values = (row["before"], difference, change["interval"])
+    return Row(suite, row["name"], change["n"], row["top1"], None, "", None, *values, chance=change["mcnemar"])
 
 
 def _class_rows(entries: dict[str, Any]) -> list[Row]:
@@ -235,7 +265,7 @@ def _class_rows(entries: dict[str, Any]) -> list[Row]:
 def _classes(entries: dict[str, Any]) -> dict[str, Any]:
     """The classes that gain and lose most in the first suite that has classes."""
     for name, entry in entries.items():
-        rows = entry.get("class_differences", [])
+        rows = [row for row in entry.get("class_differences", []) if row["difference"]["interval"]]
         if not rows:
             continue
         changed = [row["top1"] - row["before"] for row in rows]
@@ -259,39 +289,49 @@ def _galleries(
 ) -> list[dict[str, Any]]:
     """Corrected, spoiled and unchanged images of the first suite of the user's own: as they are, and with swapped backgrounds."""
     own = [name for name, entry in entries.items() if entry["kind"] == "classification" and name not in SUITES]
+    try:
+        for model in models.values():
+            vision_transformer(model)
+    except InputError as error:
+        log.warning("no pictures: %s", error)
+        return []
     if not own:
         return []
-    plan = proof.plan_of(settings)
-    name = own[0]
-    opened = plan.open(name, models["tuned"])
-    stages: list[tuple[str, str, Callable[[Sample], Any], list[Sample]]] = [
-        ("standard", f"Images of {name} as they are", lambda s: read_image(s.image), opened.samples)
-    ]
+    plan, name = proof.plan_of(settings), own[0]
+    opened = {which: plan.open(name, model) for which, model in models.items()}
+    tests = opened["tuned"]
+    every = zip(*(t.samples for t in opened.values()), strict=True)
+    labels = {same[0].image: [s.label for s in same] for same in every}
+    stages: list[tuple[str, str, Callable[[Sample], Any]]] = [(entries[name]["protocol"], "as they are", plain)]
     if "mixed-rand" in entries[name].get("shifts", {}):
-        samples = proof.masked(opened.samples, plan.masks[name], plan, seed)
-        (shift, some), *_ = shifted.shifts(samples, "mixed-rand", seed)
-        stages.append(("mixed-rand", f"Images of {name} with another class's background", shift, some))
-    folders = class_folder_names(models["tuned"])
+        samples = proof.masked(tests.samples, plan.masks[name], plan.mask_score)
+        stages.append(("mixed-rand", "with another class's background", shifted.shifts(samples, "mixed-rand", seed)[0][0]))
+    by_name = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
     parts = []
-    for stage, title, read, samples in stages:
+    for stage, title, read in stages:
         place = evaluation / "records" / name
         before, after = (_answers(place / f"{stage}.{which}.jsonl") for which in ("against", "model"))
-        by_name = {s.image.relative_to(opened.root).as_posix(): s for s in samples}
         groups = []
         for group in gallery.outcomes(before, after):
-            cards = [_card(by_name[image], image, read, models, folders) for image in group.shown]
+            cards = []
+            for image in group.shown:
+                sample = by_name[image]
+                shown = gallery.tiles(models, read(sample), _mask(sample), labels[sample.image])
+                cards.append(gallery.Card(image, class_folder_names(models["tuned"])[sample.label], shown))
             groups.append({"title": group.title, "rule": group.rule, "total": group.total, "cards": cards})
-        parts.append({"title": title, "groups": groups})
+        parts.append({"title": f"Images of {name} {title}", "groups": groups})
     return parts
 
 
-def _card(
-    sample: Sample, image: str, read: Callable[[Sample], Any], models: dict[str, nn.Module], folders: list[str]
-) -> gallery.Card:
-    mask: Tensor | None = read_mask(sample.mask, read_image(sample.image)) if sample.mask else None
-    label = gallery.names_of(models["tuned"])[sample.label]
-    return gallery.Card(image, folders[sample.label], gallery.tiles(models, read(sample), mask, label))
+def _mask(sample: Sample) -> Tensor | None:
+    """An image's mask where it has a usable one."""
+    try:
+        return read_mask(sample.mask, read_image(sample.image)) if sample.mask else None
+    except InputError:
+        return None
 
 
 def _answers(records: Path) -> list[Prediction]:
+    if not records.exists():
+        raise InputError(f"{records}: is missing; evaluate again into a new folder")
     return as_result(list(read_lines(records))).predictions

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import tempfile
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ def fingerprint(model: str) -> list[str]:
     """A model as given, and for a folder where it is and when its weights were written."""
     weights = Path(model).expanduser().resolve() / "model.safetensors"
     return [str(weights.parent), str(weights.stat().st_mtime_ns)] if weights.is_file() else [model]
+
+
+def state(path: Path) -> str:
+    """Changes when a file at or below a path is changed, added or removed (by name, size and time; hidden files left out)."""
+    root = path.expanduser().resolve()
+    files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    rows = sorted((p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+    return blake2b(repr(rows).encode(), digest_size=8).hexdigest()
+
+
+def resolved(model: str) -> str:
+    """A model as given, a folder by its full path, so that it can be loaded again from anywhere."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ contribute; that of SI-Score (Djolonga et al., CVPR 2021) moves, scales and turn
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ class Kind:
     about: str
     donor: str = "none"
     levels: tuple[tuple[str, Any], ...] = (("", None),)
-    filled: bool = True  # the donor comes without its own object
 
 
 def _mixed(image: Image.Image, mask: Tensor, background: Image.Image | None, _level: Any) -> Image.Image:
@@ -80,9 +79,8 @@ KINDS = {
     "mixed-next": Kind(_mixed, "the object on the background of an image of the next class", "next"),
     "outline": Kind(
         _hole,
-        "sanity check: a hole of the object's shape filled in in an image of another class; accuracy must be at chance",
+        "sanity check: a hole of the object's shape filled in on another class's background; accuracy must be at chance",
         "other",
-        filled=False,
     ),
     "location": Kind(
         _location,
@@ -116,7 +114,7 @@ def kinds(text: str, option: str = "--kind") -> list[str]:
 def donors(samples: Sequence[Sample], rule: str, seed: int) -> dict[Path, Sample]:
     """image -> whose background it gets; images without such a donor (alone in their class, or one class alone) are missing.
 
-    A choice depends on the seed and on the image's position among `samples` alone.
+    A choice depends on the seed, the listing and the image's position in it.
     """
     classes = sorted({_class(s) for s in samples})  # by folder, so that models with another order of classes get the same
     of = {name: [s for s in samples if _class(s) == name] for name in classes}
@@ -154,7 +152,7 @@ class Shift:
         background = None
         if row.donor != "none":
             background, shape = _read(self.partners[sample.image])
-            background = composites.without_object(background, shape) if row.filled else background
+            background = composites.without_object(background, shape)
         return row.make(image, mask, background, dict(row.levels)[self.level])
 
 
@@ -164,15 +162,20 @@ def _read(sample: Sample) -> tuple[Image.Image, Tensor]:
     return image, read_mask(sample.mask, image)
 
 
-def shifts(samples: Sequence[Sample], kind: str, seed: int) -> list[tuple[Shift, list[Sample]]]:
-    """One Shift per level of a kind, with the samples it applies to: those with a mask, and a donor where one is needed."""
+def shifts(
+    samples: Sequence[Sample], kind: str, seed: int, only: Collection[Path] | None = None
+) -> list[tuple[Shift, list[Sample]]]:
+    """One Shift per level of a kind, with the samples it applies to: those with a mask, and a donor where one is needed.
+
+    only: images to shift; all others still lend their backgrounds.
+    """
     masked = [s for s in samples if s.mask is not None]
     row = KINDS[kind]
     partners = {} if row.donor == "none" else donors(masked, row.donor, seed)
-    usable = masked if row.donor == "none" else [s for s in masked if s.image in partners]
+    usable = [s for s in masked if (row.donor == "none" or s.image in partners) and (only is None or s.image in only)]
     if not usable:
         need = {"none": "an image with a mask", "same": "two images of one class with masks"}
-        raise InputError(f"--kind {kind}: needs {need.get(row.donor, 'images of two classes with masks')}")
+        raise InputError(f"shift {kind}: needs {need.get(row.donor, 'images of two classes with masks')}")
     return [(Shift(kind, level, partners), usable) for level, _ in row.levels]
 
 
@@ -201,6 +204,9 @@ def write(samples: Sequence[Sample], folder: Path, names: Sequence[str], *, seed
         {"written": kind -> number of images, "skipped": image -> reason}
     """
     jobs: list[tuple[Shift, Sample, str]] = []
+    (folder / runs.MANIFEST).unlink(missing_ok=True)  # it says that all is complete
+    record = folder / "shifts.json"
+    known = runs.read_json(record) if record.exists() else {"written": {}, "skipped": {}}
     counts = {}
     for kind in names:
         levels = shifts(samples, kind, seed)
@@ -222,7 +228,10 @@ def write(samples: Sequence[Sample], folder: Path, names: Sequence[str], *, seed
         os.replace(partial, target)
     for name in skipped:
         counts[Path(name).parts[0]] -= 1
-    content = {"seed": seed, "written": counts, "skipped": skipped, "kinds": {name: KINDS[name].about for name in names}}
-    runs.write_json(folder / "shifts.json", content)
+    earlier = {name: reason for name, reason in known["skipped"].items() if Path(name).parts[0] not in counts}
+    written = {**known["written"], **counts}
+    about = {name: KINDS[name].about for name in written}
+    content = {"seed": seed, "written": written, "skipped": {**earlier, **skipped}, "kinds": about}
+    runs.write_json(record, content)
     runs.finish(folder, "shifts", seed=seed)
     return content

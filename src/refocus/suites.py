@@ -24,7 +24,7 @@ from refocus.runs import read_json
 PROTOCOLS = {
     "standard": "as the field reports: the model's own preprocessing; A and R among their 200 classes; ObjectNet any mapped class, "
     "border cut",
-    "paper": "as the paper's code: resize 256, crop 224, bilinear, mean = std = 0.5; arg max over all 1000 classes; ObjectNet's "
+    "paper": "as the paper's code: shorter side to 256/224 of the input, bilinear, mean = std = 0.5; all 1000 classes; ObjectNet's "
     "first mapped class, border left on",
 }
 Labels = dict[str, tuple[int, ...]]  # class folder -> the ImageNet indices that count as right, the first one first
@@ -147,15 +147,16 @@ def open_suite(name: str, path: str | Path, model: nn.Module, *, protocol: str =
     suite = SUITES[name]
     if not root.is_dir():
         raise InputError(f"--on {name}={path}: no such folder")
-    samples = _labelled(suite, name, root, all_count=protocol == "standard")
+    among = _indices(suite.among) if suite.among else None
+    samples = _labelled(suite, name, root, among, all_count=protocol == "standard")
     if protocol == "paper":
         return TestSet(root / suite.images, samples, transform)
     read = Borderless(suite.border) if suite.border else plain
-    return TestSet(root / suite.images, samples, transform, read, _indices(suite.among) if suite.among else None)
+    return TestSet(root / suite.images, samples, transform, read, among)
 
 
-def _labelled(suite: Suite, name: str, root: Path, *, all_count: bool) -> list[Sample]:
-    labels = suite.labels(root)
+def _labelled(suite: Suite, name: str, root: Path, among: tuple[int, ...] | None, *, all_count: bool) -> list[Sample]:
+    labels = {folder: indices for folder, indices in suite.labels(root).items() if among is None or indices[0] in among}
     folders = class_folders(root / suite.images, "--on")
     if suite.strict and (unknown := [f for f in folders if f not in labels]):
         raise InputError(f"--on {name}={root / unknown[0]}: no class of this set; expected is {suite.about}")

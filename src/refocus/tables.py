@@ -40,6 +40,7 @@ class Row:
     difference: float | None = None
     difference_interval: list[float] | None = None
     digits: int = 1
+    chance: float | None = None  # McNemar's p-value, for differences of accuracies
 
     @property
     def value_text(self) -> str:
@@ -67,8 +68,8 @@ class Row:
 
     @property
     def decided(self) -> int:
-        """1 or -1 where the interval of the difference leaves 0 out, else 0."""
-        if not self.difference_interval:
+        """1 or -1 where the interval of the difference leaves 0 out and McNemar's test agrees, else 0."""
+        if not self.difference_interval or (self.chance is not None and self.chance >= 0.05):
             return 0
         low, high = self.difference_interval
         return 1 if low > 0 else -1 if high < 0 else 0
@@ -103,6 +104,7 @@ def _accuracy_row(name: str, protocol: str, found: dict[str, Any]) -> Row:
         found.get("against", {}).get("top1"),
         difference.get("top1"),
         difference.get("interval"),
+        chance=difference.get("mcnemar"),
     )
 
 
@@ -171,6 +173,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer.writerow(HEAD)
     for row in rows:
         (low, high), (worse, better) = row.interval or ("", ""), row.difference_interval or ("", "")
-        numbers = [row.value, low, high, row.top5, row.before, row.difference, worse, better]
+        difference = row.difference if row.difference_interval else None
+        numbers = [row.value, low, high, row.top5, row.before, difference, worse, better]
         writer.writerow([row.name, row.measure, row.protocol, row.n, *("" if v is None else v for v in numbers)])
     return sink.getvalue()
