@@ -15,11 +15,11 @@ import refocus
 
 SOURCE = Path(refocus.__file__).parent
 ORDER = [
-    "__init__", "errors", "records", "recipe", "runs", "processes", "models", "attention", "relevance", "backbones", "bilateral",
-    "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "composites", "shifted", "objectives",
-    "harm", "selection", "checkpoints", "finetune", "intervals", "metrics", "suites", "evaluation", "localization", "cues",
-    "proof", "tables", "charts", "gallery", "audits", "reports", "explanations", "digits", "demo", "cli_masks", "cli_evaluate",
-    "cli_report", "cli",
+    "__init__", "errors", "records", "recipe", "runs", "processes", "models", "attention", "relevance", "backbones",
+    "bilateral", "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "composites", "shifted",
+    "objectives", "harm", "selection", "checkpoints", "finetune", "intervals", "metrics", "suites", "evaluation",
+    "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "audits", "reports", "explanations", "digits",
+    "demo", "cli_masks", "cli_evaluate", "cli_report", "cli",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 import refocus
-from refocus import audits, models, proof, shifted
+from refocus import audits, models, plans, proof, shifted
 from refocus.gallery import outcomes
 from refocus.metrics import paired_difference
 from refocus.records import Prediction, read_lines
@@ -70,12 +70,12 @@ def test_the_interval_of_a_curve_resamples_images_not_their_levels() -> None:
 
 def test_at_most_so_many_images_are_spread_over_the_classes(image_folders: tuple[Path, Path]) -> None:
     samples = refocus.images.folder_samples(*image_folders)
-    chosen = proof.chosen(samples, 10, 0)
+    chosen = plans.chosen(samples, 10, 0)
     assert sorted(sum(path.parent.name == name for path in chosen) for name in NAMES) == [2, 2, 3, 3]
-    firsts = {next(iter(proof.chosen(samples, 1, seed))).parent.name for seed in range(20)}
+    firsts = {next(iter(plans.chosen(samples, 1, seed))).parent.name for seed in range(20)}
     assert len(firsts) > 1  # not always the first class of the listing
-    assert len(proof.chosen(samples, None, 0)) == len(proof.chosen(samples, 99, 0)) == 24
-    one_each = proof.chosen(samples, 4, 0)  # all others still lend their backgrounds
+    assert len(plans.chosen(samples, None, 0)) == len(plans.chosen(samples, 99, 0)) == 24
+    one_each = plans.chosen(samples, 4, 0)  # all others still lend their backgrounds
     (shift, some), *_ = shifted.shifts(samples, "mixed-same", 0, one_each)
     assert {s.image for s in some} == one_each
     everyone, _ = shifted.shifts(samples, "mixed-same", 0)[0]
@@ -178,8 +178,8 @@ def test_two_orders_of_classes_see_the_same_shifted_images(tiny: Build, image_fo
     second.head.weight.data = first.head.weight.data.flip(0)
     second.head.bias.data = first.head.bias.data.flip(0)
     second.pretrained_cfg["label_names"] = NAMES[::-1]
-    plan = proof.Plan({"a": images}, {"a": masks}, ("mixed-rand", "mixed-next"), most=9)
-    entry = proof.prove({"model": first, "against": second}, plan, proof.How(tmp_path, quiet=True))["a"]
+    plan = plans.Plan({"a": images}, {"a": masks}, ("mixed-rand", "mixed-next"), most=9)
+    entry = proof.prove({"model": first, "against": second}, plan, plans.How(tmp_path, quiet=True))["a"]
     for part in (entry, *entry["shifts"].values()):
         assert part["difference"]["corrected"] == part["difference"]["broken"] == 0
 
@@ -368,8 +368,8 @@ def _quoted(text: str) -> str:
 
 def test_numbers_of_every_suite_have_a_row(tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, masks = image_folders
-    plan = proof.Plan({"a": images}, {"a": masks}, ("only-fg", "rotation"), protocols=("standard", "paper"))
-    entries = proof.prove({"model": tiny()}, plan, proof.How(tmp_path, quiet=True))
+    plan = plans.Plan({"a": images}, {"a": masks}, ("only-fg", "rotation"), protocols=("standard", "paper"))
+    entries = proof.prove({"model": tiny()}, plan, plans.How(tmp_path, quiet=True))
     rows = accuracy_rows(entries)
     assert [(r.name, r.protocol) for r in rows] == [
         ("a", "standard"), ("a", "paper"), ("a: only-fg", "standard"), ("a: rotation (mean of its levels)", "standard"),

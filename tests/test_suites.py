@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import refocus
+from refocus import evaluation, plans
 from refocus.images import paper_image
 from refocus.suites import SUITES, open_suite
 
@@ -141,6 +142,18 @@ def test_objectnet_border_is_cut_in_standard_alone(protocol: str, border: bool, 
     picture = np.asarray(tests.read(tests.samples[0]))
     assert picture.shape[0] == (48 if border else 44)
     assert bool((picture[..., 0] == 255).any()) == border
+
+
+def test_classes_tuned_on_are_told_apart_where_folders_are_wordnet_ids(tmp_path: Path) -> None:
+    tree("imagenet", tmp_path / "val")
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "selection.json").write_text(json.dumps({"train": [{"label": TENCH}]}))
+    trained = plans.trained_classes(str(tmp_path / "run" / "model"))
+    model = Told({0: [TENCH], 1: [TENCH]})
+    result = refocus.evaluate(model, open_suite("imagenet", tmp_path / "val", model))
+    rows = evaluation.summary(model, result, (model, result), trained=trained)["trained_differences"]
+    assert {row["name"]: row["top1"] for row in rows} == {"tuned on": 100, "never tuned on": 0}
+    assert plans.trained_classes("vit_small_patch16_224") == frozenset()
 
 
 def test_paper_preprocessing_is_the_published_one() -> None:

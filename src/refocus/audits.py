@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from refocus import charts, gallery, proof, runs, shifted
+from refocus import charts, gallery, plans, proof, runs, shifted
 from refocus.evaluation import as_result, class_folder_names
 from refocus.images import read_image, read_mask
 from refocus.metrics import group_differences
@@ -26,7 +26,7 @@ def audit(
     model: nn.Module,
     images: Path,
     masks: Path,
-    how: proof.How,
+    how: plans.How,
     *,
     facts: dict[str, Any],
     mask_score: float = 0.5,
@@ -43,7 +43,7 @@ def audit(
         What audit.json holds.
     """
     models = {"model": model}
-    plan = proof.Plan({_SUITE: images}, {_SUITE: masks}, SHIFTS, mask_score=mask_score, most=most, faithful=faithful)
+    plan = plans.Plan({_SUITE: images}, {_SUITE: masks}, SHIFTS, mask_score=mask_score, most=most, faithful=faithful)
     entry = proof.prove(models, plan, how)[_SUITE]
     place = how.folder / "records" / _SUITE
     answers = {stage: _answers(place / f"{stage}.model.jsonl") for stage in ("standard", "mixed-same", "mixed-rand")}
@@ -55,7 +55,7 @@ def audit(
     rows = [*accuracy_rows({_SUITE: entry}), *other_rows({_SUITE: entry})]
     runs.write_text(how.folder / "audit.csv", as_csv(rows))
     opened = plan.open(_SUITE, model)
-    samples = proof.masked(opened.samples, masks, plan.mask_score)
+    samples = plans.masked(opened.samples, masks, plan.mask_score)
     cards = _cards(model, samples, worst, images, how.seed)
     runs.write_text(how.folder / "audit.html", _page(entry, classes, cards, {**facts, "seed": how.seed}))
     return content

@@ -58,10 +58,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Accuracy on test sets, your own shifts and known ones, before and after, with one record per image."""
-    from refocus import proof, shifted
+    from refocus import plans, proof, shifted
     from refocus.models import pick_device
 
-    plan = proof.Plan(
+    plan = plans.Plan(
         suites=pairs("--on", [*on, *(more or [])]),
         masks=pairs("--masks", masks or []),
         shifts=tuple(shifted.kinds(shift, "--shift")) if shift else (),
@@ -72,13 +72,13 @@ def evaluate(
         mask_score=mask_score,
         most=most,
     )
-    models = proof.load_models(model, against, pick_device(device))
-    proof.check(models, plan)
-    settings = proof.settings(model, against, plan, seed)
+    models = plans.load_models(model, against, pick_device(device))
+    plans.check(models, plan)
+    settings = plans.settings(model, against, plan, seed)
     if resume and (out.expanduser() / runs.MANIFEST).exists():
         raise InputError(f"--out {out}: is complete, nothing to resume")
     folder = runs.resumable(out, resume, settings)
-    how = proof.How(folder, batch_size=batch_size, workers=workers, seed=seed, trained=proof.trained_classes(model))
+    how = plans.How(folder, batch_size=batch_size, workers=workers, seed=seed, trained=plans.trained_classes(model))
     entries = proof.prove(models, plan, how)
     places = {"model": runs.resolved(model), "against": against and runs.resolved(against)}
     runs.write_json(folder / "results.json", {**places, "seed": seed, "suites": entries})
@@ -125,7 +125,7 @@ def shifts(
     """Make distribution shifts from images and masks: other backgrounds, and the object moved, scaled and turned."""
     from refocus import shifted
     from refocus.images import folder_samples
-    from refocus.proof import masked
+    from refocus.plans import masked
 
     names = shifted.kinds(kind)
     samples = masked(folder_samples(images, masks), masks, mask_score)

@@ -36,14 +36,14 @@ def audit(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """How much of a model's decision rests on the background: numbers with intervals, worst classes, worst images."""
-    from refocus import audits, proof
+    from refocus import audits, plans
     from refocus.attention import vision_transformer
     from refocus.cli_masks import masks as find_masks
     from refocus.images import scan
     from refocus.models import pick_device
 
     place = pick_device(device)
-    network = proof.load_models(model, None, place)["model"]
+    network = plans.load_models(model, None, place)["model"]
     vision_transformer(network)
     scan(images, network)
     given = masks and str(masks.expanduser().resolve())
@@ -59,8 +59,8 @@ def audit(
     if resume and (out.expanduser() / runs.MANIFEST).exists():
         raise InputError(f"--out {out}: is complete, nothing to resume")
     if masks is not None:
-        plan = proof.Plan({"images": images}, {"images": masks}, audits.SHIFTS, mask_score=mask_score, most=most)
-        proof.check({"model": network}, plan)
+        plan = plans.Plan({"images": images}, {"images": masks}, audits.SHIFTS, mask_score=mask_score, most=most)
+        plans.check({"model": network}, plan)
         settings["files"] = [runs.state(images), runs.state(masks)]
     elif not (out.expanduser() / "settings.json").exists():
         from refocus.backbones import load_backbone
@@ -79,7 +79,7 @@ def audit(
         "masks": str(masks) if masks else f"found without annotation by {backbone}",
         "automatic": masks is None,
     }
-    how = proof.How(folder, workers=workers, seed=seed)
+    how = plans.How(folder, workers=workers, seed=seed)
     content = audits.audit(
         network, images.expanduser(), masks or folder / "masks", how,
         facts=facts, mask_score=mask_score, most=most, faithful=faithfulness,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refocus import charts, gallery, proof, runs, shifted
+from refocus import charts, gallery, plans, proof, runs, shifted
 from refocus.attention import vision_transformer
 from refocus.errors import InputError
 from refocus.evaluation import as_result, class_folder_names
@@ -55,7 +55,7 @@ def prove_run(
     selection = from_json(runs.read_json(run / "selection.json"))
     if not suites:
         suites, masks = {HELD_OUT: Path(recipe.val or recipe.images)}, {HELD_OUT: Path(recipe.val_masks or recipe.masks)}
-    plan = proof.Plan(
+    plan = plans.Plan(
         suites,
         masks,
         SHIFTS if masks else (),
@@ -65,11 +65,11 @@ def prove_run(
         leave_out=frozenset(s.image.resolve() for s in selection.train),
     )
     tuned = str(run / "model")
-    models = proof.load_models(tuned, recipe.model, device)
-    proof.check(models, plan)
-    folder = _place(run, proof.settings(tuned, recipe.model, plan, seed))
+    models = plans.load_models(tuned, recipe.model, device)
+    plans.check(models, plan)
+    folder = _place(run, plans.settings(tuned, recipe.model, plan, seed))
     if not (folder / runs.MANIFEST).exists():
-        how = proof.How(folder, workers=workers, seed=seed, trained=proof.trained_classes(tuned))
+        how = plans.How(folder, workers=workers, seed=seed, trained=plans.trained_classes(tuned))
         content = {
             "model": runs.resolved(tuned),
             "against": runs.resolved(recipe.model),
@@ -297,14 +297,14 @@ def _galleries(
         return []
     if not own:
         return []
-    plan, name = proof.plan_of(settings), own[0]
+    plan, name = plans.plan_of(settings), own[0]
     opened = {which: plan.open(name, model) for which, model in models.items()}
     tests = opened["tuned"]
     every = zip(*(t.samples for t in opened.values()), strict=True)
     labels = {same[0].image: [s.label for s in same] for same in every}
     stages: list[tuple[str, str, Callable[[Sample], Any]]] = [(entries[name]["protocol"], "as they are", plain)]
     if "mixed-rand" in entries[name].get("shifts", {}):
-        samples = proof.masked(tests.samples, plan.masks[name], plan.mask_score)
+        samples = plans.masked(tests.samples, plan.masks[name], plan.mask_score)
         stages.append(("mixed-rand", "with another class's background", shifted.shifts(samples, "mixed-rand", seed)[0][0]))
     by_name = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
     parts = []
