@@ -138,7 +138,7 @@ def test_evaluate_with_masks_shifts_groups_and_cues(
     ]  # fmt: skip
     assert run(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().out
-    for text in ("mine: mixed-rand", "mine: size (mean of its levels)", "BG-gap", "shape bias", "pointing game", "insertion"):
+    for text in ("mine: mixed-rand", "mine: size (mean)", "BG-gap", "shape bias", "pointing game", "insertion"):
         assert text in shown
     entry = json.loads((out / "results.json").read_text())["suites"]["mine"]
     assert entry["n"] == 24
@@ -372,6 +372,6 @@ def test_numbers_of_every_suite_have_a_row(tiny: Build, image_folders: tuple[Pat
     entries = proof.prove({"model": tiny()}, plan, plans.How(tmp_path, quiet=True))
     rows = accuracy_rows(entries)
     assert [(r.name, r.protocol) for r in rows] == [
-        ("a", "standard"), ("a", "paper"), ("a: only-fg", "standard"), ("a: rotation (mean of its levels)", "standard"),
+        ("a", "standard"), ("a", "paper"), ("a: only-fg", "standard"), ("a: rotation (mean)", "standard"),
     ]  # fmt: skip
     assert all(np.isfinite(r.value) and r.interval for r in rows)

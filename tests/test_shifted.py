@@ -59,6 +59,15 @@ def test_without_object_nothing_of_the_object_is_left() -> None:
     assert np.asarray(filled)[30, 30, 0] < 91  # of the gradient's range
 
 
+def test_a_mask_that_is_a_little_too_tight_leaves_no_rim() -> None:
+    image, mask = square(side=100, low=30, high=60)
+    tight = mask.clone()
+    tight[:, 30:33], tight[:, :, 57:60] = 0, 0  # three pixels of the bright object are outside
+    assert np.asarray(composites.without_object(image, tight)).max() < 91
+    assert composites.widened(mask).sum() == (30 + 8) ** 2  # 4 % of 100 on each side
+    assert torch.equal(composites.widened(mask, 0), mask)
+
+
 @pytest.mark.parametrize("area", [0.02, 0.1, 0.25])
 @pytest.mark.parametrize("centre", [(0.5, 0.5), (0.3, 0.6)])
 def test_placing_sets_area_and_centre(area: float, centre: tuple[float, float]) -> None:

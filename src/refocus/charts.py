@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from refocus.tables import Row
 
 BEFORE, AFTER, MUTED = "#0072B2", "#D55E00", "#767676"
+_WIDTH = 5.6  # inches: small enough that the writing can be read on a phone
 _STYLES = {
     "before": {"color": BEFORE, "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
     "after": {"color": AFTER, "marker": "o", "linestyle": "-"},
@@ -41,7 +42,7 @@ def accuracies(rows: Sequence[Row], befores: Sequence[list[float] | None], label
 
     befores: interval of each row's `before`. labels: legend of before and after.
     """
-    page = Figure(figsize=(7, 0.8 + 0.5 * len(rows)), layout="constrained")
+    page = Figure(figsize=(_WIDTH, 0.8 + 0.42 * len(rows)), layout="constrained")
     axes = page.subplots()
     paired = any(row.before is not None for row in rows)
     for position, (row, interval) in enumerate(zip(rows, befores, strict=True)):
@@ -73,7 +74,7 @@ def _whisker(axes: Axes, value: float, interval: list[float] | None, y: float, s
 
 def curve(entry: dict[str, Any], xlabel: str, labels: tuple[str, str]) -> str:
     """Accuracy over the levels of a shift, with bands of 95 %; levels are named by numbers (percent or degrees)."""
-    page = Figure(figsize=(7, 3), layout="constrained")
+    page = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
     axes = page.subplots()
     at = [float(line["level"]) for line in entry["levels"]]
     series = {"after": entry["levels"]}
@@ -107,7 +108,7 @@ def places(entry: dict[str, Any], labels: tuple[str, str]) -> str:
         grids = {labels[0]: [line["against"] for line in entry["levels"]], **grids}
     names = [line["level"].split("-") for line in entry["levels"]]
     columns, rows = (sorted({name[i] for name in names}) for i in range(2))
-    page = Figure(figsize=(3.4 * len(grids), 3.3), layout="constrained")
+    page = Figure(figsize=(_WIDTH / 2 * len(grids), 2.9), layout="constrained")
     for axes, (title, lines) in zip(page.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True):
         values = np.zeros((len(rows), len(columns)))
         for (column, row), line in zip(names, lines, strict=True):
@@ -123,7 +124,7 @@ def places(entry: dict[str, Any], labels: tuple[str, str]) -> str:
 
 def changes(rows: Sequence[dict[str, Any]]) -> str:
     """Change of top-1 of each class in points with its 95 % interval, as `metrics.group_differences` sorts them; each has one."""
-    page = Figure(figsize=(7, 0.7 + 0.28 * len(rows)), layout="constrained")
+    page = Figure(figsize=(_WIDTH, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()
     at = np.arange(len(rows), 0, -1)
     values = np.array([row["top1"] - row["before"] for row in rows])

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from refocus import runs
 from refocus.errors import InputError
@@ -99,7 +100,8 @@ def print_table(entries: dict[str, Any]) -> None:
         if not rows:
             continue
         paired = any(row.before is not None for row in rows)
-        table = Table(*head, "95 % interval", *(["before", "difference", "95 % interval"] if paired else []))
+        columns = [*head, "95 % interval", *(["before", "difference", "95 % interval"] if paired else [])]
+        table = Table(*(Column(title, overflow="fold") for title in columns), box=box.SIMPLE_HEAD, pad_edge=False)
         for row in rows:
             cells = [row.name, row.protocol if "protocol" in head else row.measure, str(row.n), row.value_text, row.interval_text]
             table.add_row(*cells, *([row.before_text, row.difference_text, row.difference_interval_text] if paired else []))

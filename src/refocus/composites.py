@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional
 from torchvision.transforms import v2
 
 from refocus.shifts import fill_object
 
+MARGIN = 0.04  # of the shorter side, filled around an object that is taken out
 _BLUR = 1.0  # pixels: standard deviation of the blend at an object's edge
 
 
@@ -41,10 +43,20 @@ def silhouette(image: Image.Image, mask: Tensor) -> Image.Image:
     return _over(cut_out(Image.new("RGB", image.size), mask), image)
 
 
+def widened(mask: Tensor, margin: float = MARGIN) -> Tensor:
+    """A mask `[1, H, W]` grown on all sides by a share of the image's shorter side."""
+    pixels = round(margin * min(mask.shape[1:]))
+    return functional.max_pool2d(mask, 2 * pixels + 1, 1, pixels) if pixels else mask
+
+
 def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
-    """The background with the object filled from what surrounds it."""
+    """The background with the object and a margin filled from what surrounds it.
+
+    The margin matters: masks are often a little too tight, and the rim of the object that they leave tells its outline
+    (docs/evaluation.md has what that did to only-bg).
+    """
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-    filled = fill_object(pixels, mask[None])[0].permute(1, 2, 0)
+    filled = fill_object(pixels, widened(mask)[None])[0].permute(1, 2, 0)
     return Image.fromarray((255 * filled.clamp(0, 1)).round().byte().numpy())
 
 

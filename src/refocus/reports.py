@@ -30,7 +30,7 @@ LABELS = ("original", "tuned")
 HELD_OUT = "held-out"
 _AXES = {"size": "box of the object, % of the image", "rotation": "degrees, counter-clockwise"}
 _TITLES = {"size": "Object size", "rotation": "Object rotation", "location": "Object location"}
-_NEW_CLASSES = 10  # classes shown at either end
+_ENDS = 10  # classes shown that gain most, and that lose most
 
 
 def prove_run(
@@ -269,14 +269,15 @@ def _classes(entries: dict[str, Any]) -> dict[str, Any]:
         if not rows:
             continue
         changed = [row["top1"] - row["before"] for row in rows]
-        both_ends = rows if len(rows) <= 2 * _NEW_CLASSES else rows[:_NEW_CLASSES] + rows[-_NEW_CLASSES:]
+        moved = [row for row, change in zip(rows, changed, strict=True) if change]
+        both_ends = moved if len(moved) <= 2 * _ENDS else moved[:_ENDS] + moved[-_ENDS:]
         return {
             "suite": name,
             "gained": sum(c > 0 for c in changed),
             "lost": sum(c < 0 for c in changed),
             "same": sum(c == 0 for c in changed),
             "decided": sum(_class_row("", row).decided != 0 for row in rows),
-            "chart": charts.changes(both_ends),
+            "chart": charts.changes(both_ends) if both_ends else "",
         }
     return {}
 
@@ -303,8 +304,9 @@ def _galleries(
     every = zip(*(t.samples for t in opened.values()), strict=True)
     labels = {same[0].image: [s.label for s in same] for same in every}
     stages: list[tuple[str, str, Callable[[Sample], Any]]] = [(entries[name]["protocol"], "as they are", plain)]
+    samples = plans.masked(tests.samples, plan.masks[name], plan.mask_score) if name in plan.masks else []
+    trusted = {s.image for s in samples}
     if "mixed-rand" in entries[name].get("shifts", {}):
-        samples = plans.masked(tests.samples, plan.masks[name], plan.mask_score)
         stages.append(("mixed-rand", "with another class's background", shifted.shifts(samples, "mixed-rand", seed)[0][0]))
     by_name = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
     parts = []
@@ -316,7 +318,8 @@ def _galleries(
             cards = []
             for image in group.shown:
                 sample = by_name[image]
-                shown = gallery.tiles(models, read(sample), _mask(sample), labels[sample.image])
+                mask = _mask(sample) if sample.image in trusted else None
+                shown = gallery.tiles(models, read(sample), mask, labels[sample.image])
                 cards.append(gallery.Card(image, class_folder_names(models["tuned"])[sample.label], shown))
             groups.append({"title": group.title, "rule": group.rule, "total": group.total, "cards": cards})
         parts.append({"title": f"Images of {name} {title}", "groups": groups})

@@ -10,12 +10,12 @@ from typing import Any
 
 MEASURES = {  # key in an entry's maps -> title
     "background_share": "relevance on the background",
-    "pixel_accuracy": "segmentation: pixel accuracy",
-    "miou": "segmentation: mean IoU",
-    "map": "segmentation: mean average precision",
+    "pixel_accuracy": "map: pixel accuracy",
+    "miou": "map: mean IoU",
+    "map": "map: mean average precision",
     "pointing": "pointing game",
-    "insertion": "insertion (higher is better)",
-    "deletion": "deletion (lower is better)",
+    "insertion": "insertion",
+    "deletion": "deletion",
 }
 HEAD = (
     "suite", "measure", "protocol", "n", "value", "low", "high", "top5", "before",
@@ -86,7 +86,7 @@ def accuracy_rows(entries: dict[str, Any]) -> list[Row]:
         for protocol, found in entry.get("protocols", {}).items():
             rows.append(_accuracy_row(name, protocol, found))
         for kind, found in entry.get("shifts", {}).items():
-            title = f"{name}: {kind}" + (" (mean of its levels)" if "levels" in found else "")
+            title = f"{name}: {kind}" + (" (mean)" if "levels" in found else "")
             rows.append(_accuracy_row(title, "standard", found))
     return rows
 
@@ -117,8 +117,8 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
     if "background" in entry:
         found = entry["background"]
         for key, title, digits in (
-            ("bg_gap", "BG-gap: mixed-same minus mixed-rand, points", 1),
-            ("confidence_change", "confidence in the true class, mixed-rand minus mixed-same", 3),
+            ("bg_gap", "BG-gap, points", 1),
+            ("confidence_change", "confidence change by swap", 3),
         ):
             yield _estimate_row(name, title, found["model"][key], found.get("against", {}).get(key), found, key, digits)
     for key, title in MEASURES.items():
@@ -129,7 +129,7 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
     for protocol, found in entry.get("protocols", {}).items():
         error, before = found["calibration_error"], found.get("against", {}).get("calibration_error", {})
         change = found.get("calibration_difference", {})
-        title = "expected calibration error" + (f" ({protocol})" if len(entry["protocols"]) > 1 else "")
+        title = "calibration error" + (f" ({protocol})" if len(entry["protocols"]) > 1 else "")
         yield Row(
             name, title, error["n"], error["value"], error["interval"], protocol, None,
             before.get("value"), change.get("value"), change.get("interval"), digits=3,
@@ -138,7 +138,7 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
         change = entry.get("difference", {})
         before = entry.get("against", {}).get("shape_bias")
         decided = entry["shape_decisions"] + entry["texture_decisions"]
-        title = f"shape bias ({decided} of {entry['n']} decided by a cue)"
+        title = f"shape bias ({decided} of {entry['n']} by a cue)"
         yield Row(
             name, title, entry["n"], entry["shape_bias"], entry["interval"], "", None,
             before, change.get("shape_bias"), change.get("interval"), digits=3,
