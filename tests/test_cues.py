@@ -129,6 +129,13 @@ def test_unreadable_stimuli_are_recorded_and_left_out(tmp_path: Path) -> None:
     assert cues.shape_bias(lines, {"cat": [0], "dog": [1]})["n"] == 1
 
 
+def test_the_mapping_of_the_examples_fits_the_real_model(shared: Path) -> None:
+    model = refocus.load(shared / "models" / "vit_small_caltech100", pretrained=False)
+    table = cues.mapping(model, Path(__file__).parents[1] / "examples" / "cues_caltech101.json")
+    assert len(table) == 9
+    cues.check(shared / "data" / "cue_conflict", table)
+
+
 def test_real_stimuli_tell_their_cues(shared: Path) -> None:
     root = shared / "data" / "cue_conflict"
     samples = cues.stimuli(root)

@@ -71,3 +71,13 @@ def test_caltech100(shared: Path, tmp_path: Path) -> None:
     assert row["finding"].startswith("tuning ")
     assert "| masks of other images |" in shown
     assert "| original |" in shown
+
+
+@pytest.mark.slow
+def test_only_background(shared: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        part(shared / "data" / "planted" / "test_same" / kind, tmp_path / kind, 2)
+    model = shared / "models" / "vit_small_planted"
+    shown = run("only_background.py", "--model", model, "--images", tmp_path / "images", "--masks", tmp_path / "masks", "--most", 6)
+    assert len(shown.splitlines()) == 7
+    assert all(0 <= float(line.split("top-1")[1].split("%")[0]) <= 100 for line in shown.splitlines())

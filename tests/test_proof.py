@@ -83,14 +83,14 @@ def test_at_most_so_many_images_are_spread_over_the_classes(image_folders: tuple
 
 
 def test_no_difference_is_shown_without_its_interval() -> None:
-    row = Row("a", "top-1", 1, 50.0, None, "", None, 40.0, 10.0, None)
+    row = Row("a", "top-1", 1, 50.0, None, "", 40.0, 10.0, None)
     assert row.difference_text == "-"
     assert row.decided == 0
-    assert Row("a", "", 9, 1.0, [0, 2], "", None, 0.0, 1.0, [0.1, 2.0]).decided == 1
-    assert Row("a", "", 9, 1.0, [0, 2], "", None, 0.0, -1.0, [-2.0, -0.1]).decided == -1
-    assert Row("a", "", 9, 1.0, [0, 2], "", None, 0.0, 1.0, [0.1, 2.0], chance=0.125).decided == 0  # 4 to 0 proves nothing
+    assert Row("a", "", 9, 1.0, [0, 2], "", 0.0, 1.0, [0.1, 2.0]).decided == 1
+    assert Row("a", "", 9, 1.0, [0, 2], "", 0.0, -1.0, [-2.0, -0.1]).decided == -1
+    assert Row("a", "", 9, 1.0, [0, 2], "", 0.0, 1.0, [0.1, 2.0], chance=0.125).decided == 0  # 4 to 0 proves nothing
     assert "| 40.0 | - | - |" in markdown([row])
-    assert as_csv([row]).splitlines()[1] == "a,top-1,,1,50.0,,,,40.0,,,"
+    assert as_csv([row]).splitlines()[1] == "a,top-1,,1,50.0,,,40.0,,,"
 
 
 def test_gallery_groups_are_chosen_by_rule() -> None:
@@ -143,6 +143,9 @@ def test_evaluate_with_masks_shifts_groups_and_cues(
     entry = json.loads((out / "results.json").read_text())["suites"]["mine"]
     assert entry["n"] == 24
     assert entry["protocol"] == "standard"
+    for part in (entry, entry["shifts"]["mixed-rand"]):
+        assert part["difference"]["top5"] == pytest.approx(part["top5"] - part["against"]["top5"])
+        assert part["top5_interval"][0] <= part["top5"] <= part["top5_interval"][1]
     for part in (entry, *entry["shifts"].values()):
         assert part["difference"]["top1"] == pytest.approx(part["top1"] - part["against"]["top1"])
         low, high = part["difference"]["interval"]

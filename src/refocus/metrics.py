@@ -53,15 +53,18 @@ def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> list[tup
 
 
 def paired_difference(ours: Sequence[Prediction], theirs: Sequence[Prediction], seed: int = 0) -> dict[str, Any]:
-    """Top-1 of `ours` minus `theirs` in percentage points over the same images, with a 95 % bootstrap interval over images, how
-    many images were corrected and broken, and McNemar's exact p-value. None where fewer than two images are shared.
+    """Top-1 and top-5 of `ours` minus `theirs` in percentage points over the same images, with 95 % bootstrap intervals over
+    images, how many images were corrected and broken (top-1), and McNemar's exact p-value. None for fewer than two shared images.
     """
     pairs = paired(ours, theirs)
     change = np.array([int(a.right) - int(b.right) for a, b in pairs])
+    change5 = np.array([int(a.right5) - int(b.right5) for a, b in pairs])
     corrected, broken = int((change > 0).sum()), int((change < 0).sum())
     return {
         "top1": float(100 * change.mean()) if len(pairs) > 1 else None,
         "interval": mean_interval(100 * change, DIFFERENCE, seed),
+        "top5": float(100 * change5.mean()) if len(pairs) > 1 else None,
+        "top5_interval": mean_interval(100 * change5, DIFFERENCE, seed),
         "n": len(pairs),
         "corrected": corrected,
         "broken": broken,

@@ -246,7 +246,7 @@ def _group_rows(entries: dict[str, Any]) -> list[dict[str, Any]]:
         for row in entry.get("groups", []):
             change = changes.get(row["name"], {"before": None, "difference": {"top1": None, "interval": None}})
             values = (change["before"], change["difference"]["top1"], change["difference"]["interval"])
-            cells = Row(name, row["name"], row["n"], row["top1"], row["top1_interval"], "", None, *values)
+            cells = Row(name, row["name"], row["n"], row["top1"], row["top1_interval"], "", *values)
             found.append({"suite": name, "name": row["name"], "n": row["n"], "row": cells})
     return found
 
@@ -255,7 +255,7 @@ def _class_row(suite: str, row: dict[str, Any]) -> Row:
     change = row["difference"]
     difference = row["top1"] - row["before"]
     values = (row["before"], difference, change["interval"])
-    return Row(suite, row["name"], change["n"], row["top1"], None, "", None, *values, chance=change["mcnemar"])
+    return Row(suite, row["name"], change["n"], row["top1"], None, "", *values, chance=change["mcnemar"])
 
 
 def _class_rows(entries: dict[str, Any]) -> list[Row]:

@@ -18,7 +18,7 @@ MEASURES = {  # key in an entry's maps -> title
     "deletion": "deletion",
 }
 HEAD = (
-    "suite", "measure", "protocol", "n", "value", "low", "high", "top5", "before",
+    "suite", "measure", "protocol", "n", "value", "low", "high", "before",
     "difference", "difference_low", "difference_high",
 )  # fmt: skip
 
@@ -35,7 +35,6 @@ class Row:
     value: float | None
     interval: list[float] | None
     protocol: str = ""
-    top5: float | None = None
     before: float | None = None
     difference: float | None = None
     difference_interval: list[float] | None = None
@@ -49,10 +48,6 @@ class Row:
     @property
     def interval_text(self) -> str:
         return _between(self.interval, self.digits, "")
-
-    @property
-    def top5_text(self) -> str:
-        return "-" if self.top5 is None else f"{self.top5:.{self.digits}f}"
 
     @property
     def before_text(self) -> str:
@@ -100,7 +95,6 @@ def _accuracy_row(name: str, protocol: str, found: dict[str, Any]) -> Row:
         found["top1"],
         found["top1_interval"],
         protocol,
-        found.get("top5"),
         found.get("against", {}).get("top1"),
         difference.get("top1"),
         difference.get("interval"),
@@ -109,7 +103,7 @@ def _accuracy_row(name: str, protocol: str, found: dict[str, Any]) -> Row:
 
 
 def other_rows(entries: dict[str, Any]) -> list[Row]:
-    """All that is not an accuracy: reliance on the background, maps, calibration, shape bias."""
+    """All but top-1: top-5, reliance on the background, maps, calibration, shape bias."""
     return [row for name, entry in entries.items() for row in _others(name, entry)]
 
 
@@ -125,13 +119,19 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
         if key in entry.get("maps", {}):
             m = entry["maps"][key]
             change = (m.get("against"), m.get("difference"), m.get("difference_interval"))
-            yield Row(name, title, m["n"], m["value"], m["interval"], "", None, *change, digits=3)
+            yield Row(name, title, m["n"], m["value"], m["interval"], "", *change, digits=3)
     for protocol, found in entry.get("protocols", {}).items():
+        several = f" ({protocol})" if len(entry["protocols"]) > 1 else ""
+        change = found.get("difference", {})
+        yield Row(
+            name, f"top-5, %{several}", found["n"], found["top5"], found["top5_interval"], protocol,
+            found.get("against", {}).get("top5"), change.get("top5"), change.get("top5_interval"),
+        )  # fmt: skip
         error, before = found["calibration_error"], found.get("against", {}).get("calibration_error", {})
         change = found.get("calibration_difference", {})
-        title = "calibration error" + (f" ({protocol})" if len(entry["protocols"]) > 1 else "")
+        title = f"calibration error{several}"
         yield Row(
-            name, title, error["n"], error["value"], error["interval"], protocol, None,
+            name, title, error["n"], error["value"], error["interval"], protocol,
             before.get("value"), change.get("value"), change.get("interval"), digits=3,
         )  # fmt: skip
     if entry["kind"] == "cue conflict":
@@ -140,7 +140,7 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
         decided = entry["shape_decisions"] + entry["texture_decisions"]
         title = f"shape bias ({decided} of {entry['n']} by a cue)"
         yield Row(
-            name, title, entry["n"], entry["shape_bias"], entry["interval"], "", None,
+            name, title, entry["n"], entry["shape_bias"], entry["interval"], "",
             before, change.get("shape_bias"), change.get("interval"), digits=3,
         )  # fmt: skip
 
@@ -150,9 +150,7 @@ def _estimate_row(
 ) -> Row:
     change = found.get("difference", {}).get(key, {})
     past = before["value"] if before else None
-    return Row(
-        name, title, now["n"], now["value"], now["interval"], "", None, past, change.get("value"), change.get("interval"), digits
-    )
+    return Row(name, title, now["n"], now["value"], now["interval"], "", past, change.get("value"), change.get("interval"), digits)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -174,6 +172,6 @@ def as_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         (low, high), (worse, better) = row.interval or ("", ""), row.difference_interval or ("", "")
         difference = row.difference if row.difference_interval else None
-        numbers = [row.value, low, high, row.top5, row.before, difference, worse, better]
+        numbers = [row.value, low, high, row.before, difference, worse, better]
         writer.writerow([row.name, row.measure, row.protocol, row.n, *("" if v is None else v for v in numbers)])
     return sink.getvalue()
