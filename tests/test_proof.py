@@ -238,15 +238,18 @@ def test_audit_writes_its_page_and_goes_on_where_it_stopped(
     assert json.loads((out / "audit.json").read_text()) == content
 
 
-def gap(value: float, low: float, high: float, chance: float = 0.01) -> dict[str, Any]:
+def gap(value: float, low: float, high: float, chance: float = 0.01, *, falls: bool = False) -> dict[str, Any]:
     sides = {"mixed_same": {"top1": 80.0}, "mixed_rand": {"top1": 80.0 - value}}
-    return {"background": {"model": {"bg_gap": {"value": value, "interval": [low, high], "mcnemar": chance}, **sides}}}
+    change = {"value": -0.06, "interval": [-0.09, -0.03 if falls else 0.01]}
+    found = {"bg_gap": {"value": value, "interval": [low, high], "mcnemar": chance}, "confidence_change": change, **sides}
+    return {"background": {"model": found}}
 
 
 def test_the_verdict_follows_the_interval() -> None:
     assert audits.verdict(gap(20, 10, 30)).startswith("This model uses the background: top-1 is 80.0 %")
     assert audits.verdict(gap(5, -3, 13)).startswith("No use of the background can be shown")
     assert audits.verdict(gap(5, 1, 9, chance=0.125)).startswith("No use of the background can be shown")
+    assert "confidence in the true class falls by 0.06 (95 %: 0.03 to 0.09)" in audits.verdict(gap(5, -3, 13, falls=True))
     assert "should not be" in audits.verdict(gap(-9, -14, -4))
     assert "Too few" in audits.verdict({"background": {"model": {"bg_gap": {"value": None, "interval": None, "mcnemar": 1.0}}}})
 

@@ -66,7 +66,7 @@ def _answers(records: Path) -> list[Prediction]:
 
 
 def verdict(entry: dict[str, Any]) -> str:
-    """One sentence, by the interval of the BG-gap and McNemar's test."""
+    """One sentence, by the interval of the BG-gap and McNemar's test, then by the interval of the change of confidence."""
     found = entry["background"]["model"]
     gap = found["bg_gap"]
     if not gap["interval"]:
@@ -80,10 +80,15 @@ def verdict(entry: dict[str, Any]) -> str:
         return f"This model uses the background: {change} (gap {gap['value']:.1f} points, 95 %: {low:.1f} to {high:.1f})."
     if gap["mcnemar"] < 0.05 and high < 0:
         return f"This model does better on other classes' backgrounds, which should not be: {change}. Look at the masks first."
-    return (
-        f"No use of the background can be shown with these images: the gap is {gap['value']:+.1f} points, and anything from "
-        f"{low:.1f} to {high:.1f} fits what was seen. More images would narrow it."
-    )
+    unclear = f"the gap is {gap['value']:+.1f} points, and anything from {low:.1f} to {high:.1f} fits what was seen"
+    lost = _turned(found["confidence_change"]["interval"])
+    if lost and lost[0] > 0:
+        fall = f"{-found['confidence_change']['value']:.2f} (95 %: {lost[0]:.2f} to {lost[1]:.2f})"
+        return (
+            "The background plays a part in this model's confidence, but no lost answers can be shown with these images: its "
+            f"confidence in the true class falls by {fall} when the background comes from another class; for top-1 {unclear}."
+        )
+    return f"No use of the background can be shown with these images: {unclear}. More images would narrow it."
 
 
 def _classes(
