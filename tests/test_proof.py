@@ -381,3 +381,22 @@ def test_numbers_of_every_suite_have_a_row(tiny: Build, image_folders: tuple[Pat
         ("a", "standard"), ("a", "paper"), ("a: only-fg", "standard"), ("a: rotation (mean)", "standard"),
     ]  # fmt: skip
     assert all(np.isfinite(r.value) and r.interval for r in rows)
+
+
+def test_audit_finds_its_own_masks_where_none_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, _ = image_folders
+    out = tmp_path / "audit"
+    arguments = ["audit", "--model", model_folder, "--images", images, "--backbone", model_folder, "--mask-score", 0]
+    assert run(monkeypatch, *arguments, "--out", images / "audit") == 2
+    assert "lies inside --images" in capsys.readouterr().err
+    assert not (images / "audit").exists()
+    assert run(monkeypatch, *arguments, "--out", out) == 0
+    assert len(list((out / "masks").glob("*/*.png"))) == 24
+    assert "found without annotation" in self_contained(out / "audit.html")
+    assert "found automatically" in (out / "audit.html").read_text()
