@@ -154,7 +154,8 @@ def insertion_deletion(model: nn.Module, image: Tensor, relevance: Tensor, targe
     device = next(model.parameters()).device
     with torch.inference_mode():
         scores = model(torch.cat([inserted, deleted]).to(device)).float().softmax(1)[:, target].cpu()
-    return tuple(torch.trapezoid(s, shares).item() for s in scores.chunk(2))  # type: ignore[return-value]
+    insertion, deletion = (torch.trapezoid(s, shares).item() for s in scores.chunk(2))
+    return insertion, deletion
 
 
 def scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = None, seed: int = 0) -> dict[str, Any]:
