@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test,offline]'
 	@touch $@
 
-demo: $(VENV)/.installed ## install, then the whole story offline in three minutes (OUT=folder)
+demo: $(VENV)/.installed ## install, then the whole story offline in minutes (OUT=folder)
 	$(BIN)/refocus demo --out $(OUT)
 
 test: $(VENV)/.installed ## install, then all tests

@@ -35,7 +35,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
     """Make a Vision Transformer look at the object.
 
     See how much it decides by the background (`audit`, `explain`), move its relevance onto the object with a few masks (`tune`),
-    and prove what that changed (`report`, `evaluate`). `refocus demo` runs the whole story offline in three minutes.
+    and prove what that changed (`report`, `evaluate`). `refocus demo` runs the whole story offline in minutes.
     """
     if version:
         console.print(__version__)
