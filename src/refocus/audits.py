@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from refocus import charts, gallery, plans, proof, runs, shifted
-from refocus.evaluation import as_result, class_folder_names
+from refocus.evaluation import class_folder_names, read_predictions
 from refocus.images import read_image, read_mask
 from refocus.metrics import group_differences
 from refocus.records import Prediction, Sample, read_lines
@@ -46,7 +46,7 @@ def audit(
     plan = plans.Plan({_SUITE: images}, {_SUITE: masks}, SHIFTS, mask_score=mask_score, most=most, faithful=faithful)
     entry = proof.prove(models, plan, how)[_SUITE]
     place = how.folder / "records" / _SUITE
-    answers = {stage: _answers(place / f"{stage}.model.jsonl") for stage in ("standard", "mixed-same", "mixed-rand")}
+    answers = {stage: read_predictions(place / f"{stage}.model.jsonl") for stage in ("standard", "mixed-same", "mixed-rand")}
     shares = {x["image"]: x.get("background_share") for x in read_lines(place / "maps.model.jsonl")}
     classes = _classes(answers, shares, class_folder_names(model), how.seed)
     worst = worst_images(answers["mixed-same"], answers["mixed-rand"], _CARDS)
@@ -59,10 +59,6 @@ def audit(
     cards = _cards(model, samples, worst, images, how.seed)
     runs.write_text(how.folder / "audit.html", _page(entry, classes, cards, {**facts, "seed": how.seed}))
     return content
-
-
-def _answers(records: Path) -> list[Prediction]:
-    return as_result(list(read_lines(records))).predictions
 
 
 def verdict(entry: dict[str, Any]) -> str:

@@ -184,6 +184,13 @@ def as_result(lines: list[dict[str, Any]]) -> SuiteResult:
     return SuiteResult(predictions, {x["image"]: x["unreadable"] for x in lines if "unreadable" in x})
 
 
+def read_predictions(records: Path) -> list[Prediction]:
+    """The readable images of a records file; one that is missing is an error, not an empty answer."""
+    if not records.exists():
+        raise InputError(f"{records}: is missing; evaluate again into a new folder")
+    return as_result(list(read_lines(records))).predictions
+
+
 def summary(
     model: nn.Module,
     result: SuiteResult,

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from refocus import charts, gallery, plans, proof, runs, shifted
 from refocus.attention import vision_transformer
 from refocus.errors import InputError
-from refocus.evaluation import as_result, class_folder_names
+from refocus.evaluation import class_folder_names, read_predictions
 from refocus.images import read_image, read_mask
 from refocus.models import load
 from refocus.recipe import Recipe
-from refocus.records import Prediction, Sample, read_lines
+from refocus.records import Sample
 from refocus.report import page
 from refocus.selection import from_json
 from refocus.suites import PROTOCOLS, SUITES, plain
@@ -173,7 +173,7 @@ def _facts(evaluation: Path, content: dict[str, Any], run: Path | None) -> dict[
     facts = {
         "model": content["model"],
         "compared with": content["against"] or "-",
-        "seed of the evaluation": str(content.get("seed", 0)),
+        "seed of the evaluation": str(content["seed"]),
     }
     if run:
         recipe, results = runs.read_json(run / "recipe.json"), runs.read_json(run / "results.json")
@@ -312,7 +312,7 @@ def _galleries(
     parts = []
     for stage, title, read in stages:
         place = evaluation / "records" / name
-        before, after = (_answers(place / f"{stage}.{which}.jsonl") for which in ("against", "model"))
+        before, after = (read_predictions(place / f"{stage}.{which}.jsonl") for which in ("against", "model"))
         groups = []
         for group in gallery.outcomes(before, after):
             cards = []
@@ -332,9 +332,3 @@ def _mask(sample: Sample) -> Tensor | None:
         return read_mask(sample.mask, read_image(sample.image)) if sample.mask else None
     except InputError:
         return None
-
-
-def _answers(records: Path) -> list[Prediction]:
-    if not records.exists():
-        raise InputError(f"{records}: is missing; evaluate again into a new folder")
-    return as_result(list(read_lines(records))).predictions
