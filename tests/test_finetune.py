@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import refocus
-from refocus import Recipe, finetune, objectives, selection
+from refocus import Recipe, finetune, loop, objectives, selection
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_nonfinite_term_stops_by_name_and_keeps_the_last_good_checkpoint(
         return genuine(relevance, mask) * (float("nan") if len(calls) > 4 else 1.0)
 
     monkeypatch.setattr(objectives.losses, "background", explode)
-    with pytest.raises(finetune.Diverged, match=r"epoch 1, step 1: term 'background' is nan"):
+    with pytest.raises(loop.Diverged, match=r"epoch 1, step 1: term 'background' is nan"):
         refocus.tune(recipe, tmp_path / "run", progress=False)  # an epoch: 2 steps and 1 validation batch
     kept = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
     assert kept["position"]["epoch"] == 0
@@ -232,8 +232,8 @@ def test_bfloat16_follows_float32(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_batches_are_dealt_out_over_processes() -> None:
     for size, batch, processes in [(16, 8, 2), (15, 8, 2), (9, 8, 2), (5, 2, 3)]:
-        whole = finetune.Batches(size, batch, seed=1)
-        parts = [finetune.Batches(size, batch, seed=1, process=p, processes=processes) for p in range(processes)]
+        whole = loop.Batches(size, batch, seed=1)
+        parts = [loop.Batches(size, batch, seed=1, process=p, processes=processes) for p in range(processes)]
         assert {len(p) for p in parts} == {len(list(p)) for p in parts} == {len(whole)}
         for step, together in enumerate(whole):
             shares = [list(p)[step] for p in parts]
@@ -243,7 +243,7 @@ def test_batches_are_dealt_out_over_processes() -> None:
             for p, share in zip(parts, shares, strict=True):
                 assert p.weights[step] in (0, pytest.approx(len(share) / len(together)))
     whole.epoch = 1
-    assert list(whole) != list(finetune.Batches(5, 2, seed=1))
+    assert list(whole) != list(loop.Batches(5, 2, seed=1))
 
 
 @pytest.mark.slow

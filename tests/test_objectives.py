@@ -143,7 +143,7 @@ def test_masks_may_come_without_a_channel_and_as_bool(tiny: Build) -> None:
 
 
 def test_unknown_names_are_answered_with_the_legal_ones() -> None:
-    with pytest.raises(refocus.InputError, match=r"relevanse.*legal are relevance, finetune"):
+    with pytest.raises(refocus.InputError, match=r"relevanse.*legal are relevance, relevance-exact"):
         refocus.objective("relevanse")
     with pytest.raises(refocus.InputError, match=r"--second-order: objective 'finetune' does not read it"):
         refocus.objective("finetune", second_order=True)

@@ -15,11 +15,12 @@ import refocus
 
 SOURCE = Path(refocus.__file__).parent
 ORDER = [
-    "__init__", "errors", "records", "recipe", "runs", "processes", "models", "attention", "relevance", "backbones",
-    "bilateral", "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "composites", "shifted",
-    "objectives", "harm", "selection", "checkpoints", "finetune", "intervals", "metrics", "suites", "evaluation",
-    "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "audits", "reports", "explanations", "digits",
-    "demo", "cli_masks", "cli_evaluate", "cli_report", "cli",
+    "__init__", "errors", "records", "recipe", "presets", "runs", "processes", "models", "attention", "relevance", "legrad",
+    "backbones", "bilateral", "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "composites",
+    "shifted", "objectives", "harm", "selection", "checkpoints", "trainable", "loop", "rates", "finetune", "intervals",
+    "metrics", "suites", "evaluation", "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "paper",
+    "grounds", "studies", "grid", "study_tables", "subsets", "study_pages", "study_run", "audits", "reports", "explanations",
+    "digits", "demo", "cli_masks", "cli_evaluate", "cli_report", "cli_study", "cli",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from matplotlib.figure import Figure
 from refocus.tables import Row
 
 BEFORE, AFTER, MUTED = "#0072B2", "#D55E00", "#767676"
+_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito
+_MARKERS = ("o", "s", "^", "D", "v", "P")
 _WIDTH = 5.6  # inches: small enough that the writing can be read on a phone
 _STYLES = {
     "before": {"color": BEFORE, "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
@@ -136,5 +139,28 @@ def changes(rows: Sequence[dict[str, Any]]) -> str:
     axes.axvline(0, color="#333333", linewidth=1)
     axes.set_yticks(at, [row["name"] for row in rows], fontsize=8, parse_math=False)
     axes.set_xlabel("change of top-1, points (95 % interval)")
+    _bare(axes)
+    return _uri(page)
+
+
+def series(lines: dict[str, tuple[dict[int, Any], Any]], xlabel: str) -> str:
+    """Top-1 over a number, one line for each suite, with bands of 95 %; the dotted line of its colour is the original.
+
+    lines: suite -> (number -> a record with value, low and high, the same of the original).
+    """
+    page = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
+    axes = page.subplots()
+    styles = zip(_SERIES, _MARKERS, strict=True)
+    for (name, (points, start)), (color, marker) in zip(lines.items(), cycle(styles), strict=False):
+        at, values = list(points), [p.value for p in points.values()]
+        axes.plot(at, values, color=color, marker=marker, markersize=5, label=name)
+        if all(p.low is not None for p in points.values()):
+            axes.fill_between(at, [p.low for p in points.values()], [p.high for p in points.values()], color=color, alpha=0.1, lw=0)
+        axes.axhline(start.value, color=color, linewidth=1, linestyle=":")
+    ticks = sorted({number for points, _ in lines.values() for number in points})
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("top-1 accuracy, % (dotted: original)")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _bare(axes)
     return _uri(page)

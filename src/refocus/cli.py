@@ -17,6 +17,7 @@ from refocus import __version__
 from refocus.cli_evaluate import evaluate, shifts
 from refocus.cli_masks import masks
 from refocus.cli_report import audit, report
+from refocus.cli_study import study
 from refocus.errors import InputError
 from refocus.recipe import Recipe
 
@@ -101,10 +102,18 @@ def tune(
     val: Annotated[str | None, typer.Option(help="ImageFolder to validate on; else images of --images not trained on.")] = None,
     val_masks: Annotated[str | None, typer.Option(help="Masks for --val.")] = None,
     objective: Annotated[
-        str, typer.Option(help="relevance (published), refocus (ours), energy, swap, or finetune (baseline).")
+        str,
+        typer.Option(
+            help="relevance (published), refocus (ours), finetune (baseline), energy, bce, legrad, swap, gradmask, rrr, "
+            "relevance-exact, or what the paper's code trained as baselines: gradmask-as-published, rrr-as-published."
+        ),
     ] = DEFAULT["objective"],
+    preset: Annotated[
+        str | None, typer.Option(help="The paper's model, rate and weights: ViT-B, ViT-L, AR-S, AR-B, AR-L, DeiT-S or DeiT-B.")
+    ] = None,
     weight: Annotated[
-        list[str] | None, typer.Option(help="TERM=VALUE, weight of a term of the objective; repeat for more.")
+        list[str] | None,
+        typer.Option(help="TERM=VALUE, of the objective's terms or of confidence, labels, kl, l2_sp; repeat for more."),
     ] = None,
     second_order: Annotated[bool, typer.Option("--second-order", help="Differentiate through the attention gradient too.")] = False,
     temperature: Annotated[float, typer.Option(help="Of the confidence term; the paper's code has 0.65 for DeiT-B.")] = DEFAULT[
@@ -115,11 +124,23 @@ def tune(
     shots: Annotated[int, typer.Option(help="Training images per class.")] = DEFAULT["shots"],
     epochs: Annotated[int, typer.Option(help="Passes over the shots.")] = DEFAULT["epochs"],
     batch_size: Annotated[int, typer.Option(help="Images per step, over all processes.")] = DEFAULT["batch_size"],
-    lr: Annotated[str, typer.Option(help="Learning rate; the paper searches 5e-7 to 5e-6.")] = str(DEFAULT["lr"]),
+    lr: Annotated[
+        str | None,
+        typer.Option(help="Learning rate, or auto: the paper's search for the highest safe one. Default: the objective's."),
+    ] = None,
+    lr_range: Annotated[
+        tuple[float, float], typer.Option(help="LOW HIGH, where --lr auto searches; the default is the paper's.")
+    ] = DEFAULT["lr_range"],
     lr_decay: Annotated[float, typer.Option(help="Factor on the rate every --lr-decay-every epochs.")] = DEFAULT["lr_decay"],
     lr_decay_every: Annotated[int, typer.Option(help="Epochs between two decays.")] = DEFAULT["lr_decay_every"],
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = DEFAULT["weight_decay"],
     flip: Annotated[float, typer.Option(help="Chance of a left-right flip; 0 for text or digits.")] = DEFAULT["flip"],
+    select: Annotated[str, typer.Option(help="Epoch to keep: best (lowest validation loss) or last.")] = DEFAULT["select"],
+    last_blocks: Annotated[int | None, typer.Option(help="Tune only the last so many blocks and the classifier.")] = None,
+    lora: Annotated[int | None, typer.Option(help="Tune only low-rank additions of this rank (LoRA), merged when saved.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Preprocessing in tuning: standard (the model's own) or paper (mean = std = 0.5).")
+    ] = DEFAULT["protocol"],
     val_images: Annotated[int, typer.Option(help="At most so many validation images after each epoch.")] = DEFAULT["val_images"],
     check_images: Annotated[int, typer.Option(help="At most so many images for the do-no-harm rule.")] = DEFAULT["check_images"],
     tolerance: Annotated[float, typer.Option(help="Points of in-domain top-1 that tuning may cost.")] = DEFAULT["tolerance"],
@@ -150,12 +171,20 @@ def tune(
             raise InputError(f"--{others[0].replace('_', '-')}: --resume goes on as the run was started and takes no other option")
         results, folder = finetune.resume(resume), resume
     else:
-        for name in ("model", "images", "masks", "out"):
-            if locals()[name] is None:
+        weights = _weights(weight or [])
+        given["lr"] = None if lr is None else _rate(lr)
+        if preset is not None:
+            from refocus.presets import preset as published
+
+            row = published(preset, objective, model)
+            weights = {**row.pop("weights"), **weights}
+            given |= {name: value for name, value in row.items() if not _given(context, name)}
+        for name, value in (*((n, given[n]) for n in ("model", "images", "masks")), ("out", out)):
+            if value is None:
                 hint = "; `refocus masks` makes some without annotation" if name == "masks" else ""
                 raise InputError(f"--{name}: missing{hint}")
         assert out is not None
-        recipe = Recipe(**{**given, "weights": _weights(weight or []), "lr": _number("--lr", lr)})
+        recipe = Recipe(**{**given, "weights": weights})
         results, folder = finetune.tune(recipe, out), out
     if not results:  # a process other than the first
         return
@@ -173,6 +202,7 @@ app.command()(evaluate)
 app.command()(shifts)
 app.command()(audit)
 app.command()(report)
+app.command()(study)
 
 
 def _given(context: typer.Context, parameter: str) -> bool:
@@ -180,11 +210,11 @@ def _given(context: typer.Context, parameter: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _number(option: str, text: str) -> float:
+def _rate(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{option} {text}: must be a number, such as 2e-6 (there is no automatic search yet)") from None
+        return text  # the recipe knows the one legal word
 
 
 def _weights(pairs: list[str]) -> dict[str, float]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,58 +12,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, set_seed
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch import nn
 
-from refocus import runs
+from refocus import rates, runs
 from refocus.attention import vision_transformer
 from refocus.checkpoints import Checkpoint, keep_epochs, replace_file
 from refocus.errors import InputError
 from refocus.harm import as_record, candidates, choose, interpolate
-from refocus.images import MaskedImages, joint_transform
+from refocus.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.models import class_names, load, pick_device, save, source
-from refocus.objectives import Step, objective
+from refocus.objectives import OBJECTIVES, Step, objective
 from refocus.recipe import Recipe
 from refocus.records import Sample, write_line
 from refocus.selection import Selection, choose_samples, from_json, to_json
+from refocus.trainable import plain_state, restrict
 
-log = logging.getLogger("refocus")
-_LAST, _BEST = "last.pt", "best.safetensors"
+_LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"
 Progressed = Callable[[dict[str, Any]], None]
-
-
-class Diverged(InputError):
-    """A loss term became NaN or infinite; the last good checkpoint is kept."""
-
-
-# --- the loop -----------------------------------------------------------------------------------------------------------
-
-
-class Batches(Sampler[list[int]]):
-    """The batches of one process. The order of an epoch follows from (seed, epoch) alone; each batch is dealt out over the
-    processes, and `weights` says how much of a step's gradient is this process's, so that several take the steps of one.
-    """
-
-    def __init__(self, size: int, batch: int, seed: int, *, process: int = 0, processes: int = 1) -> None:
-        self.size, self.batch, self.seed, self.process, self.processes, self.epoch = size, batch, seed, process, processes, 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.size / self.batch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        for batch in torch.randperm(self.size, generator=generator).split(self.batch):
-            mine = batch.tolist()[self.process :: self.processes]
-            yield mine or batch.tolist()[:1]  # without a share it still takes part, with weight 0
-
-    @property
-    def weights(self) -> list[float]:
-        """For each step, this process's images as a share of the batch; the shares of all processes sum to 1."""
-        sizes = [min(self.batch, self.size - start) for start in range(0, self.size, self.batch)]
-        return [len(range(self.process, n, self.processes)) / n for n in sizes]
 
 
 def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True) -> dict[str, Any]:
@@ -87,6 +52,7 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
     model = load(recipe.model)
     vision_transformer(model)
     _step(recipe)
+    restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
     selection = choose_samples(recipe, model)
     folder: Path | None = None
     refusal = ""
@@ -120,7 +86,7 @@ def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[
     folder = Path(run).expanduser()
     if not (folder / "selection.json").exists():
         return tune(recipe, folder, progress=progress)
-    if runs.read_json(folder / "recipe.json") != _absolute(recipe).to_dict():
+    if Recipe.from_dict(runs.read_json(folder / "recipe.json")) != _absolute(recipe):
         raise InputError(f"{run}: was started with another recipe; name a new folder")
     if (folder / runs.MANIFEST).exists():
         return runs.read_json(folder / "results.json")
@@ -136,9 +102,33 @@ def _absolute(recipe: Recipe) -> Recipe:
     return replace(recipe, **places)
 
 
-def _step(recipe: Recipe, seen: list[int] | None = None) -> Step:
+def _step(recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None) -> Step:
+    """The recipe's objective; without a device it is only checked and gets no weights to compare with."""
     weights: dict[str, Any] = recipe.weights
-    return objective(recipe.objective, second_order=recipe.second_order, temperature=recipe.temperature, seen=seen, **weights)
+    original = None
+    if weights.get("kl") or weights.get("l2_sp"):
+        original = load(recipe.model, pretrained=device is not None, device=device or "cpu").requires_grad_(False)
+    return objective(
+        recipe.objective,
+        second_order=recipe.second_order,
+        temperature=recipe.temperature,
+        seen=seen,
+        original=original,
+        **weights,
+    )
+
+
+def _searched_rate(
+    recipe: Recipe, selection: Selection, step: Step, folder: Path, accelerator: Accelerator, progress: bool
+) -> float:
+    """The rate that `rates.search` finds, kept in the run folder so that a resumed run does not search again."""
+    kept = folder / _RATES
+    if not kept.exists():
+        found = rates.search(recipe, selection, step, accelerator, progress=progress)
+        if accelerator.is_main_process:
+            runs.write_json(kept, found)
+        accelerator.wait_for_everyone()
+    return float(runs.read_json(kept)["lr"])
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
@@ -159,51 +149,45 @@ def _run(
     on_epoch: Progressed | None,
     progress: bool,
 ) -> dict[str, Any]:
+    step = _step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
+    if recipe.lr is None:
+        recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
+    if recipe.lr == "auto":
+        recipe = replace(recipe, lr=_searched_rate(recipe, selection, step, folder, accelerator, progress))
+    assert recipe.lr is not None
     set_seed(recipe.seed)
-    step = _step(recipe, seen=sorted({s.label for s in selection.train}))
-    dataset = MaskedImages(selection.train, joint_transform(model, train=True, flip=recipe.flip), recipe.seed)
-    batches = Batches(
-        len(dataset), recipe.batch_size, recipe.seed, process=accelerator.process_index, processes=accelerator.num_processes
-    )
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=recipe.workers)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_decay_every, recipe.lr_decay)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    model = accelerator.unwrap_model(wrapped)
+    training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
+    model = training.model
     checkpoints = folder / "checkpoints"
     if accelerator.is_main_process:
         checkpoints.mkdir(exist_ok=True)
-    state = Checkpoint(model, optimizer, schedule)
+    state = Checkpoint(model, training.optimizer, training.schedule)
     best: dict[str, Any] = (
         state.read(checkpoints / _LAST) if (checkpoints / _LAST).exists() else {"epoch": -1, "best": -1, "loss": math.inf}
     )
     history = folder / "history.jsonl"
     if accelerator.is_main_process:
         keep_epochs(history, best["epoch"])
-    validation = _masked_loader(selection.select, model, recipe)
+    validation = masked_loader(selection.select, model, recipe)
 
-    steps = len(batches)
-    with _progress(progress and accelerator.is_main_process) as bar:
+    steps = len(training.batches)
+    with progress_bar(progress and accelerator.is_main_process) as bar:
         task = bar.add_task(
             f"tuning ({recipe.objective})", total=recipe.epochs * steps, completed=(best["epoch"] + 1) * steps, note=""
         )
         for epoch in range(best["epoch"] + 1, recipe.epochs):
-            dataset.epoch = batches.epoch = epoch
-            line: dict[str, Any] = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
-            line["train"] = _train_epoch(
-                wrapped, loader, batches.weights, step, optimizer, accelerator, epoch, lambda: bar.advance(task)
-            )
-            schedule.step()
+            line: dict[str, Any] = {"epoch": epoch, "lr": training.rate}
+            line["train"] = training.epoch(epoch, step, lambda: bar.advance(task))
             if accelerator.is_main_process:
-                line["validation"] = _mean_terms(model, validation, step, accelerator.device, epoch)
-                if line["validation"]["loss"] < best["loss"]:
+                line["validation"] = mean_terms(model, validation, step, accelerator.device, epoch)
+                if recipe.select == "last" or line["validation"]["loss"] < best["loss"]:
                     best.update(best=epoch, loss=line["validation"]["loss"])
-                    replace_file(checkpoints / _BEST, lambda path: save_file(_cpu_state(model), path))
+                    replace_file(checkpoints / _BEST, lambda path: save_file(plain_state(model), path))
                 best["epoch"] = epoch
                 with history.open("a") as file:
                     write_line(file, line)
                 state.write(checkpoints / _LAST, best)
-                bar.update(task, note=f"validation loss {line['validation']['loss']:.4f}, best {best['loss']:.4f}")
+                bar.update(task, note=f"validation loss {line['validation']['loss']:.4f}, kept {best['loss']:.4f}")
             accelerator.wait_for_everyone()
             if on_epoch:
                 on_epoch(line)
@@ -216,56 +200,6 @@ def _run(
     return results
 
 
-def _train_epoch(
-    model: nn.Module,
-    loader: DataLoader[Any],
-    weights: list[float],
-    step: Step,
-    optimizer: torch.optim.Optimizer,
-    accelerator: Accelerator,
-    epoch: int,
-    advance: Callable[[], None],
-) -> dict[str, float]:
-    """One pass over the shots: mean of each term over steps and processes."""
-    model.train()
-    sums: dict[str, float] = {}
-    for position, (weight, batch) in enumerate(zip(weights, loader, strict=True)):
-        terms = step(model, *(part.to(accelerator.device) for part in batch))
-        _must_be_finite(terms, f"epoch {epoch}, step {position}")
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + weight * value.item()
-        optimizer.zero_grad()
-        accelerator.backward(terms["loss"] * weight * accelerator.num_processes)  # gradients are averaged over processes
-        optimizer.step()
-        advance()
-    means = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "sum") / len(loader)
-    return dict(zip(sums, means.tolist(), strict=True))
-
-
-def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
-    for name in sorted(terms, key=lambda name: name == "loss"):  # the sum last: the term that spoils it is the news
-        value = terms[name]
-        if not torch.isfinite(value):
-            raise Diverged(
-                f"{where}: term {name!r} is {value.item()}; the last good checkpoint is kept. "
-                "Lower --lr, or use --precision fp32 if it was bf16"
-            )
-
-
-def _mean_terms(model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int) -> dict[str, float]:
-    """Mean of each term over validation images, without touching the weights or their gradients."""
-    model.eval()
-    sums: dict[str, float] = {}
-    count = 0
-    for images, masks, labels in batches:
-        terms = step(model, images.to(device), masks.to(device), labels.to(device))
-        _must_be_finite(terms, f"epoch {epoch}, validation")
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.item() * len(images)
-        count += len(images)
-    return {name: total / count for name, total in sums.items()}
-
-
 # --- the end of a run ---------------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +210,7 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
     original = load(recipe.model, device=accelerator.device)
     tuned = load_file(folder / "checkpoints" / _BEST)
     start = {name: value.clone() for name, value in original.state_dict().items()}
-    batches = list(_masked_loader(selection.check, original, recipe))
+    batches = list(masked_loader(selection.check, original, recipe))
     images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
     found = candidates(original, start, tuned, images, masks, labels, recipe.tolerance)
     advised, finding = choose(found, recipe.tolerance)
@@ -286,6 +220,7 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
     results = {
         "model": source(original),
         "objective": recipe.objective,
+        "lr": recipe.lr,
         "best_epoch": best["best"],
         "check_images": len(selection.check),
         "tolerance": recipe.tolerance,
@@ -298,29 +233,6 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
     runs.write_json(folder / "results.json", results)
     runs.finish(folder, "tune", seed=recipe.seed, processes=accelerator.num_processes)
     return results
-
-
-# --- checkpoints and small parts ----------------------------------------------------------------------------------------
-
-
-def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-
-
-def _masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> DataLoader[Any]:
-    dataset = MaskedImages(samples, joint_transform(model, train=False))
-    return DataLoader(dataset, batch_size=32, num_workers=recipe.workers)
-
-
-def _progress(shown: bool) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    return Progress(*columns, disable=not shown, console=Console(stderr=True))
 
 
 def _names(samples: list[Sample], model: nn.Module) -> list[str]:

@@ -97,15 +97,15 @@ def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None,
         answer = explain(model, pixels[None].to(next(model.parameters()).device))
         picture = to_picture(pixels, config["mean"], config["std"])
         if not found:
-            found.append(Tile(_uri(picture), "image", names_of(model)[label]))
+            found.append(Tile(data_uri(picture), "image", names_of(model)[label]))
             if inside is not None:
                 dimmed = np.where(inside[..., None], picture, picture // 5)
-                found.append(Tile(_uri(dimmed), "mask", "foreground"))
+                found.append(Tile(data_uri(dimmed), "mask", "foreground"))
         guess = int(answer.targets[0])
         name = names_of(model)[guess]
         share = float(answer.logits[0].float().softmax(0)[guess])
         heat = _outlined(overlay(picture, answer.relevance[0].cpu()), inside)
-        found.append(Tile(_uri(heat), title, f"{name} ({share:.0%})", guess == label))
+        found.append(Tile(data_uri(heat), title, f"{name} ({share:.0%})", guess == label))
     return found
 
 
@@ -122,7 +122,7 @@ def _outlined(picture: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
     return drawn
 
 
-def _uri(picture: np.ndarray) -> str:
+def data_uri(picture: np.ndarray) -> str:
     image = Image.fromarray(picture)
     scale = _SIDE / min(image.size)
     image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)

@@ -257,13 +257,15 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     return create_transform(**preprocessing(model), is_training=False)
 
 
+_HALF = (0.5, 0.5, 0.5)
+_PAPER = {"interpolation": "bilinear", "crop_pct": 224 / 256, "crop_mode": "center", "mean": _HALF, "std": _HALF}
+
+
 def paper_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     """The published code's evaluation transform at the model's input size, for comparison with the paper's tables: shorter side
     to 256/224 of it (bilinear), centre crop, mean = std = 0.5 for every model. PIL image -> `[3, H, W]`.
     """
-    half = (0.5, 0.5, 0.5)
-    published = {"interpolation": "bilinear", "crop_pct": 224 / 256, "crop_mode": "center", "mean": half, "std": half}
-    return create_transform(**{**preprocessing(model), **published}, is_training=False)
+    return create_transform(**{**preprocessing(model), **_PAPER}, is_training=False)
 
 
 class _Cover(v2.Transform):
@@ -279,12 +281,13 @@ class _Cover(v2.Transform):
         return v2.functional.resize(inpt, [round(side / ratio) for side in sides], self.interpolation)
 
 
-def joint_transform(model: nn.Module, *, train: bool, flip: float = 0.5) -> v2.Transform:
+def joint_transform(model: nn.Module, *, train: bool, flip: float = 0.5, protocol: str = "standard") -> v2.Transform:
     """PIL image and `tv_tensors.Mask` together -> normalized `[3, H, W]` and mask `[1, H, W]` (nearest, soft values stay).
 
     train: resize both sides, random crop, flip (paper Section 4). Otherwise the model's own evaluation crop.
+    protocol: `paper` takes the published code's interpolation, crop and mean = std = 0.5 in place of the model's own.
     """
-    config = preprocessing(model)
+    config = {**preprocessing(model), **(_PAPER if protocol == "paper" else {})}
     size = tuple(config["input_size"][1:])
     interpolation = v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)
     if train:

@@ -6,6 +6,9 @@ a scalar: the mean over images and pixels, or over images.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,3 +55,38 @@ def outside_energy(raw: Tensor, mask: Tensor) -> Tensor:
     total = raw.sum((1, 2))
     inside = (raw * mask).sum((1, 2))
     return (1 - inside / total.clamp(min=1e-12)).mean()
+
+
+def binary_relevance(relevance: Tensor, mask: Tensor) -> Tensor:
+    """Binary cross-entropy of the relevance, read as the probability of foreground, against the mask (as for segmentation).
+
+    Kept 1 % off 0 and 1, which every min-max map reaches and where the slope of the logarithm has no bound.
+    """
+    return F.binary_cross_entropy(relevance.clamp(0.01, 0.99), mask)
+
+
+def gradmask(gradient: Tensor, mask: Tensor) -> Tensor:
+    """Paper Eq. 9 (GradMask, Simpson et al. 2019): L2 norm of the input gradient outside the mask, mean over images.
+
+    gradient: of the true class's logit, `[B, 3, H, W]`; mask `[B, 1, H, W]`.
+    """
+    return (gradient * (1 - mask)).flatten(1).norm(dim=1).mean()
+
+
+def right_reasons(gradient: Tensor, mask: Tensor) -> Tensor:
+    """Paper Eq. 10 (RRR, Ross et al., IJCAI 2017): squared input gradient outside the mask, summed over pixels, mean over images.
+
+    gradient: of the sum over classes of log p_k, `[B, 3, H, W]`; mask `[B, 1, H, W]`.
+    """
+    return (gradient * (1 - mask)).square().sum((1, 2, 3)).mean()
+
+
+def distance_to_teacher(logits: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || model) over all classes, mean over images; logits of both `[B, K]` (Hinton et al. 2015, temperature 1)."""
+    return F.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
+
+
+def distance_to_start(weights: Iterable[Tensor], start: Iterable[Tensor]) -> Tensor:
+    """L2-SP: half the squared distance to the starting weights (Li, Grandvalet, Davoine, ICML 2018, Eq. 2 with alpha = 1)."""
+    distances = [(now - before).square().sum() for now, before in zip(weights, start, strict=True)]
+    return torch.stack(distances).sum() / 2

@@ -1,7 +1,7 @@
 """The objectives, one table. Each is a step: (model, images, masks, labels) -> its terms, "loss" among them.
 
 images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], soft allowed; labels: `[B]` class indices.
-Each term is a scalar tensor. A step costs one forward pass and leaves the backward pass of "loss" to the caller.
+Each term is a scalar tensor. A step leaves the backward pass of "loss" to the caller.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from refocus import losses
+from refocus.attention import attention_maps, unwrap
 from refocus.errors import InputError
+from refocus.legrad import legrad_patches
 from refocus.relevance import minmax, relevance_patches, upsample
 from refocus.shifts import swap_backgrounds
 
@@ -28,59 +30,106 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a step may read: the weight of each term by name, and the switches of `objective`."""
+    """What a step may read: the switches of `objective`."""
 
-    weights: MappingProxyType[str, float]
     second_order: bool
     temperature: float
     seen: tuple[int, ...] | None
 
 
-def relevance_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+Found = tuple[Terms, Tensor | None]  # a step's own terms, and the logits of the images as they are, where it has computed them
+
+
+# --- by the relevance map -------------------------------------------------------------------------------------------------
+
+
+def relevance_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """The published objective, paper Eq. 5: relevance of the true class, confidence in the predicted one."""
     logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
+    return _squared_errors(logits, raw, images, masks, s), logits
+
+
+def legrad_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
+    """The published terms on LeGrad's map in place of GAE's; always with the second derivative, for there is no other."""
+    logits, raw = legrad_patches(model, images, labels, create_graph=True)
+    return _squared_errors(logits, raw, images, masks, s), logits
+
+
+def _squared_errors(logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, s: Settings) -> Terms:
     relevance, mask = minmax(upsample(raw, images.shape[-2:])), masks[:, 0]
-    background, foreground = losses.background(relevance, mask), losses.foreground(relevance, mask)
-    classification = losses.confidence(logits, s.temperature)
-    mask_loss = s.weights["background"] * background + s.weights["foreground"] * foreground  # Eq. 3
-    loss = s.weights["relevance"] * mask_loss + s.weights["classification"] * classification
-    return {"loss": loss, "background": background, "foreground": foreground, "classification": classification}
+    return {
+        "background": losses.background(relevance, mask),
+        "foreground": losses.foreground(relevance, mask),
+        "classification": losses.confidence(logits, s.temperature),
+    }
 
 
-def finetune_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
-    """Plain fine-tuning on the same images; the masks are not read. The baseline that every claim must beat."""
-    classification = losses.classification(model(images), labels)
-    return {"loss": s.weights["classification"] * classification, "classification": classification}
-
-
-def energy_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+def energy_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """The share of relevance outside the mask in place of the two squared errors; cross-entropy with the true label."""
     logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
-    classification = losses.classification(logits, labels)
-    loss = s.weights["energy"] * energy + s.weights["classification"] * classification
-    return {"loss": loss, "energy": energy, "classification": classification}
+    return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
 
-def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
+    """Binary cross-entropy of the map against the mask in place of the two squared errors; cross-entropy with the label."""
+    logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
+    bce = losses.binary_relevance(minmax(upsample(raw, images.shape[-2:])), masks[:, 0])
+    return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
+
+
+# --- by input gradients ---------------------------------------------------------------------------------------------------
+
+
+def gradmask_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
+    """GradMask, paper Eq. 8 and 9. `second_order` False makes the mask term a constant, as in the paper's code."""
+    logits, gradient = _input_gradient(model, images, lambda z: z.gather(1, labels[:, None]).sum(), s.second_order)
+    return {"background": losses.gradmask(gradient, masks), "classification": losses.classification(logits, labels)}, logits
+
+
+def rrr_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
+    """Right for the Right Reasons, paper Eq. 8 and 10. `second_order` False makes the mask term a constant, as there."""
+    logits, gradient = _input_gradient(model, images, lambda z: z.log_softmax(1).sum(), s.second_order)
+    return {"background": losses.right_reasons(gradient, masks), "classification": losses.classification(logits, labels)}, logits
+
+
+def _input_gradient(
+    model: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor], create_graph: bool
+) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradient of `score` by the pixels; within the graph only through attention that is not fused."""
+    images = images.detach().requires_grad_()
+    with attention_maps(model):  # scaled_dot_product_attention has no second derivative
+        logits = model(images)
+    (gradient,) = torch.autograd.grad(score(logits), images, create_graph=create_graph, retain_graph=True)
+    return logits, gradient
+
+
+# --- by labels and swaps --------------------------------------------------------------------------------------------------
+
+
+def finetune_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
+    """Plain fine-tuning on the same images; the masks are not read. The baseline that every claim must beat."""
+    logits = model(images)
+    return {"classification": losses.classification(logits, labels)}, logits
+
+
+def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """Cross-entropy on the objects standing on the next image's background, made with the same masks.
 
     The donor is the batch's next image, so a batch of one keeps its own background.
     """
     swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
-    classification = losses.classification(model(swapped), labels)
-    return {"loss": s.weights["classification"] * classification, "classification": classification}
+    return {"classification": losses.classification(model(swapped), labels)}, None
 
 
-def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Terms:
+def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """Ours: originals and background swaps in one batch; relevance energy, and cross-entropy among the classes tuned on."""
     swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
-    both, mask, labels = torch.cat([images, swapped]), masks[:, 0].repeat(2, 1, 1), labels.repeat(2)
-    logits, raw = relevance_patches(model, both, labels, create_graph=True, second_order=s.second_order)
+    both, mask, twice = torch.cat([images, swapped]), masks[:, 0].repeat(2, 1, 1), labels.repeat(2)
+    logits, raw = relevance_patches(model, both, twice, create_graph=True, second_order=s.second_order)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
-    classification = losses.seen_classification(logits, labels, _seen(labels, s, logits.shape[1]))
-    loss = s.weights["energy"] * energy + s.weights["classification"] * classification
-    return {"loss": loss, "energy": energy, "classification": classification}
+    classification = losses.seen_classification(logits, twice, _seen(labels, s, logits.shape[1]))
+    return {"energy": energy, "classification": classification}, logits[: len(images)]
 
 
 def _seen(labels: Tensor, s: Settings, classes: int) -> Tensor:
@@ -90,40 +139,124 @@ def _seen(labels: Tensor, s: Settings, classes: int) -> Tensor:
     return torch.cat([torch.tensor(s.seen, device=labels.device), labels]).unique()
 
 
+# --- the table ------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Objective:
-    step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Terms]
+    """weights: of its terms by name; one named `relevance` is a factor on `background` and `foreground` (paper Eq. 3 and 5).
+    lr: rate where the user names none: the paper's, or what docs/results.md used. switches: of second_order and temperature, those
+    that the caller may set. exact: second_order is always on.
+    """
+
+    step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Found]
     weights: dict[str, float]
     about: str
-    switches: tuple[str, ...] = ()  # of second_order and temperature, those that it reads
+    lr: float
+    switches: tuple[str, ...] = ()
+    exact: bool = False
 
 
+_PUBLISHED = {"background": 2.0, "foreground": 0.3, "relevance": 0.8, "classification": 0.2}  # paper Table 5, all models alike
 OBJECTIVES = {
     "relevance": Objective(
         relevance_step,
-        {"background": 2.0, "foreground": 0.3, "relevance": 0.8, "classification": 0.2},  # paper Table 5, all models alike
+        _PUBLISHED,
         "published: squared error of the relevance against the mask, and confidence",
-        ("second_order", "temperature"),
+        lr=2e-6,
+        switches=("second_order", "temperature"),
     ),
-    "finetune": Objective(finetune_step, {"classification": 1.0}, "cross-entropy with labels, no masks (baseline)"),
+    "relevance-exact": Objective(
+        relevance_step,
+        _PUBLISHED,
+        "the same, with the derivative through the attention gradient",
+        lr=2e-6,
+        switches=("temperature",),
+        exact=True,
+    ),
+    "legrad": Objective(
+        legrad_step,
+        _PUBLISHED,
+        "the same on LeGrad's map",
+        lr=2e-6,
+        switches=("temperature",),
+    ),
+    "finetune": Objective(
+        finetune_step,
+        {"classification": 1.0},
+        "cross-entropy with labels, no masks (baseline)",
+        lr=1e-5,
+    ),
+    "gradmask": Objective(
+        gradmask_step,
+        {"background": 1.0, "classification": 1.0},
+        "GradMask: input gradient of the true class outside the mask, and cross-entropy",
+        lr=1e-5,
+        exact=True,
+    ),
+    "gradmask-as-published": Objective(
+        gradmask_step,
+        {"background": 50.0, "classification": 3e-9},  # paper Table 7, ViT-B
+        "what the paper's GradMask trained: its mask term is a constant, and cross-entropy",
+        lr=2e-4,
+    ),
+    "rrr": Objective(
+        rrr_step,
+        {"background": 1e-4, "classification": 1.0},
+        "Right for the Right Reasons: input gradient of all classes outside the mask, and cross-entropy",
+        lr=1e-5,
+        exact=True,
+    ),
+    "rrr-as-published": Objective(
+        rrr_step,
+        {"background": 1e-10, "classification": 2e-6},  # paper Table 6, ViT-B
+        "what the paper's RRR trained: its mask term is a constant, and cross-entropy",
+        lr=2e-6,
+    ),
     "energy": Objective(
         energy_step,
         {"energy": 1.0, "classification": 1.0},
         "share of relevance outside the mask, and cross-entropy",
-        ("second_order",),
+        lr=5e-6,
+        switches=("second_order",),
     ),
-    "swap": Objective(swap_step, {"classification": 1.0}, "cross-entropy on background swaps made with the masks"),
+    "bce": Objective(
+        bce_step,
+        {"bce": 1.0, "classification": 1.0},
+        "binary cross-entropy of the relevance against the mask, and cross-entropy",
+        lr=5e-6,
+        switches=("second_order",),
+    ),
+    "swap": Objective(
+        swap_step,
+        {"classification": 1.0},
+        "cross-entropy on background swaps made with the masks",
+        lr=1e-5,
+    ),
     "refocus": Objective(
         refocus_step,
         {"energy": 1.0, "classification": 1.0},
         "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps",
-        ("second_order",),
+        lr=1e-5,
+        switches=("second_order",),
     ),
+}
+REGULARIZERS = {  # terms that any objective takes, off unless given a weight
+    "confidence": "cross-entropy with the model's own prediction (paper Eq. 4)",
+    "labels": "cross-entropy with the true label",
+    "kl": "distance of the answers to the original model's",
+    "l2_sp": "squared distance of the weights to the original's",
 }
 
 
 def objective(
-    name: str, *, second_order: bool = False, temperature: float = 1.0, seen: Sequence[int] | None = None, **weights: float
+    name: str,
+    *,
+    second_order: bool = False,
+    temperature: float = 1.0,
+    seen: Sequence[int] | None = None,
+    original: nn.Module | None = None,
+    **weights: float,
 ) -> Step:
     """A step for one row of the table.
 
@@ -131,27 +264,61 @@ def objective(
         name: a key of `OBJECTIVES`.
         second_order: also differentiate through the attention gradient G (exact derivative of the relevance). The published
             code does not; ours neither unless asked. Costs about one more backward pass.
-        temperature: divides the logits in the confidence term (DeiT: 0.65 for B, 0.55 for S in the published code).
+        temperature: divides the logits in the confidence terms (DeiT: 0.65 for B, 0.55 for S in the published code).
         seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these only. None: all classes.
-        **weights: weights of the objective's terms by name; missing ones keep the table's.
+        original: the model before tuning, frozen; `kl` and `l2_sp` measure the distance to it.
+        **weights: weights of the objective's terms by name, and of any of `REGULARIZERS`; missing ones keep the table's, or 0.
 
     Raises:
-        InputError: unknown objective or term, or a switch that the objective does not read.
+        InputError: unknown objective or term, a switch that the objective does not read, or no `original` where one is needed.
     """
     if name not in OBJECTIVES:
         raise InputError(f"--objective {name}: unknown; legal are {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
-    if unknown := sorted(set(weights) - set(row.weights)):
-        raise InputError(f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}")
+    if unknown := sorted(set(weights) - set(row.weights) - set(REGULARIZERS)):
+        raise InputError(
+            f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}, "
+            f"and any objective takes {', '.join(REGULARIZERS)}"
+        )
     for switch, given in (("second_order", second_order), ("temperature", temperature != 1.0)):
-        if given and switch not in row.switches:
+        if given and switch not in row.switches and not (switch == "temperature" and weights.get("confidence")):
             raise InputError(f"--{switch.replace('_', '-')}: objective {name!r} does not read it")
-    settings = Settings(
-        MappingProxyType({**row.weights, **weights}), second_order, temperature, tuple(seen) if seen is not None else None
-    )
+    settings = Settings(second_order or row.exact, temperature, tuple(seen) if seen is not None else None)
+    merged = MappingProxyType({**row.weights, **weights})
+    extra = [term for term in REGULARIZERS if merged.get(term)]
+    if original is None and (needy := [term for term in extra if term in ("kl", "l2_sp")]):
+        raise InputError(f"objective {name!r}: the term {needy[0]!r} needs `original`, the model before tuning")
 
     def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
         masks = masks[:, None] if masks.ndim == 3 else masks
-        return row.step(model, images, masks.to(images.dtype), labels, settings)
+        terms, logits = row.step(model, images, masks.to(images.dtype), labels, settings)
+        if extra:
+            logits = model(images) if logits is None else logits
+            terms |= {term: _regularizer(term, model, logits, images, labels, settings, original) for term in extra}
+        return {"loss": total(terms, merged), **terms}
 
     return step
+
+
+def total(terms: Terms, weights: MappingProxyType[str, float]) -> Tensor:
+    """The weighted sum of the terms; the weight `relevance` is a factor on the published mask loss (paper Eq. 3, 5)."""
+    mask_loss = weights.get("relevance", 1.0)
+    parts = [value * weights[term] * (mask_loss if term in ("background", "foreground") else 1.0) for term, value in terms.items()]
+    return torch.stack(parts).sum()
+
+
+def _regularizer(
+    term: str, model: nn.Module, logits: Tensor, images: Tensor, labels: Tensor, s: Settings, original: nn.Module | None
+) -> Tensor:
+    if term == "confidence":
+        return losses.confidence(logits, s.temperature)
+    if term == "labels":
+        return losses.classification(logits, labels)
+    assert original is not None  # `objective` asked for it
+    if term == "kl":
+        with torch.no_grad():
+            teacher = original(images)
+        return losses.distance_to_teacher(logits, teacher)
+    start = dict(original.named_parameters())
+    tuned = {name: weight for name, weight in unwrap(model).named_parameters() if weight.requires_grad}
+    return losses.distance_to_start(tuned.values(), [start[name].detach() for name in tuned])

@@ -27,11 +27,18 @@ class Recipe:
     seed: int = 0  # which images, their order, their crops
     epochs: int = 50
     batch_size: int = 8  # over all processes together
-    lr: float = 2e-6  # the paper searches 5e-7 to 5e-6 per model; this is inside
+    lr: float | str | None = (
+        None  # None: the objective's own (the paper searches 5e-7 to 5e-6 per model). "auto": search by its rule
+    )
+    lr_range: tuple[float, float] = (5e-7, 5e-6)  # where "auto" searches
     lr_decay: float = 0.85  # factor on the rate ...
     lr_decay_every: int = 2  # ... every so many epochs
     weight_decay: float = 1e-4
     flip: float = 0.5  # chance of a left-right flip; 0 for digits or text
+    select: str = "best"  # which epoch to keep: the lowest validation loss, as in the paper, or the "last"
+    last_blocks: int | None = None  # tune only so many blocks, what follows them and the classifier; None: everything
+    lora: int | None = None  # tune only low-rank additions of this rank, and the classifier
+    protocol: str = "standard"  # preprocessing in tuning: the model's own, or the "paper"'s (mean = std = 0.5 for all models)
     val_images: int = 400  # after each epoch: at most so many images of classes not trained on (the paper has 414)
     check_images: int = 400  # once, at the end: at most so many images of all classes, to see whether tuning did harm
     tolerance: float = 1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
@@ -54,7 +61,12 @@ class Recipe:
         ]:
             if getattr(self, name) < low:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
-        for name in ("lr", "lr_decay", "temperature"):
+        if isinstance(self.lr, str) and self.lr != "auto":
+            raise InputError(f"--lr {self.lr}: must be a number, such as 2e-6, or auto")
+        object.__setattr__(self, "lr_range", tuple(self.lr_range))  # JSON gives a list
+        if len(self.lr_range) != 2 or not 0 < self.lr_range[0] < self.lr_range[1] < float("inf"):
+            raise InputError(f"--lr-range {self.lr_range}: must be two positive numbers, the lower first")
+        for name in ("lr_decay", "temperature", *(["lr"] if self.lr not in (None, "auto") else [])):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a positive number")
         for name in ("tolerance", "weight_decay"):
@@ -69,12 +81,21 @@ class Recipe:
             raise InputError(f"--mask-score {self.mask_score}: a score between 0 and 1")
         if not 0 <= self.flip <= 1:
             raise InputError(f"--flip {self.flip}: a probability between 0 and 1")
-        if self.classes is not None and self.classes < 1:
-            raise InputError(f"--classes {self.classes}: must be at least 1")
-        if self.precision not in ("fp32", "bf16"):
-            raise InputError(f"--precision {self.precision}: must be fp32 or bf16")
-        if self.device not in ("auto", "cpu", "cuda", "mps"):
-            raise InputError(f"--device {self.device}: must be auto, cpu, cuda or mps")
+        for name in ("classes", "last_blocks", "lora"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.lora and (self.last_blocks or self.weights.get("l2_sp")):
+            raise InputError(
+                "--lora: freezes the weights themselves, so --last-blocks and --weight l2_sp=... have nothing to act on"
+            )
+        for name, legal in (
+            ("select", ("best", "last")),
+            ("protocol", ("standard", "paper")),
+            ("precision", ("fp32", "bf16")),
+            ("device", ("auto", "cpu", "cuda", "mps")),
+        ):
+            if getattr(self, name) not in legal:
+                raise InputError(f"--{name} {getattr(self, name)}: must be {', '.join(legal[:-1])} or {legal[-1]}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:

@@ -1,0 +1,45 @@
+"""The paper's hyperparameters (its Tables 5, 6 and 7) for its seven models, from `assets/recipes.toml`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+from typing import Any
+
+from refocus.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """Name of the paper's model -> its entry."""
+    return tomllib.loads(files("refocus").joinpath("assets", "recipes.toml").read_text())
+
+
+def preset(name: str, objective: str = "relevance", model: str | None = None) -> dict[str, Any]:
+    """What the paper tuned this model with, as fields of a Recipe: model, lr, temperature and weights.
+
+    Args:
+        name: ViT-B, ViT-L, AR-S, AR-B, AR-L, DeiT-S or DeiT-B.
+        objective: `relevance`; or `gradmask` or `rrr`, also with `-as-published` or `-exact`.
+        model: the caller's own weights, in place of timm's.
+
+    Raises:
+        InputError: no such model, an objective that the paper did not run on it, or weights that no longer exist.
+    """
+    known = presets()
+    if name not in known:
+        raise InputError(f"--preset {name}: unknown; legal are {', '.join(known)}")
+    row = known[name]
+    table = objective.removesuffix("-as-published").removesuffix("-exact")
+    if table not in ("relevance", "rrr", "gradmask") or table not in row:
+        legal = [key for key in ("relevance", "rrr", "gradmask") if key in row]
+        raise InputError(f"--preset {name}: the paper has no setting for --objective {objective}; it has {', '.join(legal)}")
+    if model is None and "timm" not in row:
+        raise InputError(f"--preset {name}: {row['missing']}; give --model to use other weights with this preset")
+    weights = {term: value for term, value in row[table].items() if term != "lr"}
+    temperature = row.get("temperature", 1.0) if table == "relevance" else 1.0
+    return {"model": model or row["timm"], "lr": row[table]["lr"], "temperature": temperature, "weights": weights}
