@@ -110,6 +110,7 @@ def _ground(
         raise InputError(f"--models {models[0]}: only with --data")
     if model is None:
         raise InputError("--model: missing; --on needs your model")
+    from refocus.grid import wait_for
     from refocus.models import load
     from refocus.shifted import kinds
 
@@ -121,7 +122,13 @@ def _ground(
         if kind not in grounds.LIKE:
             raise InputError(f"--shift {kind}: legal here are mixed-rand, {', '.join(grounds.CURVES)}")
     keep_settings(out, settings, place)
-    return grounds.own(on, model, network, kept, out, most=most, seed=seed, kinds=wanted)
+    prepared = out / "prepared.json"
+    if place.rank:
+        wait_for(prepared)
+    ground = grounds.own(on, model, network, kept, out, most=most, seed=seed, kinds=wanted)
+    if not place.rank:
+        runs.write_json(prepared, {"suites": list(ground.suites)})
+    return ground
 
 
 def keep_settings(out: Path, settings: dict[str, Any], place: Any) -> None:

@@ -44,6 +44,12 @@ def take_place() -> Place:
     return place
 
 
+def wait_for(file: Path) -> None:
+    """Until another process has written it."""
+    while not file.exists():
+        time.sleep(_POLL)
+
+
 @dataclass(frozen=True)
 class Job:
     model: str
@@ -62,14 +68,13 @@ class Job:
 def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
     """How a job tunes; `common` are the user's settings for all runs, a `lr` table in it goes by objective."""
     kind = job.variant.masks or next(iter(ground.masks))
-    settings = settings_of(job.variant, job.model, ground)
     rates = common.get("rates", {})
+    settings = settings_of(job.variant, job.model, ground, {key: value for key, value in common.items() if key != "rates"})
     if settings["objective"] in rates:
         settings["lr"] = rates[settings["objective"]]
-    shared = {key: value for key, value in common.items() if key != "rates"}
     val = {"val": str(ground.val), "val_masks": str(ground.val_masks)} if ground.val and ground.val_masks else {}
     places = {"model": ground.models[job.model], "images": str(ground.train), "masks": str(ground.masks[kind]), **val}
-    return Recipe(**{**places, "do_no_harm": False, **shared, **settings})
+    return Recipe(**{**places, "do_no_harm": False, **settings})
 
 
 def run(
@@ -101,8 +106,8 @@ def run(
             runs.write_json(job.done(out, what), {"finished": time.time()})
     if place.rank == 0:
         for job in jobs:
-            while not all(job.done(out, what).exists() for what in wanted):
-                time.sleep(_POLL)
+            for what in wanted:
+                wait_for(job.done(out, what))
 
 
 def _measure_maps(job: Job, model: nn.Module, ground: Ground, out: Path, most: int, workers: int, title: str) -> None:

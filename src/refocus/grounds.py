@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from refocus import runs, shifted
+from refocus import shifted
 from refocus.errors import InputError
 from refocus.images import class_folders, scan
 from refocus.paper import MODELS
@@ -148,7 +149,7 @@ def own(
     kept = chosen(tests, most, seed)
     for kind in kinds:
         some = [s for s in tests if s.image in kept] if kind in CURVES else tests
-        if not (out / "shifts" / kind / runs.MANIFEST).exists():
+        if not (out / "shifts" / kind).exists():
             _write_shift(some, out / "shifts", kind, seed)
         suites[kind] = out / "shifts" / kind
     has_val = (folder / "val").is_dir() and (first / "val").is_dir()
@@ -166,12 +167,11 @@ def own(
 
 
 def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) -> None:
-    place = folder / kind
-    place.mkdir(parents=True, exist_ok=True)
-    shifted.write(samples, place, [kind], seed=seed)
-    for part in (place / kind).iterdir():  # KIND/KIND/... -> KIND/...
-        os.replace(part, place / part.name)
-    (place / kind).rmdir()
+    partial = folder / f"{kind}.partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    shifted.write(samples, partial, [kind], seed=seed)
+    os.replace(partial / kind, folder / kind)  # it is there whole or not at all
+    shutil.rmtree(partial)
 
 
 def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[str, Path]]:

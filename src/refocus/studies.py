@@ -143,9 +143,9 @@ def models_of(row: Study, ground: Ground, given: bool) -> list[str]:
     return [name for name in ground.models if ground.own or given or not row.models or name in row.models]
 
 
-def settings_of(variant: Variant, model: str, ground: Ground) -> dict[str, Any]:
-    """Recipe fields of one run: what the paper used for the model, the ground's, then the variant's own."""
-    settings = {**ground.settings, **variant.settings}
+def settings_of(variant: Variant, model: str, ground: Ground, common: dict[str, Any]) -> dict[str, Any]:
+    """Recipe fields of one run: what the paper used for the model, the ground's, the user's, then the variant's own."""
+    settings = {**ground.settings, **common, **variant.settings}
     row = {} if ground.own else presets().get(model, {})
     objective = settings["objective"]
     table = row.get(objective.removesuffix("-as-published"), {}) if objective != "gradmask" and objective != "rrr" else {}
