@@ -22,6 +22,7 @@ from refocus.relevance import minmax, relevance_patches, upsample
 from refocus.shifts import swap_backgrounds
 
 Terms = dict[str, Tensor]
+_SWAPS = 3  # of each image in a step of `refocus`
 
 
 class Step(Protocol):
@@ -123,12 +124,16 @@ def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s
 
 
 def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """Ours: originals and background swaps in one batch; relevance energy, and cross-entropy among the classes tuned on."""
-    swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
-    both, mask, twice = torch.cat([images, swapped]), masks[:, 0].repeat(2, 1, 1), labels.repeat(2)
-    logits, raw = relevance_patches(model, both, twice, create_graph=True, second_order=s.second_order)
+    """Ours: each image and three background swaps of it in one batch; relevance energy, and cross-entropy among the classes tuned
+    on. The donors are the batch's next three images, so a batch of one has no swaps.
+    """
+    turns = range(1, min(_SWAPS, len(images) - 1) + 1)
+    swapped = [swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0)) for turn in turns]
+    every, count = torch.cat([images, *swapped]), 1 + len(swapped)
+    mask, repeated = masks[:, 0].repeat(count, 1, 1), labels.repeat(count)
+    logits, raw = relevance_patches(model, every, repeated, create_graph=True, second_order=s.second_order)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
-    classification = losses.seen_classification(logits, twice, _seen(labels, s, logits.shape[1]))
+    classification = losses.seen_classification(logits, repeated, _seen(labels, s, logits.shape[1]))
     return {"energy": energy, "classification": classification}, logits[: len(images)]
 
 

@@ -125,9 +125,9 @@ def study(name: str) -> Study:
 
 
 def variants_of(row: Study, ground: Ground, classes: int) -> list[Variant]:
-    """The rows of a study that can be run here: with the masks that there are."""
+    """The rows of a study that can be run here; a kind of masks has a row of its own where there are two."""
     found = [*row.variants, *(_samples(ground, classes) if row.layout == "samples" else [])]
-    return [v for v in found if not v.masks or v.masks in ground.masks]
+    return [v for v in found if not v.masks or (v.masks in ground.masks and len(ground.masks) > 1)]
 
 
 def suites_of(row: Study, ground: Ground) -> list[str]:

@@ -111,7 +111,8 @@ def _findings(order: Order) -> tuple[list[Line], list[Any], list[Any], dict[str,
     if row.layout == "claims":
         lines = study_tables.methods(*given)
         lines += study_tables.segmentation(*given) if order.map_images else []
-        titles = {v.title: (v.method, v.masks or ("" if not v.tunes else "annotated")) for v in order.variants if v.method}
+        kind = next(iter(ground.masks))
+        titles = {v.title: (v.method, "" if not v.tunes else v.masks or kind) for v in order.variants if v.method}
         sheet = study_tables.claims(lines, titles)
         return lines, [], [], {"claims": sheet, "text": study_tables.sheet_text(sheet)}
     if row.layout == "samples":

@@ -78,9 +78,12 @@ def _printed(
     suite and model.
     """
     name, like = (NEAREST if ground.own else model), ground.like(suite)
-    masks = variant.masks or "annotated"
+    masks = variant.masks or next(iter(ground.masks), "annotated")
     for table in row.tables:
-        value = published(table, name, variant.method, like, metric, masks=masks, classes=classes) if variant.method else None
+        value = None
+        for kind in (masks, "annotated"):  # most of its tables have annotated masks alone
+            if value is None and variant.method:
+                value = published(table, name, variant.method, like, metric, masks=kind, classes=classes)
         before = published(table, name, "original", like, metric, classes=classes)
         if value is not None:
             change = None if before is None or not variant.tunes else round(value - before, 1)
