@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 import refocus
 from refocus import losses
+from refocus.attention import attention_maps
+from refocus.legrad import legrad_patches
 from refocus.metrics import background_share
 from refocus.objectives import OBJECTIVES
 from refocus.relevance import minmax, relevance_patches, upsample
 
 Build = Callable[..., nn.Module]
-MASK_TERMS = {"relevance": ("background", "foreground"), "energy": ("energy",), "refocus": ("energy",)}
+MASK_TERMS = {
+    "relevance": ("background", "foreground"), "relevance-exact": ("background", "foreground"), "legrad": ("background", "foreground"),
+    "gradmask": ("background",), "rrr": ("background",), "energy": ("energy",), "bce": ("bce",), "refocus": ("energy",),
+}  # fmt: skip
+BY_MAP = ("relevance", "relevance-exact", "energy", "bce", "refocus")  # terms on the map that background_share measures
+BY_GRADIENT = {"gradmask": losses.gradmask, "rrr": losses.right_reasons}
 
 
 def batch(count: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,7 +94,7 @@ def test_second_order_is_the_exact_derivative_and_the_published_one_is_not(tiny:
     assert abs(slopes[1] - measured) > 0.05 * abs(measured)
 
 
-@pytest.mark.parametrize("name", MASK_TERMS)
+@pytest.mark.parametrize("name", BY_MAP)
 def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does_not(tiny: Build, name: str) -> None:
     images, masks, labels = batch(8)
     images = images + 3 * masks  # an object that can be told from its background
@@ -151,3 +158,146 @@ def test_unknown_names_are_answered_with_the_legal_ones() -> None:
         refocus.objective("energy", temperature=0.5)
     with pytest.raises(refocus.InputError, match=r"no such term; its terms are background, foreground"):
         refocus.objective("relevance", energy=1.0)
+
+
+# --- input gradients --------------------------------------------------------------------------------------------------------
+
+
+def outside_gradient(model: nn.Module, name: str, images: Tensor, masks: Tensor, labels: Tensor) -> float:
+    """The term by its definition, one image at a time."""
+    values = []
+    for image, mask, label in zip(images, masks, labels, strict=True):
+        pixels = image[None].clone().requires_grad_()
+        logits = model(pixels)
+        score = logits[0, label] if name == "gradmask" else logits.softmax(1).log().sum()
+        (gradient,) = torch.autograd.grad(score, pixels)
+        outside = gradient[0] * (1 - mask)
+        values.append(outside.square().sum().sqrt() if name == "gradmask" else outside.square().sum())
+    return torch.stack(values).mean().item()
+
+
+@pytest.mark.parametrize("name", BY_GRADIENT)
+def test_the_term_is_that_of_the_paper(tiny: Build, name: str) -> None:
+    model, given = tiny(), batch()
+    terms = refocus.objective(name)(model, *given)
+    assert terms["background"].item() == pytest.approx(outside_gradient(model, name, *given), rel=1e-4)
+    published = refocus.objective(f"{name}-as-published")(model, *given)
+    torch.testing.assert_close(published["background"], terms["background"].detach())
+
+
+@pytest.mark.parametrize("name", BY_GRADIENT)
+def test_as_published_the_mask_trains_nothing(tiny: Build, name: str) -> None:
+    """Negative control: other masks, the same gradients; with a real double backward they differ."""
+    images, masks, labels = batch()
+
+    def gradient(objective: str, masks: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        model = tiny()
+        refocus.objective(objective, background=1.0, classification=1.0)(model, images, masks, labels)["loss"].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    assert not refocus.objective(f"{name}-as-published")(tiny(), images, masks, labels)["background"].requires_grad
+    assert torch.equal(gradient(f"{name}-as-published", masks), gradient(f"{name}-as-published", 1 - masks))
+    assert not torch.allclose(gradient(name, masks), gradient(name, 1 - masks), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", BY_GRADIENT)
+def test_a_few_steps_flatten_the_input_gradient_outside(tiny: Build, name: str) -> None:
+    images, masks, labels = batch(8)
+
+    def ratio(objective: str) -> float:
+        torch.manual_seed(0)
+        model = tiny()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        step = refocus.objective(objective, background=1.0, classification=1.0)
+        before = outside_gradient(model, name, images, masks, labels)
+        for _ in range(30):
+            optimizer.zero_grad()
+            step(model, images, masks, labels)["loss"].backward()
+            optimizer.step()
+        return outside_gradient(model, name, images, masks, labels) / before
+
+    assert ratio(name) < 0.8
+    assert ratio(name) < 0.8 * ratio(f"{name}-as-published")
+
+
+# --- LeGrad -----------------------------------------------------------------------------------------------------------------
+
+
+def test_legrad_is_the_mean_over_blocks_of_positive_attention_gradients(tiny: Build) -> None:
+    """A literal twin: for each block a forward pass of its own, the classifier on that block's tokens."""
+    model, (images, _, labels) = tiny().double(), batch()
+    images = images.double()
+    _, found = legrad_patches(model, images, labels, create_graph=False)
+    maps = []
+    for depth in range(len(model.blocks)):
+        with attention_maps(model) as recorded:
+            tokens: list[Tensor] = []
+            handle = model.blocks[depth].register_forward_hook(lambda _m, _a, out, tokens=tokens: tokens.append(out))
+            model(images)
+            handle.remove()
+        score = model.head(model.norm(tokens[0])[:, 0])[torch.arange(4), labels].sum()
+        (gradient,) = torch.autograd.grad(score, recorded[depth])
+        maps.append(gradient.relu().mean((1, 2))[:, 1:])
+    torch.testing.assert_close(found.flatten(1), torch.stack(maps).mean(0))
+
+
+def test_a_few_steps_move_legrad_onto_the_object(tiny: Build) -> None:
+    images, masks, labels = batch(8)
+    images = images + 3 * masks
+    model = tiny()
+
+    def share() -> float:
+        return background_share(legrad_patches(model, images, labels, create_graph=False)[1].detach(), masks[:, 0]).mean().item()
+
+    before, optimizer, step = share(), torch.optim.AdamW(model.parameters(), lr=3e-3), refocus.objective("legrad")
+    for _ in range(30):
+        optimizer.zero_grad()
+        step(model, images, masks, labels)["loss"].backward()
+        optimizer.step()
+    assert share() < before - 0.04
+
+
+# --- regularizers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_any_objective_takes_the_regularizers(tiny: Build, name: str) -> None:
+    model, given = tiny(), batch()
+    original = tiny()
+    weights = {"confidence": 0.5, "labels": 0.25, "kl": 2.0, "l2_sp": 3.0}
+    terms = refocus.objective(name, original=original, **weights)(model, *given)
+    plain = refocus.objective(name)(model, *given)
+    added = sum(weight * terms[term] for term, weight in weights.items())
+    torch.testing.assert_close(terms["loss"], plain["loss"] + added)
+    torch.testing.assert_close(terms["labels"], losses.classification(model(given[0]), given[2]))
+    terms["loss"].backward()
+    assert all(p.grad is None for p in original.parameters())
+
+
+def test_distances_to_the_original_are_zero_there_and_hold_the_model(tiny: Build) -> None:
+    original, (images, masks, labels) = tiny(), batch(8)
+
+    def moved(**weights: float) -> tuple[float, float]:
+        model = tiny()
+        model.load_state_dict(original.state_dict())
+        step = refocus.objective("finetune", original=original, **weights)
+        first = step(model, images, masks, labels)
+        assert all(abs(first[term].item()) < 1e-6 for term in weights)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in range(20):
+            optimizer.zero_grad()
+            step(model, images, masks, labels)["loss"].backward()
+            optimizer.step()
+        pairs = zip(model.parameters(), original.parameters(), strict=True)
+        weights_moved = sum((a - b).square().sum().item() for a, b in pairs)
+        return weights_moved, losses.distance_to_teacher(model(images), original(images)).item()
+
+    free, by_kl, by_weights = moved(), moved(kl=10.0), moved(l2_sp=5.0)
+    assert by_kl[1] < 0.3 * free[1]
+    assert by_weights[0] < 0.3 * free[0]
+
+
+def test_distance_to_the_original_needs_one() -> None:
+    with pytest.raises(refocus.InputError, match=r"'kl' needs `original`"):
+        refocus.objective("finetune", kl=1.0)
