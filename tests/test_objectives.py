@@ -17,11 +17,12 @@ from refocus.objectives import OBJECTIVES
 from refocus.relevance import minmax, relevance_patches, upsample
 
 Build = Callable[..., nn.Module]
+_BOTH = ("background", "foreground")
 MASK_TERMS = {
-    "relevance": ("background", "foreground"), "relevance-exact": ("background", "foreground"), "legrad": ("background", "foreground"),
-    "gradmask": ("background",), "rrr": ("background",), "energy": ("energy",), "bce": ("bce",), "refocus": ("energy",),
+    "relevance": _BOTH, "relevance-exact": _BOTH, "legrad": _BOTH, "gradmask": ("background",), "rrr": ("background",),
+    "energy": ("energy",), "bce": ("bce",), "refocus": ("energy",),
 }  # fmt: skip
-BY_MAP = ("relevance", "relevance-exact", "energy", "bce", "refocus")  # terms on the map that background_share measures
+BY_MAP = ("relevance", "relevance-exact", "energy", "refocus")  # terms on the map that background_share measures
 BY_GRADIENT = {"gradmask": losses.gradmask, "rrr": losses.right_reasons}
 
 
@@ -160,6 +161,24 @@ def test_unknown_names_are_answered_with_the_legal_ones() -> None:
         refocus.objective("relevance", energy=1.0)
 
 
+def test_a_few_steps_of_bce_fit_the_map_to_the_mask_and_plain_finetuning_does_not(tiny: Build) -> None:
+    images, masks, labels = batch(8)
+    images = images + 3 * masks
+
+    def after(objective: str) -> float:
+        torch.manual_seed(0)
+        model = tiny()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        step = refocus.objective(objective)
+        for _ in range(30):
+            optimizer.zero_grad()
+            step(model, images, masks, labels)["loss"].backward()
+            optimizer.step()
+        return losses.binary_relevance(refocus.explain(model, images, labels).relevance, masks[:, 0]).item()
+
+    assert after("bce") < 0.8 * after("finetune")
+
+
 # --- input gradients --------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +228,8 @@ def test_a_few_steps_flatten_the_input_gradient_outside(tiny: Build, name: str) 
         torch.manual_seed(0)
         model = tiny()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        step = refocus.objective(objective, background=1.0, classification=1.0)
+        weight = {"gradmask": 1.0, "rrr": 100.0}[name]  # on this model RRR's term starts far below the cross-entropy
+        step = refocus.objective(objective, background=weight, classification=1.0)
         before = outside_gradient(model, name, images, masks, labels)
         for _ in range(30):
             optimizer.zero_grad()
@@ -293,7 +313,7 @@ def test_distances_to_the_original_are_zero_there_and_hold_the_model(tiny: Build
         weights_moved = sum((a - b).square().sum().item() for a, b in pairs)
         return weights_moved, losses.distance_to_teacher(model(images), original(images)).item()
 
-    free, by_kl, by_weights = moved(), moved(kl=10.0), moved(l2_sp=5.0)
+    free, by_kl, by_weights = moved(), moved(kl=10.0), moved(l2_sp=10.0)
     assert by_kl[1] < 0.3 * free[1]
     assert by_weights[0] < 0.3 * free[0]
 

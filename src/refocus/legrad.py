@@ -46,7 +46,8 @@ def legrad_patches(model: nn.Module, images: Tensor, targets: Tensor | None, *, 
     with attention_maps(model) as maps, _block_outputs(model) as tokens:
         logits = model(images)
     targets = logits.argmax(1) if targets is None else targets
-    total = torch.zeros(len(images), maps[0].shape[-1], device=images.device)
+    precision = torch.promote_types(maps[0].dtype, torch.float32)  # bfloat16 maps are accumulated in float32
+    total = torch.zeros(len(images), maps[0].shape[-1], dtype=precision, device=images.device)
     for attention, after in zip(maps, tokens, strict=True):
         score = vit.forward_head(vit.norm(after)).gather(1, targets[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, attention, create_graph=create_graph, retain_graph=True)
