@@ -277,8 +277,8 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
         (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "-1"], "--lr -1"),
         (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--weight", "background"], "TERM=NUMBER"),
         (
-            ["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "auto"],
-            "--lr auto: must be a number",
+            ["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "fast"],
+            "--lr fast: must be a number",
         ),
         (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--objective", "x"], "legal are relevance"),
         (["masks", "{images}", "--backbone", "no/such"], "no such folder"),
