@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from refocus.attention import vision_transformer
 from refocus.errors import InputError
 
-LORA_LAYERS = ["qkv", "proj", "fc1", "fc2"]  # of every block: attention and MLP
+LORA_LAYERS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"  # not the patch embedding, which has a `proj` too
 
 
 def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | None = None) -> None:
