@@ -284,7 +284,18 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
     assert "--out: missing" in refused("table1", "--data", str(toml))
     assert "--lr relevance=fast" in refused("table1", *options(place, "--lr", "relevance=fast"))
     assert "--shift outline: legal here are mixed-rand" in refused("table1", *options(place, "--shift", "outline"))
-    assert "compares with the paper's own data sets" in refused("claims", *options(place))
+    assert "study claims: is about the paper's own data sets" in refused("claims", *options(place))
+    assert "--dry-run: is about the paper's own data sets" in refused("table1", *options(place, "--dry-run"))
+    fresh = place / "fresh"
+    own = ["--on", str(place / "images"), "--model", str(place / "model"), "--out", str(fresh)]
+    assert "--masks: missing" in refused("table1", *own)
+    assert "--select first: must be best or last" in refused("table1", *own, "--masks", str(place / "masks"), "--select", "first")
+    assert not fresh.exists()
+    sets = ["--data", str(toml), "--models", "ViT-B", "--out", str(toml.parent / "o")]
+    assert "does not name imagenet-segmentation" in refused("table3", *sets)
+    assert "names none of those of study table2: si-location" in refused("table2", *sets)
+    toml.write_text('[train]\nimages = "a"\n')
+    assert "[train] needs masks: annotated or unsupervised" in refused("table1", "--data", str(toml), "--out", "x")
     toml.write_text('[train]\nimages = "a"\nmask = "b"\n')
     assert "unknown key 'mask' in [train]; legal are images, annotated" in refused("table1", "--data", str(toml), "--out", "x")
     toml.write_text('[sets]\nimages = "a"\n')

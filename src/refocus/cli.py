@@ -172,6 +172,8 @@ def tune(
         results, folder = finetune.resume(resume), resume
     else:
         weights = _weights(weight or [])
+        if lr != "auto" and _given(context, "lr_range"):
+            raise InputError("--lr-range: only with --lr auto")
         given["lr"] = None if lr is None else _rate(lr)
         if preset is not None:
             from refocus.presets import preset as published

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from refocus import runs
 from refocus.errors import InputError
+from refocus.recipe import Recipe
 
 console = Console()
 
@@ -62,6 +63,9 @@ def study(
         raise InputError("--out: missing")
     if (data is None) == (on is None):
         raise InputError("--data or --on: give one of them, the paper's data sets or your own images")
+    if on is not None and (dry_run or row.layout == "claims"):
+        what = "--dry-run" if dry_run else "study claims"
+        raise InputError(f"{what}: is about the paper's own data sets; give --data, not --on")
     from refocus import grid
 
     place = grid.take_place()
@@ -69,6 +73,7 @@ def study(
     fixed = {"epochs": epochs, "classes": classes, "val_images": val_images}
     common: dict[str, Any] = {key: value for key, value in fixed.items() if value is not None}
     common |= {"precision": precision, "workers": workers, "seed": seed, "device": device, "select": select, "check_images": 1}
+    Recipe(model="", images="", masks="", **common)  # a wrong value is said before anything is written
     common["rates"] = _rates(lr or [])
     settings = {
         **{key: value for key, value in common.items() if key not in ("workers", "device")},
@@ -110,6 +115,8 @@ def _ground(
         raise InputError(f"--models {models[0]}: only with --data")
     if model is None:
         raise InputError("--model: missing; --on needs your model")
+    if masks is None and automatic is None:
+        raise InputError("--masks: missing; a study needs masks, and `refocus masks` makes some for --automatic-masks")
     from refocus.grid import wait_for
     from refocus.models import load
     from refocus.shifted import kinds

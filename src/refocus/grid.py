@@ -17,7 +17,7 @@ from refocus import localization, runs
 from refocus.errors import InputError
 from refocus.evaluation import evaluate, read_predictions
 from refocus.finetune import complete
-from refocus.grounds import Ground
+from refocus.grounds import MASK_SCORE, Ground
 from refocus.images import scan
 from refocus.models import load
 from refocus.plans import SEGMENTS, chosen, masked
@@ -66,7 +66,7 @@ class Job:
 
 
 def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
-    """How a job tunes; `common` are the user's settings for all runs, a `lr` table in it goes by objective."""
+    """How a job tunes; `common` are the user's settings for all runs, `rates` in it goes by objective."""
     kind = job.variant.masks or next(iter(ground.masks))
     rates = common.get("rates", {})
     settings = settings_of(job.variant, job.model, ground, {key: value for key, value in common.items() if key != "rates"})
@@ -79,7 +79,7 @@ def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
 
 def run(
     jobs: Sequence[Job], ground: Ground, suites: Sequence[str], out: Path, common: dict[str, Any], place: Place, *,
-    maps: int = 0, batch_size: int = 64, workers: int = 0, progress: bool = True,
+    maps: int = 0, workers: int = 0, progress: bool = True,
 ) -> None:  # fmt: skip
     """Do this process's share of the jobs; the first process then waits for the others.
 
@@ -102,7 +102,7 @@ def run(
             else:
                 for level, tests in ground.tests(what, model).items():
                     records = job.records(out, what, level)
-                    evaluate(model, tests, records=records, batch_size=batch_size, workers=workers, label=title)
+                    evaluate(model, tests, records=records, workers=workers, label=title)
             runs.write_json(job.done(out, what), {"finished": time.time()})
     if place.rank == 0:
         for job in jobs:
@@ -118,7 +118,7 @@ def _measure_maps(job: Job, model: nn.Module, ground: Ground, out: Path, most: i
         localization.measure(model, load_one.samples(), file.parent, load_one, records=records, workers=workers, label=title)
         return
     assert ground.test_masks is not None  # the user's own ground has them
-    samples = masked(scan(ground.suites["natural"], model, masks=ground.test_masks), ground.test_masks, 0.5)
+    samples = masked(scan(ground.suites["natural"], model, masks=ground.test_masks), ground.test_masks, MASK_SCORE)
     some = [s for s in samples if s.image in chosen(samples, most, 0)]
     view = localization.MaskedView(model)
     localization.measure(model, some, ground.suites["natural"], view, records=records, workers=workers, label=title)

@@ -27,6 +27,7 @@ else:
     import tomli as tomllib
 
 KINDS = ("annotated", "unsupervised")  # of masks
+MASK_SCORE = 0.5  # masks that `refocus masks` gave a lower score are no part of a study
 CURVES = ("location", "rotation", "size")  # shifts of the user's own images, in the place of SI-Score
 LIKE = {  # a suite of the user's own -> the paper's nearest
     "natural": "imagenet",
@@ -71,10 +72,10 @@ class Ground:
 
 
 def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
-    """The paper's data sets from a TOML file; nothing is opened yet, `missing` does that.
+    """The paper's data sets from a TOML file; nothing is opened yet.
 
     Raises:
-        InputError: unreadable, or a key that is not known.
+        InputError: unreadable, a key that is not known, or neither images nor masks to train on.
     """
     try:
         content = tomllib.loads(file.expanduser().read_text())
@@ -93,8 +94,13 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
     train = content.get("train", {})
     if "images" not in train:
         raise InputError(f"--data {file}: [train] needs images, the ImageNet training images that have masks")
-    known = {name: row["timm"] for name, row in presets().items() if "timm" in row} | content.get("models", {})
+    if not any(kind in train for kind in KINDS):
+        raise InputError(f"--data {file}: [train] needs masks: {' or '.join(KINDS)}")
     place = file.expanduser().resolve().parent  # relative paths are meant from the file
+    known = {name: row["timm"] for name, row in presets().items() if "timm" in row}
+    for name, ref in content.get("models", {}).items():
+        folder = place / Path(ref).expanduser()
+        known[name] = str(folder) if folder.is_dir() else ref
 
     def path(key: str) -> Path | None:
         return place / Path(train[key]).expanduser() if key in train else None
@@ -123,9 +129,7 @@ def own(
     *,
     most: int,
     seed: int,
-    mask_score: float = 0.5,
     kinds: Sequence[str] = ("mixed-rand", *CURVES),
-    settings: dict[str, Any] | None = None,
 ) -> Ground:
     """The user's images and model: FOLDER holds train/, test/ and perhaps val/, or is one ImageFolder, whose every other image
     then becomes a test image. Shifts of the test images are written to OUT/shifts once, curves from `most` images.
@@ -133,8 +137,6 @@ def own(
     masks: kind -> folder of the same layout as FOLDER.
     """
     folder = folder.expanduser()
-    if not masks:
-        raise InputError("--masks: missing; a study needs masks, and `refocus masks` makes some without annotation")
     if not (folder / "train").is_dir():
         folder, masks = _split(folder, masks, out / "split")
     if not (folder / "test").is_dir():
@@ -144,7 +146,7 @@ def own(
             if not (root / part).is_dir():
                 raise InputError(f"--masks {root}: {part}/ is missing; masks of kind {kind} lie as the images do")
     first = next(iter(masks.values()))
-    tests = masked(scan(folder / "test", network, masks=first / "test", option="--on"), first / "test", mask_score)
+    tests = masked(scan(folder / "test", network, masks=first / "test", option="--on"), first / "test", MASK_SCORE)
     suites = {"natural": folder / "test"}
     kept = chosen(tests, most, seed)
     for kind in kinds:
@@ -162,7 +164,7 @@ def own(
         val=folder / "val" if has_val else None,
         val_masks=first / "val" if has_val else None,
         test_masks=first / "test",
-        settings={"skip_bad": True, **(settings or {})},
+        settings={"skip_bad": True},
     )
 
 

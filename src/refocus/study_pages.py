@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from refocus.metrics import group_differences
 from refocus.models import load, preprocessing
 from refocus.records import Prediction
 from refocus.report import page, to_picture
-from refocus.studies import ORIGINAL, PUBLISHED, Study
+from refocus.studies import ORIGINAL, PUBLISHED
 from refocus.study_tables import METRICS, Line
 from refocus.subsets import CONFIDENCE, sufficient_subsets
 from refocus.tables import Row
@@ -73,7 +74,7 @@ def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
     return shown
 
 
-def class_charts(row: Study, ground: Ground, models: Sequence[str], suites: Sequence[str], out: Path) -> tuple[list[Any], Any]:
+def class_charts(ground: Ground, models: Sequence[str], suites: Sequence[str], out: Path) -> tuple[list[Any], Any]:
     """Figures 8 to 14: the classes that gain and lose most, and the change of every class for the records."""
     shown, every = [], {}
     for model in models:
@@ -91,8 +92,6 @@ def class_charts(row: Study, ground: Ground, models: Sequence[str], suites: Sequ
 
 def _flat(levels: dict[str, list[Prediction]]) -> list[Prediction]:
     """All levels in one list; the level becomes part of the image's name."""
-    from dataclasses import replace
-
     return [replace(p, image=f"{level}/{p.image}") for level, found in levels.items() for p in found]
 
 
@@ -122,7 +121,7 @@ def galleries(ground: Ground, models: Sequence[str], suites: Sequence[str], out:
 
 
 def subset_study(
-    ground: Ground, model: str, out: Path, *, images: int = 4, labels: int = 5, seed: int = 0, rounds: int = 100
+    ground: Ground, model: str, *, images: int = 4, labels: int = 5, seed: int = 0, rounds: int = 100
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Sufficient subsets of random test images, for the predicted class and for random others: numbers, and pictures."""
     network = load(ground.models[model])

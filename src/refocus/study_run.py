@@ -33,7 +33,6 @@ class Order:
     common: dict[str, Any]
     models_given: bool = False
     maps: int = 200
-    batch_size: int = 64
     workers: int = 0
 
     @property
@@ -68,11 +67,13 @@ class Order:
 
 def conduct(order: Order, place: Place, *, progress: bool = True) -> dict[str, Any]:
     """Run what is missing and write NAME.json, NAME.md, NAME.csv and NAME.html; empty on a process other than the first."""
-    if order.row.layout == "claims" and order.ground.own:
-        raise InputError("study claims: compares with the paper's own data sets; give --data, not --on")
+    if order.map_images and not order.ground.own and SEGMENTS not in order.ground.suites:
+        raise InputError(f"--data: [suites] does not name {SEGMENTS}, which study {order.name} needs")
+    if order.row.layout != "segmentation" and not order.suites:
+        raise InputError(f"--data: [suites] names none of those of study {order.name}: {', '.join(order.row.suites)}")
     grid.run(
         order.jobs, order.ground, order.suites, order.out, order.common, place,
-        maps=order.map_images, batch_size=order.batch_size, workers=order.workers, progress=progress,
+        maps=order.map_images, workers=order.workers, progress=progress,
     )  # fmt: skip
     if place.rank:
         return {}
@@ -86,7 +87,13 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> dict[str, A
     )
     runs.write_text(order.out / f"{order.name}.csv", study_tables.as_csv(lines))
     study_pages.write_page(
-        order.out / f"{order.name}.html", title, order.row.about, table=table, shown=shown, groups=groups, facts=content["facts"]
+        order.out / f"{order.name}.html",
+        order.name,
+        order.row.about,
+        table=table,
+        shown=shown,
+        groups=groups,
+        facts=content["facts"],
     )
     return {**content, "table": extra.get("text", table)}
 
@@ -96,7 +103,7 @@ def _findings(order: Order) -> tuple[list[Line], list[Any], list[Any], dict[str,
     row, ground, out = order.row, order.ground, order.out
     given = (row, ground, order.models, order.variants, order.suites, out)
     if row.layout == "subsets":
-        numbers, groups = study_pages.subset_study(ground, order.models[0], out)
+        numbers, groups = study_pages.subset_study(ground, order.models[0])
         text = (
             f"{numbers['pairs']} pairs of an image and a random class: a subset above {numbers['confidence']:.0%} confidence "
             f"was found for {numbers['reached']:.0f} %"
@@ -106,7 +113,7 @@ def _findings(order: Order) -> tuple[list[Line], list[Any], list[Any], dict[str,
     if row.layout == "gallery":
         return [], [], study_pages.galleries(ground, order.models, order.suites, out), {"text": "Pictures: see the page.\n"}
     if row.layout == "per_class":
-        shown, every = study_pages.class_charts(row, ground, order.models, order.suites, out)
+        shown, every = study_pages.class_charts(ground, order.models, order.suites, out)
         return [], shown, [], {"classes": every, "text": _class_text(every)}
     if row.layout == "claims":
         lines = study_tables.methods(*given)
@@ -143,13 +150,15 @@ def _facts(order: Order) -> dict[str, Any]:
     kinds = ", ".join(order.ground.masks)
     common = {key: value for key, value in order.common.items() if key != "rates"}
     rates = {v.name: runs.read_json(file)["lr"] for v in order.variants for file in _results(order, v)}
+    last = order.common.get("select") == "last"
+    epoch = "the last epoch" if last else "the best epoch by validation loss, as in the paper"
     return {
         "models": ", ".join(f"{name} ({order.ground.models[name]})" for name in order.models),
         "masks": kinds,
         "suites": ", ".join(order.suites),
         "settings": json.dumps({**order.ground.settings, **common}, default=str),
         "learning rates": ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
-        "weights measured": "the best epoch by validation loss, as in the paper; no do-no-harm rule",
+        "weights measured": f"{epoch}; no do-no-harm rule",
         "versions": ", ".join(f"{k} {v}" for k, v in runs.environment().items()),
     }
 
