@@ -205,6 +205,7 @@ def test_class_and_shot_selection_follow_their_seeds(tiny: Build, image_folders:
     assert shots != pick_shots(samples, [0, 2], 3, seed=1, skip_bad=False)
     with pytest.raises(InputError, match="--shots 7: class 'ant' has only 6 usable images"):
         pick_shots(samples, [0], 7, seed=0, skip_bad=False)
+    assert [s.label for s in pick_shots(samples, [0, 2], 7, seed=0, skip_bad=False, fewer=True)].count(0) == 6
     assert (
         sorted(s.label for s in spread(samples, 6, 0, skip_bad=False)) in ([0, 0, 1, 1, 2, 3], [0, 1, 2, 2, 3, 3])
         or len({s.label for s in spread(samples, 6, 0, skip_bad=False)}) == 4

@@ -150,6 +150,9 @@ def tune(
     mask_score: Annotated[
         float, typer.Option(help="Leave out masks to which `refocus masks` gave a lower score (0 takes all).")
     ] = DEFAULT["mask_score"],
+    fewer: Annotated[
+        bool, typer.Option("--fewer", help="Of a class with fewer usable images than --shots take all instead of stopping.")
+    ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images without a usable mask instead of stopping.")
     ] = False,

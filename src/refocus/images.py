@@ -215,8 +215,10 @@ def pick_classes(samples: list[Sample], count: int | None, class_seed: int | Non
     return labels[:count]
 
 
-def pick_shots(samples: list[Sample], labels: list[int], shots: int, seed: int, *, skip_bad: bool) -> list[Sample]:
-    """`shots` usable samples of each label, drawn by `seed`."""
+def pick_shots(
+    samples: list[Sample], labels: list[int], shots: int, seed: int, *, skip_bad: bool, fewer: bool = False
+) -> list[Sample]:
+    """`shots` usable samples of each label, drawn by `seed`. fewer: all of a label that has less (one at least)."""
     of_label: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         of_label[sample.label].append(sample)
@@ -225,9 +227,10 @@ def pick_shots(samples: list[Sample], labels: list[int], shots: int, seed: int, 
         mine = shuffled(of_label[label], seed)
         found = usable(mine, shots, skip_bad=skip_bad)
         if len(found) < shots:
-            raise InputError(
-                f"--shots {shots}: class {mine[0].image.parent.name!r} has only {len(found)} usable images; lower it or add some"
-            )
+            few = f"--shots {shots}: class {mine[0].image.parent.name!r} has only {len(found)} usable images"
+            if not found or not fewer:
+                raise InputError(f"{few}; lower it, add some, or take fewer of such a class with --fewer")
+            log.info("%s; all of them are taken", few)
         chosen += found
     return chosen
 

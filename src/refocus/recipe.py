@@ -44,6 +44,7 @@ class Recipe:
     tolerance: float = 1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
     do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: the tuned weights as they are, as in the paper
     mask_score: float = 0.5  # masks that `refocus masks` gave a lower score are left out (docs/masks.md)
+    fewer: bool = False  # of a class with fewer usable images than `shots` take all instead of stopping
     skip_bad: bool = False  # leave out images without a usable mask instead of stopping
     precision: str = "fp32"  # or "bf16"
     device: str = "auto"

@@ -33,7 +33,7 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     """Few-shot selection from the recipe's folders; every chosen image and mask has been read once."""
     samples = trusted(scan(recipe.images, model, masks=recipe.masks), recipe.masks, recipe.mask_score)
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
-    train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad)
+    train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad, fewer=recipe.fewer)
     if recipe.val is None:
         if recipe.val_masks is not None:
             raise InputError("--val-masks: --val is missing")

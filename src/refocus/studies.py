@@ -59,7 +59,11 @@ CLASS_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 def _samples(ground: Ground, classes: int) -> tuple[Variant, ...]:
     """Figure 7: more samples of each class, and more classes; the published setting is in both rows."""
-    by_shots = [Variant(f"relevance-shots{n}", f"{n} a class", {"objective": "relevance", "shots": n}) for n in SHOTS if n != 3]
+    by_shots = [
+        Variant(f"relevance-shots{n}", f"{n} a class", {"objective": "relevance", "shots": n, "fewer": True})
+        for n in SHOTS
+        if n != 3
+    ]
     half = max(1, classes // 2)
     counts = {share: max(1, round(classes * share)) for share in CLASS_SHARES}
     by_classes = [
