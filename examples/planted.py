@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -70,14 +70,15 @@ class Measured:
         }
 
 
-def measure(model: nn.Module, data: Path, most: int) -> Measured:
-    same, shuffled = (evaluate(model, data / name / "images").predictions for name in ("test_same", "test_shuffled"))
+def measure(model: nn.Module, data: Path, most: int, precision: str) -> Measured:
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        same, shuffled = (evaluate(model, data / name / "images").predictions for name in ("test_same", "test_shuffled"))
     return Measured(same, shuffled, share_on_background(model, data / "test_shuffled", most))
 
 
 @cache
-def measure_before(model: Path, data: Path, most: int) -> Measured:
-    return measure(load(model), data, most)
+def measure_before(model: Path, data: Path, most: int, precision: str) -> Measured:
+    return measure(load(model), data, most, precision)
 
 
 def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, Any]:
@@ -85,23 +86,29 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
     recipe = Recipe(
         model=str(args.model), images=str(args.data / "tune" / "images"), masks=str(args.data / "tune" / "masks"), objective=name,
         lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images,
-        check_images=args.check_images, precision=args.precision, device="cpu",
+        check_images=args.check_images or 1, do_no_harm=args.check_images > 0, precision=args.precision, device="cpu",
     )  # fmt: skip
+    measured = partial(measure, data=args.data, most=args.maps, precision=args.precision)
     run = args.out / f"draw{draw}-{name}-{lr:g}"
     results = complete(recipe, run)
     trained = {s.label for s in choose_samples(recipe, load(args.model)).train}
-    before = measure_before(args.model, args.data, args.maps)
+    before = measure_before(args.model, args.data, args.maps, args.precision)
     model = load(args.model)
     model.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
-    tuned = measure(model, args.data, args.maps)
+    found = {"before": before, "tuned": measured(model)}
     model.load_state_dict(torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"])
-    last = tuned if results["best_epoch"] == args.epochs - 1 else measure(model, args.data, args.maps)
+    found["last"] = found["tuned"] if results["best_epoch"] == args.epochs - 1 else measured(model)
     share = results["chosen_share"]
-    kept = before if share == 0 else tuned if share == 1 else measure(load(run / "model"), args.data, args.maps)
-    rows = {which: found.row(trained) for which, found in (("before", before), ("tuned", tuned), ("last", last), ("kept", kept))}
+    if args.check_images:
+        known = {0: before, 1: found["tuned"]}
+        found["kept"] = known[share] if share in known else measured(load(run / "model"))
     changes = {
-        which: {"same": paired_difference(found.same, before.same), "shuffled": paired_difference(found.shuffled, before.shuffled)}
-        for which, found in (("tuned", tuned), ("last", last), ("kept", kept))
+        which: {
+            "same": paired_difference(after.same, before.same),
+            "shuffled": paired_difference(after.shuffled, before.shuffled),
+        }
+        for which, after in found.items()
+        if which != "before"
     }
     return {
         "draw": draw,
@@ -109,7 +116,7 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
         "lr": lr,
         "best_epoch": results["best_epoch"],
         "kept_share": share,
-        **rows,
+        **{which: after.row(trained) for which, after in found.items()},
         "change": changes,
     }
 
@@ -119,7 +126,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     for row in rows:
         groups["before", ""].append(row["before"])
-        for which in ("tuned", "last", "kept"):
+        for which in (which for which in ("tuned", "last", "kept") if which in row):
             groups[f"{row['objective']}, lr {row['lr']:g}", which].append(row[which])
     text = "| | | " + " | ".join(c.replace("_", " ") for c in COLUMNS) + " | draws |\n|" + "---|" * (len(COLUMNS) + 3) + "\n"
     for (name, which), found in groups.items():
@@ -141,9 +148,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=[f"{k}:{v}" for k, v in METHODS.items()], help="OBJECTIVE:LR")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--val-images", type=int, default=10)
-    parser.add_argument("--check-images", type=int, default=126)
+    parser.add_argument("--check-images", type=int, default=126, help="for the do-no-harm rule; 0: without")
     parser.add_argument("--maps", type=int, default=100, help="images over which the background share is taken")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning; evaluation is fp32")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning and tests; relevance is fp32")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)

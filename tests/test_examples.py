@@ -41,9 +41,15 @@ def test_planted(shared: Path, tmp_path: Path) -> None:
     (row,) = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
     assert row["change"]["tuned"]["shuffled"]["n"] == 20
     assert row["before"]["same"] > 50  # of 20 images; 77 % of all 300
+    assert {"tuned", "last", "kept"} == row["change"].keys()
     assert "| refocus, lr 1e-05 | tuned |" in shown
     again = run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
     assert again == shown  # the table alone, and nothing is computed twice
+    options = (*options, "--methods", "finetune:1e-5", "--check-images", 0, "--precision", "bf16")
+    run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
+    first, second = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    assert first == row
+    assert {"tuned", "last"} == second["change"].keys()  # without the do-no-harm rule nothing is "kept"
 
 
 @pytest.mark.slow
