@@ -13,8 +13,8 @@ pasted on the object-free backgrounds of others; each object class has a backgro
     model/          fine-tuned until the test sets are at least --gap points apart
     benchmark.json  the settings, which background goes with which object, and the accuracies after each epoch
 
-each set with images/ and masks/. The test sets decide when to stop biasing, so they say nothing of how biased models generally are; they
-are there to compare what is done to this model afterwards.
+each set with images/ and masks/. The test sets decide when to stop biasing, so they say nothing of how biased models
+generally are; they are there to compare what is done to this model afterwards.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,6 @@ from torch.utils.data import DataLoader
 from refocus import InputError, evaluate, load
 from refocus.composites import placed, without_object
 from refocus.images import MaskedImages, class_folders, joint_transform, read_image, read_mask, scan
-from refocus.metrics import accuracy
 from refocus.models import folder_names, preprocessing, save
 from refocus.records import Sample
 from refocus.selection import trusted
@@ -83,7 +83,7 @@ class Benchmark:
     rng: random.Random
 
     def write(self, suite: str, *, copies: int, share: float, opacity: float = 1.0) -> None:
-        """`copies` of each object, a `share` of them on their own background; a composite without a visible mask is left out."""
+        """`copies` of each object, a `share` of them on their own background, the others on that of another class."""
         for name, items in track(self.items.items(), description=suite):
             others = [g for other in self.grounds if other != name for g in self.grounds[other]]
             for kind in ("images", "masks"):
@@ -104,25 +104,24 @@ class Benchmark:
 def with_classes(model: nn.Module, names: list[str]) -> nn.Module:
     """The model with these classes only: their rows of its classifier where it knows them, a new classifier otherwise."""
     known = folder_names(model) or []
-    head: Any = model.get_classifier()  # type: ignore[operator]
+    head: Any = model.get_classifier()
     weight, bias = head.weight.data, head.bias.data
-    model.reset_classifier(len(names))  # type: ignore[operator]
+    model.reset_classifier(len(names))
     if set(names) <= set(known):
         rows = [known.index(name) for name in names]
-        head = model.get_classifier()  # type: ignore[operator]
+        head = model.get_classifier()
         head.weight.data, head.bias.data = weight[rows].clone(), bias[rows].clone()
-    model.pretrained_cfg = {**model.pretrained_cfg, "label_names": names, "num_classes": len(names)}  # type: ignore[dict-item]
+    model.pretrained_cfg = {**model.pretrained_cfg, "label_names": names, "num_classes": len(names)}
     return model
 
 
 def top1(model: nn.Module, out: Path) -> dict[str, float]:
-    return {
-        suite: accuracy(evaluate(model, out / suite / "images").predictions)["top1"] for suite in ("test_same", "test_shuffled")
-    }
+    answers = {suite: evaluate(model, out / suite / "images").predictions for suite in ("test_same", "test_shuffled")}
+    return {suite: 100 * mean(p.right for p in found) for suite, found in answers.items()}
 
 
 def bias(model: nn.Module, out: Path, args: argparse.Namespace) -> list[dict[str, float]]:
-    """Cross-entropy on biased/ until the two test sets are `args.gap` points apart; their accuracies before and after each epoch."""
+    """Cross-entropy on biased/ until the tests are `args.gap` points apart; their accuracies before and after each epoch."""
     samples = scan(out / "biased" / "images", model, masks=out / "biased" / "masks")
     data = MaskedImages(samples, joint_transform(model, train=True), args.seed)
     loader = DataLoader(data, batch_size=args.batch_size, shuffle=True)
@@ -148,12 +147,26 @@ def bias(model: nn.Module, out: Path, args: argparse.Namespace) -> list[dict[str
 # --- the command ------------------------------------------------------------------------------------------------------------
 
 
-def chosen_classes(args: argparse.Namespace, rng: random.Random) -> tuple[list[str], list[str]]:
+def usable_samples(args: argparse.Namespace) -> dict[str, list[Sample]]:
+    """Class -> its images with a trusted mask, of all folders."""
+    found: dict[str, list[Sample]] = defaultdict(list)
+    for images, masks in zip(args.images, args.masks, strict=True):
+        files = [file for files in class_folders(images, "--images").values() for file in files]
+        samples = [Sample(file, 0, masks / file.parent.name / f"{file.stem}.png") for file in files]
+        masked = [s for s in samples if s.mask is not None and s.mask.is_file()]
+        for sample in trusted(masked, masks, args.mask_score):
+            found[sample.image.parent.name].append(sample)
+    return found
+
+
+def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random) -> tuple[list[str], list[str]]:
     """Object classes, and as many others for backgrounds; by the seed where they are not named."""
-    every = set(class_folders(args.images, "--images"))
     for option in ("objects", "backgrounds", "leave_out"):
         if unknown := set(getattr(args, option) or ()) - every:
-            raise InputError(f"--{option.replace('_', '-')} {sorted(unknown)[0]}: no such class in {args.images}")
+            raise InputError(
+                f"--{option.replace('_', '-')} {sorted(unknown)[0]}: no class with usable masks; legal are "
+                + ", ".join(sorted(every))
+            )
     left = sorted(every - {*args.leave_out, *(args.objects or ()), *(args.backgrounds or ())})
     rng.shuffle(left)
     objects = args.objects or [left.pop() for _ in range(min(args.classes, len(left)))]
@@ -161,7 +174,7 @@ def chosen_classes(args: argparse.Namespace, rng: random.Random) -> tuple[list[s
     if not len(objects) == len(backgrounds) >= 2:
         raise InputError(
             f"{len(objects)} object and {len(backgrounds)} background classes: as many of one as of the other, and at least 2, "
-            f"are needed of the {len(every)} in {args.images}; lower --classes or --leave-out"
+            f"are needed of the {len(every)} with usable masks; lower --classes or --leave-out"
         )
     return sorted(objects), backgrounds
 
@@ -170,20 +183,14 @@ def build(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise InputError(f"--out {args.out}: exists and is not overwritten; name a new folder")
     rng = random.Random(args.seed)
-    objects, backgrounds = chosen_classes(args, rng)
+    if len(args.images) != len(args.masks):
+        raise InputError(
+            f"--masks: {len(args.masks)} folders for {len(args.images)} of --images; give one for each, in their order"
+        )
+    by_class = usable_samples(args)
+    objects, backgrounds = chosen_classes({name for name, found in by_class.items() if len(found) > 1}, args, rng)
     model = load(args.model)
-    by_class: dict[str, list[Sample]] = defaultdict(list)
-    samples = [
-        Sample(file, 0, args.masks / name / f"{file.stem}.png")
-        for name, files in class_folders(args.images, "--images").items()
-        for file in files
-        if (args.masks / name / f"{file.stem}.png").is_file()
-    ]
-    for sample in trusted(samples, args.masks, args.mask_score):
-        by_class[sample.image.parent.name].append(sample)
     for name in (*objects, *backgrounds):
-        if len(by_class[name]) < 2:
-            raise InputError(f"--masks {args.masks}: class {name} has {len(by_class[name])} usable masks; at least 2 are needed")
         rng.shuffle(by_class[name])
     size = preprocessing(model)["input_size"][-1]
     parts: dict[str, tuple[dict[str, list[Sample]], dict[str, list[Sample]]]] = {"train": ({}, {}), "test": ({}, {})}
@@ -199,23 +206,23 @@ def build(args: argparse.Namespace) -> None:
     model = with_classes(model, objects)
     found = bias(model, args.out, args)
     save(model, args.out / "model")
-    settings = {
-        k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("images", "masks", "model", "out")
-    }
+    settings = {k: v for k, v in vars(args).items() if k not in ("images", "masks", "model", "out")}
     pairs = dict(zip(objects, backgrounds, strict=True))
     (args.out / "benchmark.json").write_text(json.dumps({"settings": settings, "background_of": pairs, "top1": found}, indent=1))
     gap = found[-1]["test_same"] - found[-1]["test_shuffled"]
     if gap < args.gap:
         raise SystemExit(
-            f"error: after {len(found) - 1} epochs the test sets are only {gap:.1f} points apart (--gap {args.gap:g}); raise --epochs, "
-            "--share or --lr, or lower --opacity, with a new --out"
+            f"error: after {len(found) - 1} epochs the test sets are only {gap:.1f} points apart (--gap {args.gap:g}); raise "
+            "--epochs, --share or --lr, or lower --opacity, with a new --out"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("images", "masks", "model", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="one folder or several with the same classes")
+    parser.add_argument("--masks", type=Path, nargs="+", required=True, help="as many as --images, in their order")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--classes", type=int, default=10, help="object classes, and as many for backgrounds, drawn by --seed")
     parser.add_argument("--objects", nargs="+", metavar="CLASS", help="object classes by name instead")
     parser.add_argument("--backgrounds", nargs="+", metavar="CLASS", help="background classes by name, in the objects' order")
