@@ -6,11 +6,16 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
+
+from refocus import load
+from refocus.models import folder_names, save
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -87,3 +92,60 @@ def test_only_background(shared: Path, tmp_path: Path) -> None:
     shown = run("only_background.py", "--model", model, "--images", tmp_path / "images", "--masks", tmp_path / "masks", "--most", 6)
     assert len(shown.splitlines()) == 7
     assert all(0 <= float(line.split("top-1")[1].split("%")[0]) <= 100 for line in shown.splitlines())
+
+
+def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> None:
+    """Four classes of squares, each class on its own colour: two give objects, two backgrounds."""
+    colours = {"ring": 40, "bar": 80, "cross": 120, "dot": 160}  # of the background; the object is white
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 255
+    for name, colour in colours.items():
+        for number in range(6):
+            pixels = np.full((32, 32, 3), colour, np.uint8)
+            pixels[mask > 0] = 255
+            for kind, array in (("images", pixels), ("masks", mask)):
+                path = tmp_path / kind / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+    save(tiny(), tmp_path / "model")
+    folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks", "--model", tmp_path / "model")
+    names = ("--objects", "dot", "ring", "--backgrounds", "bar", "cross", "--mask-score", 0)
+    out = tmp_path / "set"
+    run("planted_shortcut.py", *folders, *names, "--out", out, "--epochs", 1, "--gap", -100, "--share", 1, "--opacity", 0.5)
+
+    def ground(suite: str, name: str) -> set[int]:
+        """Of each composite the colour of its corner, which no object reaches, to the nearest class."""
+        corners = [int(np.asarray(Image.open(f))[0, 0, 0]) for f in sorted((out / suite / "images" / name).iterdir())]
+        return {min(colours.values(), key=lambda colour: abs(colour - corner)) for corner in corners}
+
+    for suite in ("biased", "tune", "test_same"):
+        assert ground(suite, "dot") == {80}
+        assert ground(suite, "ring") == {120}
+    assert ground("test_shuffled", "dot") == {120}
+    assert ground("test_shuffled", "ring") == {80}
+    for suite, bright in (("biased", 167), ("test_same", 255)):  # half faded: (255 + 80) / 2
+        with Image.open(out / suite / "images/dot/000.jpg") as image, Image.open(out / suite / "masks/dot/000.png") as area:
+            inside = np.asarray(image)[np.asarray(area) == 255]
+        assert np.median(inside) == pytest.approx(bright, abs=6)
+    assert len(list((out / "tune/images/dot").iterdir())) == 4  # 60 % of six, each once
+    assert len(list((out / "test_same/images/dot").iterdir())) == 6  # the other two, three times each
+    found = json.loads((out / "benchmark.json").read_text())
+    assert found["background_of"] == {"dot": "bar", "ring": "cross"}
+    assert len(found["top1"]) == 2  # before, and after the only epoch
+    assert folder_names(load(out / "model")) == ["dot", "ring"]
+
+
+def test_planted_shortcut_refuses(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = image_folders
+    folders = ("--images", images, "--model", model_folder, "--out", tmp_path / "set")
+    for options, message in (
+        (("--masks", masks, masks), "--masks: 2 folders for 1"),
+        (("--masks", masks, "--objects", "unicorn"), "--objects unicorn: no class with usable masks; legal are"),
+        (("--masks", masks, "--classes", 1), "lower --classes"),
+        (("--masks", masks, "--out", images), "exists and is not overwritten"),
+    ):
+        command = [sys.executable, str(EXAMPLES / "planted_shortcut.py"), *(str(a) for a in (*folders, *options))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert not (tmp_path / "set").exists()
