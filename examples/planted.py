@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from scipy.stats import ttest_rel
 from torch import nn
 
 from refocus import InputError, Recipe, background_share, evaluate, explain, load
@@ -139,6 +140,27 @@ def table(rows: list[dict[str, Any]]) -> str:
     return text
 
 
+def comparison(rows: list[dict[str, Any]]) -> str:
+    """`refocus` minus each other method over the draws that both have: mean difference with the 95 % paired-t interval."""
+    found = {(r["objective"], r["lr"], r["draw"]): r for r in rows}
+    methods = dict.fromkeys((r["objective"], r["lr"]) for r in rows)
+    text = ""
+    for ours in (m for m in methods if m[0] == "refocus"):
+        for other in (m for m in methods if m != ours):
+            draws = sorted({d for *m, d in found if tuple(m) == ours} & {d for *m, d in found if tuple(m) == other})
+            if len(draws) < 2:
+                continue
+            for which in ("tuned", "last"):
+                cells = []
+                for column in ("same", "shuffled", "trained", "untrained"):
+                    a, b = ([found[(*m, d)][which][column] for d in draws] for m in (ours, other))
+                    low, high = ttest_rel(a, b).confidence_interval()
+                    cells.append(f"{mean(a) - mean(b):+.1f} [{low:+.1f}, {high:+.1f}]")
+                text += f"| {other[0]}, lr {other[1]:g} | {which} | " + " | ".join(cells) + f" | {len(draws)} |\n"
+    head = "\n| `refocus` minus | | same | shuffled | trained | untrained | draws |\n|---|---|---|---|---|---|---|\n"
+    return head + text if text else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -166,7 +188,8 @@ def main() -> None:
                 raise SystemExit(f"error: {error}") from error
             with file.open("a") as sink:
                 write_line(sink, row)
-    text = table(list(read_lines(file)))
+    rows = list(read_lines(file))
+    text = table(rows) + comparison(rows)
     (args.out / "table.md").write_text(text)
     print(text)
 

@@ -149,3 +149,17 @@ def test_planted_shortcut_refuses(model_folder: Path, image_folders: tuple[Path,
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert not (tmp_path / "set").exists()
+
+
+def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
+    """From finished rows: differences 10 and 14 are 12 with a t-interval of one degree of freedom, 12.706 * 2 to each side."""
+    before = dict.fromkeys(("same", "trained", "untrained", "worst_group", "background_share"), 50.0)
+    with (tmp_path / "rows.jsonl").open("w") as sink:
+        for draw, name, shuffled in ((0, "finetune", 40.0), (1, "finetune", 60.0), (0, "refocus", 50.0), (1, "refocus", 74.0)):
+            row = before | {"shuffled": shuffled}
+            record = {"draw": draw, "objective": name, "lr": 1e-5, "before": row, "tuned": row, "last": row}
+            sink.write(json.dumps(record) + "\n")
+    options = ("--draws", 0, 1, "--methods", "finetune:1e-5", "refocus:1e-5")
+    shown = run("planted.py", "--data", tmp_path, "--model", tmp_path, "--out", tmp_path, *options)
+    assert "| finetune, lr 1e-05 | last | +0.0 [+0.0, +0.0] | +12.0 [-13.4, +37.4] |" in shown
+    assert "| refocus, lr 1e-05 | last | 50.0 ± 0.0 | 62.0 ± 17.0 |" in shown
