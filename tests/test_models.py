@@ -112,7 +112,7 @@ def test_broken_folders(model_folder: Path) -> None:
         refocus.load(model_folder)
     for broken in ("{", "[]", "{}"):
         (model_folder / "config.json").write_text(broken)
-        with pytest.raises(refocus.InputError, match="not a timm model configuration"):
+        with pytest.raises(refocus.InputError, match="not a model configuration"):
             refocus.load(model_folder)
 
 

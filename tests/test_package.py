@@ -15,7 +15,8 @@ import refocus
 
 SOURCE = Path(refocus.__file__).parent
 ORDER = [
-    "__init__", "errors", "records", "recipe", "presets", "runs", "processes", "models", "attention", "relevance", "legrad",
+    "__init__", "errors", "records", "recipe", "presets", "runs", "processes", "families", "timm_models",
+    "transformers_models", "torchvision_models", "own_models", "zero_shot", "models", "attention", "relevance", "legrad",
     "backbones", "bilateral", "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "composites",
     "shifted", "objectives", "harm", "selection", "checkpoints", "trainable", "loop", "rates", "finetune", "intervals",
     "metrics", "suites", "evaluation", "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "paper",

@@ -195,7 +195,7 @@ def test_wrong_input_is_named(tiny: Build, images: Tensor, targets: list[int] | 
     [
         ("resnet18", {}, "global attention"),
         ("swin_tiny_patch4_window7_224", {}, "global attention"),
-        ("deit_tiny_distilled_patch16_224", {}, "two heads"),
+        ("vit_tiny_patch16_224", {"global_pool": "prr"}, "AttentionPoolPrr"),
         ("vit_tiny_patch16_224", {"global_pool": "max"}, "pooling 'max'"),
         ("vit_dlittle_patch16_reg1_gap_256", {}, "DiffAttention"),
     ],

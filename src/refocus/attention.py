@@ -1,95 +1,178 @@
-"""Record the attention maps of a forward pass, and leave no trace. Axes: B images, H heads, N tokens, h x w patches."""
+"""Record the attention maps of a forward pass, and leave no trace. Axes: B images, H heads, N tokens, h x w patches.
+
+timm, transformers and torchvision all end in one function of torch, `scaled_dot_product_attention` (torchvision by way of
+`multi_head_attention_forward`). So the maps are recorded there, by a torch function mode that is local to the thread: no hook
+is put on the model, and a user's own model that calls these functions is recorded as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from refocus.errors import InputError
-
-_POOLS = ("token", "avg")
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside a distributed wrapper."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+from refocus.families import View, unwrap, view
 
 
-def vision_transformer(model: nn.Module) -> Any:
-    """The supported timm VisionTransformer inside `model`; anything else is refused with the reason and the alternative."""
-    vit = unwrap(model)
-    name = type(vit).__name__
-    use = "use a plain Vision Transformer (timm's vit_* or deit_* classifiers)"
-    if not isinstance(vit, VisionTransformer):
-        raise InputError(f"{name}: not a timm VisionTransformer, so it has no global attention maps to follow; {use}")
-    if isinstance(vit, VisionTransformerDistilled):
-        raise InputError(f"{name}: its prediction is read from two tokens through two heads, which is not supported yet; {use}")
-    if vit.global_pool not in _POOLS or vit.attn_pool is not None:
-        raise InputError(f"{name}: pooling {vit.global_pool!r} is not supported; legal are {', '.join(_POOLS)}")
-    for block in vit.blocks:  # a subclass or relative may form its map elsewhere (differential attention does)
-        if type(getattr(block, "attn", None)) is not Attention:
-            kind = type(getattr(block, "attn", block)).__name__
-            raise InputError(f"{name}: its blocks have {kind}, whose attention map is not supported; {use}")
-    return vit
+def attention_map(query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None, causal: bool) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias): query `[..., L, d]`, key `[..., N, d]` -> `[..., L, N]`, rows sum to 1."""
+    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
+    if causal:
+        bias = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if bias is not None:
+        scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
+    return scores.softmax(-1)
+
+
+class _Recorder(TorchFunctionMode):
+    """Forms each attention map that fused kernels never form, and keeps it."""
+
+    def __init__(self, maps: list[Tensor]) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self.attend(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return self.multi_head(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if enable_gqa:
+            repeats = query.shape[-3] // key.shape[-3]
+            key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+        attention = F.dropout(attention_map(query, key, attn_mask, scale, is_causal), dropout_p)
+        if torch.is_grad_enabled() and not attention.requires_grad:
+            attention.requires_grad_()
+        self.maps.append(attention)
+        return attention @ value
+
+    def multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """nn.MultiheadAttention as image models use it, tokens first: `[N, B, D]`."""
+        given = _MULTI_HEAD.bind(*args, **kwargs).arguments
+        if used := [name for name in _UNREAD if given.get(name) is not None and given[name] is not False]:
+            raise InputError(f"nn.MultiheadAttention with {', '.join(used)} is not supported")
+        biases = (None,) * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
+        query, key, value = (
+            F.linear(given[name], weight, bias).unflatten(-1, (given["num_heads"], -1)).permute(1, 2, 0, 3)  # [B, H, N, d]
+            for name, weight, bias in zip(("query", "key", "value"), given["in_proj_weight"].chunk(3), biases, strict=True)
+        )
+        attended = self.attend(query, key, value, dropout_p=given["dropout_p"] if given.get("training", True) else 0.0)
+        weights = self.maps[-1].mean(1) if given.get("need_weights", True) else None
+        return F.linear(attended.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"]), weights
+
+
+_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+_UNREAD = ("bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "attn_mask", "use_separate_proj_weight", "static_k", "static_v")
 
 
 @contextmanager
 def attention_maps(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Within the `with`, each forward pass fills the yielded list with its maps, block by block: `[B, H, N, N]`, rows sum to 1.
+    """Within the `with`, each forward pass fills the yielded list with its maps, layer by layer: `[B, H, N, N]`, rows sum to 1.
 
-    The maps are nodes of the autograd graph. Where nothing before a map needs a gradient (frozen weights), the map itself
-    becomes the leaf that does. Fused attention, which never forms a map, is off inside and restored after, also on error.
+    A pooling query's map comes last, `[B, H, 1, N]`. The maps are nodes of the autograd graph. Where nothing before a map needs
+    a gradient (frozen weights), the map itself becomes the leaf that does. What would hide a map is off inside and restored after,
+    also on error: eager and fused variants that avoid torch's function, and gradient checkpointing, which would form the map anew
+    in the backward pass, outside of the `with`.
+
+    Raises:
+        InputError: an unsupported model.
     """
-    layers = [block.attn for block in vision_transformer(model).blocks]
-    fused = [layer.fused_attn for layer in layers]
+    reader = view(model)
+    if not isinstance(reader, View):  # a module of the user's own that records by itself
+        with reader.attention_maps() as own:
+            yield own
+        return
+    inner = unwrap(model)
+    maps: list[Tensor] = []
+    handle = inner.register_forward_pre_hook(lambda *_: maps.clear())
+    try:
+        with _plain_attention(inner), _Recorder(maps):
+            yield maps
+    finally:
+        handle.remove()
+
+
+_SWITCHES = {"fused_attn": True, "grad_checkpointing": False, "gradient_checkpointing": False}
+
+
+@contextmanager
+def _plain_attention(model: nn.Module) -> Iterator[None]:
+    """Every layer calls torch's function, at once."""
+    layers = [(m, name, getattr(m, name)) for m in model.modules() for name in _SWITCHES if name in vars(m)]
+    configs = {
+        id(m.config): m.config for m in model.modules() if hasattr(m, "config") and hasattr(m.config, "_attn_implementation")
+    }
+    kinds = {key: config._attn_implementation for key, config in configs.items()}
+    try:
+        for module, name, _ in layers:
+            setattr(module, name, _SWITCHES[name])
+        for config in configs.values():
+            config._attn_implementation = "sdpa"
+        yield
+    finally:
+        for module, name, value in layers:
+            setattr(module, name, value)
+        for key, config in configs.items():
+            config._attn_implementation = kinds[key]
+
+
+@contextmanager
+def recorded(model: nn.Module, layers: list[nn.Module]) -> Iterator[list[Tensor]]:
+    """For a model of your own: fill the list with what these modules return in each forward pass, which must be its maps."""
     maps: list[Tensor] = []
 
-    def start(*_: object) -> None:
-        maps.clear()
-
-    def record(_module: nn.Module, _args: object, attention: Tensor) -> None:
+    def keep(_module: nn.Module, _args: object, attention: Tensor) -> None:
         if torch.is_grad_enabled() and not attention.requires_grad:
             attention.requires_grad_()
         maps.append(attention)
 
-    # attn_drop receives the softmax; its output is the map that multiplies the values
-    handles = [unwrap(model).register_forward_pre_hook(start)]
-    handles += [layer.attn_drop.register_forward_hook(record) for layer in layers]
+    handles = [model.register_forward_pre_hook(lambda *_: maps.clear()), *(m.register_forward_hook(keep) for m in layers)]
     try:
-        for layer in layers:
-            layer.fused_attn = False
         yield maps
     finally:
         for handle in handles:
             handle.remove()
-        for layer, flag in zip(layers, fused, strict=True):
-            layer.fused_attn = flag
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """One forward pass -> logits `[B, K]`; transformers' models wrap theirs in a record."""
+    output = model(images)
+    return output if isinstance(output, Tensor) else output.logits
 
 
 def grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
     """Patches per column and row for an input of this size."""
-    return vision_transformer(model).patch_embed.dynamic_feat_size((height, width))
+    return view(model).grid(height, width)
 
 
 def prefix_tokens(model: nn.Module) -> int:
     """Tokens before the patches: class token and registers."""
-    return vision_transformer(model).num_prefix_tokens
+    return view(model).prefix
 
 
 def readout(model: nn.Module, tokens: int) -> Tensor:
     """How the classifier reads the last tokens, as weights `[N]` that sum to 1: the class token, or the mean over patches."""
-    vit = vision_transformer(model)
-    weights = torch.zeros(tokens, dtype=torch.float64)  # 1/n exact enough for a float64 model; the caller narrows it
-    if vit.global_pool == "token":
-        weights[0] = 1
-    else:
-        first = 0 if vit.pool_include_prefix else vit.num_prefix_tokens
-        weights[first:] = 1 / (tokens - first)
-    return weights
+    return view(model).readout(tokens)

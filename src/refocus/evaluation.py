@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from refocus.attention import logits_of
 from refocus.errors import InputError
 from refocus.metrics import accuracy, calibration_difference, group_accuracies, group_differences, paired_difference
 from refocus.models import class_count, folder_names
@@ -113,7 +114,7 @@ def softmax_shares(model: nn.Module, images: list[Tensor], among: Sequence[int] 
     model.eval()
     try:
         with torch.inference_mode():
-            logits = model(torch.stack(images).to(next(model.parameters()).device)).float().cpu()
+            logits = logits_of(model, torch.stack(images).to(next(model.parameters()).device)).float().cpu()
     finally:
         model.train(was_training)
     if among is not None:

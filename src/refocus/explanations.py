@@ -12,8 +12,8 @@ from rich.progress import track
 from torch import nn
 
 from refocus import runs
-from refocus.attention import vision_transformer
 from refocus.errors import InputError
+from refocus.families import view
 from refocus.images import EXTENSIONS, eval_image, read_image
 from refocus.models import class_count, class_names, folder_names, load, preprocessing
 from refocus.records import Explanation
@@ -41,7 +41,7 @@ def write(
     """
     models = {which: load(ref, device=device) for which, ref in refs.items()}
     for model in models.values():
-        vision_transformer(model)
+        view(model)
     targets = {which: _target(model, target) for which, model in models.items()}
     for path in images:
         read_image(path)

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from refocus import rates, runs
-from refocus.attention import vision_transformer
 from refocus.checkpoints import Checkpoint, keep_epochs, replace_file
 from refocus.errors import InputError
+from refocus.families import view
 from refocus.harm import as_record, candidates, choose, interpolate
 from refocus.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.models import class_names, load, pick_device, save, source
@@ -50,7 +50,7 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
     accelerator = _accelerator(recipe)
     recipe = _absolute(recipe)
     model = load(recipe.model)
-    vision_transformer(model)
+    view(model)
     _step(recipe)
     restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
     selection = choose_samples(recipe, model)

@@ -15,6 +15,7 @@ from scipy.stats import permutation_test
 from torch import Tensor, nn
 
 from refocus import losses
+from refocus.attention import logits_of
 from refocus.objectives import OBJECTIVES
 from refocus.relevance import explain
 from refocus.shifts import other_class_donors, swap_backgrounds
@@ -101,11 +102,11 @@ def right_answers(model: nn.Module, images: Tensor, masks: Tensor, labels: Tenso
     with torch.inference_mode():
         for at in torch.arange(len(images)).split(_BATCH):
             x, m, y = images[at].to(device), masks[at].to(device), labels[at].to(device)
-            plain[at] = (model(x).argmax(1) == y).cpu()
+            plain[at] = (logits_of(model, x).argmax(1) == y).cpu()
             for number in range(rounds):
                 donors = other_class_donors(labels, seed=number)[at]
                 moved = swap_backgrounds(x, m, images[donors].to(device), masks[donors].to(device))
-                swapped[number, at] = (model(moved).argmax(1) == y).cpu().float()
+                swapped[number, at] = (logits_of(model, moved).argmax(1) == y).cpu().float()
     return plain, swapped.mean(0)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from refocus.attention import attention_maps, grid, prefix_tokens, unwrap, vision_transformer
+from refocus.attention import attention_maps
+from refocus.families import View, family, unsupported, unwrap, view
 
 
 def layer_map(gradient: Tensor) -> Tensor:
@@ -21,13 +23,10 @@ def layer_map(gradient: Tensor) -> Tensor:
 
 
 @contextmanager
-def _block_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
+def _block_outputs(blocks: list[nn.Module]) -> Iterator[list[Tensor]]:
     """Within the `with`, a forward pass fills the list with the tokens after each block, `[B, N, D]`."""
     outputs: list[Tensor] = []
-    handles = [
-        block.register_forward_hook(lambda _module, _args, tokens: outputs.append(tokens))
-        for block in vision_transformer(model).blocks
-    ]
+    handles = [block.register_forward_hook(lambda _module, _args, tokens: outputs.append(tokens)) for block in blocks]
     try:
         yield outputs
     finally:
@@ -42,15 +41,19 @@ def legrad_patches(model: nn.Module, images: Tensor, targets: Tensor | None, *, 
     consists of gradients alone, so a loss on it reaches the weights through the second derivative or not at all: `create_graph`
     keeps what that needs.
     """
-    vit = vision_transformer(model)
-    with attention_maps(model) as maps, _block_outputs(model) as tokens:
+    vit, reader = unwrap(model), view(model)
+    row = family(vit)
+    if row is None or row[1].library != "timm" or not isinstance(reader, View) or reader.branches > 1:
+        raise unsupported(vit, "LeGrad lets the classifier read every block's tokens, which is written for timm's models alone")
+    read: Any = vit  # norm and forward_head are what timm's families have in common
+    with attention_maps(model) as maps, _block_outputs(reader.blocks) as tokens:
         logits = model(images)
     targets = logits.argmax(1) if targets is None else targets
     precision = torch.promote_types(maps[0].dtype, torch.float32)  # bfloat16 maps are accumulated in float32
     total = torch.zeros(len(images), maps[0].shape[-1], dtype=precision, device=images.device)
-    for attention, after in zip(maps, tokens, strict=True):
-        score = vit.forward_head(vit.norm(after)).gather(1, targets[:, None]).sum()
+    for attention, after in zip(maps[: len(tokens)], tokens, strict=True):
+        score = read.forward_head(read.norm(after)).gather(1, targets[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, attention, create_graph=create_graph, retain_graph=True)
-        total = total + layer_map(gradient.to(total.dtype)) / len(maps)
-    height, width = grid(unwrap(model), *images.shape[-2:])
-    return logits, total[:, prefix_tokens(model) :].reshape(-1, height, width)
+        total = total + layer_map(gradient.to(total.dtype)) / len(tokens)
+    height, width = reader.grid(*images.shape[-2:])
+    return logits, total[:, reader.prefix :].reshape(-1, height, width)

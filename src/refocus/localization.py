@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from refocus.attention import logits_of
 from refocus.errors import InputError
 from refocus.evaluation import collect
 from refocus.images import joint_transform, read_image, read_mask
@@ -153,7 +154,7 @@ def insertion_deletion(model: nn.Module, image: Tensor, relevance: Tensor, targe
     deleted = (1 - shown) * image  # 0 is the mean colour
     device = next(model.parameters()).device
     with torch.inference_mode():
-        scores = model(torch.cat([inserted, deleted]).to(device)).float().softmax(1)[:, target].cpu()
+        scores = logits_of(model, torch.cat([inserted, deleted]).to(device)).float().softmax(1)[:, target].cpu()
     insertion, deletion = (torch.trapezoid(s, shares).item() for s in scores.chunk(2))
     return insertion, deletion
 

@@ -1,58 +1,59 @@
-"""Load and save Vision Transformers; the model carries its own preprocessing and class names.
+"""Load and save Vision Transformers of any library; the model carries its own preprocessing and class names.
 
-A loaded model is a plain timm module, so everything that works on timm models works on it. Its preprocessing is
-`timm.data.resolve_model_data_config(model)`; its class names come from the checkpoint, or from timm's ImageNet tables.
+A loaded model is the library's plain module, so everything that works on those works on it. It carries a `pretrained_cfg` as
+timm's models do, where its preprocessing (`timm.data.resolve_model_data_config(model)`) and its class names stand.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
 from torch import nn
 
+from refocus import own_models, timm_models, torchvision_models, transformers_models, zero_shot
 from refocus.errors import InputError
+from refocus.families import family, unwrap
 
-# timm module -> why it cannot work. Relevance follows the attention from one readout row to all patches; these have none.
-_REFUSED = {
-    "swin_transformer": "windowed attention",
-    "swin_transformer_v2": "windowed attention",
-    "swin_transformer_v2_cr": "windowed attention",
-    "maxxvit": "windowed attention and convolutions",
-    "convnext": "convolutions, no attention",
-    "resnet": "convolutions, no attention",
-}
-_FILES = {"config.json", "model.safetensors"}
 _LOADED_FROM = "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict
+_FILES = {"config.json", "model.safetensors", "preprocessor_config.json", zero_shot.HEAD}
 
 
 def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device = "cpu") -> nn.Module:
     """A ViT classifier in eval mode.
 
     Args:
-        ref: a timm name ("vit_small_patch16_224"; weights come from the hub or its local cache), or a folder in timm hub
-            format (`config.json` + `model.safetensors`, as `timm.create_model("local-dir:FOLDER")` reads it).
-        pretrained: False gives random weights without any hub access (for tests).
+        ref: a timm name ("vit_small_patch16_224"; weights come from the hub or its local cache), "hf:ID" (transformers),
+            "torchvision:NAME" or "torchvision:NAME.WEIGHTS", "py:MODULE:FUNCTION@FOLDER" (your own, docs/extending.md), or a folder
+            that timm (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`) or `save` wrote.
+        pretrained: False gives random weights; names of timm and torchvision then need no network (for tests).
         device: where to put it.
 
     Raises:
         InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or no way to the hub.
     """
     ref = str(ref).removeprefix("local-dir:")
-    folder = Path(ref).expanduser()
+    folder = Path(ref.removeprefix("hf:")).expanduser()
+    library, _, name = ref.partition(":")
     if folder.is_dir():
         model = _load_folder(folder, pretrained=pretrained)
+    elif library == "hf":
+        model = transformers_models.load_name(name, pretrained=pretrained)
+    elif library == "torchvision":
+        model = torchvision_models.load_name(name, pretrained=pretrained)
+    elif library == "py":
+        model = own_models.load(name, pretrained=pretrained)
     elif "/" in ref or ref.startswith("."):
-        raise InputError(f"--model {ref}: no such folder; give a timm model name or a folder with config.json + model.safetensors")
+        raise InputError(
+            f"--model {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME, or a folder with config.json and model.safetensors"
+        )
     else:
-        model = _load_name(ref, pretrained=pretrained)
+        model = timm_models.load_name(ref, pretrained=pretrained)
     setattr(model, _LOADED_FROM, str(folder.resolve()) if folder.is_dir() else ref)
     return model.eval().to(device)
 
@@ -73,54 +74,26 @@ def source(model: nn.Module) -> str:
 
 
 def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
-    config, weights = folder / "config.json", folder / "model.safetensors"
-    for file in (config, weights):
-        if not file.is_file():
-            raise InputError(f"--model {folder}: {file.name} is missing; a model folder holds config.json and model.safetensors")
+    """Whose folder it is, its config.json says."""
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise InputError(f"--model {folder}: {name} is missing; a model folder holds config.json and model.safetensors")
     try:
-        architecture = str(json.loads(config.read_text())["architecture"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--model {config}: not a timm model configuration ({error!r})") from error
-    _refuse_unsupported(architecture)
-    try:
-        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
-    except Exception as error:  # timm and safetensors raise many kinds here; all mean that this folder cannot be used
-        raise InputError(f"--model {folder}: cannot be loaded as {architecture}: {_first_line(error)}") from error
-
-
-def _load_name(name: str, *, pretrained: bool) -> nn.Module:
-    architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
-        raise InputError(f"--model {name}: not a timm model name nor a folder; {hint}")
-    _refuse_unsupported(architecture)
-    known = timm.list_models(f"{architecture}.*", pretrained=True)
-    if name != architecture and name not in known:
-        raise InputError(f"--model {name}: timm has no such weights; legal are {', '.join([architecture, *known])}")
-    try:
-        return timm.create_model(name, pretrained=pretrained)
-    except Exception as error:  # what a failed download raises differs by network and hub version
-        raise InputError(
-            f"--model {name}: its weights cannot be fetched from the hub ({_first_line(error)}); on a machine with access run "
-            f"timm.models.save_for_hf(timm.create_model({name!r}, pretrained=True), DIR, safe_serialization=True) "
-            "and give --model DIR here"
-        ) from error
-
-
-def _refuse_unsupported(architecture: str) -> None:
-    if not timm.is_model(architecture):
-        raise InputError(f"--model: timm knows no architecture {architecture!r}")
-    module = timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1]
-    if module in _REFUSED:
-        raise InputError(
-            f"--model {architecture}: {_REFUSED[module]}, so no attention map leads from the prediction to every patch; "
-            "use a plain Vision Transformer (timm's vit_* or deit_*)"
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        config = json.loads((folder / "config.json").read_text())
+        kinds = [key for key in ("architecture", "model_type", "torchvision", "own") if key in config]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--model {folder / 'config.json'}: not a model configuration ({error!r})") from error
+    if (folder / zero_shot.HEAD).is_file():
+        return zero_shot.load_folder(folder, pretrained=pretrained)
+    if "architecture" in kinds:
+        return timm_models.load_folder(folder, config, pretrained=pretrained)
+    if "model_type" in kinds:
+        return transformers_models.load_folder(folder, pretrained=pretrained)
+    if "torchvision" in kinds:
+        return torchvision_models.load_folder(folder, config, pretrained=pretrained)
+    if "own" in kinds:
+        raise InputError(f"--model {folder}: made by code of your own; name it: --model py:MODULE:FUNCTION@{folder}")
+    raise InputError(f"--model {folder / 'config.json'}: not a model configuration of timm, transformers or refocus")
 
 
 def preprocessing(model: nn.Module) -> dict[str, Any]:
@@ -128,10 +101,24 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in resolve_model_data_config(model).items()}
 
 
+def head_size(model: nn.Module) -> int | None:
+    """Outputs of the classifier head; None where a model of the user's own does not say."""
+    inner: Any = unwrap(model)
+    if hasattr(inner, "num_classes"):
+        return int(inner.num_classes)
+    return int(inner.config.num_labels) if hasattr(inner, "config") else None
+
+
 def class_count(model: nn.Module) -> int:
-    """Outputs of the classifier head."""
-    count: Any = model.num_classes
-    return int(count)
+    """Outputs of the classifier head.
+
+    Raises:
+        InputError: a model of the user's own that does not say.
+    """
+    count = head_size(model)
+    if count is None:
+        raise InputError(f"{type(model).__name__}: does not say how many classes it has; give it an attribute num_classes")
+    return count
 
 
 def class_names(model: nn.Module) -> list[str] | None:
@@ -162,7 +149,10 @@ def _imagenet(model: nn.Module) -> ImageNetInfo | None:
 
 
 def save(model: nn.Module, folder: str | Path) -> None:
-    """Write a timm hub folder (`config.json` + `model.safetensors`) that plain timm loads; an existing model is replaced.
+    """Write `config.json` + `model.safetensors` as the model's own library reads them; an existing model is replaced.
+
+    timm: `timm.create_model("local-dir:FOLDER", pretrained=True)`. transformers: `from_pretrained(FOLDER)`, of a zero-shot model the
+    image tower. torchvision: `torchvision.models.get_model(config["torchvision"], **config["arguments"])` and its weights.
 
     Raises:
         InputError: the folder holds anything else.
@@ -173,6 +163,16 @@ def save(model: nn.Module, folder: str | Path) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     names = _label_names(model)
-    timm.models.save_for_hf(model, str(partial), model_config={"label_names": names} if names else None, safe_serialization=True)
+    row = family(model)
+    if isinstance(model, zero_shot.ZeroShot):
+        zero_shot.save(model, partial)
+    elif row is None:
+        own_models.save(model, partial)
+    elif row[1].library == "transformers":
+        transformers_models.save(model, partial)
+    elif row[1].library == "torchvision":
+        torchvision_models.save(model, partial, names)
+    else:
+        timm_models.save(model, partial, names)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from refocus import losses
-from refocus.attention import attention_maps, unwrap
+from refocus.attention import attention_maps, logits_of
 from refocus.errors import InputError
+from refocus.families import unwrap
 from refocus.legrad import legrad_patches
 from refocus.relevance import minmax, relevance_patches, upsample
 from refocus.shifts import swap_backgrounds
@@ -100,7 +101,7 @@ def _input_gradient(
     """Logits, and the gradient of `score` by the pixels; within the graph only through attention that is not fused."""
     images = images.detach().requires_grad_()
     with attention_maps(model):  # scaled_dot_product_attention has no second derivative
-        logits = model(images)
+        logits = logits_of(model, images)
     (gradient,) = torch.autograd.grad(score(logits), images, create_graph=create_graph, retain_graph=True)
     return logits, gradient
 
@@ -110,7 +111,7 @@ def _input_gradient(
 
 def finetune_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """Plain fine-tuning on the same images; the masks are not read. The baseline that every claim must beat."""
-    logits = model(images)
+    logits = logits_of(model, images)
     return {"classification": losses.classification(logits, labels)}, logits
 
 
@@ -120,7 +121,7 @@ def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s
     The donor is the batch's next image, so a batch of one keeps its own background.
     """
     swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
-    return {"classification": losses.classification(model(swapped), labels)}, None
+    return {"classification": losses.classification(logits_of(model, swapped), labels)}, None
 
 
 def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
@@ -298,7 +299,7 @@ def objective(
         masks = masks[:, None] if masks.ndim == 3 else masks
         terms, logits = row.step(model, images, masks.to(images.dtype), labels, settings)
         if extra:
-            logits = model(images) if logits is None else logits
+            logits = logits_of(model, images) if logits is None else logits
             terms |= {term: _regularizer(term, model, logits, images, labels, settings, original) for term in extra}
         return {"loss": total(terms, merged), **terms}
 
@@ -322,7 +323,7 @@ def _regularizer(
     assert original is not None  # `objective` asked for it
     if term == "kl":
         with torch.no_grad():
-            teacher = original(images)
+            teacher = logits_of(original, images)
         return losses.distance_to_teacher(logits, teacher)
     start = dict(original.named_parameters())
     tuned = {name: weight for name, weight in unwrap(model).named_parameters() if weight.requires_grad}

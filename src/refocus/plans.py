@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from refocus import cues, localization, runs, shifted
-from refocus.attention import vision_transformer
 from refocus.errors import InputError
+from refocus.families import view
 from refocus.images import usable
 from refocus.models import class_count, folder_names, load
 from refocus.records import Sample
@@ -138,14 +138,14 @@ def check(models: Models, plan: Plan) -> None:
             if name == CUES:
                 cues.check(path.expanduser(), cues.mapping(model, plan.mapping))
             elif name == SEGMENTS:
-                vision_transformer(model)
+                view(model)
                 localization.Gtsegs(path.expanduser(), model).samples()
             else:
                 for protocol in plan.protocols_of(name):
                     opened = plan.open(name, model, protocol)
         if name in plan.masks:
             for model in models.values():
-                vision_transformer(model)
+                view(model)
             samples = masked(opened.samples, plan.masks[name], plan.mask_score)
             if not usable(samples, 1, skip_bad=True):
                 raise InputError(f"--masks {name}={plan.masks[name]}: none of the masks can be used")

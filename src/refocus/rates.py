@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
+from refocus.attention import logits_of
 from refocus.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.models import load
 from refocus.objectives import Step
@@ -84,6 +85,6 @@ def _measure(recipe: Recipe, selection: Selection, model: nn.Module, step: Step,
     right = total = 0
     with torch.inference_mode():
         for images, _, labels in masked_loader(selection.check, model, recipe):
-            right += int((model(images.to(accelerator.device)).argmax(1).cpu() == labels).sum())
+            right += int((logits_of(model, images.to(accelerator.device)).argmax(1).cpu() == labels).sum())
             total += len(labels)
     return {"top1": 100 * right / total, "classification": terms.get("classification", terms["loss"])}

@@ -17,7 +17,8 @@ class Explanation:
     """What `refocus.explain` returns; all tensors are detached.
 
     logits: `[B, K]`. relevance: `[B, H, W]`, upsampled and min-max normalized per image to [0, 1].
-    patches: `[B, h, w]`, the raw relevance of each patch (>= 0). targets: `[B]`, the class each map explains.
+    patches: `[B, h, w]`, the raw relevance of each patch (>= 0). targets: `[B]`, the class each map explains, or the score
+    where a function of the logits was explained.
     """
 
     logits: Tensor

@@ -5,16 +5,20 @@ Axes: B images, H heads, N tokens, h x w patches, `[height, width]` pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from refocus.attention import attention_maps, grid, prefix_tokens, readout, vision_transformer
+from refocus.attention import attention_maps, logits_of
 from refocus.errors import InputError
+from refocus.families import unsupported, view
+from refocus.models import head_size
 from refocus.records import Explanation
+
+Target = Tensor | Callable[[Tensor], Tensor] | None  # class indices `[B]`; logits -> score per image; the predicted class
 
 
 def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
@@ -22,14 +26,20 @@ def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Ten
     return torch.einsum("bn,bhnm->bm", row, (gradient * attention).clamp(min=0)) / attention.shape[1]
 
 
-def relevance_row(attention: Sequence[Tensor], gradients: Sequence[Tensor], row: Tensor) -> Tensor:
+def relevance_row(attention: Sequence[Tensor], gradients: Sequence[Tensor], row: Tensor, *, branches: int = 1) -> Tensor:
     """The readout row of R after `R <- R + Abar R` over all blocks, R_0 = I (GAE Eq. 6); row `[B, N]` -> `[B, N]`.
 
     The row alone is carried, from the last block to the first: `r <- r + r Abar`. It equals the row of the full product,
-    a vector-matrix product per block where the definition multiplies N x N matrices.
+    a vector-matrix product per block where the definition multiplies N x N matrices. Maps of `branches` layers that read the
+    same tokens side by side add up: `r <- r + r (Abar_1 + Abar_2)`. A pooling query's map `[B, H, 1, M]` comes last and has no
+    residual; it reads the last M tokens: `r <- r Abar`, row `[B, 1]` -> `[B, N]`.
     """
-    for a, g in zip(reversed(attention), reversed(gradients), strict=True):
-        row = row + attention_relevance(a.to(row.dtype), g.to(row.dtype), row)
+    pairs = [(a.to(row.dtype), g.to(row.dtype)) for a, g in zip(attention, gradients, strict=True)]
+    if pairs[-1][0].shape[-2] != pairs[-1][0].shape[-1]:
+        pooled = attention_relevance(*pairs.pop(), row)
+        row = F.pad(pooled, (pairs[-1][0].shape[-1] - pooled.shape[1], 0))
+    for last in range(len(pairs), 0, -branches):
+        row = row + torch.stack([attention_relevance(a, g, row) for a, g in pairs[last - branches : last]]).sum(0)
     return row
 
 
@@ -46,36 +56,60 @@ def minmax(maps: Tensor) -> Tensor:
 
 
 def relevance_patches(
-    model: nn.Module, images: Tensor, targets: Tensor | None, *, create_graph: bool, second_order: bool = False
+    model: nn.Module, images: Tensor, targets: Target, *, create_graph: bool, second_order: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """One forward pass and one autograd call: logits `[B, K]` and raw relevance `[B, h, w]` of `targets` `[B]` (None: predicted).
+    """One forward pass and one autograd call: logits `[B, K]` and raw relevance `[B, h, w]` of `targets`: class indices `[B]`, a
+    function from logits to a score per image, or None for the predicted class.
 
     create_graph: keep the graph, so that a loss on the relevance reaches the weights through A.
     second_order: let it reach them through G as well. The published code does not (G is a constant there).
     """
+    reader = view(model)
     with attention_maps(model) as maps:
-        logits = model(images)
-    targets = logits.argmax(1) if targets is None else targets
-    score = logits.gather(1, targets[:, None]).sum()
-    gradients = torch.autograd.grad(score, maps, create_graph=second_order, retain_graph=create_graph)
-    tokens = maps[0].shape[-1]
-    precision = torch.promote_types(maps[0].dtype, torch.float32)  # bfloat16 maps are accumulated in float32
-    start = readout(model, tokens).to(images.device, precision).expand(len(images), tokens)
-    row = relevance_row(maps, gradients, start)
-    height, width = grid(model, *images.shape[-2:])
-    return logits, row[:, prefix_tokens(model) :].reshape(-1, height, width)
+        logits = logits_of(model, images)
+    if not maps:
+        raise unsupported(model, "its forward pass formed no attention map")
+    gradients = torch.autograd.grad(
+        score(logits, targets), maps, create_graph=second_order, retain_graph=create_graph, allow_unused=True
+    )
+    used = [(a, g) for a, g in zip(maps, gradients, strict=True) if g is not None]  # a head that the classifier passes over
+    if not used:
+        raise unsupported(model, "its answer does not depend on any attention map")
+    attention, gradients = zip(*used, strict=True)
+    precision = torch.promote_types(attention[0].dtype, torch.float32)  # bfloat16 maps are accumulated in float32
+    queries = attention[-1].shape[-2]
+    start = reader.readout(queries).to(images.device, precision).expand(len(images), queries)
+    row = relevance_row(attention, gradients, start, branches=getattr(reader, "branches", 1))
+    height, width = reader.grid(*images.shape[-2:])
+    return logits, row[:, reader.prefix :].reshape(-1, height, width)
 
 
-def explain(model: nn.Module, images: Tensor, targets: Tensor | Sequence[int] | int | None = None) -> Explanation:
+def score(logits: Tensor, targets: Target) -> Tensor:
+    """What the relevance explains, summed over images: logits `[B, K]` -> scalar."""
+    if callable(targets):
+        scores = targets(logits)
+        if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
+            found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise InputError(f"targets: the function returned {found}; legal is one score for each of {len(logits)} images")
+        return scores.sum()
+    chosen = logits.argmax(1) if targets is None else targets
+    return logits.gather(1, chosen[:, None]).sum()
+
+
+def explain(
+    model: nn.Module, images: Tensor, targets: Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None = None
+) -> Explanation:
     """Where a ViT looks when it scores a class.
 
     Args:
         model: from `refocus.load`, or any plain supported module. It is read in eval mode and left as it was.
         images: normalized floats `[B, 3, height, width]` on the model's device.
-        targets: class index per image `[B]`, one index for all, or None for each image's predicted class.
+        targets: class index per image `[B]`, one index for all, None for each image's predicted class, or any function from
+            logits `[B, K]` to a score per image `[B]` (regression, multi-label: `lambda z: z[:, [2, 5]].sum(1)`).
 
     Returns:
-        Explanation: logits `[B, K]`, relevance `[B, height, width]` in [0, 1], patches `[B, h, w]` raw, targets `[B]`.
+        Explanation: logits `[B, K]`, relevance `[B, height, width]` in [0, 1], patches `[B, h, w]` raw, targets `[B]`: the
+        classes explained, or the scores that a function gave.
 
     Raises:
         InputError: an unsupported model, or images or targets of the wrong shape or range.
@@ -85,27 +119,27 @@ def explain(model: nn.Module, images: Tensor, targets: Tensor | Sequence[int] | 
     >>> refocus.explain(model, torch.zeros(2, 3, 224, 224)).patches.shape
     torch.Size([2, 14, 14])
     """
-    vit = vision_transformer(model)
+    view(model)
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise InputError(f"images: {list(images.shape)} {images.dtype}; legal are normalized floats [B, 3, height, width]")
-    if vit.num_classes < 1:
+    classes = head_size(model)
+    if classes == 0:
         raise InputError("the model has no classifier head (0 classes), so there is no prediction to explain")
-    wanted = None if targets is None else _class_indices(targets, len(images), vit.num_classes).to(images.device)
+    wanted = targets if targets is None or callable(targets) else _class_indices(targets, len(images), classes).to(images.device)
     with _eval_frozen(model), torch.enable_grad():
         logits, patches = relevance_patches(model, images, wanted, create_graph=False)
     logits, patches = logits.detach(), patches.detach()
-    return Explanation(
-        logits, minmax(upsample(patches, images.shape[-2:])), patches, logits.argmax(1) if wanted is None else wanted
-    )
+    explained = logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
+    return Explanation(logits, minmax(upsample(patches, images.shape[-2:])), patches, explained)
 
 
-def _class_indices(targets: Tensor | Sequence[int] | int, count: int, classes: int) -> Tensor:
+def _class_indices(targets: Tensor | Sequence[int] | int, count: int, classes: int | None) -> Tensor:
     indices = torch.as_tensor(targets)
     if indices.ndim == 0:
         indices = indices.expand(count)
     if indices.shape != (count,) or indices.is_floating_point():
         raise InputError(f"targets: {list(indices.shape)} {indices.dtype}; legal are {count} class indices, one for each image")
-    if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < classes):
+    if len(indices) and classes and not (int(indices.min()) >= 0 and int(indices.max()) < classes):
         raise InputError(f"targets: {indices.tolist()}; the model's classes are 0 to {classes - 1}")
     return indices.long()
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from refocus import charts, gallery, plans, proof, runs, shifted
-from refocus.attention import vision_transformer
 from refocus.errors import InputError
 from refocus.evaluation import class_folder_names, read_predictions
+from refocus.families import view
 from refocus.images import read_image, read_mask
 from refocus.models import load
 from refocus.recipe import Recipe
@@ -292,7 +292,7 @@ def _galleries(
     own = [name for name, entry in entries.items() if entry["kind"] == "classification" and name not in SUITES]
     try:
         for model in models.values():
-            vision_transformer(model)
+            view(model)
     except InputError as error:
         log.warning("no pictures: %s", error)
         return []

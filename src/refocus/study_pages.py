@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from refocus import charts, gallery, grid, runs
-from refocus.attention import vision_transformer
+from refocus.attention import logits_of
 from refocus.evaluation import class_folder_names
+from refocus.families import view
 from refocus.grid import Job
 from refocus.grounds import Ground
 from refocus.images import read_image
@@ -125,7 +126,7 @@ def subset_study(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Sufficient subsets of random test images, for the predicted class and for random others: numbers, and pictures."""
     network = load(ground.models[model])
-    vision_transformer(network)
+    view(network)
     suite = "imagenet" if "imagenet" in ground.suites else next(iter(ground.suites))
     tests = next(iter(ground.tests(suite, network).values()))
     names = class_folder_names(network)
@@ -137,7 +138,7 @@ def subset_study(
     for sample in picked:
         pixels = tests.transform(tests.read(sample))
         with torch.inference_mode():
-            predicted = int(network(pixels[None]).argmax())
+            predicted = int(logits_of(network, pixels[None]).argmax())
         targets = torch.tensor([predicted, *others])
         found = sufficient_subsets(network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds)
         picture = to_picture(pixels, config["mean"], config["std"])

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from refocus.attention import logits_of
+
 CONFIDENCE = 0.9  # softmax share that makes a subset sufficient, as in the paper
 _ROUNDS = 100  # of removal; each takes away the same share of the pixels
 
@@ -43,7 +45,7 @@ def sufficient_subsets(model: nn.Module, images: Tensor, targets: Tensor, *, rou
     for number in range(rounds):
         inputs = (images * kept.view(count, 1, height, width)).detach().requires_grad_()
         with torch.enable_grad():
-            confidence = model(inputs).softmax(1).gather(1, targets[:, None])[:, 0]
+            confidence = logits_of(model, inputs).softmax(1).gather(1, targets[:, None])[:, 0]
             (gradient,) = torch.autograd.grad(confidence.sum(), inputs)
         enough = (confidence >= CONFIDENCE).cpu()
         best.found[enough] = True

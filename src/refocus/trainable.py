@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from refocus.attention import vision_transformer
 from refocus.errors import InputError
-
-LORA_LAYERS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"  # not the patch embedding, which has a `proj` too
+from refocus.families import View, unsupported, view
 
 
 def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | None = None) -> None:
@@ -21,20 +19,46 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
     Raises:
         InputError: more blocks than the model has, or peft is not installed.
     """
-    vit = vision_transformer(model)
+    if last_blocks is None and lora is None:
+        return
+    reader = view(model)
+    if not isinstance(reader, View):
+        raise unsupported(model, "--last-blocks and --lora need to know its blocks and its head")
     if last_blocks is not None:
-        if last_blocks > len(vit.blocks):
-            raise InputError(f"--last-blocks {last_blocks}: the model has {len(vit.blocks)} blocks")
-        vit.requires_grad_(False)
-        for part in (*vit.blocks[-last_blocks:], vit.norm, vit.fc_norm, vit.head):
-            part.requires_grad_(True)
+        if last_blocks > len(reader.blocks):
+            raise InputError(f"--last-blocks {last_blocks}: the model has {len(reader.blocks)} blocks")
+        _freeze_before(model, reader.blocks[-last_blocks])
     if lora is not None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
             raise InputError("--lora: needs peft; install it with pip install 'refocus-vit[lora]'") from error
-        inject_adapter_in_model(LoraConfig(r=lora, lora_alpha=lora, target_modules=LORA_LAYERS), vit)
-        vit.head.requires_grad_(True)
+        inside = {id(module) for block in reader.blocks for module in block.modules()}
+        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
+        after = _names_after(model, reader.blocks[-1])
+        inject_adapter_in_model(LoraConfig(r=lora, lora_alpha=lora, target_modules=layers), model)
+        for name, weight in model.named_parameters():
+            if name in after:
+                weight.requires_grad_(True)
+
+
+def _freeze_before(model: nn.Module, block: nn.Module) -> None:
+    """Weights are registered in the order in which an image passes them: embeddings, blocks, norm, pooling, classifier."""
+    first = next(block.parameters())
+    free = False
+    for weight in model.parameters():
+        free = free or weight is first
+        weight.requires_grad_(free)
+
+
+def _names_after(model: nn.Module, block: nn.Module) -> set[str]:
+    inside, names, passed = {id(weight) for weight in block.parameters()}, set(), False
+    for name, weight in model.named_parameters():
+        if id(weight) in inside:
+            passed = True
+        elif passed:
+            names.add(name)
+    return names
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:

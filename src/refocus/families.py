@@ -1,0 +1,322 @@
+"""Which Vision Transformers are supported, one row a family, and how each is read. The rows are what `refocus models` prints.
+
+Reading a model takes four things, the protocol `Readable`. A family is a function that makes them from a model of its library;
+a user's own module may simply have them (docs/extending.md). Axes: N tokens, prefix tokens first, then h x w patches row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from refocus.errors import InputError
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What refocus must know of a model to follow its relevance."""
+
+    prefix: int  # tokens before the patches: class token, distillation token, registers
+
+    def attention_maps(self) -> AbstractContextManager[list[Tensor]]:
+        """Within the `with`, each forward pass fills the list with its maps, first layer first: `[B, H, N, N]` nodes of the graph."""
+        ...
+
+    def readout(self, tokens: int) -> Tensor:
+        """How the classifier reads the last tokens, as weights `[N]` that sum to 1."""
+        ...
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patches per column and row of an input of this size."""
+        ...
+
+
+@dataclass(frozen=True)
+class View:
+    """A model as its family reads it: `Readable` but for the maps, which `attention.attention_maps` records for all families.
+
+    blocks: in their order, for `--last-blocks` and `--lora`. branches: attention layers that read the same tokens side by side.
+    """
+
+    prefix: int
+    grid: Callable[[int, int], tuple[int, int]]
+    readout: Callable[[int], Tensor]
+    blocks: list[nn.Module]
+    branches: int = 1
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the table. classes: names of the library's classes. view: reads a model, or refuses it with the reason."""
+
+    library: str
+    classes: tuple[str, ...]
+    view: Callable[[Any], View]
+    about: str
+    examples: tuple[str, ...] = field(default=())
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside a distributed wrapper."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+# --- how a classifier reads the last tokens -----------------------------------------------------------------------------------
+
+
+def class_token(tokens: int) -> Tensor:
+    return _weights(tokens, {0: 1.0})
+
+
+def two_tokens(tokens: int) -> Tensor:
+    """The mean of two heads, on the class and on the distillation token."""
+    return _weights(tokens, {0: 0.5, 1: 0.5})
+
+
+def mean_from(first: int) -> Callable[[int], Tensor]:
+    """The mean of all tokens from position `first` on."""
+    return lambda tokens: _weights(tokens, dict.fromkeys(range(first, tokens), 1 / (tokens - first)))
+
+
+def class_and_mean(first: int) -> Callable[[int], Tensor]:
+    """The class token beside the mean of the patches, as DINOv2's linear classifier takes them. How much of the logit is whose
+    differs by image; the halves weigh the same here.
+    """
+    return lambda tokens: (class_token(tokens) + mean_from(first)(tokens)) / 2
+
+
+def _weights(tokens: int, at: dict[int, float]) -> Tensor:
+    weights = torch.zeros(tokens, dtype=torch.float64)  # 1/n exact enough for a float64 model; the caller narrows it
+    weights[list(at)] = torch.tensor(list(at.values()), dtype=torch.float64)
+    return weights
+
+
+# --- timm -----------------------------------------------------------------------------------------------------------------------
+
+_TIMM_ATTENTION = ("Attention", "AttentionRope", "EvaAttention")  # the softmax of q k^T, alone or with a bias
+
+
+def _timm_view(model: Any, readout: Callable[[int], Tensor]) -> View:
+    branches = 1
+    for block in model.blocks:
+        layers = [b.attn for b in block.attns] if hasattr(block, "attns") else [getattr(block, "attn", block)]
+        branches = len(layers)
+        for layer in layers:  # a relative may form its map elsewhere (differential attention does)
+            if type(layer).__name__ not in (*_TIMM_ATTENTION, "ParallelScalingBlock"):
+                raise unsupported(model, f"its blocks have {type(layer).__name__}, whose attention map is not supported")
+    prefix: int = model.num_prefix_tokens
+    return View(prefix, lambda h, w: model.patch_embed.dynamic_feat_size((h, w)), readout, list(model.blocks), branches)
+
+
+def _timm_vit(model: Any) -> View:
+    """Also Eva and BEiT, which name their parts alike. Attention pooling reads through a last map of its own, of one row."""
+    if getattr(model, "attn_pool", None) is not None:
+        if type(model.attn_pool).__name__ != "AttentionPoolLatent" or model.attn_pool.latent_len != 1:
+            raise unsupported(model, f"its pooling {type(model.attn_pool).__name__} has no single query to start from")
+        return _timm_view(model, class_token)
+    if model.global_pool == "token":
+        return _timm_view(model, class_token)
+    if model.global_pool == "avg":
+        return _timm_view(model, mean_from(0 if getattr(model, "pool_include_prefix", False) else model.num_prefix_tokens))
+    raise unsupported(model, f"pooling {model.global_pool!r} is not supported; legal are token, avg, map")
+
+
+def _timm_distilled(model: Any) -> View:
+    if getattr(model, "distilled_training", False):
+        raise unsupported(model, "in distilled training it answers twice; call model.set_distilled_training(False)")
+    return _timm_view(model, two_tokens)
+
+
+# --- transformers ---------------------------------------------------------------------------------------------------------------
+
+
+def _transformers_view(model: Any, config: Any, prefix: int, readout: Callable[[int], Tensor]) -> View:
+    """The encoder is the one list of layers that all these towers have."""
+    layers = next(list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers)
+    sides = config.patch_size if isinstance(config.patch_size, list | tuple) else (config.patch_size, config.patch_size)
+    return View(prefix, lambda h, w: (h // sides[0], w // sides[1]), readout, layers)
+
+
+def _hf_class_token(model: Any) -> View:
+    """ViTForImageClassification, and DeiT's, which has a distillation token that nobody reads."""
+    return _transformers_view(model, model.config, 2 if type(model).__name__.startswith("DeiT") else 1, class_token)
+
+
+def _hf_distilled(model: Any) -> View:
+    return _transformers_view(model, model.config, 2, two_tokens)
+
+
+def _hf_dinov2(model: Any) -> View:
+    prefix = 1 + getattr(model.config, "num_register_tokens", 0)
+    return _transformers_view(model, model.config, prefix, class_and_mean(prefix))
+
+
+def _hf_beit(model: Any) -> View:
+    return _transformers_view(model, model.config, 1, mean_from(1) if model.config.use_mean_pooling else class_token)
+
+
+def _hf_clip(model: Any) -> View:
+    return _transformers_view(model, model.config.vision_config, 1, mean_from(1))
+
+
+def _hf_siglip(model: Any) -> View:
+    return _transformers_view(model, model.config.vision_config, 0, mean_from(0))
+
+
+def _zero_shot(model: Any) -> View:
+    """CLIP reads its class token; SigLIP pools by attention, through a last map of one row."""
+    prefix = 0 if "Siglip" in type(model.tower).__name__ else 1
+    return _transformers_view(model.tower, model.tower.config, prefix, class_token)
+
+
+# --- torchvision ----------------------------------------------------------------------------------------------------------------
+
+
+def _torchvision(model: Any) -> View:
+    side = model.patch_size
+    return View(1, lambda h, w: (h // side, w // side), class_token, list(model.encoder.layers))
+
+
+# --- the table ------------------------------------------------------------------------------------------------------------------
+
+FAMILIES = {
+    "ViT": Family(
+        "timm",
+        ("VisionTransformer",),
+        _timm_vit,
+        "ViT, AugReg, DeiT, DeiT-III, DINO, DINOv2 (registers too), CLIP and SigLIP towers with a head; class token, mean or attention "
+        "pooling; layer scale, qk-norm, parallel blocks; any patch and input size",
+        ("vit_small_patch16_224.augreg_in21k_ft_in1k", "deit_base_patch16_224.fb_in1k", "vit_base_patch14_reg4_dinov2.lvd142m"),
+    ),
+    "distilled DeiT": Family(
+        "timm",
+        ("VisionTransformerDistilled",),
+        _timm_distilled,
+        "two heads on two tokens; their mean is explained",
+        ("deit_small_distilled_patch16_224.fb_in1k",),
+    ),
+    "EVA": Family(
+        "timm",
+        ("Eva",),
+        _timm_vit,
+        "EVA, EVA-02, DINOv3, Perception Encoder: rotary embeddings",
+        ("eva02_small_patch14_336.mim_in22k_ft_in1k", "vit_small_patch16_dinov3.lvd1689m"),
+    ),
+    "BEiT": Family(
+        "timm",
+        ("Beit",),
+        _timm_vit,
+        "BEiT, BEiTv2: relative position bias",
+        ("beitv2_base_patch16_224.in1k_ft_in22k_in1k",),
+    ),
+    "ViT (transformers)": Family(
+        "transformers",
+        ("ViTForImageClassification", "DeiTForImageClassification"),
+        _hf_class_token,
+        "class token",
+        ("hf:google/vit-base-patch16-224",),
+    ),
+    "distilled DeiT (transformers)": Family(
+        "transformers",
+        ("DeiTForImageClassificationWithTeacher",),
+        _hf_distilled,
+        "two heads on two tokens; their mean is explained",
+        ("hf:facebook/deit-base-distilled-patch16-224",),
+    ),
+    "DINOv2 (transformers)": Family(
+        "transformers",
+        ("Dinov2ForImageClassification", "Dinov2WithRegistersForImageClassification"),
+        _hf_dinov2,
+        "with and without registers; class token beside the mean of the patches",
+        ("hf:facebook/dinov2-small-imagenet1k-1-layer",),
+    ),
+    "BEiT (transformers)": Family(
+        "transformers",
+        ("BeitForImageClassification",),
+        _hf_beit,
+        "relative position bias; mean of the patches or class token",
+        ("hf:microsoft/beit-base-patch16-224",),
+    ),
+    "CLIP (transformers)": Family(
+        "transformers",
+        ("CLIPForImageClassification",),
+        _hf_clip,
+        "image tower with a trained head: mean of the patches",
+        (),
+    ),
+    "SigLIP (transformers)": Family(
+        "transformers",
+        ("SiglipForImageClassification",),
+        _hf_siglip,
+        "image tower with a trained head: mean of the patches",
+        (),
+    ),
+    "zero-shot CLIP, SigLIP": Family(
+        "transformers",
+        ("ZeroShot",),
+        _zero_shot,
+        "image tower with a head from class names: `refocus zero-shot`",
+        ("hf:openai/clip-vit-base-patch32", "hf:google/siglip-base-patch16-224"),
+    ),
+    "ViT (torchvision)": Family(
+        "torchvision",
+        ("VisionTransformer",),
+        _torchvision,
+        "vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14: class token",
+        ("torchvision:vit_b_16",),
+    ),
+}
+
+# library, a class name's beginning -> why it cannot work: relevance follows the attention from one readout row to all patches
+REFUSED = {
+    "Swin": "windowed attention",
+    "MaxxVit": "windowed attention and convolutions",
+    "MultiScaleVit": "pooled attention on changing grids",
+    "Hiera": "pooled attention on changing grids",
+    "ConvNe": "convolutions, no attention",
+    "ResNet": "convolutions, no attention",
+    "Xcit": "attention over channels, not over patches",
+    "Cait": "attention that mixes its heads before and after the softmax",
+}
+USE = "use a plain Vision Transformer (`refocus models` lists the families), or describe yours (docs/extending.md)"
+
+
+def unsupported(model: nn.Module, reason: str) -> InputError:
+    return InputError(f"{type(model).__name__}: {reason}; {USE}")
+
+
+def family(model: nn.Module) -> tuple[str, Family] | None:
+    """The row for a model's exact class; a subclass may read its tokens otherwise."""
+    kind = type(unwrap(model))
+    library = kind.__module__.split(".")[0]
+    for name, row in FAMILIES.items():
+        if kind.__name__ in row.classes and library in (row.library, "refocus"):
+            return name, row
+    return None
+
+
+def view(model: nn.Module) -> View | Readable:
+    """How to read this model.
+
+    Raises:
+        InputError: no family fits; says why and what to use instead.
+    """
+    inner = unwrap(model)
+    if found := family(inner):
+        return found[1].view(inner)
+    if isinstance(inner, Readable):
+        return inner
+    name = type(inner).__name__
+    reason = next((why for start, why in REFUSED.items() if name.startswith(start)), None)
+    raise unsupported(
+        inner,
+        f"{reason}, so no global attention map leads from its answer to all patches"
+        if reason
+        else "not a family that is supported",
+    )
