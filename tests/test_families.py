@@ -76,10 +76,7 @@ def literal_twin(model: Any, images: Tensor, targets: Tensor, monkeypatch: pytes
             total = total + sum(share @ total for share in shares[at : at + together])
         height, width = (side // patch for side, patch in zip(image.shape[1:], patch_size(model), strict=True))
         first = tokens - height * width
-        if pool is not None:
-            row = (pool @ total[tokens - pool.shape[1] :])[0]
-        else:
-            row = rows_read(model, total, first)
+        row = rows_read(model, total, first) if pool is None else (pool @ total[tokens - pool.shape[1] :])[0]
         out.append(row[first:].reshape(height, width))
     return torch.stack(out)
 

@@ -21,7 +21,7 @@ ORDER = [
     "shifted", "objectives", "harm", "selection", "checkpoints", "trainable", "loop", "rates", "finetune", "intervals",
     "metrics", "suites", "evaluation", "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "paper",
     "grounds", "studies", "grid", "study_tables", "subsets", "study_pages", "study_run", "audits", "reports", "explanations",
-    "digits", "demo", "cli_masks", "cli_evaluate", "cli_report", "cli_study", "cli",
+    "digits", "demo", "cli_masks", "cli_models", "cli_evaluate", "cli_report", "cli_study", "cli",
 ]  # fmt: skip
 
 

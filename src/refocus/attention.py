@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -63,9 +63,7 @@ class _Recorder(TorchFunctionMode):
         if enable_gqa:
             repeats = query.shape[-3] // key.shape[-3]
             key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
-        attention = F.dropout(attention_map(query, key, attn_mask, scale, is_causal), dropout_p)
-        if torch.is_grad_enabled() and not attention.requires_grad:
-            attention.requires_grad_()
+        attention = _differentiable(F.dropout(attention_map(query, key, attn_mask, scale, is_causal), dropout_p))
         self.maps.append(attention)
         return attention @ value
 
@@ -88,8 +86,7 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 _UNREAD = ("bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "attn_mask", "use_separate_proj_weight", "static_k", "static_v")
 
 
-@contextmanager
-def attention_maps(model: nn.Module) -> Iterator[list[Tensor]]:
+def attention_maps(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
     """Within the `with`, each forward pass fills the yielded list with its maps, layer by layer: `[B, H, N, N]`, rows sum to 1.
 
     A pooling query's map comes last, `[B, H, 1, N]`. The maps are nodes of the autograd graph. Where nothing before a map needs
@@ -101,18 +98,35 @@ def attention_maps(model: nn.Module) -> Iterator[list[Tensor]]:
         InputError: an unsupported model.
     """
     reader = view(model)
-    if not isinstance(reader, View):  # a module of the user's own that records by itself
-        with reader.attention_maps() as own:
-            yield own
-        return
-    inner = unwrap(model)
+    return recorded(unwrap(model)) if isinstance(reader, View) else reader.attention_maps()
+
+
+@contextmanager
+def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Iterator[list[Tensor]]:
+    """The `attention_maps` of a model of your own (docs/extending.md).
+
+    layers: modules whose output is a map, where the model forms it by itself. None: it calls torch's
+    `scaled_dot_product_attention` or `nn.MultiheadAttention`, as most do.
+    """
     maps: list[Tensor] = []
-    handle = inner.register_forward_pre_hook(lambda *_: maps.clear())
+
+    def keep(_module: nn.Module, _args: object, attention: Tensor) -> None:
+        maps.append(_differentiable(attention))
+
+    handles = [model.register_forward_pre_hook(lambda *_: maps.clear())]
+    handles += [layer.register_forward_hook(keep) for layer in layers or ()]
     try:
-        with _plain_attention(inner), _Recorder(maps):
+        with _plain_attention(model), nullcontext() if layers else _Recorder(maps):
             yield maps
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def _differentiable(attention: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and not attention.requires_grad:
+        attention.requires_grad_()
+    return attention
 
 
 _SWITCHES = {"fused_attn": True, "grad_checkpointing": False, "gradient_checkpointing": False}
@@ -137,24 +151,6 @@ def _plain_attention(model: nn.Module) -> Iterator[None]:
             setattr(module, name, value)
         for key, config in configs.items():
             config._attn_implementation = kinds[key]
-
-
-@contextmanager
-def recorded(model: nn.Module, layers: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """For a model of your own: fill the list with what these modules return in each forward pass, which must be its maps."""
-    maps: list[Tensor] = []
-
-    def keep(_module: nn.Module, _args: object, attention: Tensor) -> None:
-        if torch.is_grad_enabled() and not attention.requires_grad:
-            attention.requires_grad_()
-        maps.append(attention)
-
-    handles = [model.register_forward_pre_hook(lambda *_: maps.clear()), *(m.register_forward_hook(keep) for m in layers)]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from refocus import __version__
 from refocus.cli_evaluate import evaluate, shifts
 from refocus.cli_masks import masks
+from refocus.cli_models import models, zero_shot
 from refocus.cli_report import audit, report
 from refocus.cli_study import study
 from refocus.errors import InputError
@@ -26,7 +27,7 @@ console = Console()
 log = logging.getLogger("refocus")
 DEFAULT: dict[str, Any] = {f.name: f.default for f in fields(Recipe)}
 
-Model = Annotated[str, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")]
+Model = Annotated[str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder; `refocus models` lists families.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
@@ -94,7 +95,7 @@ app.command()(masks)
 @app.command()
 def tune(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")] = None,
+    model: Annotated[str | None, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")] = None,
     images: Annotated[str | None, typer.Option(help="ImageFolder to take the few shots from: CLASS/FILE.")] = None,
     masks: Annotated[str | None, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png, 0/255 (soft allowed).")] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder; the model lands in OUT/model.")] = None,
@@ -144,6 +145,10 @@ def tune(
     val_images: Annotated[int, typer.Option(help="At most so many validation images after each epoch.")] = DEFAULT["val_images"],
     check_images: Annotated[int, typer.Option(help="At most so many images for the do-no-harm rule.")] = DEFAULT["check_images"],
     tolerance: Annotated[float, typer.Option(help="Points of in-domain top-1 that tuning may cost.")] = DEFAULT["tolerance"],
+    share: Annotated[
+        float | None,
+        typer.Option(help="With --no-do-no-harm: keep so much of the way to the tuned weights; else the objective's."),
+    ] = None,
     do_no_harm: Annotated[
         bool, typer.Option(help="Keep the weights that the validation rule advises, or the tuned ones as they are.")
     ] = True,
@@ -178,6 +183,8 @@ def tune(
         if lr != "auto" and _given(context, "lr_range"):
             raise InputError("--lr-range: only with --lr auto")
         given["lr"] = None if lr is None else _rate(lr)
+        if share is not None and do_no_harm:
+            raise InputError("--share: only with --no-do-no-harm; else the rule chooses the share")
         if preset is not None:
             from refocus.presets import preset as published
 
@@ -208,6 +215,8 @@ app.command()(shifts)
 app.command()(audit)
 app.command()(report)
 app.command()(study)
+app.command()(models)
+app.command("zero-shot")(zero_shot)
 
 
 def _given(context: typer.Context, parameter: str) -> bool:

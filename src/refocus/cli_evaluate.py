@@ -17,7 +17,7 @@ console = Console()
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")],
+    model: Annotated[str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")],
     out: Annotated[Path, typer.Option(help="New folder: results.json and one JSON line per image.")],
     on: Annotated[
         list[str],

@@ -16,7 +16,7 @@ console = Console()
 
 
 def audit(
-    model: Annotated[str, typer.Option(help="timm model name, or a folder with config.json + model.safetensors.")],
+    model: Annotated[str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")],
     images: Annotated[Path, typer.Option(help="ImageFolder of the model's classes; best images it was not trained on.")],
     out: Annotated[Path, typer.Option(help="Folder for audit.html, audit.json, audit.csv and the records.")],
     masks: Annotated[

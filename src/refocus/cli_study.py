@@ -23,7 +23,7 @@ def study(
     on: Annotated[
         Path | None, typer.Option(help="Your own images: one ImageFolder, or a folder with train/, test/ and perhaps val/.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="With --on: timm model name or folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="With --on: timm name, hf:ID, torchvision:NAME or a model folder.")] = None,
     masks: Annotated[Path | None, typer.Option(help="With --on: masks made by people, laid out as the images.")] = None,
     automatic_masks: Annotated[
         Path | None, typer.Option(help="With --on: masks of `refocus masks`, laid out as the images.")

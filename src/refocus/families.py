@@ -25,7 +25,7 @@ class Readable(Protocol):
     prefix: int  # tokens before the patches: class token, distillation token, registers
 
     def attention_maps(self) -> AbstractContextManager[list[Tensor]]:
-        """Within the `with`, each forward pass fills the list with its maps, first layer first: `[B, H, N, N]` nodes of the graph."""
+        """Within the `with`, each forward pass fills the list with its maps, first layer first: `[B, H, N, N]`."""
         ...
 
     def readout(self, tokens: int) -> Tensor:
@@ -190,8 +190,8 @@ FAMILIES = {
         "timm",
         ("VisionTransformer",),
         _timm_vit,
-        "ViT, AugReg, DeiT, DeiT-III, DINO, DINOv2 (registers too), CLIP and SigLIP towers with a head; class token, mean or attention "
-        "pooling; layer scale, qk-norm, parallel blocks; any patch and input size",
+        "ViT, AugReg, DeiT, DeiT-III, DINO, DINOv2 (registers too), CLIP and SigLIP towers with a head; class token, mean or "
+        "attention pooling; layer scale, qk-norm, parallel blocks; any patch and input size",
         ("vit_small_patch16_224.augreg_in21k_ft_in1k", "deit_base_patch16_224.fb_in1k", "vit_base_patch14_reg4_dinov2.lvd142m"),
     ),
     "distilled DeiT": Family(

@@ -19,7 +19,7 @@ from refocus import rates, runs
 from refocus.checkpoints import Checkpoint, keep_epochs, replace_file
 from refocus.errors import InputError
 from refocus.families import view
-from refocus.harm import as_record, candidates, choose, interpolate
+from refocus.harm import SHARES, as_record, candidates, choose, interpolate
 from refocus.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.models import class_names, load, pick_device, save, source
 from refocus.objectives import OBJECTIVES, Step, objective
@@ -212,9 +212,10 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
     start = {name: value.clone() for name, value in original.state_dict().items()}
     batches = list(masked_loader(selection.check, original, recipe))
     images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
-    found = candidates(original, start, tuned, images, masks, labels, recipe.tolerance)
+    own = OBJECTIVES[recipe.objective].share if recipe.share is None else recipe.share
+    found = candidates(original, start, tuned, images, masks, labels, recipe.tolerance, sorted({*SHARES, own}))
     advised, finding = choose(found, recipe.tolerance)
-    share = found[advised].share if recipe.do_no_harm else 1.0
+    share = found[advised].share if recipe.do_no_harm else own
     original.load_state_dict(interpolate(start, tuned, share))
     save(original.cpu(), folder / "model")
     results = {

@@ -6,6 +6,7 @@ Axes: images `[n, 3, H, W]`, masks `[n, 1, H, W]`, labels `[n]`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -61,11 +62,12 @@ def candidates(
     masks: Tensor,
     labels: Tensor,
     tolerance: float,
+    shares: Sequence[float] = SHARES,
 ) -> list[Candidate]:
-    """Measure every share; `model` is left with the weights of the last."""
+    """Measure every share, 0 first and 1 last; `model` is left with the weights of the last."""
     found: list[Candidate] = []
     before: Tensor | None = None
-    for share in SHARES:
+    for share in shares:
         model.load_state_dict(interpolate(start, end, share))
         plain, swapped = right_answers(model, images, masks, labels)
         before = swapped if before is None else before

@@ -50,7 +50,7 @@ def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device
         model = own_models.load(name, pretrained=pretrained)
     elif "/" in ref or ref.startswith("."):
         raise InputError(
-            f"--model {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME, or a folder with config.json and model.safetensors"
+            f"--model {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder with model.safetensors"
         )
     else:
         model = timm_models.load_name(ref, pretrained=pretrained)
@@ -151,8 +151,8 @@ def _imagenet(model: nn.Module) -> ImageNetInfo | None:
 def save(model: nn.Module, folder: str | Path) -> None:
     """Write `config.json` + `model.safetensors` as the model's own library reads them; an existing model is replaced.
 
-    timm: `timm.create_model("local-dir:FOLDER", pretrained=True)`. transformers: `from_pretrained(FOLDER)`, of a zero-shot model the
-    image tower. torchvision: `torchvision.models.get_model(config["torchvision"], **config["arguments"])` and its weights.
+    timm: `timm.create_model("local-dir:FOLDER", pretrained=True)`. transformers: `from_pretrained(FOLDER)`, of a zero-shot
+    model the image tower. torchvision: `VisionTransformer(**config["torchvision"])` and `load_state_dict`.
 
     Raises:
         InputError: the folder holds anything else.

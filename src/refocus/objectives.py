@@ -19,7 +19,7 @@ from refocus.attention import attention_maps, logits_of
 from refocus.errors import InputError
 from refocus.families import unwrap
 from refocus.legrad import legrad_patches
-from refocus.relevance import minmax, relevance_patches, upsample
+from refocus.relevance import Target, minmax, relevance_patches, upsample
 from refocus.shifts import swap_backgrounds
 
 Terms = dict[str, Tensor]
@@ -37,6 +37,11 @@ class Settings:
     second_order: bool
     temperature: float
     seen: tuple[int, ...] | None
+    target: Callable[[Tensor], Tensor] | None
+
+    def explained(self, labels: Tensor) -> Target:
+        """What the relevance is of: the true class, or what the caller named."""
+        return labels if self.target is None else self.target
 
 
 Found = tuple[Terms, Tensor | None]  # a step's own terms, and the logits of the images as they are, where it has computed them
@@ -47,7 +52,7 @@ Found = tuple[Terms, Tensor | None]  # a step's own terms, and the logits of the
 
 def relevance_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """The published objective, paper Eq. 5: relevance of the true class, confidence in the predicted one."""
-    logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(model, images, s.explained(labels), create_graph=True, second_order=s.second_order)
     return _squared_errors(logits, raw, images, masks, s), logits
 
 
@@ -68,14 +73,14 @@ def _squared_errors(logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, 
 
 def energy_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """The share of relevance outside the mask in place of the two squared errors; cross-entropy with the true label."""
-    logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(model, images, s.explained(labels), create_graph=True, second_order=s.second_order)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
     return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
 
 def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """Binary cross-entropy of the map against the mask in place of the two squared errors; cross-entropy with the label."""
-    logits, raw = relevance_patches(model, images, labels, create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(model, images, s.explained(labels), create_graph=True, second_order=s.second_order)
     bce = losses.binary_relevance(minmax(upsample(raw, images.shape[-2:])), masks[:, 0])
     return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
 
@@ -132,7 +137,7 @@ def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
     swapped = [swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0)) for turn in turns]
     every, count = torch.cat([images, *swapped]), 1 + len(swapped)
     mask, repeated = masks[:, 0].repeat(count, 1, 1), labels.repeat(count)
-    logits, raw = relevance_patches(model, every, repeated, create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(model, every, s.explained(repeated), create_graph=True, second_order=s.second_order)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
     classification = losses.seen_classification(logits, repeated, _seen(labels, s, logits.shape[1]))
     return {"energy": energy, "classification": classification}, logits[: len(images)]
@@ -151,7 +156,8 @@ def _seen(labels: Tensor, s: Settings, classes: int) -> Tensor:
 @dataclass(frozen=True)
 class Objective:
     """weights: of its terms by name; one named `relevance` is a factor on `background` and `foreground` (paper Eq. 3 and 5).
-    lr: rate where the user names none: the paper's, or what docs/results.md used. switches: of second_order and temperature, those
+    lr: rate where the user names none: the paper's, or what docs/results.md used. share: of the way to the tuned weights that
+    is kept, likewise (Recipe.share). switches: of second_order and temperature, those
     that the caller may set. exact: second_order is always on.
     """
 
@@ -161,6 +167,7 @@ class Objective:
     lr: float
     switches: tuple[str, ...] = ()
     exact: bool = False
+    share: float = 1.0
 
 
 _PUBLISHED = {"background": 2.0, "foreground": 0.3, "relevance": 0.8, "classification": 0.2}  # paper Table 5, all models alike
@@ -242,8 +249,9 @@ OBJECTIVES = {
     "refocus": Objective(
         refocus_step,
         {"energy": 1.0, "classification": 1.0},
-        "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps",
+        "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps; half of the way is kept",
         lr=1e-5,
+        share=0.5,  # what WiSE-FT recommends where nothing is known of the shift
         switches=("second_order",),
     ),
 }
@@ -262,6 +270,7 @@ def objective(
     temperature: float = 1.0,
     seen: Sequence[int] | None = None,
     original: nn.Module | None = None,
+    target: Callable[[Tensor], Tensor] | None = None,
     **weights: float,
 ) -> Step:
     """A step for one row of the table.
@@ -273,6 +282,8 @@ def objective(
         temperature: divides the logits in the confidence terms (DeiT: 0.65 for B, 0.55 for S in the published code).
         seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these only. None: all classes.
         original: the model before tuning, frozen; `kl` and `l2_sp` measure the distance to it.
+        target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is trained in place of the true
+            class's (regression, several labels); set the weight of terms that read labels to 0 then.
         **weights: weights of the objective's terms by name, and of any of `REGULARIZERS`; missing ones keep the table's, or 0.
 
     Raises:
@@ -286,10 +297,12 @@ def objective(
             f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}, "
             f"and any objective takes {', '.join(REGULARIZERS)}"
         )
+    if target is not None and row.step not in (relevance_step, energy_step, bce_step, refocus_step):
+        raise InputError(f"target: objective {name!r} does not read it; those with a map of GAE do")
     for switch, given in (("second_order", second_order), ("temperature", temperature != 1.0)):
         if given and switch not in row.switches and not (switch == "temperature" and weights.get("confidence")):
             raise InputError(f"--{switch.replace('_', '-')}: objective {name!r} does not read it")
-    settings = Settings(second_order or row.exact, temperature, tuple(seen) if seen is not None else None)
+    settings = Settings(second_order or row.exact, temperature, tuple(seen) if seen is not None else None, target)
     merged = MappingProxyType({**row.weights, **weights})
     extra = [term for term in REGULARIZERS if merged.get(term)]
     if original is None and (needy := [term for term in extra if term in ("kl", "l2_sp")]):

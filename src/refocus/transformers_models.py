@@ -41,10 +41,8 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
         raise InputError(f"--model {shown}: {kind} has no head for classes; `refocus zero-shot` makes one from their names")
     if kind not in legal:
         raise InputError(f"--model {shown}: {kind} is not supported; legal are {', '.join(legal)} (`refocus models`)")
-    if pretrained:
-        model = weights(shown, getattr(transformers, kind), place)
-    else:
-        model = getattr(transformers, kind)(config)
+    made_by = getattr(transformers, kind)
+    model = weights(shown, made_by, place) if pretrained else made_by(config)
     processor = fetch(shown, lambda: transformers.AutoImageProcessor.from_pretrained(place, use_fast=False))
     return described(model, processor, _names(config))
 

@@ -1,4 +1,4 @@
-"""Zero-shot classifiers: the image tower of CLIP or SigLIP with a head made of class names (Radford et al., ICML 2021, Section 3.1)."""
+"""Zero-shot classifiers: an image tower of CLIP or SigLIP with a head of class names (Radford et al., ICML 2021, Section 3.1)."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ def build(name: str, folders: Sequence[str], words: Sequence[str], sentences: Se
     tokenizer = fetch(name, lambda: transformers.AutoTokenizer.from_pretrained(name))
     processor = fetch(name, lambda: transformers.AutoImageProcessor.from_pretrained(name, use_fast=False))
     embeddings = torch.stack([_class_embedding(whole, tokenizer, [s.format(word) for s in sentences]) for word in words])
+    if hasattr(config, "projection_dim"):
+        config.vision_config.projection_dim = config.projection_dim
     tower = getattr(transformers, _TOWERS[config.vision_config.model_type])(config.vision_config)
     known = whole.state_dict()  # SigLIP's tower goes without the prefix that CLIP's has
     tower.load_state_dict({k: known[k] if k in known else known[f"vision_model.{k}"] for k in tower.state_dict()})

@@ -1,0 +1,100 @@
+"""`refocus models` and `refocus zero-shot`: which models are supported, and a classifier from class names alone."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from refocus.errors import InputError
+from refocus.runs import write_text
+
+console = Console()
+
+
+def models(
+    out: Annotated[Path | None, typer.Option(help="Write the table as Markdown into this new file.")] = None,
+) -> None:
+    """List the families of Vision Transformers that work, and how to name one with --model."""
+    from refocus.families import FAMILIES, REFUSED
+
+    table = Table("family", "library", "what is read", "for example, --model", show_lines=True)
+    for name, row in FAMILIES.items():
+        table.add_row(name, row.library, escape(row.about), escape("\n".join(row.examples) or "a folder"))
+    console.print(table)
+    console.print("refused: " + "; ".join(f"{name}* ({why})" for name, why in REFUSED.items()), soft_wrap=True)
+    if out is not None:
+        if out.exists():
+            raise InputError(f"--out {out}: exists and is not overwritten; name a new file")
+        write_text(out, markdown())
+
+
+def markdown() -> str:
+    """docs/models.md."""
+    from refocus.families import FAMILIES, REFUSED
+
+    rows = []
+    for name, row in FAMILIES.items():
+        examples = ", ".join(f"`{e}`" for e in row.examples) or "a folder"
+        rows.append(f"| {name} | {row.library} | {', '.join(f'`{c}`' for c in row.classes)} | {row.about} | {examples} |")
+    text = files("refocus").joinpath("assets", "models.md").read_text()
+    return text.format(families="\n".join(rows), refused="; ".join(f"{name}* ({why})" for name, why in REFUSED.items()))
+
+
+def zero_shot(
+    model: Annotated[str, typer.Option(help="CLIP or SigLIP of transformers: hf:ID, or a folder that save_pretrained wrote.")],
+    names: Annotated[str, typer.Option(help="Class names: a file with one a line, an ImageFolder, or a,b,c.")],
+    out: Annotated[Path, typer.Option(help="New folder for the classifier, to be given as --model elsewhere.")],
+    templates: Annotated[
+        Path | None, typer.Option(help="Sentences with {} for the class, one a line; else the 80 of CLIP's paper.")
+    ] = None,
+) -> None:
+    """Make a classifier of CLIP or SigLIP from class names, without training; then `audit`, `tune`, ... take it as a --model."""
+    from refocus import zero_shot as maker
+    from refocus.models import save
+
+    folders = class_names(names)
+    sentences = templates.read_text().splitlines() if templates is not None and templates.is_file() else None
+    if templates is not None and sentences is None:
+        raise InputError(f"--templates {templates}: no such file")
+    sentences = [s for s in sentences if s.strip()] if sentences is not None else maker.templates()
+    if bad := [s for s in sentences if s.count("{}") != 1]:
+        raise InputError(f"--templates: {bad[0]!r} must hold {{}} once, where the class name goes")
+    if not sentences:
+        raise InputError(f"--templates {templates}: holds no sentence")
+    if out.exists():
+        raise InputError(f"--out {out}: exists and is not overwritten; name a new folder")
+    made = maker.build(model.removeprefix("hf:"), folders, [spoken(name) for name in folders], sentences)
+    save(made, out)
+    console.print(f"{len(folders)} classes, {len(sentences)} sentences each: {out}", soft_wrap=True)
+
+
+def class_names(given: str) -> list[str]:
+    """From a file, the folders of an ImageFolder, or the text itself."""
+    path = Path(given).expanduser()
+    if path.is_dir():
+        found = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    elif path.is_file():
+        found = [line.strip() for line in path.read_text().splitlines()]
+    else:
+        found = [part.strip() for part in given.split(",")]
+    found = [name for name in found if name]
+    if len(found) < 2 or len(set(found)) < len(found):
+        raise InputError(f"--names {given}: {len(found)} names; at least two, each once, from a file, a folder or a,b,c")
+    return found
+
+
+def spoken(name: str) -> str:
+    """A folder's name as a word: WordNet ids by ImageNet's table, underscores as spaces."""
+    from timm.data import ImageNetInfo
+
+    if len(name) == 9 and name[0] == "n" and name[1:].isdigit():
+        known = ImageNetInfo("imagenet-22k")
+        if name in known.label_names():
+            return str(known.label_name_to_description(name)).split(",")[0]
+    return name.replace("_", " ")
