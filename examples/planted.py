@@ -23,6 +23,7 @@ from torch import nn
 
 from refocus import InputError, Recipe, background_share, evaluate, explain, load
 from refocus.finetune import complete
+from refocus.harm import interpolate
 from refocus.images import MaskedImages, joint_transform, scan
 from refocus.metrics import paired_difference
 from refocus.objectives import OBJECTIVES
@@ -83,7 +84,9 @@ def measure_before(model: Path, data: Path, most: int, precision: str) -> Measur
 
 
 def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, Any]:
-    """One run: the biased model, the tuned one (best epoch), its last epoch, and what the do-no-harm rule keeps."""
+    """One run: the biased model, the tuned one (best epoch), its last epoch, and what is kept: the share of the way to the best
+    epoch that the do-no-harm rule advises, or without it the objective's own.
+    """
     recipe = Recipe(
         model=str(args.model), images=str(args.data / "tune" / "images"), masks=str(args.data / "tune" / "masks"), objective=name,
         lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images,
@@ -99,10 +102,13 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
     found = {"before": before, "tuned": measured(model)}
     model.load_state_dict(torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"])
     found["last"] = found["tuned"] if results["best_epoch"] == args.epochs - 1 else measured(model)
-    share = results["chosen_share"]
-    if args.check_images:
-        known = {0: before, 1: found["tuned"]}
-        found["kept"] = known[share] if share in known else measured(load(run / "model"))
+    share = results["chosen_share"] if args.check_images else OBJECTIVES[name].share
+    if share in (0, 1):
+        found["kept"] = found["tuned"] if share else before
+    else:
+        start, best = load(args.model).state_dict(), load_file(run / "checkpoints" / "best.safetensors")
+        model.load_state_dict(interpolate(start, best, share))
+        found["kept"] = measured(model)
     changes = {
         which: {
             "same": paired_difference(after.same, before.same),
@@ -127,7 +133,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     for row in rows:
         groups["before", ""].append(row["before"])
-        for which in (which for which in ("tuned", "last", "kept") if which in row):
+        for which in ("tuned", "last", "kept"):
             groups[f"{row['objective']}, lr {row['lr']:g}", which].append(row[which])
     text = "| | | " + " | ".join(c.replace("_", " ") for c in COLUMNS) + " | draws |\n|" + "---|" * (len(COLUMNS) + 3) + "\n"
     for (name, which), found in groups.items():
@@ -150,7 +156,7 @@ def comparison(rows: list[dict[str, Any]]) -> str:
             draws = sorted({d for *m, d in found if tuple(m) == ours} & {d for *m, d in found if tuple(m) == other})
             if len(draws) < 2:
                 continue
-            for which in ("tuned", "last"):
+            for which in ("tuned", "last", "kept"):
                 cells = []
                 for column in ("same", "shuffled", "trained", "untrained"):
                     a, b = ([found[(*m, d)][which][column] for d in draws] for m in (ours, other))

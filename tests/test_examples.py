@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from refocus import load
+from refocus import Recipe, evaluate, load, tune
 from refocus.models import folder_names, save
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -50,11 +50,12 @@ def test_planted(shared: Path, tmp_path: Path) -> None:
     assert "| refocus, lr 1e-05 | tuned |" in shown
     again = run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
     assert again == shown  # the table alone, and nothing is computed twice
-    options = (*options, "--methods", "finetune:1e-5", "--check-images", 0, "--precision", "bf16")
+    options = (*options, "--methods", "refocus:2e-5", "--check-images", 0, "--precision", "bf16")
     run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
     first, second = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
     assert first == row
-    assert {"tuned", "last"} == second["change"].keys()  # without the do-no-harm rule nothing is "kept"
+    assert second["kept_share"] == 0.5  # without the do-no-harm rule it is the objective's own
+    assert second["kept"] != second["tuned"]
 
 
 @pytest.mark.slow
@@ -92,6 +93,18 @@ def test_only_background(shared: Path, tmp_path: Path) -> None:
     shown = run("only_background.py", "--model", model, "--images", tmp_path / "images", "--masks", tmp_path / "masks", "--most", 6)
     assert len(shown.splitlines()) == 7
     assert all(0 <= float(line.split("top-1")[1].split("%")[0]) <= 100 for line in shown.splitlines())
+
+
+def test_shares_of_the_way(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = image_folders
+    settings = {"objective": "finetune", "lr": 1e-2, "epochs": 3, "select": "last", "do_no_harm": False, "device": "cpu"}
+    tune(Recipe(str(model_folder), str(images), str(masks), **settings), tmp_path / "run", progress=False)
+    shown = run("shares.py", "--runs", tmp_path / "run", "--tests", f"own={images}", "--shares", 0.5, 1)
+    rows = [line.split("|")[1:3] for line in shown.splitlines() if line.startswith("|")][2:]
+    ends = (load(folder) for folder in (model_folder, tmp_path / "run" / "model"))
+    before, after = (f"{100 * np.mean([p.right for p in evaluate(m, images).predictions]):.1f}" for m in ends)
+    assert [row[0].strip() for row in rows] == ["0", "0.5", "1"]
+    assert rows[0][1].strip() == before != after == rows[2][1].split(",")[0].strip()
 
 
 def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> None:
@@ -157,7 +170,7 @@ def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
     with (tmp_path / "rows.jsonl").open("w") as sink:
         for draw, name, shuffled in ((0, "finetune", 40.0), (1, "finetune", 60.0), (0, "refocus", 50.0), (1, "refocus", 74.0)):
             row = before | {"shuffled": shuffled}
-            record = {"draw": draw, "objective": name, "lr": 1e-5, "before": row, "tuned": row, "last": row}
+            record = {"draw": draw, "objective": name, "lr": 1e-5, "before": row, "tuned": row, "last": row, "kept": row}
             sink.write(json.dumps(record) + "\n")
     options = ("--draws", 0, 1, "--methods", "finetune:1e-5", "refocus:1e-5")
     shown = run("planted.py", "--data", tmp_path, "--model", tmp_path, "--out", tmp_path, *options)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import refocus
 from refocus.attention import attention_maps
-from refocus.relevance import minmax, relevance_patches
+from refocus.relevance import attention_relevance, minmax, relevance_patches
 
 Build = Callable[..., nn.Module]
 
@@ -91,6 +91,21 @@ def test_rows_sum_to_one_and_recording_changes_no_logit(tiny: Build, variant: st
     for attention in maps:
         torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:-1]))
     torch.testing.assert_close(recorded, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_the_share_of_a_constant_gradient_has_the_derivative_of_the_equation() -> None:
+    attention, row = torch.rand(2, 3, 5, 5, dtype=torch.float64).softmax(-1), torch.rand(2, 5, dtype=torch.float64)
+    gradient = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    found, expected = [], []
+    for into, share in (
+        (found, attention_relevance),
+        (expected, lambda a, g, r: (r[:, None] @ (g * a).clamp(min=0).mean(1))[:, 0]),
+    ):
+        a, r = attention.clone().requires_grad_(), row.clone().requires_grad_()
+        out = share(a, gradient, r)
+        into += [out, *torch.autograd.grad(out.square().sum(), (a, r))]
+    for ours, literal in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, literal)
 
 
 def test_shapes_and_ranges(tiny: Build) -> None:

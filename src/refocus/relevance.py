@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,32 @@ Target = Tensor | Callable[[Tensor], Tensor] | None  # class indices `[B]`; logi
 
 
 def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
-    """One block's share: `row @ mean_h(relu(G * A))`; A, G `[B, H, N, N]`, row `[B, N]` -> `[B, N]` (GAE Eq. 5)."""
-    return torch.einsum("bn,bhnm->bm", row, (gradient * attention).clamp(min=0)) / attention.shape[1]
+    """One block's share: `row @ mean_h(relu(G * A))`; A, G `[B, H, N, N]`, row `[B, N]` -> `[B, N]` (GAE Eq. 5).
+
+    A is never negative, so relu(G * A) = relu(G) * A, which is linear in A: where G is a constant, as published, the derivative
+    needs no more than relu(G) and the mean over heads.
+    """
+    if gradient.requires_grad:
+        return torch.einsum("bn,bhnm->bm", row, gradient.clamp(min=0) * attention) / attention.shape[1]
+    share: Tensor = _ConstantGradient.apply(attention, gradient, row)
+    return share
+
+
+class _ConstantGradient(torch.autograd.Function):
+    """`attention_relevance` for a constant G; autograd would hold two more maps and pass over them twice as often."""
+
+    @staticmethod
+    def forward(ctx: Any, attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
+        mean = (gradient.clamp(min=0) * attention).sum(1) / attention.shape[1]
+        ctx.save_for_backward(gradient, mean, row)
+        return (row[:, :, None] * mean).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor]:
+        gradient, mean, row = ctx.saved_tensors
+        (grad,) = grads
+        outer = row[:, :, None] * grad[:, None, :] / gradient.shape[1]
+        return gradient.clamp(min=0) * outer[:, None], None, (mean * grad[:, None, :]).sum(2)
 
 
 def relevance_row(attention: Sequence[Tensor], gradients: Sequence[Tensor], row: Tensor, *, branches: int = 1) -> Tensor:

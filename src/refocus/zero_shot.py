@@ -67,7 +67,7 @@ def build(name: str, folders: Sequence[str], words: Sequence[str], sentences: Se
     kind = (config.architectures or [""])[0]
     if kind not in ("CLIPModel", "SiglipModel"):
         raise InputError(f"--model {name}: {kind or type(config).__name__}; legal are CLIPModel and SiglipModel of transformers")
-    whole = weights(name, getattr(transformers, kind), name).eval()
+    whole = weights(name, getattr(transformers, kind), name).eval().requires_grad_(False)
     tokenizer = fetch(name, lambda: transformers.AutoTokenizer.from_pretrained(name))
     processor = fetch(name, lambda: transformers.AutoImageProcessor.from_pretrained(name, use_fast=False))
     embeddings = torch.stack([_class_embedding(whole, tokenizer, [s.format(word) for s in sentences]) for word in words])
@@ -85,10 +85,9 @@ def _class_embedding(whole: Any, tokenizer: Any, sentences: list[str]) -> Tensor
     length = whole.config.text_config.max_position_embeddings
     tokens = tokenizer(sentences, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     known = {k: v for k, v in tokens.items() if k == "input_ids" or (k == "attention_mask" and "CLIP" in type(whole).__name__)}
-    with torch.inference_mode():
-        output = whole.get_text_features(**known)
+    output = whole.get_text_features(**known)
     features = output if isinstance(output, Tensor) else output.pooler_output
-    return F.normalize(F.normalize(features, dim=-1).mean(0), dim=-1).clone()
+    return F.normalize(F.normalize(features, dim=-1).mean(0), dim=-1)
 
 
 def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
