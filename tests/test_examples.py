@@ -97,7 +97,15 @@ def test_only_background(shared: Path, tmp_path: Path) -> None:
 
 def test_shares_of_the_way(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, masks = image_folders
-    settings = {"objective": "finetune", "lr": 1e-2, "epochs": 3, "select": "last", "do_no_harm": False, "device": "cpu"}
+    settings = {
+        "objective": "finetune",
+        "lr": 3e-3,
+        "epochs": 10,
+        "classes": 4,
+        "select": "last",
+        "do_no_harm": False,
+        "device": "cpu",
+    }
     tune(Recipe(str(model_folder), str(images), str(masks), **settings), tmp_path / "run", progress=False)
     shown = run("shares.py", "--runs", tmp_path / "run", "--tests", f"own={images}", "--shares", 0.5, 1)
     rows = [line.split("|")[1:3] for line in shown.splitlines() if line.startswith("|")][2:]

@@ -20,6 +20,7 @@ from torchvision.models import VisionTransformer
 import refocus
 from refocus.attention import attention_maps, logits_of
 from refocus.families import FAMILIES, family, view
+from refocus.relevance import relevance_patches
 from tests.zoo import CASES, NAMES, ZOO, build, images_for
 
 every = pytest.mark.parametrize(("name", "variant"), CASES, ids=[f"{f}-{v}".strip("-") for f, v in CASES])
@@ -112,6 +113,19 @@ def test_relevance_equals_the_literal_twin(name: str, variant: str, monkeypatch:
     found = refocus.explain(model, images, targets).patches
     assert found.std() > 0
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@every
+def test_recomputed_maps_give_the_same_relevance_and_the_same_gradients(name: str, variant: str) -> None:
+    model = build(name, variant).double()
+    images = images_for(model).double()
+    found = []
+    for recompute in (False, True):
+        model.zero_grad()
+        logits, raw = relevance_patches(model, images, torch.tensor([3, 1]), create_graph=True, recompute=recompute)
+        (raw.square().sum() + logits.square().sum()).backward()
+        found.append((raw.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(found[0], found[1])
 
 
 @every

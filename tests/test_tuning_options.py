@@ -53,6 +53,50 @@ def test_the_papers_rule_for_a_rate() -> None:
     assert rates.grid(5e-7, 5e-6)[-1] == 5e-7
 
 
+def test_recomputed_maps_train_the_same_weights(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in (False, True):
+        order = recipe(model_folder, image_folders, objective="refocus", recompute=name)
+        finetune.tune(order, tmp_path / str(name), progress=False)
+    kept, anew = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("False", "True"))
+    before = load_file(model_folder / "model.safetensors")
+    moved = max((kept[weight] - before[weight]).abs().max() for weight in before)
+    assert moved > 1e-3
+    assert max((anew[weight] - kept[weight]).abs().max() for weight in before) < 0.02 * moved  # AdamW enlarges the smallest gradients
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("finetune", {}), ("legrad", {}), ("relevance-exact", {}), ("energy", {"second_order": True})]
+)
+def test_recompute_is_refused_where_it_changes_nothing_or_cannot_work(name: str, settings: dict[str, bool]) -> None:
+    with pytest.raises(refocus.InputError, match="recompute: "):
+        refocus.objective(name, recompute=True, **settings)
+
+
+def test_recompute_refuses_dropped_maps_and_maps_of_ones_own(tiny: Build) -> None:
+    from tests.own_vit import OwnViT
+
+    for model, reason in ((tiny(attn_drop_rate=0.5).train(), "attention dropout of 0.5"), (OwnViT(by_hand=True), "its own maps")):
+        images, masks = torch.randn(2, 3, 32, 32), torch.ones(2, 1, 32, 32)
+        with pytest.raises(refocus.InputError, match=reason):
+            refocus.objective("relevance", recompute=True)(model, images, masks, torch.tensor([0, 1]))
+
+
+def test_the_share_of_the_way_is_the_objectives_own_or_the_users(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    kept = {}
+    for name, changes in {"own": {}, "half": {"share": 0.5}, "all": {"share": 1.0}}.items():
+        results = finetune.tune(
+            recipe(model_folder, image_folders, objective="refocus", **changes), tmp_path / name, progress=False
+        )
+        kept[name] = (results["chosen_share"], load_file(tmp_path / name / "model" / "model.safetensors"))
+    assert [share for share, _ in kept.values()] == [0.5, 0.5, 1.0]
+    start, weight = load_file(model_folder / "model.safetensors"), "blocks.0.attn.qkv.weight"
+    torch.testing.assert_close(kept["own"][1][weight], (start[weight] + kept["all"][1][weight]) / 2)
+    with pytest.raises(refocus.InputError, match="--share 0: must be above 0"):
+        recipe(model_folder, image_folders, share=0)
+
+
 def test_only_the_last_blocks_move(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
     finetune.tune(recipe(model_folder, image_folders, last_blocks=1, select="last"), tmp_path / "run", progress=False)
     before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, tmp_path / "run" / "model"))

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from refocus.errors import InputError
-from refocus.families import View, unwrap, view
+from refocus.families import View, unsupported, unwrap, view
 
 
 def attention_map(query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None, causal: bool) -> Tensor:
@@ -32,12 +33,25 @@ def attention_map(query: Tensor, key: Tensor, bias: Tensor | None, scale: float 
     return scores.softmax(-1)
 
 
-class _Recorder(TorchFunctionMode):
-    """Forms each attention map that fused kernels never form, and keeps it."""
+@dataclass(frozen=True)
+class Layer:
+    """What a map is formed of, and what became of it: query `[B, H, L, d]`, key and value `[B, H, N, d]`, output `[B, H, L, d]`."""
 
-    def __init__(self, maps: list[Tensor]) -> None:
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor | None
+    scale: float | None
+    causal: bool
+    output: Tensor
+
+
+class _Intercept(TorchFunctionMode):
+    """Hands each call of torch's attention to `attend`."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor, Tensor | None, float, bool, float | None], Tensor]) -> None:
         super().__init__()
-        self.maps = maps
+        self._attend = attend
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -63,9 +77,7 @@ class _Recorder(TorchFunctionMode):
         if enable_gqa:
             repeats = query.shape[-3] // key.shape[-3]
             key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
-        attention = _differentiable(F.dropout(attention_map(query, key, attn_mask, scale, is_causal), dropout_p))
-        self.maps.append(attention)
-        return attention @ value
+        return self._attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
     def multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """nn.MultiheadAttention as image models use it, tokens first: `[N, B, D]`."""
@@ -78,7 +90,7 @@ class _Recorder(TorchFunctionMode):
             for name, weight, bias in zip(("query", "key", "value"), given["in_proj_weight"].chunk(3), biases, strict=True)
         )
         attended = self.attend(query, key, value, dropout_p=given["dropout_p"] if given.get("training", True) else 0.0)
-        weights = self.maps[-1].mean(1) if given.get("need_weights", True) else None
+        weights = attention_map(query, key, None, None, False).mean(1) if given.get("need_weights", True) else None
         return F.linear(attended.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"]), weights
 
 
@@ -113,14 +125,50 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
     def keep(_module: nn.Module, _args: object, attention: Tensor) -> None:
         maps.append(_differentiable(attention))
 
+    def form(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, causal: bool, scale: float | None
+    ) -> Tensor:
+        maps.append(_differentiable(F.dropout(attention_map(query, key, bias, scale, causal), dropout)))
+        return maps[-1] @ value
+
     handles = [model.register_forward_pre_hook(lambda *_: maps.clear())]
     handles += [layer.register_forward_hook(keep) for layer in layers or ()]
     try:
-        with _plain_attention(model), nullcontext() if layers else _Recorder(maps):
+        with _plain_attention(model), nullcontext() if layers else _Intercept(form):
             yield maps
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def attention_layers(model: nn.Module) -> Iterator[list[Layer]]:
+    """As `attention_maps`, but no map is formed: each forward pass fills the list with what they would be formed of, as fast as
+    torch's fused attention is.
+
+    Raises:
+        InputError: an unsupported model, or one that forms its maps by itself, or attention dropout, whose map cannot be had again.
+    """
+    if not isinstance(view(model), View):
+        raise unsupported(unwrap(model), "it records its own maps, which cannot be computed anew")
+    inner = unwrap(model)
+    layers: list[Layer] = []
+
+    def keep(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, causal: bool, scale: float | None
+    ) -> Tensor:
+        if dropout:
+            raise unsupported(inner, f"attention dropout of {dropout:g}: such maps cannot be computed anew")
+        output = F.scaled_dot_product_attention(query, key, value, bias, is_causal=causal, scale=scale)
+        layers.append(Layer(query, key, value, bias, scale, causal, _differentiable(output)))
+        return layers[-1].output
+
+    handle = inner.register_forward_pre_hook(lambda *_: layers.clear())
+    try:
+        with _plain_attention(inner), _Intercept(keep):
+            yield layers
+    finally:
+        handle.remove()
 
 
 def _differentiable(attention: Tensor) -> Tensor:

@@ -114,6 +114,7 @@ def _step(recipe: Recipe, device: torch.device | None = None, seen: list[int] | 
         temperature=recipe.temperature,
         seen=seen,
         original=original,
+        recompute=recipe.recompute,
         **weights,
     )
 

@@ -38,6 +38,7 @@ class Settings:
     temperature: float
     seen: tuple[int, ...] | None
     target: Callable[[Tensor], Tensor] | None
+    recompute: bool
 
     def explained(self, labels: Tensor) -> Target:
         """What the relevance is of: the true class, or what the caller named."""
@@ -52,7 +53,9 @@ Found = tuple[Terms, Tensor | None]  # a step's own terms, and the logits of the
 
 def relevance_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """The published objective, paper Eq. 5: relevance of the true class, confidence in the predicted one."""
-    logits, raw = relevance_patches(model, images, s.explained(labels), create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(
+        model, images, s.explained(labels), create_graph=True, second_order=s.second_order, recompute=s.recompute
+    )
     return _squared_errors(logits, raw, images, masks, s), logits
 
 
@@ -73,14 +76,18 @@ def _squared_errors(logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, 
 
 def energy_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """The share of relevance outside the mask in place of the two squared errors; cross-entropy with the true label."""
-    logits, raw = relevance_patches(model, images, s.explained(labels), create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(
+        model, images, s.explained(labels), create_graph=True, second_order=s.second_order, recompute=s.recompute
+    )
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
     return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
 
 def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
     """Binary cross-entropy of the map against the mask in place of the two squared errors; cross-entropy with the label."""
-    logits, raw = relevance_patches(model, images, s.explained(labels), create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(
+        model, images, s.explained(labels), create_graph=True, second_order=s.second_order, recompute=s.recompute
+    )
     bce = losses.binary_relevance(minmax(upsample(raw, images.shape[-2:])), masks[:, 0])
     return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
 
@@ -137,7 +144,9 @@ def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
     swapped = [swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0)) for turn in turns]
     every, count = torch.cat([images, *swapped]), 1 + len(swapped)
     mask, repeated = masks[:, 0].repeat(count, 1, 1), labels.repeat(count)
-    logits, raw = relevance_patches(model, every, s.explained(repeated), create_graph=True, second_order=s.second_order)
+    logits, raw = relevance_patches(
+        model, every, s.explained(repeated), create_graph=True, second_order=s.second_order, recompute=s.recompute
+    )
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
     classification = losses.seen_classification(logits, repeated, _seen(labels, s, logits.shape[1]))
     return {"energy": energy, "classification": classification}, logits[: len(images)]
@@ -271,6 +280,7 @@ def objective(
     seen: Sequence[int] | None = None,
     original: nn.Module | None = None,
     target: Callable[[Tensor], Tensor] | None = None,
+    recompute: bool = False,
     **weights: float,
 ) -> Step:
     """A step for one row of the table.
@@ -284,6 +294,8 @@ def objective(
         original: the model before tuning, frozen; `kl` and `l2_sp` measure the distance to it.
         target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is trained in place of the true
             class's (regression, several labels); set the weight of terms that read labels to 0 then.
+        recompute: form attention maps anew in the backward pass, one layer at a time, in place of keeping all: about the memory
+            of a plain step at any resolution, for a sixth to a third more time (docs/performance.md).
         **weights: weights of the objective's terms by name, and of any of `REGULARIZERS`; missing ones keep the table's, or 0.
 
     Raises:
@@ -297,12 +309,15 @@ def objective(
             f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}, "
             f"and any objective takes {', '.join(REGULARIZERS)}"
         )
-    if target is not None and row.step not in (relevance_step, energy_step, bce_step, refocus_step):
-        raise InputError(f"target: objective {name!r} does not read it; those with a map of GAE do")
+    by_map = row.step in (relevance_step, energy_step, bce_step, refocus_step)
+    if unread := [name for name, given in (("target", target is not None), ("recompute", recompute)) if given and not by_map]:
+        raise InputError(f"{unread[0]}: objective {name!r} does not read it; those with a map of GAE do")
+    if recompute and (second_order or row.exact):
+        raise InputError(f"recompute: keeps no graph of the attention gradient, which the exact derivative of {name!r} needs")
     for switch, given in (("second_order", second_order), ("temperature", temperature != 1.0)):
         if given and switch not in row.switches and not (switch == "temperature" and weights.get("confidence")):
             raise InputError(f"--{switch.replace('_', '-')}: objective {name!r} does not read it")
-    settings = Settings(second_order or row.exact, temperature, tuple(seen) if seen is not None else None, target)
+    settings = Settings(second_order or row.exact, temperature, tuple(seen) if seen is not None else None, target, recompute)
     merged = MappingProxyType({**row.weights, **weights})
     extra = [term for term in REGULARIZERS if merged.get(term)]
     if original is None and (needy := [term for term in extra if term in ("kl", "l2_sp")]):

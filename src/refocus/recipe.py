@@ -26,6 +26,7 @@ class Recipe:
     shots: int = 3  # training images per class
     seed: int = 0  # which images, their order, their crops
     epochs: int = 50
+    recompute: bool = False  # form attention maps anew in the backward pass: less memory, more time
     batch_size: int = 8  # over all processes together
     lr: float | str | None = (
         None  # None: the objective's own (the paper searches 5e-7 to 5e-6 per model). "auto": search by its rule

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from refocus.attention import attention_maps, logits_of
+from refocus.attention import Layer, attention_layers, attention_map, attention_maps, logits_of
 from refocus.errors import InputError
 from refocus.families import unsupported, view
 from refocus.models import head_size
@@ -28,6 +30,7 @@ def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Ten
     A is never negative, so relu(G * A) = relu(G) * A, which is linear in A: where G is a constant, as published, the derivative
     needs no more than relu(G) and the mean over heads.
     """
+    attention, gradient = attention.to(row.dtype), gradient.to(row.dtype)
     if gradient.requires_grad:
         return torch.einsum("bn,bhnm->bm", row, gradient.clamp(min=0) * attention) / attention.shape[1]
     share: Tensor = _ConstantGradient.apply(attention, gradient, row)
@@ -59,12 +62,18 @@ def relevance_row(attention: Sequence[Tensor], gradients: Sequence[Tensor], row:
     same tokens side by side add up: `r <- r + r (Abar_1 + Abar_2)`. A pooling query's map `[B, H, 1, M]` comes last and has no
     residual; it reads the last M tokens: `r <- r Abar`, row `[B, 1]` -> `[B, N]`.
     """
-    pairs = [(a.to(row.dtype), g.to(row.dtype)) for a, g in zip(attention, gradients, strict=True)]
-    if pairs[-1][0].shape[-2] != pairs[-1][0].shape[-1]:
-        pooled = attention_relevance(*pairs.pop(), row)
-        row = F.pad(pooled, (pairs[-1][0].shape[-1] - pooled.shape[1], 0))
-    for last in range(len(pairs), 0, -branches):
-        row = row + torch.stack([attention_relevance(a, g, row) for a, g in pairs[last - branches : last]]).sum(0)
+    pairs = zip(attention, gradients, strict=True)
+    return _carry([(a.shape[-2:], partial(attention_relevance, a, g)) for a, g in pairs], row, branches)
+
+
+def _carry(shares: Sequence[tuple[torch.Size, Callable[[Tensor], Tensor]]], row: Tensor, branches: int) -> Tensor:
+    """`relevance_row` with each layer's (queries, keys) and its share as a function of the row."""
+    (queries, keys), share = shares[-1]
+    if queries != keys:
+        pooled, shares = share(row), shares[:-1]
+        row = F.pad(pooled, (shares[-1][0][1] - pooled.shape[1], 0))
+    for last in range(len(shares), 0, -branches):
+        row = row + torch.stack([share(row) for _, share in shares[last - branches : last]]).sum(0)
     return row
 
 
@@ -81,32 +90,80 @@ def minmax(maps: Tensor) -> Tensor:
 
 
 def relevance_patches(
-    model: nn.Module, images: Tensor, targets: Target, *, create_graph: bool, second_order: bool = False
+    model: nn.Module,
+    images: Tensor,
+    targets: Target,
+    *,
+    create_graph: bool,
+    second_order: bool = False,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One forward pass and one autograd call: logits `[B, K]` and raw relevance `[B, h, w]` of `targets`: class indices `[B]`, a
     function from logits to a score per image, or None for the predicted class.
 
     create_graph: keep the graph, so that a loss on the relevance reaches the weights through A.
     second_order: let it reach them through G as well. The published code does not (G is a constant there).
+    recompute: form the maps of one layer at a time, and again in the backward pass, instead of keeping all (docs/performance.md).
     """
     reader = view(model)
-    with attention_maps(model) as maps:
-        logits = logits_of(model, images)
-    if not maps:
-        raise unsupported(model, "its forward pass formed no attention map")
-    gradients = torch.autograd.grad(
-        score(logits, targets), maps, create_graph=second_order, retain_graph=create_graph, allow_unused=True
-    )
-    used = [(a, g) for a, g in zip(maps, gradients, strict=True) if g is not None]  # a head that the classifier passes over
-    if not used:
-        raise unsupported(model, "its answer does not depend on any attention map")
-    attention, gradients = zip(*used, strict=True)
-    precision = torch.promote_types(attention[0].dtype, torch.float32)  # bfloat16 maps are accumulated in float32
-    queries = attention[-1].shape[-2]
+    if recompute:
+        if second_order:
+            raise InputError("recompute: keeps no graph of the attention gradient, which second_order needs")
+        logits, shares = _recomputed_shares(model, images, targets, create_graph)
+    else:
+        logits, shares = _kept_shares(model, images, targets, create_graph, second_order)
+    if not shares:
+        raise unsupported(model, "its answer does not depend on any attention map that was recorded")
+    queries = shares[-1][0][0]
+    precision = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 maps are accumulated in float32
     start = reader.readout(queries).to(images.device, precision).expand(len(images), queries)
-    row = relevance_row(attention, gradients, start, branches=getattr(reader, "branches", 1))
+    row = _carry(shares, start, getattr(reader, "branches", 1))
     height, width = reader.grid(*images.shape[-2:])
     return logits, row[:, reader.prefix :].reshape(-1, height, width)
+
+
+Shares = list[tuple[torch.Size, Callable[[Tensor], Tensor]]]
+
+
+def _kept_shares(
+    model: nn.Module, images: Tensor, targets: Target, create_graph: bool, second_order: bool
+) -> tuple[Tensor, Shares]:
+    """All maps A are nodes of the graph, and G is the gradient by them."""
+    with attention_maps(model) as maps:
+        logits = logits_of(model, images)
+    answer = score(logits, targets)
+    if not maps:
+        return logits, []
+    gradients = torch.autograd.grad(answer, maps, create_graph=second_order, retain_graph=create_graph, allow_unused=True)
+    used = [(a, g) for a, g in zip(maps, gradients, strict=True) if g is not None]  # a head that the classifier passes over
+    return logits, [(a.shape[-2:], partial(attention_relevance, a, g)) for a, g in used]
+
+
+def _recomputed_shares(model: nn.Module, images: Tensor, targets: Target, create_graph: bool) -> tuple[Tensor, Shares]:
+    """No map is kept. The output of a layer is A V, so G = d/dA = (gradient by the output) V^T; A and G are formed where needed."""
+    with attention_layers(model) as layers:
+        logits = logits_of(model, images)
+    answer = score(logits, targets)
+    if not layers:
+        return logits, []
+    gradients = torch.autograd.grad(answer, [x.output for x in layers], retain_graph=create_graph, allow_unused=True)
+    used = [(x, g) for x, g in zip(layers, gradients, strict=True) if g is not None]
+    shapes = [torch.Size((x.query.shape[-2], x.key.shape[-2])) for x, _ in used]
+    return logits, [(shape, partial(_recomputed, x, g)) for shape, (x, g) in zip(shapes, used, strict=True)]
+
+
+def _recomputed(layer: Layer, gradient: Tensor, row: Tensor) -> Tensor:
+    """`attention_relevance` of maps that are dropped after use, also in the backward pass."""
+
+    def share(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, gradient: Tensor, row: Tensor) -> Tensor:
+        attention = attention_map(query, key, bias, layer.scale, layer.causal)
+        return attention_relevance(attention, gradient @ value.transpose(-2, -1), row)
+
+    inputs = (layer.query, layer.key, layer.value.detach(), layer.bias, gradient, row)
+    if not torch.is_grad_enabled():
+        return share(*inputs)
+    found: Tensor = checkpoint(share, *inputs, use_reentrant=False)
+    return found
 
 
 def score(logits: Tensor, targets: Target) -> Tensor:
