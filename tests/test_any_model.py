@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import refocus
-from refocus import cli, torchvision_models, transformers_models, zero_shot
+from refocus import cli, finetune, torchvision_models, transformers_models, zero_shot
 from refocus.attention import logits_of
 from refocus.cli_models import class_names, markdown, spoken
 from refocus.images import eval_image
@@ -79,11 +80,48 @@ def test_a_module_that_describes_itself(by_hand: bool) -> None:
         refocus.models.own_models.view(model) and refocus.finetune.restrict(model, last_blocks=1)
 
 
-def test_the_example_of_the_docs_is_under_15_lines() -> None:
+def test_the_example_of_the_docs_runs_and_is_under_15_lines() -> None:
     code = re.search(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.S)
     assert code is not None
     described = code.group(1).split("prefix = 1", 1)[1]
     assert sum(bool(line.strip()) for line in described.splitlines()) < 15
+    names: dict[str, Any] = {}
+    exec(code.group(1), names)
+    example = names["MyViT"]()
+    assert example.grid(32, 48) == (2, 3)
+    assert example.readout(5).tolist() == [1, 0, 0, 0, 0]
+    with example.attention_maps() as maps:
+        assert maps == []
+
+
+def test_a_folder_alone_runs_no_code(tmp_path: Path, image_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    images, masks = image_folders
+    made_by, folder = "py:tests.own_vit:build", tmp_path / "run"
+    recipe = refocus.Recipe(made_by, str(images), str(masks), epochs=2, shots=1, device="cpu", do_no_harm=False)
+    monkeypatch.setattr(finetune, "_conclude", lambda *_: {})  # interrupted before its end
+    refocus.tune(recipe, folder, progress=False)
+    monkeypatch.undo()
+    with pytest.raises(refocus.InputError, match=f"add --code {made_by}"):
+        refocus.resume(folder, progress=False)
+    with pytest.raises(refocus.InputError, match="add --code"):
+        refocus.resume(folder, code="py:another:build", progress=False)
+    run("tune", "--resume", folder, "--code", made_by)
+    with pytest.raises(refocus.InputError, match="add --code"):
+        run("report", folder, "--device", "cpu")
+    run("report", folder, "--device", "cpu", "--code", made_by, "--most", 4)
+    assert (folder / "report.html").is_file()
+
+
+def test_transformers_never_asks_whether_to_run_a_folders_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "ran"
+    config = {"model_type": "evil", "architectures": ["Evil"], "auto_map": {"AutoConfig": "evil.Evil"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w')")
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(refocus.InputError, match="cannot be loaded"):
+        refocus.load(tmp_path)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +131,10 @@ def test_the_example_of_the_docs_is_under_15_lines() -> None:
         ("py:tests.no_such:build", "no_such"),
         ("py:tests.own_vit:nothing", "nothing"),
         ("py:tests.zoo:from_torchvision@nowhere", "does not hold weights"),
+        ("py:tests.test_masks:no", "no attribute"),
+        ("py:json:loads", "TypeError"),
+        ("x" * 300, "not a timm model name"),
+        ("~nobody-has-this-name/x", "no such folder"),
         ("py:builtins:dict", r"returned a dict; legal is a torch\.nn\.Module"),
         ("torchvision:resnet50", "legal are vit_b_16"),
         ("torchvision:vit_b_16.BEST", "legal are IMAGENET1K_V1"),
@@ -159,6 +201,44 @@ def test_preprocessing_is_the_image_processors(tmp_path: Path) -> None:
         if "do_center_crop" not in settings:  # this processor class has no crop
             theirs = processor(image, return_tensors="pt")["pixel_values"][0]
             assert (ours - theirs).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_rescale": False}, "do_rescale"),
+        ({"do_resize": False}, "do_resize"),
+        ({"image_mean": None}, "image_mean"),
+        ({"resample": 5}, "resample"),
+        ({"size": {"longest_edge": 40}}, "longest_edge"),
+        ({"size": {"shortest_edge": 40}}, "no common size"),
+    ],
+)
+def test_image_processors_that_do_something_else_are_refused(changes: dict[str, Any], message: str) -> None:
+    settings = {"size": {"height": 32, "width": 32}, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **changes}
+    with pytest.raises(refocus.InputError, match=message):
+        transformers_models.preprocessing(SimpleNamespace(**settings))
+
+
+def test_imagenets_labels_answer_to_wordnet_ids(tmp_path: Path) -> None:
+    from timm.data import ImageNetInfo
+    from transformers import ViTConfig, ViTForImageClassification
+
+    table = ImageNetInfo("imagenet-1k")
+    labels = {i: table.index_to_description(i) for i in range(1000)}
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 48}
+    plain = ViTForImageClassification(ViTConfig(**sizes, image_size=32, patch_size=8, id2label=labels))
+    plain.save_pretrained(tmp_path)
+    build("ViT (transformers)", "ViT").image_processor.save_pretrained(tmp_path)
+    model = refocus.load(tmp_path)
+    assert refocus.models.folder_names(model)[0] == "n01440764"
+    assert refocus.models.class_names(model)[0].startswith("tench")
+
+
+def test_half_precision_checkpoints_are_tuned_in_float32(tmp_path: Path) -> None:
+    model: Any = build("ViT (transformers)", "ViT")
+    refocus.save(model.bfloat16(), tmp_path / "half")
+    assert {p.dtype for p in refocus.load(tmp_path / "half").parameters()} == {torch.float32}
 
 
 def test_a_folder_without_a_head_or_with_pickles_is_refused(tmp_path: Path) -> None:
@@ -254,11 +334,49 @@ def test_zero_shot_refuses_what_it_cannot_use(clip_folder: Path, tmp_path: Path)
         zero_shot.build(str(tmp_path / "vit"), NAMES, NAMES, ["{}"])
     bad = tmp_path / "bad.txt"
     bad.write_text("no place\n")
+    for odd in ("a {thing} {}", "a {{}}"):
+        (tmp_path / "odd.txt").write_text(odd)
+        with pytest.raises(refocus.InputError, match=r"hold \{\} once|cannot be loaded"):
+            run(
+                "zero-shot",
+                "--model",
+                "no-such-model",
+                "--names",
+                "a,b",
+                "--out",
+                tmp_path / "new",
+                "--templates",
+                tmp_path / "odd.txt",
+            )
     cases = (("ant", (), "1 names"), ("ant,ant", (), "each once"), ("ant,bee", ("--templates", bad), "hold {} once"))
     for names, more, message in cases:
         with pytest.raises(refocus.InputError, match=message):
             run("zero-shot", "--model", clip_folder, "--names", names, "--out", tmp_path / "new", *more)
     assert not (tmp_path / "new").exists()
+
+
+def test_siglips_words_by_its_own_tokenizer(tmp_path: Path) -> None:
+    import sentencepiece
+    from transformers import SiglipConfig, SiglipModel, SiglipTokenizer, ViTImageProcessor
+
+    (tmp_path / "words.txt").write_text("\n".join(f"a photo of the {name} number {i}" for i in range(40) for name in NAMES))
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    files = {"input": str(tmp_path / "words.txt"), "model_prefix": str(tmp_path / "spiece")}
+    sentencepiece.SentencePieceTrainer.train(**files, **ids, vocab_size=34, minloglevel=2)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
+    vision, text = {**sizes, "image_size": 32, "patch_size": 8}, {**sizes, "vocab_size": 34, "max_position_embeddings": 16}
+    folder = tmp_path / "siglip"
+    whole = SiglipModel(SiglipConfig(vision_config=vision, text_config=text)).eval()
+    whole.save_pretrained(folder)
+    tokenizer = SiglipTokenizer(str(tmp_path / "spiece.model"))
+    tokenizer.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    model = zero_shot.build(str(folder), NAMES, NAMES, ["a photo of the {}"])
+    tokens = tokenizer([f"a photo of the {name}" for name in NAMES], padding="max_length", max_length=16, return_tensors="pt")
+    images = images_for(model)
+    with torch.inference_mode():
+        expected = whole(input_ids=tokens["input_ids"], pixel_values=images).logits_per_image
+        torch.testing.assert_close(logits_of(model, images), expected)
 
 
 def test_names_come_from_a_file_or_folders_and_are_spoken(tmp_path: Path) -> None:

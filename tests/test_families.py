@@ -116,6 +116,47 @@ def test_relevance_equals_the_literal_twin(name: str, variant: str, monkeypatch:
 
 
 @every
+def test_the_readout_is_where_the_answer_reads_the_last_tokens(name: str, variant: str) -> None:
+    """By the gradient, whatever the code says: only tokens of the readout move a logit once the last block is done."""
+    model = build(name, variant)
+    images, reader = images_for(model), view(model)
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: object, output: Any) -> None:
+        kept.append(output if isinstance(output, Tensor) else output[0])
+
+    handle = reader.blocks[-1].register_forward_hook(keep)
+    logits = logits_of(model, images)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), kept)
+    read = (gradient.abs().sum((0, 2)) > 0).double()
+    tokens = kept[0].shape[1]
+    height, width = reader.grid(*images.shape[-2:])
+    assert tokens == reader.prefix + height * width
+    with attention_maps(model) as maps:
+        logits_of(model, images)
+    if maps[-1].shape[-2] == 1 and "SigLIP (t" not in name:  # a pooling query reads the last tokens it can
+        assert torch.equal(read, torch.cat([torch.zeros(tokens - maps[-1].shape[-1]), torch.ones(maps[-1].shape[-1])]).double())
+    else:
+        assert torch.equal((reader.readout(tokens) > 0).double(), read)
+        assert reader.readout(tokens).sum().item() == pytest.approx(1)
+
+
+@every
+def test_legrad_works_on_timms_families_or_says_why_not(name: str, variant: str) -> None:
+    model = build(name, variant)
+    images, masks = images_for(model), torch.zeros(2, 1, *model.pretrained_cfg["input_size"][1:])
+    row = family(model)
+    assert row is not None
+    if row[1].library == "timm" and getattr(model, "attn_pool", None) is None and view(model).branches == 1:
+        refocus.objective("legrad")(model, images, masks, torch.tensor([0, 1]))["background"].backward()
+        assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
+    else:
+        with pytest.raises(refocus.InputError, match="LeGrad"):
+            refocus.objective("legrad")(model, images, masks, torch.tensor([0, 1]))
+
+
+@every
 def test_recomputed_maps_give_the_same_relevance_and_the_same_gradients(name: str, variant: str) -> None:
     model = build(name, variant).double()
     images = images_for(model).double()
@@ -145,7 +186,9 @@ def test_recording_changes_no_logit_and_rows_sum_to_one(name: str, variant: str)
 
 def trace(model: nn.Module) -> Any:
     switches = ("training", "fused_attn", "grad_checkpointing", "gradient_checkpointing")
-    kinds = [m.config._attn_implementation for m in model.modules() if hasattr(m, "config")]
+    configs = [m.config for m in model.modules() if hasattr(m, "config")]
+    configs += [c.text_config for c in configs if hasattr(c, "text_config")]
+    kinds = [config._attn_implementation for config in configs]
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), [vars(m).get(s) for s in switches]) for m in model.modules()]
     weights = [(n, p.requires_grad, p.grad is None, p.detach().double().sum().item()) for n, p in model.named_parameters()]
     return kinds, hooks, weights, list(model.state_dict())
@@ -159,6 +202,8 @@ def test_leaves_no_trace(name: str, variant: str, fails: bool) -> None:
     for module in model.modules():
         if hasattr(module, "config"):
             module.config._attn_implementation = "eager"
+    if hasattr(getattr(model, "config", None), "text_config"):  # nobody's module, and set along with its parent
+        model.config.text_config._attn_implementation = "flash_attention_2"
     if hasattr(model, "set_grad_checkpointing"):
         model.set_grad_checkpointing(True)
     images = images_for(model)

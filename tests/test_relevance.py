@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_leaves_no_trace(tiny: Build, fails: bool) -> None:
     model.blocks[1].attn.fused_attn = False
     before = snapshot(model)
     if fails:
-        with pytest.raises(AssertionError, match="height"):  # timm's own complaint about the input size
+        with pytest.raises(refocus.InputError, match=r"\[1, 3, 40, 32\].*height"):  # timm's own complaint about the input size
             refocus.explain(model, torch.randn(1, 3, 40, 32))
     else:
         refocus.explain(model, torch.randn(1, 3, 32, 32))
@@ -171,6 +172,41 @@ def test_same_map_whatever_the_callers_grad_mode_and_frozen_weights(tiny: Build)
     model.requires_grad_(True)
     _, in_graph = relevance_patches(model, images, None, create_graph=True)
     torch.testing.assert_close(in_graph.detach(), expected)
+
+
+def test_two_threads_get_each_its_own_maps_and_leave_no_trace(tiny: Build) -> None:
+    model, images = tiny(), torch.randn(6, 2, 3, 32, 32)
+    before = snapshot(model)
+    expected = [refocus.explain(model, x).patches for x in images]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda i: refocus.explain(model, images[i % 6]).patches, range(60)))
+    assert all(torch.equal(patches, expected[i % 6]) for i, patches in enumerate(found))
+    assert equal(before, snapshot(model))
+
+
+def test_another_threads_passes_are_not_recorded(tiny: Build) -> None:
+    model, images = tiny(), torch.randn(1, 3, 32, 32)
+    with attention_maps(model) as maps, ThreadPoolExecutor(1) as pool:
+        model(images)
+        kept = list(maps)
+        pool.submit(model, images).result()
+    assert len(maps) == 3
+    assert all(a is b for a, b in zip(maps, kept, strict=True))
+
+
+def test_explains_inside_of_inference_mode(tiny: Build) -> None:
+    model = tiny()
+    with torch.inference_mode():
+        images = torch.randn(2, 3, 32, 32)
+        inside = refocus.explain(model, images).patches
+    assert torch.equal(inside, refocus.explain(model, images.clone()).patches)
+
+
+def test_dropped_patches_are_refused(tiny: Build) -> None:
+    model = tiny(patch_drop_rate=0.5).train()
+    masks = torch.ones(2, 1, 32, 32)
+    with pytest.raises(refocus.InputError, match="9 tokens for 1 before 4 x 4 patches"):
+        refocus.objective("relevance")(model, torch.randn(2, 3, 32, 32), masks, torch.tensor([0, 1]))
 
 
 def test_bfloat16_model_accumulates_in_float32(tiny: Build) -> None:

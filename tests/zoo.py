@@ -48,7 +48,7 @@ def with_processor(model: Any) -> Any:
     from refocus.transformers_models import described
 
     processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    return described(model, processor, NAMES)
+    return described(model, processor, NAMES, len(NAMES))
 
 
 def zero_shot(kind: str, config: str) -> Callable[[], nn.Module]:

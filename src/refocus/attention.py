@@ -1,18 +1,20 @@
 """Record the attention maps of a forward pass, and leave no trace. Axes: B images, H heads, N tokens, h x w patches.
 
 timm, transformers and torchvision all end in one function of torch, `scaled_dot_product_attention` (torchvision by way of
-`multi_head_attention_forward`). So the maps are recorded there, by a torch function mode that is local to the thread: no hook
-is put on the model, and a user's own model that calls these functions is recorded as well.
+`multi_head_attention_forward`). So the maps are recorded there, by a torch function mode that is local to the thread, and a
+user's own model that calls these functions is recorded as well. A model is recorded by one thread at a time; others wait.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +92,9 @@ class _Intercept(TorchFunctionMode):
             for name, weight, bias in zip(("query", "key", "value"), given["in_proj_weight"].chunk(3), biases, strict=True)
         )
         attended = self.attend(query, key, value, dropout_p=given["dropout_p"] if given.get("training", True) else 0.0)
-        weights = attention_map(query, key, None, None, False).mean(1) if given.get("need_weights", True) else None
+        weights = attention_map(query, key, None, None, False) if given.get("need_weights", True) else None
+        if weights is not None and given.get("average_attn_weights", True):
+            weights = weights.mean(1)
         return F.linear(attended.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"]), weights
 
 
@@ -131,10 +135,9 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
         maps.append(_differentiable(F.dropout(attention_map(query, key, bias, scale, causal), dropout)))
         return maps[-1] @ value
 
-    handles = [model.register_forward_pre_hook(lambda *_: maps.clear())]
-    handles += [layer.register_forward_hook(keep) for layer in layers or ()]
+    handles = [layer.register_forward_hook(_mine(keep)) for layer in layers or ()]
     try:
-        with _plain_attention(model), nullcontext() if layers else _Intercept(form):
+        with _alone(model, maps), nullcontext() if layers else _Intercept(form):
             yield maps
     finally:
         for handle in handles:
@@ -163,12 +166,33 @@ def attention_layers(model: nn.Module) -> Iterator[list[Layer]]:
         layers.append(Layer(query, key, value, bias, scale, causal, _differentiable(output)))
         return layers[-1].output
 
-    handle = inner.register_forward_pre_hook(lambda *_: layers.clear())
-    try:
-        with _plain_attention(inner), _Intercept(keep):
-            yield layers
-    finally:
-        handle.remove()
+    with _alone(inner, layers), _Intercept(keep):
+        yield layers
+
+
+_LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
+
+
+def exclusive(model: nn.Module) -> AbstractContextManager[bool]:
+    """A lock for what is switched on a model and switched back: two threads that do so in turns would leave it switched."""
+    return _LOCKS.setdefault(unwrap(model), threading.RLock())
+
+
+def _mine(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook on a module that other threads use as well: it heeds this thread's passes alone."""
+    owner = threading.get_ident()
+    return lambda *args: hook(*args) if threading.get_ident() == owner else None
+
+
+@contextmanager
+def _alone(model: nn.Module, found: list[Any]) -> Iterator[None]:
+    """This thread's passes through the model, with plain attention; each empties the list first."""
+    with exclusive(model), _plain_attention(model):
+        handle = model.register_forward_pre_hook(_mine(lambda *_: found.clear()))
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def _differentiable(attention: Tensor) -> Tensor:
@@ -184,21 +208,27 @@ _SWITCHES = {"fused_attn": True, "grad_checkpointing": False, "gradient_checkpoi
 def _plain_attention(model: nn.Module) -> Iterator[None]:
     """Every layer calls torch's function, at once."""
     layers = [(m, name, getattr(m, name)) for m in model.modules() for name in _SWITCHES if name in vars(m)]
-    configs = {
-        id(m.config): m.config for m in model.modules() if hasattr(m, "config") and hasattr(m.config, "_attn_implementation")
-    }
-    kinds = {key: config._attn_implementation for key, config in configs.items()}
+    configs = list({id(c): c for m in model.modules() for c in _with_parts(getattr(m, "config", None))}.values())
+    kinds = [config._attn_implementation for config in configs]
     try:
         for module, name, _ in layers:
             setattr(module, name, _SWITCHES[name])
-        for config in configs.values():
+        for config in configs:
             config._attn_implementation = "sdpa"
         yield
     finally:
         for module, name, value in layers:
             setattr(module, name, value)
-        for key, config in configs.items():
-            config._attn_implementation = kinds[key]
+        for config, kind in zip(configs, kinds, strict=True):
+            config._attn_implementation = kind
+
+
+def _with_parts(config: Any) -> list[Any]:
+    """A configuration of transformers before those inside of it, which setting it sets too."""
+    if not hasattr(config, "_attn_implementation"):
+        return []
+    parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
+    return [config, *(inner for part in parts for inner in _with_parts(part))]
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:

@@ -100,6 +100,10 @@ def tune(
     masks: Annotated[str | None, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png, 0/255 (soft allowed).")] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder; the model lands in OUT/model.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run folder; no other option is needed.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(help="py:MODULE:FUNCTION once more, with --resume of a model of your own: a folder cannot name code to run."),
+    ] = None,
     val: Annotated[str | None, typer.Option(help="ImageFolder to validate on; else images of --images not trained on.")] = None,
     val_masks: Annotated[str | None, typer.Option(help="Masks for --val.")] = None,
     objective: Annotated[
@@ -154,7 +158,7 @@ def tune(
         typer.Option(help="With --no-do-no-harm: keep so much of the way to the tuned weights; else the objective's."),
     ] = None,
     do_no_harm: Annotated[
-        bool, typer.Option(help="Keep the weights that the validation rule advises, or the tuned ones as they are.")
+        bool, typer.Option(help="Keep what the validation rule advises, or without it the objective's --share.")
     ] = True,
     mask_score: Annotated[
         float, typer.Option(help="Leave out masks to which `refocus masks` gave a lower score (0 takes all).")
@@ -179,16 +183,18 @@ def tune(
     from refocus import finetune
 
     if resume is not None:
-        if others := [p for p in context.params if p != "resume" and _given(context, p)]:
-            raise InputError(f"--{others[0].replace('_', '-')}: --resume goes on as the run was started and takes no other option")
-        results, folder = finetune.resume(resume), resume
+        if others := [p for p in context.params if p not in ("resume", "code") and _given(context, p)]:
+            raise InputError(
+                f"--{others[0].replace('_', '-')}: --resume goes on as the run was started and takes no option but --code"
+            )
+        results, folder = finetune.resume(resume, code=code), resume
     else:
+        if code is not None:
+            raise InputError("--code: only with --resume; else name the model by --model py:MODULE:FUNCTION")
         weights = _weights(weight or [])
         if lr != "auto" and _given(context, "lr_range"):
             raise InputError("--lr-range: only with --lr auto")
         given["lr"] = None if lr is None else _rate(lr)
-        if share is not None and do_no_harm:
-            raise InputError("--share: only with --no-do-no-harm; else the rule chooses the share")
         if preset is not None:
             from refocus.presets import preset as published
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from refocus.errors import InputError
+from refocus.errors import InputError, first_line
 from refocus.runs import write_text
 
 console = Console()
@@ -31,7 +32,7 @@ def models(
     if out is not None:
         if out.exists():
             raise InputError(f"--out {out}: exists and is not overwritten; name a new file")
-        write_text(out, markdown())
+        _written(out, lambda: write_text(out, markdown()))
 
 
 def markdown() -> str:
@@ -59,16 +60,12 @@ def zero_shot(
     from refocus.models import save
 
     folders = class_names(names)
-    sentences = templates.read_text().splitlines() if templates is not None and templates.is_file() else None
-    if templates is not None and sentences is None:
-        raise InputError(f"--templates {templates}: no such file")
-    sentences = [s for s in sentences if s.strip()] if sentences is not None else maker.templates()
-    if bad := [s for s in sentences if s.count("{}") != 1]:
+    sentences = maker.templates() if templates is None else _lines("--templates", templates)
+    if bad := [s for s in sentences if s.count("{}") != 1 or "{{" in s]:
         raise InputError(f"--templates: {bad[0]!r} must hold {{}} once, where the class name goes")
-    if not sentences:
-        raise InputError(f"--templates {templates}: holds no sentence")
     if out.exists():
         raise InputError(f"--out {out}: exists and is not overwritten; name a new folder")
+    _written(out, lambda: out.parent.mkdir(parents=True, exist_ok=True))
     made = maker.build(model.removeprefix("hf:"), folders, [spoken(name) for name in folders], sentences)
     save(made, out)
     console.print(f"{len(folders)} classes, {len(sentences)} sentences each: {out}", soft_wrap=True)
@@ -77,16 +74,34 @@ def zero_shot(
 def class_names(given: str) -> list[str]:
     """From a file, the folders of an ImageFolder, or the text itself."""
     path = Path(given).expanduser()
-    if path.is_dir():
+    try:
+        folder, file = path.is_dir(), path.is_file()
+    except OSError:  # a long list is no file name
+        folder = file = False
+    if folder:
         found = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    elif path.is_file():
-        found = [line.strip() for line in path.read_text().splitlines()]
     else:
-        found = [part.strip() for part in given.split(",")]
-    found = [name for name in found if name]
+        found = _lines("--names", path) if file else [part.strip() for part in given.split(",") if part.strip()]
     if len(found) < 2 or len(set(found)) < len(found):
         raise InputError(f"--names {given}: {len(found)} names; at least two, each once, from a file, a folder or a,b,c")
     return found
+
+
+def _lines(option: str, file: Path) -> list[str]:
+    try:
+        found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{option} {file}: cannot be read as text ({first_line(error)})") from error
+    if not found:
+        raise InputError(f"{option} {file}: is empty")
+    return found
+
+
+def _written(out: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({first_line(error)})") from error
 
 
 def spoken(name: str) -> str:

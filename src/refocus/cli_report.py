@@ -101,6 +101,9 @@ def report(
     most: Annotated[int, typer.Option(help="At most so many images for what needs masks, spread over the classes.", min=2)] = 300,
     faithfulness: Annotated[int, typer.Option(help="Insertion and deletion on so many images (32 forward passes each)", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
+    code: Annotated[
+        str | None, typer.Option(help="py:MODULE:FUNCTION once more, for a model of your own: a folder cannot name code to run.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """One self-contained page of what tuning changed: RUN/report.html, with report.md, report.csv and classes.csv.
@@ -116,14 +119,21 @@ def report(
         if masks and not suites:
             raise InputError(f"--masks {masks[0]}: of which suite? give --on NAME=PATH as well")
         evaluation = reports.prove_run(
-            run, suites=suites, masks=pairs("--masks", masks or []), most=most, faithful=faithfulness, workers=workers, device=place
+            run,
+            suites=suites,
+            masks=pairs("--masks", masks or []),
+            most=most,
+            faithful=faithfulness,
+            workers=workers,
+            device=place,
+            code=code,
         )
-        reports.write(evaluation, run, run=run, device=place)
+        reports.write(evaluation, run, run=run, code=code, device=place)
     elif (run / "settings.json").exists() and (run / "results.json").exists():
         if on or masks:
             raise InputError(f"--on: {run} is an evaluation; its suites are chosen by `refocus evaluate`")
         evaluation = run
-        reports.write(evaluation, run, device=place)
+        reports.write(evaluation, run, code=code, device=place)
     else:
         raise InputError(f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate`")
     print_table(runs.read_json(evaluation / "results.json")["suites"])

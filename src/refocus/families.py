@@ -277,6 +277,7 @@ FAMILIES = {
 REFUSED = {
     "Swin": "windowed attention",
     "MaxxVit": "windowed attention and convolutions",
+    "MaxVit": "windowed attention and convolutions",
     "MultiScaleVit": "pooled attention on changing grids",
     "Hiera": "pooled attention on changing grids",
     "ConvNe": "convolutions, no attention",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,6 +23,7 @@ from refocus.harm import SHARES, as_record, candidates, choose, interpolate
 from refocus.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.models import class_names, load, pick_device, save, source
 from refocus.objectives import OBJECTIVES, Step, objective
+from refocus.own_models import recorded
 from refocus.recipe import Recipe
 from refocus.records import Sample, write_line
 from refocus.selection import Selection, choose_samples, from_json, to_json
@@ -69,8 +70,13 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
     return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
 
 
-def resume(run: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True) -> dict[str, Any]:
-    """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same weights, bit for bit."""
+def resume(
+    run: str | Path, *, code: str | None = None, on_epoch: Progressed | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same weights, bit for bit.
+
+    code: "py:MODULE:FUNCTION" once more, where the run tunes a model of your own; its folder alone cannot name code to run.
+    """
     folder = Path(run).expanduser()
     if (folder / runs.MANIFEST).exists():
         raise InputError(f"--resume {run}: this run is complete; its model is in {folder / 'model'}")
@@ -78,7 +84,7 @@ def resume(run: str | Path, *, on_epoch: Progressed | None = None, progress: boo
         raise InputError(f"--resume {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = Recipe.from_dict(runs.read_json(folder / "recipe.json"))
     selection = from_json(runs.read_json(folder / "selection.json"))
-    return _run(recipe, selection, load(recipe.model), folder, _accelerator(recipe), on_epoch, progress)
+    return _run(recipe, selection, load(recorded(recipe.model, code)), folder, _accelerator(recipe), on_epoch, progress)
 
 
 def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[str, Any]:
@@ -90,16 +96,14 @@ def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[
         raise InputError(f"{run}: was started with another recipe; name a new folder")
     if (folder / runs.MANIFEST).exists():
         return runs.read_json(folder / "results.json")
-    return resume(folder, progress=progress)
+    return resume(folder, code=recipe.model.partition("@")[0], progress=progress)
 
 
 def _absolute(recipe: Recipe) -> Recipe:
     """With absolute folders, so that a run can be resumed from anywhere."""
     given = {name: getattr(recipe, name) for name in ("images", "masks", "val", "val_masks")}
-    if Path(recipe.model).expanduser().is_dir():
-        given["model"] = recipe.model
     places: dict[str, Any] = {k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()}
-    return replace(recipe, **places)
+    return replace(recipe, model=runs.resolved(recipe.model), **places)
 
 
 def _step(recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None) -> Step:
@@ -138,7 +142,13 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if recipe.device == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: this machine has no usable MPS device; legal here: auto, cpu")
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in this process could not choose another precision
-    return Accelerator(cpu=pick_device(recipe.device).type == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+    return Accelerator(
+        cpu=pick_device(recipe.device).type == "cpu",
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True)
+        ],  # mask tokens, heads that a classifier passes over
+    )
 
 
 def _run(

@@ -45,15 +45,17 @@ def legrad_patches(model: nn.Module, images: Tensor, targets: Tensor | None, *, 
     row = family(vit)
     if row is None or row[1].library != "timm" or not isinstance(reader, View) or reader.branches > 1:
         raise unsupported(vit, "LeGrad lets the classifier read every block's tokens, which is written for timm's models alone")
+    if getattr(vit, "attn_pool", None) is not None:
+        raise unsupported(vit, "its pooling by attention has no second derivative outside of the recording that LeGrad needs")
     read: Any = vit  # norm and forward_head are what timm's families have in common
     with attention_maps(model) as maps, _block_outputs(reader.blocks) as tokens:
         logits = model(images)
     targets = logits.argmax(1) if targets is None else targets
     precision = torch.promote_types(maps[0].dtype, torch.float32)  # bfloat16 maps are accumulated in float32
     total = torch.zeros(len(images), maps[0].shape[-1], dtype=precision, device=images.device)
-    for attention, after in zip(maps[: len(tokens)], tokens, strict=True):
+    for attention, after in zip(maps, tokens, strict=True):
         score = read.forward_head(read.norm(after)).gather(1, targets[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, attention, create_graph=create_graph, retain_graph=True)
         total = total + layer_map(gradient.to(total.dtype)) / len(tokens)
     height, width = reader.grid(*images.shape[-2:])
-    return logits, total[:, reader.prefix :].reshape(-1, height, width)
+    return logits, total[:, reader.prefix :].reshape(len(images), height, width)

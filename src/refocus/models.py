@@ -38,9 +38,14 @@ def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device
         InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or no way to the hub.
     """
     ref = str(ref).removeprefix("local-dir:")
-    folder = Path(ref.removeprefix("hf:")).expanduser()
+    folder = Path(ref.removeprefix("hf:"))
+    try:
+        folder = folder.expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError):  # too long for a name, or the home of nobody
+        is_folder = False
     library, _, name = ref.partition(":")
-    if folder.is_dir():
+    if is_folder:
         model = _load_folder(folder, pretrained=pretrained)
     elif library == "hf":
         model = transformers_models.load_name(name, pretrained=pretrained)
@@ -54,7 +59,7 @@ def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device
         )
     else:
         model = timm_models.load_name(ref, pretrained=pretrained)
-    setattr(model, _LOADED_FROM, str(folder.resolve()) if folder.is_dir() else ref)
+    setattr(model, _LOADED_FROM, str(folder.resolve()) if is_folder else ref)
     return model.eval().to(device)
 
 

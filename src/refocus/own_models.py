@@ -27,8 +27,8 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
     try:
         model: Any = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"--model py:{name}: {first_line(error)}") from error
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"--model py:{name}: {type(error).__name__}: {first_line(error)}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(model, nn.Module):
@@ -40,10 +40,27 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
             config = json.loads((folder / "config.json").read_text())
             if pretrained:
                 model.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, ValueError, RuntimeError) as error:
+            model.pretrained_cfg = config["own"]
+        except Exception as error:  # what torch and safetensors raise; all mean that this folder cannot be used
             raise InputError(f"--model py:{name}: {folder} does not hold weights of this model ({first_line(error)})") from error
-        model.pretrained_cfg = config["own"]
     return model
+
+
+def recorded(ref: str, code: str | None) -> str:
+    """A model's reference that was read back from a folder's own record.
+
+    Raises:
+        InputError: it would run code that the user has not named now.
+    """
+    made_by = ref.partition("@")[0]
+    if ref.startswith("py:") and made_by != code:
+        raise InputError(f"this folder's model is made by code, {made_by}; code is only run that you name: add --code {made_by}")
+    return ref
+
+
+def tuned(folder: Path, code: str | None) -> str:
+    """How to load the model that a run of `tune` left."""
+    return f"{code}@{folder}" if code else str(folder)
 
 
 def save(model: nn.Module, folder: Path) -> None:

@@ -44,7 +44,7 @@ class Recipe:
     check_images: int = 400  # once, at the end: at most so many images of all classes, to see whether tuning did harm
     tolerance: float = 1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
     share: float | None = None  # of the way to the tuned weights that is kept without the rule; None: the objective's own
-    do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: the tuned weights as they are, as in the paper
+    do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: `share`
     mask_score: float = 0.5  # masks that `refocus masks` gave a lower score are left out (docs/masks.md)
     fewer: bool = False  # of a class with fewer usable images than `shots` take all instead of stopping
     skip_bad: bool = False  # leave out images without a usable mask instead of stopping
@@ -82,6 +82,8 @@ class Recipe:
             raise InputError(f"--weight {bad[0]}={self.weights[bad[0]]}: must be a finite number")
         if not 0 <= self.mask_score <= 1:
             raise InputError(f"--mask-score {self.mask_score}: a score between 0 and 1")
+        if self.share is not None and self.do_no_harm:
+            raise InputError("--share: only with --no-do-no-harm; else the rule chooses the share")
         if self.share is not None and not 0 < self.share <= 1:
             raise InputError(f"--share {self.share}: must be above 0 and at most 1 (the tuned weights as they are)")
         if not 0 <= self.flip <= 1:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from refocus.attention import Layer, attention_layers, attention_map, attention_maps, logits_of
-from refocus.errors import InputError
+from refocus.attention import Layer, attention_layers, attention_map, attention_maps, exclusive, logits_of
+from refocus.errors import InputError, first_line
 from refocus.families import unsupported, view
 from refocus.models import head_size
 from refocus.records import Explanation
@@ -42,7 +42,7 @@ class _ConstantGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
-        mean = (gradient.clamp(min=0) * attention).sum(1) / attention.shape[1]
+        mean = gradient.clamp(min=0).mul_(attention).mean(1)
         ctx.save_for_backward(gradient, mean, row)
         return (row[:, :, None] * mean).sum(1)
 
@@ -51,7 +51,7 @@ class _ConstantGradient(torch.autograd.Function):
         gradient, mean, row = ctx.saved_tensors
         (grad,) = grads
         outer = row[:, :, None] * grad[:, None, :] / gradient.shape[1]
-        return gradient.clamp(min=0) * outer[:, None], None, (mean * grad[:, None, :]).sum(2)
+        return gradient.clamp(min=0).mul_(outer[:, None]), None, (mean * grad[:, None, :]).sum(2)
 
 
 def relevance_row(attention: Sequence[Tensor], gradients: Sequence[Tensor], row: Tensor, *, branches: int = 1) -> Tensor:
@@ -119,7 +119,11 @@ def relevance_patches(
     start = reader.readout(queries).to(images.device, precision).expand(len(images), queries)
     row = _carry(shares, start, getattr(reader, "branches", 1))
     height, width = reader.grid(*images.shape[-2:])
-    return logits, row[:, reader.prefix :].reshape(-1, height, width)
+    if row.shape[1] != reader.prefix + height * width:
+        raise unsupported(
+            model, f"{row.shape[1]} tokens for {reader.prefix} before {height} x {width} patches: patch dropout, or another grid"
+        )
+    return logits, row[:, reader.prefix :].reshape(len(images), height, width)
 
 
 Shares = list[tuple[torch.Size, Callable[[Tensor], Tensor]]]
@@ -208,8 +212,14 @@ def explain(
     if classes == 0:
         raise InputError("the model has no classifier head (0 classes), so there is no prediction to explain")
     wanted = targets if targets is None or callable(targets) else _class_indices(targets, len(images), classes).to(images.device)
-    with _eval_frozen(model), torch.enable_grad():
-        logits, patches = relevance_patches(model, images, wanted, create_graph=False)
+    with torch.inference_mode(False), torch.enable_grad(), _eval_frozen(model):
+        images = images.clone() if images.is_inference() else images
+        try:
+            logits, patches = relevance_patches(model, images, wanted, create_graph=False)
+        except InputError:
+            raise
+        except (AssertionError, ValueError) as error:  # how the libraries complain about a size
+            raise InputError(f"images: {list(images.shape)}: the model does not take them ({first_line(error)})") from error
     logits, patches = logits.detach(), patches.detach()
     explained = logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
     return Explanation(logits, minmax(upsample(patches, images.shape[-2:])), patches, explained)
@@ -229,13 +239,14 @@ def _class_indices(targets: Tensor | Sequence[int] | int, count: int, classes: i
 @contextmanager
 def _eval_frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode and no weight gradients (they would cost memory and nobody reads them); both restored."""
-    modes = {module: module.training for module in model.modules()}
-    wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.eval().requires_grad_(False)
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, flag in wanted.items():
-            parameter.requires_grad_(flag)
+    with exclusive(model):
+        modes = {module: module.training for module in model.modules()}
+        wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        try:
+            model.eval().requires_grad_(False)
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            for parameter, flag in wanted.items():
+                parameter.requires_grad_(flag)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refocus import charts, gallery, plans, proof, runs, shifted
+from refocus import charts, gallery, own_models, plans, proof, runs, shifted
 from refocus.errors import InputError
 from refocus.evaluation import class_folder_names, read_predictions
 from refocus.families import view
@@ -42,6 +42,7 @@ def prove_run(
     faithful: int,
     workers: int,
     device: torch.device,
+    code: str | None = None,
     seed: int = 0,
 ) -> Path:
     """Measure a tuning run's original against its tuned model; without suites on the images it did not train on.
@@ -64,12 +65,13 @@ def prove_run(
         most=most,
         leave_out=frozenset(s.image.resolve() for s in selection.train),
     )
-    tuned = str(run / "model")
-    models = plans.load_models(tuned, recipe.model, device)
+    original = own_models.recorded(recipe.model, code)
+    tuned = own_models.tuned(run / "model", code if original.startswith("py:") else None)
+    models = plans.load_models(tuned, original, device)
     plans.check(models, plan)
     folder = _place(run, plans.settings(tuned, recipe.model, plan, seed))
     if not (folder / runs.MANIFEST).exists():
-        how = plans.How(folder, workers=workers, seed=seed, trained=plans.trained_classes(tuned))
+        how = plans.How(folder, workers=workers, seed=seed, trained=plans.trained_classes(str(run / "model")))
         content = {
             "model": runs.resolved(tuned),
             "against": runs.resolved(recipe.model),
@@ -91,16 +93,16 @@ def _place(run: Path, settings: dict[str, Any]) -> Path:
     raise AssertionError  # count() does not end
 
 
-def write(evaluation: Path, out: Path, *, run: Path | None = None, device: torch.device) -> None:
+def write(evaluation: Path, out: Path, *, run: Path | None = None, code: str | None = None, device: torch.device) -> None:
     """report.html, report.md, report.csv and classes.csv into `out`, from an evaluation's folder; `run` adds what was done."""
     content = runs.read_json(evaluation / "results.json")
     settings = runs.read_json(evaluation / "settings.json")
     entries, seed = content["suites"], content["seed"]
     paired = content["against"] is not None
     rows, others = accuracy_rows(entries), other_rows(entries)
-    models = {"tuned": load(content["model"], device=device)}
+    models = {"tuned": load(own_models.recorded(content["model"], code), device=device)}
     if paired:
-        models = {"original": load(content["against"], device=device), **models}
+        models = {"original": load(own_models.recorded(content["against"], code), device=device), **models}
     classes = _class_rows(entries)
     context = {
         "headline": _headline(entries, content, run),
@@ -183,7 +185,7 @@ def _facts(evaluation: Path, content: dict[str, Any], run: Path | None) -> dict[
             "images trained on": f"{len(selection['train'])} ({recipe['shots']} each of {len(results['trained_classes'])} classes)",
             "validated on": f"{len(selection['select'])} images for the epoch, {len(selection['check'])} for the do-no-harm rule",
             "epochs": f"{recipe['epochs']}, best {results['best_epoch']}",
-            "learning rate": f"{recipe['lr']:g}",
+            "learning rate": f"{results['lr']:g}",
             "seed of the run": str(recipe["seed"]),
         }
     versions = runs.read_json(evaluation / runs.MANIFEST)["environment"]

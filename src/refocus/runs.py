@@ -44,7 +44,7 @@ def resumable(out: str | Path, resume: bool, settings: dict[str, Any]) -> Path:
 
 def fingerprint(model: str) -> list[str]:
     """A model as given, and for a folder where it is and when its weights were written."""
-    weights = Path(model).expanduser().resolve() / "model.safetensors"
+    weights = _folder(model)[1].resolve() / "model.safetensors"
     return [str(weights.parent), str(weights.stat().st_mtime_ns)] if weights.is_file() else [model]
 
 
@@ -58,8 +58,14 @@ def state(path: Path) -> str:
 
 def resolved(model: str) -> str:
     """A model as given, a folder by its full path, so that it can be loaded again from anywhere."""
-    folder = Path(model).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else model
+    before, folder = _folder(model)
+    return f"{before}{folder.resolve()}" if folder.is_dir() else model
+
+
+def _folder(model: str) -> tuple[str, Path]:
+    """The folder in a model's reference, and what stands before it: FOLDER, hf:FOLDER or py:MODULE:FUNCTION@FOLDER."""
+    at = model.find("@") + 1 if model.startswith("py:") and "@" in model else 3 if model.startswith("hf:") else 0
+    return model[:at], Path(model[at:]).expanduser()
 
 
 def write_text(path: Path, text: str) -> None:

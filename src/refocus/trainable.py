@@ -15,6 +15,7 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
     Args:
         last_blocks: only the last so many blocks, what follows them and the classifier stay free.
         lora: only low-rank additions of this rank to the linear layers of all blocks (Hu et al., ICLR 2022) and the classifier.
+            torchvision's attention has no such layers (nn.MultiheadAttention holds bare weights), so there the MLPs alone.
 
     Raises:
         InputError: more blocks than the model has, or peft is not installed.
@@ -34,7 +35,7 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
         except ImportError as error:
             raise InputError("--lora: needs peft; install it with pip install 'refocus-vit[lora]'") from error
         inside = {id(module) for block in reader.blocks for module in block.modules()}
-        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
+        layers = [name for name, module in model.named_modules() if type(module) is nn.Linear and id(module) in inside]
         after = _names_after(model, reader.blocks[-1])
         inject_adapter_in_model(LoraConfig(r=lora, lora_alpha=lora, target_modules=layers), model)
         for name, weight in model.named_parameters():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.errors import InputError
-from refocus.transformers_models import described, fetch, library, weights
+from refocus.transformers_models import configuration, described, fetch, image_processor, library, weights
 
 HEAD = "zero_shot.safetensors"  # beside the image tower, which plain transformers reads
 _TOWERS = {"clip_vision_model": "CLIPVisionModelWithProjection", "siglip_vision_model": "SiglipVisionModel"}
@@ -63,14 +63,16 @@ def build(name: str, folders: Sequence[str], words: Sequence[str], sentences: Se
         InputError: not such a model, or it cannot be loaded.
     """
     transformers = library()
-    config = fetch(name, lambda: transformers.AutoConfig.from_pretrained(name))
+    config = configuration(name, name)
     kind = (config.architectures or [""])[0]
     if kind not in ("CLIPModel", "SiglipModel"):
         raise InputError(f"--model {name}: {kind or type(config).__name__}; legal are CLIPModel and SiglipModel of transformers")
     whole = weights(name, getattr(transformers, kind), name).eval().requires_grad_(False)
-    tokenizer = fetch(name, lambda: transformers.AutoTokenizer.from_pretrained(name))
-    processor = fetch(name, lambda: transformers.AutoImageProcessor.from_pretrained(name, use_fast=False))
-    embeddings = torch.stack([_class_embedding(whole, tokenizer, [s.format(word) for s in sentences]) for word in words])
+    if kind == "SiglipModel" and not transformers.utils.is_sentencepiece_available():
+        raise InputError(f"--model {name}: SigLIP's words need sentencepiece; install it with pip install 'refocus-vit[hf]'")
+    tokenizer = fetch(name, lambda: transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    processor = image_processor(name, name)
+    embeddings = torch.stack([_class_embedding(whole, tokenizer, [s.replace("{}", word) for s in sentences]) for word in words])
     if hasattr(config, "projection_dim"):
         config.vision_config.projection_dim = config.projection_dim
     tower = getattr(transformers, _TOWERS[config.vision_config.model_type])(config.vision_config)
@@ -78,7 +80,7 @@ def build(name: str, folders: Sequence[str], words: Sequence[str], sentences: Se
     tower.load_state_dict({k: known[k] if k in known else known[f"vision_model.{k}"] for k in tower.state_dict()})
     shift = float(whole.logit_bias) if hasattr(whole, "logit_bias") else 0.0
     model = ZeroShot(tower, embeddings, float(whole.logit_scale.exp()), shift)
-    return described(model.eval(), processor, list(folders))
+    return described(model.eval(), processor, list(folders), len(folders))
 
 
 def _class_embedding(whole: Any, tokenizer: Any, sentences: list[str]) -> Tensor:
@@ -93,17 +95,19 @@ def _class_embedding(whole: Any, tokenizer: Any, sentences: list[str]) -> Tensor
 def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     """What `save` wrote."""
     transformers = library()
-    config = fetch(str(folder), lambda: transformers.AutoConfig.from_pretrained(folder))
+    config = configuration(str(folder), str(folder))
     if config.model_type not in _TOWERS:
         raise InputError(f"--model {folder}: {config.model_type} beside {HEAD}; legal are {', '.join(_TOWERS)}")
     kind = getattr(transformers, _TOWERS[config.model_type])
     tower = weights(str(folder), kind, str(folder)) if pretrained else kind(config)
-    processor = fetch(str(folder), lambda: transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False))
-    with fetch(str(folder), lambda: safe_open(folder / HEAD, "pt")) as head:
-        names = json.loads(head.metadata()["label_names"])
-        parts = {key: head.get_tensor(key) for key in ("embeddings", "scale", "shift")}
+    names, parts = fetch(str(folder), lambda: _read_head(folder / HEAD))
     model = ZeroShot(tower, parts["embeddings"], float(parts["scale"]), float(parts["shift"]))
-    return described(model, processor, names)
+    return described(model, image_processor(str(folder), str(folder)), names, len(names))
+
+
+def _read_head(file: Path) -> tuple[list[str], dict[str, Tensor]]:
+    with safe_open(file, "pt") as head:
+        return json.loads(head.metadata()["label_names"]), {key: head.get_tensor(key) for key in ("embeddings", "scale", "shift")}
 
 
 def save(model: Any, folder: Path) -> None:
