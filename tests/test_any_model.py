@@ -364,7 +364,7 @@ def test_siglips_words_by_its_own_tokenizer(tmp_path: Path) -> None:
     files = {"input": str(tmp_path / "words.txt"), "model_prefix": str(tmp_path / "spiece")}
     sentencepiece.SentencePieceTrainer.train(**files, **ids, vocab_size=34, minloglevel=2)
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
-    vision, text = {**sizes, "image_size": 32, "patch_size": 8}, {**sizes, "vocab_size": 34, "max_position_embeddings": 16}
+    vision, text = {**sizes, "image_size": 32, "patch_size": 8}, {**sizes, "vocab_size": 34, "max_position_embeddings": 32}
     folder = tmp_path / "siglip"
     whole = SiglipModel(SiglipConfig(vision_config=vision, text_config=text)).eval()
     whole.save_pretrained(folder)
@@ -372,7 +372,7 @@ def test_siglips_words_by_its_own_tokenizer(tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     model = zero_shot.build(str(folder), NAMES, NAMES, ["a photo of the {}"])
-    tokens = tokenizer([f"a photo of the {name}" for name in NAMES], padding="max_length", max_length=16, return_tensors="pt")
+    tokens = tokenizer([f"a photo of the {name}" for name in NAMES], padding="max_length", max_length=32, return_tensors="pt")
     images = images_for(model)
     with torch.inference_mode():
         expected = whole(input_ids=tokens["input_ids"], pixel_values=images).logits_per_image
