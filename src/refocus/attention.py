@@ -235,18 +235,3 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """One forward pass -> logits `[B, K]`; transformers' models wrap theirs in a record."""
     output = model(images)
     return output if isinstance(output, Tensor) else output.logits
-
-
-def grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
-    """Patches per column and row for an input of this size."""
-    return view(model).grid(height, width)
-
-
-def prefix_tokens(model: nn.Module) -> int:
-    """Tokens before the patches: class token and registers."""
-    return view(model).prefix
-
-
-def readout(model: nn.Module, tokens: int) -> Tensor:
-    """How the classifier reads the last tokens, as weights `[N]` that sum to 1: the class token, or the mean over patches."""
-    return view(model).readout(tokens)
