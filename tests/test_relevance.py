@@ -202,6 +202,14 @@ def test_explains_inside_of_inference_mode(tiny: Build) -> None:
     assert torch.equal(inside, refocus.explain(model, images.clone()).patches)
 
 
+def test_a_model_of_dynamic_size_takes_other_resolutions(tiny: Build) -> None:
+    model = tiny(dynamic_img_size=True).double()
+    images, targets = torch.randn(2, 3, 48, 24).double(), torch.tensor([0, 1])
+    answer = refocus.explain(model, images, targets)
+    assert answer.patches.shape == (2, 6, 3)
+    torch.testing.assert_close(answer.patches, literal_twin(model, images, targets), rtol=1e-9, atol=1e-12)
+
+
 def test_dropped_patches_are_refused(tiny: Build) -> None:
     model = tiny(patch_drop_rate=0.5).train()
     masks = torch.ones(2, 1, 32, 32)
