@@ -70,7 +70,7 @@ def on_torchvision(images: Tensor) -> dict[str, Callable[[], Any]]:
             return tokens[:, 1:].reshape(len(tokens), 14, 14, -1).permute(0, 3, 1, 2)
 
         with GradCAM(model=model, target_layers=[model.encoder.layers[-1].ln_1], reshape_transform=grid) as cam:
-            cam(input_tensor=images)
+            cam(input_tensor=images, targets=None)
 
     def saliency() -> None:
         Saliency(model).attribute(images.clone(), target=[0] * len(images))

@@ -86,16 +86,21 @@ class _Intercept(TorchFunctionMode):
         given = _MULTI_HEAD.bind(*args, **kwargs).arguments
         if used := [name for name in _UNREAD if given.get(name) is not None and given[name] is not False]:
             raise InputError(f"nn.MultiheadAttention with {', '.join(used)} is not supported")
-        biases = (None,) * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
-        query, key, value = (
-            F.linear(given[name], weight, bias).unflatten(-1, (given["num_heads"], -1)).permute(1, 2, 0, 3)  # [B, H, N, d]
-            for name, weight, bias in zip(("query", "key", "value"), given["in_proj_weight"].chunk(3), biases, strict=True)
-        )
+        # images first: a linear layer on the transposed tokens would run as one product per image
+        tokens = [given[name].transpose(0, 1) for name in ("query", "key", "value")]
+        weight, bias = given["in_proj_weight"], given["in_proj_bias"]
+        if given["query"] is given["key"] is given["value"]:  # one product in place of three
+            projected = F.linear(tokens[0], weight, bias).chunk(3, -1)
+        else:
+            biases = (None,) * 3 if bias is None else bias.chunk(3)
+            projected = tuple(F.linear(x, w, b) for x, w, b in zip(tokens, weight.chunk(3), biases, strict=True))
+        query, key, value = (x.unflatten(-1, (given["num_heads"], -1)).transpose(1, 2) for x in projected)  # [B, H, N, d]
         attended = self.attend(query, key, value, dropout_p=given["dropout_p"] if given.get("training", True) else 0.0)
         weights = attention_map(query, key, None, None, False) if given.get("need_weights", True) else None
         if weights is not None and given.get("average_attn_weights", True):
             weights = weights.mean(1)
-        return F.linear(attended.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"]), weights
+        out = F.linear(attended.transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
+        return out.transpose(0, 1), weights
 
 
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
