@@ -59,9 +59,11 @@ def test_recomputed_maps_train_the_same_weights(model_folder: Path, image_folder
         finetune.tune(order, tmp_path / str(name), progress=False)
     kept, anew = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("False", "True"))
     before = load_file(model_folder / "model.safetensors")
-    moved = max((kept[weight] - before[weight]).abs().max() for weight in before)
-    assert moved > 1e-3
-    assert max((anew[weight] - kept[weight]).abs().max() for weight in before) < 0.02 * moved
+    ours, theirs = (torch.cat([(after[w] - before[w]).flatten() for w in before]) for after in (anew, kept))
+    assert theirs.abs().max() > 1e-3
+    assert (
+        torch.cosine_similarity(ours, theirs, dim=0) > 0.9999
+    )  # AdamW makes whole steps even of rounding errors of tiny gradients
 
 
 @pytest.mark.parametrize(
