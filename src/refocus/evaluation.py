@@ -23,7 +23,7 @@ from refocus.suites import TestSet, open_suite
 
 log = logging.getLogger("refocus")
 Load = Callable[[Sample], Any]
-Answer = Callable[[list[Sample], list[Any]], list[dict[str, Any]]]
+Answer = Callable[[list[Sample], Any], list[dict[str, Any]]]  # samples, and what was loaded of each: a list, or stacked
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,15 @@ class _Loaded(Dataset[tuple[Sample, Any, str]]):
             return sample, None, str(error)
 
 
+def _together(batch: list[tuple[Sample, Any, str]]) -> tuple[list[tuple[Sample, str]], Any]:
+    """Samples with their problems, and what was loaded of the readable ones: one tensor where it can be, which a worker process
+    hands over at once instead of one by one.
+    """
+    items = [item for _, item, problem in batch if not problem]
+    alike = bool(items) and all(isinstance(item, Tensor) and item.shape == items[0].shape for item in items)
+    return [(sample, problem) for sample, _, problem in batch], torch.stack(items) if alike else items
+
+
 def collect(
     samples: Sequence[Sample],
     root: Path,
@@ -76,14 +85,13 @@ def collect(
         drop_partial_line(records)
         done = {line["image"]: line for line in read_lines(records)}
     missing = [s for s in samples if _name(s, root) not in done]
-    loader = DataLoader(_Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=list)
+    loader = DataLoader(_Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=_together)
     console = Console(stderr=True)
     sink = records.open("a") if records else None
     try:
-        for batch in track(loader, label or "evaluating", disable=not label, transient=True, console=console):
-            good = [(s, item) for s, item, problem in batch if not problem]
-            answers = iter(answer([s for s, _ in good], [item for _, item in good]) if good else [])
-            for sample, _, problem in batch:
+        for batch, items in track(loader, label or "evaluating", disable=not label, transient=True, console=console):
+            answers = iter(answer([s for s, problem in batch if not problem], items) if len(items) else [])
+            for sample, problem in batch:
                 name = _name(sample, root)
                 done[name] = {"image": name, **({"unreadable": problem} if problem else next(answers))}
                 if sink:
@@ -108,13 +116,14 @@ class _Seen:
         return self.tests.transform(self.tests.read(sample))
 
 
-def softmax_shares(model: nn.Module, images: list[Tensor], among: Sequence[int] | None = None) -> Tensor:
+def softmax_shares(model: nn.Module, images: Sequence[Tensor] | Tensor, among: Sequence[int] | None = None) -> Tensor:
     """Softmax shares `[B, K]` on the CPU, the model in eval mode and left as it was; outside of `among` they are 0."""
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            logits = logits_of(model, torch.stack(images).to(next(model.parameters()).device)).float().cpu()
+            pixels = images if isinstance(images, Tensor) else torch.stack(list(images))
+            logits = logits_of(model, pixels.to(next(model.parameters()).device)).float().cpu()
     finally:
         model.train(was_training)
     if among is not None:
@@ -149,7 +158,7 @@ def evaluate(
     if not isinstance(tests, TestSet):
         tests = open_suite("", tests, model)
 
-    def answer(samples: list[Sample], images: list[Tensor]) -> list[dict[str, Any]]:
+    def answer(samples: list[Sample], images: Any) -> list[dict[str, Any]]:
         shares = softmax_shares(model, images, tests.among)
         best, classes = shares.topk(min(5, shares.shape[1]), dim=1)
         rows = zip(samples, classes.tolist(), best[:, 0].tolist(), shares, strict=True)
