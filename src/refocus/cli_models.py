@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from refocus.errors import InputError, first_line
 from refocus.runs import write_text
@@ -24,9 +24,10 @@ def models(
     """List the families of Vision Transformers that work, and how to name one with --model."""
     from refocus.families import FAMILIES, REFUSED
 
-    table = Table("family", "library", "what is read", "for example, --model", show_lines=True)
+    columns = (Column(name, overflow="fold") for name in ("family", "what is read"))
+    table = Table(*columns, Column("for example, --model", no_wrap=True, min_width=46), show_lines=True)
     for name, row in FAMILIES.items():
-        table.add_row(name, row.library, escape(row.about), escape("\n".join(row.examples) or "a folder"))
+        table.add_row(name, escape(row.about), escape("\n".join(row.examples) or "a folder"))
     console.print(table)
     console.print("refused: " + "; ".join(f"{name}* ({why})" for name, why in REFUSED.items()), soft_wrap=True)
     if out is not None:
