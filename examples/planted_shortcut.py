@@ -101,9 +101,9 @@ class Benchmark:
 # --- the model --------------------------------------------------------------------------------------------------------------
 
 
-def with_classes(model: nn.Module, names: list[str]) -> nn.Module:
+def with_classes(model: nn.Module, names: list[str], *, new_head: bool) -> nn.Module:
     """The model with these classes only: their rows of its classifier where it knows them, a new classifier otherwise."""
-    known = folder_names(model) or []
+    known = [] if new_head else folder_names(model) or []
     head: Any = model.get_classifier()
     weight, bias = head.weight.data, head.bias.data
     model.reset_classifier(len(names))
@@ -203,7 +203,7 @@ def build(args: argparse.Namespace) -> None:
     train.write("tune", copies=1, share=1)
     test.write("test_same", copies=args.copies, share=1)
     test.write("test_shuffled", copies=args.copies, share=0)
-    model = with_classes(model, objects)
+    model = with_classes(model, objects, new_head=args.new_head)
     found = bias(model, args.out, args)
     save(model, args.out / "model")
     settings = {k: v for k, v in vars(args).items() if k not in ("images", "masks", "model", "out")}
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.95, help="of the biased images with their own background")
     parser.add_argument("--opacity", type=float, default=0.3, help="of the objects in the biased images")
     parser.add_argument("--copies", type=int, default=3, help="composites of each object in biased/ and in the tests")
+    parser.add_argument("--new-head", action="store_true", help="a new classifier even where the model knows the classes")
     parser.add_argument("--gap", type=float, default=30, help="points between the tests at which biasing stops")
     parser.add_argument("--epochs", type=int, default=10, help="of biasing, at most")
     parser.add_argument("--batch-size", type=int, default=32)

@@ -140,7 +140,7 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
         maps.append(_differentiable(F.dropout(attention_map(query, key, bias, scale, causal), dropout)))
         return maps[-1] @ value
 
-    handles = [layer.register_forward_hook(_mine(keep)) for layer in layers or ()]
+    handles = [layer.register_forward_hook(mine(keep)) for layer in layers or ()]
     try:
         with _alone(model, maps), nullcontext() if layers else _Intercept(form):
             yield maps
@@ -175,6 +175,43 @@ def attention_layers(model: nn.Module) -> Iterator[list[Layer]]:
         yield layers
 
 
+@contextmanager
+def limited_attention(model: nn.Module, allowed: Tensor) -> Iterator[None]:
+    """Within the `with`, tokens see only those that `allowed`, bool `[N, N]`, says; a pooling query sees all.
+
+    Raises:
+        InputError: an unsupported model, or one that forms its maps by itself.
+    """
+    if not isinstance(view(model), View):
+        raise unsupported(unwrap(model), "it forms its attention by itself, so it cannot be limited")
+
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, causal: bool, scale: float | None
+    ) -> Tensor:
+        if query.shape[-2] == key.shape[-2]:
+            near = allowed.to(query.device)
+            bias = near if bias is None else bias & near if bias.dtype == torch.bool else bias.masked_fill(~near, -torch.inf)
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout, causal, scale=scale)
+
+    with _alone(unwrap(model), []), _Intercept(attend):
+        yield
+
+
+def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `[B, K]`, and the features `[B, D]` that the classifier reads: what the last linear layer of the pass is given."""
+    seen: list[Tensor] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is F.linear:
+                seen[:] = [args[0]]
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        logits = logits_of(model, images)
+    return logits, seen[0]
+
+
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
 
 
@@ -183,7 +220,7 @@ def exclusive(model: nn.Module) -> AbstractContextManager[bool]:
     return _LOCKS.setdefault(unwrap(model), threading.RLock())
 
 
-def _mine(hook: Callable[..., None]) -> Callable[..., None]:
+def mine(hook: Callable[..., None]) -> Callable[..., None]:
     """A hook on a module that other threads use as well: it heeds this thread's passes alone."""
     owner = threading.get_ident()
     return lambda *args: hook(*args) if threading.get_ident() == owner else None
@@ -193,7 +230,7 @@ def _mine(hook: Callable[..., None]) -> Callable[..., None]:
 def _alone(model: nn.Module, found: list[Any]) -> Iterator[None]:
     """This thread's passes through the model, with plain attention; each empties the list first."""
     with exclusive(model), _plain_attention(model):
-        handle = model.register_forward_pre_hook(_mine(lambda *_: found.clear()))
+        handle = model.register_forward_pre_hook(mine(lambda *_: found.clear()))
         try:
             yield
         finally:

@@ -21,7 +21,7 @@ BEFORE, AFTER, MUTED = "#0072B2", "#D55E00", "#767676"
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _WIDTH = 5.6  # inches: small enough that the writing can be read on a phone
-_STYLES = {
+STYLES = {
     "before": {"color": BEFORE, "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
     "after": {"color": AFTER, "marker": "o", "linestyle": "-"},
 }
@@ -69,7 +69,7 @@ def accuracies(rows: Sequence[Row], befores: Sequence[list[float] | None], label
 
 def _whisker(axes: Axes, value: float, interval: list[float] | None, y: float, style: str, label: str) -> None:
     low, high = interval or (value, value)
-    look: dict[str, Any] = {**_STYLES[style], "linestyle": ""}
+    look: dict[str, Any] = {**STYLES[style], "linestyle": ""}
     axes.errorbar(
         [value], [y], xerr=[[max(0, value - low)], [max(0, high - value)]], capsize=3, markersize=6, label=label or None, **look
     )
@@ -86,7 +86,7 @@ def curve(entry: dict[str, Any], xlabel: str, labels: tuple[str, str]) -> str:
     for style, lines in series.items():
         band = np.array([line["top1_interval"] or [line["top1"]] * 2 for line in lines])
         label = labels[style == "after"] if len(series) > 1 else None
-        look: dict[str, Any] = _STYLES[style]
+        look: dict[str, Any] = STYLES[style]
         axes.plot(at, [line["top1"] for line in lines], label=label, markersize=5, **look)
         axes.fill_between(at, band[:, 0], band[:, 1], color=look["color"], alpha=0.15, linewidth=0)
     if at[0] > 0 and at[-1] / at[0] > 20:

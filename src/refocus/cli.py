@@ -17,6 +17,7 @@ from refocus import __version__
 from refocus.cli_evaluate import evaluate, shifts
 from refocus.cli_masks import masks
 from refocus.cli_models import models, zero_shot
+from refocus.cli_probe import list_probes, probe
 from refocus.cli_report import audit, report
 from refocus.cli_study import study
 from refocus.errors import InputError
@@ -223,6 +224,8 @@ def tune(
 app.command()(evaluate)
 app.command()(shifts)
 app.command()(audit)
+app.command()(probe)
+app.command("probes")(list_probes)
 app.command()(report)
 app.command()(study)
 app.command()(models)

@@ -212,7 +212,7 @@ def explain(
     if classes == 0:
         raise InputError("the model has no classifier head (0 classes), so there is no prediction to explain")
     wanted = targets if targets is None or callable(targets) else _class_indices(targets, len(images), classes).to(images.device)
-    with torch.inference_mode(False), torch.enable_grad(), _eval_frozen(model):
+    with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         images = images.clone() if images.is_inference() else images
         try:
             logits, patches = relevance_patches(model, images, wanted, create_graph=False)
@@ -237,7 +237,7 @@ def _class_indices(targets: Tensor | Sequence[int] | int, count: int, classes: i
 
 
 @contextmanager
-def _eval_frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode and no weight gradients (they would cost memory and nobody reads them); both restored."""
     with exclusive(model):
         modes = {module: module.training for module in model.modules()}

@@ -1,0 +1,102 @@
+"""The 15 corruptions of Hendrycks & Dietterich (ICLR 2019), made on the fly, and the published ImageNet-C folders with their mCE.
+
+Pictures made here are no ImageNet-C: those were made once, at 224 pixels, from other random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.util import random_noise
+
+from refocus.errors import InputError
+
+SEVERITIES = (1, 2, 3, 4, 5)
+ALEXNET = {  # mean errors over severities, by which mCE divides (published with ImageNet-C)
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+_IMPULSES = (0.03, 0.06, 0.09, 0.17, 0.27)  # share of pixels at each severity, as published
+
+
+@lru_cache
+def library() -> tuple[Callable[..., np.ndarray], Callable[[int], None]]:
+    """The corrupting function, and one that seeds the generator of what numba compiled."""
+    try:
+        from imagecorruptions import corrupt
+        from numba import njit
+    except ImportError as error:
+        raise InputError(
+            "--kind corruptions: needs imagecorruptions-imaug; install it with pip install 'refocus-vit[corruptions]'"
+        ) from error
+
+    def seed_compiled(seed: int) -> None:
+        np.random.seed(seed)
+
+    return corrupt, njit(seed_compiled)
+
+
+def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
+    """One picture uint8 `[H, W, 3]`, corrupted; the same for the same seed.
+
+    The library draws from NumPy's global generator, whose state is put back, and glass blur from numba's own. Its impulse noise
+    cannot be seeded, so scikit-image, which it calls for it, is called here.
+    """
+    if name == "impulse_noise":
+        noisy = random_noise(picture / 255, mode="s&p", rng=np.random.default_rng(seed), amount=_IMPULSES[severity - 1])
+        return (255 * noisy).astype(np.uint8)
+    corrupt, seed_compiled = library()
+    state = np.random.get_state()
+    try:
+        np.random.seed(seed)
+        seed_compiled(seed)
+        return corrupt(picture, severity=severity, corruption_name=name)
+    finally:
+        np.random.set_state(state)
+
+
+def mean_corruption_error(errors: dict[str, float]) -> float | None:
+    """mCE in percent: errors in [0, 1], means over the five severities, each divided by AlexNet's; None unless all 15 are there."""
+    if set(errors) != set(ALEXNET):
+        return None
+    return float(100 * np.mean([errors[name] / ALEXNET[name] for name in ALEXNET]))
+
+
+def published(root: Path) -> dict[str, Path]:
+    """Corruption -> its folder below ImageNet-C's, where the four groups (noise, blur, weather, digital) may lie between.
+
+    Raises:
+        InputError: a corruption or one of its severities is missing.
+    """
+    found: dict[str, Path] = {}
+    for name in ALEXNET:
+        place = next((folder for folder in (root / name, *root.glob(f"*/{name}")) if folder.is_dir()), None)
+        if place is None:
+            raise InputError(f"--imagenet-c {root}: has no folder {name}; expected is CORRUPTION/SEVERITY/WNID/FILE for all 15")
+        for severity in SEVERITIES:
+            if not (place / str(severity)).is_dir():
+                raise InputError(f"--imagenet-c {place}: has no folder {severity}; expected are the severities 1 to 5")
+        found[name] = place
+    return found
+
+
+def summary(means: dict[str, list[float]]) -> dict[str, Any]:
+    """What is said of the published folders beside the curves; means: corruption -> top-1 in percent at each severity."""
+    return {"mce": mean_corruption_error({name: 1 - float(np.mean(values)) / 100 for name, values in means.items()})}

@@ -1,0 +1,136 @@
+"""Perturbations of pixels, pure functions. Axes: pixels `[B, 3, H, W]` in [0, 1], masks `[B, 1, H, W]` in [0, 1].
+
+Whatever is drawn at random is drawn from one seed per image, so that two models see the same and a resumed run goes on alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from skimage.feature import canny
+from torch import Tensor
+from torch.nn import functional as F
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+_EDGE_SCALE = 1.5  # Canny's Gaussian in pixels of an image of 168
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- patches ----------------------------------------------------------------------------------------------------------------
+
+
+def random_order(count: int, seeds: Sequence[int]) -> Tensor:
+    """For each image an order of its `count` patches: `[B, count]`."""
+    return torch.stack([torch.randperm(count, generator=generator(seed)) for seed in seeds])
+
+
+def occlude(pixels: Tensor, grid: tuple[int, int], order: Tensor, share: float) -> Tensor:
+    """The first `share` of the patches in `order` `[B, h * w]` turn black (Naseer et al., NeurIPS 2021)."""
+    gone = torch.ones(order.shape, dtype=pixels.dtype, device=pixels.device)
+    gone.scatter_(1, order[:, : round(share * order.shape[1])].to(pixels.device), 0.0)
+    return pixels * F.interpolate(gone.unflatten(1, (1, *grid)), pixels.shape[-2:], mode="nearest")
+
+
+def permute_cells(pixels: Tensor, count: int, seeds: Sequence[int]) -> Tensor:
+    """The image cut into `count` x `count` cells in random order; pixels that do not fill a cell stay, as a border."""
+    height, width = (side // count * count for side in pixels.shape[-2:])
+    top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
+    inside = pixels[..., top : top + height, left : left + width]
+    cells = inside.unflatten(3, (count, -1)).unflatten(2, (count, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # [B, n, 3, p, q]
+    order = random_order(count * count, seeds)
+    mixed = torch.stack([image[turn] for image, turn in zip(cells, order, strict=True)])
+    back = mixed.unflatten(1, (count, count)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    out = pixels.clone()
+    out[..., top : top + height, left : left + width] = back
+    return out
+
+
+def boxes(size: tuple[int, int], share: float, seeds: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """For each image a box of `share` of the area and the image's shape, somewhere inside: 1 in the box, `[B, 1, H, W]`."""
+    height, width = size
+    tall, wide = round(math.sqrt(share) * height), round(math.sqrt(share) * width)
+    found = torch.zeros(len(seeds), 1, height, width, dtype=dtype)
+    for box, seed in zip(found, seeds, strict=True):
+        spot = torch.rand(2, generator=generator(seed))
+        top, left = int(spot[0] * (height - tall + 1)), int(spot[1] * (width - wide + 1))
+        box[:, top : top + tall, left : left + wide] = 1
+    return found
+
+
+# --- frequencies ------------------------------------------------------------------------------------------------------------
+
+
+def frequency_radius(height: int, width: int) -> Tensor:
+    """Distance of each frequency from zero, 1 at the highest along an axis: `[H, W]` in the order of `torch.fft.fft2`."""
+    vertical, horizontal = torch.fft.fftfreq(height) * 2, torch.fft.fftfreq(width) * 2
+    return torch.hypot(vertical[:, None], horizontal[None])
+
+
+def low_pass(pixels: Tensor, radius: float) -> Tensor:
+    """Frequencies within `radius` (1: the highest along an axis) stay (Ghiasi et al., 2022)."""
+    return _filtered(pixels, frequency_radius(*pixels.shape[-2:]) <= radius)
+
+
+def high_pass(pixels: Tensor, radius: float) -> Tensor:
+    """Frequencies beyond `radius` stay, and the mean colour, without which nothing could be shown in [0, 1]."""
+    keep = frequency_radius(*pixels.shape[-2:]) > radius
+    keep[0, 0] = True
+    return _filtered(pixels, keep)
+
+
+def _filtered(pixels: Tensor, keep: Tensor) -> Tensor:
+    return torch.fft.ifft2(torch.fft.fft2(pixels) * keep.to(pixels.device)).real.clamp(0, 1)
+
+
+def fourier_basis(height: int, width: int, row: int, column: int) -> Tensor:
+    """The real image of one frequency (and its mirror), of Euclidean norm 1: `[H, W]` (Yin et al., NeurIPS 2019)."""
+    spectrum = torch.zeros(height, width, dtype=torch.complex64)
+    spectrum[row % height, column % width] += 1
+    spectrum[-row % height, -column % width] += 1
+    wave = torch.fft.ifft2(spectrum).real
+    return wave / wave.norm()
+
+
+def fourier_noise(pixels: Tensor, row: int, column: int, norm: float, seeds: Sequence[int]) -> Tensor:
+    """Each channel plus one frequency of this norm, with a random sign for each channel."""
+    wave = fourier_basis(pixels.shape[-2], pixels.shape[-1], row, column).to(pixels)
+    signs = torch.stack([torch.randint(0, 2, (3, 1, 1), generator=generator(seed)) * 2 - 1 for seed in seeds])
+    return (pixels + norm * signs.to(pixels) * wave).clamp(0, 1)
+
+
+def stylize(pixels: Tensor, styles: Tensor, strength: float) -> Tensor:
+    """Amplitudes of the spectrum moved by `strength` in [0, 1] to those of a style image, phases kept: textures and colours change,
+    shapes stay, for phases carry them (Oppenheim & Lim, 1981; so used by Xu et al., CVPR 2021).
+    """
+    own, other = torch.fft.fft2(pixels), torch.fft.fft2(styles)
+    amplitude = (1 - strength) * own.abs() + strength * other.abs()
+    return torch.fft.ifft2(torch.polar(amplitude, own.angle())).real.clamp(0, 1)
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------------
+
+
+def silhouettes(masks: Tensor) -> Tensor:
+    """The object black on white (Geirhos et al., ICLR 2019)."""
+    return (1 - masks).expand(-1, 3, -1, -1)
+
+
+def edges(pixels: Tensor, masks: Tensor) -> Tensor:
+    """Canny's edges within the object, and its outline, black on white."""
+    drawn = [_edges(image, mask[0] > 0.5) for image, mask in zip(pixels.cpu().double(), masks.cpu(), strict=True)]
+    return 1 - torch.stack(drawn).to(pixels)[:, None].expand(-1, 3, -1, -1)
+
+
+def _edges(image: Tensor, inside: Tensor) -> Tensor:
+    grey = torch.einsum("chw,c->hw", image, torch.tensor(_GREY, dtype=image.dtype))
+    scale = _EDGE_SCALE * min(inside.shape) / 168
+    found = canny(grey.numpy(), sigma=scale) & inside.numpy()
+    padded = np.pad(inside.numpy(), 1)
+    core = padded[1:-1, :-2] & padded[1:-1, 2:] & padded[:-2, 1:-1] & padded[2:, 1:-1]
+    return torch.from_numpy(found | (inside.numpy() & ~core))

@@ -1,0 +1,81 @@
+"""Results of probes -> the table, the page "probes" and its curves. Every probe that lies in the folder is on the page."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from refocus import probe_charts, runs
+from refocus.errors import InputError
+from refocus.probes import PROBES
+from refocus.report import embed, page
+from refocus.tables import Row, as_csv, markdown
+
+PAGE = "probes.html"
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """The complete probes of a folder, in the order of the table.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = {name: runs.read_json(folder / name / "result.json") for name in PROBES if (folder / name / runs.MANIFEST).exists()}
+    if not found:
+        raise InputError(f"{folder}: holds no complete probe; see `refocus probe --help`")
+    return found
+
+
+def row(result: dict[str, Any]) -> Row:
+    """The headline as a row of the table."""
+    found = result["headline"]
+    now, before = found["model"], found.get("against", {})
+    return Row(
+        result["kind"],
+        f"{result['unit']}, mean",
+        now["n"],
+        now["value"],
+        now["interval"],
+        "",
+        before.get("value"),
+        found.get("difference"),
+        found.get("difference_interval"),
+        digits=1 if "%" in result["unit"] else 2,
+    )
+
+
+def write(folder: Path, labels: dict[str, str]) -> list[Row]:
+    """probes.html, probes.md and probes.csv, and curve.png beside each result; the rows of the table.
+
+    labels: "model", "against" -> what they are called in the pictures.
+    """
+    every = results(folder)
+    rows = [row(result) for result in every.values()]
+    sections = []
+    for (name, result), line in zip(every.items(), rows, strict=True):
+        picture = probe_charts.curve(result, labels)
+        (folder / name / "curve.png").write_bytes(picture)
+        example = folder / name / "picture.png"
+        sections.append(
+            {
+                "name": name,
+                "result": result,
+                "row": line,
+                "curve": _uri(picture),
+                "small": _uri(probe_charts.thumbnail(result)),
+                "example": embed(example) if example.exists() else "",
+                "better": result["better"],
+                "improved": line.decided * (1 if result["better"] else -1),
+            }
+        )
+    facts = {which: runs.read_json(folder / next(iter(every)) / "settings.json").get(which) for which in ("model", "against")}
+    paired = any("against" in result["headline"] for result in every.values())
+    html = page("probes.html.j2", sections=sections, facts=facts, labels=labels, paired=paired)
+    for file, text in ((PAGE, html), ("probes.md", markdown(rows)), ("probes.csv", as_csv(rows))):
+        runs.write_text(folder / file, text)
+    return rows
+
+
+def _uri(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()

@@ -1,0 +1,341 @@
+"""The probes, one table, and which of them can be run with what is given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from refocus import probe_kinds
+from refocus.attention import limited_attention
+from refocus.corruptions import SEVERITIES, summary
+from refocus.errors import InputError
+from refocus.families import view
+from refocus.models import preprocessing
+from refocus.probing import Batch, Level, Options, Series, answers
+from refocus.surgery import PARTS, without
+
+log = logging.getLogger("refocus")
+PERCENT = "top-1, %"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A row. run: perturbed images, or with `numbers` the numbers themselves. levels: values along the x axis.
+
+    cost: forward passes per image; a gradient counts as two more. first: the first level that counts in the headline, which is
+    the mean over it and all later ones. after: makes final values of all records' at once. most: cap on the images.
+    needs: `Options` that must be given, and packages. better: is more better?
+    """
+
+    run: Callable[[Batch], Any]
+    levels: Sequence[Level] | Callable[[nn.Module], list[Level]]
+    about: str
+    source: str
+    xlabel: str
+    cost: str
+    numbers: bool = False
+    unit: str = PERCENT
+    first: int = 1
+    better: bool = True
+    needs: tuple[str, ...] = ()
+    most: int | None = None
+    on: str = "images"
+    check: Callable[[nn.Module], None] | None = None
+    after: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
+    picture: Callable[[Batch, Path], None] | None = None
+    extra: Callable[[dict[str, list[float]]], dict[str, Any]] | None = None
+    headline: tuple[str, ...] = field(default=())  # series that count in it; none: all
+
+    def levels_of(self, model: nn.Module) -> list[Level]:
+        return self.levels(model) if callable(self.levels) else list(self.levels)
+
+    def measure(self, batch: Batch) -> Series:
+        return self.run(batch) if self.numbers else answers(batch, self.run)
+
+
+def _parts_can_go(model: nn.Module) -> None:
+    for part in PARTS:
+        with without(model, part, [0]):
+            pass
+
+
+def _blocks_can_go(model: nn.Module) -> None:
+    with without(model, "block", [0]):
+        pass
+
+
+def _square(model: nn.Module) -> None:
+    height, width = preprocessing(model)["input_size"][1:]
+    if height != width:
+        raise InputError(f"--kind rotation: the model's input is {height} x {width}; a turned image must be square")
+
+
+def _attention_can_be_limited(model: nn.Module) -> None:
+    with limited_attention(model, torch.ones(1, 1, dtype=torch.bool)):
+        pass
+
+
+def _readable(model: nn.Module) -> None:
+    view(model)
+
+
+_255 = "largest change of a pixel, 1/255"
+PROBES = {
+    "fgsm": Probe(
+        probe_kinds.fgsm,
+        probe_kinds.BUDGETS,
+        "One step of the size shown against the answer: how easily is it pushed over by a change too small to see?",
+        "Goodfellow, Shlens & Szegedy, ICLR 2015",
+        _255,
+        "20",
+        needs=("foolbox",),
+    ),
+    "pgd": Probe(
+        probe_kinds.pgd,
+        probe_kinds.BUDGETS,
+        "Ten steps against the answer within the budget: about the strongest plain attack; most models that were not trained "
+        "against it fall to zero.",
+        "Madry et al., ICLR 2018",
+        _255,
+        "160",
+        needs=("foolbox",),
+    ),
+    "patch-attack": Probe(
+        probe_kinds.patch_attack,
+        probe_kinds.AREAS,
+        "A small square at a random place may take any colours: can it outvote the object?",
+        "Brown et al., 2017; Karmon, Zoran & Goldberg, ICML 2018",
+        "area of the square, share of the image",
+        "250",
+        needs=("foolbox",),
+    ),
+    "pgd-path": Probe(
+        probe_kinds.pgd_path,
+        list(range(11)),
+        "The loss on the way of the ten steps (budget 1/255): a smooth, slow rise speaks for a robust surface.",
+        "Paul & Chen, AAAI 2022",
+        "step",
+        "31",
+        numbers=True,
+        unit="loss (cross-entropy)",
+        better=False,
+        needs=("foolbox",),
+    ),
+    "occlusion": Probe(
+        probe_kinds.occlusion,
+        probe_kinds.SHARES,
+        "Patches turn black, at random, the salient ones first or last: how much of the image, and which part, is needed?",
+        "Naseer et al., NeurIPS 2021",
+        "share of the patches",
+        "34",
+        check=_readable,
+    ),
+    "permutation": Probe(
+        probe_kinds.permutation,
+        [f"{n}x{n}" for n in probe_kinds.CELLS],
+        "The image is cut into a grid whose cells change places: a model that still knows it goes by textures.",
+        "Naseer et al., NeurIPS 2021",
+        "grid",
+        "5",
+    ),
+    "cutout": Probe(
+        probe_kinds.cutout,
+        probe_kinds.HOLES,
+        "One hole of the mean colour at a random place: does the answer survive when a part is hidden?",
+        "DeVries & Taylor, 2017; as a test: Paul & Chen, AAAI 2022",
+        "area of the hole, share of the image",
+        "7",
+    ),
+    "surgery": Probe(
+        probe_kinds.surgery,
+        probe_kinds.removals,
+        "One block, attention or MLP is left out at test time: is the answer spread over the layers or does it hang on one?",
+        "Bhojanapalli et al., ICCV 2021",
+        "what is left out of block",
+        "3 for each block",
+        numbers=True,
+        check=_parts_can_go,
+    ),
+    "local-attention": Probe(
+        probe_kinds.local_attention,
+        ["all", *map(str, reversed(probe_kinds.REACHES))],
+        "Patches attend to their neighbours alone: does the model need to look far?",
+        "Bhojanapalli et al., ICCV 2021",
+        "patches on each side that are seen",
+        "7",
+        numbers=True,
+        check=_attention_can_be_limited,
+    ),
+    "class-tokens": Probe(
+        probe_kinds.class_tokens,
+        probe_kinds.exits,
+        "Each block's token is classified at once, and averaged with all later ones: from where on is the answer there?",
+        "Naseer et al., NeurIPS 2021",
+        "block",
+        "1 for each block",
+        numbers=True,
+        first=0,
+        check=_blocks_can_go,
+        headline=("this block",),
+    ),
+    "low-pass": Probe(
+        probe_kinds.low_pass,
+        probe_kinds.LOW,
+        "Fine detail is removed: shapes stay, textures go.",
+        "Ghiasi et al., 2022",
+        "highest frequency kept, share of the highest possible",
+        "7",
+    ),
+    "high-pass": Probe(
+        probe_kinds.high_pass,
+        probe_kinds.HIGH,
+        "Coarse structure is removed: textures and edges stay.",
+        "Ghiasi et al., 2022",
+        "lowest frequency kept, share of the highest possible",
+        "7",
+    ),
+    "fourier": Probe(
+        probe_kinds.fourier,
+        probe_kinds.frequencies,
+        "A wave of a single frequency is laid over the image: to which frequencies is the model sensitive?",
+        "Yin et al., NeurIPS 2019",
+        "frequency, cycles per image",
+        "41",
+        first=0,
+    ),
+    "corruptions": Probe(
+        probe_kinds.corruption,
+        [0, *SEVERITIES],
+        "Noise, blur, weather and digital faults, 15 kinds in five severities, made on the fly.",
+        "Hendrycks & Dietterich, ICLR 2019",
+        "severity",
+        "76",
+        needs=("imagecorruptions",),
+    ),
+    "imagenet-c": Probe(
+        probe_kinds.imagenet_c,
+        SEVERITIES,
+        "The published ImageNet-C: the 15 corruptions in five severities, with the mean corruption error relative to AlexNet's.",
+        "Hendrycks & Dietterich, ICLR 2019",
+        "severity",
+        "75",
+        first=0,
+        needs=("imagenet_c",),
+        on="imagenet_c",
+        extra=summary,
+    ),
+    "shapes": Probe(
+        probe_kinds.shapes,
+        probe_kinds.SHAPES,
+        "The object as a black silhouette and as its edges, on white: is its shape enough?",
+        "Geirhos et al., ICLR 2019",
+        "what is shown",
+        "3",
+        needs=("masks",),
+    ),
+    "stylization": Probe(
+        probe_kinds.stylization,
+        probe_kinds.STRENGTHS,
+        "Textures and colours move to those of other pictures, shapes stay: does the model go by the shape?",
+        "after Geirhos et al., ICLR 2019; made as Xu et al., CVPR 2021",
+        "how far the amplitudes are moved",
+        "5",
+        needs=("styles",),
+    ),
+    "shape-bias": Probe(
+        probe_kinds.shape_bias,
+        ["cue conflict"],
+        "Pictures with the shape of one thing and the texture of another: which of the two does the model name?",
+        "Geirhos et al., ICLR 2019",
+        "",
+        "1",
+        numbers=True,
+        unit="decisions for the shape, %",
+        first=0,
+        needs=("cues",),
+        on="cues",
+    ),
+    "rotation": Probe(
+        probe_kinds.rotation_features,
+        ["four turns"],
+        "Can a linear head tell from the features how the image was turned (chance 25 %)? It takes some knowledge of shape.",
+        "Gidaris, Singh & Komodakis, ICLR 2018",
+        "",
+        "4",
+        numbers=True,
+        unit="turns found, %",
+        first=0,
+        check=_square,
+        after=probe_kinds.rotation_answers,
+    ),
+    "attention-segmentation": Probe(
+        probe_kinds.attention_segmentation,
+        probe_kinds.heads,
+        "The patches that hold most of the last layer's attention, against the masks: does the model look at the object?",
+        "Caron et al. (DINO), ICCV 2021",
+        "head",
+        "1",
+        numbers=True,
+        unit="Jaccard index, %",
+        first=-1,
+        needs=("masks",),
+        check=_readable,
+    ),
+    "subsets": Probe(
+        probe_kinds.subsets,
+        probe_kinds.TARGETS,
+        "The fewest pixels that give a class a confidence of 90 %, for the predicted class and for five random ones: "
+        "if any class can be reached, such pixels say little of what the model looks at.",
+        "Carter et al., AISTATS 2019; Appendix A of Chefer, Schwartz & Wolf, NeurIPS 2022",
+        "class",
+        "1800",
+        numbers=True,
+        unit="%",
+        most=20,
+        picture=probe_kinds.subsets_picture,
+        headline=("a subset is found",),
+        better=False,
+    ),
+}
+PACKAGES = {"foolbox": "attacks", "imagecorruptions": "corruptions"}  # package -> extra that has it
+FOLDERS = {"masks": "--masks", "styles": "--styles", "cues": "--cues", "imagenet_c": "--imagenet-c"}
+
+
+# --- what is to be done -------------------------------------------------------------------------------------------------------
+
+
+def missing(probe: Probe, options: Options) -> str:
+    """What a probe lacks here; empty if nothing."""
+    for need in probe.needs:
+        if need in FOLDERS and getattr(options, need) is None:
+            return f"needs {FOLDERS[need]}"
+        if need in PACKAGES and find_spec(need) is None:
+            return f"needs {need}: pip install 'refocus-vit[{PACKAGES[need]}]'"
+    return ""
+
+
+def names(given: Sequence[str], options: Options) -> list[str]:
+    """The probes asked for, in the order of the table; `all`: those that can be run with what was given.
+
+    Raises:
+        InputError: an unknown name, or one that lacks something.
+    """
+    wanted = {name for part in given for name in part.split(",") if name}
+    if unknown := sorted(wanted - set(PROBES) - {"all"}):
+        raise InputError(f"--kind {unknown[0]}: unknown; legal are all, {', '.join(PROBES)}")
+    if not wanted:
+        raise InputError(f"--kind: missing; legal are all, {', '.join(PROBES)}")
+    lacking = {name: reason for name, row in PROBES.items() if (reason := missing(row, options))}
+    for name in PROBES:
+        if name in wanted and name in lacking:
+            raise InputError(f"--kind {name}: {lacking[name]}")
+        if name not in wanted and name in lacking and "all" in wanted:
+            log.info("%s is left out: it %s", name, lacking[name])
+    return [name for name in PROBES if name in wanted or ("all" in wanted and name not in lacking)]
