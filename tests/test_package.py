@@ -17,11 +17,13 @@ SOURCE = Path(refocus.__file__).parent
 ORDER = [
     "__init__", "errors", "records", "recipe", "presets", "runs", "processes", "families", "timm_models",
     "transformers_models", "torchvision_models", "own_models", "zero_shot", "models", "attention", "relevance", "legrad",
+    "rotations", "surgery", "perturbations", "attacks", "corruptions", "probing",
     "backbones", "bilateral", "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "composites",
     "shifted", "steps", "objectives", "harm", "selection", "checkpoints", "trainable", "loop", "rates", "finetune", "intervals",
     "metrics", "suites", "evaluation", "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "paper",
     "grounds", "studies", "grid", "study_tables", "subsets", "study_pages", "study_run", "audits", "reports", "explanations",
-    "digits", "demo", "cli_masks", "cli_models", "cli_evaluate", "cli_report", "cli_study", "cli",
+    "probe_kinds", "probes", "probe_results", "probe_runs", "probe_charts", "probe_pages",
+    "digits", "demo", "cli_masks", "cli_models", "cli_evaluate", "cli_probe", "cli_report", "cli_study", "cli",
 ]  # fmt: skip
 
 

@@ -68,10 +68,11 @@ def probe(
     probe_runs.check(kinds, models, plan)
     for name in kinds:
         probe_runs.run(name, models, plan)
-    rows = probe_pages.write(plan.out, {"model": "tuned" if against else "model", "against": "original"})
+    rows = probe_pages.write(plan.out)
     paired = any(row.before is not None for row in rows)
-    head = ["probe", "measure", "n", "value", "95 % interval", *(["before", "difference", "95 % interval"] if paired else [])]
-    table = Table(*(Column(title, overflow="fold") for title in head), box=box.SIMPLE_HEAD, pad_edge=False)
+    head = ["measure", "n", "value", "95 %", *(["before", "difference", "95 %"] if paired else [])]
+    columns = [Column("probe", no_wrap=True), *(Column(title, overflow="fold") for title in head)]
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         change = [row.before_text, row.difference_text, row.difference_interval_text] if paired else []
         table.add_row(row.name, row.measure, str(row.n), row.value_text, row.interval_text, *change)

@@ -90,7 +90,7 @@ def audit(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of `refocus tune`, or of `refocus evaluate`.")],
+    run: Annotated[Path, typer.Argument(help="Folder of `refocus tune`, `refocus evaluate` or `refocus probe`.")],
     on: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,8 +109,9 @@ def report(
     """One self-contained page of what tuning changed: RUN/report.html, with report.md, report.csv and classes.csv.
 
     For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted report goes on where it stopped.
+    Probes that lie in RUN/probes are linked; a folder of probes has its page written anew.
     """
-    from refocus import reports
+    from refocus import probe_pages, reports
     from refocus.models import pick_device
 
     place, run = pick_device(device), run.expanduser()
@@ -134,7 +135,13 @@ def report(
             raise InputError(f"--on: {run} is an evaluation; its suites are chosen by `refocus evaluate`")
         evaluation = run
         reports.write(evaluation, run, code=code, device=place)
+    elif any(run.glob("*/result.json")):
+        if on or masks:
+            raise InputError(f"--on: {run} is a folder of probes; its images are chosen by `refocus probe`")
+        probe_pages.write(run)
+        console.print(f"open in a browser: {run / probe_pages.PAGE}", soft_wrap=True)
+        return
     else:
-        raise InputError(f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate`")
+        raise InputError(f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate` nor of `refocus probe`")
     print_table(runs.read_json(evaluation / "results.json")["suites"])
     console.print(f"open in a browser: {run / 'report.html'}", soft_wrap=True)

@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from refocus import losses
-from refocus.attention import logits_of
+from refocus import losses, rotations
+from refocus.attention import last_linear_input, logits_of
 from refocus.errors import InputError
 from refocus.families import unwrap
 from refocus.steps import (
@@ -148,6 +148,7 @@ REGULARIZERS = {  # terms that any objective takes, off unless given a weight
     "labels": "cross-entropy with the true label",
     "kl": "distance of the answers to the original model's",
     "l2_sp": "squared distance of the weights to the original's",
+    "rotation": "which of four turns the images have, read linearly from the features (auxiliary task; square inputs)",
 }
 
 
@@ -227,6 +228,8 @@ def _regularizer(
         return losses.confidence(logits, s.temperature)
     if term == "labels":
         return losses.classification(logits, labels)
+    if term == "rotation":
+        return rotations.loss(last_linear_input(model, rotations.turned(images))[1].flatten(1))
     assert original is not None  # `objective` asked for it
     if term == "kl":
         with torch.no_grad():

@@ -33,7 +33,7 @@ def row(result: dict[str, Any]) -> Row:
     now, before = found["model"], found.get("against", {})
     return Row(
         result["kind"],
-        f"{result['unit']}, mean",
+        result["unit"],
         now["n"],
         now["value"],
         now["interval"],
@@ -45,12 +45,11 @@ def row(result: dict[str, Any]) -> Row:
     )
 
 
-def write(folder: Path, labels: dict[str, str]) -> list[Row]:
-    """probes.html, probes.md and probes.csv, and curve.png beside each result; the rows of the table.
-
-    labels: "model", "against" -> what they are called in the pictures.
-    """
+def write(folder: Path) -> list[Row]:
+    """probes.html, probes.md and probes.csv, and curve.png beside each result; the rows of the table."""
     every = results(folder)
+    paired = any("against" in result["headline"] for result in every.values())
+    labels = {"model": "tuned" if paired else "model", "against": "original"}
     rows = [row(result) for result in every.values()]
     sections = []
     for (name, result), line in zip(every.items(), rows, strict=True):
@@ -69,9 +68,8 @@ def write(folder: Path, labels: dict[str, str]) -> list[Row]:
                 "improved": line.decided * (1 if result["better"] else -1),
             }
         )
-    facts = {which: runs.read_json(folder / next(iter(every)) / "settings.json").get(which) for which in ("model", "against")}
-    paired = any("against" in result["headline"] for result in every.values())
-    html = page("probes.html.j2", sections=sections, facts=facts, labels=labels, paired=paired)
+    models = next(iter(every.values()))["models"]
+    html = page("probes.html.j2", sections=sections, models=models, labels=labels, paired=paired)
     for file, text in ((PAGE, html), ("probes.md", markdown(rows)), ("probes.csv", as_csv(rows))):
         runs.write_text(folder / file, text)
     return rows

@@ -160,7 +160,7 @@ def run(name: str, models: Models, plan: Plan) -> dict[str, Any]:
     facts = {key: getattr(probe, key) for key in ("about", "source", "xlabel", "unit", "better")}
     scale = 100.0 if "%" in probe.unit else 1.0
     numbers = result(records, levels, scale=scale, first=probe.first, headline=probe.headline, seed=plan.seed)
-    content = {"kind": name, **facts, **numbers}
+    content = {"kind": name, **facts, "models": {which: runs.resolved(ref) for which, ref in plan.refs.items()}, **numbers}
     curves = numbers["curves"].items()
     content["summary"] = {which: probe.extra(_means(found)) for which, found in curves} if probe.extra else {}
     _pictures(probe, models, plan, root, folder)

@@ -118,6 +118,7 @@ def write(evaluation: Path, out: Path, *, run: Path | None = None, code: str | N
         "trained": _split_rows(entries, "trained_differences"),
         "groups": _group_rows(entries),
         "classes": _classes(entries),
+        "probes": "probes/probes.html" if run and (run / "probes" / "probes.html").exists() else "",
         "galleries": _galleries(evaluation, settings, entries, models, seed) if paired else [],
     }
     files = {

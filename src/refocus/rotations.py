@@ -15,13 +15,21 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from refocus.errors import InputError
+
 TURNS = 4
 _FOLDS = 5
 _RIDGE = 1.0
 
 
 def turned(images: Tensor) -> Tensor:
-    """Square images `[B, 3, S, S]` at 0, 90, 180 and 270 degrees: `[4 B, 3, S, S]`."""
+    """Square images `[B, 3, S, S]` at 0, 90, 180 and 270 degrees: `[4 B, 3, S, S]`.
+
+    Raises:
+        InputError: images that are not square, which would change their shape.
+    """
+    if images.shape[-2] != images.shape[-1]:
+        raise InputError(f"rotation: the model's input is {images.shape[-2]} x {images.shape[-1]}; a turned image must be square")
     return torch.cat([images.rot90(k, (2, 3)) for k in range(TURNS)])
 
 
@@ -43,7 +51,8 @@ def held_out(features: np.ndarray) -> np.ndarray:
 
 def loss(features: Tensor) -> Tensor:
     """Cross-entropy of the four turns under a linear head that is the best for the other images of the batch: a ridge regression
-    in closed form, through which the gradient flows (as in Bertinetto et al., ICLR 2019). Scalar; features `[4 B, D]`, B > 1.
+    in closed form, through which the gradient flows (as in Bertinetto et al., ICLR 2019). Scalar; features `[4 B, D]`. A single
+    image has no others: then ln 4 for any features.
 
     Deviation: Hendrycks et al. learn the head by steps of its own; in the few steps of a refocus run it would hardly leave its
     start.
