@@ -5,13 +5,11 @@ Pictures made here are no ImageNet-C: those were made once, at 224 pixels, from 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.util import random_noise
+from PIL import Image
 
 from refocus.errors import InputError
 
@@ -33,41 +31,26 @@ ALEXNET = {  # mean errors over severities, by which mCE divides (published with
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-_IMPULSES = (0.03, 0.06, 0.09, 0.17, 0.27)  # share of pixels at each severity, as published
+_SEEDED = ("glass_blur", "impulse_noise")  # these draw from generators of their own, which take a seed
 
 
-@lru_cache
-def library() -> tuple[Callable[..., np.ndarray], Callable[[int], None]]:
-    """The corrupting function, and one that seeds the generator of what numba compiled."""
+def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
+    """One picture uint8 `[H, W, 3]`, corrupted; the same for the same seed. NumPy's global generator is left as it was.
+
+    Raises:
+        InputError: the library is not installed.
+    """
     try:
-        from imagecorruptions import corrupt
-        from numba import njit
+        from imagecorruptions import corruptions as library
     except ImportError as error:
         raise InputError(
             "--kind corruptions: needs imagecorruptions-imaug; install it with pip install 'refocus-vit[corruptions]'"
         ) from error
-
-    def seed_compiled(seed: int) -> None:
-        np.random.seed(seed)
-
-    return corrupt, njit(seed_compiled)
-
-
-def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
-    """One picture uint8 `[H, W, 3]`, corrupted; the same for the same seed.
-
-    The library draws from NumPy's global generator, whose state is put back, and glass blur from numba's own. Its impulse noise
-    cannot be seeded, so scikit-image, which it calls for it, is called here.
-    """
-    if name == "impulse_noise":
-        noisy = random_noise(picture / 255, mode="s&p", rng=np.random.default_rng(seed), amount=_IMPULSES[severity - 1])
-        return (255 * noisy).astype(np.uint8)
-    corrupt, seed_compiled = library()
     state = np.random.get_state()
     try:
         np.random.seed(seed)
-        seed_compiled(seed)
-        return corrupt(picture, severity=severity, corruption_name=name)
+        own = {"seed": seed} if name in _SEEDED else {}
+        return np.asarray(getattr(library, name)(Image.fromarray(picture), severity, **own)).astype(np.uint8)
     finally:
         np.random.set_state(state)
 

@@ -104,7 +104,8 @@ def attention_of_readout(model: nn.Module, images: Tensor) -> Tensor:
         logits_of(unwrap(model), images)
         last = maps[-1]
     row = torch.ones(1) if last.shape[-2] == 1 else reader.readout(last.shape[-1])
-    attended = torch.einsum("l,bhln->bhn", row.to(last), last)[..., reader.prefix :]
+    rows, columns = reader.grid(images.shape[-2], images.shape[-1])
+    attended = torch.einsum("l,bhln->bhn", row.to(last), last)[..., -rows * columns :]  # a pooling query may not see the others
     return attended / attended.sum(-1, keepdim=True)
 
 
