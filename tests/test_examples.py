@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -184,3 +185,23 @@ def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
     shown = run("planted.py", "--data", tmp_path, "--model", tmp_path, "--out", tmp_path, *options)
     assert "| finetune, lr 1e-05 | last | +0.0 [+0.0, +0.0] | +12.0 [-13.4, +37.4] |" in shown
     assert "| refocus, lr 1e-05 | last | 50.0 ± 0.0 | 62.0 ± 17.0 |" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_notebook_runs_from_its_first_cell_to_its_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its code as it stands, cell by cell, in one namespace; what it prints is the story it tells."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    cells = [c for c in json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    assert len(cells) == 10
+    space: dict[str, object] = {}
+    for cell in cells:
+        exec("".join(cell["source"]), space)
+    shown = capsys.readouterr().out
+    assert "{'tune': 120, 'in_domain': 1000, 'shuffled': 1000}" in shown
+    (gain,) = re.findall(r"shuffled: ([+-][0-9.]+) points", shown)
+    assert float(gain) > 10
+    assert shown.strip().endswith("0.0")  # plain timm answers alike
+    shutil.rmtree(str(space["work"]))

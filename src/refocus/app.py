@@ -19,7 +19,7 @@ import gradio as gr
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from refocus import runs
@@ -35,6 +35,7 @@ from refocus.models import load
 OWN = "the model's own prediction"
 _EXAMPLES = ("chelsea", "coffee", "astronaut", "motorcycle_left")  # photographs in scikit-image's wheel
 _PAINT = "#ff7f0e"
+_CANVAS = 640  # the editor's square, so that the brush is as wide on every image
 CSS = """
 .gradio-container { max-width: 72rem !important; width: 100% !important; margin: auto !important; }
 .tabitem, .tabs { width: 100%; }
@@ -47,6 +48,7 @@ CSS = """
 .refocus td, .refocus th { border: 0 !important; padding: .25rem .2rem !important; }
 .refocus td, .refocus th { border-bottom: 1px solid var(--border-color-primary) !important; }
 .models td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+.refocus table, .refocus tbody, .refocus thead, .refocus tr { border: 0 !important; }
 footer { display: none !important; }
 """
 Shown = dict[str, Any]
@@ -90,16 +92,21 @@ def _said() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-class _Upload(gr.Image):
-    """An image that a person gives; a file that is none is refused in one line."""
+def _upload(**options: Any) -> gr.Image:
+    """An image that a person gives; a file that is none is refused in one line. (A subclass would do, but for those Gradio writes
+    a file beside this one.)
+    """
+    component = gr.Image(type="filepath", **options)
+    genuine = component.preprocess
 
-    is_template = True  # drawn in the browser as its parent is
-
-    def preprocess(self, payload: Any) -> Any:
+    def preprocess(payload: Any) -> Any:
         try:
-            return super().preprocess(payload)
+            return genuine(payload)
         except OSError as error:
             raise gr.Error("this file cannot be read as an image", print_exception=False) from error
+
+    component.preprocess = preprocess  # type: ignore[method-assign]
+    return component
 
 
 def _picture(path: str | None) -> Image.Image | None:
@@ -150,9 +157,7 @@ def _compare(tool: Tool) -> dict[str, Any]:
     two = "against" in tool.refs
     with gr.Row():
         with gr.Column():
-            image = _Upload(
-                type="filepath", label="Your image", sources=["upload", "clipboard"], elem_id="compare-image", height=300
-            )
+            image = _upload(label="Your image", sources=["upload", "clipboard"], elem_id="compare-image", height=300)
             gr.Examples(examples(), image, label="Or one of these", cache_examples=False)
             target = gr.Dropdown(
                 [OWN, *tool.names()],
@@ -205,19 +210,29 @@ def _compare(tool: Tool) -> dict[str, Any]:
 # --- mask ---------------------------------------------------------------------------------------------------------------------
 
 
+def _on_canvas(picture: Image.Image, filling: Any, method: Image.Resampling) -> Image.Image:
+    """Fitted into the editor's square: layers and images of other sizes would be laid apart."""
+    return ImageOps.pad(picture, (_CANVAS, _CANVAS), method, filling)
+
+
 def _layer(mask: Tensor | None, size: tuple[int, int]) -> Image.Image:
-    """A mask as a layer of the editor, in the brush's colour."""
+    """A mask as a layer of the editor, in the brush's colour; size: of the image (width, height)."""
     inside = np.zeros((size[1], size[0]), bool) if mask is None else mask[0].numpy() > 0.5
     colour = np.array([*matplotlib.colors.to_rgb(_PAINT), 0.6]) * 255
-    return Image.fromarray((inside[..., None] * colour).round().astype(np.uint8), "RGBA")
+    layer = Image.fromarray((inside[..., None] * colour).round().astype(np.uint8), "RGBA")
+    return _on_canvas(layer, (0, 0, 0, 0), Image.Resampling.NEAREST)
 
 
 def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
-    """What is marked in the editor's layers, bool `[H, W]` of the image's size (width, height)."""
-    marked = np.zeros((size[1], size[0]), bool)
+    """What is marked in the editor's layers, bool `[H, W]` of the image's own size (width, height)."""
+    marked = np.zeros((_CANVAS, _CANVAS), bool)
     for layer in value["layers"]:
-        marked |= np.asarray(layer.convert("RGBA").resize(size, Image.Resampling.NEAREST))[..., 3] > 0
-    return marked
+        marked |= np.asarray(layer.convert("RGBA").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST))[..., 3] > 0
+    scale = _CANVAS / max(size)
+    width, height = (round(scale * side) for side in size)
+    left, top = (_CANVAS - width) // 2, (_CANVAS - height) // 2
+    inside = Image.fromarray(marked[top : top + height, left : left + width])
+    return np.asarray(inside.resize(size, Image.Resampling.NEAREST))
 
 
 def _mask(tool: Tool, tab: gr.Tab) -> None:
@@ -238,10 +253,12 @@ def _mask(tool: Tool, tab: gr.Tab) -> None:
         elem_id="mask-editor",
         sources=[],
         transforms=[],
-        brush=gr.Brush(default_size=20, colors=[_PAINT], default_color=_PAINT, color_mode="fixed"),
-        eraser=gr.Eraser(default_size=20),
+        brush=gr.Brush(default_size=24, colors=[_PAINT], default_color=_PAINT, color_mode="fixed"),
+        eraser=gr.Eraser(default_size=24),
         layers=False,
-        height=520,
+        canvas_size=(_CANVAS, _CANVAS),
+        fixed_canvas=True,
+        height=560,
     )
     with gr.Row():
         automatic = gr.Button("Automatic mask")
@@ -254,7 +271,8 @@ def _mask(tool: Tool, tab: gr.Tab) -> None:
             return None
         with _said():
             image = folders.image(name_)
-        return {"background": image, "layers": [_layer(mask, image.size)], "composite": None}
+        background = _on_canvas(image, (128, 128, 128), Image.Resampling.BICUBIC)
+        return {"background": background, "layers": [_layer(mask, image.size)], "composite": None}
 
     def opened(name_: str | None) -> list[Any]:
         with _said():
@@ -288,13 +306,14 @@ def _mask(tool: Tool, tab: gr.Tab) -> None:
 def _what_if(tool: Tool, compare: dict[str, Any]) -> None:
     gr.Markdown("Put the object on another background, and see whether the answer follows the object or the background.")
     with gr.Row():
-        image = _Upload(type="filepath", label="Image", sources=["upload"], elem_id="swap-image", height=260)
-        background = _Upload(
-            type="filepath", label="Background (empty: its own, blurred)", sources=["upload"], elem_id="swap-background", height=260
+        image = _upload(label="Image", sources=["upload"], elem_id="swap-image", height=260)
+        background = _upload(
+            label="Background (empty: its own, blurred)", sources=["upload"], elem_id="swap-background", height=260
         )
     go = gr.Button("Swap", variant="primary", elem_id="swap-go")
     with gr.Row():
-        before, after = (gr.Image(label=title, interactive=False, height=260) for title in ("As it is", "Swapped"))
+        options: dict[str, Any] = {"interactive": False, "height": 260, "buttons": ["download", "fullscreen"]}
+        before, after = gr.Image(label="As it is", **options), gr.Image(label="Swapped", **options)
     numbers = gr.HTML(elem_id="swap-numbers")
 
     def swapped(path: str | None, other: str | None, run: str) -> list[Any]:

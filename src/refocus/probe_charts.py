@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,12 @@ def curve(result: dict[str, Any], labels: dict[str, str]) -> bytes:
     return _png(page)
 
 
-def thumbnail(result: dict[str, Any]) -> bytes:
-    """The mean over the series, without words, for an overview."""
+def thumbnail(result: dict[str, Any], counting: Sequence[str]) -> bytes:
+    """The mean over the series that count in the headline (none named: all), without words, for an overview."""
     page = Figure(figsize=(2.0, 1.1), layout="constrained")
     axes = page.subplots()
     for style, which in _order(result):
-        rows = result["curves"][which].values()
+        rows = [row for series, row in result["curves"][which].items() if not counting or series in counting]
         values = np.nanmean([[np.nan if c["value"] is None else c["value"] for c in row] for row in rows], axis=0)
         look: dict[str, Any] = {**STYLES[style], "markersize": 3, "linewidth": 1.2}
         axes.plot(range(len(values)), values, **look)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from refocus import probe_charts, runs
 from refocus.errors import InputError
 from refocus.probes import PROBES
-from refocus.report import embed, page
+from refocus.report import page
 from refocus.tables import Row, as_csv, markdown
 
 PAGE = "probes.html"
+_WIDTH = 900  # pixels of an example on the page
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -62,8 +66,8 @@ def write(folder: Path) -> list[Row]:
                 "result": result,
                 "row": line,
                 "curve": _uri(picture),
-                "small": _uri(probe_charts.thumbnail(result)),
-                "example": embed(example) if example.exists() else "",
+                "small": _uri(probe_charts.thumbnail(result, PROBES[name].headline)),
+                "example": _small(example) if example.exists() else "",
                 "better": result["better"],
                 "improved": line.decided * (1 if result["better"] else -1),
             }
@@ -73,6 +77,16 @@ def write(folder: Path) -> list[Row]:
     for file, text in ((PAGE, html), ("probes.md", markdown(rows)), ("probes.csv", as_csv(rows))):
         runs.write_text(folder / file, text)
     return rows
+
+
+def _small(path: Path) -> str:
+    """A picture as a data URI that does not make the page heavy; the whole one lies beside the result."""
+    with Image.open(path) as picture:
+        shown = picture.convert("RGB")
+    shown.thumbnail((_WIDTH, 3 * _WIDTH))
+    buffer = io.BytesIO()
+    shown.save(buffer, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _uri(picture: bytes) -> str:
