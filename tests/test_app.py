@@ -352,13 +352,28 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
         page.locator("#tune-said").get_by_text(re.compile("epoch [1-9][0-9]* done")).wait_for()
         page.locator("#tune-stop").click()
         page.locator("#tune-said").get_by_text("Stopped after epoch").wait_for()
-        (name,) = tool.jobs.jobs
+        (name,) = (name for name in tool.jobs.jobs if name.startswith("run"))
         run = tool.jobs.jobs[name].folder
         recipe = json.loads((run / "recipe.json").read_text())
         done = len((run / "history.jsonl").read_text().splitlines())
         (run / "recipe.json").write_text(json.dumps({**recipe, "epochs": done + 2}))
         page.locator("#tune-resume").click()
         page.locator("#tune-said").get_by_text("Done.").wait_for()
+        page.locator("#tune-report").click()
+        page.locator("#tune-link a").wait_for(timeout=180_000)
+        with page.expect_popup() as popup:
+            page.locator("#tune-link a").click()
+        popup.value.get_by_role("heading", name="Refocused with").wait_for()
+        popup.value.close()
+
+        # audit: the worst image opens in Compare
+        page.get_by_role("tab", name="Audit", exact=True).click()
+        page.locator("#audit-start").click()
+        page.locator("#audit-worst img").first.wait_for(timeout=180_000)
+        page.locator("#audit-worst img").first.click()
+        page.get_by_role("tab", name="Compare", exact=True, selected=True).wait_for()
+
+        page.get_by_role("tab", name="Tune", exact=True).click()
         page.locator("#tune-open").click()
         page.get_by_role("tab", name="Compare", exact=True, selected=True).wait_for()
         assert "Not started" in (other.get_by_role("tab", name="Tune").click() or other.locator("#tune-said").inner_text())

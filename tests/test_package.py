@@ -23,7 +23,8 @@ ORDER = [
     "metrics", "suites", "evaluation", "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "paper",
     "grounds", "studies", "grid", "study_tables", "subsets", "study_pages", "study_run", "audits", "reports", "explanations",
     "probe_kinds", "probes", "probe_results", "probe_runs", "probe_charts", "probe_pages",
-    "digits", "demo", "app_looks", "app_jobs", "app_folders", "app", "app_server", "cli_masks", "cli_models", "cli_evaluate", "cli_probe", "cli_app", "cli_report", "cli_study", "cli",
+    "digits", "demo", "app_looks", "app_jobs", "app_folders", "app", "app_server", "cli_masks",
+    "cli_models", "cli_evaluate", "cli_probe", "cli_app", "cli_report", "cli_study", "cli",
 ]  # fmt: skip
 
 

@@ -303,7 +303,11 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     mask = next((image_folders[1] / "dog").iterdir())
     Image.fromarray(np.asarray(Image.open(mask))[::-1]).save(mask)  # mended: what was measured with it no longer counts
     capsys.readouterr()
+    assert "probes/probes.html" not in text
+    (folder / "probes").mkdir()
+    (folder / "probes" / "probes.html").write_text("")
     assert run(monkeypatch, "report", folder, "--faithfulness", 3, "--most", 4) == 0
+    assert '<a href="probes/probes.html">' in (folder / "report.html").read_text()
     assert "report.html: written anew" in capsys.readouterr().err
     assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
     again = json.loads((folder / "proof-2" / "results.json").read_text())["suites"]["held-out"]

@@ -32,9 +32,12 @@ from refocus.gallery import names_of
 from refocus.images import read_image
 from refocus.models import load
 
+_REPORT, _MAKING = "-report", "Making the report: about a minute for a small folder ..."
 OWN = "the model's own prediction"
 _EXAMPLES = ("chelsea", "coffee", "astronaut", "motorcycle_left")  # photographs in scikit-image's wheel
 _PAINT = "#ff7f0e"
+_SHOWN = (448, 448)
+_RELEVANCE = "Relevance: how much each part of the image adds to this answer, as the model's attention and its gradient tell."
 _CANVAS = 640  # the editor's square, so that the brush is as wide on every image
 CSS = """
 .gradio-container { max-width: 72rem !important; width: 100% !important; margin: auto !important; }
@@ -131,12 +134,12 @@ def _looks(tool: Tool, image: Image.Image | None, target: str, mask: Tensor | No
         return {title: look(model, image, None if target == OWN else target, mask) for title, model in models.items()}
 
 
-def _overlays(looks: dict[str, Look], threshold: float, opacity: float) -> Any:
-    """One picture, or two for the slider: original left, tuned right."""
-    pictures = [Image.fromarray(drawn(seen, threshold, opacity)).resize((448, 448)) for seen in looks.values()]
-    if not pictures:
-        return None
-    return (pictures[0], pictures[-1])
+def _overlays(looks: dict[str, Look], threshold: float, opacity: float) -> tuple[Image.Image, Image.Image] | None:
+    """For the slider: the maps of original and tuned, or of one model the image and its map."""
+    pictures = [Image.fromarray(drawn(seen, threshold, opacity)).resize(_SHOWN) for seen in looks.values()]
+    if len(pictures) == 1:
+        pictures.insert(0, Image.fromarray(next(iter(looks.values())).picture).resize(_SHOWN))
+    return (pictures[0], pictures[1]) if pictures else None
 
 
 def _numbers(looks: dict[str, Look]) -> str:
@@ -144,7 +147,11 @@ def _numbers(looks: dict[str, Look]) -> str:
     cells = []
     for title, seen in looks.items():
         rows = "".join(f"<tr><td>{escape(name)}</td><td>{share:.1%}</td></tr>" for name, share in seen.shares.items())
-        on = "" if seen.inside is None else f"<b>{seen.inside:.0%}</b>of the relevance lies on the object"
+        on = (
+            ""
+            if seen.inside is None
+            else f'<b>{seen.inside:.0%}</b><span title="{_RELEVANCE}">of the relevance lies on the object</span>'
+        )
         first = next(iter(seen.shares))
         cells.append(
             f'<div data-model="{title}"><strong>{title}: {escape(first)}</strong><table>{rows}</table>'
@@ -170,10 +177,8 @@ def _compare(tool: Tool) -> dict[str, Any]:
                 opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity", info="How strongly the map covers the image.")
             use_mask = gr.Checkbox(label="Find the object and count what lies on it", info="Takes a second; an automatic mask.")
         with gr.Column():
-            if two:
-                gr.Markdown("Left of the handle: **original**. Right: **tuned**. Bright is where the answer comes from.")
-            else:
-                gr.Markdown("Bright is where the answer comes from.")
+            sides = "**original**. Right: **tuned**" if two else "the image. Right: the map"
+            gr.Markdown(f"Left of the handle: {sides}. Bright is where the answer comes from.")
             shown: Any = gr.ImageSlider(label="Where it looks", elem_id="compare-shown", buttons=["download"], slider_position=50)
             numbers = gr.HTML(elem_id="compare-numbers")
             download = gr.DownloadButton("Download as PNG", interactive=False)
@@ -194,7 +199,7 @@ def _compare(tool: Tool) -> dict[str, Any]:
             return [None, gr.update(interactive=False)]
         folder = tool.work / "downloads"
         folder.mkdir(parents=True, exist_ok=True)
-        sheet = Image.fromarray(np.concatenate([np.asarray(p) for p in pictures[: len(found)]], axis=1))
+        sheet = Image.fromarray(np.concatenate([np.asarray(p) for p in pictures], axis=1))
         file = folder / f"maps-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
         sheet.save(file)
         return [pictures, gr.update(value=str(file), interactive=True)]
@@ -425,27 +430,36 @@ def _tune(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
             words = job.words or "It failed; start the app in a terminal to see why."
         else:
             words = f"Stopped after epoch {done}. Resume goes on from there."
-        ready = gr.update(interactive=job.complete)
-        return [words, _curve(losses) if done else None, state.maps(), ready, ready, gr.Timer(active=job.running)]
+        making = tool.jobs.jobs.get(name + _REPORT)
+        busy = making is not None and making.running
+        if busy:
+            page = _MAKING
+        elif (state.folder / "report.html").exists():
+            page = f'<a href="/pages/{name}/report.html" target="_blank">Open the report</a>'
+        else:
+            page = escape(making.words or "Stopped.") if making else ""
+        ready = gr.update(interactive=job.complete and not busy)
+        timer_ = gr.Timer(active=job.running or busy)
+        return [words, _curve(losses) if done else None, state.maps(), ready, ready, page, timer_]
 
     def halted(name: str) -> str:
-        if name:
-            tool.jobs.jobs[name].stop()
+        for job in (tool.jobs.jobs.get(name), tool.jobs.jobs.get(name + _REPORT)):
+            if job:
+                job.stop()
         return "Stopping ..."
 
     def reported(name: str) -> list[Any]:
         folder = tool.jobs.jobs[name].folder
         with _said():
-            tool.jobs.start(f"{name}-report", ["report", str(folder)], folder)
-        tool.jobs.jobs[f"{name}-report"].process.wait()
-        return [f'<a href="/pages/{name}/report.html" target="_blank">Open the report</a>']
+            tool.jobs.start(name + _REPORT, ["report", str(folder)], folder)
+        return [gr.Timer(active=True), _MAKING]
 
     start.click(begun, [objective, shots, epochs], [run, progress, timer, said, use, report, link])
     again.click(resumed, run, [timer, said])
     stop.click(halted, run, said)
-    timer.tick(tick, [run, progress], [said, curve, maps, use, report, timer], show_progress="hidden")
+    timer.tick(tick, [run, progress], [said, curve, maps, use, report, link, timer], show_progress="hidden")
     use.click(lambda name: [name, gr.Tabs(selected="compare")], run, [compare["run"], tabs])
-    report.click(reported, run, link)
+    report.click(reported, run, [timer, link])
 
 
 # --- audit --------------------------------------------------------------------------------------------------------------------
@@ -524,4 +538,9 @@ THEME = gr.themes.Default(
     neutral_hue="slate",
     font=["system-ui", "sans-serif"],  # a font from the web would be asked for
     font_mono=["ui-monospace", "monospace"],
+).set(  # the theme's greys are too pale to read
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    block_label_text_color="*neutral_700",
+    block_title_text_color="*neutral_800",
 )
