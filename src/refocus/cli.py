@@ -120,7 +120,7 @@ def tune(
     ] = None,
     weight: Annotated[
         list[str] | None,
-        typer.Option(help="TERM=VALUE, of the objective's terms or of confidence, labels, kl, l2_sp; repeat for more."),
+        typer.Option(help="TERM=VALUE, of the objective's terms or of confidence, labels, kl, l2_sp, rotation; repeat."),
     ] = None,
     second_order: Annotated[bool, typer.Option("--second-order", help="Differentiate through the attention gradient too.")] = False,
     temperature: Annotated[float, typer.Option(help="Of the confidence term; the paper's code has 0.65 for DeiT-B.")] = DEFAULT[
