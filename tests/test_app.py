@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +120,21 @@ def test_masks_are_saved_where_tune_reads_them_and_nothing_is_lost(image_folders
     for wrong in (np.zeros((36, 40), bool), np.ones((36, 40), bool), np.ones((3, 3), bool)):
         with pytest.raises(InputError):
             folders.save("cat/0.png", wrong)
+
+
+def test_names_that_look_like_patterns(tmp_path: Path, image_folders: tuple[Path, Path]) -> None:
+    images, masks = image_folders
+    for kind in (images, masks):
+        shutil.copy(kind / "cat" / "0.png", kind / "cat" / "img[1].png")
+    folders = Folders(images, masks)
+    before = (masks / "cat" / "img[1].png").read_bytes()
+    for row in (3, 6):
+        drawn = np.zeros((36, 40), bool)
+        drawn[row, 4:12] = True
+        folders.save("cat/img[1].png", drawn)
+    kept = sorted((masks / ".replaced" / "cat").iterdir())
+    assert len(kept) == 2
+    assert kept[0].read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "cat/../../secret.png", "cat/9.png", ""])
@@ -246,6 +262,63 @@ def test_files_hosts_and_pages_that_are_refused(
             host = socket.gethostbyname(socket.gethostname())
             if not host.startswith("127."):
                 assert s.connect_ex((host, int(url.rsplit(":", 1)[1]))) != 0
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_only_uploads_are_read(
+    two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that names a file of this machine, or an address, in place of its upload gets nothing, whatever it calls it."""
+    import httpx
+    from gradio import processing_utils
+
+    monkeypatch.setattr(
+        tempfile, "tempdir", str(tmp_path / "temp")
+    )  # what lies in the folder for temporary files is always allowed
+    (tmp_path / "temp").mkdir()
+    secret = Path(__file__).parent / "golden" / "corruptions.png"
+    with serving(two_models, tmp_path / "work", Folders(*image_folders)) as (url, _):
+        config = httpx.get(url + "/config").json()
+        kinds = {c["id"]: c["type"] for c in config["components"]}
+        asked = 0
+        for dependency in config["dependencies"]:
+            uploads = [kinds[i] for i in dependency["inputs"] if kinds[i] in ("image", "imageeditor")]
+            if not uploads or not dependency["backend_fn"]:
+                continue
+            for path in (str(secret), "/etc/hostname", "https://example.com/a.png"):
+                for extra in ({}, {"orig_name": "x.svg"}):
+                    file = {"path": path, "meta": {"_type": "gradio.FileData"}, **extra}
+                    values = {"image": file, "imageeditor": {"background": file, "layers": [file], "composite": None}}
+                    data = [values.get(kinds[i]) for i in dependency["inputs"]]
+                    session = f"s{asked}"
+                    body = {"data": data, "fn_index": dependency["id"], "session_hash": session}
+                    joined = httpx.post(url + "/gradio_api/queue/join", json=body)
+                    asked += 1
+                    if joined.status_code != 200:
+                        continue
+                    with httpx.stream("GET", url + f"/gradio_api/queue/data?session_hash={session}", timeout=60) as lines:
+                        messages = [json.loads(x.removeprefix("data: ")) for x in lines.iter_lines() if x.startswith("data: ")]
+                    done = next(m for m in messages if m["msg"] == "process_completed")
+                    assert not done["success"], (path, extra, dependency["id"])
+        assert asked >= 18
+        assert processing_utils.async_ssrf_protected_download.__module__ == "refocus.app_server"
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+def test_addresses_that_cannot_be_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from refocus.cli_app import _check_address
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: cannot be listened on"):
+            _check_address("127.0.0.1", port)
+    _check_address("127.0.0.1", free_port())
+    for host, message in (("::1", "IPv6"), ("no-such-host.invalid", "unknown")):
+        with pytest.raises(InputError, match=message):
+            _check_address(host, 7860)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from refocus import attacks, corruptions, evaluate, models, probe_kinds, probe_r
 from refocus import cli as command
 from refocus.errors import InputError
 from refocus.images import eval_image, read_image
+from refocus.perturbations import fourier_basis
 from refocus.probing import Batch, Options, answers, attention_of_readout, image_seed
 from refocus.records import read_lines
 from refocus.subsets import sufficient_subsets
@@ -156,10 +157,11 @@ def test_random_classes_are_others_and_follow_from_the_seed() -> None:
 
 def test_the_heat_map_covers_half_of_the_plane_once(tiny: Build) -> None:
     levels = [tuple(map(int, str(level).split(","))) for level in probe_kinds.frequencies(tiny())]
-    mirrored = [(-row, -column) for row, column in levels]
-    assert len(set(levels)) == len(levels) == 41
-    assert set(levels) & set(mirrored) == {(0, 0)}
-    assert len(set(levels) | set(mirrored)) == 81
+    waves = torch.stack([fourier_basis(32, 32, row, column).flatten() for row, column in levels])
+    same = (waves @ waves.T).abs() > 0.99
+    assert torch.equal(same, torch.eye(34, dtype=torch.bool))  # each once
+    every = {(sign * row % 32, sign * column % 32) for row, column in levels for sign in (1, -1)}
+    assert every == {(row % 32, column % 32) for row in range(-16, 17, 4) for column in range(-16, 17, 4)}  # and all of them
 
 
 def test_an_image_has_the_same_seed_wherever_it_stands() -> None:
@@ -193,6 +195,16 @@ def test_models_of_other_depth_have_curves_of_their_own() -> None:
     found = probe_results.result({"model": ours, "against": theirs}, levels, scale=100, first=0)
     assert "differences" not in found
     assert found["headline"]["difference"] == pytest.approx(50 - 200 / 3)
+
+
+def test_a_loss_that_never_differs_has_no_interval() -> None:
+    rows = [{"image": f"{i}", "values": {"loss": [0.5, float(i)]}} for i in range(5)]
+    found = probe_results.result({"model": rows, "against": rows}, {"model": [0, 1], "against": [0, 1]}, scale=1, first=1)
+    assert found["headline"]["difference"] == 0
+    assert found["headline"]["difference_interval"] is None
+    assert found["curves"]["model"]["loss"][0]["interval"] is None
+    low, high = found["curves"]["model"]["loss"][1]["interval"]
+    assert 0 < low < 2 < high < 4
 
 
 def test_a_headline_may_count_one_series_alone() -> None:
@@ -287,6 +299,23 @@ def test_what_is_there_is_read_and_other_settings_are_refused(
         run(*options, "--kind", "cutout", "--most", 7)
 
 
+def test_one_folder_holds_probes_of_one_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    images = ["--images", folders["images"], "--out", tmp_path / "o", "--most", 4]
+    run("--model", folders["model"], *images, "--kind", "cutout")
+    with pytest.raises(InputError, match=r"holds probes of other models \(cutout\)"):
+        run("--model", folders["against"], *images, "--kind", "permutation")
+    with pytest.raises(InputError, match=r"holds probes of other models \(cutout\)"):
+        run("--model", folders["model"], "--against", folders["against"], *images, "--kind", "permutation")
+    assert not (tmp_path / "o" / "permutation").exists()
+
+
+def test_images_that_cannot_be_read_are_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
+    for file in folders["images"].rglob("*.png"):
+        file.write_text("no image")
+    with pytest.raises(InputError, match="none of the 4 images can be read"):
+        run("--model", folders["model"], "--images", folders["images"], "--out", tmp_path / "o", "--most", 4, "--kind", "cutout")
+
+
 def test_bad_input_is_said_before_anything_is_written(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +344,16 @@ def test_all_leaves_out_what_cannot_be_run_and_says_so(caplog: pytest.LogCapture
     assert "cutout" in found
     assert not {"shapes", "stylization", "shape-bias", "imagenet-c", "attention-segmentation"} & set(found)
     assert "shapes is left out: it needs --masks" in caplog.text
+
+
+def test_all_leaves_out_what_a_model_cannot_take_unless_it_was_named(caplog: pytest.LogCaptureFixture) -> None:
+    parallel, oblong = (ZOO["ViT"][name]() for name in ("parallel attention and MLP", "non-square"))
+    with caplog.at_level("INFO", logger="refocus"):
+        assert probes.supported(["surgery", "cutout"], ["all"], [parallel]) == ["cutout"]
+        assert probes.supported(["rotation", "cutout"], ["all"], [oblong]) == ["cutout"]
+    assert "surgery is left out" in caplog.text
+    with pytest.raises(InputError, match="cannot be taken out alone"):
+        probes.supported(["surgery", "cutout"], ["all", "surgery"], [parallel])
 
 
 def test_zero_shot_models_and_models_without_blocks(knowing: tuple[nn.Module, Path, Path], tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def _upload(**options: Any) -> gr.Image:
     """An image that a person gives; a file that is none is refused in one line. (A subclass would do, but for those Gradio writes
     a file beside this one.)
     """
-    component = gr.Image(type="filepath", **options)
+    component = gr.Image(type="filepath", format="png", **options)
     genuine = component.preprocess
 
     def preprocess(payload: Any) -> Any:
@@ -269,7 +269,7 @@ def _mask(tool: Tool, tab: gr.Tab) -> None:
         automatic = gr.Button("Automatic mask")
         empty = gr.Button("Clear")
         save = gr.Button("Save", variant="primary", elem_id="mask-save")
-    said = gr.Markdown(elem_id="mask-said")
+    said, held = gr.Markdown(elem_id="mask-said"), gr.State(None)
 
     def show(name_: str | None, mask: Tensor | None = None) -> Any:
         if not name_:
@@ -280,17 +280,22 @@ def _mask(tool: Tool, tab: gr.Tab) -> None:
         return {"background": background, "layers": [_layer(mask, image.size)], "composite": None}
 
     def opened(name_: str | None) -> list[Any]:
-        with _said():
-            return [show(name_, folders.mask(name_) if name_ else None), ""]
+        """The editor, what is said, and whose mask the editor now holds."""
+        try:
+            return [show(name_, folders.mask(name_) if name_ else None), "", name_]
+        except InputError as error:  # a mask that cannot be read is painted anew
+            return [show(name_), str(error), name_]
 
-    def found(name_: str | None) -> Any:
+    def found(name_: str | None) -> list[Any]:
         with _said():
-            return show(name_, tool.find(folders.image(name_)) if name_ else None)
+            return [show(name_, tool.find(folders.image(name_)) if name_ else None), name_]
 
-    def saved(name_: str | None, value: Shown | None) -> str:
+    def saved(name_: str | None, held_: str | None, value: Shown | None) -> str:
         with _said():
             if not name_ or value is None:
                 raise InputError("choose an image first")
+            if held_ != name_:
+                raise InputError(f"{name_}: is not shown yet; save again when it is")
             file = folders.save(name_, painted(value, folders.image(name_).size))
         return f"Saved: {file.relative_to(folders.masks)}. The mask before is kept in `.replaced`."
 
@@ -298,11 +303,11 @@ def _mask(tool: Tool, tab: gr.Tab) -> None:
         return order[(order.index(name_) + 1) % len(order)] if name_ in order else order[0]
 
     tab.select(lambda name_: name_ or order[0], name, name)
-    name.change(opened, name, [editor, said])
+    name.change(opened, name, [editor, said, held])
     following.click(step, name, name)
-    automatic.click(found, name, editor)
-    empty.click(lambda name_: show(name_), name, editor)
-    save.click(saved, [name, editor], said)
+    automatic.click(found, name, [editor, held])
+    empty.click(lambda name_: [show(name_), name_], name, [editor, held])
+    save.click(saved, [name, held, editor], said)
 
 
 # --- what if ------------------------------------------------------------------------------------------------------------------
@@ -391,7 +396,9 @@ def _tune(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
     link = gr.HTML(elem_id="tune-link")
     run, progress, timer = gr.State(""), gr.State(None), gr.Timer(1.0, active=False)
 
-    def begun(objective_: str, shots_: int, epochs_: int) -> list[Any]:
+    def begun(objective_: str, shots_: int | None, epochs_: int | None) -> list[Any]:
+        if not shots_ or not epochs_:
+            raise gr.Error("images per class and epochs: both are needed, at least 1", print_exception=False)
         name = f"run-{datetime.now():%Y%m%d-%H%M%S}"
         folder = tool.work / name
         model = tool.refs.get("against", tool.refs["model"])
@@ -508,7 +515,7 @@ def _audit(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
 
     def chosen(name: str, event: gr.SelectData) -> list[Any]:
         row = runs.read_json(tool.jobs.jobs[name].folder / "audit.json")["worst_images"][event.index]
-        return [str(folders.images / row["image"]), gr.Tabs(selected="compare")]
+        return [read_image(folders.images / row["image"]), gr.Tabs(selected="compare")]
 
     start.click(begun, None, [run, timer, said])
     stop.click(halted, run, said)

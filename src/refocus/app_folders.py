@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,8 @@ class Folders:
         if file.exists():
             kept = self.masks / _KEPT / file.parent.name
             kept.mkdir(parents=True, exist_ok=True)
-            number = len(list(kept.glob(f"{file.stem}.*.png")))
-            shutil.copy2(file, kept / f"{file.stem}.{number}.png")
+            free = (kept / f"{file.stem}.{number}.png" for number in count())
+            shutil.copy2(file, next(place for place in free if not place.exists()))
         partial = file.with_suffix(".partial")
         Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
         os.replace(partial, file)

@@ -82,13 +82,15 @@ class Jobs:
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
 
     def start(self, name: str, command: list[str], folder: Path) -> Job:
-        if any(job.running for job in self.jobs.values()):
-            raise InputError("another job is running; stop it first or wait: two would only slow each other")
-        self.jobs[name] = Job(command, folder)
-        self.jobs[name].start()
-        return self.jobs[name]
+        with self._lock:
+            if any(job.running for job in self.jobs.values()):
+                raise InputError("another job is running; stop it first or wait: two would only slow each other")
+            self.jobs[name] = Job(command, folder)
+            self.jobs[name].start()
+            return self.jobs[name]
 
     def stop_all(self) -> None:
         for job in self.jobs.values():
@@ -100,7 +102,8 @@ class Progress:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._maps: tuple[int, list[tuple[np.ndarray, str]]] = (-2, [])
+        self._maps: list[tuple[np.ndarray, str]] = []
+        self._written = -1  # when the checkpoint was, whose maps these are; 0: the original
         self._model: nn.Module | None = None
 
     def epochs(self) -> int:
@@ -116,9 +119,9 @@ class Progress:
         checkpoint = self.folder / "checkpoints" / "last.pt"
         if not (self.folder / "selection.json").exists():
             return []
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True) if checkpoint.exists() else None
-        epoch = content["position"]["epoch"] if content else -1
-        if epoch != self._maps[0]:
+        written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        if written != self._written:
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True) if written else None
             if self._model is None:
                 self._model = load(Recipe.from_dict(runs.read_json(self.folder / "recipe.json")).model)
             if content:
@@ -127,5 +130,5 @@ class Progress:
             for sample in from_json(runs.read_json(self.folder / "selection.json")).select[:_SHOWN]:
                 seen = look(self._model, read_image(sample.image))
                 found.append((drawn(seen, 0.0, 0.6), f"{seen.explained} ({seen.shares[seen.explained]:.0%})"))
-            self._maps = (epoch, found)
-        return self._maps[1]
+            self._maps, self._written = found, written
+        return self._maps

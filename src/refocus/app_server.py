@@ -13,6 +13,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
+from gradio import processing_utils
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from refocus.app import CSS, THEME, Tool, build
@@ -45,9 +46,12 @@ def application(tool: Tool, host: str) -> FastAPI:
             raise HTTPException(404)
         return FileResponse(tool.jobs.jobs[name].folder / page, media_type="text/html")
 
+    _refuse_addresses()
+    page = build(tool)
+    page.has_launched = True  # else Gradio takes any path of this machine for an upload; only `launch` sets it
     return gr.mount_gradio_app(
         served,
-        build(tool),
+        page,
         path="",
         theme=THEME,
         css=CSS,
@@ -55,6 +59,16 @@ def application(tool: Tool, host: str) -> FastAPI:
         allowed_paths=[str(tool.work / "downloads")],
         ssr_mode=False,
     )
+
+
+def _refuse_addresses() -> None:
+    """Gradio would fetch an image for a client that names an address in place of an upload."""
+
+    def refuse(*_args: Any, **_options: Any) -> Any:
+        raise gr.Error("addresses are not opened: upload the file", print_exception=False)
+
+    processing_utils.ssrf_protected_download = refuse
+    processing_utils.async_ssrf_protected_download = refuse
 
 
 class Server(uvicorn.Server):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from refocus.errors import InputError
-from refocus.families import View, unsupported, unwrap, view
+from refocus.families import View, two_tokens, unsupported, unwrap, view
 
 
 def attention_map(query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None, causal: bool) -> Tensor:
@@ -198,18 +198,27 @@ def limited_attention(model: nn.Module, allowed: Tensor) -> Iterator[None]:
 
 
 def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[B, K]`, and the features `[B, D]` that the classifier reads: what the last linear layer of the pass is given."""
+    """Logits `[B, K]`, and the features `[B, D]` that the classifier reads: what the last linear layer of the pass is given, or
+    with two heads the last two, side by side.
+
+    Raises:
+        InputError: a model without a linear layer.
+    """
     seen: list[Tensor] = []
+    reader = view(model)
+    heads = 2 if isinstance(reader, View) and reader.readout is two_tokens else 1
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is F.linear:
-                seen[:] = [args[0]]
+                seen[:] = [*seen, args[0]][-heads:]
             return func(*args, **(kwargs or {}))
 
     with Watch():
         logits = logits_of(model, images)
-    return logits, seen[0]
+    if not seen:
+        raise unsupported(unwrap(model), "no linear layer reads its features")
+    return logits, torch.cat(seen, dim=-1)
 
 
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()

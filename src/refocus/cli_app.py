@@ -31,9 +31,7 @@ def app(
         raise InputError("refocus app: needs gradio; install it with pip install 'refocus-vit[app]'") from error
     if (images is None) != (masks is None):
         raise InputError("--images and --masks: give both or none (a masks folder that does not exist yet is made)")
-    with socket.socket() as probe:
-        if probe.connect_ex((host, port)) == 0:
-            raise InputError(f"--port {port}: is in use; name another, such as --port {port + 1}")
+    _check_address(host, port)
     from refocus import plans
     from refocus.app import Tool
     from refocus.app_folders import Folders
@@ -46,3 +44,16 @@ def app(
     server = Server(Tool(refs, work.expanduser().resolve(), folders, backbone), host, port)
     console.print(f"open in a browser: http://{host}:{port}   (Ctrl+C ends it)", soft_wrap=True)
     server.run()
+
+
+def _check_address(host: str, port: int) -> None:
+    if ":" in host:
+        raise InputError(f"--host {host}: IPv6 is not supported; legal are 127.0.0.1, 0.0.0.0 and names of this machine")
+    try:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except socket.gaierror as error:
+        raise InputError(f"--host {host}: unknown; legal are 127.0.0.1, 0.0.0.0 and names of this machine") from error
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: cannot be listened on ({error.strerror}); name another") from error

@@ -51,7 +51,8 @@ def probe(
         raise InputError(f"--mapping {mapping}: only with --cues")
     folders = {"masks": masks, "styles": styles, "cues": cues, "mapping": mapping, "imagenet_c": imagenet_c}
     options = Options(**{k: v and v.expanduser() for k, v in folders.items()}, saliency=saliency)
-    kinds = probes.names([*kind, *(more or [])], options)
+    given = [*kind, *(more or [])]
+    kinds = probes.names(given, options)
     refs = {"model": model, **({"against": against} if against else {})}
     plan = probe_runs.Plan(
         images and images.expanduser(),
@@ -65,6 +66,7 @@ def probe(
         refs=refs,
     )
     models = plans.load_models(model, against, pick_device(device))
+    kinds = probes.supported(kinds, given, models.values())
     probe_runs.check(kinds, models, plan)
     for name in kinds:
         probe_runs.run(name, models, plan)

@@ -118,6 +118,7 @@ def _plane(result: dict[str, Any], cells: list[dict[str, Any]], which: str) -> t
     grid = np.full((len(rows), len(columns)), np.nan)
     for (row, column), cell in zip(every, cells * 2, strict=True):
         grid[rows.index(row), columns.index(column)] = cell["value"]
+    grid = np.where(np.isnan(grid), grid[::-1], grid)  # at the highest frequency both signs are one wave, measured once
     return grid, rows, columns
 
 

@@ -160,8 +160,13 @@ def frequencies(model: nn.Module) -> list[Level]:
     """Half of the plane of frequencies, whose mirror is the other half: "row,column" in cycles per image."""
     height, width = preprocessing(model)["input_size"][1:]
     rows, columns = (np.unique(np.linspace(0, side // 2, _STEPS + 1).round().astype(int)).tolist() for side in (height, width))
-    every = [(sign * row, column) for column in columns for row in rows for sign in ((1, -1) if row and column else (1,))]
-    return [f"{row},{column}" for row, column in every]
+    found: list[Level] = []
+    for column in columns:
+        for row in rows:
+            found.append(f"{row},{column}")
+            if 0 < 2 * row < height and 0 < 2 * column < width:  # elsewhere the mirror is the same wave
+                found.append(f"{-row},{column}")
+    return found
 
 
 def fourier(b: Batch) -> Views:

@@ -12,7 +12,7 @@ import numpy as np
 
 from refocus.intervals import mean_interval
 
-_WIDE = 1e9  # bounds of a number without bounds: a loss
+Bounds = tuple[float, float] | None  # None: a number without bounds, such as a loss
 
 
 def result(
@@ -36,7 +36,7 @@ def result(
         {"levels", "n", "curves": {which: {series: [{"value", "interval", "deviation", "n"}, ...]}}, "headline": {which: ...,
         "difference", "interval"}, "differences": {series: [...]}}; differences of single levels only where both have the same.
     """
-    bounds = (0.0, scale) if scale != 1 else (0.0, _WIDE)
+    bounds = (0.0, scale) if scale != 1 else None
     tables = {which: _tables(rows, scale) for which, rows in records.items()}
     curves = {
         which: {series: [_cell(column, bounds, seed) for column in table.T] for series, table in found.items()}
@@ -75,23 +75,30 @@ def _headline(tables: dict[str, np.ndarray], first: int, wanted: Sequence[str]) 
     return np.where(known.any(1), np.where(known, columns, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)
 
 
-def _cell(values: np.ndarray, bounds: tuple[float, float], seed: int) -> dict[str, Any]:
+def _interval(values: np.ndarray, bounds: Bounds, seed: int) -> list[float] | None:
+    """None also for values without bounds that are all alike, for which there is nothing to say."""
+    if bounds is None:
+        return mean_interval(values, (-np.inf, np.inf), seed) if len(values) and np.ptp(values) > 0 else None
+    return mean_interval(values, bounds, seed)
+
+
+def _cell(values: np.ndarray, bounds: Bounds, seed: int) -> dict[str, Any]:
     known = values[~np.isnan(values)]
     return {
         "value": float(known.mean()) if len(known) else None,
-        "interval": mean_interval(known, bounds, seed),
+        "interval": _interval(known, bounds, seed),
         "deviation": float(known.std()) if len(known) else None,
         "n": len(known),
     }
 
 
-def _change(ours: np.ndarray, theirs: np.ndarray, bounds: tuple[float, float], seed: int) -> dict[str, Any]:
+def _change(ours: np.ndarray, theirs: np.ndarray, bounds: Bounds, seed: int) -> dict[str, Any]:
     change = ours - theirs
     known = change[~np.isnan(change)]
-    span = bounds[1] - bounds[0]
+    both = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
     return {
         "difference": float(known.mean()) if len(known) > 1 else None,
-        "difference_interval": mean_interval(known, (-span, span), seed),
+        "difference_interval": _interval(known, both, seed),
     }
 
 

@@ -85,13 +85,21 @@ class Plan:
 
 
 def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
-    """Everything that can be wrong with the input, before anything is written."""
+    """Everything that can be wrong with the input, before anything is written. One folder holds probes of the same models."""
     for name in kinds:
         probe = PROBES[name]
         for model in models.values():
             if probe.check:
                 probe.check(model)
             plan.samples(probe, model)
+        kept = plan.out / name / "settings.json"
+        if kept.exists() and runs.read_json(kept) != plan.settings(probe):
+            raise InputError(f"--out {plan.out}: {name} was started with other models, folders or options; name a new folder")
+    mine = {which: runs.fingerprint(ref) for which, ref in plan.refs.items()}
+    for name in PROBES:
+        kept = plan.out / name / "settings.json"
+        if kept.exists() and {k: v for k, v in runs.read_json(kept).items() if k in ("model", "against")} != mine:
+            raise InputError(f"--out {plan.out}: holds probes of other models ({name}); name a new folder")
     if plan.options.styles is not None:
         image_files(plan.options.styles, "--styles")
 
@@ -156,6 +164,8 @@ def run(name: str, models: Models, plan: Plan) -> dict[str, Any]:
             if "unreadable" in line:
                 log.warning("skipped: %s", line["unreadable"])
         records[which] = _final(probe, [line for line in lines if "unreadable" not in line])
+        if not records[which]:
+            raise InputError(f"{root}: none of the {len(lines)} images can be read")
     levels = {which: probe.levels_of(model) for which, model in models.items()}
     facts = {key: getattr(probe, key) for key in ("about", "source", "xlabel", "unit", "better")}
     scale = 100.0 if "%" in probe.unit else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -207,7 +207,7 @@ PROBES = {
         "A wave of a single frequency is laid over the image: to which frequencies is the model sensitive?",
         "Yin et al., NeurIPS 2019",
         "frequency, cycles per image",
-        "41",
+        "34",
         first=0,
     ),
     "corruptions": Probe(
@@ -319,6 +319,28 @@ def missing(probe: Probe, options: Options) -> str:
         if need in PACKAGES and find_spec(need) is None:
             return f"needs {need}: pip install 'refocus-vit[{PACKAGES[need]}]'"
     return ""
+
+
+def supported(kinds: Sequence[str], given: Sequence[str], models: Iterable[nn.Module]) -> list[str]:
+    """Of the probes that `all` stands for, those that these models can take; one that was named must be among them.
+
+    Raises:
+        InputError: a probe that was named cannot be run on one of the models.
+    """
+    named = {name for part in given for name in part.split(",")}
+    kept, every = [], list(models)
+    for name in kinds:
+        try:
+            for model in every:
+                if found := PROBES[name].check:
+                    found(model)
+        except InputError as error:
+            if name in named:
+                raise
+            log.info("%s is left out: %s", name, error)
+            continue
+        kept.append(name)
+    return kept
 
 
 def names(given: Sequence[str], options: Options) -> list[str]:
