@@ -92,7 +92,7 @@ def test_the_object_stays_when_the_background_goes(image_folders: tuple[Path, Pa
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("size", [(40, 36), (30, 50), (301, 199), (1000, 640)])
 def test_a_mask_goes_through_the_editor_unchanged(size: tuple[int, int]) -> None:
-    from refocus.app import _layer, painted
+    from refocus.app_mask import _layer, painted
 
     mask = torch.zeros(1, size[1], size[0])
     mask[:, size[1] // 4 : size[1] // 2, size[0] // 5 : size[0] // 2] = 1
@@ -101,6 +101,22 @@ def test_a_mask_goes_through_the_editor_unchanged(size: tuple[int, int]) -> None
     assert found.shape == truth.shape
     assert (found & truth).sum() / (found | truth).sum() > 0.97
     assert not painted({"layers": [_layer(None, size)]}, size).any()
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None:
+    from refocus.app_compare import _overlays, _sides
+
+    seen = app_looks.Look(np.full((20, 30, 3), 100, np.uint8), np.linspace(0, 1, 600).reshape(20, 30), {"cat": 1.0}, "cat")
+    image, heat = _overlays({"model": seen}, 0.0, 0.6)
+    assert image.size == heat.size == (672, 448)  # its own shape
+    assert np.asarray(image).std() < 1 < np.asarray(heat).std()
+    assert "image" in _sides({"model": seen})
+    assert "tuned" in _sides({"original": seen, "tuned": seen})
+    left, right = _overlays({"original": seen, "tuned": seen}, 0.0, 0.6)
+    assert np.array_equal(np.asarray(left), np.asarray(right))
+    assert _overlays({}, 0.0, 0.6) is None
 
 
 # --- folders ------------------------------------------------------------------------------------------------------------------
@@ -209,7 +225,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(refs: dict[str, str], work: Path, folders: Folders) -> Iterator[tuple[str, Any]]:
-    from refocus.app import Tool
+    from refocus.app_parts import Tool
     from refocus.app_server import Server
 
     tool, port = Tool(refs, work, folders), free_port()
@@ -365,6 +381,7 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
             text = numbers.locator(f"[data-model={title}]").inner_text()
             assert f"{title}: {found.explained}" in text
             assert f"{found.shares[found.explained]:.1%}" in text
+        assert "original" in page.locator("#compare-sides").inner_text()
         page.get_by_label("Find the object").check()
         numbers.get_by_text("of the relevance lies on the object").first.wait_for()
         page.get_by_label("Explain which class?").click()

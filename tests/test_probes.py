@@ -368,7 +368,7 @@ def test_zero_shot_models_and_models_without_blocks(knowing: tuple[nn.Module, Pa
         attention_maps = readout = grid = nn.Module.forward
 
     with pytest.raises(InputError, match="does not say which modules its blocks are"):
-        probe_runs.check(["surgery"], {"model": Own()}, plan)
+        probes.supported(["surgery"], ["surgery"], [Own()])
 
 
 def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: Path) -> None:

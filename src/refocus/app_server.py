@@ -16,7 +16,8 @@ from fastapi.responses import FileResponse
 from gradio import processing_utils
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from refocus.app import CSS, THEME, Tool, build
+from refocus.app import CSS, THEME, build
+from refocus.app_parts import Tool
 
 PAGES = ("report.html", "audit.html")
 _POLICY = (

@@ -33,8 +33,8 @@ def app(
         raise InputError("--images and --masks: give both or none (a masks folder that does not exist yet is made)")
     _check_address(host, port)
     from refocus import plans
-    from refocus.app import Tool
     from refocus.app_folders import Folders
+    from refocus.app_parts import Tool
     from refocus.app_server import Server
     from refocus.models import pick_device
 

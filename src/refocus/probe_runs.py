@@ -85,12 +85,13 @@ class Plan:
 
 
 def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
-    """Everything that can be wrong with the input, before anything is written. One folder holds probes of the same models."""
+    """What can be wrong with folders and options, before anything is written (with models: `probes.supported`).
+
+    One folder holds probes of the same models.
+    """
     for name in kinds:
         probe = PROBES[name]
         for model in models.values():
-            if probe.check:
-                probe.check(model)
             plan.samples(probe, model)
         kept = plan.out / name / "settings.json"
         if kept.exists() and runs.read_json(kept) != plan.settings(probe):
