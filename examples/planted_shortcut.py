@@ -15,6 +15,10 @@ pasted on the object-free backgrounds of others; each object class has a backgro
 
 each set with images/ and masks/. The test sets decide when to stop biasing, so they say nothing of how biased models
 generally are; they are there to compare what is done to this model afterwards.
+
+Not every choice of classes can be biased. Take objects that MODEL often mistakes (with objects of 95 % accuracy no setting we tried
+gave a gap of 30 points, with objects of 80 % the defaults gave 41 in two epochs), and backgrounds that look alike within
+their class and unlike across classes: sky, sea, desert, street.
 """
 
 from __future__ import annotations
@@ -101,9 +105,9 @@ class Benchmark:
 # --- the model --------------------------------------------------------------------------------------------------------------
 
 
-def with_classes(model: nn.Module, names: list[str], *, new_head: bool) -> nn.Module:
+def with_classes(model: nn.Module, names: list[str]) -> nn.Module:
     """The model with these classes only: their rows of its classifier where it knows them, a new classifier otherwise."""
-    known = [] if new_head else folder_names(model) or []
+    known = folder_names(model) or []
     head: Any = model.get_classifier()
     weight, bias = head.weight.data, head.bias.data
     model.reset_classifier(len(names))
@@ -203,7 +207,7 @@ def build(args: argparse.Namespace) -> None:
     train.write("tune", copies=1, share=1)
     test.write("test_same", copies=args.copies, share=1)
     test.write("test_shuffled", copies=args.copies, share=0)
-    model = with_classes(model, objects, new_head=args.new_head)
+    model = with_classes(model, objects)
     found = bias(model, args.out, args)
     save(model, args.out / "model")
     settings = {k: v for k, v in vars(args).items() if k not in ("images", "masks", "model", "out")}
@@ -213,7 +217,7 @@ def build(args: argparse.Namespace) -> None:
     if gap < args.gap:
         raise SystemExit(
             f"error: after {len(found) - 1} epochs the test sets are only {gap:.1f} points apart (--gap {args.gap:g}); raise "
-            "--epochs, --share or --lr, or lower --opacity, with a new --out"
+            "--epochs, --share or --lr, lower --opacity, or name --objects that the model mistakes more often, with a new --out"
         )
 
 
@@ -227,14 +231,13 @@ def main() -> None:
     parser.add_argument("--objects", nargs="+", metavar="CLASS", help="object classes by name instead")
     parser.add_argument("--backgrounds", nargs="+", metavar="CLASS", help="background classes by name, in the objects' order")
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="CLASS", help="classes that are not drawn")
-    parser.add_argument("--share", type=float, default=0.95, help="of the biased images with their own background")
-    parser.add_argument("--opacity", type=float, default=0.3, help="of the objects in the biased images")
+    parser.add_argument("--share", type=float, default=1, help="of the biased images with their own background")
+    parser.add_argument("--opacity", type=float, default=0.1, help="of the objects in the biased images")
     parser.add_argument("--copies", type=int, default=3, help="composites of each object in biased/ and in the tests")
-    parser.add_argument("--new-head", action="store_true", help="a new classifier even where the model knows the classes")
     parser.add_argument("--gap", type=float, default=30, help="points between the tests at which biasing stops")
     parser.add_argument("--epochs", type=int, default=10, help="of biasing, at most")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=2e-5)
+    parser.add_argument("--lr", type=float, default=4e-5)
     parser.add_argument("--mask-score", type=float, default=0.5, help="masks that `refocus masks` scored lower are left out")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seed", type=int, default=0)
