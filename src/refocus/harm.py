@@ -149,7 +149,7 @@ def choose(found: list[Candidate], tolerance: float) -> tuple[int, str]:
         return chosen, f"tuning helped: {numbers} at share {after.share:g} of the way to the tuned weights"
     return 0, (
         f"tuning did not help: the original weights are kept. The tuned ones would give {numbers}; the rule wants a gain "
-        f"with swapped backgrounds beyond chance and allows {tolerance:g} points less top-1"
+        f"with swapped backgrounds beyond chance, and top-1 to fall by {tolerance:g} at most"
     )
 
 
