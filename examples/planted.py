@@ -3,7 +3,8 @@
     python examples/planted.py --data PLANTED --model MODEL --out OUT
 
 PLANTED holds tune/, test_same/ and test_shuffled/, each with images/ and masks/. Each draw takes other classes and images. One
-JSON line per draw and objective goes to OUT/rows.jsonl; run again to continue after an interruption. OUT/table.md has the table.
+JSON line per draw and objective goes to OUT/rows.jsonl; run again to continue after an interruption. OUT/table.md has the table,
+OUT/last.png shows each objective after its last epoch.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from scipy.stats import ttest_rel
 from torch import nn
 
 from refocus import InputError, Recipe, background_share, evaluate, explain, load
+from refocus.charts import STYLES
 from refocus.finetune import complete
 from refocus.harm import interpolate
 from refocus.images import MaskedImages, joint_transform, scan
@@ -167,6 +170,27 @@ def comparison(rows: list[dict[str, Any]]) -> str:
     return head + text if text else ""
 
 
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    """Each method after its last epoch, the best on shuffled backgrounds on top: mean and standard deviation over draws."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[f"{row['objective']}, lr {row['lr']:g}"].append(row)
+    names = sorted(groups, key=lambda name: mean(r["last"]["shuffled"] for r in groups[name]))
+    page = Figure(figsize=(7, 1 + 0.32 * len(names)), dpi=120, layout="constrained")
+    axes = page.subplots()
+    for column, style, label in (("same", "before", "own background"), ("shuffled", "after", "another class's background")):
+        found = [[r["last"][column] for r in groups[name]] for name in names]
+        spread = [stdev(values) if len(values) > 1 else 0 for values in found]
+        look: dict[str, Any] = {**STYLES[style], "linestyle": ""}
+        axes.errorbar([mean(f) for f in found], range(len(names)), xerr=spread, capsize=3, label=label, **look)
+        axes.axvline(rows[0]["before"][column], color=look["color"], linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("top-1, % (± over draws; dotted: the biased model)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return page
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -197,6 +221,7 @@ def main() -> None:
     rows = list(read_lines(file))
     text = table(rows) + comparison(rows)
     (args.out / "table.md").write_text(text)
+    figure(rows).savefig(args.out / "last.png")
     print(text)
 
 

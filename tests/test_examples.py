@@ -189,6 +189,8 @@ def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
     shown = run("planted.py", "--data", tmp_path, "--model", tmp_path, "--out", tmp_path, *options)
     assert "| finetune, lr 1e-05 | last | +0.0 [+0.0, +0.0] | +12.0 [-13.4, +37.4] |" in shown
     assert "| refocus, lr 1e-05 | last | 50.0 ± 0.0 | 62.0 ± 17.0 |" in shown
+    with Image.open(tmp_path / "last.png") as chart:
+        assert np.asarray(chart.convert("L")).std() > 10
 
 
 @pytest.mark.slow
