@@ -18,7 +18,6 @@ from refocus.app_looks import drawn, look
 from refocus.errors import InputError
 from refocus.images import read_image
 from refocus.models import load
-from refocus.recipe import Recipe
 from refocus.records import read_lines
 from refocus.selection import from_json
 
@@ -114,10 +113,6 @@ class Jobs:
             job.stop()
 
 
-def recipe_of(folder: Path) -> Recipe:
-    return Recipe.from_dict(runs.read_json(folder / "recipe.json"))
-
-
 class Progress:
     """A tuning run as it is now: losses by epoch, and the maps of four validation images. Read from its folder alone."""
 
@@ -126,9 +121,6 @@ class Progress:
         self._maps: list[tuple[np.ndarray, str]] = []
         self._written = -1  # when the checkpoint was, whose maps these are; 0: the original
         self._model: nn.Module | None = None
-
-    def epochs(self) -> int:
-        return recipe_of(self.folder).epochs
 
     def losses(self) -> dict[str, list[float]]:
         """ "training" and "validation" -> loss of each epoch that is done."""
@@ -144,7 +136,7 @@ class Progress:
         if written != self._written:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True) if written else None
             if self._model is None:
-                self._model = load(recipe_of(self.folder).model)
+                self._model = load(runs.recipe_of(self.folder).model)
             if content:
                 self._model.load_state_dict(content["model"])
             found = []

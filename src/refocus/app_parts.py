@@ -13,8 +13,9 @@ import gradio as gr
 from PIL import Image
 from torch import Tensor, nn
 
+from refocus import runs
 from refocus.app_folders import Folders
-from refocus.app_jobs import Jobs, recipe_of
+from refocus.app_jobs import Jobs
 from refocus.app_looks import Finder, Look, look
 from refocus.errors import InputError
 from refocus.gallery import names_of
@@ -41,7 +42,7 @@ class Tool:
         refs = {"original": self.refs["against"], "tuned": self.refs["model"]} if "against" in self.refs else self.refs
         if run:
             folder = self.jobs[run].folder
-            refs = {"original": recipe_of(folder).model, "tuned": str(folder / "model")}
+            refs = {"original": runs.recipe_of(folder).model, "tuned": str(folder / "model")}
         return {title: _loaded(ref) for title, ref in refs.items()}
 
     def names(self) -> list[str]:

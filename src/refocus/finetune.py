@@ -82,7 +82,7 @@ def resume(
         raise InputError(f"--resume {run}: this run is complete; its model is in {folder / 'model'}")
     if not (folder / "selection.json").exists():
         raise InputError(f"--resume {run}: not a run folder of `refocus tune` (no selection.json)")
-    recipe = Recipe.from_dict(runs.read_json(folder / "recipe.json"))
+    recipe = runs.recipe_of(folder)
     selection = from_json(runs.read_json(folder / "selection.json"))
     return _run(recipe, selection, load(recorded(recipe.model, code)), folder, _accelerator(recipe), on_epoch, progress)
 
@@ -92,7 +92,7 @@ def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[
     folder = Path(run).expanduser()
     if not (folder / "selection.json").exists():
         return tune(recipe, folder, progress=progress)
-    if Recipe.from_dict(runs.read_json(folder / "recipe.json")) != _absolute(recipe):
+    if runs.recipe_of(folder) != _absolute(recipe):
         raise InputError(f"{run}: was started with another recipe; name a new folder")
     if (folder / runs.MANIFEST).exists():
         return runs.read_json(folder / "results.json")

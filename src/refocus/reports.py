@@ -17,7 +17,6 @@ from refocus.evaluation import class_folder_names, read_predictions
 from refocus.families import view
 from refocus.images import read_image, read_mask
 from refocus.models import load
-from refocus.recipe import Recipe
 from refocus.records import Sample
 from refocus.report import page
 from refocus.selection import from_json
@@ -52,7 +51,7 @@ def prove_run(
     """
     if not (run / runs.MANIFEST).exists():
         raise InputError(f"{run}: this run is not complete; finish it with `refocus tune --resume {run}`")
-    recipe = Recipe.from_dict(runs.read_json(run / "recipe.json"))
+    recipe = runs.recipe_of(run)
     selection = from_json(runs.read_json(run / "selection.json"))
     if not suites:
         suites, masks = {HELD_OUT: Path(recipe.val or recipe.images)}, {HELD_OUT: Path(recipe.val_masks or recipe.masks)}

@@ -13,6 +13,7 @@ from typing import Any
 
 from refocus import __version__
 from refocus.errors import InputError
+from refocus.recipe import Recipe
 
 MANIFEST = "manifest.json"
 
@@ -85,6 +86,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error})") from error
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """What a run folder was tuned with."""
+    return Recipe.from_dict(read_json(folder / "recipe.json"))
 
 
 def environment() -> dict[str, str]:
