@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from refocus import app_looks, load, models
+from refocus import Recipe, app_looks, load, models
 from refocus.app_folders import Folders
 from refocus.app_jobs import Job, Jobs, Progress
 from refocus.errors import InputError
@@ -119,6 +119,24 @@ def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None
     left, right = _overlays({"original": seen, "tuned": seen}, 0.0, 0.6)
     assert np.array_equal(np.asarray(left), np.asarray(right))
     assert _overlays({}, 0.0, 0.6) is None
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_is_compared_with_the_model_it_was_tuned_from(tiny: Build, two_models: dict[str, str], tmp_path: Path) -> None:
+    from refocus.app_parts import Tool
+
+    other = tiny()
+    torch.nn.init.constant_(other.head.bias, 7)
+    models.save(other, tmp_path / "other")
+    run = tmp_path / "work" / "run-1"
+    shutil.copytree(two_models["model"], run / "model")
+    recipe = Recipe(model=str(tmp_path / "other"), images="images", masks="masks")
+    (run / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    found = Tool(two_models, tmp_path / "work").models("run-1")
+    assert list(found) == ["original", "tuned"]
+    assert found["original"].head.bias.tolist() == [7.0] * 4
+    assert found["tuned"].head.bias.tolist() != [7.0] * 4
 
 
 # --- folders ------------------------------------------------------------------------------------------------------------------
