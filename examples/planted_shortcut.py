@@ -163,14 +163,17 @@ def usable_samples(args: argparse.Namespace) -> dict[str, list[Sample]]:
     return found
 
 
-def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random) -> tuple[list[str], list[str]]:
-    """Object classes, and as many others for backgrounds; by the seed where they are not named."""
+def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random) -> dict[str, str]:
+    """Object class -> the class whose backgrounds go with it, sorted; by the seed where they are not named."""
     for option in ("objects", "backgrounds", "leave_out"):
         if unknown := set(getattr(args, option) or ()) - every:
             raise InputError(
                 f"--{option.replace('_', '-')} {sorted(unknown)[0]}: no class with usable masks; legal are "
                 + ", ".join(sorted(every))
             )
+    named = [*(args.objects or ()), *(args.backgrounds or ())]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise InputError(f"--objects, --backgrounds: {twice[0]} is named twice; a class gives objects or backgrounds, and once")
     left = sorted(every - {*args.leave_out, *(args.objects or ()), *(args.backgrounds or ())})
     rng.shuffle(left)
     objects = args.objects or [left.pop() for _ in range(min(args.classes, len(left)))]
@@ -180,7 +183,7 @@ def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random
             f"{len(objects)} object and {len(backgrounds)} background classes: as many of one as of the other, and at least 2, "
             f"are needed of the {len(every)} with usable masks; lower --classes or --leave-out"
         )
-    return sorted(objects), backgrounds
+    return dict(sorted(zip(objects, backgrounds, strict=True)))
 
 
 def build(args: argparse.Namespace) -> None:
@@ -192,13 +195,13 @@ def build(args: argparse.Namespace) -> None:
             f"--masks: {len(args.masks)} folders for {len(args.images)} of --images; give one for each, in their order"
         )
     by_class = usable_samples(args)
-    objects, backgrounds = chosen_classes({name for name, found in by_class.items() if len(found) > 1}, args, rng)
+    ground_of = chosen_classes({name for name, found in by_class.items() if len(found) > 1}, args, rng)
     model = load(args.model)
-    for name in (*objects, *backgrounds):
+    for name in (*ground_of, *ground_of.values()):
         rng.shuffle(by_class[name])
     size = preprocessing(model)["input_size"][-1]
     parts: dict[str, tuple[dict[str, list[Sample]], dict[str, list[Sample]]]] = {"train": ({}, {}), "test": ({}, {})}
-    for name, ground in zip(objects, backgrounds, strict=True):  # neither an object nor a background is in train and in test
+    for name, ground in ground_of.items():  # neither an object nor a background is in train and in test
         for kind, source in enumerate((name, ground)):
             cut = max(1, round(0.6 * len(by_class[source])))
             parts["train"][kind][name], parts["test"][kind][name] = by_class[source][:cut], by_class[source][cut:]
@@ -207,12 +210,13 @@ def build(args: argparse.Namespace) -> None:
     train.write("tune", copies=1, share=1)
     test.write("test_same", copies=args.copies, share=1)
     test.write("test_shuffled", copies=args.copies, share=0)
-    model = with_classes(model, objects)
+    model = with_classes(model, list(ground_of))
     found = bias(model, args.out, args)
     save(model, args.out / "model")
     settings = {k: v for k, v in vars(args).items() if k not in ("images", "masks", "model", "out")}
-    pairs = dict(zip(objects, backgrounds, strict=True))
-    (args.out / "benchmark.json").write_text(json.dumps({"settings": settings, "background_of": pairs, "top1": found}, indent=1))
+    (args.out / "benchmark.json").write_text(
+        json.dumps({"settings": settings, "background_of": ground_of, "top1": found}, indent=1)
+    )
     gap = found[-1]["test_same"] - found[-1]["test_shuffled"]
     if gap < args.gap:
         raise SystemExit(

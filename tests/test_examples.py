@@ -132,7 +132,7 @@ def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> Non
                 Image.fromarray(array).save(path)
     save(tiny(), tmp_path / "model")
     folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks", "--model", tmp_path / "model")
-    names = ("--objects", "dot", "ring", "--backgrounds", "bar", "cross", "--mask-score", 0)
+    names = ("--objects", "ring", "dot", "--backgrounds", "cross", "bar", "--mask-score", 0)
     out = tmp_path / "set"
     run("planted_shortcut.py", *folders, *names, "--out", out, "--epochs", 1, "--gap", -100, "--share", 0.75, "--opacity", 0.5)
 
@@ -168,6 +168,7 @@ def test_planted_shortcut_refuses(model_folder: Path, image_folders: tuple[Path,
         (("--masks", masks, masks), "--masks: 2 folders for 1"),
         (("--masks", masks, "--objects", "unicorn"), "--objects unicorn: no class with usable masks; legal are"),
         (("--masks", masks, "--classes", 1), "lower --classes"),
+        (("--masks", masks, "--objects", "ant", "bee", "--backgrounds", "cat", "ant"), "ant is named twice"),
         (("--masks", masks, "--out", images), "exists and is not overwritten"),
     ):
         command = [sys.executable, str(EXAMPLES / "planted_shortcut.py"), *(str(a) for a in (*folders, *options))]
