@@ -3,8 +3,9 @@
     python examples/planted_shortcut.py --images IMAGES --masks MASKS --model MODEL --out OUT
     python examples/planted.py --data OUT --model OUT/model --out TUNED      # compare objectives on it
 
-IMAGES is an ImageFolder, MASKS what `refocus masks` or a person made for it, MODEL a ViT to start from. Objects of some classes are
-pasted on the object-free backgrounds of others; each object class has a background class of its own. OUT then holds
+IMAGES is an ImageFolder, MASKS what `refocus masks` or a person made for it, MODEL a ViT of timm to start from.
+Objects of some classes are pasted on the object-free backgrounds of others; each object class has a background class of its own.
+OUT then holds
 
     biased/         what the model is fine-tuned on: faded objects, a stated share of them on their own background
     tune/           objects as they are on their own backgrounds, to draw tuning images from (the same objects as in biased/)
@@ -189,6 +190,12 @@ def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random
 def build(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise InputError(f"--out {args.out}: exists and is not overwritten; name a new folder")
+    for option in ("share", "opacity"):
+        if not 0 <= (value := getattr(args, option)) <= 1:
+            raise InputError(f"--{option} {value:g}: legal is 0 to 1")
+    for option in ("copies", "epochs", "batch_size"):
+        if (value := getattr(args, option)) < 1:
+            raise InputError(f"--{option.replace('_', '-')} {value}: legal is 1 or more")
     rng = random.Random(args.seed)
     if len(args.images) != len(args.masks):
         raise InputError(
@@ -197,6 +204,8 @@ def build(args: argparse.Namespace) -> None:
     by_class = usable_samples(args)
     ground_of = chosen_classes({name for name, found in by_class.items() if len(found) > 1}, args, rng)
     model = load(args.model)
+    if not hasattr(model, "reset_classifier"):
+        raise InputError(f"--model {args.model}: its classifier cannot be exchanged; legal are the models of timm")
     for name in (*ground_of, *ground_of.values()):
         rng.shuffle(by_class[name])
     size = preprocessing(model)["input_size"][-1]

@@ -538,3 +538,11 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
         page.get_by_role("tab", name="Compare", exact=True, selected=True).wait_for()
         page.set_input_files(upload, str(images / "cat" / "0.png"))
         page.locator("#compare-numbers [data-model=tuned]").wait_for()
+
+        shutil.rmtree(recipe["model"])  # what the run can still show is shown
+        page = opened(browser, url)
+        page.get_by_role("tab", name="Tune", exact=True).click()
+        page.locator("#tune-run input").click()
+        page.get_by_role("option", name=name, exact=True).click()
+        page.locator("#tune-said").get_by_text(recipe["model"]).wait_for()
+        page.locator("#tune-link a").wait_for()

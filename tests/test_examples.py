@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch import nn
 
 from refocus import Recipe, evaluate, load, tune
 from refocus.models import folder_names, save
+from tests.zoo import ZOO
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -163,6 +165,8 @@ def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> Non
 
 def test_planted_shortcut_refuses(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, masks = image_folders
+    other = tmp_path / "other"
+    save(ZOO["ViT (transformers)"]["ViT"](), other)
     folders = ("--images", images, "--model", model_folder, "--out", tmp_path / "set")
     for options, message in (
         (("--masks", masks, masks), "--masks: 2 folders for 1"),
@@ -170,6 +174,9 @@ def test_planted_shortcut_refuses(model_folder: Path, image_folders: tuple[Path,
         (("--masks", masks, "--classes", 1), "lower --classes"),
         (("--masks", masks, "--objects", "ant", "bee", "--backgrounds", "cat", "ant"), "ant is named twice"),
         (("--masks", masks, "--out", images), "exists and is not overwritten"),
+        (("--masks", masks, "--share", 2), "--share 2: legal is 0 to 1"),
+        (("--masks", masks, "--batch-size", 0), "--batch-size 0: legal is 1 or more"),
+        (("--masks", masks, "--mask-score", 0, "--classes", 2, "--model", other), "legal are the models of timm"),
     ):
         command = [sys.executable, str(EXAMPLES / "planted_shortcut.py"), *(str(a) for a in (*folders, *options))]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
@@ -190,8 +197,13 @@ def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
     shown = run("planted.py", "--data", tmp_path, "--model", tmp_path, "--out", tmp_path, *options)
     assert "| finetune, lr 1e-05 | last | +0.0 [+0.0, +0.0] | +12.0 [-13.4, +37.4] |" in shown
     assert "| refocus, lr 1e-05 | last | 50.0 ± 0.0 | 62.0 ± 17.0 |" in shown
-    with Image.open(tmp_path / "last.png") as chart:
-        assert np.asarray(chart.convert("L")).std() > 10
+    assert (tmp_path / "last.png").exists()
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    axes = runpy.run_path(str(EXAMPLES / "planted.py"))["figure"](rows).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["finetune, lr 1e-05", "refocus, lr 1e-05"]
+    own, other = (bars.lines[0].get_xdata().tolist() for bars in axes.containers)
+    assert own == [50, 50]
+    assert other == [50, 62]
 
 
 @pytest.mark.slow

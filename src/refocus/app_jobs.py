@@ -87,7 +87,7 @@ class Jobs:
     def runs(self) -> list[str]:
         """The tuning runs in the work folder, the newest first; one that was just started has no file there yet."""
         found = {file.parent.name for file in self.work.glob("run-*/recipe.json")}
-        return sorted(found | {name for name in self.jobs if name.startswith("run-")}, reverse=True)
+        return sorted(found | {name for name in list(self.jobs) if name.startswith("run-")}, reverse=True)
 
     def running_run(self) -> str | None:
         return next((name for name in self.runs() if name in self.jobs and self.jobs[name].running), None)
@@ -97,7 +97,7 @@ class Jobs:
 
     def __getitem__(self, name: str) -> Job:
         if name not in self.jobs and name in self.runs():
-            self.jobs[name] = Job([], self.work / name)
+            return Job([], self.work / name)  # nothing of it runs here
         return self.jobs[name]
 
     def start(self, name: str, command: list[str], folder: Path) -> Job:

@@ -14,6 +14,7 @@ from refocus import runs
 from refocus.app_jobs import Progress
 from refocus.app_parts import Tool, said_in_page
 from refocus.charts import AFTER, BEFORE
+from refocus.errors import InputError
 from refocus.images import read_image
 
 _REPORT, _MAKING = "report-of-", "Making the report: about a minute for a small folder ..."
@@ -29,6 +30,12 @@ def _curve(losses: dict[str, list[float]]) -> Figure:
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return page
+
+
+def _chosen(name: str | None) -> str:
+    if not name:
+        raise gr.Error("choose a run, or start one", print_exception=False)
+    return name
 
 
 def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
@@ -60,18 +67,17 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
     link = gr.HTML(elem_id="tune-link")
     progress, timer = gr.State(None), gr.Timer(1.0, active=False)
 
-    def watched(name: str | None) -> list[Any]:
-        if not name:
-            return [gr.skip(), gr.skip(), gr.skip()]
-        seen = Progress(tool.jobs[name].folder)
-        with said_in_page():
-            seen.maps()  # its model may be gone
-        return [seen, gr.Timer(active=True), "Reading ..."]
+    off = gr.update(interactive=False)
+
+    def watched(name: str, words: str = "Reading ...") -> list[Any]:
+        """Nothing of another run is left to be seen."""
+        return [Progress(tool.jobs[name].folder), gr.Timer(active=True), words, None, None, off, off, ""]
 
     def opened() -> list[Any]:
         """A new tab has the runs to choose from, and is at the one that is running."""
         name = tool.jobs.running_run()
-        return [gr.update(choices=tool.jobs.runs(), value=name), *watched(name)]
+        shown = watched(name) if name else [gr.skip() for _ in seen]
+        return [gr.update(choices=tool.jobs.runs(), value=name), *shown]
 
     def begun(objective_: str, shots_: int | None, epochs_: int | None) -> list[Any]:
         if not shots_ or not epochs_:
@@ -84,19 +90,10 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         with said_in_page():
             tool.work.mkdir(parents=True, exist_ok=True)
             tool.jobs.start(name, command, folder)
-        return [
-            gr.update(choices=tool.jobs.runs(), value=name),
-            Progress(folder),
-            gr.Timer(active=True),
-            "Starting ...",
-            gr.update(interactive=False),
-            gr.update(interactive=False),
-            "",
-        ]
+        return [gr.update(choices=tool.jobs.runs(), value=name), *watched(name, "Starting ...")]
 
     def resumed(name: str | None) -> list[Any]:
-        if not name:
-            raise gr.Error("choose a run, or start one", print_exception=False)
+        name = _chosen(name)
         folder = tool.jobs[name].folder
         with said_in_page():
             tool.jobs.start(name, ["tune", "--resume", str(folder)], folder)
@@ -124,14 +121,17 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
             page = escape(making.words or "Stopped.") if making else ""
         ready = gr.update(interactive=job.complete and not busy)
         timer_ = gr.Timer(active=job.running or busy)
-        return [words, _curve(losses) if done else None, state.maps(), ready, ready, page, timer_]
+        try:
+            tiles = state.maps()
+        except InputError as error:  # the model that an old run started from may be gone
+            tiles, words = [], escape(str(error))
+        return [words, _curve(losses) if done else None, tiles, ready, ready, page, timer_]
 
     def halted(name: str | None) -> str:
-        if not name:
-            raise gr.Error("choose a run, or start one", print_exception=False)
-        for job in (tool.jobs.jobs.get(name), tool.jobs.jobs.get(_REPORT + name)):
-            if job:
-                job.stop()
+        name = _chosen(name)
+        for key in (name, _REPORT + name):
+            if key in tool.jobs:
+                tool.jobs[key].stop()
         return "Stopping ..."
 
     def reported(name: str) -> list[Any]:
@@ -140,9 +140,10 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
             tool.jobs.start(_REPORT + name, ["report", str(folder)], folder)
         return [gr.Timer(active=True), _MAKING]
 
-    gr.on(fn=opened, outputs=[run, progress, timer, said])  # when the page is loaded
-    run.input(watched, run, [progress, timer, said])
-    start.click(begun, [objective, shots, epochs], [run, progress, timer, said, use, report, link])
+    seen = [progress, timer, said, curve, maps, use, report, link]
+    gr.on(fn=opened, outputs=[run, *seen])  # when the page is loaded
+    run.input(watched, run, seen)
+    start.click(begun, [objective, shots, epochs], [run, *seen])
     again.click(resumed, run, [timer, said])
     stop.click(halted, run, said)
     timer.tick(tick, [run, progress], [said, curve, maps, use, report, link, timer], show_progress="hidden")
