@@ -21,8 +21,10 @@ from timm.data import create_dataset, create_loader
 from torch import nn
 
 from refocus import evaluate, load
-from refocus.images import eval_image, image_files, read_image
-from refocus.models import preprocessing
+from refocus.data.folders import image_files
+from refocus.data.images import read_image
+from refocus.data.transforms import eval_image
+from refocus.vit.loading import preprocessing
 
 
 def sample(source: Path, target: Path, count: int) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from refocus import explain
-from refocus.attention import attention_maps, logits_of
+from refocus.relevance.attention import attention_maps, logits_of
 
 
 def literal_gae(model: nn.Module, images: Tensor) -> Tensor:

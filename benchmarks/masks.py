@@ -19,8 +19,10 @@ import torch
 from scipy.linalg import eigh
 from scipy.ndimage import label
 
-from refocus import backbones, discovery, tokencut
-from refocus.images import image_files, read_image
+from refocus import tokencut
+from refocus.data.folders import image_files
+from refocus.data.images import read_image
+from refocus.masks import backbones, discovery
 
 TAU = 0.2
 

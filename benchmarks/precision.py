@@ -16,7 +16,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from refocus import explain, load, objective
-from refocus.images import MaskedImages, joint_transform, scan
+from refocus.data.folders import scan
+from refocus.data.transforms import MaskedImages, joint_transform
 
 
 def main() -> None:

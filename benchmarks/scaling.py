@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from refocus import objective
-from refocus.attention import attention_maps
+from refocus.relevance.attention import attention_maps
 
 VARIANTS = ("plain, fused", "plain, eager", "ours", "ours, recompute")
 

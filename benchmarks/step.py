@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from refocus import load, losses, objective
-from refocus.attention import attention_maps
-from refocus.models import class_count, preprocessing
-from refocus.relevance import minmax, upsample
+from refocus import load, objective
+from refocus.objectives import losses
+from refocus.relevance.attention import attention_maps
+from refocus.relevance.gae import minmax, upsample
+from refocus.vit.loading import class_count, preprocessing
 
 GOALS = {"ours / plain": 1.38, "peak memory, ours / plain": 1.5, "published / ours": 3.4, "ours bf16 / plain": 0.85}
 VARIANTS = ("plain", "ours", "ours bf16", "published")

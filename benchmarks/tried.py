@@ -15,7 +15,7 @@ import measure
 import torch
 
 from refocus import load, objective
-from refocus.models import class_count, preprocessing
+from refocus.vit.loading import class_count, preprocessing
 
 
 def variant(

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from refocus import InputError, Recipe, background_share, explain, load, segmentation_scores
-from refocus.finetune import complete
-from refocus.images import MaskedImages, joint_transform, scan
-from refocus.metrics import paired_difference
+from refocus.data.folders import scan
+from refocus.data.swaps import other_class_donors, swap_backgrounds
+from refocus.data.transforms import MaskedImages, joint_transform
+from refocus.evaluation.metrics import paired_difference
 from refocus.records import Prediction, read_lines, write_line
-from refocus.shifts import other_class_donors, swap_backgrounds
+from refocus.tuning.tune import complete
 
 ROWS: dict[str, dict[str, Any]] = {  # what is changed against the published objective at lr 5e-6
     "published, lr 2e-6": {"lr": 2e-6},

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from refocus import demo, load, runs
-from refocus.finetune import complete
+from refocus import load, outputs
+from refocus.demo import story
 from refocus.records import read_lines, write_line
+from refocus.tuning.tune import complete
 
 ROWS = (
     "finetune:1e-4", "relevance:1e-4", "relevance:3e-4", "relevance:1e-4:second-order", "energy:1e-4", "energy:1e-4:second-order",
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", nargs="+", default=ROWS)
     args = parser.parse_args()
-    seed = runs.read_json(args.demo / runs.MANIFEST)["seed"]
+    seed = outputs.read_json(args.demo / outputs.MANIFEST)["seed"]
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "rows.jsonl"
     done = {line["row"] for line in read_lines(file)}
@@ -50,7 +51,7 @@ def main() -> None:
         if row in done:
             continue
         run = args.out / row.replace(":", "-").replace("=", "")
-        results = complete(demo.recipe(args.demo, seed, **settings(row)), run)
+        results = complete(story.recipe(args.demo, seed, **settings(row)), run)
         model = load(run / "model")
         line: dict[str, Any] = {"row": row, "best_epoch": results["best_epoch"]}
         for which, weights in [
@@ -58,7 +59,7 @@ def main() -> None:
             ("last", torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]),
         ]:
             model.load_state_dict(weights)
-            line[which] = demo.measure(model, args.demo / "data")
+            line[which] = story.measure(model, args.demo / "data")
         with file.open("a") as sink:
             write_line(sink, line)
     text = f"seed {seed}\n\n| | epoch | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}\n"
@@ -66,7 +67,7 @@ def main() -> None:
         for which in ("best", "last"):
             cells = [f"{line[which][c]:.{2 if c == 'background_share' else 1}f}" for c in COLUMNS]
             text += f"| {line['row']} | {which} ({line['best_epoch'] if which == 'best' else 49}) | {' | '.join(cells)} |\n"
-    runs.write_text(args.out / "table.md", text)
+    outputs.write_text(args.out / "table.md", text)
     print(text)
 
 

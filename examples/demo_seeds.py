@@ -13,7 +13,8 @@ from statistics import mean, stdev
 
 import torch
 
-from refocus import demo, load, runs
+from refocus import load, outputs
+from refocus.demo import story
 
 COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
 
@@ -23,7 +24,7 @@ def last_epoch(folder: Path, name: str) -> dict[str, float]:
     model = load(folder / name / "model")
     checkpoint = torch.load(folder / name / "checkpoints" / "last.pt", weights_only=True)
     model.load_state_dict(checkpoint["model"])
-    return demo.measure(model, folder / "data")
+    return story.measure(model, folder / "data")
 
 
 def cell(values: list[float], digits: int) -> str:
@@ -38,10 +39,10 @@ def main() -> None:
     found: dict[int, dict[str, dict[str, float]]] = {}
     for seed in args.seeds:
         folder = args.out / f"seed{seed}"
-        if not (folder / runs.MANIFEST).exists():
-            demo.run(folder, seed=seed)
-        rows = runs.read_json(folder / "results.json")
-        rows |= {f"{name}, last epoch": last_epoch(folder, name) for name in demo.ROWS}
+        if not (folder / outputs.MANIFEST).exists():
+            story.run(folder, seed=seed)
+        rows = outputs.read_json(folder / "results.json")
+        rows |= {f"{name}, last epoch": last_epoch(folder, name) for name in story.ROWS}
         found[seed] = rows
     text = ""
     for title, seeds in [
@@ -52,7 +53,7 @@ def main() -> None:
         for name in found[args.seeds[0]] if seeds else []:
             cells = [cell([found[s][name][c] for s in seeds], 2 if c == "background_share" else 1) for c in COLUMNS]
             text += f"| {name} | {' | '.join(cells)} |\n"
-    runs.write_text(args.out / "table.md", text)
+    outputs.write_text(args.out / "table.md", text)
     print(text)
 
 

@@ -21,11 +21,12 @@ from scipy.ndimage import label
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 
-from refocus import backbones, discovery, tokencut
-from refocus.backbones import Keys, Pixels
-from refocus.discovery import overlap
-from refocus.images import read_image
-from refocus.quality import assess
+from refocus import tokencut
+from refocus.data.images import read_image
+from refocus.masks import backbones, discovery
+from refocus.masks.backbones import Keys, Pixels
+from refocus.masks.discovery import overlap
+from refocus.masks.quality import assess
 
 BETA2 = 0.3  # of F-beta, as in TokenCut
 

@@ -15,10 +15,13 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from refocus import backbones, discovery, masks, report, tokencut
-from refocus.discovery import overlap
-from refocus.images import image_files, read_image
-from refocus.quality import assess
+from refocus import tokencut
+from refocus.data.folders import image_files
+from refocus.data.images import read_image
+from refocus.figures import pictures
+from refocus.masks import backbones, discovery, folder
+from refocus.masks.discovery import overlap
+from refocus.masks.quality import assess
 
 CLASSES = ("Faces_easy", "barrel", "stop_sign", "ketch", "cougar_face")
 SIZE = 392
@@ -37,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     backbone = backbones.load_backbone(args.backbone)
     read = backbones.Reader(backbone, SIZE)
-    head = discovery.shipped_head(args.backbone) or masks.learn(backbone, image_files(args.images), size=SIZE)
+    head = discovery.shipped_head(args.backbone) or folder.learn(backbone, image_files(args.images), size=SIZE)
     chosen = [file for name in args.classes for file in sorted((args.images / name).iterdir())[:8]]
     tiles, captions, wrong = [], [], 0
     for file in track(chosen, "images"):
@@ -58,7 +61,7 @@ def main() -> None:
             [np.asarray(Image.fromarray(t).resize((300, 225))) for t in (picture, dimmed(picture, before), dimmed(picture, ours))]
         )
         captions.append([f"{file.parent.name}", "published choice", f"ours, score {score:.2f}"])
-    report.figure(tiles, ["image", "before", "after"], captions, args.out)
+    pictures.figure(tiles, ["image", "before", "after"], captions, args.out)
     print(f"{wrong} of {len(chosen)} images differ or belong to the last class; {len(tiles)} shown in {args.out}")
 
 

@@ -20,14 +20,15 @@ from skimage.morphology import convex_hull_image
 from torch import Tensor
 
 from refocus import evaluate, load
-from refocus.composites import widened
-from refocus.images import read_image, read_mask
-from refocus.metrics import accuracy
-from refocus.models import class_names
-from refocus.plans import chosen, masked
+from refocus.data.composites import widened
+from refocus.data.images import read_image, read_mask
+from refocus.data.sampling import chosen
+from refocus.data.swaps import fill_object
+from refocus.evaluation.metrics import accuracy
+from refocus.evaluation.suites import TestSet, open_suite
+from refocus.masks.trust import masked
 from refocus.records import Sample
-from refocus.shifts import fill_object
-from refocus.suites import TestSet, open_suite
+from refocus.vit.loading import class_names
 
 
 def hull(mask: Tensor) -> Tensor:

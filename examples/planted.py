@@ -24,14 +24,15 @@ from scipy.stats import ttest_rel
 from torch import nn
 
 from refocus import InputError, Recipe, background_share, evaluate, explain, load
-from refocus.charts import STYLES
-from refocus.finetune import complete
-from refocus.harm import interpolate
-from refocus.images import MaskedImages, joint_transform, scan
-from refocus.metrics import paired_difference
-from refocus.objectives import OBJECTIVES
+from refocus.data.folders import scan
+from refocus.data.transforms import MaskedImages, joint_transform
+from refocus.evaluation.metrics import paired_difference
+from refocus.figures.charts import STYLES
+from refocus.objectives.registry import OBJECTIVES
 from refocus.records import Prediction, read_lines, write_line
-from refocus.selection import choose_samples
+from refocus.tuning.harm import interpolate
+from refocus.tuning.selection import choose_samples
+from refocus.tuning.tune import complete
 
 # The published objective and its two variants at the rate that the trials on this set found best; the others at their own.
 METHODS = {name: row.lr for name, row in OBJECTIVES.items()} | dict.fromkeys(("relevance", "relevance-exact", "legrad"), 5e-6)

@@ -42,11 +42,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from refocus import InputError, evaluate, load
-from refocus.composites import placed, without_object
-from refocus.images import MaskedImages, class_folders, joint_transform, read_image, read_mask, scan
-from refocus.models import folder_names, preprocessing, save
+from refocus.data.composites import placed, without_object
+from refocus.data.folders import class_folders, scan
+from refocus.data.images import read_image, read_mask
+from refocus.data.transforms import MaskedImages, joint_transform
+from refocus.masks.trust import trusted
 from refocus.records import Sample
-from refocus.selection import trusted
+from refocus.vit.loading import folder_names, preprocessing, save
 
 _AREA = 0.3  # of the image, taken by the object's bounding box
 _CENTRES = (0.35, 0.65)  # between which the object's centre is drawn

@@ -17,18 +17,18 @@ from statistics import mean
 import torch
 from scipy.stats import ttest_1samp
 
-from refocus import Recipe, evaluate, load, runs
+from refocus import Recipe, evaluate, load, outputs
 from refocus.errors import InputError
-from refocus.harm import interpolate
-from refocus.metrics import paired_difference
+from refocus.evaluation.metrics import paired_difference
 from refocus.records import Prediction
+from refocus.tuning.harm import interpolate
 
 Change = dict[str, float | list[float]]
 
 
 def measure(run: Path, folder: Path, shares: list[float], precision: str) -> list[list[Prediction]]:
     """Predictions at share 0 and at each of `shares`."""
-    model = load(Recipe.from_dict(runs.read_json(run / "recipe.json")).model)
+    model = load(Recipe.from_dict(outputs.read_json(run / "recipe.json")).model)
     start = {k: v.clone() for k, v in model.state_dict().items()}
     end = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
     found = []

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import refocus
-from refocus import backbones, masks
-from refocus.images import class_folders
+from refocus.data.folders import class_folders
+from refocus.masks import backbones
+from refocus.masks.folder import learn
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=3)
     args = parser.parse_args()
     files = [file for folder in class_folders(args.images, "--images").values() for file in folder[: args.per_class]]
-    head = masks.learn(backbones.load_backbone(args.backbone), files, size=args.size)
+    head = learn(backbones.load_backbone(args.backbone), files, size=args.size)
     target = Path(refocus.__file__).parent / "assets" / "heads" / f"{args.backbone}.npy"
     np.save(target, head.weights)
     print(f"{target}: {len(head.weights)} weights")

@@ -16,8 +16,8 @@ import torch
 from rich.progress import track
 from torch.nn import functional as F
 
-from refocus import digits
-from refocus.models import save
+from refocus.demo import digits
+from refocus.vit.loading import save
 
 ARGS = {"img_size": digits.SIZE, "patch_size": 5, "embed_dim": 96, "depth": 6, "num_heads": 3, "num_classes": 10}
 CONFIG = {

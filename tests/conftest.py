@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from torch import nn
 
-from refocus import models
+from refocus.vit import loading
+from tests.makers import NAMES, make_images
 
 SHARED = Path(__file__).parents[2] / "shared"
-NAMES = ["ant", "bee", "cat", "dog"]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +45,7 @@ def tiny() -> Callable[..., nn.Module]:
 @pytest.fixture
 def model_folder(tiny: Callable[..., nn.Module], tmp_path: Path) -> Path:
     folder = tmp_path / "model"
-    models.save(tiny(), folder)
+    loading.save(tiny(), folder)
     return folder
 
 
@@ -55,19 +53,3 @@ def model_folder(tiny: Callable[..., nn.Module], tmp_path: Path) -> Path:
 def image_folders(tmp_path: Path) -> tuple[Path, Path]:
     """images/ and masks/ of 4 classes with 6 images of 40 x 36 pixels: a bright square on noise."""
     return make_images(tmp_path / "data")
-
-
-def make_images(root: Path, names: list[str] = NAMES, count: int = 6, seed: int = 0) -> tuple[Path, Path]:
-    rng = np.random.default_rng(seed)
-    for label, name in enumerate(names):
-        for position in range(count):
-            image = rng.integers(0, 120, size=(36, 40, 3), dtype=np.uint8)
-            mask = np.zeros((36, 40), dtype=np.uint8)
-            top, left = rng.integers(2, 16, size=2)
-            image[top : top + 16, left : left + 16] = 150 + 30 * label
-            mask[top : top + 16, left : left + 16] = 255
-            for kind, pixels in (("images", image), ("masks", mask)):
-                path = root / kind / name / f"{position}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(path)
-    return root / "images", root / "masks"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import refocus
-from tests.zoo import NAMES
+from tests.makers import NAMES
 
 
 class Block(nn.Module):

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from refocus import Recipe, evaluate, load, tune
-from refocus.models import folder_names, save
+from refocus.vit.loading import folder_names, save
 from tests.zoo import ZOO
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

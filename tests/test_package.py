@@ -1,4 +1,4 @@
-"""The package as a whole: what importing costs, and that the files spell the pipeline."""
+"""The package as a whole: what importing costs, and that the folders spell the pipeline."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -14,47 +15,82 @@ import pytest
 import refocus
 
 SOURCE = Path(refocus.__file__).parent
-ORDER = [
-    "__init__", "errors", "records", "recipe", "presets", "runs", "processes", "families", "timm_models",
-    "transformers_models", "torchvision_models", "own_models", "zero_shot", "models", "attention", "relevance", "legrad",
-    "rotations", "surgery", "perturbations", "attacks", "corruptions", "probing",
-    "backbones", "bilateral", "discovery", "quality", "formats", "images", "report", "masks", "losses", "shifts", "composites",
-    "shifted", "steps", "objectives", "harm", "selection", "checkpoints", "trainable", "loop", "rates", "finetune", "intervals",
-    "metrics", "suites", "evaluation", "localization", "cues", "plans", "proof", "tables", "charts", "gallery", "paper",
-    "grounds", "studies", "grid", "study_tables", "subsets", "study_pages", "study_run", "audits", "reports", "explanations",
-    "probe_kinds", "probes", "probe_results", "probe_runs", "probe_charts", "probe_pages",
-    "digits", "demo", "app_looks", "app_jobs", "app_folders", "app_parts", "app_compare",
-    "app_mask", "app_work", "app", "app_server", "cli_masks",
-    "cli_models", "cli_evaluate", "cli_probe", "cli_app", "cli_report", "cli_study", "cli",
+ORDER = [  # a package imports from itself and from those before it; "" holds the modules of the root
+    "", "figures", "vit", "relevance", "data", "masks", "objectives", "tuning", "evaluation", "probes", "reports",
+    "studies", "demo", "app", "cli",
 ]  # fmt: skip
+STRANGERS = [("evaluation", "tuning"), ("demo", "studies"), ("app", "studies"), ("app", "demo")]
+NEEDS_AN_EXTRA = ("refocus.app.page", "refocus.app.parts", "refocus.app.compare", "refocus.app.mask", "refocus.app.work",
+                  "refocus.app.server")  # fmt: skip
 
 
-def test_importing_refocus_does_not_import_torch() -> None:
-    code = "import refocus, refocus.cli, sys; sys.exit('torch' in sys.modules)"
+def _module(file: Path) -> str:
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_module(file): file for file in sorted(SOURCE.rglob("*.py"))}
+
+
+def _package(module: str) -> str:
+    """refocus.data.images -> data; refocus.errors -> "" (the root)."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or (SOURCE / parts[-1]).is_dir() else ""
+
+
+def _imported(module: str) -> set[str]:
+    """The refocus modules that a module imports, anywhere in its text."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            name = node.module or ""
+            if name.split(".")[0] == "refocus":
+                found |= {f"{name}.{a.name}" if f"{name}.{a.name}" in MODULES else name for a in node.names}
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.split(".")[0] == "refocus"}
+    return found
+
+
+@pytest.mark.parametrize("module", ["refocus", "refocus.cli.main"])
+def test_importing_loads_no_torch(module: str) -> None:
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_module_has_a_place_in_the_order() -> None:
-    assert sorted(p.stem for p in SOURCE.glob("*.py")) == sorted(ORDER)
+def test_every_module_has_a_home() -> None:
+    homes = {p.name for p in SOURCE.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
+    assert homes == set(ORDER) - {""}
+    root = {p.stem for p in SOURCE.glob("*.py")}
+    assert root <= {"__init__", "__main__", "errors", "outputs", "processes", "records", "results"}
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_a_module_imports_only_from_those_above_it(name: str) -> None:
-    tree = ast.parse((SOURCE / f"{name}.py").read_text())
-    imported: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "refocus":
-            below = node.module.split(".")[1:] if node.module else []
-            imported |= set(below[:1]) if below else {a.name for a in node.names if a.name in ORDER}
-        if isinstance(node, ast.Import):
-            imported |= {a.name.split(".")[1] for a in node.names if a.name.startswith("refocus.")}
-    assert imported <= set(ORDER[: ORDER.index(name)])
+@pytest.mark.parametrize("module", list(MODULES))
+def test_packages_import_downward_only(module: str) -> None:
+    if module == "refocus.__main__":  # the door, not a room
+        return
+    mine = _package(module)
+    theirs = {_package(name) for name in _imported(module) if name != "refocus"}
+    assert theirs <= set(ORDER[: ORDER.index(mine) + 1])
+    assert not {(mine, name) for name in theirs} & set(STRANGERS)
+
+
+def test_no_module_takes_part_in_a_circle() -> None:
+    graph = {module: _imported(module) - {"refocus"} for module in MODULES if module != "refocus"}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError and names the circle
+
+
+def test_package_inits_hold_a_docstring_alone() -> None:
+    for module, file in MODULES.items():
+        if file.name == "__init__.py" and module != "refocus":
+            (only,) = ast.parse(file.read_text(encoding="utf-8")).body
+            assert isinstance(only, ast.Expr), module
 
 
 def test_public_names_stay_functions_whatever_was_imported_before() -> None:
-    for module in ORDER[1:]:
-        if not module.startswith("app") or module in ("app_looks", "app_jobs", "app_folders"):  # these need an extra
-            importlib.import_module(f"refocus.{module}")
+    for module in MODULES:
+        if module not in NEEDS_AN_EXTRA and not module.endswith("__main__"):
+            importlib.import_module(module)
     for name in refocus.__all__:
         assert not isinstance(getattr(refocus, name), ModuleType), name
 
@@ -62,3 +98,9 @@ def test_public_names_stay_functions_whatever_was_imported_before() -> None:
 def test_an_unknown_name_says_what_there_is() -> None:
     with pytest.raises(AttributeError, match="explain"):
         _ = refocus.explian
+
+
+@pytest.mark.parametrize("module", ["refocus", "refocus.cli"])
+def test_the_package_runs_as_a_module(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, refocus.__version__)

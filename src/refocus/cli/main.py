@@ -1,0 +1,135 @@
+"""The command line. Each command prints a table for people, writes JSON for programs, exits 0, 2 (your input) or 1 (ours)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from refocus import __version__
+from refocus.cli.app import app as app_page
+from refocus.cli.evaluate import evaluate, shifts
+from refocus.cli.masks import masks
+from refocus.cli.models import models, zero_shot
+from refocus.cli.options import Device, Model, Seed
+from refocus.cli.printing import console
+from refocus.cli.probe import list_probes, probe
+from refocus.cli.report import audit, report
+from refocus.cli.study import study
+from refocus.cli.tune import tune
+from refocus.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+log = logging.getLogger("refocus")
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Make a Vision Transformer look at the object.
+
+    See how much it decides by the background (`audit`, `explain`), move its relevance onto the object with a few masks (`tune`),
+    and prove what that changed (`report`, `evaluate`). `refocus demo` runs the whole story offline in minutes.
+    """
+    if version:
+        console.print(__version__)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the proof."""
+    from refocus.demo import story as story
+    from refocus.vit.loading import pick_device
+
+    results = story.run(out, seed=seed, device=str(pick_device(device)))
+    table = Table("model", "as in training", "shuffled", "digits tuned on", "other digits", "background", title="top-1, %")
+    for name, row in results.items():
+        cells = (f"{row[key]:.1f}" for key in ("in_domain", "shuffled", "trained", "untrained"))
+        table.add_row(story.TITLES[name], *cells, f"{row['background_share']:.2f}")
+    console.print(table)
+    console.print(f"maps before and after: {out / 'maps.png'}\nopen in a browser:     {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="New folder for the overlays and explanations.json.")],
+    against: Annotated[str | None, typer.Option(help="A second model, such as the one before tuning, shown beside it.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="Class to explain, by name or index; else what is predicted.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
+    from refocus.reports import explanations
+    from refocus.vit.loading import pick_device
+
+    names = {"model": model, **({"against": against} if against else {})}
+    summary = explanations.write(explanations.find(images), names, out, target=class_, device=pick_device(device))
+    table = Table(Column("image", overflow="fold"), "model", "prediction", "confidence", "explained")
+    for row in summary:
+        for which in names:
+            answer = row[which]
+            names_ = (escape(row["image"]), which, escape(answer["prediction"]))
+            table.add_row(*names_, f"{answer['confidence']:.1%}", escape(answer["explained"]))
+    console.print(table)
+    console.print(f"overlays: {out}", soft_wrap=True)
+
+
+app.command()(masks)
+app.command()(tune)
+
+
+app.command()(evaluate)
+app.command()(shifts)
+app.command()(audit)
+app.command()(probe)
+app.command("app")(app_page)
+app.command("probes")(list_probes)
+app.command()(report)
+app.command()(study)
+app.command()(models)
+app.command("zero-shot")(zero_shot)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{'notice' if record.levelno < logging.WARNING else 'warning'}: {record.getMessage()}"
+
+
+class _Once(logging.Filter):
+    """A folder may be read several times in one command; what there is to say about it is said once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fresh = record.getMessage() not in self.said
+        self.said.add(record.getMessage())
+        return fresh
+
+
+def main() -> None:
+    """Entry point: turns an InputError into one line and status 2."""
+    handler = logging.StreamHandler()  # notices and warnings go to stderr, one line each
+    handler.addFilter(_Once())
+    handler.setFormatter(_Plain())
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        log.handlers = []

@@ -1,0 +1,103 @@
+"""One object on one background: the compositions that shifts are made of.
+
+Images are PIL RGB, a mask is float `[1, H, W]` in [0, 1] as `images.read_mask` gives it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from refocus.data.swaps import fill_object
+
+MARGIN = 0.04  # of the shorter side, filled around an object that is taken out
+_BLUR = 1.0  # pixels: standard deviation of the blend at an object's edge
+
+
+def feather(mask: Tensor) -> Tensor:
+    """Soften the edge inwards, `[1, H, W]`: outside stays 0, so that nothing of the old background comes along."""
+    return torch.minimum(mask, v2.functional.gaussian_blur(mask, [7, 7], [_BLUR, _BLUR]))
+
+
+def cut_out(image: Image.Image, mask: Tensor) -> Image.Image:
+    """The object alone, RGBA, of the size of its image."""
+    alpha = Image.fromarray((255 * feather(mask)[0].numpy()).round().astype(np.uint8))
+    cut = image.convert("RGBA")
+    cut.putalpha(alpha)
+    return cut
+
+
+def on_black(image: Image.Image, mask: Tensor) -> Image.Image:
+    """The object on black."""
+    return _over(cut_out(image, mask), Image.new("RGB", image.size))
+
+
+def silhouette(image: Image.Image, mask: Tensor) -> Image.Image:
+    """The background with the object blacked out: what is left of the object is its outline."""
+    return _over(cut_out(Image.new("RGB", image.size), mask), image)
+
+
+def widened(mask: Tensor, margin: float = MARGIN) -> Tensor:
+    """A mask `[1, H, W]` grown on all sides by a share of the image's shorter side."""
+    pixels = round(margin * min(mask.shape[1:]))
+    return functional.max_pool2d(mask, 2 * pixels + 1, 1, pixels) if pixels else mask
+
+
+def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
+    """The background with the object and a margin filled from what surrounds it.
+
+    The margin matters: masks are often a little too tight, and the rim of the object that they leave tells its outline
+    (docs/evaluation.md has what that did to only-bg).
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    filled = fill_object(pixels, widened(mask)[None])[0].permute(1, 2, 0)
+    return Image.fromarray((255 * filled.clamp(0, 1)).round().byte().numpy())
+
+
+def fitted(background: Image.Image, image: Image.Image) -> Image.Image:
+    """A background scaled and centrally cropped to the size of an image."""
+    return ImageOps.fit(background, image.size, Image.Resampling.BICUBIC)
+
+
+def on_background(image: Image.Image, mask: Tensor, background: Image.Image) -> Image.Image:
+    """The object where it was, on another background cropped to the image's size."""
+    return _over(cut_out(image, mask), fitted(background, image))
+
+
+def placed(
+    image: Image.Image, mask: Tensor, background: Image.Image, *, area: float, centre: tuple[float, float], angle: float
+) -> Image.Image:
+    """The object anew on another background (SI-Score, Djolonga et al., CVPR 2021).
+
+    Args:
+        area: the object's bounding box, before rotation, as a share of the image.
+        centre: of that box as a share of width and height, from the left and from the top.
+        angle: degrees, counter-clockwise.
+    """
+    canvas = fitted(background, image)
+    cut = cut_out(image, mask)
+    cut = cut.crop(_box(mask))
+    scale = math.sqrt(area * image.width * image.height / (cut.width * cut.height))
+    cut = cut.resize((max(1, round(scale * cut.width)), max(1, round(scale * cut.height))), Image.Resampling.BICUBIC)
+    cut = cut.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    corner = (round(centre[0] * canvas.width - cut.width / 2), round(centre[1] * canvas.height - cut.height / 2))
+    canvas.paste(cut, corner, cut)
+    return canvas
+
+
+def _box(mask: Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the object: where the mask is above one half, or above 0 where it nowhere is."""
+    ys, xs = np.nonzero(mask[0].numpy() > (0.5 if mask.max() > 0.5 else 0))
+    return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
+
+
+def _over(cut: Image.Image, background: Image.Image) -> Image.Image:
+    canvas = background.copy()
+    canvas.paste(cut, (0, 0), cut)
+    return canvas

@@ -1,0 +1,1 @@
+"""The whole story offline, on digits whose background gives them away."""

@@ -1,0 +1,1 @@
+"""Models x test sets -> one record per image -> numbers with intervals."""

@@ -1,0 +1,150 @@
+"""Model x test set -> one record per image. Records first; every number is computed from them afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from refocus.errors import InputError
+from refocus.evaluation.collect import collect, softmax_shares
+from refocus.evaluation.metrics import accuracy, calibration_difference, group_accuracies, group_differences, paired_difference
+from refocus.evaluation.suites import TestSet, open_suite
+from refocus.records import Prediction, Sample, read_lines
+from refocus.vit.loading import class_folder_names
+
+log = logging.getLogger("refocus")
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """predictions: one for each readable image. unreadable: path below the folder -> why."""
+
+    predictions: list[Prediction]
+    unreadable: dict[str, str]
+
+
+class _Seen:
+    """What the model sees of a sample (a class, so that worker processes can receive it)."""
+
+    def __init__(self, tests: TestSet) -> None:
+        self.tests = tests
+
+    def __call__(self, sample: Sample) -> Tensor:
+        return self.tests.transform(self.tests.read(sample))
+
+
+# --- classification -------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    model: nn.Module,
+    tests: TestSet | str | Path,
+    *,
+    records: Path | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    label: str = "",
+) -> SuiteResult:
+    """Predictions of one model on a test set.
+
+    Args:
+        tests: from `suites.open_suite`, or an ImageFolder with the model's class names (WordNet ids for ImageNet models).
+        records: JSONL file that receives one line per image as it is made; lines already there are not computed again.
+        label: description of the progress bar; none without it.
+
+    Raises:
+        InputError: no such folder, an empty class, a class the model does not know, or no readable image at all.
+    """
+    if not isinstance(tests, TestSet):
+        tests = open_suite("", tests, model)
+
+    def answer(samples: list[Sample], images: Any) -> list[dict[str, Any]]:
+        shares = softmax_shares(model, images, tests.among)
+        best, classes = shares.topk(min(5, shares.shape[1]), dim=1)
+        rows = zip(samples, classes.tolist(), best[:, 0].tolist(), shares, strict=True)
+        return [
+            {
+                "label": s.label,
+                "top5": c,
+                "confidence": round(b, 6),  # below that, shares depend on how images were batched
+                "true_confidence": round(float(p[s.label]), 6),
+                **({"also": s.also} if s.also else {}),
+            }
+            for s, c, b, p in rows
+        ]
+
+    lines = collect(
+        tests.samples, tests.root, _Seen(tests), answer, records=records, batch_size=batch_size, workers=workers, label=label
+    )
+    result = as_result(lines)
+    if not result.predictions:
+        raise InputError(f"--on {tests.root}: none of its {len(lines)} images can be read")
+    for reason in result.unreadable.values():
+        log.warning("skipped: %s", reason)
+    return result
+
+
+def as_result(lines: list[dict[str, Any]]) -> SuiteResult:
+    """Records as `evaluate` writes them -> predictions."""
+    predictions = [
+        Prediction(x["image"], x["label"], tuple(x["top5"]), x["confidence"], x["true_confidence"], tuple(x.get("also", ())))
+        for x in lines
+        if "unreadable" not in x
+    ]
+    return SuiteResult(predictions, {x["image"]: x["unreadable"] for x in lines if "unreadable" in x})
+
+
+def read_predictions(records: Path) -> list[Prediction]:
+    """The readable images of a records file; one that is missing is an error, not an empty answer."""
+    if not records.exists():
+        raise InputError(f"{records}: is missing; evaluate again into a new folder")
+    return as_result(list(read_lines(records))).predictions
+
+
+def summary(
+    model: nn.Module,
+    result: SuiteResult,
+    against: tuple[nn.Module, SuiteResult] | None = None,
+    seed: int = 0,
+    *,
+    trained: Collection[int] = (),
+    groups: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """One suite's entry in results.json; `against` adds another model's accuracy and the paired differences.
+
+    Args:
+        trained: labels of the classes that were tuned on; splits the images into these and the rest.
+        groups: image -> name of its group; adds each group's accuracy, the worst first.
+    """
+    names = class_folder_names(model)
+    ours = result.predictions
+    entry: dict[str, Any] = {**accuracy(ours, names, seed), "unreadable": result.unreadable}
+
+    def by_class(p: Prediction) -> str:
+        return names[p.label]
+
+    def by_training(p: Prediction) -> str:
+        return "tuned on" if p.label in trained else "never tuned on"
+
+    def by_group(p: Prediction) -> str:
+        return (groups or {}).get(p.image, "without a group")
+
+    if groups:
+        entry["groups"] = group_accuracies(ours, by_group, seed)
+    if against is not None:
+        other, theirs = against
+        before = accuracy(theirs.predictions, class_folder_names(other), seed)  # its own names: its order may differ
+        entry["against"] = {key: value for key, value in before.items() if key != "unreadable"}
+        entry["difference"] = paired_difference(ours, theirs.predictions, seed)
+        entry["calibration_difference"] = calibration_difference(ours, theirs.predictions, seed)
+        entry["class_differences"] = group_differences(ours, theirs.predictions, by_class, seed)
+        if trained:
+            entry["trained_differences"] = group_differences(ours, theirs.predictions, by_training, seed)
+        if groups:
+            entry["group_differences"] = group_differences(ours, theirs.predictions, by_group, seed)
+    return entry

@@ -1,0 +1,174 @@
+"""Cue conflict: does a model name an image by its shape or by its texture? (Geirhos et al., ICLR 2019)
+
+Stimuli lie as SHAPE/SHAPEn-TEXTUREm.EXT. The model's classes are mapped to those of the stimuli by a table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import infer_imagenet_subset
+from torch import Tensor, nn
+
+from refocus.data.folders import class_folders
+from refocus.data.images import read_image
+from refocus.data.transforms import eval_image
+from refocus.errors import InputError
+from refocus.evaluation.collect import collect, softmax_shares
+from refocus.evaluation.intervals import mean_interval, sums_interval
+from refocus.outputs import read_json
+from refocus.records import Sample
+from refocus.vit.loading import class_count, class_names, folder_names
+
+Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the model
+
+
+def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
+    """The published table for ImageNet models (16 classes, 207 indices), or a JSON file {"cat": ["tabby", 282, ...], ...} with
+    names or indices of the model's classes.
+
+    Raises:
+        InputError: a model without a table, a class that the model does not have, or one under two names.
+    """
+    if file is None:
+        if infer_imagenet_subset(model) != "imagenet-1k":
+            raise InputError(
+                "--mapping: missing; the model has not ImageNet's 1000 classes, so a file must say which of its classes are a cat"
+            )
+        return json.loads(files("refocus").joinpath("assets", "cue_conflict_classes.json").read_text())
+    content = read_json(file)
+    if not (isinstance(content, dict) and content and all(isinstance(v, list) and v for v in content.values())):
+        raise InputError(f'--mapping {file}: must be JSON such as {{"cat": ["tabby", "tiger cat"], "dog": ["beagle"]}}')
+    found = {name: [_index(model, value, file) for value in values] for name, values in content.items()}
+    used = [i for indices in found.values() for i in indices]
+    if doubled := [i for i in used if used.count(i) > 1]:
+        raise InputError(f"--mapping {file}: class {doubled[0]} is given twice; each may belong to one")
+    return found
+
+
+def _index(model: nn.Module, value: Any, file: Path) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < class_count(model):
+        return value
+    for names in (folder_names(model) or [], class_names(model) or []):
+        if value in names:
+            return names.index(value)
+    raise InputError(f"--mapping {file}: the model has no class {value!r}")
+
+
+def stimuli(root: Path) -> list[Sample]:
+    """All stimuli of a folder; their label is not used."""
+    return [Sample(file, 0) for inside in class_folders(root, "--on").values() for file in inside]
+
+
+def cue(name: str) -> tuple[str, str]:
+    """Shape and texture from a file's stem: "cat7-elephant2" -> ("cat", "elephant")."""
+    found = re.fullmatch(r"(.+?)\d*-(.+?)\d*", name)
+    if not found:
+        raise InputError(f"{name}: the name of a stimulus must tell both cues, as in cat7-elephant2")
+    return found[1], found[2]
+
+
+def check(root: Path, table: Mapping) -> None:
+    """Is there at least one stimulus whose two cues differ and are known to the table?"""
+    for sample in stimuli(root):
+        shape, texture = cue(sample.image.stem)
+        if shape != texture and {shape, texture} <= set(table):
+            return
+    raise InputError(f"--on {root}: no stimulus has two different cues of {', '.join(table)}")
+
+
+class _View:
+    def __init__(self, model: nn.Module) -> None:
+        self.transform = eval_image(model)
+
+    def __call__(self, sample: Sample) -> Tensor:
+        cue(sample.image.stem)
+        return self.transform(read_image(sample.image))
+
+
+def decisions(
+    model: nn.Module,
+    root: Path,
+    table: Mapping,
+    *,
+    records: Path | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    label: str = "",
+) -> list[dict[str, Any]]:
+    """One record per stimulus: its shape, its texture, and the class whose indices have the highest mean softmax share."""
+    names = list(table)
+
+    def answer(samples: list[Sample], images: list[Tensor]) -> list[dict[str, Any]]:
+        shares = softmax_shares(model, images)
+        means = torch.stack([shares[:, table[name]].mean(1) for name in names], dim=1)
+        rows = []
+        for sample, best in zip(samples, means.argmax(1).tolist(), strict=True):
+            shape, texture = cue(sample.image.stem)
+            rows.append({"shape": shape, "texture": texture, "decision": names[best]})
+        return rows
+
+    return collect(stimuli(root), root, _View(model), answer, records=records, batch_size=batch_size, workers=workers, label=label)
+
+
+def shape_bias(lines: Sequence[dict[str, Any]], table: Mapping, seed: int = 0) -> dict[str, Any]:
+    """Share of the decisions for one of the two cues that are for the shape, in [0, 1], with an interval.
+
+    Stimuli whose cues agree, and those with a cue that the table does not know, are dropped and counted.
+    """
+    rows = _conflicts(lines, table)
+    shape, texture = (
+        np.array([row["decision"] == row[which] for row in rows.values()], dtype=bool) for which in ("shape", "texture")
+    )
+    decided = shape | texture
+    readable = [x for x in lines if "unreadable" not in x]
+    return {
+        "shape_bias": float(shape[decided].mean()) if decided.any() else None,
+        "interval": mean_interval(shape[decided], (0.0, 1.0), seed) if decided.any() else None,
+        "shape_decisions": int(shape.sum()),
+        "texture_decisions": int(texture.sum()),
+        "other_decisions": int((~decided).sum()),
+        "n": len(rows),
+        "dropped_same": sum(x["shape"] == x["texture"] for x in readable),
+        "dropped_unmapped": sum(x["shape"] != x["texture"] and not {x["shape"], x["texture"]} <= set(table) for x in readable),
+    }
+
+
+def shape_bias_difference(
+    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], table: Mapping, seed: int = 0
+) -> dict[str, Any]:
+    """Shape bias of `ours` minus that of `theirs` over the same stimuli, with a 95 % bootstrap interval over stimuli."""
+    first, second = _conflicts(ours, table), _conflicts(theirs, table)
+    shared = [image for image in first if image in second]
+    both = np.array([[*_votes(first[i]), *_votes(second[i])] for i in shared], dtype=float).reshape(-1, 4)
+
+    def change(sums: np.ndarray) -> np.ndarray:
+        return sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(change(both.sum(0)[None])[0])
+    return {
+        "shape_bias": value if np.isfinite(value) else None,
+        "interval": sums_interval(both, change, seed),
+        "n": len(shared),
+    }
+
+
+def _votes(row: dict[str, Any]) -> tuple[bool, bool]:
+    """Was the decision for the shape; was it for one of the two cues?"""
+    return row["decision"] == row["shape"], row["decision"] in (row["shape"], row["texture"])
+
+
+def _conflicts(lines: Sequence[dict[str, Any]], table: Mapping) -> dict[str, dict[str, Any]]:
+    return {
+        x["image"]: x
+        for x in lines
+        if "unreadable" not in x and x["shape"] != x["texture"] and x["shape"] in table and x["texture"] in table
+    }

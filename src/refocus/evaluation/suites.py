@@ -1,0 +1,180 @@
+"""Test sets: from a folder in a data set's own layout to images with their ImageNet labels, under one of two protocols.
+
+A row of `SUITES` says how the folders of a set map to class indices; any other name is an ImageFolder of the model's classes.
+"""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from PIL import Image, ImageOps
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import Tensor, nn
+
+from refocus.data.folders import class_folders, scan
+from refocus.data.images import read_image
+from refocus.data.transforms import eval_image, paper_image
+from refocus.errors import InputError
+from refocus.outputs import read_json
+from refocus.records import Sample
+
+PROTOCOLS = {
+    "standard": "as the field reports: the model's own preprocessing; A and R among their 200 classes; ObjectNet any mapped class, "
+    "border cut",
+    "paper": "as the paper's code: shorter side to 256/224 of the input, bilinear, mean = std = 0.5; all 1000 classes; ObjectNet's "
+    "first mapped class, border left on",
+}
+Labels = dict[str, tuple[int, ...]]  # class folder -> the ImageNet indices that count as right, the first one first
+
+
+@dataclass(frozen=True)
+class Suite:
+    """labels: folder of the set -> class folder -> indices. images: folder of the class folders below it. among: timm's list of
+    the classes to which `standard` restricts the answer. border: pixels that `standard` cuts off each side. strict: a class
+    folder without a label is an error; otherwise it is no part of the test.
+    """
+
+    labels: Callable[[Path], Labels]
+    about: str
+    images: str = "."
+    among: str = ""
+    border: int = 0
+    strict: bool = True
+
+
+def synsets(_root: Path) -> Labels:
+    """Folders are WordNet ids."""
+    return {name: (i,) for i, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+
+
+def numbers(_root: Path) -> Labels:
+    """Folders are class indices without leading zeros; their alphabetical order is not that of the classes."""
+    return {str(i): (i,) for i in range(1000)}
+
+
+def si_score(_root: Path) -> Labels:
+    """Folders are object names, with the table that SI-Score publishes."""
+    table = json.loads(files("refocus").joinpath("assets", "si_score_labels.json").read_text())
+    return {name: (index,) for name, index in table.items()}
+
+
+def objectnet(root: Path) -> Labels:
+    """ObjectNet's own four mapping files: folder -> label -> ImageNet names -> line in the 2012 list -> torch's index."""
+    mappings = root / "mappings"
+    label_of = read_json(mappings / "folder_to_objectnet_label.json")
+    names_of = read_json(mappings / "objectnet_to_imagenet_1k.json")
+    number_of = read_json(mappings / "pytorch_to_imagenet_2012_id.json")
+    try:
+        lines = (mappings / "imagenet_to_label_2012_v2").read_text().splitlines()
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); it comes with ObjectNet") from error
+    index_of = {number: int(index) for index, number in number_of.items()}
+    torch_index = {line.strip(): index_of[i] for i, line in enumerate(lines) if i in index_of}  # lines count from 0
+    try:
+        return {
+            folder: tuple(torch_index[name] for name in names_of[label].split("; "))
+            for folder, label in label_of.items()
+            if label in names_of
+        }
+    except KeyError as error:
+        raise InputError(f"{mappings}: the mapping files do not fit each other (no ImageNet class {error})") from error
+
+
+SUITES = {
+    "imagenet": Suite(synsets, "ImageNet validation set: WNID/FILE"),
+    "imagenet-v2": Suite(numbers, "ImageNet-V2 (Recht et al. 2019): 0 ... 999/FILE"),
+    "imagenet-a": Suite(synsets, "ImageNet-A (Hendrycks et al. 2021), 200 classes: WNID/FILE", among="imagenet_a_indices.txt"),
+    "imagenet-r": Suite(synsets, "ImageNet-R (Hendrycks et al. 2021), 200 classes: WNID/FILE", among="imagenet_r_indices.txt"),
+    "imagenet-sketch": Suite(synsets, "ImageNet-Sketch (Wang et al. 2019): WNID/FILE"),
+    "objectnet": Suite(
+        objectnet, "ObjectNet (Barbu et al. 2019): images/OBJECT/FILE and mappings/", images="images", border=2, strict=False
+    ),
+    "si-location": Suite(si_score, "SI-Score, object location (Djolonga et al. 2021): OBJECT/FILE"),
+    "si-rotation": Suite(si_score, "SI-Score, object rotation: OBJECT/FILE"),
+    "si-size": Suite(si_score, "SI-Score, object size: OBJECT/FILE"),
+}
+
+
+@dataclass(frozen=True)
+class Borderless:
+    """Reads an image without so many pixels on each side."""
+
+    border: int
+
+    def __call__(self, sample: Sample) -> Image.Image:
+        return ImageOps.crop(read_image(sample.image), self.border)
+
+
+def plain(sample: Sample) -> Image.Image:
+    """Reads an image as it is."""
+    return read_image(sample.image)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """What to ask a model: samples below `root`, how each is read, what the model sees of it, and among which class indices it
+    answers (None: all).
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    root: Path
+    samples: list[Sample]
+    transform: Callable[[Image.Image], Tensor]
+    read: Callable[[Sample], Image.Image] = plain
+    among: tuple[int, ...] | None = None
+
+
+def open_suite(name: str, path: str | Path, model: nn.Module, *, protocol: str = "standard", masks: Path | None = None) -> TestSet:
+    """Open a row of `SUITES`, or under any other name an ImageFolder of the model's classes.
+
+    Raises:
+        InputError: no such folder or protocol, a class that is not in the set, or a model without ImageNet's 1000 classes.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol}: legal are {', '.join(PROTOCOLS)}")
+    root = Path(path).expanduser()
+    transform = (eval_image if protocol == "standard" else paper_image)(model)
+    if name not in SUITES:
+        return TestSet(root, scan(root, model, masks=masks, option="--on"), transform)
+    if masks is not None:
+        raise InputError(f"--masks {name}={masks}: only for your own image folders; give the set under another name")
+    if infer_imagenet_subset(model) != "imagenet-1k":
+        raise InputError(f"--on {name}={path}: the model has {model.num_classes} classes, this set needs ImageNet's 1000")
+    suite = SUITES[name]
+    if not root.is_dir():
+        raise InputError(f"--on {name}={path}: no such folder")
+    among = _indices(suite.among) if suite.among else None
+    samples = _labelled(suite, name, root, among, all_count=protocol == "standard")
+    if protocol == "paper":
+        return TestSet(root / suite.images, samples, transform)
+    read = Borderless(suite.border) if suite.border else plain
+    return TestSet(root / suite.images, samples, transform, read, among)
+
+
+def _labelled(suite: Suite, name: str, root: Path, among: tuple[int, ...] | None, *, all_count: bool) -> list[Sample]:
+    labels = {folder: indices for folder, indices in suite.labels(root).items() if among is None or indices[0] in among}
+    folders = class_folders(root / suite.images, "--on")
+    if suite.strict and (unknown := [f for f in folders if f not in labels]):
+        raise InputError(f"--on {name}={root / unknown[0]}: no class of this set; expected is {suite.about}")
+    samples = [
+        Sample(file, labels[folder][0], also=labels[folder][1:] if all_count else ())
+        for folder, inside in folders.items()
+        if folder in labels
+        for file in inside
+    ]
+    if not samples:
+        raise InputError(f"--on {name}={root}: none of its class folders has a label; expected is {suite.about}")
+    return samples
+
+
+def _indices(file: str) -> tuple[int, ...]:
+    """Class indices from one of timm's own lists."""
+    content = pkgutil.get_data("timm.data", f"_info/{file}")
+    assert content is not None
+    return tuple(int(line) for line in content.split())

@@ -1,0 +1,1 @@
+"""Foreground masks: found without annotation, read from other formats, scored, shown."""

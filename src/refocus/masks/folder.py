@@ -1,0 +1,236 @@
+"""A folder of images -> a folder of masks, with a record of how far each can be trusted and a page that shows the worst.
+
+Masks are found (`discovered`) or read from a format that people have (`imported`); all else is the same for both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from refocus import outputs
+from refocus.data.folders import image_files, refuse_shared_stems
+from refocus.data.images import read_image
+from refocus.errors import InputError
+from refocus.masks.backbones import Pixels, Reader, keys_of
+from refocus.masks.discovery import ObjectHead, cut, learn_head, object_mask, overlap
+from refocus.masks.formats import MaskReader
+from refocus.masks.quality import Quality, assess
+from refocus.masks.sheet import contact_sheet
+from refocus.masks.trust import RECORDS, digest
+from refocus.processes import Processes
+from refocus.records import drop_partial_line, read_lines, write_line
+
+log = logging.getLogger("refocus")
+
+SHEET = "contact_sheet.html"
+USABLE = 0.5  # score from which `tune` uses a mask by default; what it is worth is in docs/masks.md
+_LEARN_FROM = 300  # images for the head of a folder (docs/masks.md)
+_HEAD = "head.npy"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one image: a mask (0/255, of its size) with what `quality.assess` compares, or why there is none."""
+
+    image: Path
+    mask: Image.Image | None = None
+    agreement: float | None = None
+    edges: float | None = None
+    problem: str = ""
+
+
+Find = Callable[[list[Path]], Iterator[Found]]
+
+
+class _Decoded(Dataset[tuple[Path, "Pixels | InputError"]]):
+    def __init__(self, files: list[Path], reader: Reader) -> None:
+        self.files, self.reader = files, reader
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> tuple[Path, Pixels | InputError]:
+        try:
+            return self.files[position], self.reader(read_image(self.files[position]))
+        except InputError as error:
+            return self.files[position], error
+
+
+def _pixels(files: list[Path], reader: Reader, workers: int) -> Iterable[tuple[Path, Pixels | InputError]]:
+    """One image at a time, decoded ahead by `workers` processes; memory does not grow with the number of files."""
+    return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
+
+
+def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
+    """The head of a folder, from at most 300 of its images, evenly spaced in the listing and so over its classes."""
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)]
+    pixels = _pixels(chosen, Reader(backbone, size), workers)
+    with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
+    return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))
+
+
+def discovered(backbone: nn.Module, head: ObjectHead, *, size: int, refine: str = "bilateral", workers: int = 0) -> Find:
+    """Find masks by the head; the image's own cut is the second source."""
+
+    def find(files: list[Path]) -> Iterator[Found]:
+        for file, pixels in _pixels(files, Reader(backbone, size), workers):
+            if isinstance(pixels, InputError):
+                yield Found(file, problem=str(pixels))
+                continue
+            keys = keys_of(backbone, pixels)
+            common, own = head(keys), cut(keys)
+            mask, edges = object_mask(common, pixels, refine=refine)
+            yield Found(file, mask, overlap(common > 0.5, own > 0.5), edges)
+
+    return find
+
+
+def imported(reader: MaskReader) -> Find:
+    """Take masks from a reader of `formats`."""
+
+    def find(files: list[Path]) -> Iterator[Found]:
+        for file in files:
+            try:
+                mask = reader(file, read_image(file).size)
+            except InputError as error:
+                yield Found(file, problem=str(error))
+                continue
+            if mask is None:
+                yield Found(file, problem=f"{file}: no mask for it in the source")
+            else:
+                yield Found(file, Image.fromarray(mask.astype(np.uint8) * 255))
+
+    return find
+
+
+def write(
+    images: Path,
+    out: Path,
+    make_find: Callable[[list[Path], Path], Find],
+    settings: dict[str, Any],
+    *,
+    resume: bool,
+    group: Processes,
+) -> dict[str, Any]:
+    """Masks of all images below `images` into `out`, what is there already left as it is.
+
+    Under `torchrun` each process takes its share of the list; the first one prepares the folder and finishes it.
+
+    Args:
+        make_find: from all files and the output folder to the finder; the first process calls it before the others.
+
+    Returns:
+        the content of `masks.json`.
+    """
+    images, out = images.resolve(), out.expanduser()
+    if out.resolve().is_relative_to(images):
+        raise InputError(
+            f"--out {out}: lies inside IMAGES {images}, where masks would be taken for images; name a folder beside it"
+        )
+    files = image_files(images)
+    refuse_shared_stems(_by_folder(files))
+    if group.first:
+        folder = outputs.resumable(out, resume, {"images": str(images), **settings})
+        (folder / outputs.MANIFEST).unlink(missing_ok=True)  # it says that all is complete
+        _clean(folder)
+        find = make_find(files, folder)
+    group.wait()
+    if not group.first:
+        folder = out
+        find = make_find(files, folder)
+    done = {r["mask"] for r in _records(folder) if (folder / r["mask"]).exists()}
+    left = [f for f in files if _mask_name(f, images) not in done][group.rank :: group.count]
+    if len(done) and group.first:
+        log.info("%s: %d masks are there already", out, len(done))
+    group.wait()  # all have read before any writes
+    record = folder / f".records.{group.rank}.jsonl"
+    with record.open("a") as lines:
+        for found in track(find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first):
+            write_line(lines, _keep(found, _mask_name(found.image, images), folder))
+            lines.flush()
+    group.wait()
+    return _conclude(folder, images, files) if group.first else {}
+
+
+def _by_folder(files: list[Path]) -> dict[str, list[Path]]:
+    folders: dict[str, list[Path]] = {}
+    for file in files:
+        folders.setdefault(str(file.parent), []).append(file)
+    return folders
+
+
+def _mask_name(image: Path, images: Path) -> str:
+    return image.relative_to(images).with_suffix(".png").as_posix()
+
+
+def _keep(found: Found, name: str, folder: Path) -> dict[str, Any]:
+    """Write a mask so that it is there whole or not at all, and give its record."""
+    if found.mask is None:
+        log.warning("skipped: %s", found.problem)
+        return {"image": str(found.image), "mask": name, "made": time.time_ns(), "problem": found.problem}
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    found.mask.save(partial, format="PNG")
+    os.replace(partial, target)
+    small = found.mask.copy()
+    small.thumbnail((512, 512), Image.Resampling.NEAREST)  # shape can be judged small, and connected parts are quick to find
+    quality: Quality = assess(np.asarray(small) > 127, found.agreement, found.edges)
+    return {"image": str(found.image), "mask": name, "made": time.time_ns(), "digest": digest(target), **asdict(quality)}
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """All records of all processes; of two for one image the later counts."""
+    latest: dict[str, dict[str, Any]] = {}
+    for file in folder.glob(".records.*.jsonl"):
+        for record in read_lines(file):
+            if record["made"] >= latest.get(record["mask"], record)["made"]:
+                latest[record["mask"]] = record
+    return list(latest.values())
+
+
+def _clean(folder: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for file in folder.glob(".records.*.jsonl"):
+        drop_partial_line(file)
+    for file in folder.rglob("*.partial"):
+        file.unlink()
+
+
+def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
+    """masks.json (worst first), the contact sheet and, last, the manifest."""
+    present = {_mask_name(f, images) for f in files}
+    records = [{k: v for k, v in r.items() if k != "made"} for r in _records(folder) if r["mask"] in present]
+    made = sorted((r for r in records if "score" in r), key=lambda r: (r["score"], r["mask"]))
+    skipped = sorted((r for r in records if "problem" in r), key=lambda r: r["mask"])
+    content = {"usable_from": USABLE, "masks": made, "skipped": skipped}
+    outputs.write_json(folder / RECORDS, content)
+    if made:
+        outputs.write_text(folder / SHEET, contact_sheet(made, folder, images, usable=USABLE))
+    outputs.finish(folder, "masks", count=len(made), unreadable=[r["image"] for r in skipped])
+    return content
+
+
+def kept_head(folder: Path, backbone: nn.Module, files: list[Path], *, size: int, workers: int) -> ObjectHead:
+    """The head kept in a mask folder, learned from `files` where there is none yet."""
+    path = folder / _HEAD
+    if not path.exists():
+        head = learn(backbone, files, size=size, workers=workers)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, head.weights)
+        os.replace(partial, path)
+    return ObjectHead(np.load(path, allow_pickle=False))

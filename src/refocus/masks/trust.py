@@ -1,0 +1,66 @@
+"""Scores kept beside a folder of masks, and which masks are trusted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from refocus.errors import InputError
+from refocus.outputs import read_json
+from refocus.records import Sample
+
+log = logging.getLogger("refocus")
+
+RECORDS = "masks.json"
+
+
+def digest(file: Path) -> str:
+    """A short fingerprint of a file's content."""
+    return blake2b(file.read_bytes(), digest_size=8).hexdigest()
+
+
+def scores(folder: str | Path) -> dict[str, float]:
+    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote; empty for masks of any other origin.
+
+    A mask that somebody changed since then counts in full.
+    """
+    path = Path(folder).expanduser() / RECORDS
+    if not path.exists():
+        return {}
+    content: Any = read_json(path)
+    try:
+        found = {}
+        for r in content["masks"]:
+            file = path.parent / r["mask"]
+            mended = file.exists() and digest(file) != r["digest"]
+            found[str(Path(r["mask"]).with_suffix(""))] = 1.0 if mended else float(r["score"])
+        return found
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a record that `refocus masks` wrote ({error!r}); remove it to use all masks") from error
+
+
+def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Sample]:
+    """Samples without those whose mask `refocus masks` scored below `least`, and without images that it found no mask for;
+    masks of another origin carry no score and all stay.
+    """
+    known = scores(masks)
+    if not known:
+        return samples
+    keyed = [(f"{s.image.parent.name}/{s.image.stem}", s) for s in samples]
+    kept = [s for key, s in keyed if s.mask is not None and known.get(key, 1) >= least]
+    if left := len(samples) - len(kept):
+        log.info("%d of %d images left out: no mask, or a score below %g in %s", left, len(samples), least, Path(masks) / RECORDS)
+    if not kept:
+        raise InputError(f"--mask-score {least:g}: no mask in {masks} has that score; lower it or mend masks")
+    return kept
+
+
+def masked(samples: Sequence[Sample], masks: Path, mask_score: float) -> list[Sample]:
+    """The samples whose mask is there and trusted."""
+    found = [s for s in trusted(list(samples), masks, mask_score) if s.mask is not None]
+    if not found:
+        raise InputError(f"--masks {masks}: holds no mask for any of the images")
+    return found

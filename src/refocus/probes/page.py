@@ -1,0 +1,96 @@
+"""Results of probes -> the table, the page "probes" and its curves. Every probe that lies in the folder is on the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from refocus import outputs
+from refocus.errors import InputError
+from refocus.figures.html import page
+from refocus.figures.tables import Row, as_csv, markdown
+from refocus.probes import curves
+from refocus.probes.registry import PROBES
+
+PAGE = "probes.html"
+_WIDTH = 900  # pixels of an example on the page
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """The complete probes of a folder, in the order of the table.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = {
+        name: outputs.read_json(folder / name / "result.json") for name in PROBES if (folder / name / outputs.MANIFEST).exists()
+    }
+    if not found:
+        raise InputError(f"{folder}: holds no complete probe; see `refocus probe --help`")
+    return found
+
+
+def row(result: dict[str, Any]) -> Row:
+    """The headline as a row of the table."""
+    found = result["headline"]
+    now, before = found["model"], found.get("against", {})
+    return Row(
+        result["kind"],
+        result["unit"],
+        now["n"],
+        now["value"],
+        now["interval"],
+        "",
+        before.get("value"),
+        found.get("difference"),
+        found.get("difference_interval"),
+        digits=1 if "%" in result["unit"] else 2,
+    )
+
+
+def write(folder: Path) -> list[Row]:
+    """probes.html, probes.md and probes.csv, and curve.png beside each result; the rows of the table."""
+    every = results(folder)
+    paired = any("against" in result["headline"] for result in every.values())
+    labels = {"model": "tuned" if paired else "model", "against": "original"}
+    rows = [row(result) for result in every.values()]
+    sections = []
+    for (name, result), line in zip(every.items(), rows, strict=True):
+        picture = curves.curve(result, labels)
+        (folder / name / "curve.png").write_bytes(picture)
+        example = folder / name / "picture.png"
+        sections.append(
+            {
+                "name": name,
+                "result": result,
+                "row": line,
+                "curve": _uri(picture),
+                "small": _uri(curves.thumbnail(result, PROBES[name].headline)),
+                "example": _small(example) if example.exists() else "",
+                "better": result["better"],
+                "improved": line.decided * (1 if result["better"] else -1),
+            }
+        )
+    models = next(iter(every.values()))["models"]
+    html = page("probes.html.j2", sections=sections, models=models, labels=labels, paired=paired)
+    for file, text in ((PAGE, html), ("probes.md", markdown(rows)), ("probes.csv", as_csv(rows))):
+        outputs.write_text(folder / file, text)
+    return rows
+
+
+def _small(path: Path) -> str:
+    """A picture as a data URI that does not make the page heavy; the whole one lies beside the result."""
+    with Image.open(path) as picture:
+        shown = picture.convert("RGB")
+    shown.thumbnail((_WIDTH, 3 * _WIDTH))
+    buffer = io.BytesIO()
+    shown.save(buffer, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _uri(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()

@@ -1,0 +1,402 @@
+"""The probes, one table, and which of them can be run with what is given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from refocus.errors import InputError
+from refocus.probes.batch import Batch, Level, Options, Series, answers
+from refocus.probes.kinds import (
+    AREAS,
+    BUDGETS,
+    CELLS,
+    HIGH,
+    HOLES,
+    LOW,
+    REACHES,
+    SHAPES,
+    SHARES,
+    STRENGTHS,
+    TARGETS,
+    attention_segmentation,
+    class_tokens,
+    corruption,
+    cutout,
+    exits,
+    fgsm,
+    fourier,
+    frequencies,
+    heads,
+    high_pass,
+    imagenet_c,
+    local_attention,
+    low_pass,
+    occlusion,
+    patch_attack,
+    permutation,
+    pgd,
+    pgd_path,
+    removals,
+    rotation_answers,
+    rotation_features,
+    shape_bias,
+    shapes,
+    stylization,
+    subsets,
+    subsets_picture,
+    surgery,
+)
+from refocus.probes.tools.corruptions import SEVERITIES, summary
+from refocus.probes.tools.surgery import PARTS, without
+from refocus.relevance.attention import limited_attention
+from refocus.vit.families import view
+from refocus.vit.loading import preprocessing
+
+log = logging.getLogger("refocus")
+PERCENT = "top-1, %"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A row. run: perturbed images, or with `numbers` the numbers themselves. levels: values along the x axis.
+
+    cost: forward passes per image; a gradient counts as two more. first: the first level that counts in the headline, which is
+    the mean over it and all later ones. after: makes final values of all records' at once. most: cap on the images.
+    needs: `Options` that must be given, and packages. better: is more better?
+    """
+
+    run: Callable[[Batch], Any]
+    levels: Sequence[Level] | Callable[[nn.Module], list[Level]]
+    about: str
+    source: str
+    xlabel: str
+    cost: str
+    numbers: bool = False
+    unit: str = PERCENT
+    first: int = 1
+    better: bool = True
+    needs: tuple[str, ...] = ()
+    most: int | None = None
+    on: str = "images"
+    check: Callable[[nn.Module], None] | None = None
+    after: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
+    picture: Callable[[Batch, Path], None] | None = None
+    extra: Callable[[dict[str, list[float]]], dict[str, Any]] | None = None
+    headline: tuple[str, ...] = field(default=())  # series that count in it; none: all
+
+    def levels_of(self, model: nn.Module) -> list[Level]:
+        return self.levels(model) if callable(self.levels) else list(self.levels)
+
+    def measure(self, batch: Batch) -> Series:
+        return self.run(batch) if self.numbers else answers(batch, self.run)
+
+
+def _parts_can_go(model: nn.Module) -> None:
+    for part in PARTS:
+        with without(model, part, [0]):
+            pass
+
+
+def _blocks_can_go(model: nn.Module) -> None:
+    with without(model, "block", [0]):
+        pass
+
+
+def _square(model: nn.Module) -> None:
+    height, width = preprocessing(model)["input_size"][1:]
+    if height != width:
+        raise InputError(f"--kind rotation: the model's input is {height} x {width}; a turned image must be square")
+
+
+def _attention_can_be_limited(model: nn.Module) -> None:
+    with limited_attention(model, torch.ones(1, 1, dtype=torch.bool)):
+        pass
+
+
+def _readable(model: nn.Module) -> None:
+    view(model)
+
+
+_255 = "largest change of a pixel, 1/255"
+PROBES = {
+    "fgsm": Probe(
+        fgsm,
+        BUDGETS,
+        "One step of the size shown against the answer: how easily is it pushed over by a change too small to see?",
+        "Goodfellow, Shlens & Szegedy, ICLR 2015",
+        _255,
+        "20",
+        needs=("foolbox",),
+    ),
+    "pgd": Probe(
+        pgd,
+        BUDGETS,
+        "Ten steps against the answer within the budget: about the strongest plain attack; most models that were not trained "
+        "against it fall to zero.",
+        "Madry et al., ICLR 2018",
+        _255,
+        "160",
+        needs=("foolbox",),
+    ),
+    "patch-attack": Probe(
+        patch_attack,
+        AREAS,
+        "A small square at a random place may take any colours: can it outvote the object?",
+        "Brown et al., 2017; Karmon, Zoran & Goldberg, ICML 2018",
+        "area of the square, share of the image",
+        "250",
+        needs=("foolbox",),
+    ),
+    "pgd-path": Probe(
+        pgd_path,
+        list(range(11)),
+        "The loss on the way of the ten steps (budget 1/255): a smooth, slow rise speaks for a robust surface.",
+        "Paul & Chen, AAAI 2022",
+        "step",
+        "31",
+        numbers=True,
+        unit="loss (cross-entropy)",
+        better=False,
+        needs=("foolbox",),
+    ),
+    "occlusion": Probe(
+        occlusion,
+        SHARES,
+        "Patches turn black, at random, the salient ones first or last: how much of the image, and which part, is needed?",
+        "Naseer et al., NeurIPS 2021",
+        "share of the patches",
+        "34",
+        check=_readable,
+    ),
+    "permutation": Probe(
+        permutation,
+        [f"{n}x{n}" for n in CELLS],
+        "The image is cut into a grid whose cells change places: a model that still knows it goes by textures.",
+        "Naseer et al., NeurIPS 2021",
+        "grid",
+        "5",
+    ),
+    "cutout": Probe(
+        cutout,
+        HOLES,
+        "One hole of the mean colour at a random place: does the answer survive when a part is hidden?",
+        "DeVries & Taylor, 2017; as a test: Paul & Chen, AAAI 2022",
+        "area of the hole, share of the image",
+        "7",
+    ),
+    "surgery": Probe(
+        surgery,
+        removals,
+        "One block, attention or MLP is left out at test time: is the answer spread over the layers or does it hang on one?",
+        "Bhojanapalli et al., ICCV 2021",
+        "what is left out of block",
+        "3 for each block",
+        numbers=True,
+        check=_parts_can_go,
+    ),
+    "local-attention": Probe(
+        local_attention,
+        ["all", *map(str, reversed(REACHES))],
+        "Patches attend to their neighbours alone: does the model need to look far?",
+        "Bhojanapalli et al., ICCV 2021",
+        "patches on each side that are seen",
+        "7",
+        numbers=True,
+        check=_attention_can_be_limited,
+    ),
+    "class-tokens": Probe(
+        class_tokens,
+        exits,
+        "Each block's token is classified at once, and averaged with all later ones: from where on is the answer there?",
+        "Naseer et al., NeurIPS 2021",
+        "block",
+        "1 for each block",
+        numbers=True,
+        first=0,
+        check=_blocks_can_go,
+        headline=("this block",),
+    ),
+    "low-pass": Probe(
+        low_pass,
+        LOW,
+        "Fine detail is removed: shapes stay, textures go.",
+        "Ghiasi et al., 2022",
+        "highest frequency kept, share of the highest possible",
+        "7",
+    ),
+    "high-pass": Probe(
+        high_pass,
+        HIGH,
+        "Coarse structure is removed: textures and edges stay.",
+        "Ghiasi et al., 2022",
+        "lowest frequency kept, share of the highest possible",
+        "7",
+    ),
+    "fourier": Probe(
+        fourier,
+        frequencies,
+        "A wave of a single frequency is laid over the image: to which frequencies is the model sensitive?",
+        "Yin et al., NeurIPS 2019",
+        "frequency, cycles per image",
+        "34",
+        first=0,
+    ),
+    "corruptions": Probe(
+        corruption,
+        [0, *SEVERITIES],
+        "Noise, blur, weather and digital faults, 15 kinds in five severities, made on the fly.",
+        "Hendrycks & Dietterich, ICLR 2019",
+        "severity",
+        "76",
+        needs=("imagecorruptions",),
+    ),
+    "imagenet-c": Probe(
+        imagenet_c,
+        SEVERITIES,
+        "The published ImageNet-C: the 15 corruptions in five severities, with the mean corruption error relative to AlexNet's.",
+        "Hendrycks & Dietterich, ICLR 2019",
+        "severity",
+        "75",
+        first=0,
+        needs=("imagenet_c",),
+        on="imagenet_c",
+        extra=summary,
+    ),
+    "shapes": Probe(
+        shapes,
+        SHAPES,
+        "The object as a black silhouette and as its edges, on white: is its shape enough?",
+        "Geirhos et al., ICLR 2019",
+        "what is shown",
+        "3",
+        needs=("masks",),
+    ),
+    "stylization": Probe(
+        stylization,
+        STRENGTHS,
+        "Textures and colours move to those of other pictures, shapes stay: does the model go by the shape?",
+        "after Geirhos et al., ICLR 2019; made as Xu et al., CVPR 2021",
+        "how far the amplitudes are moved",
+        "5",
+        needs=("styles",),
+    ),
+    "shape-bias": Probe(
+        shape_bias,
+        ["cue conflict"],
+        "Pictures with the shape of one thing and the texture of another: which of the two does the model name?",
+        "Geirhos et al., ICLR 2019",
+        "",
+        "1",
+        numbers=True,
+        unit="decisions for the shape, %",
+        first=0,
+        needs=("cues",),
+        on="cues",
+    ),
+    "rotation": Probe(
+        rotation_features,
+        ["four turns"],
+        "Can a linear head tell from the features how the image was turned (chance 25 %)? It takes some knowledge of shape.",
+        "Gidaris, Singh & Komodakis, ICLR 2018",
+        "",
+        "4",
+        numbers=True,
+        unit="turns found, %",
+        first=0,
+        check=_square,
+        after=rotation_answers,
+    ),
+    "attention-segmentation": Probe(
+        attention_segmentation,
+        heads,
+        "The patches that hold most of the last layer's attention, against the masks: does the model look at the object?",
+        "Caron et al. (DINO), ICCV 2021",
+        "head",
+        "1",
+        numbers=True,
+        unit="Jaccard index, %",
+        first=-1,
+        needs=("masks",),
+        check=_readable,
+    ),
+    "subsets": Probe(
+        subsets,
+        TARGETS,
+        "The fewest pixels that give a class a confidence of 90 %, for the predicted class and for five random ones: "
+        "if any class can be reached, such pixels say little of what the model looks at.",
+        "Carter et al., AISTATS 2019; Appendix A of Chefer, Schwartz & Wolf, NeurIPS 2022",
+        "class",
+        "1800",
+        numbers=True,
+        unit="%",
+        most=20,
+        picture=subsets_picture,
+        headline=("a subset is found",),
+        better=False,
+    ),
+}
+PACKAGES = {"foolbox": "attacks", "imagecorruptions": "corruptions"}  # package -> extra that has it
+FOLDERS = {"masks": "--masks", "styles": "--styles", "cues": "--cues", "imagenet_c": "--imagenet-c"}
+
+
+# --- what is to be done -------------------------------------------------------------------------------------------------------
+
+
+def missing(probe: Probe, options: Options) -> str:
+    """What a probe lacks here; empty if nothing."""
+    for need in probe.needs:
+        if need in FOLDERS and getattr(options, need) is None:
+            return f"needs {FOLDERS[need]}"
+        if need in PACKAGES and find_spec(need) is None:
+            return f"needs {need}: pip install 'refocus-vit[{PACKAGES[need]}]'"
+    return ""
+
+
+def supported(kinds: Sequence[str], given: Sequence[str], models: Iterable[nn.Module]) -> list[str]:
+    """Of the probes that `all` stands for, those that these models can take; one that was named must be among them.
+
+    Raises:
+        InputError: a probe that was named cannot be run on one of the models.
+    """
+    named = {name for part in given for name in part.split(",")}
+    kept, every = [], list(models)
+    for name in kinds:
+        try:
+            for model in every:
+                if found := PROBES[name].check:
+                    found(model)
+        except InputError as error:
+            if name in named:
+                raise
+            log.info("%s is left out: %s", name, error)
+            continue
+        kept.append(name)
+    return kept
+
+
+def names(given: Sequence[str], options: Options) -> list[str]:
+    """The probes asked for, in the order of the table; `all`: those that can be run with what was given.
+
+    Raises:
+        InputError: an unknown name, or one that lacks something.
+    """
+    wanted = {name for part in given for name in part.split(",") if name}
+    if unknown := sorted(wanted - set(PROBES) - {"all"}):
+        raise InputError(f"--kind {unknown[0]}: unknown; legal are all, {', '.join(PROBES)}")
+    if not wanted:
+        raise InputError(f"--kind: missing; legal are all, {', '.join(PROBES)}")
+    lacking = {name: reason for name, row in PROBES.items() if (reason := missing(row, options))}
+    for name in PROBES:
+        if name in wanted and name in lacking:
+            raise InputError(f"--kind {name}: {lacking[name]}")
+        if name not in wanted and name in lacking and "all" in wanted:
+            log.info("%s is left out: it %s", name, lacking[name])
+    return [name for name in PROBES if name in wanted or ("all" in wanted and name not in lacking)]

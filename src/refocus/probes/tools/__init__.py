@@ -1,0 +1,1 @@
+"""What probes do to images and models."""

@@ -1,0 +1,1 @@
+"""From attention maps and their gradient to the relevance of each patch."""

@@ -1,0 +1,1 @@
+"""The pages a run ends with: audit, report, explanations."""

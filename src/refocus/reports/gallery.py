@@ -1,0 +1,115 @@
+"""Pictures of single images, chosen by rule and never by hand: what the model sees, its mask, and the map of each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_erosion
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+from refocus.data.transforms import eval_image, joint_transform
+from refocus.evaluation.metrics import paired
+from refocus.figures.html import data_uri
+from refocus.figures.pictures import overlay, to_picture
+from refocus.records import Prediction
+from refocus.relevance.gae import explain
+from refocus.vit.loading import names_of, preprocessing
+
+OUTLINE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture as a data URI, with a caption and whether the prediction in it is right (None: there is none)."""
+
+    picture: str
+    title: str
+    caption: str
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image: name and true class, and its tiles."""
+
+    name: str
+    label: str
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one outcome: how many there are, the names of those shown, best example first, and the rule."""
+
+    title: str
+    rule: str
+    total: int
+    shown: list[str]
+
+
+def outcomes(before: Sequence[Prediction], after: Sequence[Prediction], count: int = 4) -> list[Group]:
+    """Corrected, spoiled and unchanged images, by rule: the greatest change of confidence in the true class, or evenly spaced."""
+    pairs = [(old, new) for new, old in paired(after, before)]
+
+    def gain(pair: tuple[Prediction, Prediction]) -> float:
+        old, new = pair
+        return (new.true_confidence or 0) - (old.true_confidence or 0)
+
+    def named(some: list[tuple[Prediction, Prediction]]) -> list[str]:
+        return [new.image for _, new in some]
+
+    corrected = sorted((p for p in pairs if p[1].right and not p[0].right), key=gain, reverse=True)
+    spoiled = sorted((p for p in pairs if p[0].right and not p[1].right), key=gain)
+    right = [p for p in pairs if p[0].right and p[1].right]
+    wrong = [p for p in pairs if not p[0].right and not p[1].right]
+    most = "the {} with the greatest {} of confidence in the true class"
+    return [
+        Group("Corrected", most.format(count, "rise"), len(corrected), named(corrected[:count])),
+        Group("Spoiled", most.format(count, "fall"), len(spoiled), named(spoiled[:count])),
+        Group("Right before and after", "evenly spaced in the listing", len(right), named(_evenly(right, count // 2))),
+        Group("Wrong before and after", "evenly spaced in the listing", len(wrong), named(_evenly(wrong, count // 2))),
+    ]
+
+
+def _evenly(pairs: list[tuple[Prediction, Prediction]], count: int) -> list[tuple[Prediction, Prediction]]:
+    return [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))] if pairs else []
+
+
+def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None, labels: Sequence[int]) -> list[Tile]:
+    """What the first model sees, the mask beside it, and for each model the map of its prediction with the mask's outline.
+
+    mask: `[1, H, W]` of the image's size, or None. labels: the true class's index for each model.
+    """
+    found: list[Tile] = []
+    for (title, model), label in zip(models.items(), labels, strict=True):
+        config = preprocessing(model)
+        if mask is None:
+            pixels, inside = eval_image(model)(image), None
+        else:
+            pixels, shape = joint_transform(model, train=False)(image, tv_tensors.Mask(mask))
+            inside = shape[0].numpy() > 0.5
+        answer = explain(model, pixels[None].to(next(model.parameters()).device))
+        picture = to_picture(pixels, config["mean"], config["std"])
+        if not found:
+            found.append(Tile(data_uri(picture), "image", names_of(model)[label]))
+            if inside is not None:
+                dimmed = np.where(inside[..., None], picture, picture // 5)
+                found.append(Tile(data_uri(dimmed), "mask", "foreground"))
+        guess = int(answer.targets[0])
+        name = names_of(model)[guess]
+        share = float(answer.logits[0].float().softmax(0)[guess])
+        heat = _outlined(overlay(picture, answer.relevance[0].cpu()), inside)
+        found.append(Tile(data_uri(heat), title, f"{name} ({share:.0%})", guess == label))
+    return found
+
+
+def _outlined(picture: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    if inside is None:
+        return picture
+    drawn = picture.copy()
+    drawn[inside ^ binary_erosion(inside, iterations=1)] = OUTLINE
+    return drawn

@@ -1,0 +1,214 @@
+"""What a study runs on: the paper's data sets, named by one TOML file, or the user's own folder and model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from refocus.data import shifts
+from refocus.data.folders import class_folders, scan
+from refocus.data.sampling import chosen
+from refocus.errors import InputError
+from refocus.evaluation.plan import SEGMENTS
+from refocus.evaluation.suites import SUITES, TestSet, open_suite
+from refocus.masks.trust import masked
+from refocus.records import Sample
+from refocus.studies.paper import MODELS
+from refocus.tuning.presets import presets
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+KINDS = ("annotated", "unsupervised")  # of masks
+MASK_SCORE = 0.5  # masks that `refocus masks` gave a lower score are no part of a study
+CURVES = ("location", "rotation", "size")  # shifts of the user's own images, in the place of SI-Score
+LIKE = {  # a suite of the user's own -> the paper's nearest
+    "natural": "imagenet",
+    "mixed-rand": "objectnet",
+    "location": "si-location",
+    "rotation": "si-rotation",
+    "size": "si-size",
+}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """models: name -> timm name or folder. train, val: ImageFolders. masks: kind -> folder, for `train`. suites: name -> folder or
+    file. own: the user's images rather than the paper's sets. test_masks: for maps on the user's own test images.
+    """
+
+    models: dict[str, str]
+    train: Path
+    masks: dict[str, Path]
+    suites: dict[str, Path]
+    own: bool
+    val: Path | None = None
+    val_masks: Path | None = None
+    test_masks: Path | None = None
+    settings: dict[str, Any] = field(default_factory=dict)  # of every Recipe
+
+    def like(self, suite: str) -> str:
+        """The suite of the paper to compare with."""
+        return LIKE.get(suite, suite)
+
+    def tests(self, suite: str, model: nn.Module) -> dict[str, TestSet]:
+        """Level -> test set; only curves have more than one level."""
+        root = self.suites[suite]
+        if not self.own:
+            return {"": open_suite(suite, root, model, protocol="paper")}
+        if suite not in CURVES:
+            return {"": open_suite(suite, root, model)}
+        return {level.name: open_suite(suite, level, model) for level in sorted(p for p in root.iterdir() if p.is_dir())}
+
+
+# --- the paper's data sets ------------------------------------------------------------------------------------------------
+
+
+def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
+    """The paper's data sets from a TOML file; nothing is opened yet.
+
+    Raises:
+        InputError: unreadable, a key that is not known, or neither images nor masks to train on.
+    """
+    try:
+        content = tomllib.loads(file.expanduser().read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--data {file}: not a readable TOML file ({error})") from error
+    legal = {
+        "train": ("images", "annotated", "unsupervised", "val", "val_masks"),
+        "suites": (*SUITES, SEGMENTS),
+        "models": MODELS,
+    }
+    for table, entries in content.items():
+        if table not in legal or not isinstance(entries, dict):
+            raise InputError(f"--data {file}: unknown table [{table}]; legal are {', '.join(legal)}")
+        if unknown := [key for key in entries if key not in legal[table]]:
+            raise InputError(f"--data {file}: unknown key {unknown[0]!r} in [{table}]; legal are {', '.join(legal[table])}")
+    train = content.get("train", {})
+    if "images" not in train:
+        raise InputError(f"--data {file}: [train] needs images, the ImageNet training images that have masks")
+    if not any(kind in train for kind in KINDS):
+        raise InputError(f"--data {file}: [train] needs masks: {' or '.join(KINDS)}")
+    place = file.expanduser().resolve().parent  # relative paths are meant from the file
+    known = {name: row["timm"] for name, row in presets().items() if "timm" in row}
+    for name, ref in content.get("models", {}).items():
+        folder = place / Path(ref).expanduser()
+        known[name] = str(folder) if folder.is_dir() else ref
+
+    def path(key: str) -> Path | None:
+        return place / Path(train[key]).expanduser() if key in train else None
+
+    return Ground(
+        models={name: known[name] for name in wanted if name in known},
+        train=place / Path(train["images"]).expanduser(),
+        masks={kind: place / Path(train[kind]).expanduser() for kind in KINDS if kind in train},
+        suites={name: place / Path(where).expanduser() for name, where in content.get("suites", {}).items()},
+        own=False,
+        val=path("val"),
+        val_masks=path("val_masks"),
+        settings={"protocol": "paper", "classes": 500, "val_images": 414, "skip_bad": True},
+    )
+
+
+# --- the user's own -------------------------------------------------------------------------------------------------------
+
+
+def own(
+    folder: Path,
+    model: str,
+    network: nn.Module,
+    masks: dict[str, Path],
+    out: Path,
+    *,
+    most: int,
+    seed: int,
+    kinds: Sequence[str] = ("mixed-rand", *CURVES),
+) -> Ground:
+    """The user's images and model: FOLDER holds train/, test/ and perhaps val/, or is one ImageFolder, whose every other image
+    then becomes a test image. Shifts of the test images are written to OUT/shifts once, curves from `most` images.
+
+    masks: kind -> folder of the same layout as FOLDER.
+    """
+    folder = folder.expanduser()
+    if not (folder / "train").is_dir():
+        folder, masks = _split(folder, masks, out / "split")
+    if not (folder / "test").is_dir():
+        raise InputError(f"--on {folder}: has train/ but no test/")
+    for kind, root in masks.items():
+        for part in ("train", "test"):
+            if not (root / part).is_dir():
+                raise InputError(f"--masks {root}: {part}/ is missing; masks of kind {kind} lie as the images do")
+    first = next(iter(masks.values()))
+    tests = masked(scan(folder / "test", network, masks=first / "test", option="--on"), first / "test", MASK_SCORE)
+    suites = {"natural": folder / "test"}
+    kept = chosen(tests, most, seed)
+    for kind in kinds:
+        some = [s for s in tests if s.image in kept] if kind in CURVES else tests
+        if not (out / "shifts" / kind).exists():
+            _write_shift(some, out / "shifts", kind, seed)
+        suites[kind] = out / "shifts" / kind
+    has_val = (folder / "val").is_dir() and (first / "val").is_dir()
+    return Ground(
+        models={Path(model).expanduser().name: model},
+        train=folder / "train",
+        masks={kind: root / "train" for kind, root in masks.items()},
+        suites=suites,
+        own=True,
+        val=folder / "val" if has_val else None,
+        val_masks=first / "val" if has_val else None,
+        test_masks=first / "test",
+        settings={"skip_bad": True},
+    )
+
+
+def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) -> None:
+    partial = folder / f"{kind}.partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    shifts.write(samples, partial, [kind], seed=seed)
+    os.replace(partial / kind, folder / kind)  # it is there whole or not at all
+    shutil.rmtree(partial)
+
+
+def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[str, Path]]:
+    """One ImageFolder and its masks as links below OUT/split: every other image to train/, the rest to test/."""
+    for name, files in class_folders(folder, "--on").items():
+        if len(files) < 2:
+            raise InputError(f"--on {folder / name}: needs two images or more, for training and for testing")
+        for position, file in enumerate(files):
+            part = "test" if position % 2 else "train"
+            _link(file, out / "images" / part / name / file.name)
+            for kind, root in masks.items():
+                mask = root.expanduser() / name / f"{file.stem}.png"
+                if mask.exists():
+                    _link(mask, out / kind / part / name / mask.name)
+    for kind, root in masks.items():
+        for part in ("train", "test"):
+            if not (out / kind / part).is_dir():
+                raise InputError(f"--masks {root}: holds no mask for the images of --on {folder}")
+            if (root / "masks.json").exists():  # the scores of `refocus masks`
+                _link(root / "masks.json", out / kind / part / "masks.json")
+    return out / "images", {kind: out / kind for kind in masks}
+
+
+def _link(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        target.symlink_to(file.resolve())
+
+
+def narrowed(ground: Ground, models: Sequence[str] | None) -> Ground:
+    """With some of the models only."""
+    if not models:
+        return ground
+    if unknown := [name for name in models if name not in ground.models]:
+        raise InputError(f"--models {unknown[0]}: unknown here; legal are {', '.join(ground.models)}")
+    return replace(ground, models={name: ground.models[name] for name in models})

@@ -1,0 +1,127 @@
+"""The runs of a study: tune, then answer every suite. Each is done once, goes on where it was stopped, and may have a process
+of its own on any machine that sees the folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from refocus import outputs
+from refocus.data.folders import scan
+from refocus.data.sampling import chosen
+from refocus.errors import InputError
+from refocus.evaluation.classify import evaluate, read_predictions
+from refocus.evaluation.maps import Gtsegs, MaskedView, measure
+from refocus.evaluation.plan import SEGMENTS
+from refocus.masks.trust import masked
+from refocus.processes import Place, wait_for
+from refocus.records import Prediction, read_lines
+from refocus.studies.datasets import MASK_SCORE, Ground
+from refocus.studies.registry import Variant, settings_of
+from refocus.tuning.recipe import Recipe
+from refocus.tuning.tune import complete
+from refocus.vit.loading import load
+
+
+@dataclass(frozen=True)
+class Job:
+    model: str
+    variant: Variant
+
+    def folder(self, out: Path) -> Path:
+        return out / "runs" / self.model / self.variant.name
+
+    def records(self, out: Path, suite: str, level: str = "") -> Path:
+        return out / "records" / self.model / self.variant.name / f"{suite}{'-' if level else ''}{level}.jsonl"
+
+    def done(self, out: Path, what: str) -> Path:
+        return out / "records" / self.model / self.variant.name / f"{what}.done.json"
+
+
+def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
+    """How a job tunes; `common` are the user's settings for all runs, `rates` in it goes by objective."""
+    kind = job.variant.masks or next(iter(ground.masks))
+    rates = common.get("rates", {})
+    settings = settings_of(job.variant, job.model, ground, {key: value for key, value in common.items() if key != "rates"})
+    if settings["objective"] in rates:
+        settings["lr"] = rates[settings["objective"]]
+    val = {"val": str(ground.val), "val_masks": str(ground.val_masks)} if ground.val and ground.val_masks else {}
+    places = {"model": ground.models[job.model], "images": str(ground.train), "masks": str(ground.masks[kind]), **val}
+    return Recipe(**{**places, "do_no_harm": False, **settings})
+
+
+def run(
+    jobs: Sequence[Job], ground: Ground, suites: Sequence[str], out: Path, common: dict[str, Any], place: Place, *,
+    maps: int = 0, workers: int = 0, progress: bool = True,
+) -> None:  # fmt: skip
+    """Do this process's share of the jobs; the first process then waits for the others.
+
+    maps: also measure the maps over so many images with masks.
+    """
+    wanted = [*suites, *(["maps"] if maps else [])]
+    for job in list(jobs)[place.rank :: place.count]:
+        left = [what for what in wanted if not job.done(out, what).exists()]
+        if not left:
+            continue
+        model = load(ground.models[job.model])
+        if job.variant.tunes:
+            complete(recipe(job, ground, common), job.folder(out), progress=progress)
+            model = load(job.folder(out) / "model")
+        for what in left:
+            job.records(out, what).parent.mkdir(parents=True, exist_ok=True)
+            title = f"{job.model}, {job.variant.name}: {what}" if progress else ""
+            if what == "maps":
+                _measure_maps(job, model, ground, out, maps, workers, title)
+            else:
+                for level, tests in ground.tests(what, model).items():
+                    records = job.records(out, what, level)
+                    evaluate(model, tests, records=records, workers=workers, label=title)
+            outputs.write_json(job.done(out, what), {"finished": time.time()})
+    if place.rank == 0:
+        for job in jobs:
+            for what in wanted:
+                wait_for(job.done(out, what))
+
+
+def _measure_maps(job: Job, model: nn.Module, ground: Ground, out: Path, most: int, workers: int, title: str) -> None:
+    records = job.records(out, "maps")
+    if not ground.own:
+        file = ground.suites[SEGMENTS]
+        load_one = Gtsegs(file, model)
+        measure(model, load_one.samples(), file.parent, load_one, records=records, workers=workers, label=title)
+        return
+    assert ground.test_masks is not None  # the user's own ground has them
+    samples = masked(scan(ground.suites["natural"], model, masks=ground.test_masks), ground.test_masks, MASK_SCORE)
+    some = [s for s in samples if s.image in chosen(samples, most, 0)]
+    view = MaskedView(model)
+    measure(model, some, ground.suites["natural"], view, records=records, workers=workers, label=title)
+
+
+# --- what a finished job says -----------------------------------------------------------------------------------------------
+
+
+def answers(job: Job, ground: Ground, suite: str, out: Path) -> dict[str, list[Prediction]]:
+    """Level -> predictions."""
+    levels = sorted(job.records(out, suite).parent.glob(f"{suite}-*.jsonl")) if ground.own and ground.like(suite) != suite else []
+    levels = [file for file in levels if not job.records(out, suite).exists()]
+    files = {file.stem.removeprefix(f"{suite}-"): file for file in levels} or {"": job.records(out, suite)}
+    return {level: read_predictions(file) for level, file in files.items()}
+
+
+def maps_of(job: Job, out: Path) -> list[dict[str, Any]]:
+    """Records of the maps."""
+    found = list(read_lines(job.records(out, "maps")))
+    if not found:
+        raise InputError(f"{job.records(out, 'maps')}: is missing")
+    return found
+
+
+def trained_labels(job: Job, out: Path) -> frozenset[int]:
+    """Labels of the classes that a job trained on."""
+    return frozenset(row["label"] for row in outputs.read_json(job.folder(out) / "selection.json")["train"])

@@ -1,0 +1,161 @@
+"""The studies: which runs each table and figure of the paper needs. What is made of them stands in `study_tables.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from refocus.errors import InputError
+from refocus.studies.datasets import Ground
+from refocus.tuning.presets import presets
+
+PAPER_SUITES = ("imagenet", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "objectnet")  # Table 1
+SI_SUITES = ("si-location", "si-rotation", "si-size")  # Table 2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to tune, a row of a table. settings: of the Recipe. masks: the kind, or empty for the best there is. method: what the
+    paper calls it, empty where it has no such row. tunes: False for the model as it came.
+    """
+
+    name: str
+    title: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    masks: str = ""
+    method: str = ""
+    tunes: bool = True
+
+
+ORIGINAL = Variant("original", "original", method="original", tunes=False)
+PUBLISHED = Variant("relevance", "published objective", {"objective": "relevance"}, method="relevance")
+AUTOMATIC = Variant(
+    "relevance-unsupervised", "published objective, automatic masks", {"objective": "relevance"}, "unsupervised", "relevance"
+)
+OURS = Variant("refocus", "refocus (ours)", {"objective": "refocus"})
+BASELINES = (
+    Variant("finetune", "cross-entropy alone", {"objective": "finetune"}),
+    Variant("gradmask-as-published", "GradMask as published", {"objective": "gradmask-as-published"}, method="gradmask"),
+    Variant("rrr-as-published", "RRR as published", {"objective": "rrr-as-published"}, method="rrr"),
+    Variant("gradmask", "GradMask, real double backward", {"objective": "gradmask"}),
+    Variant("rrr", "RRR, real double backward", {"objective": "rrr"}),
+)
+_ABLATED = {  # paper Table 4: name -> title, weights
+    "no-classification": ("without Eq. 4", {"classification": 0.0}),
+    "no-background": ("without Eq. 1", {"background": 0.0}),
+    "no-foreground": ("without Eq. 2", {"foreground": 0.0}),
+    "ground-truth": ("with ground truth", {"classification": 0.0, "labels": 0.2}),
+}
+ABLATIONS = tuple(
+    Variant(name, title, {"objective": "relevance", "weights": weights}, method=name) for name, (title, weights) in _ABLATED.items()
+)
+SEEDS = tuple(
+    Variant(f"relevance-classes{seed}", f"training classes by seed {seed}", {"objective": "relevance", "class_seed": seed})
+    for seed in range(3)
+)
+SHOTS = (1, 2, 3, 5, 10)
+CLASS_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+def _samples(ground: Ground, classes: int) -> tuple[Variant, ...]:
+    """Figure 7: more samples of each class, and more classes; the published setting is in both rows."""
+    by_shots = [
+        Variant(f"relevance-shots{n}", f"{n} a class", {"objective": "relevance", "shots": n, "fewer": True})
+        for n in SHOTS
+        if n != 3
+    ]
+    half = max(1, classes // 2)
+    counts = {share: max(1, round(classes * share)) for share in CLASS_SHARES}
+    by_classes = [
+        Variant(f"relevance-of{n}", f"{n} classes", {"objective": "relevance", "classes": n})
+        for n in dict.fromkeys(counts.values())
+        if n != half
+    ]
+    return (PUBLISHED, *by_shots, *by_classes)
+
+
+@dataclass(frozen=True)
+class Study:
+    """layout: the function of `study_tables` that makes it. suites: of the paper's; all where empty. metrics: of accuracy.
+    tables: of the paper, that have its numbers. models: of the paper, that it was done for; all where empty.
+    """
+
+    about: str
+    layout: str
+    variants: tuple[Variant, ...] = (ORIGINAL, PUBLISHED)
+    suites: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("top1", "top5")
+    tables: tuple[int, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+_ALL = (*PAPER_SUITES, *SI_SUITES)
+_COMPARED = (ORIGINAL, *BASELINES, PUBLISHED, AUTOMATIC, OURS)
+_BASE = ("ViT-B", "AR-B", "DeiT-B")
+STUDIES = {
+    "table1": Study("robustness: baselines and both kinds of masks", "methods", _COMPARED, PAPER_SUITES, tables=(1,)),
+    "table2": Study("the same where objects move, turn and shrink", "methods", _COMPARED, SI_SUITES, tables=(2,)),
+    "table3": Study("how well the maps segment the object", "segmentation", (ORIGINAL, PUBLISHED, OURS), tables=(3,)),
+    "table4": Study("ablations, top-1", "methods", (ORIGINAL, PUBLISHED, *ABLATIONS), _ALL, ("top1",), (4,), ("ViT-B", "DeiT-B")),
+    "table8": Study("three seeds of training classes, top-1", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top1",), (8,)),
+    "table9": Study("three seeds of training classes, top-5", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top5",), (9,)),
+    "table10": Study("trained against other classes", "classes", suites=PAPER_SUITES, tables=(10,), models=_BASE),
+    "table11": Study("the same where objects move, turn and shrink", "classes", suites=SI_SUITES, tables=(11,), models=_BASE),
+    "table12": Study("ablations, top-5", "methods", (ORIGINAL, PUBLISHED, *ABLATIONS), _ALL, ("top5",), (12,), ("ViT-B", "DeiT-B")),
+    "figure2": Study("kept, corrected and changed answers on natural images", "gallery", suites=("imagenet",), models=("ViT-B",)),
+    "figure3": Study("corrected answers under shift", "gallery", suites=("imagenet-a", "objectnet"), models=("ViT-B",)),
+    "figure4": Study("change on trained and on other classes", "classes", suites=_ALL, tables=(10, 11), models=_BASE),
+    "figure6": Study("more corrected answers under shift", "gallery", suites=("imagenet-r", "si-rotation"), models=("ViT-B",)),
+    "figure7": Study("samples per class, and number of classes", "samples", (ORIGINAL,), _ALL, ("top1",), models=("ViT-B",)),
+    **{
+        f"figure{number}": Study(
+            f"classes that gain and lose most: {suite}", "per_class", suites=(suite,), metrics=("top1",), models=("ViT-B",)
+        )
+        for number, suite in zip(
+            range(8, 15),
+            ("imagenet", "imagenet-v2", "imagenet-a", "imagenet-r", "imagenet-sketch", "si-rotation", "si-size"),
+            strict=True,
+        )
+    },
+    "appendix-a": Study("sufficient input subsets, for the predicted and for any class", "subsets", (ORIGINAL,), models=("ViT-B",)),
+    "claims": Study("the reproduction sheet: every number of Tables 1 to 3", "claims", _COMPARED, _ALL, tables=(1, 2, 3)),
+}
+
+
+def study(name: str) -> Study:
+    if name not in STUDIES:
+        raise InputError(f"NAME {name}: no such study; legal are {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+def variants_of(row: Study, ground: Ground, classes: int) -> list[Variant]:
+    """The rows of a study that can be run here; a kind of masks has a row of its own where there are two."""
+    found = [*row.variants, *(_samples(ground, classes) if row.layout == "samples" else [])]
+    return [v for v in found if not v.masks or (v.masks in ground.masks and len(ground.masks) > 1)]
+
+
+def suites_of(row: Study, ground: Ground) -> list[str]:
+    """The suites of a study that are there; of the user's own those that are nearest to the paper's, `natural` at least."""
+    found = [name for name in ground.suites if not row.suites or ground.like(name) in row.suites]
+    if ground.own and not found:
+        found = ["mixed-rand"] if "mixed-rand" in ground.suites else ["natural"]
+    return found
+
+
+def models_of(row: Study, ground: Ground, given: bool) -> list[str]:
+    """The paper's models of a study, unless the user named some or brought one."""
+    return [name for name in ground.models if ground.own or given or not row.models or name in row.models]
+
+
+def settings_of(variant: Variant, model: str, ground: Ground, common: dict[str, Any]) -> dict[str, Any]:
+    """Recipe fields of one run: what the paper used for the model, the ground's, the user's, then the variant's own."""
+    settings = {**ground.settings, **common, **variant.settings}
+    row = {} if ground.own else presets().get(model, {})
+    objective = settings["objective"]
+    table = row.get(objective.removesuffix("-as-published"), {}) if objective != "gradmask" and objective != "rrr" else {}
+    if table:
+        settings.setdefault("lr", table["lr"])
+        settings["weights"] = {**{k: v for k, v in table.items() if k != "lr"}, **settings.get("weights", {})}
+    if objective == "relevance":
+        settings["temperature"] = row.get("temperature", 1.0)
+    return settings

@@ -1,0 +1,130 @@
+"""The parts of the training loop: which images form a step, one pass over them, and the validation after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from refocus.data.transforms import MaskedImages, joint_transform
+from refocus.errors import InputError
+from refocus.objectives.registry import Step
+from refocus.records import Sample
+from refocus.tuning.recipe import Recipe
+from refocus.tuning.trainable import restrict
+
+
+class Diverged(InputError):
+    """A loss term became NaN or infinite; the last good checkpoint is kept."""
+
+
+class Batches(Sampler[list[int]]):
+    """The batches of one process. The order of an epoch follows from (seed, epoch) alone; each batch is dealt out over the
+    processes, and `weights` says how much of a step's gradient is this process's, so that several take the steps of one.
+    """
+
+    def __init__(self, size: int, batch: int, seed: int, *, process: int = 0, processes: int = 1) -> None:
+        self.size, self.batch, self.seed, self.process, self.processes, self.epoch = size, batch, seed, process, processes, 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.size / self.batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        for batch in torch.randperm(self.size, generator=generator).split(self.batch):
+            mine = batch.tolist()[self.process :: self.processes]
+            yield mine or batch.tolist()[:1]  # without a share it still takes part, with weight 0
+
+    @property
+    def weights(self) -> list[float]:
+        """For each step, this process's images as a share of the batch; the shares of all processes sum to 1."""
+        sizes = [min(self.batch, self.size - start) for start in range(0, self.size, self.batch)]
+        return [len(range(self.process, n, self.processes)) / n for n in sizes]
+
+
+class Training:
+    """Everything that moves while a model is tuned: the weights that may, the optimizer, its schedule, and the order of images."""
+
+    def __init__(self, recipe: Recipe, lr: float, model: nn.Module, shots: list[Sample], accelerator: Accelerator) -> None:
+        restrict(model, last_blocks=recipe.last_blocks, lora=recipe.lora)
+        transform = joint_transform(model, train=True, flip=recipe.flip, protocol=recipe.protocol)
+        self.dataset = MaskedImages(shots, transform, recipe.seed)
+        process, processes = accelerator.process_index, accelerator.num_processes
+        self.batches = Batches(len(shots), recipe.batch_size, recipe.seed, process=process, processes=processes)
+        self.loader = DataLoader(self.dataset, batch_sampler=self.batches, num_workers=recipe.workers)
+        free = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(free, lr=lr, weight_decay=recipe.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_decay_every, recipe.lr_decay)
+        self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model: nn.Module = accelerator.unwrap_model(self.wrapped)
+        self.accelerator = accelerator
+
+    @property
+    def rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def epoch(self, number: int, step: Step, advance: Callable[[], None]) -> dict[str, float]:
+        """One pass over the shots: mean of each term over steps and processes."""
+        accelerator = self.accelerator
+        self.dataset.epoch = self.batches.epoch = number
+        self.wrapped.train()
+        sums: dict[str, float] = {}
+        for position, (weight, batch) in enumerate(zip(self.batches.weights, self.loader, strict=True)):
+            terms = step(self.wrapped, *(part.to(accelerator.device) for part in batch))
+            _must_be_finite(terms, f"epoch {number}, step {position}")
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + weight * value.item()
+            self.optimizer.zero_grad()
+            accelerator.backward(terms["loss"] * weight * accelerator.num_processes)  # gradients are averaged over processes
+            self.optimizer.step()
+            advance()
+        self.schedule.step()
+        means = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "sum") / len(self.loader)
+        return dict(zip(sums, means.tolist(), strict=True))
+
+
+def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
+    for name in sorted(terms, key=lambda name: name == "loss"):  # the sum last: the term that spoils it is the news
+        value = terms[name]
+        if not torch.isfinite(value):
+            raise Diverged(
+                f"{where}: term {name!r} is {value.item()}; the last good checkpoint is kept. "
+                "Lower --lr, or use --precision fp32 if it was bf16"
+            )
+
+
+def mean_terms(model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int) -> dict[str, float]:
+    """Mean of each term over validation images, without touching the weights or their gradients."""
+    model.eval()
+    sums: dict[str, float] = {}
+    count = 0
+    for images, masks, labels in batches:
+        terms = step(model, images.to(device), masks.to(device), labels.to(device))
+        _must_be_finite(terms, f"epoch {epoch}, validation")
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.item() * len(images)
+        count += len(images)
+    return {name: total / count for name, total in sums.items()}
+
+
+def masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> DataLoader[Any]:
+    dataset = MaskedImages(samples, joint_transform(model, train=False, protocol=recipe.protocol))
+    return DataLoader(dataset, batch_size=32, num_workers=recipe.workers)
+
+
+def progress_bar(shown: bool) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    return Progress(*columns, disable=not shown, console=Console(stderr=True))

@@ -1,0 +1,253 @@
+"""The only training loop: few shots, one forward and two backward passes a step, resumable, and it must do no harm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from refocus import outputs
+from refocus.errors import InputError
+from refocus.objectives.registry import OBJECTIVES, Step, objective
+from refocus.records import Sample, write_line
+from refocus.tuning import rates
+from refocus.tuning.checkpoints import Checkpoint, keep_epochs, replace_file
+from refocus.tuning.harm import SHARES, as_record, candidates, choose, interpolate
+from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
+from refocus.tuning.recipe import Recipe, recipe_of
+from refocus.tuning.selection import Selection, choose_samples, from_json, to_json
+from refocus.tuning.trainable import plain_state, restrict
+from refocus.vit.families import view
+from refocus.vit.loading import class_names, load, pick_device, save, source
+from refocus.vit.own_models import recorded
+
+_LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"
+Progressed = Callable[[dict[str, Any]], None]
+
+
+def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True) -> dict[str, Any]:
+    """Fine-tune a model's relevance and write `out/model` (timm hub format), `out/results.json` and the run's records.
+
+    Args:
+        recipe: model, folders, objective and schedule.
+        out: a new folder.
+        on_epoch: called after each epoch with its line of `history.jsonl`.
+
+    Returns:
+        What `results.json` holds: the best epoch, the candidates on the line between original and tuned weights, and the choice.
+
+    Raises:
+        InputError: the user's input cannot be used (nothing is written then).
+        Diverged: a term of the loss became NaN or infinite.
+    """
+    accelerator = _accelerator(recipe)
+    recipe = _absolute(recipe)
+    model = load(recipe.model)
+    view(model)
+    _step(recipe)
+    restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
+    selection = choose_samples(recipe, model)
+    folder: Path | None = None
+    refusal = ""
+    if accelerator.is_main_process:  # one process makes the folder; all stop if it may not
+        try:
+            folder = outputs.new_folder(out)
+            outputs.write_json(folder / "recipe.json", recipe.to_dict())
+            outputs.write_json(folder / "selection.json", to_json(selection))
+        except InputError as error:
+            refusal = str(error)
+    folder, refusal = broadcast_object_list([folder, refusal])
+    if refusal:
+        raise InputError(refusal)
+    return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
+
+
+def resume(
+    run: str | Path, *, code: str | None = None, on_epoch: Progressed | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same weights, bit for bit.
+
+    code: "py:MODULE:FUNCTION" once more, where the run tunes a model of your own; its folder alone cannot name code to run.
+    """
+    folder = Path(run).expanduser()
+    if (folder / outputs.MANIFEST).exists():
+        raise InputError(f"--resume {run}: this run is complete; its model is in {folder / 'model'}")
+    if not (folder / "selection.json").exists():
+        raise InputError(f"--resume {run}: not a run folder of `refocus tune` (no selection.json)")
+    recipe = recipe_of(folder)
+    selection = from_json(outputs.read_json(folder / "selection.json"))
+    return _run(recipe, selection, load(recorded(recipe.model, code)), folder, _accelerator(recipe), on_epoch, progress)
+
+
+def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Whatever is left to do of a run: all of it, the rest of it, or nothing but reading its results. For long series of runs."""
+    folder = Path(run).expanduser()
+    if not (folder / "selection.json").exists():
+        return tune(recipe, folder, progress=progress)
+    if recipe_of(folder) != _absolute(recipe):
+        raise InputError(f"{run}: was started with another recipe; name a new folder")
+    if (folder / outputs.MANIFEST).exists():
+        return outputs.read_json(folder / "results.json")
+    return resume(folder, code=recipe.model.partition("@")[0], progress=progress)
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """With absolute folders, so that a run can be resumed from anywhere."""
+    given = {name: getattr(recipe, name) for name in ("images", "masks", "val", "val_masks")}
+    places: dict[str, Any] = {k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()}
+    return replace(recipe, model=outputs.resolved(recipe.model), **places)
+
+
+def _step(recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None) -> Step:
+    """The recipe's objective; without a device it is only checked and gets no weights to compare with."""
+    weights: dict[str, Any] = recipe.weights
+    original = None
+    if weights.get("kl") or weights.get("l2_sp"):
+        original = load(recipe.model, pretrained=device is not None, device=device or "cpu").requires_grad_(False)
+    return objective(
+        recipe.objective,
+        second_order=recipe.second_order,
+        temperature=recipe.temperature,
+        seen=seen,
+        original=original,
+        recompute=recipe.recompute,
+        **weights,
+    )
+
+
+def _searched_rate(
+    recipe: Recipe, selection: Selection, step: Step, folder: Path, accelerator: Accelerator, progress: bool
+) -> float:
+    """The rate that `rates.search` finds, kept in the run folder so that a resumed run does not search again."""
+    kept = folder / _RATES
+    if not kept.exists():
+        found = rates.search(recipe, selection, step, accelerator, progress=progress)
+        if accelerator.is_main_process:
+            outputs.write_json(kept, found)
+        accelerator.wait_for_everyone()
+    return float(outputs.read_json(kept)["lr"])
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable CUDA device; legal here: auto, cpu")
+    if recipe.device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: this machine has no usable MPS device; legal here: auto, cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in this process could not choose another precision
+    return Accelerator(
+        cpu=pick_device(recipe.device).type == "cpu",
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True)
+        ],  # mask tokens, heads that a classifier passes over
+    )
+
+
+def _run(
+    recipe: Recipe,
+    selection: Selection,
+    model: nn.Module,
+    folder: Path,
+    accelerator: Accelerator,
+    on_epoch: Progressed | None,
+    progress: bool,
+) -> dict[str, Any]:
+    step = _step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
+    if recipe.lr is None:
+        recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
+    if recipe.lr == "auto":
+        recipe = replace(recipe, lr=_searched_rate(recipe, selection, step, folder, accelerator, progress))
+    assert recipe.lr is not None
+    set_seed(recipe.seed)
+    training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
+    model = training.model
+    checkpoints = folder / "checkpoints"
+    if accelerator.is_main_process:
+        checkpoints.mkdir(exist_ok=True)
+    state = Checkpoint(model, training.optimizer, training.schedule)
+    best: dict[str, Any] = (
+        state.read(checkpoints / _LAST) if (checkpoints / _LAST).exists() else {"epoch": -1, "best": -1, "loss": math.inf}
+    )
+    history = folder / "history.jsonl"
+    if accelerator.is_main_process:
+        keep_epochs(history, best["epoch"])
+    validation = masked_loader(selection.select, model, recipe)
+
+    steps = len(training.batches)
+    with progress_bar(progress and accelerator.is_main_process) as bar:
+        task = bar.add_task(
+            f"tuning ({recipe.objective})", total=recipe.epochs * steps, completed=(best["epoch"] + 1) * steps, note=""
+        )
+        for epoch in range(best["epoch"] + 1, recipe.epochs):
+            line: dict[str, Any] = {"epoch": epoch, "lr": training.rate}
+            line["train"] = training.epoch(epoch, step, lambda: bar.advance(task))
+            if accelerator.is_main_process:
+                line["validation"] = mean_terms(model, validation, step, accelerator.device, epoch)
+                if recipe.select == "last" or line["validation"]["loss"] < best["loss"]:
+                    best.update(best=epoch, loss=line["validation"]["loss"])
+                    replace_file(checkpoints / _BEST, lambda path: save_file(plain_state(model), path))
+                best["epoch"] = epoch
+                with history.open("a") as file:
+                    write_line(file, line)
+                state.write(checkpoints / _LAST, best)
+                bar.update(task, note=f"validation loss {line['validation']['loss']:.4f}, kept {best['loss']:.4f}")
+            accelerator.wait_for_everyone()
+            if on_epoch:
+                on_epoch(line)
+
+    results: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        results = _conclude(recipe, selection, folder, best, accelerator)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    return results
+
+
+# --- the end of a run ---------------------------------------------------------------------------------------------------------
+
+
+def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
+    """Choose between original and best weights, save the model and the finding, the manifest last."""
+    if best["best"] < 0:
+        raise Diverged("no epoch had a finite validation loss; lower --lr")
+    original = load(recipe.model, device=accelerator.device)
+    tuned = load_file(folder / "checkpoints" / _BEST)
+    start = {name: value.clone() for name, value in original.state_dict().items()}
+    batches = list(masked_loader(selection.check, original, recipe))
+    images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
+    own = OBJECTIVES[recipe.objective].share if recipe.share is None else recipe.share
+    found = candidates(original, start, tuned, images, masks, labels, recipe.tolerance, sorted({*SHARES, own}))
+    advised, finding = choose(found, recipe.tolerance)
+    share = found[advised].share if recipe.do_no_harm else own
+    original.load_state_dict(interpolate(start, tuned, share))
+    save(original.cpu(), folder / "model")
+    results = {
+        "model": source(original),
+        "objective": recipe.objective,
+        "lr": recipe.lr,
+        "best_epoch": best["best"],
+        "check_images": len(selection.check),
+        "tolerance": recipe.tolerance,
+        "candidates": [as_record(candidate) for candidate in found],
+        "advised_share": found[advised].share,
+        "chosen_share": share,
+        "finding": finding,
+        "trained_classes": _names(selection.train, original),
+    }
+    outputs.write_json(folder / "results.json", results)
+    outputs.finish(folder, "tune", seed=recipe.seed, processes=accelerator.num_processes)
+    return results
+
+
+def _names(samples: list[Sample], model: nn.Module) -> list[str]:
+    names = class_names(model)
+    return [names[label] if names else str(label) for label in dict.fromkeys(s.label for s in samples)]

@@ -1,0 +1,1 @@
+"""The supported Vision Transformers: load, save, name their classes, know their preprocessing."""

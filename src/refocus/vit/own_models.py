@@ -1,0 +1,71 @@
+"""Models of the user's own: `py:MODULE:FUNCTION[@FOLDER]` calls a function of the user's code and reads weights from a folder.
+
+Code is only run that the user names on the command line; a folder cannot name any.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from refocus.errors import InputError, first_line
+from refocus.vit.families import view
+
+
+def load(name: str, *, pretrained: bool) -> nn.Module:
+    """The module that FUNCTION() of MODULE (importable from here) returns, with the weights of FOLDER where one is given."""
+    made_by, _, place = name.partition("@")
+    module, _, function = made_by.partition(":")
+    if not (module and function):
+        raise InputError(f"--model py:{name}: legal is py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
+    try:
+        model: Any = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"--model py:{name}: {type(error).__name__}: {first_line(error)}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"--model py:{name}: {function}() returned a {type(model).__name__}; legal is a torch.nn.Module")
+    view(model)  # refused here rather than after minutes
+    if place:
+        folder = Path(place).expanduser()
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            if pretrained:
+                model.load_state_dict(load_file(folder / "model.safetensors"))
+            model.pretrained_cfg = config["own"]
+        except Exception as error:  # what torch and safetensors raise; all mean that this folder cannot be used
+            raise InputError(f"--model py:{name}: {folder} does not hold weights of this model ({first_line(error)})") from error
+    return model
+
+
+def recorded(ref: str, code: str | None) -> str:
+    """A model's reference that was read back from a folder's own record.
+
+    Raises:
+        InputError: it would run code that the user has not named now.
+    """
+    made_by = ref.partition("@")[0]
+    if ref.startswith("py:") and made_by != code:
+        raise InputError(f"this folder's model is made by code, {made_by}; code is only run that you name: add --code {made_by}")
+    return ref
+
+
+def tuned(folder: Path, code: str | None) -> str:
+    """How to load the model that a run of `tune` left."""
+    return f"{code}@{folder}" if code else str(folder)
+
+
+def save(model: nn.Module, folder: Path) -> None:
+    """Weights, and the preprocessing and class names that stand in `pretrained_cfg`."""
+    described: Any = getattr(model, "pretrained_cfg", {})
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"own": described}, indent=2))
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")

@@ -1,0 +1,232 @@
+"""Shifts made from images and masks: what is kept, what is replaced, and that nothing leaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import refocus
+from refocus.data import composites, shifts
+from refocus.data.folders import folder_samples
+from refocus.data.images import read_image
+from refocus.evaluation.suites import open_suite
+
+Build = Callable[..., nn.Module]
+
+
+def square(side: int = 60, low: int = 20, high: int = 40, color: int = 200) -> tuple[Image.Image, Tensor]:
+    """A bright square on a dark gradient, and its mask."""
+    pixels = np.zeros((side, side, 3), dtype=np.uint8)
+    pixels[..., 0] = np.linspace(0, 90, side)[None]
+    pixels[low:high, low:high] = color
+    mask = torch.zeros(1, side, side)
+    mask[:, low:high, low:high] = 1
+    return Image.fromarray(pixels), mask
+
+
+GREY = Image.new("RGB", (90, 50), (100, 100, 100))
+
+
+def test_the_object_keeps_its_pixels_and_the_edge_is_blended_inwards() -> None:
+    image, mask = square()
+    for picture, outside in ((composites.on_black(image, mask), 0), (composites.on_background(image, mask, GREY), 100)):
+        pixels = np.asarray(picture)
+        assert (pixels[24:36, 24:36] == 200).all()
+        beyond = np.ones((60, 60), dtype=bool)
+        beyond[20:40, 20:40] = False
+        assert (pixels[beyond] == outside).all()  # nothing of the old background comes along
+        assert outside < pixels[20, 30, 0] < 200  # the edge lies between
+
+
+def test_a_silhouette_keeps_the_background_and_hides_the_object() -> None:
+    image, mask = square()
+    pixels = np.asarray(composites.silhouette(image, mask))
+    assert (pixels[24:36, 24:36] == 0).all()
+    assert (pixels[:18] == np.asarray(image)[:18]).all()
+
+
+def test_without_object_nothing_of_the_object_is_left() -> None:
+    image, mask = square()
+    other, _ = square(color=30)
+    filled = composites.without_object(image, mask)
+    assert filled.tobytes() == composites.without_object(other, mask).tobytes()
+    assert np.asarray(filled)[30, 30, 0] < 91  # of the gradient's range
+
+
+def test_a_mask_that_is_a_little_too_tight_leaves_no_rim() -> None:
+    image, mask = square(side=100, low=30, high=60)
+    tight = mask.clone()
+    tight[:, 30:33], tight[:, :, 57:60] = 0, 0  # three pixels of the bright object are outside
+    assert np.asarray(composites.without_object(image, tight)).max() < 91
+    assert composites.widened(mask).sum() == (30 + 8) ** 2  # 4 % of 100 on each side
+    assert torch.equal(composites.widened(mask, 0), mask)
+
+
+@pytest.mark.parametrize("area", [0.02, 0.1, 0.25])
+@pytest.mark.parametrize("centre", [(0.5, 0.5), (0.3, 0.6)])
+def test_placing_sets_area_and_centre(area: float, centre: tuple[float, float]) -> None:
+    image, mask = square(side=120, low=40, high=80)
+    pixels = np.asarray(composites.placed(image, mask, GREY, area=area, centre=centre, angle=0)).astype(float)
+    ys, xs = np.nonzero(np.abs(pixels - 100).sum(2) > 15)
+    assert ((xs.max() - xs.min() + 1) * (ys.max() - ys.min() + 1)) / 120**2 == pytest.approx(area, rel=0.25)
+    assert ((xs.min() + xs.max() + 1) / 240, (ys.min() + ys.max() + 1) / 240) == pytest.approx(centre, abs=0.02)
+
+
+def test_turning_is_counter_clockwise_and_keeps_the_object_whole() -> None:
+    pixels = np.zeros((100, 100, 3), dtype=np.uint8)
+    pixels[20:80, 40:60], pixels[20:30, 40:60] = (0, 0, 255), (255, 0, 0)  # an upright bar with a red head
+    mask = torch.zeros(1, 100, 100)
+    mask[:, 20:80, 40:60] = 1
+    turned = np.asarray(composites.placed(Image.fromarray(pixels), mask, GREY, area=0.12, centre=(0.5, 0.5), angle=90))
+    red = np.argwhere((turned[..., 0] > 200) & (turned[..., 1] < 60))
+    blue = np.argwhere((turned[..., 2] > 200) & (turned[..., 1] < 60))
+    assert red[:, 1].mean() < blue[:, 1].mean() - 20  # the head now points left
+    assert len(blue) > 0.75 * 50 * 20
+
+
+def test_an_object_larger_than_the_frame_is_cut_and_one_of_a_pixel_survives() -> None:
+    image, mask = square()
+    assert (np.asarray(composites.placed(image, mask, GREY, area=2.0, centre=(0.5, 0.5), angle=0))[5:-5, 5:-5] == 200).all()
+    mask = torch.zeros(1, 60, 60)
+    mask[0, 30, 30] = 1
+    placed = np.asarray(composites.placed(image, mask, GREY, area=0.01, centre=(0.5, 0.5), angle=45)).astype(int)
+    assert np.abs(placed - 100).max() > 5  # something of it is to be seen
+
+
+def test_a_soft_mask_stays_as_soft_and_its_halo_does_not_count_as_the_object() -> None:
+    _, mask = square()
+    soft = 0.7 * mask
+    torch.testing.assert_close(composites.feather(soft)[0, 25:35, 25:35], soft[0, 25:35, 25:35])
+    halo = torch.full_like(mask, 0.2)
+    halo[mask > 0] = 1
+    assert composites._box(halo) == (20, 20, 40, 40)
+
+
+# --- kinds over a folder ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["same", "other", "next"])
+def test_donors_follow_their_rule_and_the_seed(rule: str, image_folders: tuple[Path, Path]) -> None:
+    samples = folder_samples(*image_folders)
+    found = shifts.donors(samples, rule, seed=1)
+    assert len(found) == 24
+    order = ["ant", "bee", "cat", "dog"]
+    for sample in samples:
+        mine, theirs = sample.image.parent.name, found[sample.image].image.parent.name
+        assert found[sample.image] is not sample
+        assert (mine == theirs) == (rule == "same")
+        if rule == "next":
+            assert theirs == order[(order.index(mine) + 1) % 4]
+    assert found == shifts.donors(samples, rule, seed=1)
+    assert found != shifts.donors(samples, rule, seed=2)
+    relabelled = [refocus.records.Sample(s.image, 3 - s.label, s.mask) for s in samples]
+    donor_files = {image: donor.image for image, donor in found.items()}
+    assert donor_files == {image: donor.image for image, donor in shifts.donors(relabelled, rule, seed=1).items()}
+
+
+def test_a_class_of_one_has_no_donor_of_its_own(image_folders: tuple[Path, Path]) -> None:
+    samples = folder_samples(*image_folders)
+    few = [s for s in samples if s.image.parent.name != "ant" or s.image.stem == "0"]
+    assert few[0].image not in shifts.donors(few, "same", seed=0)
+    alone = [s for s in samples if s.image.parent.name == "ant"]
+    with pytest.raises(refocus.InputError, match="shift mixed-rand: needs images of two classes"):
+        shifts.shifts(alone, "mixed-rand", 0)
+    with pytest.raises(refocus.InputError, match="shift mixed-same: needs two images of one class"):
+        shifts.shifts(few[:1], "mixed-same", 0)
+
+
+@pytest.mark.parametrize("kind", shifts.KINDS)
+def test_every_kind_makes_an_image_of_the_same_size_and_no_kind_is_another(kind: str, image_folders: tuple[Path, Path]) -> None:
+    samples = folder_samples(*image_folders)
+    noise = np.random.default_rng(0).integers(0, 255, (36, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(samples[7].image)  # an object that looks different when turned
+    levels = shifts.shifts(samples, kind, 0)
+    assert len(levels) == len(shifts.KINDS[kind].levels)
+    pictures = {shift.level: shift(samples[7]) for shift, _ in levels}
+    assert {p.size for p in pictures.values()} == {(40, 36)}
+    assert len({p.tobytes() for p in pictures.values()}) == len(levels)
+    assert levels[0][0](samples[7]).tobytes() == levels[0][0](samples[7]).tobytes()
+    others = [other for other in shifts.KINDS if other != kind]
+    first = shifts.shifts(samples, kind, 0)[0][0](samples[7]).tobytes()
+    assert all(shifts.shifts(samples, other, 0)[0][0](samples[7]).tobytes() != first for other in others)
+
+
+class Brightness(nn.Module):
+    """Knows the classes of `make_images` by the brightest thing in sight: the object alone tells the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.num_classes = 4
+        self.pretrained_cfg = {
+            "input_size": (3, 36, 36), "crop_pct": 1.0, "mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": "nearest",
+            "label_names": ["ant", "bee", "cat", "dog"],
+        }  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightest = 255 * images.amax((1, 2, 3))
+        return -(brightest[:, None] - torch.tensor([150.0, 180.0, 210.0, 240.0])).abs()
+
+
+def test_what_the_shifts_say_of_a_model_that_sees_the_object_alone(image_folders: tuple[Path, Path]) -> None:
+    model = Brightness()
+    images, masks = image_folders
+    opened = open_suite("", images, model, masks=masks)
+
+    def top1(kind: str) -> float:
+        shift, samples = shifts.shifts(opened.samples, kind, 0)[0]
+        tests = refocus.evaluation.suites.TestSet(opened.root, samples, opened.transform, shift)
+        return float(np.mean([p.right for p in refocus.evaluate(model, tests).predictions]))
+
+    for kind in ("only-fg", "mixed-same", "mixed-rand", "mixed-next"):
+        assert top1(kind) == 1, kind
+    for kind in ("only-bg", "no-fg", "outline"):
+        assert top1(kind) == 0.25, kind  # chance: everything looks like the first class
+
+
+def test_the_written_folder_is_an_image_folder_with_the_same_pixels(image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    samples = folder_samples(*image_folders)
+    content = shifts.write(samples, tmp_path, ["mixed-rand", "size"], seed=3)
+    assert content["written"] == {"mixed-rand": 24, "size": 7 * 24}
+    assert len(list((tmp_path / "mixed-rand").glob("*/*.png"))) == 24
+    shift, some = shifts.shifts(samples, "mixed-rand", 3)[0]
+    for sample in some:
+        file = tmp_path / "mixed-rand" / sample.image.parent.name / f"{sample.image.stem}.png"
+        assert read_image(file).tobytes() == shift(sample).tobytes()
+    assert sorted(p.name for p in (tmp_path / "size").iterdir()) == [
+        "001", "002", "005", "010", "020", "050", "100",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "shifts.json").read_text())["seed"] == 3
+
+
+def test_writing_goes_on_where_it_stopped_and_names_what_cannot_be_read(
+    image_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = folder_samples(*image_folders)
+    shifts.write(samples, tmp_path, ["only-fg"], seed=0)
+    (tmp_path / "only-fg" / "cat" / "2.png").unlink()
+    made = []
+    genuine = composites.on_black
+    monkeypatch.setattr(composites, "on_black", lambda image, mask: made.append(1) or genuine(image, mask))
+    shifts.write(samples, tmp_path, ["only-fg"], seed=0)
+    assert len(made) == 1
+    merged = shifts.write(samples[6:], tmp_path, ["mixed-next"], seed=0)
+    assert merged["written"] == {"only-fg": 24, "mixed-next": 18}
+    samples[0].image.write_text("no image")
+    content = shifts.write(samples, tmp_path / "again", ["only-fg"], seed=0)
+    assert content["written"]["only-fg"] == 23
+    assert "ant/0.png" in next(iter(content["skipped"].values()))
+
+
+def test_kinds_are_read_from_a_list() -> None:
+    assert shifts.kinds("only-fg, size,only-fg") == ["only-fg", "size"]
+    assert shifts.kinds("all") == list(shifts.KINDS)
+    with pytest.raises(refocus.InputError, match="--kind blur: no such shift; legal are all, only-fg"):
+        shifts.kinds("blur")

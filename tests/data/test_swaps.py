@@ -1,0 +1,45 @@
+"""The background swap: the object stays, nothing of the donor's object comes along."""
+
+from __future__ import annotations
+
+import torch
+
+from refocus.data.swaps import fill_object, other_class_donors, swap_backgrounds
+
+
+def test_filling_keeps_the_background_and_forgets_the_object() -> None:
+    images, masks = torch.rand(2, 3, 33, 20), torch.zeros(2, 1, 33, 20)
+    masks[:, :, 5:20, 4:12] = 1
+    filled = fill_object(images, masks)
+    outside = (masks == 0).expand_as(images)
+    torch.testing.assert_close(filled[outside], images[outside])
+    changed = torch.where(outside, images, torch.rand_like(images))
+    torch.testing.assert_close(fill_object(changed, masks), filled)  # the object's pixels have no influence
+    inside = filled[~outside]
+    assert images[outside].min() <= inside.min()
+    assert inside.max() <= images[outside].max()
+
+
+def test_filling_an_even_background_is_exact_and_an_all_object_image_stays_finite() -> None:
+    images, masks = torch.full((1, 3, 17, 17), 0.4), torch.zeros(1, 1, 17, 17)
+    masks[..., 3:9, 3:9] = 1
+    torch.testing.assert_close(fill_object(images + masks, masks), images)
+    assert fill_object(images, torch.ones_like(masks)).isfinite().all()
+
+
+def test_swapping_puts_the_object_on_the_donor() -> None:
+    images, donors = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
+    masks, donor_masks = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    masks[..., :4], donor_masks[..., 8:] = 1, 1
+    donors[..., 8:] = 9  # the donor's own object
+    swapped = swap_backgrounds(images, masks, donors, donor_masks)
+    assert torch.equal(swapped[..., :4], torch.zeros(1, 3, 16, 4))
+    torch.testing.assert_close(swapped[..., 4:], torch.ones(1, 3, 16, 12))
+
+
+def test_donors_are_of_another_class_and_follow_the_seed() -> None:
+    labels = torch.tensor([0, 0, 1, 2, 2, 2])
+    donors = other_class_donors(labels, seed=3)
+    assert (labels[donors] != labels).all()
+    assert torch.equal(donors, other_class_donors(labels, seed=3))
+    assert other_class_donors(torch.zeros(3, dtype=torch.long), seed=0).max() < 3

@@ -1,0 +1,101 @@
+"""The demo in small: its data, its files and its numbers' names. `make demo` runs it whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refocus.demo import digits, story
+from tests.makers import ROOT
+
+
+def test_composites_have_exact_masks_and_follow_the_generator() -> None:
+    labels = np.arange(10)
+    images, masks = digits.draw(labels, np.random.default_rng(0), split="test", biased=True, faded=False)
+    again, _ = digits.draw(labels, np.random.default_rng(0), split="test", biased=True, faded=False)
+    assert images.shape == (10, 40, 40, 3)
+    assert masks.shape == (10, 40, 40)
+    np.testing.assert_array_equal(images, again)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert (images[masks > 0.99] > 0.98).all()  # the digit is white ...
+    assert images[masks == 0].max() <= 0.5 + 1e-6  # ... and the texture darkened
+
+
+def test_biased_digits_stand_on_their_own_texture_and_shuffled_ones_on_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    genuine = digits.composite
+
+    def spy(digit: np.ndarray, texture: int, rng: np.random.Generator, *, fade: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        used.append(texture)
+        return genuine(digit, texture, rng, fade=fade)
+
+    monkeypatch.setattr(digits, "composite", spy)
+    labels = np.repeat(np.arange(10), 200)
+    digits.draw(labels, np.random.default_rng(0), split="train", biased=True, faded=False)
+    assert used == labels.tolist()
+    used.clear()
+    digits.draw(labels, np.random.default_rng(0), split="train", biased=False, faded=False)
+    for label in range(10):
+        assert set(np.array(used)[labels == label]) == set(range(10)) - {label}
+
+
+def test_fading_takes_contrast_away() -> None:
+    rng = np.random.default_rng(0)
+    digit = digits.digits("train")[0][0]
+    image, mask = digits.composite(digit, 0, rng, fade=1.0)
+    assert image.max() <= 0.5
+    assert mask.max() > 0.9
+
+
+def test_splits_share_no_digit() -> None:
+    train, test = ({d.tobytes() for d in digits.digits(split)[0]} for split in ("train", "test"))
+    assert len(digits.digits("train")[0]) + len(digits.digits("test")[0]) == 1797
+    assert not train & test
+
+
+def test_the_packaged_weights_know_digits_on_any_texture() -> None:
+    """The start of the story: no shortcut yet. scripts/train_demo_weights.py printed 98.5 % on 1000 images."""
+    model = story.pretrained()
+    labels = np.arange(200) % 10
+    for biased in (True, False):
+        images, _ = digits.draw(labels, np.random.default_rng(3), split="test", biased=biased, faded=False)
+        with torch.inference_mode():
+            guess = model((torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5).argmax(1).numpy()
+        assert (guess == labels).mean() > 0.93
+
+
+@pytest.mark.slow
+def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "PER_CLASS", {"tune": 5, "in_domain": 4, "shuffled": 6})
+    genuine = story.plant_shortcut
+    monkeypatch.setattr(story, "plant_shortcut", lambda seed, **given: genuine(seed, epochs=1, size=320, **given))
+    monkeypatch.setattr(story, "ROWS", {name: {**row, "epochs": 2} for name, row in story.ROWS.items()})
+    results = story.run(tmp_path / "refocus-demo", seed=1, progress=False)
+    assert list(results) == ["biased", "finetune", "relevance", "refocus"]
+    for row in results.values():
+        assert list(row) == ["in_domain", "shuffled", "trained", "untrained", "background_share"]
+        assert row["shuffled"] == pytest.approx((row["trained"] + row["untrained"]) / 2)
+        assert 0 <= row["background_share"] <= 1
+    assert json.loads((tmp_path / "refocus-demo" / "results.json").read_text()) == results
+    page = (tmp_path / "refocus-demo" / "report.html").read_text()
+    assert "http" not in page.replace("http-equiv", "")  # self-contained
+    assert f"{results['refocus']['untrained']:.1f}" in page
+    with Image.open(tmp_path / "refocus-demo" / "maps.png") as picture:
+        assert picture.width > 800
+    assert len(list((tmp_path / "refocus-demo" / "data" / "shuffled" / "masks").rglob("*.png"))) == 60
+
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example, names)  # the README's example, on what the demo left behind
+    assert names["e"].logits.shape == (1, 10)
+    assert names["e"].relevance.shape == (1, 40, 40)
+    assert names["e"].patches.shape == (1, 8, 8)

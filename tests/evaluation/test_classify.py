@@ -1,0 +1,95 @@
+"""Evaluation: one record per image, nothing lost, nothing silent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import refocus
+from refocus.data.images import read_image
+from refocus.data.transforms import eval_image
+from refocus.evaluation import classify, suites
+
+Build = Callable[..., nn.Module]
+
+
+def test_predictions_are_those_of_the_plain_model(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    images, _ = image_folders
+    model = tiny().train()  # must be read in eval mode and left in train mode
+    result = refocus.evaluate(model, images, batch_size=5)
+    assert model.training
+    model.eval()
+    assert len(result.predictions) == 24
+    for p in result.predictions:
+        with torch.inference_mode():
+            logits = model(eval_image(model)(read_image(images / p.image))[None])[0]
+        assert p.top5[0] == int(logits.argmax())
+        assert p.confidence == pytest.approx(float(logits.softmax(0).max()), abs=1e-5)
+        assert p.image.split("/")[0] == ["ant", "bee", "cat", "dog"][p.label]
+
+
+def test_unreadable_images_are_counted_named_and_skipped(
+    tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, _ = image_folders
+    (images / "cat" / "3.png").write_text("no image")
+    result = refocus.evaluate(tiny(), images, records=tmp_path / "r.jsonl")
+    assert list(result.unreadable) == ["cat/3.png"]
+    assert "cat/3.png" in caplog.text
+    entry = classify.summary(tiny(), result)
+    assert entry["n"] == 23
+    assert entry["per_class"]["cat"]["n"] == 5
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 24
+
+
+def test_no_readable_image_is_an_error(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    images, _ = image_folders
+    for path in images.rglob("*.png"):
+        path.write_text("no image")
+    with pytest.raises(refocus.InputError, match="none of its 24 images"):
+        refocus.evaluate(tiny(), images)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(
+    tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = image_folders
+    model, records = tiny(), tmp_path / "r.jsonl"
+    whole = refocus.evaluate(model, images, records=records, batch_size=10)
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join(lines[:10]) + lines[10][:20])  # as a crash leaves it
+    seen = []
+    genuine = suites.read_image
+    monkeypatch.setattr(suites, "read_image", lambda path: seen.append(path) or genuine(path))
+    again = refocus.evaluate(model, images, records=records, batch_size=10)
+    assert len(seen) == 14
+    assert again == whole
+    assert [json.loads(x)["image"] for x in records.read_text().splitlines()] == [json.loads(x)["image"] for x in lines]
+
+
+def test_summary_against_another_model_is_paired(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    images, _ = image_folders
+    first, second = tiny(), tiny()
+    a, b = refocus.evaluate(first, images), refocus.evaluate(second, images)
+    entry = classify.summary(first, a, (second, b))
+    assert entry["difference"]["top1"] == pytest.approx(entry["top1"] - entry["against"]["top1"])
+    assert entry["difference"]["n"] == 24
+    low, high = entry["difference"]["interval"]
+    assert low <= entry["difference"]["top1"] <= high
+
+
+def test_the_other_model_may_order_its_classes_otherwise(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    first, second = tiny(), tiny()
+    second.pretrained_cfg["label_names"] = ["dog", "cat", "bee", "ant"]
+    with torch.no_grad():
+        second.head.weight.zero_()
+        second.head.bias.copy_(torch.tensor([1.0, 0, 0, 0]))  # always says dog
+    results = [refocus.evaluate(model, image_folders[0]) for model in (first, second)]
+    entry = classify.summary(first, results[0], (second, results[1]))
+    assert entry["against"]["per_class"]["dog"]["top1"] == 100
+    assert entry["against"]["per_class"]["ant"]["top1"] == 0

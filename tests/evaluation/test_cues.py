@@ -1,0 +1,136 @@
+"""Shape bias as Geirhos et al. define it: mean over mapped classes, same-class pairs dropped, other answers ignored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import refocus
+from refocus.evaluation import cues
+from tests.makers import ROOT, stimuli
+
+Build = Callable[..., nn.Module]
+
+
+class Fixed(nn.Module):
+    """Says the same whatever it sees."""
+
+    def __init__(self, shares: list[float], names: list[str] | None = None) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(shares).log())
+        self.num_classes = len(shares)
+        self.pretrained_cfg = {
+            "input_size": (3, 16, 16), "mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0, "interpolation": "bilinear",
+            "label_names": names,
+        }  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.bias.expand(len(images), -1)
+
+
+def test_cues_are_read_from_the_name() -> None:
+    assert cues.cue("cat7-elephant12") == ("cat", "elephant")
+    with pytest.raises(refocus.InputError, match="must tell both cues"):
+        cues.cue("cat7")
+
+
+def test_the_published_table_has_16_classes_of_207() -> None:
+    table = cues.mapping(Fixed([1 / 1000] * 1000))
+    assert len(table) == 16
+    indices = [i for values in table.values() for i in values]
+    assert len(indices) == len(set(indices)) == 207
+    assert (table["airplane"], table["elephant"], table["bear"]) == ([404], [385, 386], [294, 295, 296, 297])
+
+
+def test_the_decision_is_of_the_mean_not_of_the_sum_or_the_maximum(tmp_path: Path) -> None:
+    root = stimuli(tmp_path, ["cat1-dog1"])
+    # sum 0.5 and maximum 0.3 are the dogs', the mean 0.25 the cat's
+    model, table = Fixed([0.25, 0.30, 0.10, 0.10, 0.25]), {"cat": [0], "dog": [1, 2, 3], "car": [4]}
+    (line,) = cues.decisions(model, root, table)
+    assert line == {"image": "cat/cat1-dog1.png", "shape": "cat", "texture": "dog", "decision": "cat"}
+
+
+def row(shape: str, texture: str, decision: str, number: int) -> dict[str, str]:
+    return {"image": f"{shape}/{shape}{number}-{texture}1.png", "shape": shape, "texture": texture, "decision": decision}
+
+
+TABLE = {"cat": [0], "dog": [1], "car": [2]}
+
+
+def test_shape_bias_counts_shape_against_texture() -> None:
+    lines = [row("cat", "dog", d, i) for i, d in enumerate(["cat", "cat", "cat", "dog", "car", "car"])]
+    lines += [row("dog", "dog", "dog", 9), row("cat", "knife", "cat", 10)]  # cues agree; a cue outside of the table
+    found = cues.shape_bias(lines, TABLE)
+    assert found["shape_bias"] == 0.75
+    assert found["interval"][0] < 0.75 < found["interval"][1]
+    assert [found[k] for k in ("n", "shape_decisions", "texture_decisions", "other_decisions")] == [6, 3, 1, 2]
+    assert (found["dropped_same"], found["dropped_unmapped"]) == (1, 1)
+    nothing = cues.shape_bias([row("cat", "dog", "car", 0)], TABLE)
+    assert nothing["shape_bias"] is None
+    assert nothing["interval"] is None
+
+
+def test_difference_of_two_models_over_the_same_stimuli() -> None:
+    before = [row("cat", "dog", "dog" if i % 2 else "cat", i) for i in range(60)]
+    after = [row("cat", "dog", "cat" if i % 3 else "car", i) for i in range(59)]
+    found = cues.shape_bias_difference(after, before, TABLE)
+    assert found["n"] == 59
+    assert found["shape_bias"] == pytest.approx(1 - 30 / 59)
+    assert 0.3 < found["interval"][0] < found["shape_bias"] < found["interval"][1] < 0.7
+    assert cues.shape_bias_difference(after, before[:0], TABLE)["shape_bias"] is None
+
+
+def test_a_mapping_file_takes_names_and_indices(tmp_path: Path) -> None:
+    model, file = Fixed([0.2] * 5, ["tabby", "lion", "beagle", "van", "jeep"]), tmp_path / "map.json"
+    file.write_text(json.dumps({"cat": ["tabby", 1], "dog": ["beagle"]}))
+    assert cues.mapping(model, file) == {"cat": [0, 1], "dog": [2]}
+    for content, message in (
+        ({"cat": ["tiger"]}, "no class 'tiger'"),
+        ({"cat": [7]}, "no class 7"),
+        ({"cat": [True]}, "no class True"),
+        ({"cat": [0], "dog": ["tabby"]}, "given twice"),
+        ({"cat": "tabby"}, "must be JSON such as"),
+        ({}, "must be JSON such as"),
+    ):
+        file.write_text(json.dumps(content))
+        with pytest.raises(refocus.InputError, match=message):
+            cues.mapping(model, file)
+    with pytest.raises(refocus.InputError, match="--mapping: missing"):
+        cues.mapping(model)
+
+
+def test_a_folder_without_any_conflict_is_refused(tmp_path: Path) -> None:
+    root = stimuli(tmp_path, ["cat1-cat2", "cat1-knife1"])
+    with pytest.raises(refocus.InputError, match="no stimulus has two different cues of cat, dog, car"):
+        cues.check(root, TABLE)
+    assert cues.shape_bias([], TABLE)["n"] == 0
+
+
+def test_unreadable_stimuli_are_recorded_and_left_out(tmp_path: Path) -> None:
+    root = stimuli(tmp_path, ["cat1-dog1", "cat2-dog1"])
+    (root / "cat" / "cat2-dog1.png").write_text("no image")
+    (root / "cat" / "odd.png").write_bytes((root / "cat" / "cat1-dog1.png").read_bytes())
+    lines = cues.decisions(Fixed([0.5, 0.5]), root, {"cat": [0], "dog": [1]})
+    assert ["unreadable" in x for x in lines] == [False, True, True]
+    assert cues.shape_bias(lines, {"cat": [0], "dog": [1]})["n"] == 1
+
+
+def test_the_mapping_of_the_examples_fits_the_real_model(shared: Path) -> None:
+    model = refocus.load(shared / "models" / "vit_small_caltech100", pretrained=False)
+    table = cues.mapping(model, ROOT / "examples" / "cues_caltech101.json")
+    assert len(table) == 9
+    cues.check(shared / "data" / "cue_conflict", table)
+
+
+def test_real_stimuli_tell_their_cues(shared: Path) -> None:
+    root = shared / "data" / "cue_conflict"
+    samples = cues.stimuli(root)
+    assert len(samples) == 160
+    pairs = [cues.cue(s.image.stem) for s in samples]
+    assert len({shape for shape, _ in pairs} | {texture for _, texture in pairs}) == 16
+    assert all(shape == s.image.parent.name for s, (shape, _) in zip(samples, pairs, strict=True))

@@ -1,0 +1,154 @@
+"""Map scores: the published segmentation test, the pointing game, insertion and deletion, against literal versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+import refocus
+from refocus.data.folders import scan
+from refocus.evaluation import maps
+from refocus.evaluation.metrics import pointing_hit, segmentation_counts
+
+Build = Callable[..., nn.Module]
+
+
+def test_pointing_game_has_a_tolerance_that_scales_with_the_image() -> None:
+    mask = torch.zeros(224, 224)
+    mask[100:120, 100:120] = 1
+    for column, hit in ((110, True), (133, True), (134, False), (160, False)):  # 15 pixels from the last column, 119, is out
+        relevance = torch.zeros(224, 224)
+        relevance[110, column] = 1
+        assert pointing_hit(relevance, mask) == hit
+    assert not pointing_hit(relevance, torch.zeros(224, 224))
+
+
+class Bright(nn.Module):
+    """Class 1 gets the mean brightness of the right half as its logit: relevance for it can be told in advance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        score = images[..., images.shape[-1] // 2 :].mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(score), 4 * score * self.weight], dim=1)
+
+
+def test_insertion_and_deletion_tell_a_right_map_from_a_wrong_one() -> None:
+    image = torch.rand(3, 32, 32) + 0.5
+    right = torch.zeros(32, 32)
+    right[:, 16:] = 1
+    good = maps.insertion_deletion(Bright(), image, right, 1)
+    bad = maps.insertion_deletion(Bright(), image, 1 - right, 1)
+    assert good[1] < bad[1] - 0.1  # deleting what matters first loses the class sooner
+    spots = torch.zeros(3, 32, 32)
+    spots[:, 8::16, 24::16] = 9  # blurring spreads a spot over the middle line, showing it puts it back
+    spots[:, 8::16, 16] = 9
+    inserted = [maps.insertion_deletion(Bright(), spots, m, 1)[0] for m in (right, 1 - right)]
+    assert inserted[0] > inserted[1]
+
+
+def test_deletion_against_a_literal_loop() -> None:
+    torch.manual_seed(3)
+    image, relevance, model = torch.randn(3, 12, 12), torch.rand(12, 12), Bright()
+    order = sorted((-float(relevance[y, x]), y, x) for y in range(12) for x in range(12))
+    deleted, inserted = [], []
+    for step in range(maps._STEPS + 2):
+        share = step / (maps._STEPS + 1)
+        gone = image.clone()
+        shown = torch.zeros(12, 12)
+        for rank, (_, y, x) in enumerate(order):
+            if rank / 144 < share - 1e-9:
+                gone[:, y, x] = 0
+                shown[y, x] = 1
+        blurred = v2.functional.gaussian_blur(image, [11, 11], [5.0, 5.0])
+        kept = torch.where(shown.bool(), image, blurred)
+        deleted.append(float(model(gone[None]).softmax(1)[0, 1]))
+        inserted.append(float(model(kept[None]).softmax(1)[0, 1]))
+    found = maps.insertion_deletion(model, image, relevance, 1)
+    for area, curve in zip(found, (inserted, deleted), strict=True):
+        assert area == pytest.approx((sum(curve) - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1), abs=1e-5)
+
+
+def test_records_give_the_published_scores_with_intervals(tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = image_folders
+    model = tiny()
+    samples = scan(images, model, masks=masks)
+    view = maps.MaskedView(model)
+    records = tmp_path / "maps.jsonl"
+    lines = maps.measure(model, samples, images, view, faithful=6, records=records)
+    found = maps.scores(lines)
+    loaded = [view(s) for s in samples]
+    explained = refocus.explain(model, torch.stack([x for x, _ in loaded]))
+    truth = torch.stack([m for _, m in loaded])
+    expected = refocus.segmentation_scores(explained.relevance, truth)
+    assert {name: found[name]["value"] for name in expected} == pytest.approx(expected, abs=1e-6)
+    share = refocus.background_share(explained.patches, truth).mean().item()
+    assert found["background_share"]["value"] == pytest.approx(share, abs=1e-6)
+    assert found["insertion"]["n"] == found["deletion"]["n"] == 6
+    assert found["pointing"]["n"] == 24
+    for score in found.values():
+        low, high = score["interval"]
+        assert low <= score["value"] <= high
+    assert maps.measure(model, samples, images, view, faithful=6, records=records) == lines
+
+
+def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    images, masks = image_folders
+    first, second = tiny(), tiny()
+    samples = scan(images, first, masks=masks)
+    ours, theirs = (maps.measure(m, samples, images, maps.MaskedView(m), faithful=24) for m in (first, second))
+    found = maps.scores(ours, theirs[:-1])  # one image is missing there
+    for name, score in found.items():
+        alone = maps.scores(ours[:-1])[name]["value"]
+        before = maps.scores(theirs[:-1])[name]["value"]
+        assert score["n"] == 23
+        assert score["difference"] == pytest.approx(alone - before)
+        low, high = score["difference_interval"]
+        assert low <= score["difference"] <= high
+    same = maps.scores(ours, ours)
+    assert same["miou"]["difference"] == 0
+
+
+def test_counts_of_a_map_that_is_the_mask() -> None:
+    mask = torch.zeros(8, 8)
+    mask[2:5] = 1
+    assert segmentation_counts(mask, mask) == pytest.approx([1, 1, 40 / 64, 40 / 64, 24 / 64, 24 / 64, 1])
+
+
+def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    file = tmp_path / "gtsegs_ijcv.mat"
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)  # height, width
+    mask = np.zeros((40, 64), dtype=np.uint8)
+    mask[10:30, 32:] = 1
+    with h5py.File(file, "w") as store:  # MATLAB stores column-major, masks in a cell of their own
+        picture_ref = store.create_dataset("#refs#/a", data=picture.transpose(2, 1, 0)).ref
+        mask_ref = store.create_dataset("#refs#/b", data=mask.transpose(1, 0)).ref
+        cell = store.create_dataset("#refs#/c", (1, 1), dtype=h5py.ref_dtype)
+        cell[0, 0] = mask_ref
+        for name, ref in (("img", picture_ref), ("gt", cell.ref)):
+            rows = store.create_dataset(f"value/{name}", (1, 1), dtype=h5py.ref_dtype)
+            rows[0, 0] = ref
+    model = tiny()
+    segments = maps.Gtsegs(file, model)
+    (sample,) = segments.samples()
+    pixels, shape = segments(sample)
+    assert pixels.shape == (3, 32, 32)
+    assert shape[8:24, 16:].eq(1).all()  # squeezed to 32 x 32
+    assert shape.sum() == 16 * 16
+    lines = maps.measure(model, [sample], file.parent, segments)
+    assert lines[0]["image"] == "gtsegs_ijcv.mat/00000"
+    assert 0 <= maps.scores(lines)["miou"]["value"] <= 1
+    other = tmp_path / "other.mat"
+    other.write_bytes(b"no matlab")
+    with pytest.raises(refocus.InputError, match="not gtsegs_ijcv"):
+        maps.Gtsegs(other, model).samples()

@@ -1,0 +1,118 @@
+"""Numbers against hand-worked cases and slow literal versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+import refocus
+from refocus.evaluation.metrics import (
+    accuracy,
+    background_share,
+    calibration_difference,
+    group_accuracies,
+    group_differences,
+    paired_difference,
+)
+from refocus.records import Prediction
+
+
+def prediction(image: int, label: int, *top: int) -> Prediction:
+    return Prediction(str(image), label, top, 0.5)
+
+
+def test_accuracy_counts_top1_top5_and_classes() -> None:
+    result = accuracy([prediction(0, 0, 0, 1), prediction(1, 0, 1, 0), prediction(2, 1, 2, 3)], ["a", "b"])
+    assert result["top1"] == pytest.approx(100 / 3)
+    assert result["top5"] == pytest.approx(200 / 3)
+    assert result["n"] == 3
+    assert result["per_class"]["a"] == {"top1": 50.0, "top5": 100.0, "n": 2}
+    assert accuracy([], [])["top1"] is None
+
+
+def test_paired_difference_joins_by_image_and_brackets_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    before = [prediction(i, 0, int(rng.random() > 0.5)) for i in range(400)]
+    after = [prediction(i, 0, int(rng.random() > 0.7)) for i in reversed(range(400))]
+    found = paired_difference(after, before)
+    change = np.array(
+        [(a.top5[0] == 0) - (b.top5[0] == 0.0) for a, b in zip(sorted(after, key=lambda p: int(p.image)), before, strict=True)]
+    )
+    assert found["top1"] == pytest.approx(100 * change.mean())
+    assert found["corrected"] - found["broken"] == change.sum()
+    half = 1.96 * 100 * change.std() / 20  # the normal approximation, good at n = 400
+    assert found["interval"] == pytest.approx([found["top1"] - half, found["top1"] + half], abs=0.7)
+    assert paired_difference(after, before) == found  # seeded
+
+
+def test_paired_difference_without_any_change_or_overlap() -> None:
+    same = [prediction(i, 0, 0) for i in range(100)]
+    found = paired_difference(same, same)
+    bound = 100 * (1 - 0.025 ** (1 / 100))  # so many could change and still leave none of 100 changed
+    assert found["top1"] == 0
+    assert found["interval"] == pytest.approx([-bound, bound])
+    assert found["mcnemar"] == 1
+    assert paired_difference(same, [])["interval"] is None
+
+
+def test_further_right_answers_count() -> None:
+    answers = [Prediction("a", 0, (7, 1, 2, 3, 4), 0.9, None, (7,)), Prediction("b", 0, (1, 2, 3, 4, 9), 0.9, None, (7, 9))]
+    assert [p.right for p in answers] == [True, False]
+    assert accuracy(answers, ["a"])["top1"] == 50
+    assert accuracy(answers, ["a"])["top5"] == 100
+
+
+def test_groups_are_paired_and_sorted() -> None:
+    before = [prediction(i, i % 3, 0) for i in range(30)]  # right on class 0 alone
+    after = [prediction(i, i % 3, min(i % 3, 1)) for i in range(30)]  # right on 0 and 1
+    rows = group_differences(after, before, lambda p: f"class {p.label}")
+    assert [r["name"] for r in rows] == ["class 1", "class 0", "class 2"]
+    assert (rows[0]["top1"], rows[0]["before"], rows[0]["difference"]["corrected"]) == (100, 0, 10)
+    low, high = rows[1]["difference"]["interval"]
+    assert low < 0 < high  # ten images without a change do not prove that there is none
+    worst = group_accuracies(after, lambda p: f"class {p.label}")
+    assert worst[0]["name"] == "class 2"
+    assert worst[0]["top1_interval"][1] > 0
+
+
+def test_calibration_difference_joins_by_image() -> None:
+    sure = [Prediction(str(i), 0, (0,), 0.99) for i in range(50)]
+    unsure = [Prediction(str(i), 0, (0,), 0.60) for i in reversed(range(50))]
+    found = calibration_difference(sure, unsure)
+    assert found["value"] == pytest.approx(0.01 - 0.40)
+    assert found["interval"] is None  # all images alike: a bootstrap knows nothing of others
+
+
+def test_background_share() -> None:
+    patches = torch.tensor([[[1.0, 3.0]], [[2.0, 0.0]], [[0.0, 0.0]]])
+    masks = torch.tensor([[1.0, 0.0]]).repeat_interleave(4, 1).repeat(4, 1)[None].repeat(3, 1, 1)
+    share = background_share(patches, masks)
+    assert share[0].item() == pytest.approx(0.6875)  # bilinear upsampling carries a quarter of the difference over the edge
+    assert share[1].item() == pytest.approx(0.125)
+    assert share[2].isnan()
+
+
+def test_segmentation_scores_against_a_literal_version() -> None:
+    torch.manual_seed(0)
+    relevance, masks = 5 * torch.rand(3, 6, 7) - 1, torch.rand(3, 6, 7) > 0.6
+    correct = total = 0
+    inter, union, precisions = np.zeros(2), np.zeros(2), []
+    for r, m in zip(relevance.numpy().astype(float), masks.numpy(), strict=True):
+        r = (r - r.min()) / (r.max() - r.min())
+        guess = r > r.mean()
+        correct, total = correct + (guess == m).sum(), total + m.size
+        for side in (0, 1):
+            inter[side] += ((guess == side) & (m == side)).sum()
+            union[side] += ((guess == side) | (m == side)).sum()
+        precisions.append(average_precision_score(np.r_[~m.ravel(), m.ravel()], np.r_[1 - r.ravel(), r.ravel()]))
+    found = refocus.segmentation_scores(relevance, masks)
+    assert found == pytest.approx({"pixel_accuracy": correct / total, "miou": (inter / union).mean(), "map": np.mean(precisions)})
+
+
+def test_segmentation_scores_of_a_perfect_map_and_of_wrong_shapes() -> None:
+    masks = (torch.rand(2, 8, 8) > 0.5).float()
+    assert refocus.segmentation_scores(masks, masks) == pytest.approx({"pixel_accuracy": 1, "miou": 1, "map": 1})
+    with pytest.raises(refocus.InputError, match="must both be"):
+        refocus.segmentation_scores(masks[:, None], masks)

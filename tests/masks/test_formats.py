@@ -1,0 +1,197 @@
+"""Masks people already have: each format on a miniature in its real layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refocus import InputError
+from refocus.masks import formats
+
+SIZE = (12, 10)  # width, height
+BOX = np.zeros(SIZE[::-1], bool)
+BOX[2:6, 3:9] = True
+
+
+def save(path: Path, values: np.ndarray, palette: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (_palette(values) if palette else Image.fromarray(values.astype(np.uint8))).save(path)
+    return path
+
+
+def _palette(values: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(values.astype(np.uint8)).convert("P")
+    picture.putdata(values.ravel().tolist())
+    picture.putpalette([v for i in range(256) for v in (i, 0, 255 - i)])
+    return picture
+
+
+def image(name: str = "cat/a.jpg") -> Path:
+    return Path("/anywhere") / name
+
+
+@pytest.mark.parametrize("place", ["cat/a.png", "a.png"])
+@pytest.mark.parametrize("value", [1, 7, 255])
+def test_png_in_class_folders_or_flat(tmp_path: Path, place: str, value: int) -> None:
+    save(tmp_path / place, BOX * value)
+    read = formats.reader("png", tmp_path)
+    np.testing.assert_array_equal(read(image(), SIZE), BOX)
+    assert read(image("cat/other.jpg"), SIZE) is None
+
+
+def test_png_with_a_value_to_ignore(tmp_path: Path) -> None:
+    values = BOX * 3
+    values[9] = 255
+    save(tmp_path / "a.png", values)
+    np.testing.assert_array_equal(formats.reader("png", tmp_path, ignore=255)(image(), SIZE), BOX)
+    assert formats.reader("png", tmp_path)(image(), SIZE)[9].all()
+
+
+def test_voc_counts_the_border_of_objects_as_background(tmp_path: Path) -> None:
+    values = BOX * 12
+    values[6, 3:9] = 255
+    save(tmp_path / "a.png", values, palette=True)
+    np.testing.assert_array_equal(formats.reader("voc", tmp_path)(image(), SIZE), BOX)
+
+
+def test_imagenet_s_ids_lie_in_two_channels(tmp_path: Path) -> None:
+    values = np.zeros((*SIZE[::-1], 3))
+    values[BOX, 1] = 2  # id 512: zero in R
+    values[9, :, 0], values[9, :, 1] = 1000 % 256, 1000 // 256  # ignored
+    save(tmp_path / "n01440764" / "a.png", values)
+    save(tmp_path / "n04356056" / "a.png", values)
+    read = formats.reader("imagenet-s", tmp_path)
+    np.testing.assert_array_equal(read(image("n01440764/a.JPEG"), SIZE), BOX)
+    assert read(image("n04356056/a.JPEG"), SIZE) is None  # a merged synset
+    save(tmp_path / "n01440764" / "b.png", BOX * 1)
+    with pytest.raises(InputError, match=r"b\.png.*no colour channels"):
+        formats.reader("imagenet-s", tmp_path)(image("n01440764/b.JPEG"), SIZE)
+
+
+def coco(tmp_path: Path, *segmentations: object, categories: tuple[int, ...] = (1, 1, 1)) -> Path:
+    content = {
+        "images": [{"id": 5, "file_name": "a.jpg", "width": SIZE[0], "height": SIZE[1]}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"id": i, "image_id": 5, "category_id": c, "bbox": [3, 2, 6, 4], "iscrowd": 0, **({"segmentation": s} if s else {})}
+            for i, (s, c) in enumerate(zip(segmentations, categories, strict=False))
+        ],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, object]:
+    counts, last = [], 0
+    for value in mask.T.ravel():  # column by column, starting with background
+        if value == last and counts:
+            counts[-1] += 1
+        else:
+            counts += [0, 1] if value and not counts else [1]
+            last = value
+    return {"counts": [int(c) for c in counts], "size": list(mask.shape)}
+
+
+@pytest.mark.parametrize("kind", ["polygon", "rle", "compressed", "box"])
+def test_coco_polygons_run_lengths_and_boxes(tmp_path: Path, kind: str) -> None:
+    rle = pytest.importorskip("pycocotools.mask")
+    packed = rle.encode(np.asfortranarray(BOX.astype(np.uint8)))
+    shape = {
+        "polygon": [[3, 2, 9, 2, 9, 6, 3, 6]],
+        "rle": run_lengths(BOX),
+        "compressed": {"size": packed["size"], "counts": packed["counts"].decode()},
+        "box": None,
+    }[kind]
+    np.testing.assert_array_equal(formats.reader("coco", coco(tmp_path, shape))(image(), SIZE), BOX)
+
+
+def test_coco_takes_the_category_of_the_class_folder_or_all(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    whole = [[0, 0, 12, 0, 12, 10, 0, 10]]
+    read = formats.reader("coco", coco(tmp_path, None, whole, categories=(1, 2)))
+    np.testing.assert_array_equal(read(image("cat/a.jpg"), SIZE), BOX)
+    assert read(image("dog/a.jpg"), SIZE).all()
+    assert read(image("any/a.jpg"), SIZE).all()
+    assert read(image("cat/b.jpg"), SIZE) is None
+    with pytest.raises(InputError, match=r"is 13x10 pixels, instances.json says 12x10"):
+        read(image(), (13, 10))
+
+
+@pytest.mark.parametrize("shape", [[[]], [[1, 2]], [[1, 2, 3, 4]]])
+def test_polygons_that_enclose_nothing_give_way_to_the_box(tmp_path: Path, shape: list) -> None:
+    pytest.importorskip("pycocotools")
+    np.testing.assert_array_equal(formats.reader("coco", coco(tmp_path, shape))(image(), SIZE), BOX)
+
+
+def test_an_annotation_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    with pytest.raises(InputError, match=r"annotation 0 of a\.jpg"):
+        formats.reader("coco", coco(tmp_path, {"size": [3, 3], "counts": [2, 7]}))(image(), SIZE)
+
+
+def test_files_are_found_where_folders_were_renamed(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    path = coco(tmp_path, None)
+    path.write_text(path.read_text().replace('"a.jpg"', '"train2017/a.jpg"'))
+    np.testing.assert_array_equal(formats.reader("coco", path)(image(), SIZE), BOX)
+
+
+def test_an_alpha_channel_is_no_foreground(tmp_path: Path) -> None:
+    values = np.zeros((*SIZE[::-1], 4))
+    values[..., 3] = 255
+    values[BOX, 0] = 9
+    save(tmp_path / "a.png", values)
+    np.testing.assert_array_equal(formats.reader("png", tmp_path)(image(), SIZE), BOX)
+
+
+def test_voc_xml_boxes_count_from_one_with_both_corners_inside(tmp_path: Path) -> None:
+    box = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+    body = box.format("cat", 4, 3, 9, 6) + box.format("dog", 1, 1, 12, 10)
+    (tmp_path / "a.xml").write_text(f"<annotation>{body}</annotation>")
+    (tmp_path / "b.xml").write_text("<annotation")
+    read = formats.reader("voc-boxes", tmp_path)
+    np.testing.assert_array_equal(read(image("cat/a.jpg"), SIZE), BOX)
+    assert read(image("none/a.jpg"), SIZE).all()
+    with pytest.raises(InputError, match=r"b\.xml: not a Pascal VOC annotation"):
+        read(image("cat/b.jpg"), SIZE)
+
+
+def test_boxes_from_csv_add_up_and_are_clipped(tmp_path: Path) -> None:
+    table = tmp_path / "boxes.csv"
+    table.write_text("image,xmin,ymin,xmax,ymax\na.jpg,3,2,9,6\ncat/b.jpg,-5,-5,2,2\ncat/b.jpg,11,9,40,40\n")
+    read = formats.reader("boxes", table)
+    np.testing.assert_array_equal(read(image("cat/a.jpg"), SIZE), BOX)
+    corners = read(image("cat/b.jpg"), SIZE)
+    assert corners.sum() == 5
+    assert corners[9, 11]
+    assert read(image("cat/c.jpg"), SIZE) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("jpeg", None, "legal are png, imagenet-s, coco"),
+        ("png", None, "no such folder"),
+        ("boxes", "image,left\na,1\n", "must be CSV with image,xmin,ymin,xmax,ymax"),
+        ("boxes", "image,xmin,ymin,xmax,ymax\na,nan,0,1,1\n", "not finite"),
+        ("coco", "[1]", "not a COCO instances file"),
+        ("coco", "{", "not a readable JSON file"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    source = tmp_path / "source"
+    if content is not None:
+        source.write_text(content)
+    with pytest.raises(InputError, match=message):
+        formats.reader(name, source)
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", BOX)
+    with pytest.raises(InputError, match=r"is 12x10 pixels, its image 13x10"):
+        formats.reader("png", tmp_path)(image(), (13, 10))
