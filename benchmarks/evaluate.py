@@ -1,9 +1,11 @@
-"""Images per second of `refocus.evaluate` on files, beside the limit and timm's way, in one run and interleaved.
+"""Images per second of `refocus.evaluate` on files, beside the limit and timm's way, in one run and
+interleaved.
 
     python benchmarks/evaluate.py --images FOLDER --model MODEL [--count 256] [--workers 1]
 
-Limit: a bare loop of the model over batches that are already decoded. timm: its dataset, its loader (`create_dataset`,
-`create_loader`) and its own transform, top-5 of each batch, as its validation script does. Batch 64, the same files for all.
+Limit: a bare loop of the model over batches that are already decoded. timm: its dataset, its loader
+    (`create_dataset`, `create_loader`) and its own transform, top-5 of each batch, as its
+    validation script does. Batch 64, the same files for all.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def with_timm(model: nn.Module, folder: Path, batch: int, workers: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--count", type=int, default=256)
@@ -81,10 +85,17 @@ def main() -> None:
 
         variants: dict[str, Callable[[], Any]] = {"limit": limit}
         for workers in dict.fromkeys((0, args.workers)):
-            variants[f"refocus, {workers} workers"] = lambda w=workers: evaluate(model, folder, batch_size=args.batch, workers=w)
-            variants[f"timm, {workers} workers"] = lambda w=workers: with_timm(model, folder, args.batch, w)
+            variants[f"refocus, {workers} workers"] = lambda w=workers: evaluate(
+                model, folder, batch_size=args.batch, workers=w
+            )
+            variants[f"timm, {workers} workers"] = lambda w=workers: with_timm(
+                model, folder, args.batch, w
+            )
         spent = measure.interleaved(variants, args.rounds)
-    print(f"{measure.machine()}\n{len(files)} images, batch {args.batch}, {args.rounds} rounds; median of ratios (quartiles)\n")
+    print(
+        f"{measure.machine()}\n{len(files)} images, batch {args.batch}, {args.rounds} rounds; "
+        "median of ratios (quartiles)\n"
+    )
     print("| | images/s | of the limit |\n|---|---|---|")
     for name in variants:
         middle, low, high = measure.ratio(spent, "limit", name)

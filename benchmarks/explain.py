@@ -1,11 +1,13 @@
-"""What `refocus.explain` costs in forward passes of the same model, beside the peers that a user would pick, interleaved.
+"""What `refocus.explain` costs in forward passes of the same model, beside the peers that a user
+would pick, interleaved.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/explain.py [--batch 8] [--rounds 9]
 
-ViT-B/16 at 224 with random weights: torchvision's (ours, torch-cam's LeGrad over all blocks, pytorch-grad-cam, captum's input
-gradient) and transformers' (ours, attention rollout by `output_attentions`). The literal GAE is the definition in our own words: a
-gradient by each map in turn and products of N x N matrices. Each row: median over rounds of its time / the forward pass's.
+ViT-B/16 at 224 with random weights: torchvision's (ours, torch-cam's LeGrad over all blocks,
+pytorch-grad-cam, captum's input gradient) and transformers' (ours, attention rollout by
+`output_attentions`). The literal GAE is the definition in our own words: a gradient by each map in
+turn and products of N x N matrices. Each row: median over rounds of its time / the forward pass's.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ def on_torchvision(images: Tensor) -> dict[str, Callable[[], Any]]:
         def grid(tokens: Tensor) -> Tensor:
             return tokens[:, 1:].reshape(len(tokens), 14, 14, -1).permute(0, 3, 1, 2)
 
-        with GradCAM(model=model, target_layers=[model.encoder.layers[-1].ln_1], reshape_transform=grid) as cam:
+        with GradCAM(
+            model=model, target_layers=[model.encoder.layers[-1].ln_1], reshape_transform=grid
+        ) as cam:
             cam(input_tensor=images, targets=None)
 
     def saliency() -> None:
@@ -89,7 +93,9 @@ def on_transformers(images: Tensor) -> dict[str, Callable[[], Any]]:
     from transformers import ViTConfig, ViTForImageClassification
 
     fused = ViTForImageClassification(ViTConfig(num_labels=1000)).eval()
-    eager = ViTForImageClassification(ViTConfig(num_labels=1000, attn_implementation="eager")).eval()
+    eager = ViTForImageClassification(
+        ViTConfig(num_labels=1000, attn_implementation="eager")
+    ).eval()
 
     def forward() -> None:
         with torch.inference_mode():
@@ -103,26 +109,40 @@ def on_transformers(images: Tensor) -> dict[str, Callable[[], Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # the peers' own
     torch.manual_seed(0)
     images = torch.randn(args.batch, 3, 224, 224)
-    print(f"{measure.machine()}\nbatch {args.batch}, {args.rounds} rounds; median of ratios (quartiles)\n")
+    print(
+        f"{measure.machine()}\nbatch {args.batch}, {args.rounds} rounds; median of ratios "
+        "(quartiles)\n"
+    )
     print("| library | method | images/s | forward passes |\n|---|---|---|---|")
-    for library, variants in (("torchvision", on_torchvision(images)), ("transformers", on_transformers(images))):
+    for library, variants in (
+        ("torchvision", on_torchvision(images)),
+        ("transformers", on_transformers(images)),
+    ):
         spent = measure.interleaved(variants, args.rounds)
         for name in variants:
             middle, low, high = measure.ratio(spent, name, "forward")
             rate = args.batch / sorted(spent[name])[len(spent[name]) // 2]
-            print(f"| {library} | {name} | {rate:.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |", flush=True)
+            print(
+                f"| {library} | {name} | {rate:.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |",
+                flush=True,
+            )
         if "literal GAE" in variants:
             gain = "literal GAE / refocus.explain: {:.2f} ({:.2f} to {:.2f})".format(
                 *measure.ratio(spent, "literal GAE", "refocus.explain")
             )
-    print(f"\n{gain}; goals: refocus.explain at most 2.4 forward passes, at least 3 times as fast as the literal GAE")
+    print(
+        f"\n{gain}; goals: refocus.explain at most 2.4 forward passes, at least 3 times as fast as "
+        "the literal GAE"
+    )
 
 
 if __name__ == "__main__":

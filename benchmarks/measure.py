@@ -1,4 +1,6 @@
-"""Clock and memory for the other benchmarks: variants of one task interleaved in one run, for ratios of the same minutes."""
+"""Clock and memory for the other benchmarks: variants of one task interleaved in one run, for
+ratios of the same minutes.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def ratio(spent: dict[str, list[float]], name: str, base: str) -> tuple[float, f
 
 
 def tensor_peak(call: Callable[[], Any]) -> float:
-    """MiB that torch's allocator holds at most during a call, above what it held before (its second call: the first sets up)."""
+    """MiB that torch's allocator holds at most during a call, above what it held before (its second
+    call: the first sets up).
+    """
     call()
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
@@ -48,13 +52,19 @@ def tensor_peak(call: Callable[[], Any]) -> float:
 
 
 def process_peak(script: str, arguments: list[str]) -> float:
-    """MiB that a fresh process grew by during `peak_of(call)`, which `script` prints with these arguments."""
-    done = subprocess.run([sys.executable, script, *arguments], check=True, capture_output=True, text=True)
+    """MiB that a fresh process grew by during `peak_of(call)`, which `script` prints with these
+    arguments.
+    """
+    done = subprocess.run(
+        [sys.executable, script, *arguments], check=True, capture_output=True, text=True
+    )
     return float(done.stdout.strip().splitlines()[-1])
 
 
 def peak_of(call: Callable[[], Any], times: int = 3) -> float:
-    """MiB by which this process's peak rises over its size before the calls. (Linux; `getrusage` would tell the parent's peak.)"""
+    """MiB by which this process's peak rises over its size before the calls. (Linux; `getrusage`
+    would tell the parent's peak.)
+    """
     gc.collect()
     before = _status("VmRSS")
     for _ in range(times):
@@ -63,14 +73,29 @@ def peak_of(call: Callable[[], Any], times: int = 3) -> float:
 
 
 def _status(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) / 2**10
 
 
 def machine() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    flags = " ".join(sorted(f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in Path("/proc/cpuinfo").read_text()))
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    flags = " ".join(
+        sorted(
+            f
+            for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+            if f in Path("/proc/cpuinfo").read_text()
+        )
+    )
     return (
-        f"{names[0] if names else platform.processor()} ({flags}), {torch.get_num_threads()} threads; "
+        f"{names[0] if names else platform.processor()} ({flags}), {torch.get_num_threads()} "
+        "threads; "
         f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
     )

@@ -2,7 +2,8 @@
 
     python benchmarks/precision.py --model MODEL --images IMAGES --masks MASKS [--count 64]
 
-Weights stay float32, the relevance is accumulated in float32; the network runs in bfloat16 by autocast (`--precision bf16`).
+Weights stay float32, the relevance is accumulated in float32; the network runs in bfloat16 by
+autocast (`--precision bf16`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from refocus.data.transforms import MaskedImages, joint_transform
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--masks", type=Path, required=True)
@@ -33,7 +36,9 @@ def main() -> None:
     step = objective("relevance")
     correlations, distances, same = [], [], []
     losses: dict[str, list[float]] = {"background": [], "foreground": [], "loss": []}
-    for images, masks, labels in DataLoader(MaskedImages(samples, joint_transform(model, train=False)), batch_size=8):
+    for images, masks, labels in DataLoader(
+        MaskedImages(samples, joint_transform(model, train=False)), batch_size=8
+    ):
         found = []
         for half in (False, True):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -47,10 +52,14 @@ def main() -> None:
             values.append(abs(half_terms[name].item() / terms[name].item() - 1))
     print(f"{measure.machine()}\n{len(samples)} images\n")
     print(f"same prediction: {100 * np.mean(same):.1f} %")
-    print(f"maps in [0, 1]: correlation {np.median(correlations):.4f} (lowest {min(correlations):.4f}), mean distance "
+    print(f"maps in [0, 1]: correlation {np.median(correlations):.4f} (lowest "
+          f"{min(correlations):.4f}), mean distance "
           f"{np.mean(distances):.4f} (largest {max(distances):.4f})")  # fmt: skip
     for name, values in losses.items():
-        print(f"{name} of a batch of 8: relative difference {np.median(values):.4f} (largest {max(values):.4f})")
+        print(
+            f"{name} of a batch of 8: relative difference {np.median(values):.4f} (largest "
+            f"{max(values):.4f})"
+        )
 
 
 if __name__ == "__main__":

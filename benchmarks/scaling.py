@@ -1,9 +1,12 @@
-"""How time and memory of a tuning step grow with the tokens, of a plain step, of ours, and of ours with `recompute`.
+"""How time and memory of a tuning step grow with the tokens, of a plain step, of ours, and of ours
+with `recompute`.
 
-    python benchmarks/scaling.py [--model vit_tiny_patch16_224] [--sizes 224 320 448 640] [--batch 2]
+    python benchmarks/scaling.py [--model vit_tiny_patch16_224] [--sizes 224 320 448 640] [--batch
+    2]
 
-Prints a table and the exponents of a power law through the sizes (least squares on logarithms). Plain steps once with torch's fused
-attention, which keeps no map, and once with eager attention, which keeps all.
+Prints a table and the exponents of a power law through the sizes (least squares on logarithms).
+Plain steps once with torch's fused attention, which keeps no map, and once with eager attention,
+which keeps all.
 """
 
 from __future__ import annotations
@@ -28,9 +31,15 @@ VARIANTS = ("plain, fused", "plain, eager", "ours", "ours, recompute")
 def steps(name: str, size: int, batch: int) -> dict[str, Callable[[], Any]]:
     torch.manual_seed(0)
     model = timm.create_model(name, img_size=size).train()
-    images, masks = torch.randn(batch, 3, size, size), (torch.rand(batch, 1, size, size) > 0.5).float()
+    images, masks = (
+        torch.randn(batch, 3, size, size),
+        (torch.rand(batch, 1, size, size) > 0.5).float(),
+    )
     labels = torch.zeros(batch, dtype=torch.long)
-    objectives = {"ours": objective("relevance"), "ours, recompute": objective("relevance", recompute=True)}
+    objectives = {
+        "ours": objective("relevance"),
+        "ours, recompute": objective("relevance", recompute=True),
+    }
 
     def step(variant: str) -> None:
         if variant in objectives:
@@ -45,13 +54,18 @@ def steps(name: str, size: int, batch: int) -> dict[str, Callable[[], Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="vit_tiny_patch16_224")
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 320, 448, 640])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    print(f"{measure.machine()}\n{args.model}, batch {args.batch}, {args.rounds} rounds; median seconds, MiB of tensors\n")
+    print(
+        f"{measure.machine()}\n{args.model}, batch {args.batch}, {args.rounds} rounds; median "
+        "seconds, MiB of tensors\n"
+    )
     print("| tokens | " + " | ".join(VARIANTS) + " |\n|" + "---|" * (len(VARIANTS) + 1))
     seconds: dict[str, list[float]] = {v: [] for v in VARIANTS}
     held: dict[str, list[float]] = {v: [] for v in VARIANTS}
@@ -62,7 +76,12 @@ def main() -> None:
         for variant in VARIANTS:
             seconds[variant].append(float(np.median(spent[variant])))
             held[variant].append(measure.tensor_peak(calls[variant]))
-        print(f"| {count} | " + " | ".join(f"{seconds[v][-1]:.2f} s, {held[v][-1]:.0f} MiB" for v in VARIANTS) + " |", flush=True)
+        print(
+            f"| {count} | "
+            + " | ".join(f"{seconds[v][-1]:.2f} s, {held[v][-1]:.0f} MiB" for v in VARIANTS)
+            + " |",
+            flush=True,
+        )
     for what, values in (("time", seconds), ("memory", held)):
         slopes = [f"{np.polyfit(np.log(tokens), np.log(values[v]), 1)[0]:.2f}" for v in VARIANTS]
         print(f"| exponent of {what} | " + " | ".join(slopes) + " |")

@@ -2,9 +2,10 @@
 
     python benchmarks/step.py [--models vit_tiny_patch16_224 ...] [--rounds 15] [--batch 8]
 
-Variants: a plain cross-entropy step; ours (`relevance`, the published objective, as `refocus tune` runs it); ours in bfloat16; a
-literal port of the published step in our own words: two forward passes of the tuned model, one of the frozen one, one partial
-backward pass a block, products of N x N matrices, two full backward passes. AdamW in all. A folder as model takes its own size.
+Variants: a plain cross-entropy step; ours (`relevance`, the published objective, as `refocus tune`
+    runs it); ours in bfloat16; a literal port of the published step in our own words: two forward
+    passes of the tuned model, one of the frozen one, one partial backward pass a block, products of
+    N x N matrices, two full backward passes. AdamW in all. A folder as model takes its own size.
 """
 
 from __future__ import annotations
@@ -25,11 +26,18 @@ from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import minmax, upsample
 from refocus.vit.loading import class_count, preprocessing
 
-GOALS = {"ours / plain": 1.38, "peak memory, ours / plain": 1.5, "published / ours": 3.4, "ours bf16 / plain": 0.85}
+GOALS = {
+    "ours / plain": 1.38,
+    "peak memory, ours / plain": 1.5,
+    "published / ours": 3.4,
+    "ours bf16 / plain": 0.85,
+}
 VARIANTS = ("plain", "ours", "ours bf16", "published")
 
 
-def published_loss(model: nn.Module, frozen: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
+def published_loss(
+    model: nn.Module, frozen: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
+) -> Tensor:
     """The published step up to its last backward pass."""
     logits = model(images)  # for the confidence
     with torch.no_grad():
@@ -64,7 +72,16 @@ def steps(ref: str, batch: int, only: str | None = None) -> dict[str, Callable[[
         ours = objective("relevance")
         frozen = load(ref, pretrained=False) if name == "published" else model
 
-        def step(name=name, model=model, frozen=frozen, optimizer=optimizer, images=images, masks=masks, labels=labels, ours=ours):  # type: ignore[no-untyped-def]
+        def step(
+            name=name,
+            model=model,
+            frozen=frozen,
+            optimizer=optimizer,
+            images=images,
+            masks=masks,
+            labels=labels,
+            ours=ours,
+        ):  # type: ignore[no-untyped-def]
             with torch.autocast("cpu", torch.bfloat16, enabled=name.endswith("bf16")):
                 if name == "plain":
                     loss = F.cross_entropy(model(images), labels)
@@ -81,30 +98,55 @@ def steps(ref: str, batch: int, only: str | None = None) -> dict[str, Callable[[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224"],
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--peak", help=argparse.SUPPRESS)  # a fresh process that measures one variant's memory
+    parser.add_argument(
+        "--peak", help=argparse.SUPPRESS
+    )  # a fresh process that measures one variant's memory
     args = parser.parse_args()
     if args.peak:
         print(measure.peak_of(steps(args.models[0], args.batch, args.peak)[args.peak]))
         return
-    print(f"{measure.machine()}\nbatch {args.batch}, {args.rounds} rounds; median of ratios (quartiles)\n")
-    print("| model | ours / plain | published / plain | published / ours | ours bf16 / plain | memory, torch | memory, process |")
+    print(
+        f"{measure.machine()}\nbatch {args.batch}, {args.rounds} rounds; median of ratios "
+        "(quartiles)\n"
+    )
+    print(
+        "| model | ours / plain | published / plain | published / ours | ours bf16 / plain | "
+        "memory, torch | memory, process |"
+    )
     print("|---|---|---|---|---|---|---|")
     for ref in args.models:
         calls = steps(ref, args.batch)
         spent = measure.interleaved(calls, args.rounds)
-        pairs = (("ours", "plain"), ("published", "plain"), ("published", "ours"), ("ours bf16", "plain"))
+        pairs = (
+            ("ours", "plain"),
+            ("published", "plain"),
+            ("published", "ours"),
+            ("ours bf16", "plain"),
+        )
         cells = ["{:.2f} ({:.2f} to {:.2f})".format(*measure.ratio(spent, *pair)) for pair in pairs]
         held = {name: measure.tensor_peak(calls[name]) for name in calls}
         del calls
         grown = {
-            name: measure.process_peak(__file__, ["--models", ref, "--batch", str(args.batch), "--peak", name]) for name in held
+            name: measure.process_peak(
+                __file__, ["--models", ref, "--batch", str(args.batch), "--peak", name]
+            )
+            for name in held
         }
         for peaks in (held, grown):
-            cells.append(f"{peaks['ours'] / peaks['plain']:.2f} ({peaks['plain']:.0f} -> {peaks['ours']:.0f} MiB)")
+            cells.append(
+                f"{peaks['ours'] / peaks['plain']:.2f} ({peaks['plain']:.0f} -> "
+                f"{peaks['ours']:.0f} MiB)"
+            )
         print(f"| {Path(ref).name} | " + " | ".join(cells) + " |", flush=True)
     print("\ngoals: " + ", ".join(f"{name} {value}" for name, value in GOALS.items()))
 

@@ -1,8 +1,10 @@
-"""What was tried to make a tuning step faster on a CPU, each beside the step as it is, in one run and interleaved.
+"""What was tried to make a tuning step faster on a CPU, each beside the step as it is, in one run
+and interleaved.
 
     python benchmarks/tried.py [--model vit_small_patch16_224] [--rounds 9] [--batch 8]
 
-Prints median ratios to the step as it is: below 1 is a gain. Only what gains is in the library (docs/performance.md).
+Prints median ratios to the step as it is: below 1 is a gain. Only what gains is in the library
+    (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -19,14 +21,26 @@ from refocus.vit.loading import class_count, preprocessing
 
 
 def variant(
-    ref: str, batch: int, *, compiled: bool = False, last: bool = False, fused: bool = False, **switches: Any
+    ref: str,
+    batch: int,
+    *,
+    compiled: bool = False,
+    last: bool = False,
+    fused: bool = False,
+    **switches: Any,
 ) -> Callable[[], Any]:
     torch.manual_seed(0)
     model = load(ref, pretrained=False).train()
     images = torch.randn(batch, *preprocessing(model)["input_size"])
-    masks, labels = (torch.rand(batch, 1, *images.shape[2:]) > 0.5).float(), torch.randint(0, class_count(model), (batch,))
+    masks, labels = (
+        (torch.rand(batch, 1, *images.shape[2:]) > 0.5).float(),
+        torch.randint(0, class_count(model), (batch,)),
+    )
     if last:
-        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+        model, images = (
+            model.to(memory_format=torch.channels_last),
+            images.to(memory_format=torch.channels_last),
+        )
     if compiled:
         for block in model.blocks:  # whole models break at the recorder
             block.mlp.compile()
@@ -43,7 +57,9 @@ def variant(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="vit_small_patch16_224")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
@@ -57,10 +73,16 @@ def main() -> None:
     }
     calls = {name: variant(args.model, args.batch, **options) for name, options in tried.items()}
     spent = measure.interleaved(calls, args.rounds)
-    print(f"{measure.machine()}\n{args.model}, batch {args.batch}, {args.rounds} rounds; median of ratios (quartiles)\n")
+    print(
+        f"{measure.machine()}\n{args.model}, batch {args.batch}, {args.rounds} rounds; median of "
+        "ratios (quartiles)\n"
+    )
     print("| | of the step as it is |\n|---|---|")
     for name in tried:
-        print(f"| {name} | " + "{:.2f} ({:.2f} to {:.2f}) |".format(*measure.ratio(spent, name, "as it is")))
+        print(
+            f"| {name} | "
+            + "{:.2f} ({:.2f} to {:.2f}) |".format(*measure.ratio(spent, name, "as it is"))
+        )
 
 
 if __name__ == "__main__":

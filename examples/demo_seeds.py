@@ -1,8 +1,10 @@
-"""The demo on several seeds: means over seeds, with the weights of the best epoch (what the demo shows) and of the last one.
+"""The demo on several seeds: means over seeds, with the weights of the best epoch (what the demo
+shows) and of the last one.
 
     python examples/demo_seeds.py --out OUT [--seeds 0 1 2 3 4]
 
-Settings were chosen on seed 0. Each seed is a folder of `refocus demo`; run again to continue after an interruption.
+Settings were chosen on seed 0. Each seed is a folder of `refocus demo`; run again to continue after
+an interruption.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
 
 
 def last_epoch(folder: Path, name: str) -> dict[str, float]:
-    """A row of the demo's table for the weights after the last epoch, whatever the validation loss said."""
+    """A row of the demo's table for the weights after the last epoch, whatever the validation loss
+    said.
+    """
     model = load(folder / name / "model")
     checkpoint = torch.load(folder / name / "checkpoints" / "last.pt", weights_only=True)
     model.load_state_dict(checkpoint["model"])
@@ -28,11 +32,17 @@ def last_epoch(folder: Path, name: str) -> dict[str, float]:
 
 
 def cell(values: list[float], digits: int) -> str:
-    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}" if len(values) > 1 else f"{values[0]:.{digits}f}"
+    return (
+        f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+        if len(values) > 1
+        else f"{values[0]:.{digits}f}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     args = parser.parse_args()
@@ -51,7 +61,10 @@ def main() -> None:
     ]:
         text += f"\n{title}\n\n| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}\n"
         for name in found[args.seeds[0]] if seeds else []:
-            cells = [cell([found[s][name][c] for s in seeds], 2 if c == "background_share" else 1) for c in COLUMNS]
+            cells = [
+                cell([found[s][name][c] for s in seeds], 2 if c == "background_share" else 1)
+                for c in COLUMNS
+            ]
             text += f"| {name} | {' | '.join(cells)} |\n"
     outputs.write_text(args.out / "table.md", text)
     print(text)

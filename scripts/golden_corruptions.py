@@ -1,6 +1,8 @@
-"""Write tests/golden/corruptions.png anew: all corruptions at all severities, as tests/test_corruptions.py compares them.
+"""Write tests/golden/corruptions.png anew: all corruptions at all severities, as
+tests/test_corruptions.py compares them.
 
-python scripts/golden_corruptions.py      # from the project's folder; look at the picture before you commit it
+python scripts/golden_corruptions.py      # from the project's folder; look at the picture before
+you commit it
 """
 
 from __future__ import annotations

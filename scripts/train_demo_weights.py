@@ -1,7 +1,8 @@
-"""Train the small ViT that the demo starts from; `make demo-weights` runs it (about 12 minutes on 2 cores).
+"""Train the small ViT that the demo starts from; `make demo-weights` runs it (about 12 minutes on 2
+cores).
 
-It sees bright digits on all textures alike, fresh composites each step, so it starts free of the shortcut that the demo
-then plants. Writes a timm hub folder with float16 weights (about 1.4 MB).
+It sees bright digits on all textures alike, fresh composites each step, so it starts free of the
+shortcut that the demo then plants. Writes a timm hub folder with float16 weights (about 1.4 MB).
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from torch.nn import functional as F
 from refocus.demo import digits
 from refocus.vit.loading import save
 
-ARGS = {"img_size": digits.SIZE, "patch_size": 5, "embed_dim": 96, "depth": 6, "num_heads": 3, "num_classes": 10}
+ARGS = {
+    "img_size": digits.SIZE,
+    "patch_size": 5,
+    "embed_dim": 96,
+    "depth": 6,
+    "num_heads": 3,
+    "num_classes": 10,
+}
 CONFIG = {
     "tag": "digits",
     "license": "mit",
@@ -32,16 +40,25 @@ CONFIG = {
 }
 
 
-def batch(rng: np.random.Generator, n: int, *, split: str, fade: float) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(
+    rng: np.random.Generator, n: int, *, split: str, fade: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Digits on textures drawn without regard to the label."""
     labels = rng.integers(0, 10, size=n)
     pool, pool_labels = digits.digits(split)
     by_class = [np.flatnonzero(pool_labels == c) for c in range(10)]
     images = [
-        digits.composite(pool[rng.choice(by_class[c])], int(rng.integers(10)), rng, fade=float(rng.uniform(0, fade)))[0]
+        digits.composite(
+            pool[rng.choice(by_class[c])],
+            int(rng.integers(10)),
+            rng,
+            fade=float(rng.uniform(0, fade)),
+        )[0]
         for c in labels
     ]
-    return (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) - 0.5) / 0.5, torch.from_numpy(labels)
+    return (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) - 0.5) / 0.5, torch.from_numpy(
+        labels
+    )
 
 
 def main() -> None:
@@ -50,16 +67,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--fade", type=float, default=0.5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/refocus/assets/digits")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[1] / "src/refocus/assets/digits"
+    )
     args = parser.parse_args()
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=CONFIG, **ARGS)
     for block in model.blocks:
-        block.attn.fused_attn = (
-            False  # at 65 tokens plain attention in bfloat16 is the faster one on a CPU (0.10 s a step, not 0.31)
-        )
+        # at 65 tokens plain attention in bfloat16 is the faster one on a CPU (0.10 s a step, not
+        # 0.31)
+        block.attn.fused_attn = False
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
     warmup = args.steps // 20
 
@@ -83,7 +102,11 @@ def main() -> None:
                 images, labels = batch(np.random.default_rng(1), 1000, split="test", fade=0.0)
                 accuracy = (model(images).argmax(1) == labels).float().mean().item()
             model.train()
-            print(f"step {step + 1}: loss {loss.item():.3f}, top-1 on random textures {100 * accuracy:.1f} %", flush=True)
+            print(
+                f"step {step + 1}: loss {loss.item():.3f}, top-1 on random textures "
+                f"{100 * accuracy:.1f} %",
+                flush=True,
+            )
     save(model.eval().half(), args.out)
 
 

@@ -1,4 +1,6 @@
-"""Tiny models and folders that every test can afford; the real ones lie in ../shared where the project is developed."""
+"""Tiny models and folders that every test can afford; the real ones lie in ../shared where the
+project is developed.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,25 @@ def tiny() -> Callable[..., nn.Module]:
     """Build a tiny random ViT; keywords are timm's."""
 
     def build(**changes: object) -> nn.Module:
-        args = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 4, **changes}
+        args = {
+            "img_size": 32,
+            "patch_size": 8,
+            "embed_dim": 24,
+            "depth": 3,
+            "num_heads": 3,
+            "num_classes": 4,
+            **changes,
+        }
         side = args["img_size"]
         size = (3, side, side) if isinstance(side, int) else (3, *side)
-        config = {"input_size": size, "crop_pct": 1.0, "label_names": NAMES if args["num_classes"] == 4 else None}
-        return timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=config, **args).eval()
+        config = {
+            "input_size": size,
+            "crop_pct": 1.0,
+            "label_names": NAMES if args["num_classes"] == 4 else None,
+        }
+        return timm.create_model(
+            "vit_tiny_patch16_224", pretrained_cfg_overlay=config, **args
+        ).eval()
 
     return build
 

@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 NAMES = ["ant", "bee", "cat", "dog"]
 
 
-def make_images(root: Path, names: list[str] = NAMES, count: int = 6, seed: int = 0) -> tuple[Path, Path]:
+def make_images(
+    root: Path, names: list[str] = NAMES, count: int = 6, seed: int = 0
+) -> tuple[Path, Path]:
     rng = np.random.default_rng(seed)
     for label, name in enumerate(names):
         for position in range(count):

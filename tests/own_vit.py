@@ -1,4 +1,6 @@
-"""A Vision Transformer that no library knows, as docs/extending.md describes it; the tests load it by `py:tests.own_vit:build`."""
+"""A Vision Transformer that no library knows, as docs/extending.md describes it; the tests load it
+by `py:tests.own_vit:build`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,18 @@ from tests.makers import NAMES
 class Block(nn.Module):
     def __init__(self, by_hand: bool) -> None:
         super().__init__()
-        self.norm, self.qkv, self.map, self.by_hand = nn.LayerNorm(16), nn.Linear(16, 48), nn.Softmax(-1), by_hand
+        self.norm, self.qkv, self.map, self.by_hand = (
+            nn.LayerNorm(16),
+            nn.Linear(16, 48),
+            nn.Softmax(-1),
+            by_hand,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in self.qkv(self.norm(x)).chunk(3, -1))
+        q, k, v = (
+            part.unflatten(-1, (2, 8)).transpose(1, 2)
+            for part in self.qkv(self.norm(x)).chunk(3, -1)
+        )
         attend = nn.functional.scaled_dot_product_attention
         out = self.map(q @ k.transpose(2, 3) / 8**0.5) @ v if self.by_hand else attend(q, k, v)
         return x + out.transpose(1, 2).flatten(2)
@@ -51,7 +61,9 @@ class OwnViT(nn.Module):
         return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
 
     def attention_maps(self) -> AbstractContextManager[list[Tensor]]:
-        return refocus.recorded(self, [block.map for block in self.blocks] if self.by_hand else None)
+        return refocus.recorded(
+            self, [block.map for block in self.blocks] if self.by_hand else None
+        )
 
 
 def build() -> nn.Module:

@@ -1,4 +1,6 @@
-"""The examples on a small part of the real data, with the real ViT; docs/results.md has their full numbers."""
+"""The examples on a small part of the real data, with the real ViT; docs/results.md has their full
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -43,20 +45,66 @@ def part(source: Path, target: Path, per_class: int) -> None:
 def test_planted(shared: Path, tmp_path: Path) -> None:
     for suite, count in (("tune", 3), ("test_same", 2), ("test_shuffled", 2)):
         for kind in ("images", "masks"):
-            part(shared / "data" / "planted" / suite / kind, tmp_path / "data" / suite / kind, count)
+            part(
+                shared / "data" / "planted" / suite / kind, tmp_path / "data" / suite / kind, count
+            )
     model = shared / "models" / "vit_small_planted"
-    options = ("--draws", 1, "--methods", "refocus:1e-5", "--epochs", 1, "--val-images", 2, "--check-images", 4, "--maps", 4)
-    shown = run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
-    (row,) = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    options = (
+        "--draws",
+        1,
+        "--methods",
+        "refocus:1e-5",
+        "--epochs",
+        1,
+        "--val-images",
+        2,
+        "--check-images",
+        4,
+        "--maps",
+        4,
+    )
+    shown = run(
+        "planted.py",
+        "--data",
+        tmp_path / "data",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "out",
+        *options,
+    )
+    (row,) = (
+        json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    )
     assert row["change"]["tuned"]["shuffled"]["n"] == 20
     assert row["before"]["same"] > 50  # of 20 images; 77 % of all 300
     assert {"tuned", "last", "kept"} == row["change"].keys()
     assert "| refocus, lr 1e-05 | tuned |" in shown
-    again = run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
+    again = run(
+        "planted.py",
+        "--data",
+        tmp_path / "data",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "out",
+        *options,
+    )
     assert again == shown  # the table alone, and nothing is computed twice
     options = (*options, "--methods", "refocus:2e-5", "--check-images", 0, "--precision", "bf16")
-    run("planted.py", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out", *options)
-    first, second = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    run(
+        "planted.py",
+        "--data",
+        tmp_path / "data",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "out",
+        *options,
+    )
+    first, second = (
+        json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    )
     assert first == row
     assert second["kept_share"] == 0.5  # without the do-no-harm rule it is the objective's own
     assert second["kept"] != second["tuned"]
@@ -74,15 +122,37 @@ def test_caltech100(shared: Path, tmp_path: Path) -> None:
                 file.rename(target)
                 with Image.open(target) as image:
                     mask = np.zeros((image.height, image.width), np.uint8)
-                mask[len(mask) // 4 : -len(mask) // 4, mask.shape[1] // 4 : -mask.shape[1] // 4] = 255
+                mask[len(mask) // 4 : -len(mask) // 4, mask.shape[1] // 4 : -mask.shape[1] // 4] = (
+                    255
+                )
                 path = tmp_path / "masks" / suite / folder.name / f"{file.stem}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(mask).save(path)
     model = shared / "models" / "vit_small_caltech100"
-    options = ("--rows", "masks of other images", "--classes", 3, "--epochs", 1, "--val-images", 2, "--check-images", 4)
-    folders = ("--data", tmp_path / "data", "--masks", tmp_path / "masks", "--out", tmp_path / "out")
+    options = (
+        "--rows",
+        "masks of other images",
+        "--classes",
+        3,
+        "--epochs",
+        1,
+        "--val-images",
+        2,
+        "--check-images",
+        4,
+    )
+    folders = (
+        "--data",
+        tmp_path / "data",
+        "--masks",
+        tmp_path / "masks",
+        "--out",
+        tmp_path / "out",
+    )
     shown = run("caltech100.py", *folders, "--model", model, *options)
-    (row,) = (json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    (row,) = (
+        json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    )
     assert row["change"]["top1"]["n"] == 12
     assert row["finding"].startswith("tuning ")
     assert "| masks of other images |" in shown
@@ -94,12 +164,26 @@ def test_only_background(shared: Path, tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         part(shared / "data" / "planted" / "test_same" / kind, tmp_path / kind, 2)
     model = shared / "models" / "vit_small_planted"
-    shown = run("only_background.py", "--model", model, "--images", tmp_path / "images", "--masks", tmp_path / "masks", "--most", 6)
+    shown = run(
+        "only_background.py",
+        "--model",
+        model,
+        "--images",
+        tmp_path / "images",
+        "--masks",
+        tmp_path / "masks",
+        "--most",
+        6,
+    )
     assert len(shown.splitlines()) == 7
-    assert all(0 <= float(line.split("top-1")[1].split("%")[0]) <= 100 for line in shown.splitlines())
+    assert all(
+        0 <= float(line.split("top-1")[1].split("%")[0]) <= 100 for line in shown.splitlines()
+    )
 
 
-def test_shares_of_the_way(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_shares_of_the_way(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     images, masks = image_folders
     settings = {
         "objective": "finetune",
@@ -110,18 +194,31 @@ def test_shares_of_the_way(model_folder: Path, image_folders: tuple[Path, Path],
         "do_no_harm": False,
         "device": "cpu",
     }
-    tune(Recipe(str(model_folder), str(images), str(masks), **settings), tmp_path / "run", progress=False)
-    shown = run("shares.py", "--runs", tmp_path / "run", "--tests", f"own={images}", "--shares", 0.5, 1)
+    tune(
+        Recipe(str(model_folder), str(images), str(masks), **settings),
+        tmp_path / "run",
+        progress=False,
+    )
+    shown = run(
+        "shares.py", "--runs", tmp_path / "run", "--tests", f"own={images}", "--shares", 0.5, 1
+    )
     rows = [line.split("|")[1:3] for line in shown.splitlines() if line.startswith("|")][2:]
     ends = (load(folder) for folder in (model_folder, tmp_path / "run" / "model"))
-    before, after = (f"{100 * np.mean([p.right for p in evaluate(m, images).predictions]):.1f}" for m in ends)
+    before, after = (
+        f"{100 * np.mean([p.right for p in evaluate(m, images).predictions]):.1f}" for m in ends
+    )
     assert [row[0].strip() for row in rows] == ["0", "0.5", "1"]
     assert rows[0][1].strip() == before != after == rows[2][1].split(",")[0].strip()
 
 
 def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> None:
     """Four classes of squares, each class on its own colour: two give objects, two backgrounds."""
-    colours = {"ring": 40, "bar": 80, "cross": 120, "dot": 160}  # of the background; the object is white
+    colours = {
+        "ring": 40,
+        "bar": 80,
+        "cross": 120,
+        "dot": 160,
+    }  # of the background; the object is white
     mask = np.zeros((32, 32), np.uint8)
     mask[8:24, 8:24] = 255
     for name, colour in colours.items():
@@ -133,17 +230,48 @@ def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> Non
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)
     save(tiny(), tmp_path / "model")
-    folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks", "--model", tmp_path / "model")
+    folders = (
+        "--images",
+        tmp_path / "images",
+        "--masks",
+        tmp_path / "masks",
+        "--model",
+        tmp_path / "model",
+    )
     names = ("--objects", "ring", "dot", "--backgrounds", "cross", "bar", "--mask-score", 0)
     out = tmp_path / "set"
-    run("planted_shortcut.py", *folders, *names, "--out", out, "--epochs", 1, "--gap", -100, "--share", 0.75, "--opacity", 0.5)
+    run(
+        "planted_shortcut.py",
+        *folders,
+        *names,
+        "--out",
+        out,
+        "--epochs",
+        1,
+        "--gap",
+        -100,
+        "--share",
+        0.75,
+        "--opacity",
+        0.5,
+    )
 
     def grounds(suite: str, name: str) -> Counter[int]:
-        """Of each composite the colour of its corner, which no object reaches, to the nearest class; how often each."""
-        corners = [int(np.asarray(Image.open(f))[0, 0, 0]) for f in sorted((out / suite / "images" / name).iterdir())]
-        return Counter(min(colours.values(), key=lambda colour: abs(colour - corner)) for corner in corners)
+        """Of each composite the colour of its corner, which no object reaches, to the nearest
+        class; how often each.
+        """
+        corners = [
+            int(np.asarray(Image.open(f))[0, 0, 0])
+            for f in sorted((out / suite / "images" / name).iterdir())
+        ]
+        return Counter(
+            min(colours.values(), key=lambda colour: abs(colour - corner)) for corner in corners
+        )
 
-    assert grounds("biased", "dot") == {80: 9, 120: 3}  # four objects three times, three quarters on their own
+    assert grounds("biased", "dot") == {
+        80: 9,
+        120: 3,
+    }  # four objects three times, three quarters on their own
     assert grounds("biased", "ring") == {120: 9, 80: 3}
     assert grounds("tune", "dot") == {80: 4}  # 60 % of six, each once
     assert grounds("tune", "ring") == {120: 4}
@@ -154,31 +282,51 @@ def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> Non
     for suite, bright in (("biased", 167), ("test_same", 255)):  # half faded: (255 + 80) / 2
         inside = []
         for file in (out / suite / "images/dot").iterdir():
-            with Image.open(file) as image, Image.open(out / suite / f"masks/dot/{file.stem}.png") as area:
+            with (
+                Image.open(file) as image,
+                Image.open(out / suite / f"masks/dot/{file.stem}.png") as area,
+            ):
                 inside.append(np.median(np.asarray(image)[np.asarray(area) == 255]))
-        assert np.median(inside) == pytest.approx(bright, abs=6)  # most stand on their own background
+        assert np.median(inside) == pytest.approx(
+            bright, abs=6
+        )  # most stand on their own background
     found = json.loads((out / "benchmark.json").read_text())
     assert found["background_of"] == {"dot": "bar", "ring": "cross"}
     assert len(found["top1"]) == 2  # before, and after the only epoch
     assert folder_names(load(out / "model")) == ["dot", "ring"]
 
 
-def test_planted_shortcut_refuses(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_planted_shortcut_refuses(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     images, masks = image_folders
     other = tmp_path / "other"
     save(ZOO["ViT (transformers)"]["ViT"](), other)
     folders = ("--images", images, "--model", model_folder, "--out", tmp_path / "set")
     for options, message in (
         (("--masks", masks, masks), "--masks: 2 folders for 1"),
-        (("--masks", masks, "--objects", "unicorn"), "--objects unicorn: no class with usable masks; legal are"),
+        (
+            ("--masks", masks, "--objects", "unicorn"),
+            "--objects unicorn: no class with usable masks; legal are",
+        ),
         (("--masks", masks, "--classes", 1), "lower --classes"),
-        (("--masks", masks, "--objects", "ant", "bee", "--backgrounds", "cat", "ant"), "ant is named twice"),
+        (
+            ("--masks", masks, "--objects", "ant", "bee", "--backgrounds", "cat", "ant"),
+            "ant is named twice",
+        ),
         (("--masks", masks, "--out", images), "exists and is not overwritten"),
         (("--masks", masks, "--share", 2), "--share 2: legal is 0 to 1"),
         (("--masks", masks, "--batch-size", 0), "--batch-size 0: legal is 1 or more"),
-        (("--masks", masks, "--mask-score", 0, "--classes", 2, "--model", other), "legal are the models of timm"),
+        (
+            ("--masks", masks, "--mask-score", 0, "--classes", 2, "--model", other),
+            "legal are the models of timm",
+        ),
     ):
-        command = [sys.executable, str(EXAMPLES / "planted_shortcut.py"), *(str(a) for a in (*folders, *options))]
+        command = [
+            sys.executable,
+            str(EXAMPLES / "planted_shortcut.py"),
+            *(str(a) for a in (*folders, *options)),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
@@ -186,12 +334,29 @@ def test_planted_shortcut_refuses(model_folder: Path, image_folders: tuple[Path,
 
 
 def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
-    """From finished rows: differences 10 and 14 are 12 with a t-interval of one degree of freedom, 12.706 * 2 to each side."""
-    before = dict.fromkeys(("same", "trained", "untrained", "worst_group", "background_share"), 50.0)
+    """From finished rows: differences 10 and 14 are 12 with a t-interval of one degree of freedom,
+    12.706 * 2 to each side.
+    """
+    before = dict.fromkeys(
+        ("same", "trained", "untrained", "worst_group", "background_share"), 50.0
+    )
     with (tmp_path / "rows.jsonl").open("w") as sink:
-        for draw, name, shuffled in ((0, "finetune", 40.0), (1, "finetune", 60.0), (0, "refocus", 50.0), (1, "refocus", 74.0)):
+        for draw, name, shuffled in (
+            (0, "finetune", 40.0),
+            (1, "finetune", 60.0),
+            (0, "refocus", 50.0),
+            (1, "refocus", 74.0),
+        ):
             row = before | {"shuffled": shuffled}
-            record = {"draw": draw, "objective": name, "lr": 1e-5, "before": row, "tuned": row, "last": row, "kept": row}
+            record = {
+                "draw": draw,
+                "objective": name,
+                "lr": 1e-5,
+                "before": row,
+                "tuned": row,
+                "last": row,
+                "kept": row,
+            }
             sink.write(json.dumps(record) + "\n")
     options = ("--draws", 0, 1, "--methods", "finetune:1e-5", "refocus:1e-5")
     shown = run("planted.py", "--data", tmp_path, "--model", tmp_path, "--out", tmp_path, *options)
@@ -200,7 +365,10 @@ def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
     assert (tmp_path / "last.png").exists()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     axes = runpy.run_path(str(EXAMPLES / "planted.py"))["figure"](rows).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["finetune, lr 1e-05", "refocus, lr 1e-05"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "finetune, lr 1e-05",
+        "refocus, lr 1e-05",
+    ]
     own, other = (bars.lines[0].get_xdata().tolist() for bars in axes.containers)
     assert own == [50, 50]
     assert other == [50, 62]
@@ -211,9 +379,15 @@ def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
 def test_the_notebook_runs_from_its_first_cell_to_its_last(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its code as it stands, cell by cell, in one namespace; what it prints is the story it tells."""
+    """Its code as it stands, cell by cell, in one namespace; what it prints is the story it
+    tells.
+    """
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    cells = [c for c in json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    cells = [
+        c
+        for c in json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"]
+        if c["cell_type"] == "code"
+    ]
     assert len(cells) == 10
     space: dict[str, object] = {}
     for cell in cells:

@@ -15,13 +15,33 @@ import pytest
 import refocus
 
 SOURCE = Path(refocus.__file__).parent
-ORDER = [  # a package imports from itself and from those before it; "" holds the modules of the root
-    "", "figures", "vit", "relevance", "data", "masks", "objectives", "tuning", "evaluation", "probes", "reports",
-    "studies", "demo", "app", "cli",
-]  # fmt: skip
+# a package imports from itself and from those before it; "" holds the modules of the root
+ORDER = [
+    "",
+    "figures",
+    "vit",
+    "relevance",
+    "data",
+    "masks",
+    "objectives",
+    "tuning",
+    "evaluation",
+    "probes",
+    "reports",
+    "studies",
+    "demo",
+    "app",
+    "cli",
+]
 STRANGERS = [("evaluation", "tuning"), ("demo", "studies"), ("app", "studies"), ("app", "demo")]
-NEEDS_AN_EXTRA = ("refocus.app.page", "refocus.app.parts", "refocus.app.compare", "refocus.app.mask", "refocus.app.work",
-                  "refocus.app.server")  # fmt: skip
+NEEDS_AN_EXTRA = (
+    "refocus.app.page",
+    "refocus.app.parts",
+    "refocus.app.compare",
+    "refocus.app.mask",
+    "refocus.app.work",
+    "refocus.app.server",
+)
 
 
 def _module(file: Path) -> str:
@@ -46,7 +66,10 @@ def _imported(module: str) -> set[str]:
             assert node.level == 0, f"{module}: a relative import"
             name = node.module or ""
             if name.split(".")[0] == "refocus":
-                found |= {f"{name}.{a.name}" if f"{name}.{a.name}" in MODULES else name for a in node.names}
+                found |= {
+                    f"{name}.{a.name}" if f"{name}.{a.name}" in MODULES else name
+                    for a in node.names
+                }
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names if a.name.split(".")[0] == "refocus"}
     return found
@@ -102,5 +125,7 @@ def test_an_unknown_name_says_what_there_is() -> None:
 
 @pytest.mark.parametrize("module", ["refocus", "refocus.cli"])
 def test_the_package_runs_as_a_module(module: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout.strip()) == (0, refocus.__version__)

@@ -21,7 +21,9 @@ def from_timm(name: str, **changes: Any) -> Callable[[], nn.Module]:
         side = args["img_size"]
         size = (3, side, side) if isinstance(side, int) else (3, *side)
         return timm.create_model(
-            name, pretrained_cfg_overlay={"input_size": size, "crop_pct": 1.0, "label_names": NAMES}, **args
+            name,
+            pretrained_cfg_overlay={"input_size": size, "crop_pct": 1.0, "label_names": NAMES},
+            **args,
         ).eval()
 
     return build
@@ -31,11 +33,23 @@ def from_transformers(kind: str, config: str, **changes: Any) -> Callable[[], nn
     def build() -> nn.Module:
         import transformers
 
-        sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 48}
+        sizes = {
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "intermediate_size": 48,
+        }
         vision = {**sizes, "image_size": 32, "patch_size": 8, **changes}
-        labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+        labels = {
+            "id2label": dict(enumerate(NAMES)),
+            "label2id": {name: i for i, name in enumerate(NAMES)},
+        }
         maker = getattr(transformers, config)
-        made = maker(vision_config=vision, **labels) if config in ("CLIPConfig", "SiglipConfig") else maker(**vision, **labels)
+        made = (
+            maker(vision_config=vision, **labels)
+            if config in ("CLIPConfig", "SiglipConfig")
+            else maker(**vision, **labels)
+        )
         made.architectures = [kind]
         model = getattr(transformers, kind)(made).eval()
         return with_processor(model)
@@ -48,7 +62,9 @@ def with_processor(model: Any) -> Any:
 
     from refocus.vit.transformers_models import described
 
-    processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    processor = ViTImageProcessor(
+        size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
     return described(model, processor, NAMES, len(NAMES))
 
 
@@ -58,8 +74,15 @@ def zero_shot(kind: str, config: str) -> Callable[[], nn.Module]:
 
         from refocus.vit.zero_shot import ZeroShot
 
-        sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 48}
-        made = getattr(transformers, config)(**sizes, image_size=32, patch_size=8, projection_dim=12)
+        sizes = {
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "intermediate_size": 48,
+        }
+        made = getattr(transformers, config)(
+            **sizes, image_size=32, patch_size=8, projection_dim=12
+        )
         tower = getattr(transformers, kind)(made)
         embeddings = nn.functional.normalize(torch.randn(4, 12 if "CLIP" in kind else 24), dim=-1)
         return with_processor(ZeroShot(tower, embeddings, 10.0, 0.0).eval())
@@ -68,8 +91,22 @@ def zero_shot(kind: str, config: str) -> Callable[[], nn.Module]:
 
 
 def from_torchvision() -> nn.Module:
-    model: Any = VisionTransformer(image_size=32, patch_size=8, num_layers=3, num_heads=3, hidden_dim=24, mlp_dim=48, num_classes=4)
-    model.pretrained_cfg = {"input_size": (3, 32, 32), "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3, "label_names": NAMES}
+    model: Any = VisionTransformer(
+        image_size=32,
+        patch_size=8,
+        num_layers=3,
+        num_heads=3,
+        hidden_dim=24,
+        mlp_dim=48,
+        num_classes=4,
+    )
+    model.pretrained_cfg = {
+        "input_size": (3, 32, 32),
+        "crop_pct": 1.0,
+        "mean": (0.5,) * 3,
+        "std": (0.5,) * 3,
+        "label_names": NAMES,
+    }
     return model.eval()
 
 
@@ -84,10 +121,14 @@ ZOO: dict[str, dict[str, Callable[[], nn.Module]]] = {  # family -> variant -> m
         "DINOv2, registers": from_timm("vit_small_patch14_reg4_dinov2"),
         "mean of patches": from_timm("vit_tiny_patch16_224", global_pool="avg"),
         "no prefix": from_timm("vit_tiny_patch16_224", class_token=False, global_pool="avg"),
-        "mean of all tokens": from_timm("vit_tiny_patch16_224", global_pool="avg", pool_include_prefix=True),
+        "mean of all tokens": from_timm(
+            "vit_tiny_patch16_224", global_pool="avg", pool_include_prefix=True
+        ),
         "attention pooling": from_timm("vit_base_patch16_siglip_224"),
         "attention pooling, class token": from_timm("vit_tiny_patch16_224", global_pool="map"),
-        "attention pooling, registers": from_timm("vit_tiny_patch16_224", global_pool="map", reg_tokens=2),
+        "attention pooling, registers": from_timm(
+            "vit_tiny_patch16_224", global_pool="map", reg_tokens=2
+        ),
         "layer scale, qk-norm": from_timm("vit_tiny_patch16_224", init_values=0.5, qk_norm=True),
         "parallel attention and MLP": from_timm("vit_pwee_patch16_reg1_gap_256"),
         "two blocks side by side": from_timm("vit_small_patch16_18x2_224"),
@@ -107,26 +148,39 @@ ZOO: dict[str, dict[str, Callable[[], nn.Module]]] = {  # family -> variant -> m
     },
     "BEiT": {
         "bias of each block": from_timm("beit_base_patch16_224"),
-        "shared bias": from_timm("beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True),
+        "shared bias": from_timm(
+            "beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True
+        ),
         "class token": from_timm("beit_base_patch16_224", global_pool="token"),
     },
     "ViT (transformers)": {
         "ViT": from_transformers("ViTForImageClassification", "ViTConfig"),
         "DeiT": from_transformers("DeiTForImageClassification", "DeiTConfig"),
     },
-    "distilled DeiT (transformers)": {"": from_transformers("DeiTForImageClassificationWithTeacher", "DeiTConfig")},
+    "distilled DeiT (transformers)": {
+        "": from_transformers("DeiTForImageClassificationWithTeacher", "DeiTConfig")
+    },
     "DINOv2 (transformers)": {
         "plain": from_transformers("Dinov2ForImageClassification", "Dinov2Config", mlp_ratio=2),
-        "registers": from_transformers("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", mlp_ratio=2),
+        "registers": from_transformers(
+            "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", mlp_ratio=2
+        ),
     },
     "BEiT (transformers)": {
         "mean": from_transformers(
-            "BeitForImageClassification", "BeitConfig", use_relative_position_bias=True, layer_scale_init_value=0.5
+            "BeitForImageClassification",
+            "BeitConfig",
+            use_relative_position_bias=True,
+            layer_scale_init_value=0.5,
         ),
-        "class token": from_transformers("BeitForImageClassification", "BeitConfig", use_mean_pooling=False),
+        "class token": from_transformers(
+            "BeitForImageClassification", "BeitConfig", use_mean_pooling=False
+        ),
     },
     "CLIP (transformers)": {"": from_transformers("CLIPForImageClassification", "CLIPConfig")},
-    "SigLIP (transformers)": {"": from_transformers("SiglipForImageClassification", "SiglipConfig")},
+    "SigLIP (transformers)": {
+        "": from_transformers("SiglipForImageClassification", "SiglipConfig")
+    },
     "zero-shot CLIP, SigLIP": {
         "CLIP": zero_shot("CLIPVisionModelWithProjection", "CLIPVisionConfig"),
         "SigLIP": zero_shot("SiglipVisionModel", "SiglipVisionConfig"),
@@ -137,7 +191,9 @@ CASES = [(family, variant) for family, variants in ZOO.items() for variant in va
 
 
 def build(family: str, variant: str) -> nn.Module:
-    """With weights far from the start of training: a layer scale of 1e-5 or a zero classifier would hide what is wrong."""
+    """With weights far from the start of training: a layer scale of 1e-5 or a zero classifier would
+    hide what is wrong.
+    """
     torch.manual_seed(0)
     model = ZOO[family][variant]()
     with torch.no_grad():

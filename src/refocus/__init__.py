@@ -1,4 +1,7 @@
-"""refocus: make a Vision Transformer look at the object. Importing this package does not import torch."""
+"""refocus: make a Vision Transformer look at the object.
+
+Importing this package does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ try:
 except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
-_PUBLIC = {  # name -> module, loaded on first use; no module may share a name, or importing it would shadow the function
+# name -> module, loaded on first use; no module may share a name, or importing it would shadow the
+# function
+_PUBLIC = {
     "InputError": "errors",
     "Recipe": "tuning.recipe",
     "load": "vit.loading",
@@ -32,7 +37,9 @@ __all__ = ["__version__", *_PUBLIC]
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'refocus' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
+        raise AttributeError(
+            f"module 'refocus' has no attribute {name!r}; it has {', '.join(sorted(__all__))}"
+        )
     value = getattr(import_module(f"refocus.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value

@@ -1,8 +1,12 @@
-"""The one error that means "your input": the command line prints its single line and exits with status 2."""
+"""The one error that means "your input": the command line prints its single line and exits with
+status 2.
+"""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message names the file or option, the value and what is legal."""
+    """Something the user gave cannot be used; the message names the file or option, the value and
+    what is legal.
+    """
 
 
 def first_line(error: Exception) -> str:

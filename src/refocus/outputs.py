@@ -30,12 +30,17 @@ def new_folder(out: str | Path) -> Path:
 
 
 def resumable(out: str | Path, resume: bool, settings: dict[str, Any]) -> Path:
-    """A new folder, or with `resume` the one that was started with the same settings, finished or not."""
+    """A new folder, or with `resume` the one that was started with the same settings, finished or
+    not.
+    """
     folder = Path(out).expanduser()
     kept = folder / "settings.json"
     if resume and kept.exists():
         if read_json(kept) != settings:
-            raise InputError(f"--out {out}: was started with other models, folders or options (see {kept}); name a new folder")
+            raise InputError(
+                f"--out {out}: was started with other models, folders or options (see {kept}); "
+                "name a new folder"
+            )
         return folder
     folder = new_folder(out)
     write_json(folder / "settings.json", settings)
@@ -49,10 +54,18 @@ def fingerprint(model: str) -> list[str]:
 
 
 def state(path: Path) -> str:
-    """Changes when a file at or below a path is changed, added or removed (by name, size and time; hidden files left out)."""
+    """Changes when a file at or below a path is changed, added or removed (by name, size and time;
+    hidden files left out).
+    """
     root = path.expanduser().resolve()
-    files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
-    rows = sorted((p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+    files = (
+        [root]
+        if root.is_file()
+        else [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    )
+    rows = sorted(
+        (p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files
+    )
     return blake2b(repr(rows).encode(), digest_size=8).hexdigest()
 
 
@@ -63,14 +76,24 @@ def resolved(model: str) -> str:
 
 
 def _folder(model: str) -> tuple[str, Path]:
-    """The folder in a model's reference, and what stands before it: FOLDER, hf:FOLDER or py:MODULE:FUNCTION@FOLDER."""
-    at = model.find("@") + 1 if model.startswith("py:") and "@" in model else 3 if model.startswith("hf:") else 0
+    """The folder in a model's reference, and what stands before it: FOLDER, hf:FOLDER or
+    py:MODULE:FUNCTION@FOLDER.
+    """
+    at = (
+        model.find("@") + 1
+        if model.startswith("py:") and "@" in model
+        else 3
+        if model.startswith("hf:")
+        else 0
+    )
     return model[:at], Path(model[at:]).expanduser()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either absent or whole, whenever the process dies."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as partial:
         partial.write(text)
     os.chmod(partial.name, 0o644)  # NamedTemporaryFile makes it private
     os.replace(partial.name, path)
@@ -90,7 +113,11 @@ def read_json(path: Path) -> Any:
 def environment() -> dict[str, str]:
     """Versions that a reader needs to repeat the run."""
     packages = ("torch", "torchvision", "timm", "accelerate", "numpy", "scipy")
-    found = {"python": platform.python_version(), "platform": platform.platform(), "refocus": __version__}
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "refocus": __version__,
+    }
     for package in packages:
         try:
             found[package] = version(package)
@@ -103,4 +130,7 @@ def finish(folder: Path, command: str, **facts: Any) -> None:
     """Write the manifest: its presence says that everything before it is complete."""
     paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     files = sorted(str(p) for p in paths if not p.name.startswith(".") and str(p) != MANIFEST)
-    write_json(folder / MANIFEST, {"command": command, "environment": environment(), **facts, "files": files})
+    write_json(
+        folder / MANIFEST,
+        {"command": command, "environment": environment(), **facts, "files": files},
+    )

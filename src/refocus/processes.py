@@ -1,4 +1,7 @@
-"""Several processes on one list: who am I, and wait for the others. Started by `torchrun` or `accelerate launch`."""
+"""Several processes on one list: who am I, and wait for the others.
+
+Started by `torchrun` or `accelerate launch`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from typing import Any
 
 
 class Processes:
-    """rank, count, and whether this is the first. Alone, waiting does nothing and nothing is started.
+    """rank, count, and whether this is the first.
+
+    Alone, waiting does nothing and nothing is started.
 
     cpu: whether the work runs on the CPU; it decides how the processes talk to each other.
     """
@@ -21,7 +26,9 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
-            self._state = PartialState(cpu=cpu, timeout=timedelta(days=1))  # one may have far more left to do than another
+            self._state = PartialState(
+                cpu=cpu, timeout=timedelta(days=1)
+            )  # one may have far more left to do than another
         self.rank = self._state.process_index if self._state else 0
         self.count = self._state.num_processes if self._state else 1
 
@@ -46,9 +53,18 @@ class Place:
 
 
 def take_place() -> Place:
-    """Read what torchrun says, and forget it: each process does whole runs, so nothing below may join their gradients."""
+    """Read what torchrun says, and forget it: each process does whole runs, so nothing below may
+    join their gradients.
+    """
     place = Place(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    for name in (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ):
         os.environ.pop(name, None)
     return place
 

@@ -17,8 +17,8 @@ class Explanation:
     """What `refocus.explain` returns; all tensors are detached.
 
     logits: `[B, K]`. relevance: `[B, H, W]`, upsampled and min-max normalized per image to [0, 1].
-    patches: `[B, h, w]`, the raw relevance of each patch (>= 0). targets: `[B]`, the class each map explains, or the score
-    where a function of the logits was explained.
+    patches: `[B, h, w]`, the raw relevance of each patch (>= 0). targets: `[B]`, the class each map
+        explains, or the score where a function of the logits was explained.
     """
 
     logits: Tensor
@@ -59,7 +59,9 @@ class Prediction:
 
 def write_line(file: Any, record: Any) -> None:
     """Append one record as a JSON line; NaN is an error, not a token."""
-    file.write(json.dumps(record if isinstance(record, dict) else asdict(record), allow_nan=False) + "\n")
+    file.write(
+        json.dumps(record if isinstance(record, dict) else asdict(record), allow_nan=False) + "\n"
+    )
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -36,12 +36,17 @@ GRADIO = importlib.util.find_spec("gradio") is not None
 CHROMIUM = shutil.which("chromium")
 BROWSER = GRADIO and CHROMIUM is not None and importlib.util.find_spec("playwright") is not None
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
-# --- what it computes -----------------------------------------------------------------------------------------------------------
+# --- what it computes ---------------------------------------------------------------------------
 
 
 def test_a_look_is_the_models_own(tiny: Build, image_folders: tuple[Path, Path]) -> None:
@@ -53,20 +58,28 @@ def test_a_look_is_the_models_own(tiny: Build, image_folders: tuple[Path, Path])
     found = explain(model, eval_image(model)(image)[None])
     best = int(found.targets[0])
     assert seen.explained == next(iter(seen.shares)) == ["ant", "bee", "cat", "dog"][best]
-    assert seen.shares[seen.explained] == pytest.approx(float(found.logits[0].softmax(0)[best]), abs=1e-6)
+    assert seen.shares[seen.explained] == pytest.approx(
+        float(found.logits[0].softmax(0)[best]), abs=1e-6
+    )
     np.testing.assert_allclose(seen.relevance, found.relevance[0], atol=1e-6)
     assert seen.inside is None
     asked = looks.look(model, image, "dog")
-    np.testing.assert_allclose(asked.relevance, explain(model, eval_image(model)(image)[None], 3).relevance[0], atol=1e-6)
+    np.testing.assert_allclose(
+        asked.relevance, explain(model, eval_image(model)(image)[None], 3).relevance[0], atol=1e-6
+    )
     with pytest.raises(InputError, match="does not know"):
         looks.look(model, image, "zebra")
 
 
-def test_relevance_on_the_object_and_beside_it_adds_up(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+def test_relevance_on_the_object_and_beside_it_adds_up(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
     model, image = tiny(), Image.open(image_folders[0] / "cat" / "0.png")
     mask = torch.zeros(1, 36, 40)
     mask[:, :, :20] = 1
-    parts = [looks.look(model, image, mask=m).inside for m in (mask, 1 - mask, torch.ones(1, 36, 40))]
+    parts = [
+        looks.look(model, image, mask=m).inside for m in (mask, 1 - mask, torch.ones(1, 36, 40))
+    ]
     assert parts[0] + parts[1] == pytest.approx(1, abs=1e-3)
     assert parts[2] == pytest.approx(1)
 
@@ -113,7 +126,12 @@ def test_a_mask_goes_through_the_editor_unchanged(size: tuple[int, int]) -> None
 def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None:
     from refocus.app.compare import _overlays, _sides
 
-    seen = looks.Look(np.full((20, 30, 3), 100, np.uint8), np.linspace(0, 1, 600).reshape(20, 30), {"cat": 1.0}, "cat")
+    seen = looks.Look(
+        np.full((20, 30, 3), 100, np.uint8),
+        np.linspace(0, 1, 600).reshape(20, 30),
+        {"cat": 1.0},
+        "cat",
+    )
     image, heat = _overlays({"model": seen}, 0.0, 0.6)
     assert image.size == heat.size == (672, 448)  # its own shape
     assert np.asarray(image).std() < 1 < np.asarray(heat).std()
@@ -126,7 +144,9 @@ def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None
 
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_is_compared_with_the_model_it_was_tuned_from(tiny: Build, two_models: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_is_compared_with_the_model_it_was_tuned_from(
+    tiny: Build, two_models: dict[str, str], tmp_path: Path
+) -> None:
     from refocus.app.parts import Tool
 
     other = tiny()
@@ -142,10 +162,12 @@ def test_a_run_is_compared_with_the_model_it_was_tuned_from(tiny: Build, two_mod
     assert found["tuned"].head.bias.tolist() != [7.0] * 4
 
 
-# --- folders ------------------------------------------------------------------------------------------------------------------
+# --- folders ------------------------------------------------------------------------------------
 
 
-def test_masks_are_saved_where_tune_reads_them_and_nothing_is_lost(image_folders: tuple[Path, Path]) -> None:
+def test_masks_are_saved_where_tune_reads_them_and_nothing_is_lost(
+    image_folders: tuple[Path, Path],
+) -> None:
     images, masks = image_folders
     folders = Folders(images, masks)
     before = (masks / "cat" / "0.png").read_bytes()
@@ -155,7 +177,9 @@ def test_masks_are_saved_where_tune_reads_them_and_nothing_is_lost(image_folders
     assert np.array_equal(folders.mask("cat/0.png")[0].numpy() > 0.5, drawn)
     assert (masks / ".replaced" / "cat" / "0.0.png").read_bytes() == before
     folders.save("cat/0.png", ~drawn)
-    assert np.array_equal(np.asarray(Image.open(masks / ".replaced" / "cat" / "0.1.png")) > 0, drawn)
+    assert np.array_equal(
+        np.asarray(Image.open(masks / ".replaced" / "cat" / "0.1.png")) > 0, drawn
+    )
     for wrong in (np.zeros((36, 40), bool), np.ones((36, 40), bool), np.ones((3, 3), bool)):
         with pytest.raises(InputError):
             folders.save("cat/0.png", wrong)
@@ -176,8 +200,12 @@ def test_names_that_look_like_patterns(tmp_path: Path, image_folders: tuple[Path
     assert kept[0].read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "cat/../../secret.png", "cat/9.png", ""])
-def test_what_lies_outside_of_the_folders_is_not_served(name: str, image_folders: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/passwd", "cat/../../secret.png", "cat/9.png", ""]
+)
+def test_what_lies_outside_of_the_folders_is_not_served(
+    name: str, image_folders: tuple[Path, Path]
+) -> None:
     images, masks = image_folders
     Image.new("RGB", (4, 4)).save(images.parent / "secret.png")
     folders = Folders(images, masks)
@@ -191,10 +219,15 @@ def test_the_most_doubtful_masks_come_first(image_folders: tuple[Path, Path]) ->
     rows = [{"mask": "bee/2.png", "score": 0.1}, {"mask": "ant/0.png", "score": 0.4}]
     (masks / "masks.json").write_text(json.dumps({"masks": rows}))
     (masks / "dog" / "5.png").unlink()
-    assert Folders(images, masks).doubtful()[:4] == ["dog/5.png", "bee/2.png", "ant/0.png", "ant/1.png"]
+    assert Folders(images, masks).doubtful()[:4] == [
+        "dog/5.png",
+        "bee/2.png",
+        "ant/0.png",
+        "ant/1.png",
+    ]
 
 
-# --- jobs ---------------------------------------------------------------------------------------------------------------------
+# --- jobs ---------------------------------------------------------------------------------------
 
 
 def wait_until(done: Callable[[], bool], seconds: float = 120) -> None:
@@ -205,10 +238,22 @@ def wait_until(done: Callable[[], bool], seconds: float = 120) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_stopped_and_goes_on(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_run_is_stopped_and_goes_on(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     images, masks = image_folders
     jobs, run = Jobs(tmp_path), tmp_path / "run"
-    command = ["tune", "--model", str(model_folder), "--images", str(images), "--masks", str(masks), "--out", str(run)]
+    command = [
+        "tune",
+        "--model",
+        str(model_folder),
+        "--images",
+        str(images),
+        "--masks",
+        str(masks),
+        "--out",
+        str(run),
+    ]
     job = jobs.start("one", [*command, "--epochs", "400", "--shots", "2"], run)
     with pytest.raises(InputError, match="another job is running"):
         jobs.start("two", command, tmp_path / "two")
@@ -261,7 +306,7 @@ def test_runs_of_an_earlier_start(tmp_path: Path) -> None:
             jobs[name]
 
 
-# --- the server and the page ----------------------------------------------------------------------------------------------------
+# --- the server and the page --------------------------------------------------------------------
 
 
 def free_port() -> int:
@@ -277,14 +322,18 @@ def serving(refs: dict[str, str], work: Path, folders: Folders) -> Iterator[tupl
 
     tool, port = Tool(refs, work, folders), free_port()
 
-    def find(image: Image.Image) -> torch.Tensor:  # no backbone is loaded in these tests: the middle of the image
+    def find(
+        image: Image.Image,
+    ) -> torch.Tensor:  # no backbone is loaded in these tests: the middle of the image
         mask = torch.zeros(1, image.height, image.width)
         mask[:, image.height // 4 : -image.height // 4, image.width // 4 : -image.width // 4] = 1
         return mask
 
     tool.find = find
 
-    async def made() -> Server:  # outside of a loop Gradio opens some of its own and leaves them open
+    async def made() -> (
+        Server
+    ):  # outside of a loop Gradio opens some of its own and leaves them open
         return Server(tool, "127.0.0.1", port)
 
     with ThreadPoolExecutor(1) as another:  # in this thread Playwright may have one
@@ -319,7 +368,11 @@ def test_files_hosts_and_pages_that_are_refused(
         assert httpx.get(url).status_code == 200
         policy = httpx.get(url).headers["content-security-policy"]
         assert "default-src 'self'" in policy
-        for path in (f"/gradio_api/file={secret}", f"/gradio_api/file={image_folders[0]}/cat/0.png", "/pages/x/report.html"):
+        for path in (
+            f"/gradio_api/file={secret}",
+            f"/gradio_api/file={image_folders[0]}/cat/0.png",
+            "/pages/x/report.html",
+        ):
             assert httpx.get(url + path).status_code in (403, 404), path
         assert httpx.get(url, headers={"Host": "evil.example"}).status_code == 400
         tool.jobs.jobs["run"] = type("Job", (), {"folder": tmp_path, "stop": lambda self: None})()
@@ -335,9 +388,14 @@ def test_files_hosts_and_pages_that_are_refused(
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_only_uploads_are_read(
-    two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_models: dict[str, str],
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A client that names a file of this machine, or an address, in place of its upload gets nothing, whatever it calls it."""
+    """A client that names a file of this machine, or an address, in place of its upload gets
+    nothing, whatever it calls it.
+    """
     import httpx
     from gradio import processing_utils
 
@@ -351,13 +409,18 @@ def test_only_uploads_are_read(
         kinds = {c["id"]: c["type"] for c in config["components"]}
         asked = 0
         for dependency in config["dependencies"]:
-            uploads = [kinds[i] for i in dependency["inputs"] if kinds[i] in ("image", "imageeditor")]
+            uploads = [
+                kinds[i] for i in dependency["inputs"] if kinds[i] in ("image", "imageeditor")
+            ]
             if not uploads or not dependency["backend_fn"]:
                 continue
             for path in (str(secret), "/etc/hostname", "https://example.com/a.png"):
                 for extra in ({}, {"orig_name": "x.svg"}):
                     file = {"path": path, "meta": {"_type": "gradio.FileData"}, **extra}
-                    values = {"image": file, "imageeditor": {"background": file, "layers": [file], "composite": None}}
+                    values = {
+                        "image": file,
+                        "imageeditor": {"background": file, "layers": [file], "composite": None},
+                    }
                     data = [values.get(kinds[i]) for i in dependency["inputs"]]
                     session = f"s{asked}"
                     body = {"data": data, "fn_index": dependency["id"], "session_hash": session}
@@ -365,8 +428,14 @@ def test_only_uploads_are_read(
                     asked += 1
                     if joined.status_code != 200:
                         continue
-                    with httpx.stream("GET", url + f"/gradio_api/queue/data?session_hash={session}", timeout=60) as lines:
-                        messages = [json.loads(x.removeprefix("data: ")) for x in lines.iter_lines() if x.startswith("data: ")]
+                    with httpx.stream(
+                        "GET", url + f"/gradio_api/queue/data?session_hash={session}", timeout=60
+                    ) as lines:
+                        messages = [
+                            json.loads(x.removeprefix("data: "))
+                            for x in lines.iter_lines()
+                            if x.startswith("data: ")
+                        ]
                     done = next(m for m in messages if m["msg"] == "process_completed")
                     assert not done["success"], (path, extra, dependency["id"])
         assert asked >= 18
@@ -412,8 +481,12 @@ def opened(browser: Any, url: str, asked: list[str] | None = None, **options: An
 @pytest.mark.slow
 @pytest.mark.skipif(not BROWSER, reason="needs gradio, playwright and Debian's chromium")
 @pytest.mark.filterwarnings("ignore")
-def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path, browser: Any) -> None:
-    """Upload, compare, draw, swap, tune, stop, resume, open the result; two tabs; nothing is asked of other hosts."""
+def test_the_app_in_a_browser(
+    two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path, browser: Any
+) -> None:
+    """Upload, compare, draw, swap, tune, stop, resume, open the result; two tabs; nothing is asked
+    of other hosts.
+    """
     images, masks = image_folders
     (masks / "dog" / "5.png").unlink()
     asked: list[str] = []
@@ -442,7 +515,9 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
         with page.expect_download() as download:
             page.get_by_role("button", name="Download as PNG").click()
         assert Image.open(download.value.path()).size == (896, 448)
-        assert other.locator("#compare-numbers [data-model=tuned]").count() == 0  # the other tab has seen nothing of it
+        assert (
+            other.locator("#compare-numbers [data-model=tuned]").count() == 0
+        )  # the other tab has seen nothing of it
 
         # a file that is no image
         (tmp_path / "no.png").write_text("no image")
@@ -523,14 +598,20 @@ def test_the_app_in_a_browser(two_models: dict[str, str], image_folders: tuple[P
         page.get_by_role("tab", name="Tune", exact=True).click()
         page.locator("#tune-open").click()
         page.get_by_role("tab", name="Compare", exact=True, selected=True).wait_for()
-        assert "Not started" in (other.get_by_role("tab", name="Tune").click() or other.locator("#tune-said").inner_text())
+        assert "Not started" in (
+            other.get_by_role("tab", name="Tune").click()
+            or other.locator("#tune-said").inner_text()
+        )
 
         # keyboard: the tabs and the first control can be reached
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement !== document.body")
     assert {u.split("/")[2] for u in asked if u.startswith("http")} == {url.removeprefix("http://")}
 
-    with serving(two_models, tmp_path / "work", Folders(images, masks)) as (url, tool):  # a later start has the run
+    with serving(two_models, tmp_path / "work", Folders(images, masks)) as (
+        url,
+        tool,
+    ):  # a later start has the run
         page = opened(browser, url)
         page.get_by_role("tab", name="Tune", exact=True).click()
         page.locator("#tune-run input").click()

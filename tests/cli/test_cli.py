@@ -12,7 +12,9 @@ from PIL import Image
 from tests.makers import make_images, run
 
 
-def test_help_names_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
     for command in ("demo", "explain", "masks", "tune", "evaluate", "shifts", "audit", "report"):
@@ -65,13 +67,37 @@ def test_tune_then_evaluate_before_and_after(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     images, masks = image_folders
-    options = ("--epochs", "2", "--weight", "background=1", "--weight", "foreground=0.5", "--device", "cpu")
+    options = (
+        "--epochs",
+        "2",
+        "--weight",
+        "background=1",
+        "--weight",
+        "foreground=0.5",
+        "--device",
+        "cpu",
+    )
     assert (
-        run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", tmp_path / "run", *options)
+        run(
+            monkeypatch,
+            "tune",
+            "--model",
+            model_folder,
+            "--images",
+            images,
+            "--masks",
+            masks,
+            "--out",
+            tmp_path / "run",
+            *options,
+        )
         == 0
     )
     assert "<- kept" in capsys.readouterr().out
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["weights"] == {"background": 1.0, "foreground": 0.5}
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["weights"] == {
+        "background": 1.0,
+        "foreground": 0.5,
+    }
     arguments = (
         "--model",
         tmp_path / "run" / "model",
@@ -90,7 +116,10 @@ def test_tune_then_evaluate_before_and_after(
     assert list(suites) == ["a", "b"]
     assert suites["a"]["n"] == 24
     assert {"top1", "top5", "per_class", "against", "difference", "unreadable"} <= set(suites["a"])
-    assert len((tmp_path / "ev" / "records" / "a" / "standard.model.jsonl").read_text().splitlines()) == 24
+    assert (
+        len((tmp_path / "ev" / "records" / "a" / "standard.model.jsonl").read_text().splitlines())
+        == 24
+    )
     assert run(monkeypatch, "evaluate", *arguments) == 2
     assert "never overwritten" in capsys.readouterr().err
 
@@ -107,7 +136,13 @@ def test_tune_resumes_and_takes_no_other_option_then(
     def stop(line: dict[str, object]) -> None:
         raise KeyboardInterrupt
 
-    recipe = Recipe(model=str(model_folder), images=str(image_folders[0]), masks=str(image_folders[1]), epochs=2, device="cpu")
+    recipe = Recipe(
+        model=str(model_folder),
+        images=str(image_folders[0]),
+        masks=str(image_folders[1]),
+        epochs=2,
+        device="cpu",
+    )
     with pytest.raises(KeyboardInterrupt):
         tune(recipe, tmp_path / "run", on_epoch=stop, progress=False)
     assert run(monkeypatch, "tune", "--resume", tmp_path / "run", "--lr", "1") == 2
@@ -141,7 +176,19 @@ def test_tune_with_skip_bad_a_validation_folder_and_the_tuned_weights_as_they_ar
         "cpu",
     )
     assert (
-        run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", tmp_path / "run", *options)
+        run(
+            monkeypatch,
+            "tune",
+            "--model",
+            model_folder,
+            "--images",
+            images,
+            "--masks",
+            masks,
+            "--out",
+            tmp_path / "run",
+            *options,
+        )
         == 0
     )
     assert "left out" in capsys.readouterr().err
@@ -157,7 +204,13 @@ def test_demo_prints_its_table_and_where_to_look(
 ) -> None:
     from refocus.demo import story
 
-    row = {"in_domain": 97.0, "shuffled": 44.6, "trained": 52.6, "untrained": 36.6, "background_share": 0.68}
+    row = {
+        "in_domain": 97.0,
+        "shuffled": 44.6,
+        "trained": 52.6,
+        "untrained": 36.6,
+        "background_share": 0.68,
+    }
     monkeypatch.setattr(story, "run", lambda out, seed, device: {"biased": row, "refocus": row})
     assert run(monkeypatch, "demo", "--out", tmp_path / "d", "--device", "cpu") == 0
     shown = capsys.readouterr().out
@@ -166,7 +219,10 @@ def test_demo_prints_its_table_and_where_to_look(
 
 
 def test_explain_takes_any_file_name(
-    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
 ) -> None:
     odd = tmp_path / "price_$5_$6 [b].png"
     (image_folders[0] / "cat" / "0.png").rename(odd)
@@ -183,14 +239,33 @@ def test_evaluate_resumes_with_the_same_settings_only(
 ) -> None:
     out, on = tmp_path / "ev", f"a={image_folders[0]}"
     assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out) == 0
-    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume") == 2
+    assert (
+        run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume")
+        == 2
+    )
     assert "nothing to resume" in capsys.readouterr().err
     whole = json.loads((out / "results.json").read_text())
     (out / "manifest.json").unlink()
     lines = (out / "records" / "a" / "standard.model.jsonl").read_text().splitlines(keepends=True)
     (out / "records" / "a" / "standard.model.jsonl").write_text("".join(lines[:7]))
-    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", f"b={image_folders[0]}", "--out", out, "--resume") == 2
-    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume") == 0
+    assert (
+        run(
+            monkeypatch,
+            "evaluate",
+            "--model",
+            model_folder,
+            "--on",
+            f"b={image_folders[0]}",
+            "--out",
+            out,
+            "--resume",
+        )
+        == 2
+    )
+    assert (
+        run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume")
+        == 0
+    )
     assert json.loads((out / "results.json").read_text()) == whole
 
 
@@ -242,7 +317,21 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
     images, masks = image_folders
     damage(kind, images, masks)
     out = tmp_path / "run"
-    assert run(monkeypatch, "tune", "--model", model_folder, "--images", images, "--masks", masks, "--out", out) == 2
+    assert (
+        run(
+            monkeypatch,
+            "tune",
+            "--model",
+            model_folder,
+            "--images",
+            images,
+            "--masks",
+            masks,
+            "--out",
+            out,
+        )
+        == 2
+    )
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert error[0].startswith("error: ")
@@ -254,34 +343,130 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
     ("arguments", "message"),
     [
         (["explain", "{images}/ant/0.png", "--model", "vit_smal_patch16_224"], "did you mean"),
-        (["explain", "{images}/ant/0.png", "--model", "swin_tiny_patch4_window7_224"], "windowed attention"),
+        (
+            ["explain", "{images}/ant/0.png", "--model", "swin_tiny_patch4_window7_224"],
+            "windowed attention",
+        ),
         (["explain", "{images}/ant/absent.png", "--model", "{model}"], "absent.png: no such image"),
-        (["explain", "{images}/ant/0.png", "--model", "{model}", "--class", "zebra"], "--class zebra"),
+        (
+            ["explain", "{images}/ant/0.png", "--model", "{model}", "--class", "zebra"],
+            "--class zebra",
+        ),
         (["explain", "{images}/ant/0.png", "--model", "{model}", "--class", "²"], "--class ²"),
-        (["explain", "{images}/ant/0.png", "--model", "{model}", "--device", "tpu"], "--device tpu"),
+        (
+            ["explain", "{images}/ant/0.png", "--model", "{model}", "--device", "tpu"],
+            "--device tpu",
+        ),
         (["evaluate", "--model", "{model}", "--on", "{images}"], "must be NAME=PATH"),
         (["evaluate", "--model", "{model}", "--on", "a={images}/absent"], "no such folder"),
-        (["evaluate", "--model", "swin_tiny_patch4_window7_224", "--on", "a={images}"], "windowed attention"),
-        (["tune", "--model", "{model}", "--images", "{images}"], "--masks: missing"),
-        (["tune", "--model", "{model}", "--images", "{images}/absent", "--masks", "{masks}"], "no such folder"),
-        (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "-1"], "--lr -1"),
-        (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--weight", "background"], "TERM=NUMBER"),
         (
-            ["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--lr", "fast"],
+            ["evaluate", "--model", "swin_tiny_patch4_window7_224", "--on", "a={images}"],
+            "windowed attention",
+        ),
+        (["tune", "--model", "{model}", "--images", "{images}"], "--masks: missing"),
+        (
+            ["tune", "--model", "{model}", "--images", "{images}/absent", "--masks", "{masks}"],
+            "no such folder",
+        ),
+        (
+            [
+                "tune",
+                "--model",
+                "{model}",
+                "--images",
+                "{images}",
+                "--masks",
+                "{masks}",
+                "--lr",
+                "-1",
+            ],
+            "--lr -1",
+        ),
+        (
+            [
+                "tune",
+                "--model",
+                "{model}",
+                "--images",
+                "{images}",
+                "--masks",
+                "{masks}",
+                "--weight",
+                "background",
+            ],
+            "TERM=NUMBER",
+        ),
+        (
+            [
+                "tune",
+                "--model",
+                "{model}",
+                "--images",
+                "{images}",
+                "--masks",
+                "{masks}",
+                "--lr",
+                "fast",
+            ],
             "--lr fast: must be a number",
         ),
-        (["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}", "--objective", "x"], "legal are relevance"),
+        (
+            [
+                "tune",
+                "--model",
+                "{model}",
+                "--images",
+                "{images}",
+                "--masks",
+                "{masks}",
+                "--objective",
+                "x",
+            ],
+            "legal are relevance",
+        ),
         (["masks", "{images}", "--backbone", "no/such"], "no such folder"),
-        (["evaluate", "--model", "{model}", "--on", "imagenet-a={images}"], "this set needs ImageNet's 1000"),
-        (["evaluate", "--model", "{model}", "--on", "a={images}", "--protocol", "mine"], "legal are standard, paper, both"),
-        (["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed-rand"], "needs --masks NAME=PATH"),
-        (["evaluate", "--model", "{model}", "--on", "a={images}", "--masks", "b={masks}"], "no --on has that name"),
-        (["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed"], "--shift mixed: no such shift"),
+        (
+            ["evaluate", "--model", "{model}", "--on", "imagenet-a={images}"],
+            "this set needs ImageNet's 1000",
+        ),
+        (
+            ["evaluate", "--model", "{model}", "--on", "a={images}", "--protocol", "mine"],
+            "legal are standard, paper, both",
+        ),
+        (
+            ["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed-rand"],
+            "needs --masks NAME=PATH",
+        ),
+        (
+            ["evaluate", "--model", "{model}", "--on", "a={images}", "--masks", "b={masks}"],
+            "no --on has that name",
+        ),
+        (
+            ["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed"],
+            "--shift mixed: no such shift",
+        ),
         (["evaluate", "--model", "{model}", "--on", "cue-conflict={images}"], "--mapping: missing"),
-        (["evaluate", "--model", "{model}", "--on", "a={images}", "--groups", "a={images}/absent.csv"], "must be CSV"),
-        (["evaluate", "--model", "{model}", "--on", "imagenet-segmentation={images}/x.mat"], "expected is gtsegs_ijcv.mat"),
+        (
+            [
+                "evaluate",
+                "--model",
+                "{model}",
+                "--on",
+                "a={images}",
+                "--groups",
+                "a={images}/absent.csv",
+            ],
+            "must be CSV",
+        ),
+        (
+            ["evaluate", "--model", "{model}", "--on", "imagenet-segmentation={images}/x.mat"],
+            "expected is gtsegs_ijcv.mat",
+        ),
         (["shifts", "{images}", "--masks", "{images}/absent"], "no such folder"),
-        (["shifts", "{images}", "--masks", "{masks}", "--kind", "only-fg,blur"], "--kind blur: no such shift"),
+        (
+            ["shifts", "{images}", "--masks", "{masks}", "--kind", "only-fg,blur"],
+            "--kind blur: no such shift",
+        ),
         (["audit", "--model", "{model}", "--images", "{images}/absent"], "no such folder"),
     ],
 )

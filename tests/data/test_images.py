@@ -1,4 +1,6 @@
-"""Files as people have them, the few-shot selection, and transforms that keep image and mask together."""
+"""Files as people have them, the few-shot selection, and transforms that keep image and mask
+together.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Build = Callable[..., nn.Module]
 
 
 def gradient(mode: str = "RGB") -> Image.Image:
-    return Image.fromarray(np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)).convert(mode)
+    return Image.fromarray(np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)).convert(
+        mode
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])
@@ -34,7 +38,9 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert image.mode == "RGB"
     assert image.size == (40, 30)
     if mode != "1":
-        assert np.abs(np.asarray(image, dtype=int) - np.asarray(gradient("RGB"), dtype=int)).max() < 12
+        assert (
+            np.abs(np.asarray(image, dtype=int) - np.asarray(gradient("RGB"), dtype=int)).max() < 12
+        )
 
 
 def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
@@ -48,7 +54,11 @@ def test_a_gif_named_jpg_is_read_by_its_content_first_frame(tmp_path: Path) -> N
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     (tmp_path / "x.gif").rename(tmp_path / "x.jpg")
     assert (
-        np.abs(np.asarray(read_image(tmp_path / "x.jpg"), dtype=int)[..., 0] - np.asarray(gradient(), dtype=int)[..., 0]).max() < 12
+        np.abs(
+            np.asarray(read_image(tmp_path / "x.jpg"), dtype=int)[..., 0]
+            - np.asarray(gradient(), dtype=int)[..., 0]
+        ).max()
+        < 12
     )
 
 
@@ -67,7 +77,9 @@ def test_unreadable_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("cut.jpg", "text.jpg", "absent.jpg"):
         with pytest.raises(InputError, match=name):
             read_image(tmp_path / name)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 1200 pixels: Pillow warns; 2000 and more: it raises
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 1000
+    )  # 1200 pixels: Pillow warns; 2000 and more: it raises
     with pytest.raises(InputError, match=r"whole\.jpg.*decompression bomb"):
         read_image(whole)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -86,9 +98,9 @@ def test_masks_may_be_0_1_or_0_255_and_soft(tmp_path: Path, top: int) -> None:
     values[5, 5] = 128
     Image.fromarray(values).save(tmp_path / "m.png")
     if top == 255:
-        assert 128 / 255 in read_mask(tmp_path / "m.png").unique().tolist() or read_mask(tmp_path / "m.png")[
-            0, 5, 5
-        ].item() == pytest.approx(128 / 255)
+        assert 128 / 255 in read_mask(tmp_path / "m.png").unique().tolist() or read_mask(
+            tmp_path / "m.png"
+        )[0, 5, 5].item() == pytest.approx(128 / 255)
 
 
 @pytest.mark.parametrize(
@@ -121,12 +133,18 @@ def test_object_ids_are_not_taken_for_soft_masks(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "ones.png").unique().tolist() == [0, 1]
 
 
-def test_scan_labels_by_the_models_names_whatever_the_folders_order(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+def test_scan_labels_by_the_models_names_whatever_the_folders_order(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
     images, masks = image_folders
     (images / "bee").rename(images / "tmp")  # leaves ant, cat, dog: labels must stay 0, 2, 3
     (images / "tmp").rename(images.parent / "bee")
     samples = scan(images, tiny(), masks=masks)
-    assert sorted({(s.image.parent.name, s.label) for s in samples}) == [("ant", 0), ("cat", 2), ("dog", 3)]
+    assert sorted({(s.image.parent.name, s.label) for s in samples}) == [
+        ("ant", 0),
+        ("cat", 2),
+        ("dog", 3),
+    ]
     assert all(s.mask == masks / s.image.parent.name / s.image.name for s in samples)
 
 
@@ -159,13 +177,17 @@ def test_scan_refuses(tiny: Build, image_folders: tuple[Path, Path], tmp_path: P
     with pytest.raises(InputError, match="zebra: class folder without images"):
         scan(images, model)
     gradient().save(images / "zebra" / "1.png")
-    with pytest.raises(InputError, match="the model knows no class 'zebra'; it knows ant, bee, cat, dog"):
+    with pytest.raises(
+        InputError, match="the model knows no class 'zebra'; it knows ant, bee, cat, dog"
+    ):
         scan(images, model)
     with pytest.raises(InputError, match="holds no class folders"):
         scan(images / "cat", model)
 
 
-def test_a_model_without_class_names_takes_the_folders_in_order(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+def test_a_model_without_class_names_takes_the_folders_in_order(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
     model = tiny(num_classes=5)
     with pytest.raises(InputError, match="5 outputs, but there are 4 class folders"):
         scan(image_folders[0], model)
@@ -176,12 +198,16 @@ def test_a_model_without_class_names_takes_the_folders_in_order(tiny: Build, ima
 def test_imagenet_layout_with_wordnet_ids(shared: Path) -> None:
     from refocus.vit.loading import load
 
-    samples = scan(shared / "data" / "imagenet_sample", load("vit_tiny_patch16_224", pretrained=False))
+    samples = scan(
+        shared / "data" / "imagenet_sample", load("vit_tiny_patch16_224", pretrained=False)
+    )
     assert len(samples) == 100
     assert next(s.label for s in samples if s.image.parent.name == "n01440764") == 0
 
 
-def test_class_and_shot_selection_follow_their_seeds(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+def test_class_and_shot_selection_follow_their_seeds(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
     images, masks = image_folders
     samples = scan(images, tiny(), masks=masks)
     assert pick_classes(samples, None, None) == [0, 1]
@@ -197,9 +223,12 @@ def test_class_and_shot_selection_follow_their_seeds(tiny: Build, image_folders:
     assert shots != pick_shots(samples, [0, 2], 3, seed=1, skip_bad=False)
     with pytest.raises(InputError, match="--shots 7: class 'ant' has only 6 usable images"):
         pick_shots(samples, [0], 7, seed=0, skip_bad=False)
-    assert [s.label for s in pick_shots(samples, [0, 2], 7, seed=0, skip_bad=False, fewer=True)].count(0) == 6
+    assert [
+        s.label for s in pick_shots(samples, [0, 2], 7, seed=0, skip_bad=False, fewer=True)
+    ].count(0) == 6
     assert (
-        sorted(s.label for s in spread(samples, 6, 0, skip_bad=False)) in ([0, 0, 1, 1, 2, 3], [0, 1, 2, 2, 3, 3])
+        sorted(s.label for s in spread(samples, 6, 0, skip_bad=False))
+        in ([0, 0, 1, 1, 2, 3], [0, 1, 2, 2, 3, 3])
         or len({s.label for s in spread(samples, 6, 0, skip_bad=False)}) == 4
     )
 
@@ -213,7 +242,11 @@ def test_bad_images_stop_the_selection_or_are_left_out_by_name(
     (images / "ant" / "2.png").write_bytes((images / "ant" / "2.png").read_bytes()[:100])
     samples = [s for s in scan(images, tiny(), masks=masks) if s.label == 0]
     for position, message in enumerate(
-        [r"0\.png: image without a mask", r"1\.png: the mask is all background", r"2\.png: cannot be read"]
+        [
+            r"0\.png: image without a mask",
+            r"1\.png: the mask is all background",
+            r"2\.png: cannot be read",
+        ]
     ):
         with pytest.raises(InputError, match=f"{message}.*--skip-bad"):
             usable(samples[position:], 3, skip_bad=False)
@@ -223,7 +256,9 @@ def test_bad_images_stop_the_selection_or_are_left_out_by_name(
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @pytest.mark.parametrize("crop", [{"crop_pct": 0.8}, {"crop_pct": 0.9, "crop_mode": "squash"}])
-def test_evaluation_crop_is_timms_own(tiny: Build, size: tuple[int, int], crop: dict[str, object]) -> None:
+def test_evaluation_crop_is_timms_own(
+    tiny: Build, size: tuple[int, int], crop: dict[str, object]
+) -> None:
     model = tiny(img_size=size)
     model.pretrained_cfg.update(crop, input_size=(3, *size))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), dtype=np.uint8))
@@ -232,7 +267,9 @@ def test_evaluation_crop_is_timms_own(tiny: Build, size: tuple[int, int], crop: 
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_image_and_mask_stay_together_and_soft_values_stay(tiny: Build, tmp_path: Path, train: bool) -> None:
+def test_image_and_mask_stay_together_and_soft_values_stay(
+    tiny: Build, tmp_path: Path, train: bool
+) -> None:
     """Where the image is white the mask is 1, before and after; a soft value survives."""
     model = tiny()
     values = np.zeros((60, 60), np.uint8)
@@ -242,7 +279,11 @@ def test_image_and_mask_stay_together_and_soft_values_stay(tiny: Build, tmp_path
         Image.fromarray(values).save(tmp_path / f"{name}.png")
     from refocus.records import Sample
 
-    data = MaskedImages([Sample(tmp_path / "image.png", 0, tmp_path / "mask.png")], joint_transform(model, train=train), seed=5)
+    data = MaskedImages(
+        [Sample(tmp_path / "image.png", 0, tmp_path / "mask.png")],
+        joint_transform(model, train=train),
+        seed=5,
+    )
     for epoch in range(6):
         data.epoch = epoch
         image, mask, _ = data[0]

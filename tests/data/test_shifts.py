@@ -21,7 +21,9 @@ from refocus.evaluation.suites import open_suite
 Build = Callable[..., nn.Module]
 
 
-def square(side: int = 60, low: int = 20, high: int = 40, color: int = 200) -> tuple[Image.Image, Tensor]:
+def square(
+    side: int = 60, low: int = 20, high: int = 40, color: int = 200
+) -> tuple[Image.Image, Tensor]:
     """A bright square on a dark gradient, and its mask."""
     pixels = np.zeros((side, side, 3), dtype=np.uint8)
     pixels[..., 0] = np.linspace(0, 90, side)[None]
@@ -36,7 +38,10 @@ GREY = Image.new("RGB", (90, 50), (100, 100, 100))
 
 def test_the_object_keeps_its_pixels_and_the_edge_is_blended_inwards() -> None:
     image, mask = square()
-    for picture, outside in ((composites.on_black(image, mask), 0), (composites.on_background(image, mask, GREY), 100)):
+    for picture, outside in (
+        (composites.on_black(image, mask), 0),
+        (composites.on_background(image, mask, GREY), 100),
+    ):
         pixels = np.asarray(picture)
         assert (pixels[24:36, 24:36] == 200).all()
         beyond = np.ones((60, 60), dtype=bool)
@@ -73,18 +78,31 @@ def test_a_mask_that_is_a_little_too_tight_leaves_no_rim() -> None:
 @pytest.mark.parametrize("centre", [(0.5, 0.5), (0.3, 0.6)])
 def test_placing_sets_area_and_centre(area: float, centre: tuple[float, float]) -> None:
     image, mask = square(side=120, low=40, high=80)
-    pixels = np.asarray(composites.placed(image, mask, GREY, area=area, centre=centre, angle=0)).astype(float)
+    pixels = np.asarray(
+        composites.placed(image, mask, GREY, area=area, centre=centre, angle=0)
+    ).astype(float)
     ys, xs = np.nonzero(np.abs(pixels - 100).sum(2) > 15)
-    assert ((xs.max() - xs.min() + 1) * (ys.max() - ys.min() + 1)) / 120**2 == pytest.approx(area, rel=0.25)
-    assert ((xs.min() + xs.max() + 1) / 240, (ys.min() + ys.max() + 1) / 240) == pytest.approx(centre, abs=0.02)
+    assert ((xs.max() - xs.min() + 1) * (ys.max() - ys.min() + 1)) / 120**2 == pytest.approx(
+        area, rel=0.25
+    )
+    assert ((xs.min() + xs.max() + 1) / 240, (ys.min() + ys.max() + 1) / 240) == pytest.approx(
+        centre, abs=0.02
+    )
 
 
 def test_turning_is_counter_clockwise_and_keeps_the_object_whole() -> None:
     pixels = np.zeros((100, 100, 3), dtype=np.uint8)
-    pixels[20:80, 40:60], pixels[20:30, 40:60] = (0, 0, 255), (255, 0, 0)  # an upright bar with a red head
+    pixels[20:80, 40:60], pixels[20:30, 40:60] = (
+        (0, 0, 255),
+        (255, 0, 0),
+    )  # an upright bar with a red head
     mask = torch.zeros(1, 100, 100)
     mask[:, 20:80, 40:60] = 1
-    turned = np.asarray(composites.placed(Image.fromarray(pixels), mask, GREY, area=0.12, centre=(0.5, 0.5), angle=90))
+    turned = np.asarray(
+        composites.placed(
+            Image.fromarray(pixels), mask, GREY, area=0.12, centre=(0.5, 0.5), angle=90
+        )
+    )
     red = np.argwhere((turned[..., 0] > 200) & (turned[..., 1] < 60))
     blue = np.argwhere((turned[..., 2] > 200) & (turned[..., 1] < 60))
     assert red[:, 1].mean() < blue[:, 1].mean() - 20  # the head now points left
@@ -93,10 +111,17 @@ def test_turning_is_counter_clockwise_and_keeps_the_object_whole() -> None:
 
 def test_an_object_larger_than_the_frame_is_cut_and_one_of_a_pixel_survives() -> None:
     image, mask = square()
-    assert (np.asarray(composites.placed(image, mask, GREY, area=2.0, centre=(0.5, 0.5), angle=0))[5:-5, 5:-5] == 200).all()
+    assert (
+        np.asarray(composites.placed(image, mask, GREY, area=2.0, centre=(0.5, 0.5), angle=0))[
+            5:-5, 5:-5
+        ]
+        == 200
+    ).all()
     mask = torch.zeros(1, 60, 60)
     mask[0, 30, 30] = 1
-    placed = np.asarray(composites.placed(image, mask, GREY, area=0.01, centre=(0.5, 0.5), angle=45)).astype(int)
+    placed = np.asarray(
+        composites.placed(image, mask, GREY, area=0.01, centre=(0.5, 0.5), angle=45)
+    ).astype(int)
     assert np.abs(placed - 100).max() > 5  # something of it is to be seen
 
 
@@ -109,7 +134,7 @@ def test_a_soft_mask_stays_as_soft_and_its_halo_does_not_count_as_the_object() -
     assert composites._box(halo) == (20, 20, 40, 40)
 
 
-# --- kinds over a folder ------------------------------------------------------------------------------------------------------
+# --- kinds over a folder ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", ["same", "other", "next"])
@@ -128,7 +153,9 @@ def test_donors_follow_their_rule_and_the_seed(rule: str, image_folders: tuple[P
     assert found != shifts.donors(samples, rule, seed=2)
     relabelled = [refocus.records.Sample(s.image, 3 - s.label, s.mask) for s in samples]
     donor_files = {image: donor.image for image, donor in found.items()}
-    assert donor_files == {image: donor.image for image, donor in shifts.donors(relabelled, rule, seed=1).items()}
+    assert donor_files == {
+        image: donor.image for image, donor in shifts.donors(relabelled, rule, seed=1).items()
+    }
 
 
 def test_a_class_of_one_has_no_donor_of_its_own(image_folders: tuple[Path, Path]) -> None:
@@ -143,7 +170,9 @@ def test_a_class_of_one_has_no_donor_of_its_own(image_folders: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("kind", shifts.KINDS)
-def test_every_kind_makes_an_image_of_the_same_size_and_no_kind_is_another(kind: str, image_folders: tuple[Path, Path]) -> None:
+def test_every_kind_makes_an_image_of_the_same_size_and_no_kind_is_another(
+    kind: str, image_folders: tuple[Path, Path]
+) -> None:
     samples = folder_samples(*image_folders)
     noise = np.random.default_rng(0).integers(0, 255, (36, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(samples[7].image)  # an object that looks different when turned
@@ -155,27 +184,37 @@ def test_every_kind_makes_an_image_of_the_same_size_and_no_kind_is_another(kind:
     assert levels[0][0](samples[7]).tobytes() == levels[0][0](samples[7]).tobytes()
     others = [other for other in shifts.KINDS if other != kind]
     first = shifts.shifts(samples, kind, 0)[0][0](samples[7]).tobytes()
-    assert all(shifts.shifts(samples, other, 0)[0][0](samples[7]).tobytes() != first for other in others)
+    assert all(
+        shifts.shifts(samples, other, 0)[0][0](samples[7]).tobytes() != first for other in others
+    )
 
 
 class Brightness(nn.Module):
-    """Knows the classes of `make_images` by the brightest thing in sight: the object alone tells the class."""
+    """Knows the classes of `make_images` by the brightest thing in sight: the object alone tells
+    the class.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.num_classes = 4
         self.pretrained_cfg = {
-            "input_size": (3, 36, 36), "crop_pct": 1.0, "mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": "nearest",
+            "input_size": (3, 36, 36),
+            "crop_pct": 1.0,
+            "mean": (0, 0, 0),
+            "std": (1, 1, 1),
+            "interpolation": "nearest",
             "label_names": ["ant", "bee", "cat", "dog"],
-        }  # fmt: skip
+        }
 
     def forward(self, images: Tensor) -> Tensor:
         brightest = 255 * images.amax((1, 2, 3))
         return -(brightest[:, None] - torch.tensor([150.0, 180.0, 210.0, 240.0])).abs()
 
 
-def test_what_the_shifts_say_of_a_model_that_sees_the_object_alone(image_folders: tuple[Path, Path]) -> None:
+def test_what_the_shifts_say_of_a_model_that_sees_the_object_alone(
+    image_folders: tuple[Path, Path],
+) -> None:
     model = Brightness()
     images, masks = image_folders
     opened = open_suite("", images, model, masks=masks)
@@ -191,7 +230,9 @@ def test_what_the_shifts_say_of_a_model_that_sees_the_object_alone(image_folders
         assert top1(kind) == 0.25, kind  # chance: everything looks like the first class
 
 
-def test_the_written_folder_is_an_image_folder_with_the_same_pixels(image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_written_folder_is_an_image_folder_with_the_same_pixels(
+    image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     samples = folder_samples(*image_folders)
     content = shifts.write(samples, tmp_path, ["mixed-rand", "size"], seed=3)
     assert content["written"] == {"mixed-rand": 24, "size": 7 * 24}
@@ -214,7 +255,9 @@ def test_writing_goes_on_where_it_stopped_and_names_what_cannot_be_read(
     (tmp_path / "only-fg" / "cat" / "2.png").unlink()
     made = []
     genuine = composites.on_black
-    monkeypatch.setattr(composites, "on_black", lambda image, mask: made.append(1) or genuine(image, mask))
+    monkeypatch.setattr(
+        composites, "on_black", lambda image, mask: made.append(1) or genuine(image, mask)
+    )
     shifts.write(samples, tmp_path, ["only-fg"], seed=0)
     assert len(made) == 1
     merged = shifts.write(samples[6:], tmp_path, ["mixed-next"], seed=0)
@@ -228,5 +271,7 @@ def test_writing_goes_on_where_it_stopped_and_names_what_cannot_be_read(
 def test_kinds_are_read_from_a_list() -> None:
     assert shifts.kinds("only-fg, size,only-fg") == ["only-fg", "size"]
     assert shifts.kinds("all") == list(shifts.KINDS)
-    with pytest.raises(refocus.InputError, match="--kind blur: no such shift; legal are all, only-fg"):
+    with pytest.raises(
+        refocus.InputError, match="--kind blur: no such shift; legal are all, only-fg"
+    ):
         shifts.kinds("blur")

@@ -14,7 +14,9 @@ def test_filling_keeps_the_background_and_forgets_the_object() -> None:
     outside = (masks == 0).expand_as(images)
     torch.testing.assert_close(filled[outside], images[outside])
     changed = torch.where(outside, images, torch.rand_like(images))
-    torch.testing.assert_close(fill_object(changed, masks), filled)  # the object's pixels have no influence
+    torch.testing.assert_close(
+        fill_object(changed, masks), filled
+    )  # the object's pixels have no influence
     inside = filled[~outside]
     assert images[outside].min() <= inside.min()
     assert inside.max() <= images[outside].max()

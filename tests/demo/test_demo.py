@@ -18,7 +18,9 @@ from tests.makers import ROOT
 
 def test_composites_have_exact_masks_and_follow_the_generator() -> None:
     labels = np.arange(10)
-    images, masks = digits.draw(labels, np.random.default_rng(0), split="test", biased=True, faded=False)
+    images, masks = digits.draw(
+        labels, np.random.default_rng(0), split="test", biased=True, faded=False
+    )
     again, _ = digits.draw(labels, np.random.default_rng(0), split="test", biased=True, faded=False)
     assert images.shape == (10, 40, 40, 3)
     assert masks.shape == (10, 40, 40)
@@ -29,11 +31,15 @@ def test_composites_have_exact_masks_and_follow_the_generator() -> None:
     assert images[masks == 0].max() <= 0.5 + 1e-6  # ... and the texture darkened
 
 
-def test_biased_digits_stand_on_their_own_texture_and_shuffled_ones_on_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_biased_digits_stand_on_their_own_texture_and_shuffled_ones_on_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     used: list[int] = []
     genuine = digits.composite
 
-    def spy(digit: np.ndarray, texture: int, rng: np.random.Generator, *, fade: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def spy(
+        digit: np.ndarray, texture: int, rng: np.random.Generator, *, fade: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         used.append(texture)
         return genuine(digit, texture, rng, fade=fade)
 
@@ -62,13 +68,20 @@ def test_splits_share_no_digit() -> None:
 
 
 def test_the_packaged_weights_know_digits_on_any_texture() -> None:
-    """The start of the story: no shortcut yet. scripts/train_demo_weights.py printed 98.5 % on 1000 images."""
+    """The start of the story: no shortcut yet.
+
+    scripts/train_demo_weights.py printed 98.5 % on 1000 images.
+    """
     model = story.pretrained()
     labels = np.arange(200) % 10
     for biased in (True, False):
-        images, _ = digits.draw(labels, np.random.default_rng(3), split="test", biased=biased, faded=False)
+        images, _ = digits.draw(
+            labels, np.random.default_rng(3), split="test", biased=biased, faded=False
+        )
         with torch.inference_mode():
-            guess = model((torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5).argmax(1).numpy()
+            guess = (
+                model((torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5).argmax(1).numpy()
+            )
         assert (guess == labels).mean() > 0.93
 
 
@@ -76,8 +89,12 @@ def test_the_packaged_weights_know_digits_on_any_texture() -> None:
 def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(story, "PER_CLASS", {"tune": 5, "in_domain": 4, "shuffled": 6})
     genuine = story.plant_shortcut
-    monkeypatch.setattr(story, "plant_shortcut", lambda seed, **given: genuine(seed, epochs=1, size=320, **given))
-    monkeypatch.setattr(story, "ROWS", {name: {**row, "epochs": 2} for name, row in story.ROWS.items()})
+    monkeypatch.setattr(
+        story, "plant_shortcut", lambda seed, **given: genuine(seed, epochs=1, size=320, **given)
+    )
+    monkeypatch.setattr(
+        story, "ROWS", {name: {**row, "epochs": 2} for name, row in story.ROWS.items()}
+    )
     results = story.run(tmp_path / "refocus-demo", seed=1, progress=False)
     assert list(results) == ["biased", "finetune", "relevance", "refocus"]
     for row in results.values():
@@ -90,7 +107,9 @@ def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert f"{results['refocus']['untrained']:.1f}" in page
     with Image.open(tmp_path / "refocus-demo" / "maps.png") as picture:
         assert picture.width > 800
-    assert len(list((tmp_path / "refocus-demo" / "data" / "shuffled" / "masks").rglob("*.png"))) == 60
+    assert (
+        len(list((tmp_path / "refocus-demo" / "data" / "shuffled" / "masks").rglob("*.png"))) == 60
+    )
 
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,9 @@ from refocus.evaluation import classify, suites
 Build = Callable[..., nn.Module]
 
 
-def test_predictions_are_those_of_the_plain_model(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+def test_predictions_are_those_of_the_plain_model(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
     images, _ = image_folders
     model = tiny().train()  # must be read in eval mode and left in train mode
     result = refocus.evaluate(model, images, batch_size=5)
@@ -69,10 +71,14 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     again = refocus.evaluate(model, images, records=records, batch_size=10)
     assert len(seen) == 14
     assert again == whole
-    assert [json.loads(x)["image"] for x in records.read_text().splitlines()] == [json.loads(x)["image"] for x in lines]
+    assert [json.loads(x)["image"] for x in records.read_text().splitlines()] == [
+        json.loads(x)["image"] for x in lines
+    ]
 
 
-def test_summary_against_another_model_is_paired(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+def test_summary_against_another_model_is_paired(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
     images, _ = image_folders
     first, second = tiny(), tiny()
     a, b = refocus.evaluate(first, images), refocus.evaluate(second, images)
@@ -83,7 +89,9 @@ def test_summary_against_another_model_is_paired(tiny: Build, image_folders: tup
     assert low <= entry["difference"]["top1"] <= high
 
 
-def test_the_other_model_may_order_its_classes_otherwise(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+def test_the_other_model_may_order_its_classes_otherwise(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
     first, second = tiny(), tiny()
     second.pretrained_cfg["label_names"] = ["dog", "cat", "bee", "ant"]
     with torch.no_grad():

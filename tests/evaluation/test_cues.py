@@ -1,4 +1,6 @@
-"""Shape bias as Geirhos et al. define it: mean over mapped classes, same-class pairs dropped, other answers ignored."""
+"""Shape bias as Geirhos et al. define it: mean over mapped classes, same-class pairs dropped, other
+answers ignored.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,13 @@ class Fixed(nn.Module):
         self.bias = nn.Parameter(torch.tensor(shares).log())
         self.num_classes = len(shares)
         self.pretrained_cfg = {
-            "input_size": (3, 16, 16), "mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0, "interpolation": "bilinear",
+            "input_size": (3, 16, 16),
+            "mean": (0, 0, 0),
+            "std": (1, 1, 1),
+            "crop_pct": 1.0,
+            "interpolation": "bilinear",
             "label_names": names,
-        }  # fmt: skip
+        }
 
     def forward(self, images: Tensor) -> Tensor:
         return self.bias.expand(len(images), -1)
@@ -44,7 +50,11 @@ def test_the_published_table_has_16_classes_of_207() -> None:
     assert len(table) == 16
     indices = [i for values in table.values() for i in values]
     assert len(indices) == len(set(indices)) == 207
-    assert (table["airplane"], table["elephant"], table["bear"]) == ([404], [385, 386], [294, 295, 296, 297])
+    assert (table["airplane"], table["elephant"], table["bear"]) == (
+        [404],
+        [385, 386],
+        [294, 295, 296, 297],
+    )
 
 
 def test_the_decision_is_of_the_mean_not_of_the_sum_or_the_maximum(tmp_path: Path) -> None:
@@ -52,23 +62,43 @@ def test_the_decision_is_of_the_mean_not_of_the_sum_or_the_maximum(tmp_path: Pat
     # sum 0.5 and maximum 0.3 are the dogs', the mean 0.25 the cat's
     model, table = Fixed([0.25, 0.30, 0.10, 0.10, 0.25]), {"cat": [0], "dog": [1, 2, 3], "car": [4]}
     (line,) = cues.decisions(model, root, table)
-    assert line == {"image": "cat/cat1-dog1.png", "shape": "cat", "texture": "dog", "decision": "cat"}
+    assert line == {
+        "image": "cat/cat1-dog1.png",
+        "shape": "cat",
+        "texture": "dog",
+        "decision": "cat",
+    }
 
 
 def row(shape: str, texture: str, decision: str, number: int) -> dict[str, str]:
-    return {"image": f"{shape}/{shape}{number}-{texture}1.png", "shape": shape, "texture": texture, "decision": decision}
+    return {
+        "image": f"{shape}/{shape}{number}-{texture}1.png",
+        "shape": shape,
+        "texture": texture,
+        "decision": decision,
+    }
 
 
 TABLE = {"cat": [0], "dog": [1], "car": [2]}
 
 
 def test_shape_bias_counts_shape_against_texture() -> None:
-    lines = [row("cat", "dog", d, i) for i, d in enumerate(["cat", "cat", "cat", "dog", "car", "car"])]
-    lines += [row("dog", "dog", "dog", 9), row("cat", "knife", "cat", 10)]  # cues agree; a cue outside of the table
+    lines = [
+        row("cat", "dog", d, i) for i, d in enumerate(["cat", "cat", "cat", "dog", "car", "car"])
+    ]
+    lines += [
+        row("dog", "dog", "dog", 9),
+        row("cat", "knife", "cat", 10),
+    ]  # cues agree; a cue outside of the table
     found = cues.shape_bias(lines, TABLE)
     assert found["shape_bias"] == 0.75
     assert found["interval"][0] < 0.75 < found["interval"][1]
-    assert [found[k] for k in ("n", "shape_decisions", "texture_decisions", "other_decisions")] == [6, 3, 1, 2]
+    assert [found[k] for k in ("n", "shape_decisions", "texture_decisions", "other_decisions")] == [
+        6,
+        3,
+        1,
+        2,
+    ]
     assert (found["dropped_same"], found["dropped_unmapped"]) == (1, 1)
     nothing = cues.shape_bias([row("cat", "dog", "car", 0)], TABLE)
     assert nothing["shape_bias"] is None
@@ -86,7 +116,10 @@ def test_difference_of_two_models_over_the_same_stimuli() -> None:
 
 
 def test_a_mapping_file_takes_names_and_indices(tmp_path: Path) -> None:
-    model, file = Fixed([0.2] * 5, ["tabby", "lion", "beagle", "van", "jeep"]), tmp_path / "map.json"
+    model, file = (
+        Fixed([0.2] * 5, ["tabby", "lion", "beagle", "van", "jeep"]),
+        tmp_path / "map.json",
+    )
     file.write_text(json.dumps({"cat": ["tabby", 1], "dog": ["beagle"]}))
     assert cues.mapping(model, file) == {"cat": [0, 1], "dog": [2]}
     for content, message in (
@@ -106,7 +139,9 @@ def test_a_mapping_file_takes_names_and_indices(tmp_path: Path) -> None:
 
 def test_a_folder_without_any_conflict_is_refused(tmp_path: Path) -> None:
     root = stimuli(tmp_path, ["cat1-cat2", "cat1-knife1"])
-    with pytest.raises(refocus.InputError, match="no stimulus has two different cues of cat, dog, car"):
+    with pytest.raises(
+        refocus.InputError, match="no stimulus has two different cues of cat, dog, car"
+    ):
         cues.check(root, TABLE)
     assert cues.shape_bias([], TABLE)["n"] == 0
 

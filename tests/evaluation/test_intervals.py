@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 from scipy.stats import binom, bootstrap
 
-from refocus.evaluation.intervals import calibration, calibration_error, estimate, mcnemar, mean_interval
+from refocus.evaluation.intervals import (
+    calibration,
+    calibration_error,
+    estimate,
+    mcnemar,
+    mean_interval,
+)
 
 
 def test_the_draw_of_counts_is_the_bootstrap_of_images() -> None:
     values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=300, p=[0.1, 0.6, 0.3])
     found = mean_interval(values, (-1, 1))
-    slow = bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(5)).confidence_interval
+    slow = bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(5)
+    ).confidence_interval
     assert found == pytest.approx([slow.low, slow.high], abs=0.008)
     assert found == mean_interval(values, (-1, 1))  # seeded
 
@@ -37,7 +45,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_images_that_all_agree_still_have_an_interval() -> None:
     low, high = mean_interval([100.0] * 10, (0, 100)) or (0, 0)
     assert high == 100
-    assert binom.pmf(10, 10, low / 100) == pytest.approx(0.025)  # so low an accuracy would still give 10 of 10 in 2.5 %
+    assert binom.pmf(10, 10, low / 100) == pytest.approx(
+        0.025
+    )  # so low an accuracy would still give 10 of 10 in 2.5 %
     low, high = mean_interval([0.0] * 1000, (-1, 1)) or (0, 0)
     assert -0.004 < low < 0 < high < 0.004
     assert mean_interval([1.0], (0, 1)) is None
@@ -52,7 +62,8 @@ def test_mcnemar_is_exact() -> None:
 
 def test_calibration_error_of_a_hand_worked_case() -> None:
     confidence, right = np.array([0.95, 0.95, 0.55, 0.55, 1.0]), np.array([1, 0, 1, 1, 1.0])
-    # bins: [14/15, 1] holds .95 .95 1.0 with accuracy 2/3, [8/15, 9/15) holds .55 .55 with accuracy 1
+    # bins: [14/15, 1] holds .95 .95 1.0 with accuracy 2/3, [8/15, 9/15) holds .55 .55 with accuracy
+    # 1
     assert calibration_error(confidence, right) == pytest.approx((abs(2.9 - 2) + abs(1.1 - 2)) / 5)
 
 
@@ -66,4 +77,6 @@ def test_calibration_of_two_models_and_its_interval() -> None:
     assert theirs["interval"][0] < 0.2 < theirs["interval"][1]
     assert difference["value"] == pytest.approx(ours["value"] - theirs["value"])
     assert difference["interval"][1] < -0.1
-    assert ours["interval"][0] <= 0.01  # the estimate is biased upwards; the interval reaches down to what is true
+    assert (
+        ours["interval"][0] <= 0.01
+    )  # the estimate is biased upwards; the interval reaches down to what is true

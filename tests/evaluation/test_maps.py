@@ -1,4 +1,6 @@
-"""Map scores: the published segmentation test, the pointing game, insertion and deletion, against literal versions."""
+"""Map scores: the published segmentation test, the pointing game, insertion and deletion, against
+literal versions.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ Build = Callable[..., nn.Module]
 def test_pointing_game_has_a_tolerance_that_scales_with_the_image() -> None:
     mask = torch.zeros(224, 224)
     mask[100:120, 100:120] = 1
-    for column, hit in ((110, True), (133, True), (134, False), (160, False)):  # 15 pixels from the last column, 119, is out
+    for column, hit in (
+        (110, True),
+        (133, True),
+        (134, False),
+        (160, False),
+    ):  # 15 pixels from the last column, 119, is out
         relevance = torch.zeros(224, 224)
         relevance[110, column] = 1
         assert pointing_hit(relevance, mask) == hit
@@ -30,7 +37,9 @@ def test_pointing_game_has_a_tolerance_that_scales_with_the_image() -> None:
 
 
 class Bright(nn.Module):
-    """Class 1 gets the mean brightness of the right half as its logit: relevance for it can be told in advance."""
+    """Class 1 gets the mean brightness of the right half as its logit: relevance for it can be told
+    in advance.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +58,9 @@ def test_insertion_and_deletion_tell_a_right_map_from_a_wrong_one() -> None:
     bad = maps.insertion_deletion(Bright(), image, 1 - right, 1)
     assert good[1] < bad[1] - 0.1  # deleting what matters first loses the class sooner
     spots = torch.zeros(3, 32, 32)
-    spots[:, 8::16, 24::16] = 9  # blurring spreads a spot over the middle line, showing it puts it back
+    spots[:, 8::16, 24::16] = (
+        9  # blurring spreads a spot over the middle line, showing it puts it back
+    )
     spots[:, 8::16, 16] = 9
     inserted = [maps.insertion_deletion(Bright(), spots, m, 1)[0] for m in (right, 1 - right)]
     assert inserted[0] > inserted[1]
@@ -74,10 +85,14 @@ def test_deletion_against_a_literal_loop() -> None:
         inserted.append(float(model(kept[None]).softmax(1)[0, 1]))
     found = maps.insertion_deletion(model, image, relevance, 1)
     for area, curve in zip(found, (inserted, deleted), strict=True):
-        assert area == pytest.approx((sum(curve) - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1), abs=1e-5)
+        assert area == pytest.approx(
+            (sum(curve) - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1), abs=1e-5
+        )
 
 
-def test_records_give_the_published_scores_with_intervals(tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_records_give_the_published_scores_with_intervals(
+    tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     images, masks = image_folders
     model = tiny()
     samples = scan(images, model, masks=masks)
@@ -104,7 +119,9 @@ def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path,
     images, masks = image_folders
     first, second = tiny(), tiny()
     samples = scan(images, first, masks=masks)
-    ours, theirs = (maps.measure(m, samples, images, maps.MaskedView(m), faithful=24) for m in (first, second))
+    ours, theirs = (
+        maps.measure(m, samples, images, maps.MaskedView(m), faithful=24) for m in (first, second)
+    )
     found = maps.scores(ours, theirs[:-1])  # one image is missing there
     for name, score in found.items():
         alone = maps.scores(ours[:-1])[name]["value"]
@@ -120,7 +137,9 @@ def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path,
 def test_counts_of_a_map_that_is_the_mask() -> None:
     mask = torch.zeros(8, 8)
     mask[2:5] = 1
-    assert segmentation_counts(mask, mask) == pytest.approx([1, 1, 40 / 64, 40 / 64, 24 / 64, 24 / 64, 1])
+    assert segmentation_counts(mask, mask) == pytest.approx(
+        [1, 1, 40 / 64, 40 / 64, 24 / 64, 24 / 64, 1]
+    )
 
 
 def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:

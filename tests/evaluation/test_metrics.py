@@ -24,7 +24,9 @@ def prediction(image: int, label: int, *top: int) -> Prediction:
 
 
 def test_accuracy_counts_top1_top5_and_classes() -> None:
-    result = accuracy([prediction(0, 0, 0, 1), prediction(1, 0, 1, 0), prediction(2, 1, 2, 3)], ["a", "b"])
+    result = accuracy(
+        [prediction(0, 0, 0, 1), prediction(1, 0, 1, 0), prediction(2, 1, 2, 3)], ["a", "b"]
+    )
     assert result["top1"] == pytest.approx(100 / 3)
     assert result["top5"] == pytest.approx(200 / 3)
     assert result["n"] == 3
@@ -38,7 +40,10 @@ def test_paired_difference_joins_by_image_and_brackets_the_mean() -> None:
     after = [prediction(i, 0, int(rng.random() > 0.7)) for i in reversed(range(400))]
     found = paired_difference(after, before)
     change = np.array(
-        [(a.top5[0] == 0) - (b.top5[0] == 0.0) for a, b in zip(sorted(after, key=lambda p: int(p.image)), before, strict=True)]
+        [
+            (a.top5[0] == 0) - (b.top5[0] == 0.0)
+            for a, b in zip(sorted(after, key=lambda p: int(p.image)), before, strict=True)
+        ]
     )
     assert found["top1"] == pytest.approx(100 * change.mean())
     assert found["corrected"] - found["broken"] == change.sum()
@@ -50,7 +55,9 @@ def test_paired_difference_joins_by_image_and_brackets_the_mean() -> None:
 def test_paired_difference_without_any_change_or_overlap() -> None:
     same = [prediction(i, 0, 0) for i in range(100)]
     found = paired_difference(same, same)
-    bound = 100 * (1 - 0.025 ** (1 / 100))  # so many could change and still leave none of 100 changed
+    bound = 100 * (
+        1 - 0.025 ** (1 / 100)
+    )  # so many could change and still leave none of 100 changed
     assert found["top1"] == 0
     assert found["interval"] == pytest.approx([-bound, bound])
     assert found["mcnemar"] == 1
@@ -58,7 +65,10 @@ def test_paired_difference_without_any_change_or_overlap() -> None:
 
 
 def test_further_right_answers_count() -> None:
-    answers = [Prediction("a", 0, (7, 1, 2, 3, 4), 0.9, None, (7,)), Prediction("b", 0, (1, 2, 3, 4, 9), 0.9, None, (7, 9))]
+    answers = [
+        Prediction("a", 0, (7, 1, 2, 3, 4), 0.9, None, (7,)),
+        Prediction("b", 0, (1, 2, 3, 4, 9), 0.9, None, (7, 9)),
+    ]
     assert [p.right for p in answers] == [True, False]
     assert accuracy(answers, ["a"])["top1"] == 50
     assert accuracy(answers, ["a"])["top5"] == 100
@@ -89,7 +99,9 @@ def test_background_share() -> None:
     patches = torch.tensor([[[1.0, 3.0]], [[2.0, 0.0]], [[0.0, 0.0]]])
     masks = torch.tensor([[1.0, 0.0]]).repeat_interleave(4, 1).repeat(4, 1)[None].repeat(3, 1, 1)
     share = background_share(patches, masks)
-    assert share[0].item() == pytest.approx(0.6875)  # bilinear upsampling carries a quarter of the difference over the edge
+    assert share[0].item() == pytest.approx(
+        0.6875
+    )  # bilinear upsampling carries a quarter of the difference over the edge
     assert share[1].item() == pytest.approx(0.125)
     assert share[2].isnan()
 
@@ -106,13 +118,23 @@ def test_segmentation_scores_against_a_literal_version() -> None:
         for side in (0, 1):
             inter[side] += ((guess == side) & (m == side)).sum()
             union[side] += ((guess == side) | (m == side)).sum()
-        precisions.append(average_precision_score(np.r_[~m.ravel(), m.ravel()], np.r_[1 - r.ravel(), r.ravel()]))
+        precisions.append(
+            average_precision_score(np.r_[~m.ravel(), m.ravel()], np.r_[1 - r.ravel(), r.ravel()])
+        )
     found = refocus.segmentation_scores(relevance, masks)
-    assert found == pytest.approx({"pixel_accuracy": correct / total, "miou": (inter / union).mean(), "map": np.mean(precisions)})
+    assert found == pytest.approx(
+        {
+            "pixel_accuracy": correct / total,
+            "miou": (inter / union).mean(),
+            "map": np.mean(precisions),
+        }
+    )
 
 
 def test_segmentation_scores_of_a_perfect_map_and_of_wrong_shapes() -> None:
     masks = (torch.rand(2, 8, 8) > 0.5).float()
-    assert refocus.segmentation_scores(masks, masks) == pytest.approx({"pixel_accuracy": 1, "miou": 1, "map": 1})
+    assert refocus.segmentation_scores(masks, masks) == pytest.approx(
+        {"pixel_accuracy": 1, "miou": 1, "map": 1}
+    )
     with pytest.raises(refocus.InputError, match="must both be"):
         refocus.segmentation_scores(masks[:, None], masks)

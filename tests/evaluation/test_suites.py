@@ -24,18 +24,26 @@ STEP = 40  # between the colours of two numbers, so that JPEG cannot mix them up
 
 
 class Told(nn.Module):
-    """A classifier that is told its answers: the number of an image (see `write`) -> class indices, best first."""
+    """A classifier that is told its answers: the number of an image (see `write`) -> class indices,
+    best first.
+    """
 
     def __init__(self, answers: dict[int, list[float]]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.num_classes, self.answers = 1000, answers
         self.pretrained_cfg = {
-            "input_size": (3, 32, 32), "crop_pct": 1.0, "mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": "bicubic",
-        }  # fmt: skip
+            "input_size": (3, 32, 32),
+            "crop_pct": 1.0,
+            "mean": (0, 0, 0),
+            "std": (1, 1, 1),
+            "interpolation": "bicubic",
+        }
 
     def forward(self, images: Tensor) -> Tensor:
-        """Red between blue (always 0) and green (always 255) at the centre is the number, however pixels are normalized."""
+        """Red between blue (always 0) and green (always 255) at the centre is the number, however
+        pixels are normalized.
+        """
         red, green, blue = images[:, :, 16, 16].unbind(1)
         numbers = (255 / STEP * (red - blue) / (green - blue)).round().long()
         logits = torch.zeros(len(images), 1000)
@@ -58,7 +66,9 @@ def write(path: Path, number: int = 0, size: int = 48, border: int = 0) -> None:
 
 
 def objectnet(root: Path) -> None:
-    """Two of the mapped classes, one of them with two ImageNet classes, and one that is not mapped."""
+    """Two of the mapped classes, one of them with two ImageNet classes, and one that is not
+    mapped.
+    """
     for number, folder in enumerate(("alarm_clock", "banana", "squeegee")):
         write(root / "images" / folder / "0a1b.png", number, border=2)
     mappings = root / "mappings"
@@ -70,7 +80,9 @@ def objectnet(root: Path) -> None:
     )
     # lines count from 0; the numbers are another order than torch's
     (mappings / "imagenet_to_label_2012_v2").write_text("banana\ndigital clock\nanalog clock\n")
-    (mappings / "pytorch_to_imagenet_2012_id.json").write_text(json.dumps({"409": 2, "530": 1, "954": 0}))
+    (mappings / "pytorch_to_imagenet_2012_id.json").write_text(
+        json.dumps({"409": 2, "530": 1, "954": 0})
+    )
 
 
 def tree(name: str, root: Path) -> dict[str, int]:
@@ -79,7 +91,10 @@ def tree(name: str, root: Path) -> dict[str, int]:
         objectnet(root)
         return {"alarm_clock/0a1b.png": 409, "banana/0a1b.png": 954}
     files = {
-        "imagenet": {"n01440764/ILSVRC2012_val_00000293.JPEG": TENCH, "n01498041/ILSVRC2012_val_00000001.JPEG": STINGRAY},
+        "imagenet": {
+            "n01440764/ILSVRC2012_val_00000293.JPEG": TENCH,
+            "n01498041/ILSVRC2012_val_00000001.JPEG": STINGRAY,
+        },
         "imagenet-v2": {"0/a.jpeg": 0, "2/b.jpeg": 2, "10/c.jpeg": 10},
         "imagenet-a": {"n01498041/0.000_goldfish _ tench_0.5.jpg": STINGRAY},
         "imagenet-r": {"n01443537/art_0.jpg": GOLDFISH},
@@ -106,11 +121,15 @@ def test_labels_of_every_set_in_both_protocols(name: str, protocol: str, tmp_pat
 
 @pytest.mark.parametrize("protocol", ["standard", "paper"])
 @pytest.mark.parametrize("name", SUITES)
-def test_accuracy_of_a_model_that_knows_the_answers(name: str, protocol: str, tmp_path: Path) -> None:
+def test_accuracy_of_a_model_that_knows_the_answers(
+    name: str, protocol: str, tmp_path: Path
+) -> None:
     expected = tree(name, tmp_path)
     right = Told({number: [label] for number, label in enumerate(expected.values())})
     others = {STINGRAY: 11, GOLDFISH: 2}  # also among the 200 classes of ImageNet-A, ImageNet-R
-    wrong = Told({number: [others.get(label, label + 1)] for number, label in enumerate(expected.values())})
+    wrong = Told(
+        {number: [others.get(label, label + 1)] for number, label in enumerate(expected.values())}
+    )
     for model, accuracy in ((right, 100), (wrong, 0)):
         result = refocus.evaluate(model, open_suite(name, tmp_path, model, protocol=protocol))
         assert 100 * sum(p.right for p in result.predictions) / len(expected) == accuracy
@@ -118,26 +137,38 @@ def test_accuracy_of_a_model_that_knows_the_answers(name: str, protocol: str, tm
 
 @pytest.mark.parametrize(("protocol", "right"), [("standard", True), ("paper", False)])
 @pytest.mark.parametrize("name", ["imagenet-a", "imagenet-r"])
-def test_a_and_r_are_answered_among_their_classes_or_among_all(name: str, protocol: str, right: bool, tmp_path: Path) -> None:
+def test_a_and_r_are_answered_among_their_classes_or_among_all(
+    name: str, protocol: str, right: bool, tmp_path: Path
+) -> None:
     (label,) = tree(name, tmp_path).values()
     outsider = {"imagenet-a": TENCH, "imagenet-r": 0}[name]
     model = Told({0: [outsider, label]})  # prefers a class that the set does not have
-    (answer,) = refocus.evaluate(model, open_suite(name, tmp_path, model, protocol=protocol)).predictions
+    (answer,) = refocus.evaluate(
+        model, open_suite(name, tmp_path, model, protocol=protocol)
+    ).predictions
     assert answer.right == right
     assert answer.right5
     assert (outsider in answer.top5) != right
 
 
 @pytest.mark.parametrize(("protocol", "right"), [("standard", True), ("paper", False)])
-def test_objectnet_counts_any_mapped_class_or_the_first(protocol: str, right: bool, tmp_path: Path) -> None:
+def test_objectnet_counts_any_mapped_class_or_the_first(
+    protocol: str, right: bool, tmp_path: Path
+) -> None:
     objectnet(tmp_path)
-    model = Told({0: [530], 1: [954]})  # a digital clock: the second of the alarm clock's two classes
-    answers = refocus.evaluate(model, open_suite("objectnet", tmp_path, model, protocol=protocol)).predictions
+    model = Told(
+        {0: [530], 1: [954]}
+    )  # a digital clock: the second of the alarm clock's two classes
+    answers = refocus.evaluate(
+        model, open_suite("objectnet", tmp_path, model, protocol=protocol)
+    ).predictions
     assert [p.right for p in answers] == [right, True]
 
 
 @pytest.mark.parametrize(("protocol", "border"), [("standard", False), ("paper", True)])
-def test_objectnet_border_is_cut_in_standard_alone(protocol: str, border: bool, tmp_path: Path) -> None:
+def test_objectnet_border_is_cut_in_standard_alone(
+    protocol: str, border: bool, tmp_path: Path
+) -> None:
     objectnet(tmp_path)
     tests = open_suite("objectnet", tmp_path, Told({}), protocol=protocol)
     picture = np.asarray(tests.read(tests.samples[0]))
@@ -158,11 +189,18 @@ def test_classes_tuned_on_are_told_apart_where_folders_are_wordnet_ids(tmp_path:
 
 
 def test_paper_preprocessing_is_the_published_one() -> None:
-    model = timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay={"crop_pct": 0.9, "mean": (0.4, 0.4, 0.4)})
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
+    model = timm.create_model(
+        "vit_tiny_patch16_224", pretrained_cfg_overlay={"crop_pct": 0.9, "mean": (0.4, 0.4, 0.4)}
+    )
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    )
     side = picture.resize((341, 256), Image.Resampling.BILINEAR)  # shorter side 256
     left, top = round((341 - 224) / 2), (256 - 224) // 2
-    pixels = torch.from_numpy(np.array(side.crop((left, top, left + 224, top + 224)))).permute(2, 0, 1) / 255
+    pixels = (
+        torch.from_numpy(np.array(side.crop((left, top, left + 224, top + 224)))).permute(2, 0, 1)
+        / 255
+    )
     torch.testing.assert_close(paper_image(model)(picture), (pixels - 0.5) / 0.5)
 
 
@@ -182,7 +220,9 @@ def test_a_real_sample_of_the_validation_set_has_its_layout(shared: Path) -> Non
         ("imagenet-a", "n01440764", "no class of this set"),  # a class of ImageNet, not of its 200
     ],
 )
-def test_a_folder_that_is_not_of_the_set_is_named(name: str, folder: str, message: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_of_the_set_is_named(
+    name: str, folder: str, message: str, tmp_path: Path
+) -> None:
     write(tmp_path / folder / "a.png")
     with pytest.raises(refocus.InputError, match=f"{folder}.*{message}"):
         open_suite(name, tmp_path, Told({}))
@@ -198,7 +238,9 @@ def test_objectnet_without_or_with_broken_mappings(tmp_path: Path) -> None:
         open_suite("objectnet", tmp_path, Told({}))
 
 
-def test_a_model_of_other_classes_and_an_unknown_protocol(tiny: Callable[..., nn.Module], tmp_path: Path) -> None:
+def test_a_model_of_other_classes_and_an_unknown_protocol(
+    tiny: Callable[..., nn.Module], tmp_path: Path
+) -> None:
     with pytest.raises(refocus.InputError, match="4 classes, this set needs ImageNet's 1000"):
         open_suite("imagenet-r", tmp_path, tiny())
     with pytest.raises(refocus.InputError, match="legal are standard, paper"):

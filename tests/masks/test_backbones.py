@@ -17,7 +17,9 @@ from refocus.vit import loading
 
 
 def picture(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.fixture
@@ -27,9 +29,18 @@ def backbone(tiny: Callable[..., nn.Module], tmp_path: Path) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("size", "grid"), [((400, 300), (6, 8)), ((300, 400), (8, 6)), ((90, 90), (7, 7)), ((6000, 100), (4, 14)), ((5, 900), (14, 4))]
+    ("size", "grid"),
+    [
+        ((400, 300), (6, 8)),
+        ((300, 400), (8, 6)),
+        ((90, 90), (7, 7)),
+        ((6000, 100), (4, 14)),
+        ((5, 900), (14, 4)),
+    ],
 )
-def test_images_keep_their_aspect_ratio_up_to_four_to_one(size: tuple[int, int], grid: tuple[int, int]) -> None:
+def test_images_keep_their_aspect_ratio_up_to_four_to_one(
+    size: tuple[int, int], grid: tuple[int, int]
+) -> None:
     assert backbones.grid_of(size, 56, 8) == grid
 
 
@@ -57,7 +68,9 @@ def test_keys_and_saliency_are_those_of_the_last_block(backbone: nn.Module) -> N
     attention = backbone.blocks[-1].attn
     attention.fused_attn = False
     handles = [
-        backbone.blocks[-1].norm1.register_forward_hook(lambda _m, _i, out: seen.update(hidden=out)),
+        backbone.blocks[-1].norm1.register_forward_hook(
+            lambda _m, _i, out: seen.update(hidden=out)
+        ),
         attention.attn_drop.register_forward_hook(lambda _m, _i, out: seen.update(map=out)),
     ]
     with torch.no_grad():
@@ -70,11 +83,15 @@ def test_keys_and_saliency_are_those_of_the_last_block(backbone: nn.Module) -> N
     assert pixels.picture.shape == (64, 32, 3)
     expected = seen["hidden"][0] @ attention.qkv.weight[24:48].T + attention.qkv.bias[24:48]
     torch.testing.assert_close(found.keys, expected[3:].detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.saliency, seen["map"][0, :, 0, 3:].mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        found.saliency, seen["map"][0, :, 0, 3:].mean(0), rtol=1e-4, atol=1e-6
+    )
     assert not attention.qkv._forward_hooks
 
 
-def test_without_a_class_token_the_patches_attention_is_taken(tiny: Callable[..., nn.Module], tmp_path: Path) -> None:
+def test_without_a_class_token_the_patches_attention_is_taken(
+    tiny: Callable[..., nn.Module], tmp_path: Path
+) -> None:
     loading.save(tiny(class_token=False, global_pool="avg"), tmp_path / "pooled")
     backbone = backbones.load_backbone(str(tmp_path / "pooled"))
     found = backbones.keys_of(backbone, backbones.Reader(backbone, 32)(picture(32, 32)))

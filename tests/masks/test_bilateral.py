@@ -29,11 +29,15 @@ def test_a_constant_target_stays_and_no_pixel_leaves_the_range_of_the_targets() 
     found = bilateral(flat, np.random.default_rng(0).random((16, 16)), np.ones((16, 16)))
     assert found.min() > 0.2
     assert found.max() < 0.8
-    np.testing.assert_allclose(bilateral(flat, np.full((16, 16), 0.3), np.ones((16, 16))), 0.3, atol=1e-6)
+    np.testing.assert_allclose(
+        bilateral(flat, np.full((16, 16), 0.3), np.ones((16, 16))), 0.3, atol=1e-6
+    )
 
 
 def test_it_solves_the_dense_system() -> None:
-    """A slow twin: pixels' vertices by a dictionary, neighbours by comparing coordinates, a dense solver."""
+    """A slow twin: pixels' vertices by a dictionary, neighbours by comparing coordinates, a dense
+    solver.
+    """
     rng = np.random.default_rng(1)
     image = rng.integers(0, 60, (12, 20, 3), dtype=np.uint8)
     target, confidence = rng.random((12, 20)), rng.random((12, 20)) + 0.1
@@ -43,17 +47,23 @@ def test_it_solves_the_dense_system() -> None:
 
     color = np.asarray(Image.fromarray(image).convert("YCbCr")).astype(int)
     y, x = np.mgrid[:12, :20]
-    places = np.stack([x // 8, y // 8, color[..., 0] // 16, color[..., 1] // 8, color[..., 2] // 8], -1).reshape(-1, 5)
+    places = np.stack(
+        [x // 8, y // 8, color[..., 0] // 16, color[..., 1] // 8, color[..., 2] // 8], -1
+    ).reshape(-1, 5)
     unique, order = np.unique(places, axis=0, return_inverse=True)
     assert len(unique) == count
     apart = np.abs(unique[:, None] - unique[None]).sum(-1)
     dense = 10.0 * (apart == 0) + 1.0 * (apart == 1)
-    mine = blur.toarray()[np.ix_(*[[vertex[list(order.ravel()).index(v)] for v in range(count)]] * 2)]
+    mine = blur.toarray()[
+        np.ix_(*[[vertex[list(order.ravel()).index(v)] for v in range(count)]] * 2)
+    ]
     np.testing.assert_array_equal(mine, dense)
     scale, mass = module._balanced(blur, np.bincount(vertex).astype(float))
     laplacian = np.diag(mass) - scale[:, None] * blur.toarray() * scale
     system = module.SMOOTHNESS * laplacian + np.diag(np.bincount(vertex, confidence.ravel()))
-    exact = np.linalg.solve(system, np.bincount(vertex, (confidence * target).ravel()))[vertex].reshape(12, 20)
+    exact = np.linalg.solve(system, np.bincount(vertex, (confidence * target).ravel()))[
+        vertex
+    ].reshape(12, 20)
     np.testing.assert_allclose(bilateral(image, target, confidence), exact, atol=2e-3)
 
 

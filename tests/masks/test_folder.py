@@ -1,4 +1,6 @@
-"""The mask command and its folder: made, continued, shown, split over processes, and read by `tune`."""
+"""The mask command and its folder: made, continued, shown, split over processes, and read by
+`tune`.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,27 @@ from refocus.records import Sample
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path):
-    """`refocus masks` on the 24 images of 4 classes, with a tiny random backbone; gives the exit status."""
+def command(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+):
+    """`refocus masks` on the 24 images of 4 classes, with a tiny random backbone; gives the exit
+    status.
+    """
 
     def run(*options: object, images: Path | None = None, found: bool = True) -> int:
         backbone = ("--backbone", model_folder, "--size", 64, "--device", "cpu") if found else ()
-        words = ["refocus", "masks", images or image_folders[0], "--out", tmp_path / "masks", *backbone, *options]
+        words = [
+            "refocus",
+            "masks",
+            images or image_folders[0],
+            "--out",
+            tmp_path / "masks",
+            *backbone,
+            *options,
+        ]
         monkeypatch.setattr(sys, "argv", [str(w) for w in words])
         with pytest.raises(SystemExit) as stop:
             main.main()
@@ -38,7 +55,9 @@ def content(folder: Path) -> dict:
     return json.loads((folder / "masks.json").read_text())
 
 
-def test_a_folder_of_masks_with_scores_and_a_page(command, image_folders: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+def test_a_folder_of_masks_with_scores_and_a_page(
+    command, image_folders: tuple[Path, Path], tmp_path: Path, capsys
+) -> None:
     out = tmp_path / "masks"
     (image_folders[0] / "bee" / "2.png").write_text("no image")
     assert command() == 0
@@ -60,13 +79,17 @@ def test_a_folder_of_masks_with_scores_and_a_page(command, image_folders: tuple[
     assert "23 masks" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_it_goes_on_where_it_stopped(command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_goes_on_where_it_stopped(
+    command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     out = tmp_path / "masks"
     assert command() == 0
     whole = content(out)
     (out / "cat" / "0.png").unlink()  # lost
     lines = (out / ".records.0.jsonl").read_text().splitlines(keepends=True)
-    (out / ".records.0.jsonl").write_text("".join(lines[:20]) + lines[20][:15])  # the machine died while writing a record ...
+    (out / ".records.0.jsonl").write_text(
+        "".join(lines[:20]) + lines[20][:15]
+    )  # the machine died while writing a record ...
     last = json.loads(lines[20])["mask"]
     (out / last).unlink()
     (out / last).with_suffix(".partial").write_bytes(b"half")  # ... and before its mask was whole
@@ -74,11 +97,16 @@ def test_it_goes_on_where_it_stopped(command, tmp_path: Path, caplog: pytest.Log
     assert command() == 0
     assert content(out) == whole
     again = {p for p in out.rglob("*.png") if times.get(p) != p.stat().st_mtime_ns}
-    assert {str(p.relative_to(out)) for p in again} == {"cat/0.png", *(json.loads(line)["mask"] for line in lines[20:])}
+    assert {str(p.relative_to(out)) for p in again} == {
+        "cat/0.png",
+        *(json.loads(line)["mask"] for line in lines[20:]),
+    }
     assert not list(out.rglob("*.partial"))
 
 
-def test_a_mask_appears_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_mask_appears_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def die(_image: Image.Image, path: Path, **_: object) -> None:
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
@@ -102,10 +130,15 @@ def test_refining_changes_masks(command, tmp_path: Path) -> None:
     rough = {p.name: np.asarray(Image.open(p)) for p in (tmp_path / "masks" / "cat").glob("*.png")}
     (tmp_path / "masks").rename(tmp_path / "rough")
     assert command() == 0
-    assert any((np.asarray(Image.open(tmp_path / "masks" / "cat" / n)) != v).any() for n, v in rough.items())
+    assert any(
+        (np.asarray(Image.open(tmp_path / "masks" / "cat" / n)) != v).any()
+        for n, v in rough.items()
+    )
 
 
-def test_the_head_is_learned_from_the_images_or_from_those_named(command, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_head_is_learned_from_the_images_or_from_those_named(
+    command, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     assert command() == 0
     own = np.load(tmp_path / "masks" / "head.npy")
     (tmp_path / "masks").rename(tmp_path / "first")
@@ -124,7 +157,9 @@ def test_a_flat_folder_and_a_large_image(command, tmp_path: Path) -> None:
         assert mask.size == (6000, 4000)
 
 
-def test_masks_in_another_format_are_taken_over(command, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_masks_in_another_format_are_taken_over(
+    command, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     _, given = image_folders
     (given / "dog" / "5.png").unlink()
     assert command("--from", "png", given, found=False) == 0
@@ -132,7 +167,9 @@ def test_masks_in_another_format_are_taken_over(command, image_folders: tuple[Pa
     assert len(report["masks"]) == 23
     assert [r["mask"] for r in report["skipped"]] == ["dog/5.png"]
     for record in report["masks"]:
-        np.testing.assert_array_equal(Image.open(tmp_path / "masks" / record["mask"]), Image.open(given / record["mask"]))
+        np.testing.assert_array_equal(
+            Image.open(tmp_path / "masks" / record["mask"]), Image.open(given / record["mask"])
+        )
         assert record["agreement"] is None
 
 
@@ -148,7 +185,9 @@ def test_masks_in_another_format_are_taken_over(command, image_folders: tuple[Pa
         (("--device", "abacus"), "--device abacus"),
     ],
 )
-def test_bad_options_are_said_in_one_line_and_leave_nothing(command, tmp_path: Path, capsys, options, message: str) -> None:
+def test_bad_options_are_said_in_one_line_and_leave_nothing(
+    command, tmp_path: Path, capsys, options, message: str
+) -> None:
     assert command(*options) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -173,14 +212,18 @@ def test_of_two_records_the_later_counts_whatever_the_number_of_processes(
     broken.write_text("no image")
     assert command() == 0
     folder = tmp_path / "masks"
-    (folder / ".records.0.jsonl").rename(folder / ".records.1.jsonl")  # as if a second process had written them
+    (folder / ".records.0.jsonl").rename(
+        folder / ".records.1.jsonl"
+    )  # as if a second process had written them
     broken.write_bytes(whole)
     assert command() == 0
     assert content(folder)["skipped"] == []
     assert len(content(folder)["masks"]) == 24
 
 
-def test_masks_do_not_go_among_the_images(command, image_folders: tuple[Path, Path], capsys) -> None:
+def test_masks_do_not_go_among_the_images(
+    command, image_folders: tuple[Path, Path], capsys
+) -> None:
     assert command("--out", image_folders[0] / "masks") == 2
     assert "lies inside IMAGES" in capsys.readouterr().err
     assert not (image_folders[0] / "masks").exists()
@@ -193,11 +236,15 @@ def test_a_folder_with_anything_else_is_not_touched(command, tmp_path: Path) -> 
     assert [p.name for p in (tmp_path / "masks").iterdir()] == ["mine.txt"]
 
 
-def test_tune_leaves_out_doubtful_masks_and_says_how_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tune_leaves_out_doubtful_masks_and_says_how_many(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     names = [("cat/a", 0.9), ("cat/b", 0.3), ("dog/a", 0.5)]
     rows = [{"mask": f"{n}.png", "score": s, "digest": "0"} for n, s in names]
     (tmp_path / "masks.json").write_text(json.dumps({"masks": rows}))
-    samples = [Sample(Path(f"/i/{n}.jpg"), 0, tmp_path / f"{n}.png") for n, _ in names] + [Sample(Path("/i/dog/none.jpg"), 1, None)]
+    samples = [Sample(Path(f"/i/{n}.jpg"), 0, tmp_path / f"{n}.png") for n, _ in names] + [
+        Sample(Path("/i/dog/none.jpg"), 1, None)
+    ]
     with caplog.at_level("INFO", logger="refocus"):
         kept = trusted(samples, tmp_path, 0.5)
     assert [s.image.stem for s in kept] == ["a", "a"]
@@ -208,29 +255,62 @@ def test_tune_leaves_out_doubtful_masks_and_says_how_many(tmp_path: Path, caplog
 
 
 @pytest.mark.slow
-def test_processes_share_the_list(model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_processes_share_the_list(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     """Under torchrun with two processes: the same masks and records as in one, each made once."""
-    arguments = ["masks", str(image_folders[0]), "--backbone", str(model_folder), "--size", "64", "--device", "cpu"]
+    arguments = [
+        "masks",
+        str(image_folders[0]),
+        "--backbone",
+        str(model_folder),
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+    ]
     alone = [sys.executable, "-m", "refocus.cli", *arguments, "--out", str(tmp_path / "one")]
-    both = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29713", "-m", "refocus.cli"]
+    both = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29713",
+        "-m",
+        "refocus.cli",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(alone, check=True, env=environment, capture_output=True)
-    subprocess.run([*both, *arguments, "--out", str(tmp_path / "two")], check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [*both, *arguments, "--out", str(tmp_path / "two")],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
     assert content(tmp_path / "one") == content(tmp_path / "two")
-    shares = [len((tmp_path / "two" / f".records.{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
+    shares = [
+        len((tmp_path / "two" / f".records.{rank}.jsonl").read_text().splitlines())
+        for rank in (0, 1)
+    ]
     assert shares == [12, 12]
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(model_folder: Path, tmp_path: Path) -> None:
-    """Peak memory of a process after 300 images and after 1500: the difference is less than what 40 more images would hold."""
+    """Peak memory of a process after 300 images and after 1500: the difference is less than what 40
+    more images would hold.
+    """
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     code = (
         "import resource, sys; from pathlib import Path; from refocus.masks import folder as masks;"
         "from refocus.processes import Processes;"
         "from refocus.masks.backbones import load_backbone;"
-        "import torch; torch.set_num_threads(1); root, out = Path(sys.argv[1]), Path(sys.argv[2]); b = load_backbone(sys.argv[3]);"
-        "find = lambda files, out: masks.discovered(b, masks.kept_head(out, b, files, size=32, workers=0), size=32, refine='none');"
+        "import torch; torch.set_num_threads(1); root, out = Path(sys.argv[1]), Path(sys.argv[2]); "
+        "b = load_backbone(sys.argv[3]);"
+        "find = lambda files, out: masks.discovered(b, masks.kept_head(out, b, files, size=32, "
+        "workers=0), size=32, refine='none');"
         "masks.write(root, out, find, {}, resume=True, group=Processes(cpu=True));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
@@ -241,9 +321,18 @@ def test_memory_does_not_grow_with_the_number_of_images(model_folder: Path, tmp_
         Image.fromarray(noise).save(root / "0.png")
         for i in range(1, count):
             os.link(root / "0.png", root / f"{i}.png")
-        words = [sys.executable, "-c", code, str(root), str(tmp_path / f"out{count}"), str(model_folder)]
+        words = [
+            sys.executable,
+            "-c",
+            code,
+            str(root),
+            str(tmp_path / f"out{count}"),
+            str(model_folder),
+        ]
         peaks.append(int(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
-    assert peaks[1] - peaks[0] < 40 * noise.nbytes / 1024 + 4096  # kilobytes; records and the list of files take some
+    assert (
+        peaks[1] - peaks[0] < 40 * noise.nbytes / 1024 + 4096
+    )  # kilobytes; records and the list of files take some
 
 
 def test_usable_score_is_what_tune_takes() -> None:

@@ -77,7 +77,14 @@ def coco(tmp_path: Path, *segmentations: object, categories: tuple[int, ...] = (
         "images": [{"id": 5, "file_name": "a.jpg", "width": SIZE[0], "height": SIZE[1]}],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
         "annotations": [
-            {"id": i, "image_id": 5, "category_id": c, "bbox": [3, 2, 6, 4], "iscrowd": 0, **({"segmentation": s} if s else {})}
+            {
+                "id": i,
+                "image_id": 5,
+                "category_id": c,
+                "bbox": [3, 2, 6, 4],
+                "iscrowd": 0,
+                **({"segmentation": s} if s else {}),
+            }
             for i, (s, c) in enumerate(zip(segmentations, categories, strict=False))
         ],
     }
@@ -150,7 +157,10 @@ def test_an_alpha_channel_is_no_foreground(tmp_path: Path) -> None:
 
 
 def test_voc_xml_boxes_count_from_one_with_both_corners_inside(tmp_path: Path) -> None:
-    box = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+    box = (
+        "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>"
+        "<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+    )
     body = box.format("cat", 4, 3, 9, 6) + box.format("dog", 1, 1, 12, 10)
     (tmp_path / "a.xml").write_text(f"<annotation>{body}</annotation>")
     (tmp_path / "b.xml").write_text("<annotation")
@@ -163,7 +173,9 @@ def test_voc_xml_boxes_count_from_one_with_both_corners_inside(tmp_path: Path) -
 
 def test_boxes_from_csv_add_up_and_are_clipped(tmp_path: Path) -> None:
     table = tmp_path / "boxes.csv"
-    table.write_text("image,xmin,ymin,xmax,ymax\na.jpg,3,2,9,6\ncat/b.jpg,-5,-5,2,2\ncat/b.jpg,11,9,40,40\n")
+    table.write_text(
+        "image,xmin,ymin,xmax,ymax\na.jpg,3,2,9,6\ncat/b.jpg,-5,-5,2,2\ncat/b.jpg,11,9,40,40\n"
+    )
     read = formats.reader("boxes", table)
     np.testing.assert_array_equal(read(image("cat/a.jpg"), SIZE), BOX)
     corners = read(image("cat/b.jpg"), SIZE)
@@ -183,7 +195,9 @@ def test_boxes_from_csv_add_up_and_are_clipped(tmp_path: Path) -> None:
         ("coco", "{", "not a readable JSON file"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+def test_what_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
     source = tmp_path / "source"
     if content is not None:
         source.write_text(content)

@@ -63,7 +63,9 @@ def test_overlap_of_known_sets() -> None:
 
 def test_scores_of_a_folder(tmp_path: Path) -> None:
     assert trust.scores(tmp_path) == {}
-    (tmp_path / "masks.json").write_text(json.dumps({"masks": [{"mask": "cat/a.b.png", "score": 0.25, "digest": "0"}]}))
+    (tmp_path / "masks.json").write_text(
+        json.dumps({"masks": [{"mask": "cat/a.b.png", "score": 0.25, "digest": "0"}]})
+    )
     assert trust.scores(tmp_path) == {"cat/a.b": 0.25}
     (tmp_path / "masks.json").write_text('{"masks": [{"mask": "cat/a.png"}]}')
     with pytest.raises(InputError, match=r"masks\.json: not a record"):

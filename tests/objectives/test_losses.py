@@ -18,21 +18,27 @@ def test_background_is_the_mean_square_outside_over_all_pixels() -> None:
 
 
 def test_foreground_is_the_mean_square_distance_to_the_mask() -> None:
-    assert losses.foreground(R, S).item() == pytest.approx((0.5**2 + 0 + 0 + (0.125 - 0.5) ** 2) / 4)
+    assert losses.foreground(R, S).item() == pytest.approx(
+        (0.5**2 + 0 + 0 + (0.125 - 0.5) ** 2) / 4
+    )
 
 
 def test_confidence_takes_the_prediction_as_label() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
     assert losses.confidence(logits).item() == pytest.approx(expected)
-    assert losses.confidence(logits, 0.5).item() == pytest.approx((math.log(1 + math.exp(-4)) + math.log(1 + math.exp(-2))) / 2)
+    assert losses.confidence(logits, 0.5).item() == pytest.approx(
+        (math.log(1 + math.exp(-4)) + math.log(1 + math.exp(-2))) / 2
+    )
 
 
 def test_classification_over_the_tuned_classes_leaves_the_other_logits_alone() -> None:
     logits = torch.tensor([[1.0, 3.0, 9.0], [0.0, 2.0, 9.0]], requires_grad=True)
     labels = torch.tensor([0, 1])
     loss = losses.seen_classification(logits, labels, torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx((math.log(1 + math.exp(2)) + math.log(1 + math.exp(-2))) / 2)
+    assert loss.item() == pytest.approx(
+        (math.log(1 + math.exp(2)) + math.log(1 + math.exp(-2))) / 2
+    )
     loss.backward()
     assert logits.grad is not None
     assert torch.equal(logits.grad[:, 2], torch.zeros(2))
@@ -44,4 +50,6 @@ def test_outside_energy_is_a_share_and_ignores_scale() -> None:
     expected = 1 - (0.5 + 0.125) / 1.75
     assert losses.outside_energy(R, S).item() == pytest.approx(expected)
     assert losses.outside_energy(7 * R, S).item() == pytest.approx(expected)
-    assert losses.outside_energy(torch.zeros_like(R), S).item() == 1  # no relevance at all is no relevance inside
+    assert (
+        losses.outside_energy(torch.zeros_like(R), S).item() == 1
+    )  # no relevance at all is no relevance inside

@@ -1,4 +1,6 @@
-"""Each objective: its mask term moves the weights, a few steps do what it promises, and a baseline does not."""
+"""Each objective: its mask term moves the weights, a few steps do what it promises, and a baseline
+does not.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,21 @@ from refocus.relevance.legrad import legrad_patches
 Build = Callable[..., nn.Module]
 _BOTH = ("background", "foreground")
 MASK_TERMS = {
-    "relevance": _BOTH, "relevance-exact": _BOTH, "legrad": _BOTH, "gradmask": ("background",), "rrr": ("background",),
-    "energy": ("energy",), "bce": ("bce",), "refocus": ("energy",),
-}  # fmt: skip
-BY_MAP = ("relevance", "relevance-exact", "energy", "refocus")  # terms on the map that background_share measures
+    "relevance": _BOTH,
+    "relevance-exact": _BOTH,
+    "legrad": _BOTH,
+    "gradmask": ("background",),
+    "rrr": ("background",),
+    "energy": ("energy",),
+    "bce": ("bce",),
+    "refocus": ("energy",),
+}
+BY_MAP = (
+    "relevance",
+    "relevance-exact",
+    "energy",
+    "refocus",
+)  # terms on the map that background_share measures
 BY_GRADIENT = {"gradmask": losses.gradmask, "rrr": losses.right_reasons}
 
 
@@ -41,7 +54,9 @@ def test_terms_are_finite_scalars_and_loss_is_among_them(tiny: Build, name: str)
 
 def test_the_published_sum(tiny: Build) -> None:
     terms = refocus.objective("relevance", background=3.0, relevance=0.5)(tiny(), *batch())
-    expected = 0.5 * (3 * terms["background"] + 0.3 * terms["foreground"]) + 0.2 * terms["classification"]
+    expected = (
+        0.5 * (3 * terms["background"] + 0.3 * terms["foreground"]) + 0.2 * terms["classification"]
+    )
     torch.testing.assert_close(terms["loss"], expected)
 
 
@@ -49,8 +64,12 @@ def test_relevance_is_that_of_the_true_class_and_confidence_of_the_predicted(tin
     model, (images, masks, labels) = tiny(), batch()
     terms = refocus.objective("relevance")(model, images, masks, labels)
     e = refocus.explain(model, images, labels)
-    torch.testing.assert_close(terms["background"].detach(), losses.background(e.relevance, masks[:, 0]))
-    torch.testing.assert_close(terms["foreground"].detach(), losses.foreground(e.relevance, masks[:, 0]))
+    torch.testing.assert_close(
+        terms["background"].detach(), losses.background(e.relevance, masks[:, 0])
+    )
+    torch.testing.assert_close(
+        terms["foreground"].detach(), losses.foreground(e.relevance, masks[:, 0])
+    )
     torch.testing.assert_close(terms["classification"].detach(), losses.confidence(e.logits))
 
 
@@ -79,7 +98,9 @@ def test_second_order_is_the_exact_derivative_and_the_published_one_is_not(tiny:
     direction = torch.randn_like(weight)
 
     def energy(second_order: bool = False) -> Tensor:
-        return refocus.objective("energy", second_order=second_order)(model, images, masks, labels)["energy"]
+        return refocus.objective("energy", second_order=second_order)(model, images, masks, labels)[
+            "energy"
+        ]
 
     slopes = []
     for second_order in (True, False):
@@ -96,7 +117,9 @@ def test_second_order_is_the_exact_derivative_and_the_published_one_is_not(tiny:
 
 
 @pytest.mark.parametrize("name", BY_MAP)
-def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does_not(tiny: Build, name: str) -> None:
+def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does_not(
+    tiny: Build, name: str
+) -> None:
     images, masks, labels = batch(8)
     images = images + 3 * masks  # an object that can be told from its background
 
@@ -105,12 +128,17 @@ def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does
         model = tiny()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         step = refocus.objective(objective)
-        before = background_share(refocus.explain(model, images, labels).patches, masks[:, 0]).mean()
+        before = background_share(
+            refocus.explain(model, images, labels).patches, masks[:, 0]
+        ).mean()
         for _ in range(30):
             optimizer.zero_grad()
             step(model, images, masks, labels)["loss"].backward()
             optimizer.step()
-        return (background_share(refocus.explain(model, images, labels).patches, masks[:, 0]).mean() - before).item()
+        return (
+            background_share(refocus.explain(model, images, labels).patches, masks[:, 0]).mean()
+            - before
+        ).item()
 
     assert change(name) < change("finetune") - 0.1
     assert change(name) < -0.04
@@ -119,7 +147,9 @@ def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does
 def test_refocus_leaves_classes_it_was_not_given_alone(tiny: Build) -> None:
     model, (images, masks, _) = tiny(), batch()
     labels = torch.tensor([0, 1, 0, 1])
-    refocus.objective("refocus", seen=[0, 1], energy=0.0)(model, images, masks, labels)["loss"].backward()
+    refocus.objective("refocus", seen=[0, 1], energy=0.0)(model, images, masks, labels)[
+        "loss"
+    ].backward()
     assert torch.equal(model.head.weight.grad[2:], torch.zeros(2, 24))
     assert model.head.weight.grad[:2].abs().min() > 0
     model.zero_grad()
@@ -129,9 +159,12 @@ def test_refocus_leaves_classes_it_was_not_given_alone(tiny: Build) -> None:
 
 def test_refocus_on_classes_outside_seen_compares_with_them_too(tiny: Build) -> None:
     model, (images, masks, labels) = tiny(), batch()
-    given = refocus.objective("refocus", seen=[0, 1])(model, images, masks, labels)  # labels 0..3: all are compared
+    given = refocus.objective("refocus", seen=[0, 1])(
+        model, images, masks, labels
+    )  # labels 0..3: all are compared
     torch.testing.assert_close(
-        given["classification"], refocus.objective("refocus")(model, images, masks, labels)["classification"]
+        given["classification"],
+        refocus.objective("refocus")(model, images, masks, labels)["classification"],
     )
 
 
@@ -151,17 +184,27 @@ def test_masks_may_come_without_a_channel_and_as_bool(tiny: Build) -> None:
 
 
 def test_unknown_names_are_answered_with_the_legal_ones() -> None:
-    with pytest.raises(refocus.InputError, match=r"relevanse.*legal are relevance, relevance-exact"):
+    with pytest.raises(
+        refocus.InputError, match=r"relevanse.*legal are relevance, relevance-exact"
+    ):
         refocus.objective("relevanse")
-    with pytest.raises(refocus.InputError, match=r"--second-order: objective 'finetune' does not read it"):
+    with pytest.raises(
+        refocus.InputError, match=r"--second-order: objective 'finetune' does not read it"
+    ):
         refocus.objective("finetune", second_order=True)
-    with pytest.raises(refocus.InputError, match=r"--temperature: objective 'energy' does not read it"):
+    with pytest.raises(
+        refocus.InputError, match=r"--temperature: objective 'energy' does not read it"
+    ):
         refocus.objective("energy", temperature=0.5)
-    with pytest.raises(refocus.InputError, match=r"no such term; its terms are background, foreground"):
+    with pytest.raises(
+        refocus.InputError, match=r"no such term; its terms are background, foreground"
+    ):
         refocus.objective("relevance", energy=1.0)
 
 
-def test_a_few_steps_of_bce_fit_the_map_to_the_mask_and_plain_finetuning_does_not(tiny: Build) -> None:
+def test_a_few_steps_of_bce_fit_the_map_to_the_mask_and_plain_finetuning_does_not(
+    tiny: Build,
+) -> None:
     images, masks, labels = batch(8)
     images = images + 3 * masks
 
@@ -174,15 +217,19 @@ def test_a_few_steps_of_bce_fit_the_map_to_the_mask_and_plain_finetuning_does_no
             optimizer.zero_grad()
             step(model, images, masks, labels)["loss"].backward()
             optimizer.step()
-        return losses.binary_relevance(refocus.explain(model, images, labels).relevance, masks[:, 0]).item()
+        return losses.binary_relevance(
+            refocus.explain(model, images, labels).relevance, masks[:, 0]
+        ).item()
 
     assert after("bce") < 0.8 * after("finetune")
 
 
-# --- input gradients --------------------------------------------------------------------------------------------------------
+# --- input gradients ----------------------------------------------------------------------------
 
 
-def outside_gradient(model: nn.Module, name: str, images: Tensor, masks: Tensor, labels: Tensor) -> float:
+def outside_gradient(
+    model: nn.Module, name: str, images: Tensor, masks: Tensor, labels: Tensor
+) -> float:
     """The term by its definition, one image at a time."""
     values = []
     for image, mask, label in zip(images, masks, labels, strict=True):
@@ -191,7 +238,9 @@ def outside_gradient(model: nn.Module, name: str, images: Tensor, masks: Tensor,
         score = logits[0, label] if name == "gradmask" else logits.softmax(1).log().sum()
         (gradient,) = torch.autograd.grad(score, pixels)
         outside = gradient[0] * (1 - mask)
-        values.append(outside.square().sum().sqrt() if name == "gradmask" else outside.square().sum())
+        values.append(
+            outside.square().sum().sqrt() if name == "gradmask" else outside.square().sum()
+        )
     return torch.stack(values).mean().item()
 
 
@@ -199,24 +248,34 @@ def outside_gradient(model: nn.Module, name: str, images: Tensor, masks: Tensor,
 def test_the_term_is_that_of_the_paper(tiny: Build, name: str) -> None:
     model, given = tiny(), batch()
     terms = refocus.objective(name)(model, *given)
-    assert terms["background"].item() == pytest.approx(outside_gradient(model, name, *given), rel=1e-4)
+    assert terms["background"].item() == pytest.approx(
+        outside_gradient(model, name, *given), rel=1e-4
+    )
     published = refocus.objective(f"{name}-as-published")(model, *given)
     torch.testing.assert_close(published["background"], terms["background"].detach())
 
 
 @pytest.mark.parametrize("name", BY_GRADIENT)
 def test_as_published_the_mask_trains_nothing(tiny: Build, name: str) -> None:
-    """Negative control: other masks, the same gradients; with a real double backward they differ."""
+    """Negative control: other masks, the same gradients; with a real double backward they
+    differ.
+    """
     images, masks, labels = batch()
 
     def gradient(objective: str, masks: Tensor) -> Tensor:
         torch.manual_seed(0)
         model = tiny()
-        refocus.objective(objective, background=1.0, classification=1.0)(model, images, masks, labels)["loss"].backward()
+        refocus.objective(objective, background=1.0, classification=1.0)(
+            model, images, masks, labels
+        )["loss"].backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    assert not refocus.objective(f"{name}-as-published")(tiny(), images, masks, labels)["background"].requires_grad
-    assert torch.equal(gradient(f"{name}-as-published", masks), gradient(f"{name}-as-published", 1 - masks))
+    assert not refocus.objective(f"{name}-as-published")(tiny(), images, masks, labels)[
+        "background"
+    ].requires_grad
+    assert torch.equal(
+        gradient(f"{name}-as-published", masks), gradient(f"{name}-as-published", 1 - masks)
+    )
     assert not torch.allclose(gradient(name, masks), gradient(name, 1 - masks), rtol=1e-3)
 
 
@@ -228,7 +287,9 @@ def test_a_few_steps_flatten_the_input_gradient_outside(tiny: Build, name: str) 
         torch.manual_seed(0)
         model = tiny()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        weight = {"gradmask": 1.0, "rrr": 100.0}[name]  # on this model RRR's term starts far below the cross-entropy
+        weight = {"gradmask": 1.0, "rrr": 100.0}[
+            name
+        ]  # on this model RRR's term starts far below the cross-entropy
         step = refocus.objective(objective, background=weight, classification=1.0)
         before = outside_gradient(model, name, images, masks, labels)
         for _ in range(30):
@@ -241,11 +302,13 @@ def test_a_few_steps_flatten_the_input_gradient_outside(tiny: Build, name: str) 
     assert ratio(name) < 0.8 * ratio(f"{name}-as-published")
 
 
-# --- LeGrad -----------------------------------------------------------------------------------------------------------------
+# --- LeGrad -------------------------------------------------------------------------------------
 
 
 def test_legrad_is_the_mean_over_blocks_of_positive_attention_gradients(tiny: Build) -> None:
-    """A literal twin: for each block a forward pass of its own, the classifier on that block's tokens."""
+    """A literal twin: for each block a forward pass of its own, the classifier on that block's
+    tokens.
+    """
     model, (images, _, labels) = tiny().double(), batch()
     images = images.double()
     _, found = legrad_patches(model, images, labels, create_graph=False)
@@ -253,7 +316,9 @@ def test_legrad_is_the_mean_over_blocks_of_positive_attention_gradients(tiny: Bu
     for depth in range(len(model.blocks)):
         with attention_maps(model) as recorded:
             tokens: list[Tensor] = []
-            handle = model.blocks[depth].register_forward_hook(lambda _m, _a, out, tokens=tokens: tokens.append(out))
+            handle = model.blocks[depth].register_forward_hook(
+                lambda _m, _a, out, tokens=tokens: tokens.append(out)
+            )
             model(images)
             handle.remove()
         score = model.head(model.norm(tokens[0])[:, 0])[torch.arange(4), labels].sum()
@@ -268,9 +333,19 @@ def test_a_few_steps_move_legrad_onto_the_object(tiny: Build) -> None:
     model = tiny()
 
     def share() -> float:
-        return background_share(legrad_patches(model, images, labels, create_graph=False)[1].detach(), masks[:, 0]).mean().item()
+        return (
+            background_share(
+                legrad_patches(model, images, labels, create_graph=False)[1].detach(), masks[:, 0]
+            )
+            .mean()
+            .item()
+        )
 
-    before, optimizer, step = share(), torch.optim.AdamW(model.parameters(), lr=3e-3), refocus.objective("legrad")
+    before, optimizer, step = (
+        share(),
+        torch.optim.AdamW(model.parameters(), lr=3e-3),
+        refocus.objective("legrad"),
+    )
     for _ in range(30):
         optimizer.zero_grad()
         step(model, images, masks, labels)["loss"].backward()
@@ -278,7 +353,7 @@ def test_a_few_steps_move_legrad_onto_the_object(tiny: Build) -> None:
     assert share() < before - 0.04
 
 
-# --- regularizers -----------------------------------------------------------------------------------------------------------
+# --- regularizers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

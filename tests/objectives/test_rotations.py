@@ -36,9 +36,13 @@ def test_a_head_finds_turns_that_the_features_hold_and_no_others() -> None:
 
 
 def test_the_head_never_sees_the_image_it_is_asked_of() -> None:
-    """Each image has turns of its own kind: who had seen it would know them, other images say nothing."""
+    """Each image has turns of its own kind: who had seen it would know them, other images say
+    nothing.
+    """
     rng = np.random.default_rng(0)
-    own = rng.normal(size=(30, 4, 400))  # more dimensions than rows: all of what was seen can be told apart
+    own = rng.normal(
+        size=(30, 4, 400)
+    )  # more dimensions than rows: all of what was seen can be told apart
     assert rotations.held_out(own).mean() < 0.4
 
 
@@ -47,7 +51,9 @@ def test_the_loss_is_low_where_turns_can_be_told() -> None:
     told = noise + 8 * torch.nn.functional.one_hot(torch.arange(4).repeat_interleave(8), 16)
     assert rotations.loss(told) < 0.7
     assert rotations.loss(noise) > 1.1
-    assert rotations.loss(noise[::8]).item() == pytest.approx(math.log(4))  # one image: nobody to learn from
+    assert rotations.loss(noise[::8]).item() == pytest.approx(
+        math.log(4)
+    )  # one image: nobody to learn from
 
 
 def test_a_few_steps_with_the_term_make_turns_easier_to_tell(tiny: Build) -> None:

@@ -33,7 +33,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def literal_twin(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """GAE as written: full N x N products, one gradient per block, one image at a time, maps formed by hand from q and k."""
+    """GAE as written: full N x N products, one gradient per block, one image at a time, maps formed
+    by hand from q and k.
+    """
     model = copy.deepcopy(model).double().eval()
     out = []
     for image, target in zip(images.double(), targets, strict=True):
@@ -53,7 +55,10 @@ def literal_twin(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         prefix = model.num_prefix_tokens
         pooled = total[0 if model.pool_include_prefix else prefix :].mean(0)
         row = total[0] if model.global_pool == "token" else pooled
-        height, width = (side // patch for side, patch in zip(image.shape[1:], model.patch_embed.patch_size, strict=True))
+        height, width = (
+            side // patch
+            for side, patch in zip(image.shape[1:], model.patch_embed.patch_size, strict=True)
+        )
         out.append(row[prefix:].reshape(height, width).detach())
     return torch.stack(out)
 
@@ -77,7 +82,9 @@ def test_equals_the_literal_twin(tiny: Build, variant: str) -> None:
     model = tiny(**VARIANTS[variant]).double()
     images, targets = batch(model).double(), torch.tensor([0, 3, 1])
     answer = refocus.explain(model, images, targets)
-    torch.testing.assert_close(answer.patches, literal_twin(model, images, targets), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        answer.patches, literal_twin(model, images, targets), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -95,7 +102,10 @@ def test_rows_sum_to_one_and_recording_changes_no_logit(tiny: Build, variant: st
 
 
 def test_the_share_of_a_constant_gradient_has_the_derivative_of_the_equation() -> None:
-    attention, row = torch.rand(2, 3, 5, 5, dtype=torch.float64).softmax(-1), torch.rand(2, 5, dtype=torch.float64)
+    attention, row = (
+        torch.rand(2, 3, 5, 5, dtype=torch.float64).softmax(-1),
+        torch.rand(2, 5, dtype=torch.float64),
+    )
     gradient = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     found, expected = [], []
     for into, share in (
@@ -126,7 +136,9 @@ def test_targets_as_none_int_list_and_tensor(tiny: Build) -> None:
     model, images = tiny(), torch.randn(2, 3, 32, 32)
     predicted = refocus.explain(model, images).logits.argmax(1)
     for same in (predicted, predicted.tolist()):
-        assert torch.equal(refocus.explain(model, images, same).patches, refocus.explain(model, images).patches)
+        assert torch.equal(
+            refocus.explain(model, images, same).patches, refocus.explain(model, images).patches
+        )
     one, listed = refocus.explain(model, images, 2), refocus.explain(model, images, [2, 2])
     assert torch.equal(one.patches, listed.patches)
     assert not torch.equal(one.patches, refocus.explain(model, images, [2, 1]).patches)
@@ -134,7 +146,15 @@ def test_targets_as_none_int_list_and_tensor(tiny: Build) -> None:
 
 def snapshot(model: nn.Module) -> Any:
     return (
-        [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "fused_attn", None)) for m in model.modules()],
+        [
+            (
+                m.training,
+                len(m._forward_hooks),
+                len(m._forward_pre_hooks),
+                getattr(m, "fused_attn", None),
+            )
+            for m in model.modules()
+        ],
         [(p.requires_grad, p.grad, p.detach().clone()) for p in model.parameters()],
         list(model.state_dict()),
     )
@@ -144,7 +164,10 @@ def equal(a: Any, b: Any) -> bool:
     return (
         a[0] == b[0]
         and a[2] == b[2]
-        and all(x[0] == y[0] and x[1] is y[1] and torch.equal(x[2], y[2]) for x, y in zip(a[1], b[1], strict=True))
+        and all(
+            x[0] == y[0] and x[1] is y[1] and torch.equal(x[2], y[2])
+            for x, y in zip(a[1], b[1], strict=True)
+        )
     )
 
 
@@ -155,7 +178,9 @@ def test_leaves_no_trace(tiny: Build, fails: bool) -> None:
     model.blocks[1].attn.fused_attn = False
     before = snapshot(model)
     if fails:
-        with pytest.raises(refocus.InputError, match=r"\[1, 3, 40, 32\].*height"):  # timm's own complaint about the input size
+        with pytest.raises(
+            refocus.InputError, match=r"\[1, 3, 40, 32\].*height"
+        ):  # timm's own complaint about the input size
             refocus.explain(model, torch.randn(1, 3, 40, 32))
     else:
         refocus.explain(model, torch.randn(1, 3, 32, 32))
@@ -207,14 +232,18 @@ def test_a_model_of_dynamic_size_takes_other_resolutions(tiny: Build) -> None:
     images, targets = torch.randn(2, 3, 48, 24).double(), torch.tensor([0, 1])
     answer = refocus.explain(model, images, targets)
     assert answer.patches.shape == (2, 6, 3)
-    torch.testing.assert_close(answer.patches, literal_twin(model, images, targets), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        answer.patches, literal_twin(model, images, targets), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_dropped_patches_are_refused(tiny: Build) -> None:
     model = tiny(patch_drop_rate=0.5).train()
     masks = torch.ones(2, 1, 32, 32)
     with pytest.raises(refocus.InputError, match="9 tokens for 1 before 4 x 4 patches"):
-        refocus.objective("relevance")(model, torch.randn(2, 3, 32, 32), masks, torch.tensor([0, 1]))
+        refocus.objective("relevance")(
+            model, torch.randn(2, 3, 32, 32), masks, torch.tensor([0, 1])
+        )
 
 
 def test_bfloat16_model_accumulates_in_float32(tiny: Build) -> None:
@@ -244,7 +273,9 @@ def test_a_constant_map_becomes_zeros_with_finite_gradients() -> None:
         (torch.zeros(1, 3, 32, 32), [-1], "0 to 3"),
     ],
 )
-def test_wrong_input_is_named(tiny: Build, images: Tensor, targets: list[int] | None, message: str) -> None:
+def test_wrong_input_is_named(
+    tiny: Build, images: Tensor, targets: list[int] | None, message: str
+) -> None:
     with pytest.raises(refocus.InputError, match=message):
         refocus.explain(tiny(), images, targets)
 
@@ -259,7 +290,9 @@ def test_wrong_input_is_named(tiny: Build, images: Tensor, targets: list[int] | 
         ("vit_dlittle_patch16_reg1_gap_256", {}, "DiffAttention"),
     ],
 )
-def test_unsupported_models_are_refused_with_the_alternative(name: str, args: dict[str, Any], reason: str) -> None:
+def test_unsupported_models_are_refused_with_the_alternative(
+    name: str, args: dict[str, Any], reason: str
+) -> None:
     model = timm.create_model(name, **args)
     with pytest.raises(refocus.InputError, match=reason):
         refocus.explain(model, torch.zeros(1, 3, 224, 224))

@@ -23,14 +23,27 @@ from refocus.tuning.harm import (
     right_answers,
 )
 
-# (in-domain, corrected, broken, relevance loss; one swap an image) at shares 0, 0.5, 1 -> position chosen, tolerance 1 point
+# (in-domain, corrected, broken, relevance loss; one swap an image) at shares 0, 0.5, 1 -> position
+# chosen, tolerance 1 point
 CASES = {
     "all better: the lowest loss": ([(90, 0, 0, 0.5), (90, 9, 1, 0.4), (91, 12, 1, 0.3)], 2),
-    "too much accuracy lost at the end": ([(90, 0, 0, 0.5), (89, 9, 1, 0.4), (88.9, 12, 1, 0.3)], 1),
-    "lower loss but worse on swapped backgrounds": ([(90, 0, 0, 0.5), (90, 1, 5, 0.4), (90, 1, 9, 0.3)], 0),
-    "lower loss, swapped backgrounds within chance": ([(90, 0, 0, 0.5), (90, 4, 0, 0.4), (90, 6, 2, 0.3)], 0),
+    "too much accuracy lost at the end": (
+        [(90, 0, 0, 0.5), (89, 9, 1, 0.4), (88.9, 12, 1, 0.3)],
+        1,
+    ),
+    "lower loss but worse on swapped backgrounds": (
+        [(90, 0, 0, 0.5), (90, 1, 5, 0.4), (90, 1, 9, 0.3)],
+        0,
+    ),
+    "lower loss, swapped backgrounds within chance": (
+        [(90, 0, 0, 0.5), (90, 4, 0, 0.4), (90, 6, 2, 0.3)],
+        0,
+    ),
     "just beyond chance": ([(90, 0, 0, 0.5), (90, 5, 0, 0.4), (90, 6, 2, 0.3)], 1),
-    "the decision is better though the loss is not": ([(90, 0, 0, 0.5), (90, 9, 1, 0.6), (90, 12, 1, 0.7)], 1),
+    "the decision is better though the loss is not": (
+        [(90, 0, 0, 0.5), (90, 9, 1, 0.6), (90, 12, 1, 0.7)],
+        1,
+    ),
     "nothing changed": ([(90, 0, 0, 0.5), (90, 0, 0, 0.5), (90, 0, 0, 0.5)], 0),
 }
 
@@ -41,10 +54,14 @@ def test_the_rule(case: str) -> None:
     found = []
     for share, (in_domain, corrected, broken, loss) in zip((0.0, 0.5, 1.0), rows, strict=True):
         chance = chance_of_gain(torch.tensor([1.0] * corrected + [-1.0] * broken + [0.0] * 20))
-        found.append(Candidate(share, in_domain, 50 + corrected - broken, corrected, broken, chance, loss))
+        found.append(
+            Candidate(share, in_domain, 50 + corrected - broken, corrected, broken, chance, loss)
+        )
     chosen, finding = choose(found, 1.0)
     assert chosen == expected
-    assert finding.startswith("tuning did not help: the original weights are kept" if expected == 0 else "tuning helped")
+    assert finding.startswith(
+        "tuning did not help: the original weights are kept" if expected == 0 else "tuning helped"
+    )
 
 
 def test_interpolation_is_exact_at_the_ends_and_leaves_integers() -> None:
@@ -91,7 +108,12 @@ def test_candidates_are_paired_with_the_original(tiny: Callable[..., nn.Module])
     end = tiny().state_dict()
     found = candidates(model, start, end, images, masks, labels, tolerance=100.0)
     assert [c.share for c in found] == list(SHARES)
-    assert (found[0].in_domain, found[0].corrected, found[0].broken, found[0].chance) == (75.0, 0, 0, 1.0)
+    assert (found[0].in_domain, found[0].corrected, found[0].broken, found[0].chance) == (
+        75.0,
+        0,
+        0,
+        1.0,
+    )
     for c in found:
         assert (c.swapped > found[0].swapped) <= (c.corrected > 0)
         assert (c.relevance_loss is not None) == (c.share in (0, 1) or c.chance < CHANCE)
@@ -103,6 +125,10 @@ def test_chance_by_hand() -> None:
     assert chance_of_gain(torch.zeros(4)) == 1.0
     assert chance_of_gain(torch.tensor([0.25])) == 0.5
     assert chance_of_gain(torch.tensor([1.0] * 5 + [0.0] * 9)) == pytest.approx(1 / 32)
-    assert chance_of_gain(torch.tensor([1.0] * 6 + [-1.0] * 2)) == pytest.approx((28 + 8 + 1) / 256)  # the sign test
-    assert chance_of_gain(torch.tensor([1.0, 0.5, -0.25])) == pytest.approx(2 / 8)  # +-1 +-0.5 +-0.25: two of 8 reach 1.25
+    assert chance_of_gain(torch.tensor([1.0] * 6 + [-1.0] * 2)) == pytest.approx(
+        (28 + 8 + 1) / 256
+    )  # the sign test
+    assert chance_of_gain(torch.tensor([1.0, 0.5, -0.25])) == pytest.approx(
+        2 / 8
+    )  # +-1 +-0.5 +-0.25: two of 8 reach 1.25
     assert chance_of_gain(-torch.ones(30)) > 0.99

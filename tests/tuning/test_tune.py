@@ -1,4 +1,6 @@
-"""The loop: bit-identical resume, a stop that keeps what was good, several processes, and the run folder."""
+"""The loop: bit-identical resume, a stop that keeps what was good, several processes, and the run
+folder.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,14 @@ from refocus.tuning import loop, selection, tune
 def recipe(model_folder: Path, image_folders: tuple[Path, Path]) -> Recipe:
     images, masks = image_folders
     return Recipe(
-        model=str(model_folder), images=str(images), masks=str(masks), shots=4, epochs=4, batch_size=4, lr=1e-3, device="cpu"
+        model=str(model_folder),
+        images=str(images),
+        masks=str(masks),
+        shots=4,
+        epochs=4,
+        batch_size=4,
+        lr=1e-3,
+        device="cpu",
     )
 
 
@@ -34,7 +43,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    """After the last epoch: the best one may lie before an interruption, and would be equal whatever the resumed epochs did."""
+    """After the last epoch: the best one may lie before an interruption, and would be equal
+    whatever the resumed epochs did.
+    """
     return torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
 
 
@@ -42,13 +53,21 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_a_run_lowers_its_loss_and_leaves_a_model_that_timm_reads(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_lowers_its_loss_and_leaves_a_model_that_timm_reads(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    results = refocus.tune(replace(recipe, objective="finetune", lr=3e-3, epochs=10, do_no_harm=False), run, progress=False)
+    results = refocus.tune(
+        replace(recipe, objective="finetune", lr=3e-3, epochs=10, do_no_harm=False),
+        run,
+        progress=False,
+    )
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert [h["epoch"] for h in history] == list(range(10))
     assert history[-1]["train"]["loss"] < 0.7 * history[0]["train"]["loss"]
-    assert [h["lr"] for h in history[:5]] == pytest.approx([3e-3, 3e-3, 3e-3 * 0.85, 3e-3 * 0.85, 3e-3 * 0.85**2])
+    assert [h["lr"] for h in history[:5]] == pytest.approx(
+        [3e-3, 3e-3, 3e-3 * 0.85, 3e-3 * 0.85, 3e-3 * 0.85**2]
+    )
     validation = [h["validation"]["loss"] for h in history]
     assert results["best_epoch"] == validation.index(min(validation))
     assert results["chosen_share"] == 1.0
@@ -66,7 +85,14 @@ def test_no_validation_or_check_image_was_trained_on(recipe: Recipe) -> None:
     assert {s.label for s in chosen.check} == {0, 1, 2, 3}
     assert not set(chosen.train) & (set(chosen.select) | set(chosen.check))
     assert len(chosen.check) == 24 - 8
-    assert len(selection.choose_samples(replace(recipe, check_images=6), refocus.load(recipe.model)).check) == 6
+    assert (
+        len(
+            selection.choose_samples(
+                replace(recipe, check_images=6), refocus.load(recipe.model)
+            ).check
+        )
+        == 6
+    )
 
 
 def test_a_separate_validation_folder(recipe: Recipe, tmp_path: Path) -> None:
@@ -81,12 +107,16 @@ def test_a_separate_validation_folder(recipe: Recipe, tmp_path: Path) -> None:
         selection.choose_samples(replace(recipe, val=str(images)), model)
     with pytest.raises(refocus.InputError, match="--val is missing"):
         selection.choose_samples(replace(recipe, val_masks=str(masks)), model)
-    itself = selection.choose_samples(replace(recipe, val=recipe.images, val_masks=recipe.masks), model)
+    itself = selection.choose_samples(
+        replace(recipe, val=recipe.images, val_masks=recipe.masks), model
+    )
     assert not {s.image for s in itself.train} & {s.image for s in itself.check}
 
 
 @pytest.mark.parametrize("name", registry.OBJECTIVES)
-def test_resume_ends_with_the_same_bits(recipe: Recipe, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_ends_with_the_same_bits(
+    recipe: Recipe, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = replace(recipe, objective=name)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     refocus.tune(recipe, whole, progress=False)
@@ -105,12 +135,17 @@ def test_resume_ends_with_the_same_bits(recipe: Recipe, tmp_path: Path, name: st
     refocus.resume(cut, progress=False)
     assert same(weights(whole), weights(cut))
     assert same(last_weights(whole), last_weights(cut))
-    assert same(load_file(whole / "model" / "model.safetensors"), load_file(cut / "model" / "model.safetensors"))
+    assert same(
+        load_file(whole / "model" / "model.safetensors"),
+        load_file(cut / "model" / "model.safetensors"),
+    )
     assert (whole / "history.jsonl").read_text() == (cut / "history.jsonl").read_text()
     assert (whole / "results.json").read_text() == (cut / "results.json").read_text()
 
 
-def test_resume_with_dropout_needs_the_generator_state(recipe: Recipe, tiny: Any, tmp_path: Path) -> None:
+def test_resume_with_dropout_needs_the_generator_state(
+    recipe: Recipe, tiny: Any, tmp_path: Path
+) -> None:
     refocus.save(tiny(), tmp_path / "dropout")
     config = json.loads((tmp_path / "dropout" / "config.json").read_text())
     config["model_args"]["proj_drop_rate"] = 0.3  # timm does not write it of itself
@@ -162,7 +197,9 @@ def test_a_nonfinite_term_stops_by_name_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(registry.losses, "background", explode)
     with pytest.raises(loop.Diverged, match=r"epoch 1, step 1: term 'background' is nan"):
-        refocus.tune(recipe, tmp_path / "run", progress=False)  # an epoch: 2 steps and 1 validation batch
+        refocus.tune(
+            recipe, tmp_path / "run", progress=False
+        )  # an epoch: 2 steps and 1 validation batch
     kept = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
     assert kept["position"]["epoch"] == 0
     assert all(value.isfinite().all() for value in kept["model"].values())
@@ -185,7 +222,9 @@ def test_a_nonfinite_term_stops_by_name_and_keeps_the_last_good_checkpoint(
         ("classes", 0),
     ],
 )
-def test_recipes_refuse_values_that_would_fail_later(recipe: Recipe, field: str, value: object) -> None:
+def test_recipes_refuse_values_that_would_fail_later(
+    recipe: Recipe, field: str, value: object
+) -> None:
     with pytest.raises(refocus.InputError, match=r"--(weight|" + field.replace("_", "-") + ")"):
         replace(recipe, **{field: value})
 
@@ -215,19 +254,30 @@ def test_bad_input_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_when_tuning_does_not_help_the_original_is_kept(recipe: Recipe, tmp_path: Path) -> None:
     """A rate so low that nothing changes: no gain is no reason for a new model."""
-    results = refocus.tune(replace(recipe, objective="finetune", lr=1e-9, epochs=2), tmp_path / "run", progress=False)
+    results = refocus.tune(
+        replace(recipe, objective="finetune", lr=1e-9, epochs=2), tmp_path / "run", progress=False
+    )
     original = load_file(Path(recipe.model) / "model.safetensors")
     kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert results["chosen_share"] == 0.0
     assert results["finding"].startswith("tuning did not help: the original weights are kept")
     assert same(kept, original)
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["finding"] == results["finding"]
+    assert (
+        json.loads((tmp_path / "run" / "results.json").read_text())["finding"] == results["finding"]
+    )
 
 
 def test_bfloat16_follows_float32(recipe: Recipe, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
-        refocus.tune(replace(recipe, precision=precision, epochs=2, lr=1e-4), tmp_path / precision, progress=False)
-    lines = [json.loads((tmp_path / p / "history.jsonl").read_text().splitlines()[-1])["train"] for p in ("fp32", "bf16")]
+        refocus.tune(
+            replace(recipe, precision=precision, epochs=2, lr=1e-4),
+            tmp_path / precision,
+            progress=False,
+        )
+    lines = [
+        json.loads((tmp_path / p / "history.jsonl").read_text().splitlines()[-1])["train"]
+        for p in ("fp32", "bf16")
+    ]
     assert lines[0] != lines[1]
     assert lines[1]["loss"] == pytest.approx(lines[0]["loss"], rel=0.05)
 
@@ -235,11 +285,16 @@ def test_bfloat16_follows_float32(recipe: Recipe, tmp_path: Path) -> None:
 def test_batches_are_dealt_out_over_processes() -> None:
     for size, batch, processes in [(16, 8, 2), (15, 8, 2), (9, 8, 2), (5, 2, 3)]:
         whole = loop.Batches(size, batch, seed=1)
-        parts = [loop.Batches(size, batch, seed=1, process=p, processes=processes) for p in range(processes)]
+        parts = [
+            loop.Batches(size, batch, seed=1, process=p, processes=processes)
+            for p in range(processes)
+        ]
         assert {len(p) for p in parts} == {len(list(p)) for p in parts} == {len(whole)}
         for step, together in enumerate(whole):
             shares = [list(p)[step] for p in parts]
-            owned = [i for p, share in zip(parts, shares, strict=True) if p.weights[step] for i in share]
+            owned = [
+                i for p, share in zip(parts, shares, strict=True) if p.weights[step] for i in share
+            ]
             assert sorted(owned) == sorted(together)
             assert sum(p.weights[step] for p in parts) == pytest.approx(1)
             for p, share in zip(parts, shares, strict=True):
@@ -250,36 +305,83 @@ def test_batches_are_dealt_out_over_processes() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "batch"), [("torch.distributed.run", 8), ("torch.distributed.run", 5), ("accelerate.commands.launch", 4)]
+    ("launcher", "batch"),
+    [("torch.distributed.run", 8), ("torch.distributed.run", 5), ("accelerate.commands.launch", 4)],
 )
-def test_two_processes_reach_what_one_reaches(recipe: Recipe, tmp_path: Path, launcher: str, batch: int) -> None:
-    """9 images: with batches of 8 the second process has no share in the last step, with 5 the shares are uneven."""
+def test_two_processes_reach_what_one_reaches(
+    recipe: Recipe, tmp_path: Path, launcher: str, batch: int
+) -> None:
+    """9 images: with batches of 8 the second process has no share in the last step, with 5 the
+    shares are uneven.
+    """
     recipe = replace(recipe, classes=3, shots=3, batch_size=batch)
     refocus.tune(recipe, tmp_path / "one", progress=False)
     options = {
         "torch.distributed.run": ["--nproc-per-node", "2", "--standalone"],
-        "accelerate.commands.launch": ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-                                       "--dynamo_backend", "no", "--main_process_port", "0"],
-    }[launcher]  # fmt: skip
+        "accelerate.commands.launch": [
+            "--multi_gpu",
+            "--num_processes",
+            "2",
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "--main_process_port",
+            "0",
+        ],
+    }[launcher]
     script = tmp_path / "launch.py"
     script.write_text("from refocus.cli.main import main\nmain()\n")
-    folders = ["--model", recipe.model, "--images", recipe.images, "--masks", recipe.masks, "--out", str(tmp_path / "two")]
-    settings = ["--classes", "3", "--shots", "3", "--epochs", "4", "--batch-size", str(batch), "--lr", "1e-3", "--device", "cpu"]
+    folders = [
+        "--model",
+        recipe.model,
+        "--images",
+        recipe.images,
+        "--masks",
+        recipe.masks,
+        "--out",
+        str(tmp_path / "two"),
+    ]
+    settings = [
+        "--classes",
+        "3",
+        "--shots",
+        "3",
+        "--epochs",
+        "4",
+        "--batch-size",
+        str(batch),
+        "--lr",
+        "1e-3",
+        "--device",
+        "cpu",
+    ]
     command = [sys.executable, "-m", launcher, *options, str(script), "tune", *folders, *settings]
     done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["processes"] == 2
     one, two = (
-        [json.loads(line) for line in (tmp_path / run / "history.jsonl").read_text().splitlines()] for run in ("one", "two")
+        [json.loads(line) for line in (tmp_path / run / "history.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
     )
     for a, b in zip(one, two, strict=True):
         assert b["train"] == pytest.approx(a["train"], rel=1e-3)
         assert b["validation"] == pytest.approx(a["validation"], rel=1e-3)
-    # key biases cancel in the softmax: their gradient is rounding noise, which AdamW blows up; so outputs are compared
+    # key biases cancel in the softmax: their gradient is rounding noise, which AdamW blows up; so
+    # outputs are compared
     images = torch.randn(4, 3, 32, 32)
-    answers = [refocus.explain(refocus.load(tmp_path / run / "model"), images) for run in ("one", "two")]
+    answers = [
+        refocus.explain(refocus.load(tmp_path / run / "model"), images) for run in ("one", "two")
+    ]
     torch.testing.assert_close(answers[1].logits, answers[0].logits, rtol=1e-3, atol=1e-3)
     assert (answers[1].relevance - answers[0].relevance).abs().mean() < 1e-3
     original = refocus.explain(refocus.load(recipe.model), images)

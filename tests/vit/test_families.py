@@ -1,4 +1,6 @@
-"""Every family and variant of tests/zoo.py through the same questions; a row of the table without a model here fails."""
+"""Every family and variant of tests/zoo.py through the same questions; a row of the table without a
+model here fails.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,29 @@ from refocus.vit.families import FAMILIES, family, view
 from tests.makers import NAMES
 from tests.zoo import CASES, ZOO, build, images_for
 
-every = pytest.mark.parametrize(("name", "variant"), CASES, ids=[f"{f}-{v}".strip("-") for f, v in CASES])
+every = pytest.mark.parametrize(
+    ("name", "variant"), CASES, ids=[f"{f}-{v}".strip("-") for f, v in CASES]
+)
 
 
 def test_every_row_of_the_table_is_tested() -> None:
     assert list(ZOO) == list(FAMILIES)
-    assert {type(build(f, v)).__name__ for f, v in CASES} == {name for row in FAMILIES.values() for name in row.classes}
+    assert {type(build(f, v)).__name__ for f, v in CASES} == {
+        name for row in FAMILIES.values() for name in row.classes
+    }
 
 
 @contextmanager
 def softmaxes(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
-    """What the libraries' own eager attention takes the softmax of, in the order of the layers; nothing of ours is used."""
+    """What the libraries' own eager attention takes the softmax of, in the order of the layers;
+    nothing of ours is used.
+    """
     found: list[Tensor] = []
     softmax, multi_head = torch.Tensor.softmax, nn.MultiheadAttention.forward
 
-    def keep(scores: Tensor, dim: int = -1, **_: Any) -> Tensor:  # transformers would go down to float32
+    def keep(
+        scores: Tensor, dim: int = -1, **_: Any
+    ) -> Tensor:  # transformers would go down to float32
         found.append(softmax(scores, dim))
         return found[-1]
 
@@ -47,7 +57,9 @@ def softmaxes(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
         patch.setattr(
             nn.MultiheadAttention,
             "forward",
-            lambda self, *args, **kwargs: multi_head(self, *args, **{**kwargs, "need_weights": True}),
+            lambda self, *args, **kwargs: multi_head(
+                self, *args, **{**kwargs, "need_weights": True}
+            ),
         )
         for module in model.modules():
             if hasattr(module, "fused_attn"):
@@ -57,14 +69,21 @@ def softmaxes(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
         yield found
 
 
-def literal_twin(model: Any, images: Tensor, targets: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """GAE as written: full products, one gradient per map, one image at a time; the readout by what the class's code says."""
+def literal_twin(
+    model: Any, images: Tensor, targets: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> Tensor:
+    """GAE as written: full products, one gradient per map, one image at a time; the readout by what
+    the class's code says.
+    """
     model = copy.deepcopy(model).double().eval()
     out = []
     for image, target in zip(images.double(), targets, strict=True):
         with softmaxes(model, monkeypatch) as maps:
             answer = logits_of(model, image[None])[0, target]
-            pairs = [(a, torch.autograd.grad(answer, a, retain_graph=True, allow_unused=True)[0]) for a in maps]
+            pairs = [
+                (a, torch.autograd.grad(answer, a, retain_graph=True, allow_unused=True)[0])
+                for a in maps
+            ]
         shares = []
         for attention, gradient in pairs:
             if gradient is not None:
@@ -76,9 +95,15 @@ def literal_twin(model: Any, images: Tensor, targets: Tensor, monkeypatch: pytes
         together = 2 if hasattr(model, "blocks") and hasattr(model.blocks[0], "attns") else 1
         for at in range(0, len(shares), together):
             total = total + sum(share @ total for share in shares[at : at + together])
-        height, width = (side // patch for side, patch in zip(image.shape[1:], patch_size(model), strict=True))
+        height, width = (
+            side // patch for side, patch in zip(image.shape[1:], patch_size(model), strict=True)
+        )
         first = tokens - height * width
-        row = rows_read(model, total, first) if pool is None else (pool @ total[tokens - pool.shape[1] :])[0]
+        row = (
+            rows_read(model, total, first)
+            if pool is None
+            else (pool @ total[tokens - pool.shape[1] :])[0]
+        )
         out.append(row[first:].reshape(height, width))
     return torch.stack(out)
 
@@ -107,7 +132,9 @@ def rows_read(model: Any, total: Tensor, first: int) -> Tensor:
 
 
 @every
-def test_relevance_equals_the_literal_twin(name: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relevance_equals_the_literal_twin(
+    name: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = build(name, variant).double()
     images, targets = images_for(model).double(), torch.tensor([3, 1])
     expected = literal_twin(model, images, targets, monkeypatch)
@@ -118,7 +145,9 @@ def test_relevance_equals_the_literal_twin(name: str, variant: str, monkeypatch:
 
 @every
 def test_the_readout_is_where_the_answer_reads_the_last_tokens(name: str, variant: str) -> None:
-    """By the gradient, whatever the code says: only tokens of the readout move a logit once the last block is done."""
+    """By the gradient, whatever the code says: only tokens of the readout move a logit once the
+    last block is done.
+    """
     model = build(name, variant)
     images, reader = images_for(model), view(model)
     kept: list[Tensor] = []
@@ -136,8 +165,15 @@ def test_the_readout_is_where_the_answer_reads_the_last_tokens(name: str, varian
     assert tokens == reader.prefix + height * width
     with attention_maps(model) as maps:
         logits_of(model, images)
-    if maps[-1].shape[-2] == 1 and "SigLIP (t" not in name:  # a pooling query reads the last tokens it can
-        assert torch.equal(read, torch.cat([torch.zeros(tokens - maps[-1].shape[-1]), torch.ones(maps[-1].shape[-1])]).double())
+    if (
+        maps[-1].shape[-2] == 1 and "SigLIP (t" not in name
+    ):  # a pooling query reads the last tokens it can
+        assert torch.equal(
+            read,
+            torch.cat(
+                [torch.zeros(tokens - maps[-1].shape[-1]), torch.ones(maps[-1].shape[-1])]
+            ).double(),
+        )
     else:
         assert torch.equal((reader.readout(tokens) > 0).double(), read)
         assert reader.readout(tokens).sum().item() == pytest.approx(1)
@@ -149,8 +185,14 @@ def test_legrad_works_on_timms_families_or_says_why_not(name: str, variant: str)
     images, masks = images_for(model), torch.zeros(2, 1, *model.pretrained_cfg["input_size"][1:])
     row = family(model)
     assert row is not None
-    if row[1].library == "timm" and getattr(model, "attn_pool", None) is None and view(model).branches == 1:
-        refocus.objective("legrad")(model, images, masks, torch.tensor([0, 1]))["background"].backward()
+    if (
+        row[1].library == "timm"
+        and getattr(model, "attn_pool", None) is None
+        and view(model).branches == 1
+    ):
+        refocus.objective("legrad")(model, images, masks, torch.tensor([0, 1]))[
+            "background"
+        ].backward()
         assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
     else:
         with pytest.raises(refocus.InputError, match="LeGrad"):
@@ -158,15 +200,21 @@ def test_legrad_works_on_timms_families_or_says_why_not(name: str, variant: str)
 
 
 @every
-def test_recomputed_maps_give_the_same_relevance_and_the_same_gradients(name: str, variant: str) -> None:
+def test_recomputed_maps_give_the_same_relevance_and_the_same_gradients(
+    name: str, variant: str
+) -> None:
     model = build(name, variant).double()
     images = images_for(model).double()
     found = []
     for recompute in (False, True):
         model.zero_grad()
-        logits, raw = relevance_patches(model, images, torch.tensor([3, 1]), create_graph=True, recompute=recompute)
+        logits, raw = relevance_patches(
+            model, images, torch.tensor([3, 1]), create_graph=True, recompute=recompute
+        )
         (raw.square().sum() + logits.square().sum()).backward()
-        found.append((raw.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+        found.append(
+            (raw.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        )
     torch.testing.assert_close(found[0], found[1])
 
 
@@ -190,8 +238,14 @@ def trace(model: nn.Module) -> Any:
     configs = [m.config for m in model.modules() if hasattr(m, "config")]
     configs += [c.text_config for c in configs if hasattr(c, "text_config")]
     kinds = [config._attn_implementation for config in configs]
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), [vars(m).get(s) for s in switches]) for m in model.modules()]
-    weights = [(n, p.requires_grad, p.grad is None, p.detach().double().sum().item()) for n, p in model.named_parameters()]
+    hooks = [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), [vars(m).get(s) for s in switches])
+        for m in model.modules()
+    ]
+    weights = [
+        (n, p.requires_grad, p.grad is None, p.detach().double().sum().item())
+        for n, p in model.named_parameters()
+    ]
     return kinds, hooks, weights, list(model.state_dict())
 
 
@@ -203,7 +257,9 @@ def test_leaves_no_trace(name: str, variant: str, fails: bool) -> None:
     for module in model.modules():
         if hasattr(module, "config"):
             module.config._attn_implementation = "eager"
-    if hasattr(getattr(model, "config", None), "text_config"):  # nobody's module, and set along with its parent
+    if hasattr(
+        getattr(model, "config", None), "text_config"
+    ):  # nobody's module, and set along with its parent
         model.config.text_config._attn_implementation = "flash_attention_2"
     if hasattr(model, "set_grad_checkpointing"):
         model.set_grad_checkpointing(True)
@@ -221,7 +277,9 @@ def test_leaves_no_trace(name: str, variant: str, fails: bool) -> None:
 
 
 @every
-def test_one_step_moves_every_block_with_gradient_checkpointing_too(name: str, variant: str) -> None:
+def test_one_step_moves_every_block_with_gradient_checkpointing_too(
+    name: str, variant: str
+) -> None:
     model = build(name, variant).train()
     for enable in ("set_grad_checkpointing", "activation_checkpointing_enable"):
         getattr(model, enable, lambda: None)()
@@ -271,22 +329,30 @@ def by_its_own_library(model: Any, folder: Path, images: Tensor) -> Tensor:
         return head["scale"] * embedding @ head["embeddings"].T + head["shift"]
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     assert processor.size["height"] == 32
-    return transformers.AutoModelForImageClassification.from_pretrained(folder).eval()(images).logits
+    return (
+        transformers.AutoModelForImageClassification.from_pretrained(folder).eval()(images).logits
+    )
 
 
 @every
-def test_the_last_blocks_and_low_rank_additions_free_what_they_should(name: str, variant: str) -> None:
+def test_the_last_blocks_and_low_rank_additions_free_what_they_should(
+    name: str, variant: str
+) -> None:
     from refocus.tuning.trainable import restrict
 
     model = build(name, variant)
     blocks = view(model).blocks
-    last, others = ({id(p) for p in b.parameters()} for b in (blocks[-1], nn.ModuleList(blocks[:-1])))
+    last, others = (
+        {id(p) for p in b.parameters()} for b in (blocks[-1], nn.ModuleList(blocks[:-1]))
+    )
     restrict(model, last_blocks=1)
     free = {id(p) for p in model.parameters() if p.requires_grad}
     assert last <= free
     assert not others & free
     assert len(free) > len(last)  # the classifier
-    assert not next(p for n, p in model.named_parameters() if "patch_embed" in n or "conv_proj" in n).requires_grad
+    assert not next(
+        p for n, p in model.named_parameters() if "patch_embed" in n or "conv_proj" in n
+    ).requires_grad
     adapted = build(name, variant)
     restrict(adapted, lora=1)
     moving = [n for n, p in adapted.named_parameters() if p.requires_grad]

@@ -18,9 +18,17 @@ Build = Callable[..., nn.Module]
 
 
 @pytest.mark.parametrize(
-    "args", [{}, {"img_size": (16, 40)}, {"reg_tokens": 4, "init_values": 0.1}, {"class_token": False, "global_pool": "avg"}]
+    "args",
+    [
+        {},
+        {"img_size": (16, 40)},
+        {"reg_tokens": 4, "init_values": 0.1},
+        {"class_token": False, "global_pool": "avg"},
+    ],
 )
-def test_plain_timm_reads_what_we_save(tiny: Build, tmp_path: Path, args: dict[str, object]) -> None:
+def test_plain_timm_reads_what_we_save(
+    tiny: Build, tmp_path: Path, args: dict[str, object]
+) -> None:
     model = tiny(**args)
     images = torch.randn(2, 3, *model.patch_embed.img_size)
     refocus.save(model, tmp_path / "saved")
@@ -38,7 +46,10 @@ def test_the_shared_models_load_and_survive_saving(shared: Path, tmp_path: Path)
     refocus.save(model, tmp_path / "saved")
     images = torch.randn(1, 3, 168, 168)
     with torch.inference_mode():
-        assert torch.equal(timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()(images), model(images))
+        assert torch.equal(
+            timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()(images),
+            model(images),
+        )
 
 
 def test_imagenet_models_know_wordnet_ids_and_descriptions() -> None:
@@ -50,7 +61,10 @@ def test_imagenet_models_know_wordnet_ids_and_descriptions() -> None:
 def test_saving_replaces_a_model_and_nothing_else(tiny: Build, tmp_path: Path) -> None:
     for _ in range(2):
         refocus.save(tiny(), tmp_path / "saved")
-    assert sorted(p.name for p in (tmp_path).rglob("*") if p.is_file()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path).rglob("*") if p.is_file()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     (tmp_path / "saved" / "thesis.txt").touch()
     with pytest.raises(refocus.InputError, match="holds something else than a model"):
         refocus.save(tiny(), tmp_path / "saved")
@@ -76,7 +90,10 @@ def test_a_model_without_a_head_is_refused(tiny: Build, image_folders: tuple[Pat
     ("ref", "message"),
     [
         ("vit_smal_patch16_224", r"did you mean vit_small_patch16_224"),
-        ("vit_small_patch16_224.foo", r"no such weights; legal are vit_small_patch16_224, vit_small_patch16_224\.augreg"),
+        (
+            "vit_small_patch16_224.foo",
+            r"no such weights; legal are vit_small_patch16_224, vit_small_patch16_224\.augreg",
+        ),
         ("no/such/folder", "no such folder"),
         ("swin_tiny_patch4_window7_224", r"windowed attention.*use a plain Vision Transformer"),
         ("resnet50", "convolutions"),
@@ -107,7 +124,9 @@ def test_broken_folders(model_folder: Path) -> None:
         refocus.load(model_folder)
     weights.write_bytes(content)
     config = json.loads((model_folder / "config.json").read_text())
-    (model_folder / "config.json").write_text(json.dumps({**config, "architecture": "swin_tiny_patch4_window7_224"}))
+    (model_folder / "config.json").write_text(
+        json.dumps({**config, "architecture": "swin_tiny_patch4_window7_224"})
+    )
     with pytest.raises(refocus.InputError, match="windowed attention"):
         refocus.load(model_folder)
     for broken in ("{", "[]", "{}"):

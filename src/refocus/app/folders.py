@@ -1,4 +1,7 @@
-"""The folders that an app was started with: their images by name, and their masks. Nothing outside of them is read or written."""
+"""The folders that an app was started with: their images by name, and their masks.
+
+Nothing outside of them is read or written.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ class Folders:
     def __init__(self, images: Path, masks: Path) -> None:
         self.images, self.masks = images.expanduser().resolve(), masks.expanduser().resolve()
         self.files = {
-            f"{name}/{file.name}": file for name, inside in class_folders(self.images, "--images").items() for file in inside
+            f"{name}/{file.name}": file
+            for name, inside in class_folders(self.images, "--images").items()
+            for file in inside
         }
 
     def image(self, name: str) -> Image.Image:
@@ -43,7 +48,9 @@ class Folders:
         return read_mask(file, self.image(name)) if file.is_file() else None
 
     def doubtful(self) -> list[str]:
-        """Names of all images: first those without a mask, then by the masks' scores, the least trusted first."""
+        """Names of all images: first those without a mask, then by the masks' scores, the least
+        trusted first.
+        """
         record = self.masks / RECORDS
         rows = outputs.read_json(record)["masks"] if record.exists() else []
         scores = {row["mask"]: row["score"] for row in rows}
@@ -63,7 +70,10 @@ class Folders:
         """
         image = self.image(name)
         if mask.shape != (image.height, image.width):
-            raise InputError(f"{name}: the mask is {mask.shape[1]} x {mask.shape[0]}, the image {image.width} x {image.height}")
+            raise InputError(
+                f"{name}: the mask is {mask.shape[1]} x {mask.shape[0]}, the image {image.width} x "
+                f"{image.height}"
+            )
         if not mask.any() or mask.all():
             raise InputError(f"{name}: mark the object, not {'all' if mask.all() else 'nothing'}")
         file = self._mask_file(name)

@@ -1,4 +1,6 @@
-"""Long work of the app: commands of refocus as processes, which go on when a browser tab is closed and end with the app."""
+"""Long work of the app: commands of refocus as processes, which go on when a browser tab is closed
+and end with the app.
+"""
 
 from __future__ import annotations
 
@@ -86,12 +88,18 @@ class Jobs:
         self._lock = threading.Lock()
 
     def runs(self) -> list[str]:
-        """The tuning runs in the work folder, the newest first; one that was just started has no file there yet."""
+        """The tuning runs in the work folder, the newest first; one that was just started has no
+        file there yet.
+        """
         found = {file.parent.name for file in self.work.glob("run-*/recipe.json")}
-        return sorted(found | {name for name in list(self.jobs) if name.startswith("run-")}, reverse=True)
+        return sorted(
+            found | {name for name in list(self.jobs) if name.startswith("run-")}, reverse=True
+        )
 
     def running_run(self) -> str | None:
-        return next((name for name in self.runs() if name in self.jobs and self.jobs[name].running), None)
+        return next(
+            (name for name in self.runs() if name in self.jobs and self.jobs[name].running), None
+        )
 
     def __contains__(self, name: str) -> bool:
         return name in self.jobs or name in self.runs()
@@ -104,7 +112,9 @@ class Jobs:
     def start(self, name: str, command: list[str], folder: Path) -> Job:
         with self._lock:
             if any(job.running for job in self.jobs.values()):
-                raise InputError("another job is running; stop it first or wait: two would only slow each other")
+                raise InputError(
+                    "another job is running; stop it first or wait: two would only slow each other"
+                )
             self.jobs[name] = Job(command, folder)
             self.jobs[name].start()
             return self.jobs[name]
@@ -115,7 +125,10 @@ class Jobs:
 
 
 class Progress:
-    """A tuning run as it is now: losses by epoch, and the maps of four validation images. Read from its folder alone."""
+    """A tuning run as it is now: losses by epoch, and the maps of four validation images.
+
+    Read from its folder alone.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -126,23 +139,34 @@ class Progress:
     def losses(self) -> dict[str, list[float]]:
         """ "training" and "validation" -> loss of each epoch that is done."""
         lines = list(read_lines(self.folder / "history.jsonl"))
-        return {"training": [x["train"]["loss"] for x in lines], "validation": [x["validation"]["loss"] for x in lines]}
+        return {
+            "training": [x["train"]["loss"] for x in lines],
+            "validation": [x["validation"]["loss"] for x in lines],
+        }
 
     def maps(self) -> list[tuple[np.ndarray, str]]:
-        """Overlay and prediction of each image, of the weights of the last whole epoch; before that of the original."""
+        """Overlay and prediction of each image, of the weights of the last whole epoch; before that
+        of the original.
+        """
         checkpoint = self.folder / "checkpoints" / "last.pt"
         if not (self.folder / "selection.json").exists():
             return []
         written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         if written != self._written:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True) if written else None
+            content = (
+                torch.load(checkpoint, map_location="cpu", weights_only=True) if written else None
+            )
             if self._model is None:
                 self._model = load(recipe.recipe_of(self.folder).model)
             if content:
                 self._model.load_state_dict(content["model"])
             found = []
-            for sample in from_json(outputs.read_json(self.folder / "selection.json")).select[:_SHOWN]:
+            for sample in from_json(outputs.read_json(self.folder / "selection.json")).select[
+                :_SHOWN
+            ]:
                 seen = look(self._model, read_image(sample.image))
-                found.append((drawn(seen, 0.0, 0.6), f"{seen.explained} ({seen.shares[seen.explained]:.0%})"))
+                found.append(
+                    (drawn(seen, 0.0, 0.6), f"{seen.explained} ({seen.shares[seen.explained]:.0%})")
+                )
             self._maps, self._written = found, written
         return self._maps

@@ -1,4 +1,6 @@
-"""What the app shows, computed without it: a model's look at one image, an object on another background, a mask for one image."""
+"""What the app shows, computed without it: a model's look at one image, an object on another
+background, a mask for one image.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,11 @@ _SIZE = 392  # at which masks are found, as `refocus masks`
 
 @dataclass(frozen=True)
 class Look:
-    """One model on one image. picture: what it sees, uint8 `[H, W, 3]`. relevance: `[H, W]` in [0, 1] of the class `explained`.
-    shares: class -> confidence, best first. inside: share of the relevance on the object, None without a mask.
+    """One model on one image.
+
+    picture: what it sees, uint8 `[H, W, 3]`. relevance: `[H, W]` in [0, 1] of the class
+    `explained`. shares: class -> confidence, best first. inside: share of the relevance on the
+    object, None without a mask.
     """
 
     picture: np.ndarray
@@ -42,8 +47,13 @@ class Look:
     inside: float | None = None
 
 
-def look(model: nn.Module, image: Image.Image, target: str | None = None, mask: Tensor | None = None) -> Look:
-    """target: a class by name; None: the predicted one. mask: `[1, H, W]` in [0, 1], of the image's size."""
+def look(
+    model: nn.Module, image: Image.Image, target: str | None = None, mask: Tensor | None = None
+) -> Look:
+    """target: a class by name; None: the predicted one.
+
+    mask: `[1, H, W]` in [0, 1], of the image's size.
+    """
     names, config = names_of(model), preprocessing(model)
     if target is not None and target not in names:
         raise InputError(f"class {target!r}: the model does not know it")
@@ -52,9 +62,16 @@ def look(model: nn.Module, image: Image.Image, target: str | None = None, mask: 
         pixels = eval_image(model)(image)
     else:
         pixels, shape = joint_transform(model, train=False)(image, tv_tensors.Mask(mask))
-    found = explain(model, pixels[None].to(next(model.parameters()).device), None if target is None else names.index(target))
+    found = explain(
+        model,
+        pixels[None].to(next(model.parameters()).device),
+        None if target is None else names.index(target),
+    )
     best = found.logits[0].float().softmax(0).cpu().topk(min(_TOP, len(names)))
-    shares = {names[i]: share for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)}
+    shares = {
+        names[i]: share
+        for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    }
     if target is not None:
         shares[target] = float(found.logits[0].float().softmax(0)[names.index(target)])
     inside = None
@@ -62,7 +79,9 @@ def look(model: nn.Module, image: Image.Image, target: str | None = None, mask: 
         share = float(background_share(found.patches.cpu(), shape.as_subclass(Tensor))[0])
         inside = None if share != share else 1 - share
     picture = to_picture(pixels.as_subclass(Tensor), config["mean"], config["std"])
-    return Look(picture, found.relevance[0].cpu().numpy(), shares, names[int(found.targets[0])], inside)
+    return Look(
+        picture, found.relevance[0].cpu().numpy(), shares, names[int(found.targets[0])], inside
+    )
 
 
 def drawn(seen: Look, threshold: float, opacity: float) -> np.ndarray:
@@ -72,16 +91,22 @@ def drawn(seen: Look, threshold: float, opacity: float) -> np.ndarray:
     return np.where((level > 0)[..., None] | (threshold == 0), shown, seen.picture)
 
 
-def on_another_background(image: Image.Image, mask: Tensor, background: Image.Image | None) -> Image.Image:
+def on_another_background(
+    image: Image.Image, mask: Tensor, background: Image.Image | None
+) -> Image.Image:
     """The object on another picture, or with None on its own background, blurred."""
     if background is None:
-        blurred = composites.without_object(image, mask).filter(ImageFilter.GaussianBlur(_BLUR * min(image.size)))
+        blurred = composites.without_object(image, mask).filter(
+            ImageFilter.GaussianBlur(_BLUR * min(image.size))
+        )
         return composites.on_background(image, mask, blurred)
     return composites.on_background(image, mask, composites.fitted(background, image))
 
 
 class Finder:
-    """Finds the object in one image, as `refocus masks` does; the backbone is loaded when it is first asked."""
+    """Finds the object in one image, as `refocus masks` does; the backbone is loaded when it is
+    first asked.
+    """
 
     def __init__(self, backbone: str) -> None:
         self.backbone = backbone

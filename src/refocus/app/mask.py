@@ -24,7 +24,9 @@ def _on_canvas(picture: Image.Image, filling: Any, method: Image.Resampling) -> 
 
 
 def _layer(mask: Tensor | None, size: tuple[int, int]) -> Image.Image:
-    """A mask as a layer of the editor, in the brush's colour; size: of the image (width, height)."""
+    """A mask as a layer of the editor, in the brush's colour; size: of the image (width,
+    height).
+    """
     inside = np.zeros((size[1], size[0]), bool) if mask is None else mask[0].numpy() > 0.5
     colour = np.array([*matplotlib.colors.to_rgb(_PAINT), 0.6]) * 255
     layer = Image.fromarray((inside[..., None] * colour).round().astype(np.uint8), "RGBA")
@@ -32,10 +34,17 @@ def _layer(mask: Tensor | None, size: tuple[int, int]) -> Image.Image:
 
 
 def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
-    """What is marked in the editor's layers, bool `[H, W]` of the image's own size (width, height)."""
+    """What is marked in the editor's layers, bool `[H, W]` of the image's own size (width,
+    height).
+    """
     marked = np.zeros((_CANVAS, _CANVAS), bool)
     for layer in value["layers"]:
-        marked |= np.asarray(layer.convert("RGBA").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST))[..., 3] > 0
+        marked |= (
+            np.asarray(layer.convert("RGBA").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST))[
+                ..., 3
+            ]
+            > 0
+        )
     scale = _CANVAS / max(size)
     width, height = (round(scale * side) for side in size)
     left, top = (_CANVAS - width) // 2, (_CANVAS - height) // 2
@@ -45,15 +54,25 @@ def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
 
 def mask_tab(tool: Tool, tab: gr.Tab) -> None:
     if tool.folders is None:
-        gr.Markdown("Start the app with `--images FOLDER --masks FOLDER` to mend the masks of a folder.")
+        gr.Markdown(
+            "Start the app with `--images FOLDER --masks FOLDER` to mend the masks of a folder."
+        )
         return
     folders = tool.folders
     order = folders.doubtful()
     gr.Markdown(
-        "Images without a mask come first, then those whose masks are doubtful. Paint the object; `tune` reads what you save."
+        "Images without a mask come first, then those whose masks are doubtful. Paint the object; "
+        "`tune` reads what you save."
     )
     with gr.Row():
-        name = gr.Dropdown(order, value=None, label="Image", info="The most doubtful first.", elem_id="mask-name", scale=3)
+        name = gr.Dropdown(
+            order,
+            value=None,
+            label="Image",
+            info="The most doubtful first.",
+            elem_id="mask-name",
+            scale=3,
+        )
         following = gr.Button("Next", scale=1)
     editor = gr.ImageEditor(
         type="pil",

@@ -1,6 +1,7 @@
 """The page of `refocus app`: compare two models, mend masks, change backgrounds, tune, audit.
 
-Gradio draws it; what is shown is computed in `app_looks`, long work is done by `app_jobs`. A tab's state is its own.
+Gradio draws it; what is shown is computed in `app_looks`, long work is done by `app_jobs`. A tab's
+state is its own.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ CSS = """
 .gradio-container { max-width: 72rem !important; width: 100% !important; margin: auto !important; }
 .tabitem, .tabs { width: 100%; }
 .models { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); }
-.models > div { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .6rem .9rem; }
+.models > div { border: 1px solid var(--border-color-primary); border-radius: 8px;
+  padding: .6rem .9rem; }
 .models > div { background: var(--block-background-fill); }
-.models b { font-size: 1.5rem; display: block; font-variant-numeric: tabular-nums; margin-top: .4rem; }
+.models b { font-size: 1.5rem; display: block; font-variant-numeric: tabular-nums;
+  margin-top: .4rem; }
 .refocus table { width: 100%; border-collapse: collapse; margin: .3rem 0; }
 .refocus th { text-align: left; font-weight: 600; }
 .refocus td, .refocus th { border: 0 !important; padding: .25rem .2rem !important; }
@@ -36,7 +39,12 @@ def build(tool: Tool) -> gr.Blocks:
     with gr.Blocks(analytics_enabled=False, title="refocus", delete_cache=(3600, 3600)) as page:
         gr.Markdown("# refocus\nWhere does your model look, and does its answer follow the object?")
         with gr.Tabs() as tabs:
-            parts: dict[str, Callable[..., Any]] = {"Mask": mask_tab, "What if": what_if_tab, "Tune": tune_tab, "Audit": audit_tab}
+            parts: dict[str, Callable[..., Any]] = {
+                "Mask": mask_tab,
+                "What if": what_if_tab,
+                "Tune": tune_tab,
+                "Audit": audit_tab,
+            }
             with gr.Tab("Compare", id="compare"):
                 compare = compare_tab(tool)
             for title, make in parts.items():

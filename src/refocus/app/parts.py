@@ -1,4 +1,6 @@
-"""What the tabs of the app share: what it was started with, images that a person gives, and how errors are said."""
+"""What the tabs of the app share: what it was started with, images that a person gives, and how
+errors are said.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ OWN = "the model's own prediction"
 
 @dataclass
 class Tool:
-    """What one app was started with. models: "model", and "against" where there is one before, as `refocus` names them."""
+    """What one app was started with.
+
+    models: "model", and "against" where there is one before, as `refocus` names them.
+    """
 
     refs: dict[str, str]
     work: Path
@@ -37,8 +42,14 @@ class Tool:
         self.find, self.jobs = Finder(self.backbone), Jobs(self.work)
 
     def models(self, run: str = "") -> dict[str, nn.Module]:
-        """Title -> model: what the app was started with, or original and tuned of a run in its work folder."""
-        refs = {"original": self.refs["against"], "tuned": self.refs["model"]} if "against" in self.refs else self.refs
+        """Title -> model: what the app was started with, or original and tuned of a run in its work
+        folder.
+        """
+        refs = (
+            {"original": self.refs["against"], "tuned": self.refs["model"]}
+            if "against" in self.refs
+            else self.refs
+        )
         if run:
             folder = self.jobs[run].folder
             refs = {"original": recipe.recipe_of(folder).model, "tuned": str(folder / "model")}
@@ -63,8 +74,8 @@ def said_in_page() -> Iterator[None]:
 
 
 def upload(**options: Any) -> gr.Image:
-    """An image that a person gives; a file that is none is refused in one line. (A subclass would do, but for those Gradio writes
-    a file beside this one.)
+    """An image that a person gives; a file that is none is refused in one line. (A subclass would
+    do, but for those Gradio writes a file beside this one.)
     """
     component = gr.Image(type="filepath", format="png", **options)
     genuine = component.preprocess
@@ -86,9 +97,14 @@ def picture_at(path: str | None) -> Image.Image | None:
         return read_image(Path(path))
 
 
-def looks_of(tool: Tool, image: Image.Image | None, target: str, mask: Tensor | None, run: str) -> dict[str, Look]:
+def looks_of(
+    tool: Tool, image: Image.Image | None, target: str, mask: Tensor | None, run: str
+) -> dict[str, Look]:
     if image is None:
         return {}
     with said_in_page():
         models = tool.models(run)
-        return {title: look(model, image, None if target == OWN else target, mask) for title, model in models.items()}
+        return {
+            title: look(model, image, None if target == OWN else target, mask)
+            for title, model in models.items()
+        }

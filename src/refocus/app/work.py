@@ -23,8 +23,17 @@ _REPORT, _MAKING = "report-of-", "Making the report: about a minute for a small 
 def _curve(losses: dict[str, list[float]]) -> Figure:
     page = Figure(figsize=(5, 2.6), layout="constrained")
     axes = page.subplots()
-    for (title, values), colour, marker in zip(losses.items(), (BEFORE, AFTER), ("o", "s"), strict=True):
-        axes.plot(range(1, len(values) + 1), values, color=colour, marker=marker, markersize=4, label=title)
+    for (title, values), colour, marker in zip(
+        losses.items(), (BEFORE, AFTER), ("o", "s"), strict=True
+    ):
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=title,
+        )
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=8)
@@ -43,15 +52,34 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         gr.Markdown("Start the app with `--images FOLDER --masks FOLDER` to tune on a folder.")
         return
     folders = tool.folders
-    gr.Markdown(f"Tunes on **{escape(str(folders.images))}** with the masks in **{escape(str(folders.masks))}**.")
+    gr.Markdown(
+        f"Tunes on **{escape(str(folders.images))}** with the masks in "
+        f"**{escape(str(folders.masks))}**."
+    )
     with gr.Row():
         objective = gr.Dropdown(
-            ["refocus", "relevance"], value="refocus", label="Objective", info="refocus: ours. relevance: the paper's."
+            ["refocus", "relevance"],
+            value="refocus",
+            label="Objective",
+            info="refocus: ours. relevance: the paper's.",
         )
-        shots = gr.Number(3, label="Images per class", info="Of half of the classes.", precision=0, minimum=1)
-        epochs = gr.Number(20, label="Epochs", info="Passes over these images.", precision=0, minimum=1, elem_id="tune-epochs")
+        shots = gr.Number(
+            3, label="Images per class", info="Of half of the classes.", precision=0, minimum=1
+        )
+        epochs = gr.Number(
+            20,
+            label="Epochs",
+            info="Passes over these images.",
+            precision=0,
+            minimum=1,
+            elem_id="tune-epochs",
+        )
     run = gr.Dropdown(
-        [], value=None, label="Run", info="Of this app and of earlier ones in the same work folder.", elem_id="tune-run"
+        [],
+        value=None,
+        label="Run",
+        info="Of this app and of earlier ones in the same work folder.",
+        elem_id="tune-run",
     )
     with gr.Row():
         start = gr.Button("Start", variant="primary", elem_id="tune-start")
@@ -71,7 +99,16 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
 
     def watched(name: str, words: str = "Reading ...") -> list[Any]:
         """Nothing of another run is left to be seen."""
-        return [Progress(tool.jobs[name].folder), gr.Timer(active=True), words, None, None, off, off, ""]
+        return [
+            Progress(tool.jobs[name].folder),
+            gr.Timer(active=True),
+            words,
+            None,
+            None,
+            off,
+            off,
+            "",
+        ]
 
     def opened() -> list[Any]:
         """A new tab has the runs to choose from, and is at the one that is running."""
@@ -81,12 +118,33 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
 
     def begun(objective_: str, shots_: int | None, epochs_: int | None) -> list[Any]:
         if not shots_ or not epochs_:
-            raise gr.Error("images per class and epochs: both are needed, at least 1", print_exception=False)
+            raise gr.Error(
+                "images per class and epochs: both are needed, at least 1", print_exception=False
+            )
         name = f"run-{datetime.now():%Y%m%d-%H%M%S}"
         folder = tool.work / name
         model = tool.refs.get("against", tool.refs["model"])
-        command = ["tune", "--model", model, "--images", str(folders.images), "--masks", str(folders.masks), "--out", str(folder)]
-        command += ["--objective", objective_, "--shots", str(int(shots_)), "--epochs", str(int(epochs_)), "--skip-bad", "--fewer"]
+        command = [
+            "tune",
+            "--model",
+            model,
+            "--images",
+            str(folders.images),
+            "--masks",
+            str(folders.masks),
+            "--out",
+            str(folder),
+        ]
+        command += [
+            "--objective",
+            objective_,
+            "--shots",
+            str(int(shots_)),
+            "--epochs",
+            str(int(epochs_)),
+            "--skip-bad",
+            "--fewer",
+        ]
         with said_in_page():
             tool.work.mkdir(parents=True, exist_ok=True)
             tool.jobs.start(name, command, folder)
@@ -101,7 +159,11 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
 
     def tick(name: str, state: Progress) -> list[Any]:
         job = tool.jobs[name]
-        losses = state.losses() if (state.folder / "history.jsonl").exists() else {"training": [], "validation": []}
+        losses = (
+            state.losses()
+            if (state.folder / "history.jsonl").exists()
+            else {"training": [], "validation": []}
+        )
         done = len(losses["validation"])
         if job.running:
             words = f"Running: epoch {done} done."
@@ -146,31 +208,49 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
     start.click(begun, [objective, shots, epochs], [run, *seen])
     again.click(resumed, run, [timer, said])
     stop.click(halted, run, said)
-    timer.tick(tick, [run, progress], [said, curve, maps, use, report, link, timer], show_progress="hidden")
+    timer.tick(
+        tick, [run, progress], [said, curve, maps, use, report, link, timer], show_progress="hidden"
+    )
     use.click(lambda name: [name, gr.Tabs(selected="compare")], run, [compare["run"], tabs])
     report.click(reported, run, [timer, link])
 
 
 def audit_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
     if tool.folders is None:
-        gr.Markdown("Start the app with `--images FOLDER --masks FOLDER` to audit a model on a folder.")
+        gr.Markdown(
+            "Start the app with `--images FOLDER --masks FOLDER` to audit a model on a folder."
+        )
         return
     folders = tool.folders
     gr.Markdown(
-        "How much of the decision rests on the background, and the images on which it does most. Click one to open it in Compare."
+        "How much of the decision rests on the background, and the images on which it does most. "
+        "Click one to open it in Compare."
     )
     with gr.Row():
         start = gr.Button("Audit", variant="primary", elem_id="audit-start")
         stop = gr.Button("Stop")
     said = gr.Markdown(elem_id="audit-said")
-    worst = gr.Gallery(label="Images that lean on the background most", columns=4, allow_preview=False, elem_id="audit-worst")
+    worst = gr.Gallery(
+        label="Images that lean on the background most",
+        columns=4,
+        allow_preview=False,
+        elem_id="audit-worst",
+    )
     link = gr.HTML()
     run, timer = gr.State(""), gr.Timer(1.0, active=False)
 
     def begun() -> list[Any]:
         name = f"audit-{datetime.now():%Y%m%d-%H%M%S}"
         folder = tool.work / name
-        command = ["audit", "--model", tool.refs["model"], "--images", str(folders.images), "--masks", str(folders.masks)]
+        command = [
+            "audit",
+            "--model",
+            tool.refs["model"],
+            "--images",
+            str(folders.images),
+            "--masks",
+            str(folders.masks),
+        ]
         with said_in_page():
             tool.work.mkdir(parents=True, exist_ok=True)
             tool.jobs.start(name, [*command, "--out", str(folder)], folder)
@@ -183,9 +263,17 @@ def audit_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         if not job.complete:
             return [job.words or "Stopped.", None, "", gr.Timer(active=False)]
         content = outputs.read_json(job.folder / "audit.json")
-        rows = [(str(folders.images / row["image"]), f"-{row['fall']:.0%}") for row in content["worst_images"]]
+        rows = [
+            (str(folders.images / row["image"]), f"-{row['fall']:.0%}")
+            for row in content["worst_images"]
+        ]
         page = f'<a href="/pages/{name}/audit.html" target="_blank">Open the audit</a>'
-        return [content["verdict"], [(read_image(Path(path)), text) for path, text in rows], page, gr.Timer(active=False)]
+        return [
+            content["verdict"],
+            [(read_image(Path(path)), text) for path, text in rows],
+            page,
+            gr.Timer(active=False),
+        ]
 
     def halted(name: str) -> str:
         if name:

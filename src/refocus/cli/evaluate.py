@@ -14,48 +14,89 @@ from refocus.errors import InputError
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")],
-    out: Annotated[Path, typer.Option(help="New folder: results.json and one JSON line per image.")],
+    model: Annotated[
+        str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="New folder: results.json and one JSON line per image.")
+    ],
     on: Annotated[
         list[str],
         typer.Option(
-            help="NAME=PATH; more may follow. An ImageFolder of your classes under any name, or a known test set: imagenet, "
-            "imagenet-v2, imagenet-a, imagenet-r, imagenet-sketch, objectnet, si-location, si-rotation, si-size, "
+            help="NAME=PATH; more may follow. An ImageFolder of your classes under any name, or a "
+            "known test set: imagenet, "
+            "imagenet-v2, imagenet-a, imagenet-r, imagenet-sketch, objectnet, si-location, "
+            "si-rotation, si-size, "
             "cue-conflict, or imagenet-segmentation (gtsegs_ijcv.mat)."
         ),
     ],
-    more: Annotated[list[str] | None, typer.Argument(help="Further NAME=PATH.", metavar="[NAME=PATH]...")] = None,
-    against: Annotated[str | None, typer.Option(help="The model before; adds paired differences with 95 % intervals.")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="Further NAME=PATH.", metavar="[NAME=PATH]...")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="The model before; adds paired differences with 95 % intervals."),
+    ] = None,
     masks: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH, masks of a suite of your own: adds map scores, and allows --shift.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=PATH, masks of a suite of your own: adds map scores, and allows --shift."
+        ),
     ] = None,
     shift: Annotated[
-        str | None, typer.Option(help="Comma-separated shifts made from images and masks (`refocus shifts --help`), or all.")
+        str | None,
+        typer.Option(
+            help="Comma-separated shifts made from images and masks (`refocus shifts --help`), or "
+            "all."
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="standard, paper or both (docs/evaluation.md). Default: both for known sets, standard for your own."),
+        typer.Option(
+            help="standard, paper or both (docs/evaluation.md). Default: both for known sets, "
+            "standard for your own."
+        ),
     ] = None,
     groups: Annotated[
-        list[str] | None, typer.Option(help="NAME=CSV with columns image,group: adds accuracy per group, the worst first.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=CSV with columns image,group: adds accuracy per group, the worst first."
+        ),
     ] = None,
     mapping: Annotated[
-        Path | None, typer.Option(help='For cue-conflict with your own classes: JSON {"cat": ["tabby", ...], ...}.')
+        Path | None,
+        typer.Option(
+            help='For cue-conflict with your own classes: JSON {"cat": ["tabby", ...], ...}.'
+        ),
     ] = None,
     faithfulness: Annotated[
-        int, typer.Option(help="With --masks: insertion and deletion on so many images (32 forward passes each).", min=0)
+        int,
+        typer.Option(
+            help="With --masks: insertion and deletion on so many images (32 forward passes each).",
+            min=0,
+        ),
     ] = 0,
-    mask_score: Annotated[float, typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1)] = 0.5,
+    mask_score: Annotated[
+        float,
+        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
+    ] = 0.5,
     most: Annotated[
-        int | None, typer.Option(help="With --masks: at most so many images, spread over the classes; else all.", min=2)
+        int | None,
+        typer.Option(
+            help="With --masks: at most so many images, spread over the classes; else all.", min=2
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 64,
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue in an unfinished --out.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Accuracy on test sets, your own shifts and known ones, before and after, with one record per image."""
+    """Accuracy on test sets, your own shifts and known ones, before and after, with one record per
+    image.
+    """
     from refocus.data import shifts as shifted
     from refocus.evaluation import plan as plans
     from refocus.evaluation import prove
@@ -80,7 +121,13 @@ def evaluate(
     if resume and (out.expanduser() / outputs.MANIFEST).exists():
         raise InputError(f"--out {out}: is complete, nothing to resume")
     folder = outputs.resumable(out, resume, settings)
-    how = plans.How(folder, batch_size=batch_size, workers=workers, seed=seed, trained=selection.trained_classes(model))
+    how = plans.How(
+        folder,
+        batch_size=batch_size,
+        workers=workers,
+        seed=seed,
+        trained=selection.trained_classes(model),
+    )
     entries = prove.prove(models, plan, how)
     places = {"model": outputs.resolved(model), "against": against and outputs.resolved(against)}
     outputs.write_json(folder / "results.json", {**places, "seed": seed, "suites": entries})
@@ -88,26 +135,43 @@ def evaluate(
     print_table(entries)
     skipped = sum(len(entry.get("unreadable", ())) for entry in entries.values())
     note = f"{skipped} unreadable images skipped\n" if skipped else ""
-    console.print(f"{note}results: {folder / 'results.json'}\na page:  refocus report {folder}", soft_wrap=True)
+    console.print(
+        f"{note}results: {folder / 'results.json'}\na page:  refocus report {folder}",
+        soft_wrap=True,
+    )
 
 
 def shifts(
     images: Annotated[Path, typer.Argument(help="ImageFolder: CLASS/FILE.")],
     masks: Annotated[Path, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png.")],
-    out: Annotated[Path, typer.Option(help="Folder for the shifts, each an ImageFolder: OUT/KIND/CLASS/FILE-STEM.png.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the shifts, each an ImageFolder: OUT/KIND/CLASS/FILE-STEM.png."
+        ),
+    ],
     kind: Annotated[
         str,
         typer.Option(
-            help="Comma-separated, or all. Background (ImageNet-9): only-fg, only-bg, no-fg, mixed-same, mixed-rand, mixed-next. "
-            "Object (SI-Score), a folder for each level: location, size, rotation. Sanity check: outline."
+            help="Comma-separated, or all. Background (ImageNet-9): only-fg, only-bg, no-fg, "
+            "mixed-same, mixed-rand, mixed-next. "
+            "Object (SI-Score), a folder for each level: location, size, rotation. Sanity check: "
+            "outline."
         ),
     ] = "only-fg,only-bg,mixed-same,mixed-rand",
-    mask_score: Annotated[float, typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1)] = 0.5,
+    mask_score: Annotated[
+        float,
+        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
+    ] = 0.5,
     workers: Annotated[int, typer.Option(help="Processes that make images.", min=0)] = 0,
-    resume: Annotated[bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed: whose background each object gets.", min=0)] = 0,
 ) -> None:
-    """Make distribution shifts from images and masks: other backgrounds, and the object moved, scaled and turned."""
+    """Make distribution shifts from images and masks: other backgrounds, and the object moved,
+    scaled and turned.
+    """
     from refocus.data import shifts as shifted
     from refocus.data.folders import folder_samples
     from refocus.masks.trust import masked
@@ -115,21 +179,40 @@ def shifts(
     names = shifted.kinds(kind)
     samples = masked(folder_samples(images, masks), masks, mask_score)
     for name in names:
-        shifted.shifts(samples, name, seed)  # what cannot be made is said before anything is written
-    places = {"images": str(images.expanduser().resolve()), "masks": str(masks.expanduser().resolve())}
-    files = {"images": outputs.state(images), "masks": outputs.state(masks)}  # who lends a background depends on the listing
-    folder = outputs.resumable(out, resume, {**places, "files": files, "seed": seed, "mask_score": mask_score})
+        shifted.shifts(
+            samples, name, seed
+        )  # what cannot be made is said before anything is written
+    places = {
+        "images": str(images.expanduser().resolve()),
+        "masks": str(masks.expanduser().resolve()),
+    }
+    files = {
+        "images": outputs.state(images),
+        "masks": outputs.state(masks),
+    }  # who lends a background depends on the listing
+    folder = outputs.resumable(
+        out, resume, {**places, "files": files, "seed": seed, "mask_score": mask_score}
+    )
     content = shifted.write(samples, folder, names, seed=seed, workers=workers)
     table = Table("shift", "images", "what it is")
     for name, count in content["written"].items():
         table.add_row(name, str(count), shifted.KINDS[name].about)
     console.print(table)
-    note = f"{len(content['skipped'])} images skipped (see shifts.json)\n" if content["skipped"] else ""
+    note = (
+        f"{len(content['skipped'])} images skipped (see shifts.json)\n"
+        if content["skipped"]
+        else ""
+    )
     console.print(f"{note}each is an ImageFolder below {folder}", soft_wrap=True)
 
 
 def _protocols(given: str | None) -> tuple[str, ...] | None:
-    legal = {None: None, "both": ("standard", "paper"), "standard": ("standard",), "paper": ("paper",)}
+    legal = {
+        None: None,
+        "both": ("standard", "paper"),
+        "standard": ("standard",),
+        "paper": ("paper",),
+    }
     if given not in legal:
         raise InputError(f"--protocol {given}: legal are standard, paper, both")
     return legal[given]

@@ -1,4 +1,8 @@
-"""The command line. Each command prints a table for people, writes JSON for programs, exits 0, 2 (your input) or 1 (ours)."""
+"""The command line.
+
+Each command prints a table for people, writes JSON for programs, exits 0, 2 (your input) or 1
+(ours).
+"""
 
 from __future__ import annotations
 
@@ -24,16 +28,24 @@ from refocus.cli.study import study
 from refocus.cli.tune import tune
 from refocus.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
 log = logging.getLogger("refocus")
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     """Make a Vision Transformer look at the object.
 
-    See how much it decides by the background (`audit`, `explain`), move its relevance onto the object with a few masks (`tune`),
-    and prove what that changed (`report`, `evaluate`). `refocus demo` runs the whole story offline in minutes.
+    See how much it decides by the background (`audit`, `explain`), move its relevance onto the
+    object with a few masks (`tune`), and prove what that changed (`report`, `evaluate`). `refocus
+    demo` runs the whole story offline in minutes.
     """
     if version:
         console.print(__version__)
@@ -45,17 +57,30 @@ def demo(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the proof."""
+    """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the
+    proof.
+    """
     from refocus.demo import story as story
     from refocus.vit.loading import pick_device
 
     results = story.run(out, seed=seed, device=str(pick_device(device)))
-    table = Table("model", "as in training", "shuffled", "digits tuned on", "other digits", "background", title="top-1, %")
+    table = Table(
+        "model",
+        "as in training",
+        "shuffled",
+        "digits tuned on",
+        "other digits",
+        "background",
+        title="top-1, %",
+    )
     for name, row in results.items():
         cells = (f"{row[key]:.1f}" for key in ("in_domain", "shuffled", "trained", "untrained"))
         table.add_row(story.TITLES[name], *cells, f"{row['background_share']:.2f}")
     console.print(table)
-    console.print(f"maps before and after: {out / 'maps.png'}\nopen in a browser:     {out / 'report.html'}", soft_wrap=True)
+    console.print(
+        f"maps before and after: {out / 'maps.png'}\nopen in a browser:     {out / 'report.html'}",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -63,9 +88,13 @@ def explain(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Model,
     out: Annotated[Path, typer.Option(help="New folder for the overlays and explanations.json.")],
-    against: Annotated[str | None, typer.Option(help="A second model, such as the one before tuning, shown beside it.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="A second model, such as the one before tuning, shown beside it."),
+    ] = None,
     class_: Annotated[
-        str | None, typer.Option("--class", help="Class to explain, by name or index; else what is predicted.")
+        str | None,
+        typer.Option("--class", help="Class to explain, by name or index; else what is predicted."),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -74,8 +103,12 @@ def explain(
     from refocus.vit.loading import pick_device
 
     names = {"model": model, **({"against": against} if against else {})}
-    summary = explanations.write(explanations.find(images), names, out, target=class_, device=pick_device(device))
-    table = Table(Column("image", overflow="fold"), "model", "prediction", "confidence", "explained")
+    summary = explanations.write(
+        explanations.find(images), names, out, target=class_, device=pick_device(device)
+    )
+    table = Table(
+        Column("image", overflow="fold"), "model", "prediction", "confidence", "explained"
+    )
     for row in summary:
         for which in names:
             answer = row[which]
@@ -103,11 +136,15 @@ app.command("zero-shot")(zero_shot)
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{'notice' if record.levelno < logging.WARNING else 'warning'}: {record.getMessage()}"
+        return (
+            f"{'notice' if record.levelno < logging.WARNING else 'warning'}: {record.getMessage()}"
+        )
 
 
 class _Once(logging.Filter):
-    """A folder may be read several times in one command; what there is to say about it is said once."""
+    """A folder may be read several times in one command; what there is to say about it is said
+    once.
+    """
 
     def __init__(self) -> None:
         super().__init__()

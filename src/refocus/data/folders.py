@@ -1,4 +1,6 @@
-"""Folders of images and of their masks: who belongs to which class, and which mask to which image."""
+"""Folders of images and of their masks: who belongs to which class, and which mask to which
+image.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from refocus.vit.loading import class_count, folder_names
 
 log = logging.getLogger("refocus")
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # by name; the content decides how it is read
+EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+)  # by name; the content decides how it is read
 
 
 def class_folders(root: Path, option: str) -> dict[str, list[Path]]:
@@ -23,15 +34,24 @@ def class_folders(root: Path, option: str) -> dict[str, list[Path]]:
         raise InputError(f"{option} {root}: no such folder")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise InputError(f"{option} {root}: holds no class folders; images are expected as {root}/CLASS/FILE")
-    found = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in EXTENSIONS) for f in folders}
+        raise InputError(
+            f"{option} {root}: holds no class folders; images are expected as {root}/CLASS/FILE"
+        )
+    found = {
+        f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in EXTENSIONS) for f in folders
+    }
     if empty := [name for name, files in found.items() if not files]:
-        raise InputError(f"{option} {root / empty[0]}: class folder without images (legal: {' '.join(EXTENSIONS)})")
+        raise InputError(
+            f"{option} {root / empty[0]}: class folder without images (legal: "
+            f"{' '.join(EXTENSIONS)})"
+        )
     return found
 
 
 def image_files(root: Path, option: str = "IMAGES") -> list[Path]:
-    """Sorted image files of a folder: those in its class folders, and those that lie in it directly."""
+    """Sorted image files of a folder: those in its class folders, and those that lie in it
+    directly.
+    """
     if not root.is_dir():
         raise InputError(f"{option} {root}: no such folder")
     flat = sorted(p for p in root.iterdir() if p.is_file() and p.suffix.lower() in EXTENSIONS)
@@ -40,8 +60,11 @@ def image_files(root: Path, option: str = "IMAGES") -> list[Path]:
     return flat + [file for files in class_folders(root, option).values() for file in files]
 
 
-def scan(root: str | Path, model: nn.Module, *, masks: str | Path | None = None, option: str = "--images") -> list[Sample]:
-    """All images of a folder with the model's labels, and with their masks where a mask folder is given.
+def scan(
+    root: str | Path, model: nn.Module, *, masks: str | Path | None = None, option: str = "--images"
+) -> list[Sample]:
+    """All images of a folder with the model's labels, and with their masks where a mask folder is
+    given.
 
     Raises:
         InputError: a class folder that the model does not know, or a mask that belongs to no image.
@@ -54,27 +77,55 @@ def scan(root: str | Path, model: nn.Module, *, masks: str | Path | None = None,
     if names is None:
         if len(folders) != class_count(model):
             raise InputError(
-                f"{option} {root}: the model carries no class names and has {class_count(model)} outputs, but there are "
+                f"{option} {root}: the model carries no class names and has {class_count(model)} "
+                "outputs, but there are "
                 f"{len(folders)} class folders; give one folder for each output"
             )
         names = list(folders)
-        log.warning("the model carries no class names: its outputs are taken as the folders of %s in sorted order", root)
+        log.warning(
+            "the model carries no class names: its outputs are taken as the folders of %s in "
+            "sorted order",
+            root,
+        )
     index = {name: i for i, name in enumerate(names)}
     if unknown := [name for name in folders if name not in index]:
         known = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
-        raise InputError(f"{option} {root / unknown[0]}: the model knows no class {unknown[0]!r}; it knows {known}")
+        raise InputError(
+            f"{option} {root / unknown[0]}: the model knows no class {unknown[0]!r}; it knows "
+            f"{known}"
+        )
     if absent := [name for name in names if name not in folders]:
-        log.info("%s: no folder for %d of the model's %d classes (%s)", root, len(absent), len(names), ", ".join(absent[:3]))
-    found = {name: {} for name in folders} if masks is None else _mask_files(Path(masks).expanduser(), folders, option)
-    return [Sample(file, index[name], found[name].get(file.stem)) for name, files in folders.items() for file in files]
+        log.info(
+            "%s: no folder for %d of the model's %d classes (%s)",
+            root,
+            len(absent),
+            len(names),
+            ", ".join(absent[:3]),
+        )
+    found = (
+        {name: {} for name in folders}
+        if masks is None
+        else _mask_files(Path(masks).expanduser(), folders, option)
+    )
+    return [
+        Sample(file, index[name], found[name].get(file.stem))
+        for name, files in folders.items()
+        for file in files
+    ]
 
 
 def folder_samples(root: Path, masks: Path) -> list[Sample]:
-    """All images of a folder with their masks, labelled by the position of their class folder; no model is asked."""
+    """All images of a folder with their masks, labelled by the position of their class folder; no
+    model is asked.
+    """
     folders = class_folders(root.expanduser(), "IMAGES")
     found = _mask_files(masks.expanduser(), folders, "--images")
     numbered = enumerate(folders.items())
-    return [Sample(file, label, found[name].get(file.stem)) for label, (name, files) in numbered for file in files]
+    return [
+        Sample(file, label, found[name].get(file.stem))
+        for label, (name, files) in numbered
+        for file in files
+    ]
 
 
 def refuse_shared_stems(folders: dict[str, list[Path]]) -> None:
@@ -82,20 +133,39 @@ def refuse_shared_stems(folders: dict[str, list[Path]]) -> None:
     for files in folders.values():
         stems = Counter(f.stem for f in files)
         if doubled := [f for f in files if stems[f.stem] > 1]:
-            raise InputError(f"{doubled[0]} and {doubled[1].name}: would share the mask {doubled[0].stem}.png; rename one")
+            raise InputError(
+                f"{doubled[0]} and {doubled[1].name}: would share the mask {doubled[0].stem}.png; "
+                "rename one"
+            )
 
 
-def _mask_files(root: Path, folders: dict[str, list[Path]], option: str) -> dict[str, dict[str, Path]]:
-    """class name -> image stem -> mask file; a mask without its image is an error (a misspelt name would be lost)."""
+def _mask_files(
+    root: Path, folders: dict[str, list[Path]], option: str
+) -> dict[str, dict[str, Path]]:
+    """class name -> image stem -> mask file; a mask without its image is an error (a misspelt name
+    would be lost).
+    """
     option = option.replace("images", "masks") if "images" in option else f"{option}-masks"
     if not root.is_dir():
         raise InputError(f"{option} {root}: no such folder")
-    if strangers := sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in folders):
-        log.info("%s: masks of %d classes without images are not read (%s)", root, len(strangers), ", ".join(strangers[:3]))
+    if strangers := sorted(
+        p.name
+        for p in root.iterdir()
+        if p.is_dir() and not p.name.startswith(".") and p.name not in folders
+    ):
+        log.info(
+            "%s: masks of %d classes without images are not read (%s)",
+            root,
+            len(strangers),
+            ", ".join(strangers[:3]),
+        )
     refuse_shared_stems(folders)
     found = {}
     for name, files in folders.items():
         found[name] = {p.stem: p for p in sorted((root / name).glob("*.png"))}
         if orphans := sorted(set(found[name]) - {f.stem for f in files}):
-            raise InputError(f"{option} {found[name][orphans[0]]}: mask without an image of that name in class {name!r}")
+            raise InputError(
+                f"{option} {found[name][orphans[0]]}: mask without an image of that name in class "
+                f"{name!r}"
+            )
     return found

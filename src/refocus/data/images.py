@@ -1,4 +1,7 @@
-"""Images, masks and labels from folders; the few-shot selection; joint transforms. A mask is float `[1, H, W]` in [0, 1]."""
+"""Images, masks and labels from folders; the few-shot selection; joint transforms.
+
+A mask is float `[1, H, W]` in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,25 @@ from refocus.errors import InputError
 log = logging.getLogger("refocus")
 
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)  # Pillow's own
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)  # Pillow's own
 
 
-# --- one file -----------------------------------------------------------------------------------------------------------
+# --- one file -----------------------------------------------------------------------------------
 
 
 def read_image(path: Path) -> Image.Image:
-    """An upright RGB image; EXIF rotation is applied, 16-bit greyscale keeps its range, of an animation the first frame.
+    """An upright RGB image; EXIF rotation is applied, 16-bit greyscale keeps its range, of an
+    animation the first frame.
 
     Raises:
-        InputError: missing, truncated, not an image, or so large that decoding it could exhaust memory.
+        InputError: missing, truncated, not an image, or so large that decoding it could exhaust
+            memory.
     """
     try:
         return _eight_bit(_upright(path)).convert("RGB")
@@ -47,7 +58,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Pillow clips 16-bit grey to white where it converts; scale it instead."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float64)
-        return Image.fromarray((values / (257 if values.max() > 255 else 1)).round().clip(0, 255).astype(np.uint8))
+        return Image.fromarray(
+            (values / (257 if values.max() > 255 else 1)).round().clip(0, 255).astype(np.uint8)
+        )
     return image
 
 
@@ -55,7 +68,8 @@ def read_mask(path: Path, image: Image.Image | None = None) -> Tensor:
     """A foreground mask `[1, H, W]` in [0, 1]: PNG with 0/255 (values between are soft), or 0/1.
 
     Raises:
-        InputError: unreadable, of another size than `image`, without any foreground or background, or with object ids.
+        InputError: unreadable, of another size than `image`, without any foreground or background,
+            or with object ids.
     """
     try:
         opened = _upright(path)
@@ -65,13 +79,18 @@ def read_mask(path: Path, image: Image.Image | None = None) -> Tensor:
     values = np.asarray(opened if indexed else _eight_bit(opened).convert("L"), dtype=np.float32)
     if 1 < values.max() < 128 or (indexed and values.max() > 1):
         raise InputError(
-            f"{path}: its values look like object ids (up to {values.max():.0f}); legal are 0/255 with soft values between, or 0/1"
+            f"{path}: its values look like object ids (up to {values.max():.0f}); legal are 0/255 "
+            "with soft values between, or 0/1"
         )
     mask = torch.from_numpy(values / (255 if values.max() > 1 else 1))[None]
     if image is not None and mask.shape[1:] != (image.height, image.width):
         raise InputError(
-            f"{path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its image {image.width}x{image.height}; both must agree"
+            f"{path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its image "
+            f"{image.width}x{image.height}; both must agree"
         )
     if mask.max() == 0 or mask.min() == 1:
-        raise InputError(f"{path}: the mask is all {'background' if mask.max() == 0 else 'foreground'}; it must hold both")
+        raise InputError(
+            f"{path}: the mask is all {'background' if mask.max() == 0 else 'foreground'}; it must "
+            "hold both"
+        )
     return mask

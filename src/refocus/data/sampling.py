@@ -1,4 +1,6 @@
-"""Which images a run takes: the few shots, the images it validates on, a sample spread over the classes."""
+"""Which images a run takes: the few shots, the images it validates on, a sample spread over the
+classes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
     """The first `count` samples whose image and mask can be used together.
 
     Raises:
-        InputError: the first one that cannot, unless `skip_bad`; then it is named in the log and left out.
+        InputError: the first one that cannot, unless `skip_bad`; then it is named in the log and
+            left out.
     """
     chosen: list[Sample] = []
     for sample in samples:
@@ -31,12 +34,15 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
         try:
             if sample.mask is None:
                 raise InputError(
-                    f"{sample.image}: image without a mask (expected {sample.image.parent.name}/{sample.image.stem}.png)"
+                    f"{sample.image}: image without a mask (expected "
+                    f"{sample.image.parent.name}/{sample.image.stem}.png)"
                 )
             read_mask(sample.mask, read_image(sample.image))
         except InputError as error:
             if not skip_bad:
-                raise InputError(f"{error}; mend it, or leave such images out with --skip-bad") from error
+                raise InputError(
+                    f"{error}; mend it, or leave such images out with --skip-bad"
+                ) from error
             log.warning("left out: %s", error)
             continue
         chosen.append(sample)
@@ -44,20 +50,38 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
 
 
 def pick_classes(samples: list[Sample], count: int | None, class_seed: int | None) -> list[int]:
-    """Labels to train on: the first `count` in listing order, or after a shuffle by `class_seed`; None: half of them."""
-    labels = list(dict.fromkeys(s.label for s in samples))  # listing order, as the paper takes "the first 500"
+    """Labels to train on: the first `count` in listing order, or after a shuffle by `class_seed`;
+    None: half of them.
+    """
+    labels = list(
+        dict.fromkeys(s.label for s in samples)
+    )  # listing order, as the paper takes "the first 500"
     count = max(1, len(labels) // 2) if count is None else count
     if count > len(labels):
         raise InputError(f"--classes {count}: the image folder has only {len(labels)} classes")
     if class_seed is not None:
-        labels = [labels[i] for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(class_seed))]
+        labels = [
+            labels[i]
+            for i in torch.randperm(
+                len(labels), generator=torch.Generator().manual_seed(class_seed)
+            )
+        ]
     return labels[:count]
 
 
 def pick_shots(
-    samples: list[Sample], labels: list[int], shots: int, seed: int, *, skip_bad: bool, fewer: bool = False
+    samples: list[Sample],
+    labels: list[int],
+    shots: int,
+    seed: int,
+    *,
+    skip_bad: bool,
+    fewer: bool = False,
 ) -> list[Sample]:
-    """`shots` usable samples of each label, drawn by `seed`. fewer: all of a label that has less (one at least)."""
+    """`shots` usable samples of each label, drawn by `seed`.
+
+    fewer: all of a label that has less (one at least).
+    """
     of_label: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         of_label[sample.label].append(sample)
@@ -66,16 +90,23 @@ def pick_shots(
         mine = shuffled(of_label[label], seed)
         found = usable(mine, shots, skip_bad=skip_bad)
         if len(found) < shots:
-            few = f"--shots {shots}: class {mine[0].image.parent.name!r} has only {len(found)} usable images"
+            few = (
+                f"--shots {shots}: class {mine[0].image.parent.name!r} has only {len(found)} "
+                "usable images"
+            )
             if not found or not fewer:
-                raise InputError(f"{few}; lower it, add some, or take fewer of such a class with --fewer")
+                raise InputError(
+                    f"{few}; lower it, add some, or take fewer of such a class with --fewer"
+                )
             log.info("%s; all of them are taken", few)
         chosen += found
     return chosen
 
 
 def spread(samples: list[Sample], count: int, seed: int, *, skip_bad: bool) -> list[Sample]:
-    """At most `count` usable samples, spread over their classes: the first of each class, then the second of each, ..."""
+    """At most `count` usable samples, spread over their classes: the first of each class, then the
+    second of each, ...
+    """
     turn: Counter[int] = Counter()
     keyed = []
     for position, sample in enumerate(shuffled(samples, seed)):
@@ -90,10 +121,14 @@ def shuffled(samples: list[Sample], seed: int) -> list[Sample]:
 
 
 def chosen(samples: Sequence[Sample], most: int | None, seed: int) -> frozenset[Path]:
-    """At most so many images, spread over the classes: one of each class in random order, then a second of each, ..."""
+    """At most so many images, spread over the classes: one of each class in random order, then a
+    second of each, ...
+    """
     if most is None or len(samples) <= most:
         return frozenset(s.image for s in samples)
-    of_class: dict[str, list[Path]] = {}  # by folder, so that models with another order of classes get the same images
+    of_class: dict[
+        str, list[Path]
+    ] = {}  # by folder, so that models with another order of classes get the same images
     for sample in samples:
         of_class.setdefault(sample.image.parent.name, []).append(sample.image)
     rng = np.random.default_rng(seed)

@@ -1,7 +1,9 @@
-"""A labelled folder with masks -> its distribution shifts, image by image, in memory or as folders that any tool can read.
+"""A labelled folder with masks -> its distribution shifts, image by image, in memory or as folders
+that any tool can read.
 
-Two families: that of ImageNet-9 (Xiao et al., "Noise or Signal", ICLR 2021) asks what foreground and background each
-contribute; that of SI-Score (Djolonga et al., CVPR 2021) moves, scales and turns the object. Each is a row of `KINDS`.
+Two families: that of ImageNet-9 (Xiao et al., "Noise or Signal", ICLR 2021) asks what foreground
+    and background each contribute; that of SI-Score (Djolonga et al., CVPR 2021) moves, scales and
+    turns the object. Each is a row of `KINDS`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from refocus.data.images import read_image, read_mask
 from refocus.errors import InputError
 from refocus.records import Sample
 
-_AREA = 0.2  # of the object's bounding box where it is moved or turned, as in SI-Score's location set
+_AREA = (
+    0.2  # of the object's bounding box where it is moved or turned, as in SI-Score's location set
+)
 _CENTRE = (0.5, 0.5)
 _PLACES = tuple((x, y) for y in (0.1, 0.3, 0.5, 0.7, 0.9) for x in (0.1, 0.3, 0.5, 0.7, 0.9))
 _SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -36,8 +40,10 @@ Compose = Callable[[Image.Image, Tensor, "Image.Image | None", Any], Image.Image
 
 @dataclass(frozen=True)
 class Kind:
-    """make: (image, mask, background, level) -> shifted image. donor: whose background it gets, of the same class, of another
-    one drawn at random, of the next one, or none. levels: of a curve, by folder name; a kind without a curve has one, "".
+    """make: (image, mask, background, level) -> shifted image.
+
+    donor: whose background it gets, of the same class, of another one drawn at random, of the next
+    one, or none. levels: of a curve, by folder name; a kind without a curve has one, "".
     """
 
     make: Compose
@@ -46,46 +52,72 @@ class Kind:
     levels: tuple[tuple[str, Any], ...] = (("", None),)
 
 
-def _mixed(image: Image.Image, mask: Tensor, background: Image.Image | None, _level: Any) -> Image.Image:
+def _mixed(
+    image: Image.Image, mask: Tensor, background: Image.Image | None, _level: Any
+) -> Image.Image:
     assert background is not None
     return composites.on_background(image, mask, background)
 
 
-def _hole(image: Image.Image, mask: Tensor, background: Image.Image | None, _level: Any) -> Image.Image:
+def _hole(
+    image: Image.Image, mask: Tensor, background: Image.Image | None, _level: Any
+) -> Image.Image:
     assert background is not None
     return composites.without_object(composites.fitted(background, image), mask)
 
 
-def _location(image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any) -> Image.Image:
+def _location(
+    image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any
+) -> Image.Image:
     assert background is not None
     return composites.placed(image, mask, background, area=_AREA, centre=level, angle=0)
 
 
-def _size(image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any) -> Image.Image:
+def _size(
+    image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any
+) -> Image.Image:
     assert background is not None
     return composites.placed(image, mask, background, area=level, centre=_CENTRE, angle=0)
 
 
-def _rotation(image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any) -> Image.Image:
+def _rotation(
+    image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any
+) -> Image.Image:
     assert background is not None
     return composites.placed(image, mask, background, area=_AREA, centre=_CENTRE, angle=level)
 
 
 KINDS = {
     "only-fg": Kind(lambda i, m, _b, _l: composites.on_black(i, m), "the object on black"),
-    "only-bg": Kind(lambda i, m, _b, _l: composites.without_object(i, m), "the background, the object filled in from around it"),
-    "no-fg": Kind(lambda i, m, _b, _l: composites.silhouette(i, m), "the background, the object blacked out: its outline stays"),
-    "mixed-same": Kind(_mixed, "the object on the background of another image of its class", "same"),
-    "mixed-rand": Kind(_mixed, "the object on the background of an image of another class, drawn at random", "other"),
-    "mixed-next": Kind(_mixed, "the object on the background of an image of the next class", "next"),
+    "only-bg": Kind(
+        lambda i, m, _b, _l: composites.without_object(i, m),
+        "the background, the object filled in from around it",
+    ),
+    "no-fg": Kind(
+        lambda i, m, _b, _l: composites.silhouette(i, m),
+        "the background, the object blacked out: its outline stays",
+    ),
+    "mixed-same": Kind(
+        _mixed, "the object on the background of another image of its class", "same"
+    ),
+    "mixed-rand": Kind(
+        _mixed,
+        "the object on the background of an image of another class, drawn at random",
+        "other",
+    ),
+    "mixed-next": Kind(
+        _mixed, "the object on the background of an image of the next class", "next"
+    ),
     "outline": Kind(
         _hole,
-        "sanity check: a hole of the object's shape filled in on another class's background; accuracy must be at chance",
+        "sanity check: a hole of the object's shape filled in on another class's background; "
+        "accuracy must be at chance",
         "other",
     ),
     "location": Kind(
         _location,
-        f"the object, its box {_AREA:.0%} of the image, on a 5 x 5 grid over another class's background",
+        f"the object, its box {_AREA:.0%} of the image, on a 5 x 5 grid over another class's "
+        "background",
         "other",
         tuple((f"x{100 * x:02.0f}-y{100 * y:02.0f}", (x, y)) for x, y in _PLACES),
     ),
@@ -97,7 +129,8 @@ KINDS = {
     ),
     "rotation": Kind(
         _rotation,
-        f"the object turned by 0 to 315 degrees, its box {_AREA:.0%} of the image, centred on another class's background",
+        f"the object turned by 0 to 315 degrees, its box {_AREA:.0%} of the image, centred on "
+        "another class's background",
         "other",
         tuple((f"{angle:03d}", angle) for angle in _ANGLES),
     ),
@@ -113,11 +146,14 @@ def kinds(text: str, option: str = "--kind") -> list[str]:
 
 
 def donors(samples: Sequence[Sample], rule: str, seed: int) -> dict[Path, Sample]:
-    """image -> whose background it gets; images without such a donor (alone in their class, or one class alone) are missing.
+    """image -> whose background it gets; images without such a donor (alone in their class, or one
+    class alone) are missing.
 
     A choice depends on the seed, the listing and the image's position in it.
     """
-    classes = sorted({_class(s) for s in samples})  # by folder, so that models with another order of classes get the same
+    classes = sorted(
+        {_class(s) for s in samples}
+    )  # by folder, so that models with another order of classes get the same
     of = {name: [s for s in samples if _class(s) == name] for name in classes}
     following = dict(zip(classes, classes[1:] + classes[:1], strict=True))
     found = {}
@@ -128,7 +164,9 @@ def donors(samples: Sequence[Sample], rule: str, seed: int) -> dict[Path, Sample
             pool = [s for s in of[mine] if s is not sample]
         else:
             others = [name for name in classes if name != mine]
-            chosen = following[mine] if rule == "next" else str(rng.choice(others)) if others else mine
+            chosen = (
+                following[mine] if rule == "next" else str(rng.choice(others)) if others else mine
+            )
             pool = [] if chosen == mine else of[chosen]
         if pool:
             found[sample.image] = pool[int(rng.integers(len(pool)))]
@@ -141,7 +179,9 @@ def _class(sample: Sample) -> str:
 
 @dataclass(frozen=True)
 class Shift:
-    """One kind at one level over a list of samples with masks; called with a sample it gives the shifted image."""
+    """One kind at one level over a list of samples with masks; called with a sample it gives the
+    shifted image.
+    """
 
     kind: str
     level: str
@@ -166,17 +206,24 @@ def _read(sample: Sample) -> tuple[Image.Image, Tensor]:
 def shifts(
     samples: Sequence[Sample], kind: str, seed: int, only: Collection[Path] | None = None
 ) -> list[tuple[Shift, list[Sample]]]:
-    """One Shift per level of a kind, with the samples it applies to: those with a mask, and a donor where one is needed.
+    """One Shift per level of a kind, with the samples it applies to: those with a mask, and a donor
+    where one is needed.
 
     only: images to shift; all others still lend their backgrounds.
     """
     masked = [s for s in samples if s.mask is not None]
     row = KINDS[kind]
     partners = {} if row.donor == "none" else donors(masked, row.donor, seed)
-    usable = [s for s in masked if (row.donor == "none" or s.image in partners) and (only is None or s.image in only)]
+    usable = [
+        s
+        for s in masked
+        if (row.donor == "none" or s.image in partners) and (only is None or s.image in only)
+    ]
     if not usable:
         need = {"none": "an image with a mask", "same": "two images of one class with masks"}
-        raise InputError(f"shift {kind}: needs {need.get(row.donor, 'images of two classes with masks')}")
+        raise InputError(
+            f"shift {kind}: needs {need.get(row.donor, 'images of two classes with masks')}"
+        )
     return [(Shift(kind, level, partners), usable) for level, _ in row.levels]
 
 
@@ -195,11 +242,14 @@ class _Jobs(Dataset[tuple[str, "Image.Image | None", str]]):
             return name, None, str(error)
 
 
-def write(samples: Sequence[Sample], folder: Path, names: Sequence[str], *, seed: int, workers: int = 0) -> dict[str, Any]:
-    """Write each kind as an ImageFolder, `KIND/CLASS/STEM.png`, curves as `KIND/LEVEL/CLASS/STEM.png`.
+def write(
+    samples: Sequence[Sample], folder: Path, names: Sequence[str], *, seed: int, workers: int = 0
+) -> dict[str, Any]:
+    """Write each kind as an ImageFolder, `KIND/CLASS/STEM.png`, curves as
+    `KIND/LEVEL/CLASS/STEM.png`.
 
-    What is there already stays, so an interrupted run goes on. PNG keeps every pixel: evaluating the folder and evaluating
-    on the fly give the same answers.
+    What is there already stays, so an interrupted run goes on. PNG keeps every pixel: evaluating
+    the folder and evaluating on the fly give the same answers.
 
     Returns:
         {"written": kind -> number of images, "skipped": image -> reason}
@@ -214,11 +264,15 @@ def write(samples: Sequence[Sample], folder: Path, names: Sequence[str], *, seed
         counts[kind] = sum(len(some) for _, some in levels)
         for shift, some in levels:
             place = Path(kind, shift.level) if shift.level else Path(kind)
-            jobs += [(shift, s, str(place / s.image.parent.name / f"{s.image.stem}.png")) for s in some]
+            jobs += [
+                (shift, s, str(place / s.image.parent.name / f"{s.image.stem}.png")) for s in some
+            ]
     left = [job for job in jobs if not (folder / job[2]).exists()]
     skipped = {}
     loader = DataLoader(_Jobs(left), batch_size=None, num_workers=workers)
-    for name, picture, problem in track(loader, "shifts", len(left), console=Console(stderr=True), transient=True):
+    for name, picture, problem in track(
+        loader, "shifts", len(left), console=Console(stderr=True), transient=True
+    ):
         if picture is None:
             skipped[name] = problem
             continue
@@ -229,7 +283,11 @@ def write(samples: Sequence[Sample], folder: Path, names: Sequence[str], *, seed
         os.replace(partial, target)
     for name in skipped:
         counts[Path(name).parts[0]] -= 1
-    earlier = {name: reason for name, reason in known["skipped"].items() if Path(name).parts[0] not in counts}
+    earlier = {
+        name: reason
+        for name, reason in known["skipped"].items()
+        if Path(name).parts[0] not in counts
+    }
     written = {**known["written"], **counts}
     about = {name: KINDS[name].about for name in written}
     content = {"seed": seed, "written": written, "skipped": {**earlier, **skipped}, "kinds": about}

@@ -20,7 +20,9 @@ from refocus.data.images import read_image, read_mask
 from refocus.records import Sample
 from refocus.vit.loading import preprocessing
 
-_TRAIN_MARGIN = 256 / 224  # the paper resizes to 256 before it crops 224; the same margin serves every input size
+_TRAIN_MARGIN = (
+    256 / 224
+)  # the paper resizes to 256 before it crops 224; the same margin serves every input size
 
 
 def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
@@ -29,12 +31,19 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
 
 
 _HALF = (0.5, 0.5, 0.5)
-_PAPER = {"interpolation": "bilinear", "crop_pct": 224 / 256, "crop_mode": "center", "mean": _HALF, "std": _HALF}
+_PAPER = {
+    "interpolation": "bilinear",
+    "crop_pct": 224 / 256,
+    "crop_mode": "center",
+    "mean": _HALF,
+    "std": _HALF,
+}
 
 
 def paper_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
-    """The published code's evaluation transform at the model's input size, for comparison with the paper's tables: shorter side
-    to 256/224 of it (bilinear), centre crop, mean = std = 0.5 for every model. PIL image -> `[3, H, W]`.
+    """The published code's evaluation transform at the model's input size, for comparison with the
+    paper's tables: shorter side to 256/224 of it (bilinear), centre crop, mean = std = 0.5 for
+    every model. PIL image -> `[3, H, W]`.
     """
     return create_transform(**{**preprocessing(model), **_PAPER}, is_training=False)
 
@@ -49,34 +58,51 @@ class _Cover(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         sides = v2.functional.get_size(inpt)
         ratio = min(side / wanted for side, wanted in zip(sides, self.target, strict=True))
-        return v2.functional.resize(inpt, [round(side / ratio) for side in sides], self.interpolation)
+        return v2.functional.resize(
+            inpt, [round(side / ratio) for side in sides], self.interpolation
+        )
 
 
-def joint_transform(model: nn.Module, *, train: bool, flip: float = 0.5, protocol: str = "standard") -> v2.Transform:
-    """PIL image and `tv_tensors.Mask` together -> normalized `[3, H, W]` and mask `[1, H, W]` (nearest, soft values stay).
+def joint_transform(
+    model: nn.Module, *, train: bool, flip: float = 0.5, protocol: str = "standard"
+) -> v2.Transform:
+    """PIL image and `tv_tensors.Mask` together -> normalized `[3, H, W]` and mask `[1, H, W]`
+    (nearest, soft values stay).
 
-    train: resize both sides, random crop, flip (paper Section 4). Otherwise the model's own evaluation crop.
-    protocol: `paper` takes the published code's interpolation, crop and mean = std = 0.5 in place of the model's own.
+    train: resize both sides, random crop, flip (paper Section 4). Otherwise the model's own
+        evaluation crop. protocol: `paper` takes the published code's interpolation, crop and mean =
+        std = 0.5 in place of the model's own.
     """
     config = {**preprocessing(model), **(_PAPER if protocol == "paper" else {})}
     size = tuple(config["input_size"][1:])
     interpolation = v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)
     if train:
         larger = [round(side * _TRAIN_MARGIN) for side in size]
-        steps = [v2.Resize(larger, interpolation), v2.RandomCrop(size), v2.RandomHorizontalFlip(flip)]
+        steps = [
+            v2.Resize(larger, interpolation),
+            v2.RandomCrop(size),
+            v2.RandomHorizontalFlip(flip),
+        ]
     else:
         scaled = [math.floor(side / config["crop_pct"]) for side in size]
         squash, square = config["crop_mode"] == "squash", scaled[0] == scaled[1]
         cover = _Cover(scaled, interpolation) if not square else v2.Resize(scaled[0], interpolation)
         steps = [v2.Resize(scaled, interpolation) if squash else cover, v2.CenterCrop(size)]
-    return v2.Compose([*steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])])
+    return v2.Compose(
+        [
+            *steps,
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(config["mean"], config["std"]),
+        ]
+    )
 
 
 class MaskedImages(Dataset[tuple[Tensor, Tensor, int]]):
     """Samples as (image `[3, H, W]`, mask `[1, H, W]`, label).
 
-    The random crop of a sample follows from (seed, epoch, position) alone, so a resumed run, or one split over processes,
-    sees the same crops as an uninterrupted one. Set `epoch` before each pass.
+    The random crop of a sample follows from (seed, epoch, position) alone, so a resumed run, or one
+    split over processes, sees the same crops as an uninterrupted one. Set `epoch` before each pass.
     """
 
     def __init__(self, samples: list[Sample], transform: v2.Transform, seed: int = 0) -> None:

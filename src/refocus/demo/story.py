@@ -1,7 +1,9 @@
-"""The whole story offline: a ViT learns a shortcut, loses it again with a handful of masks, and the proof is a page.
+"""The whole story offline: a ViT learns a shortcut, loses it again with a handful of masks, and the
+proof is a page.
 
-A small pretrained ViT (carried by the package) is fine-tuned on digits that always stand on their own texture. It learns the
-texture. Then 3 images of half the digits with their masks refocus it, by the published objective and by ours.
+A small pretrained ViT (carried by the package) is fine-tuned on digits that always stand on their
+own texture. It learns the texture. Then 3 images of half the digits with their masks refocus it, by
+the published objective and by ours.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from refocus.vit.loading import class_names, load, preprocessing, save
 PER_CLASS = {"tune": 12, "in_domain": 100, "shuffled": 100}
 CLASSES = 5  # digits tuned on, of 10
 
-# objective and learning rate of each row, chosen on seed 0 among those of docs/results.md; the other seeds were not looked at
+# objective and learning rate of each row, chosen on seed 0 among those of docs/results.md; the
+# other seeds were not looked at
 ROWS: dict[str, dict[str, Any]] = {
     "finetune": {"objective": "finetune", "lr": 1e-4},
     "relevance": {"objective": "relevance", "lr": 1e-4},
@@ -51,11 +54,16 @@ TITLES = {
 }
 
 
-def run(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool = True) -> dict[str, Any]:
-    """Run the demo into a new folder; returns what `results.json` holds. Accuracies are top-1 in percent.
+def run(
+    out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool = True
+) -> dict[str, Any]:
+    """Run the demo into a new folder; returns what `results.json` holds.
 
-    Each of `biased`, `finetune`, `relevance` and `refocus` has `in_domain` (digits on their own textures), `shuffled` (on
-    others), `trained` and `untrained` (of the shuffled: digits tuned on, digits never tuned on) and `background_share`.
+    Accuracies are top-1 in percent.
+
+    Each of `biased`, `finetune`, `relevance` and `refocus` has `in_domain` (digits on their own
+    textures), `shuffled` (on others), `trained` and `untrained` (of the shuffled: digits tuned on,
+    digits never tuned on) and `background_share`.
     """
     folder = outputs.new_folder(out)
     data = folder / "data"
@@ -68,10 +76,13 @@ def run(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool =
         tune(recipe(folder, seed, device=device, **settings), folder / name, progress=progress)
         models[name] = folder / name / "model"
     results = {
-        name: measure(load(path, device=device), data, label=TITLES[name] if progress else "") for name, path in models.items()
+        name: measure(load(path, device=device), data, label=TITLES[name] if progress else "")
+        for name, path in models.items()
     }
     outputs.write_json(folder / "results.json", results)
-    maps_before_after({name: load(path) for name, path in models.items()}, data, folder / "maps.png")
+    maps_before_after(
+        {name: load(path) for name, path in models.items()}, data, folder / "maps.png"
+    )
     write_page(folder, results, seed)
     outputs.finish(folder, "demo", seed=seed)
     return results
@@ -89,14 +100,17 @@ def recipe(folder: Path, seed: int, **settings: Any) -> Recipe:
             "flip": 0.0,  # a mirrored digit is another sign
             "val_images": 40,
             "check_images": 100,
-            "do_no_harm": False,  # the table compares objectives; what the rule advises is in each run's results.json
+            # the table compares objectives; what the rule advises is in each run's results.json
+            "do_no_harm": False,
             **settings,
         },
     )
 
 
 def write_images(root: Path, name: str, rng: np.random.Generator) -> None:
-    """An ImageFolder of composites with its masks, in the layout that `refocus tune` and `evaluate` read."""
+    """An ImageFolder of composites with its masks, in the layout that `refocus tune` and `evaluate`
+    read.
+    """
     labels = np.repeat(np.arange(10), PER_CLASS[name])
     split = "train" if name == "tune" else "test"
     images, masks = digits.draw(labels, rng, split=split, biased=name != "shuffled", faded=False)
@@ -108,15 +122,26 @@ def write_images(root: Path, name: str, rng: np.random.Generator) -> None:
 
 
 def pretrained() -> nn.Module:
-    """The package's own small ViT: trained by scripts/train_demo_weights.py on digits over all textures alike."""
+    """The package's own small ViT: trained by scripts/train_demo_weights.py on digits over all
+    textures alike.
+    """
     with as_file(files("refocus").joinpath("assets", "digits")) as folder:
         return load(folder)
 
 
 def plant_shortcut(
-    seed: int, *, device: str = "cpu", epochs: int = 6, size: int = 2400, batch: int = 32, lr: float = 1e-3, progress: bool = True
+    seed: int,
+    *,
+    device: str = "cpu",
+    epochs: int = 6,
+    size: int = 2400,
+    batch: int = 32,
+    lr: float = 1e-3,
+    progress: bool = True,
 ) -> nn.Module:
-    """The user's own mistake: fine-tune on a set in which each digit always has its texture and is often hard to see."""
+    """The user's own mistake: fine-tune on a set in which each digit always has its texture and is
+    often hard to see.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 99])
     model = pretrained()
@@ -127,7 +152,12 @@ def plant_shortcut(
     steps = math.ceil(epochs * size / batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     model.train()
-    for _ in track(range(steps), description="planting the shortcut", disable=not progress, console=Console(stderr=True)):
+    for _ in track(
+        range(steps),
+        description="planting the shortcut",
+        disable=not progress,
+        console=Console(stderr=True),
+    ):
         labels = rng.integers(0, 10, size=batch)
         images, _masks = digits.draw(labels, rng, split="train", biased=True, faded=True)
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5
@@ -142,7 +172,9 @@ def plant_shortcut(
 def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float]:
     """One row of the table."""
     names = class_names(model) or []
-    in_domain = accuracy(evaluate(model, data / "in_domain" / "images", label=label).predictions, names)
+    in_domain = accuracy(
+        evaluate(model, data / "in_domain" / "images", label=label).predictions, names
+    )
     predictions = evaluate(model, data / "shuffled" / "images", label=label).predictions
     trained = [p for p in predictions if p.label < CLASSES]
     untrained = [p for p in predictions if p.label >= CLASSES]
@@ -158,19 +190,29 @@ def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float
     }
 
 
-def masked_batches(model: nn.Module, root: Path, batch: int = 100) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """All images `[B, 3, H, W]`, masks `[B, H, W]` and labels of a folder, as the model sees them."""
+def masked_batches(
+    model: nn.Module, root: Path, batch: int = 100
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """All images `[B, 3, H, W]`, masks `[B, H, W]` and labels of a folder, as the model sees
+    them.
+    """
     samples = scan(root / "images", model, masks=root / "masks")
-    loader = DataLoader(MaskedImages(samples, joint_transform(model, train=False)), batch_size=batch)
+    loader = DataLoader(
+        MaskedImages(samples, joint_transform(model, train=False)), batch_size=batch
+    )
     return [(x, m[:, 0], y) for x, m, y in loader]
 
 
 def maps_before_after(models: dict[str, nn.Module], data: Path, path: Path) -> None:
-    """One shuffled image of every other digit: the image, its mask, and where each model looks for its own prediction."""
+    """One shuffled image of every other digit: the image, its mask, and where each model looks for
+    its own prediction.
+    """
     first = next(iter(models.values()))
     config = preprocessing(first)
     names = class_names(first) or []
-    images, masks, labels = (torch.cat(parts) for parts in zip(*masked_batches(first, data / "shuffled"), strict=True))
+    images, masks, labels = (
+        torch.cat(parts) for parts in zip(*masked_batches(first, data / "shuffled"), strict=True)
+    )
     shown = [int(torch.nonzero(labels == c)[0]) for c in range(0, 10, 2)]
     answers = {name: explain(model, images[shown]) for name, model in models.items()}
     rows, captions = [], []
@@ -190,10 +232,21 @@ def maps_before_after(models: dict[str, nn.Module], data: Path, path: Path) -> N
 
 def write_page(folder: Path, results: dict[str, dict[str, float]], seed: int) -> None:
     chart = bar_chart(
-        {TITLES[name]: [row[key] for key in ("in_domain", "shuffled", "untrained")] for name, row in results.items()},
+        {
+            TITLES[name]: [row[key] for key in ("in_domain", "shuffled", "untrained")]
+            for name, row in results.items()
+        },
         ["as in training", "shuffled backgrounds", "of it: digits never tuned on"],
         "top-1 accuracy, %",
     )
     counts = {"test": 10 * PER_CLASS["shuffled"], "shots": 3 * CLASSES}
-    text = page("demo.html.j2", rows=results, titles=TITLES, maps=embed(folder / "maps.png"), chart=chart, seed=seed, counts=counts)
+    text = page(
+        "demo.html.j2",
+        rows=results,
+        titles=TITLES,
+        maps=embed(folder / "maps.png"),
+        chart=chart,
+        seed=seed,
+        counts=counts,
+    )
     outputs.write_text(folder / "report.html", text)

@@ -1,4 +1,7 @@
-"""Model x test set -> one record per image. Records first; every number is computed from them afterwards."""
+"""Model x test set -> one record per image.
+
+Records first; every number is computed from them afterwards.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,13 @@ from torch import Tensor, nn
 
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect, softmax_shares
-from refocus.evaluation.metrics import accuracy, calibration_difference, group_accuracies, group_differences, paired_difference
+from refocus.evaluation.metrics import (
+    accuracy,
+    calibration_difference,
+    group_accuracies,
+    group_differences,
+    paired_difference,
+)
 from refocus.evaluation.suites import TestSet, open_suite
 from refocus.records import Prediction, Sample, read_lines
 from refocus.vit.loading import class_folder_names
@@ -38,7 +47,7 @@ class _Seen:
         return self.tests.transform(self.tests.read(sample))
 
 
-# --- classification -------------------------------------------------------------------------------------------------------
+# --- classification -----------------------------------------------------------------------------
 
 
 def evaluate(
@@ -53,12 +62,15 @@ def evaluate(
     """Predictions of one model on a test set.
 
     Args:
-        tests: from `suites.open_suite`, or an ImageFolder with the model's class names (WordNet ids for ImageNet models).
-        records: JSONL file that receives one line per image as it is made; lines already there are not computed again.
+        tests: from `suites.open_suite`, or an ImageFolder with the model's class names (WordNet ids
+            for ImageNet models).
+        records: JSONL file that receives one line per image as it is made; lines already there are
+            not computed again.
         label: description of the progress bar; none without it.
 
     Raises:
-        InputError: no such folder, an empty class, a class the model does not know, or no readable image at all.
+        InputError: no such folder, an empty class, a class the model does not know, or no readable
+            image at all.
     """
     if not isinstance(tests, TestSet):
         tests = open_suite("", tests, model)
@@ -79,7 +91,14 @@ def evaluate(
         ]
 
     lines = collect(
-        tests.samples, tests.root, _Seen(tests), answer, records=records, batch_size=batch_size, workers=workers, label=label
+        tests.samples,
+        tests.root,
+        _Seen(tests),
+        answer,
+        records=records,
+        batch_size=batch_size,
+        workers=workers,
+        label=label,
     )
     result = as_result(lines)
     if not result.predictions:
@@ -92,15 +111,26 @@ def evaluate(
 def as_result(lines: list[dict[str, Any]]) -> SuiteResult:
     """Records as `evaluate` writes them -> predictions."""
     predictions = [
-        Prediction(x["image"], x["label"], tuple(x["top5"]), x["confidence"], x["true_confidence"], tuple(x.get("also", ())))
+        Prediction(
+            x["image"],
+            x["label"],
+            tuple(x["top5"]),
+            x["confidence"],
+            x["true_confidence"],
+            tuple(x.get("also", ())),
+        )
         for x in lines
         if "unreadable" not in x
     ]
-    return SuiteResult(predictions, {x["image"]: x["unreadable"] for x in lines if "unreadable" in x})
+    return SuiteResult(
+        predictions, {x["image"]: x["unreadable"] for x in lines if "unreadable" in x}
+    )
 
 
 def read_predictions(records: Path) -> list[Prediction]:
-    """The readable images of a records file; one that is missing is an error, not an empty answer."""
+    """The readable images of a records file; one that is missing is an error, not an empty
+    answer.
+    """
     if not records.exists():
         raise InputError(f"{records}: is missing; evaluate again into a new folder")
     return as_result(list(read_lines(records))).predictions
@@ -115,10 +145,12 @@ def summary(
     trained: Collection[int] = (),
     groups: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """One suite's entry in results.json; `against` adds another model's accuracy and the paired differences.
+    """One suite's entry in results.json; `against` adds another model's accuracy and the paired
+    differences.
 
     Args:
-        trained: labels of the classes that were tuned on; splits the images into these and the rest.
+        trained: labels of the classes that were tuned on; splits the images into these and the
+            rest.
         groups: image -> name of its group; adds each group's accuracy, the worst first.
     """
     names = class_folder_names(model)
@@ -138,13 +170,17 @@ def summary(
         entry["groups"] = group_accuracies(ours, by_group, seed)
     if against is not None:
         other, theirs = against
-        before = accuracy(theirs.predictions, class_folder_names(other), seed)  # its own names: its order may differ
+        before = accuracy(
+            theirs.predictions, class_folder_names(other), seed
+        )  # its own names: its order may differ
         entry["against"] = {key: value for key, value in before.items() if key != "unreadable"}
         entry["difference"] = paired_difference(ours, theirs.predictions, seed)
         entry["calibration_difference"] = calibration_difference(ours, theirs.predictions, seed)
         entry["class_differences"] = group_differences(ours, theirs.predictions, by_class, seed)
         if trained:
-            entry["trained_differences"] = group_differences(ours, theirs.predictions, by_training, seed)
+            entry["trained_differences"] = group_differences(
+                ours, theirs.predictions, by_training, seed
+            )
         if groups:
             entry["group_differences"] = group_differences(ours, theirs.predictions, by_group, seed)
     return entry

@@ -17,7 +17,9 @@ from refocus.records import Sample, drop_partial_line, read_lines, write_line
 from refocus.relevance.attention import logits_of
 
 Load = Callable[[Sample], Any]
-Answer = Callable[[list[Sample], Any], list[dict[str, Any]]]  # samples, and what was loaded of each: a list, or stacked
+Answer = Callable[
+    [list[Sample], Any], list[dict[str, Any]]
+]  # samples, and what was loaded of each: a list, or stacked
 
 
 class _Loaded(Dataset[tuple[Sample, Any, str]]):
@@ -36,12 +38,16 @@ class _Loaded(Dataset[tuple[Sample, Any, str]]):
 
 
 def _together(batch: list[tuple[Sample, Any, str]]) -> tuple[list[tuple[Sample, str]], Any]:
-    """Samples with their problems, and what was loaded of the readable ones: one tensor where it can be, which a worker process
-    hands over at once instead of one by one.
+    """Samples with their problems, and what was loaded of the readable ones: one tensor where it
+    can be, which a worker process hands over at once instead of one by one.
     """
     items = [item for _, item, problem in batch if not problem]
-    alike = bool(items) and all(isinstance(item, Tensor) and item.shape == items[0].shape for item in items)
-    return [(sample, problem) for sample, _, problem in batch], torch.stack(items) if alike else items
+    alike = bool(items) and all(
+        isinstance(item, Tensor) and item.shape == items[0].shape for item in items
+    )
+    return [(sample, problem) for sample, _, problem in batch], torch.stack(
+        items
+    ) if alike else items
 
 
 def collect(
@@ -55,12 +61,15 @@ def collect(
     workers: int = 0,
     label: str = "",
 ) -> list[dict[str, Any]]:
-    """One record per sample, in order: {"image": path below root, ...}, with "unreadable": reason where it cannot be read.
+    """One record per sample, in order: {"image": path below root, ...}, with "unreadable": reason
+    where it cannot be read.
 
     Args:
-        load: a sample -> what `answer` needs of it; runs in `workers` processes. An InputError makes the sample unreadable.
+        load: a sample -> what `answer` needs of it; runs in `workers` processes. An InputError
+            makes the sample unreadable.
         answer: the samples and loaded items of a batch -> the content of their records.
-        records: JSONL file that receives each line as it is made; lines already there are not computed again.
+        records: JSONL file that receives each line as it is made; lines already there are not
+            computed again.
         label: description of the progress bar; none without it.
     """
     done: dict[str, dict[str, Any]] = {}
@@ -68,15 +77,24 @@ def collect(
         drop_partial_line(records)
         done = {line["image"]: line for line in read_lines(records)}
     missing = [s for s in samples if _name(s, root) not in done]
-    loader = DataLoader(_Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=_together)
+    loader = DataLoader(
+        _Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=_together
+    )
     console = Console(stderr=True)
     sink = records.open("a") if records else None
     try:
-        for batch, items in track(loader, label or "evaluating", disable=not label, transient=True, console=console):
-            answers = iter(answer([s for s, problem in batch if not problem], items) if len(items) else [])
+        for batch, items in track(
+            loader, label or "evaluating", disable=not label, transient=True, console=console
+        ):
+            answers = iter(
+                answer([s for s, problem in batch if not problem], items) if len(items) else []
+            )
             for sample, problem in batch:
                 name = _name(sample, root)
-                done[name] = {"image": name, **({"unreadable": problem} if problem else next(answers))}
+                done[name] = {
+                    "image": name,
+                    **({"unreadable": problem} if problem else next(answers)),
+                }
                 if sink:
                     write_line(sink, done[name])
     finally:
@@ -89,8 +107,12 @@ def _name(sample: Sample, root: Path) -> str:
     return sample.image.relative_to(root).as_posix()
 
 
-def softmax_shares(model: nn.Module, images: Sequence[Tensor] | Tensor, among: Sequence[int] | None = None) -> Tensor:
-    """Softmax shares `[B, K]` on the CPU, the model in eval mode and left as it was; outside of `among` they are 0."""
+def softmax_shares(
+    model: nn.Module, images: Sequence[Tensor] | Tensor, among: Sequence[int] | None = None
+) -> Tensor:
+    """Softmax shares `[B, K]` on the CPU, the model in eval mode and left as it was; outside of
+    `among` they are 0.
+    """
     was_training = model.training
     model.eval()
     try:

@@ -1,6 +1,8 @@
-"""Cue conflict: does a model name an image by its shape or by its texture? (Geirhos et al., ICLR 2019)
+"""Cue conflict: does a model name an image by its shape or by its texture? (Geirhos et al., ICLR
+2019)
 
-Stimuli lie as SHAPE/SHAPEn-TEXTUREm.EXT. The model's classes are mapped to those of the stimuli by a table.
+Stimuli lie as SHAPE/SHAPEn-TEXTUREm.EXT. The model's classes are mapped to those of the stimuli by
+a table.
 """
 
 from __future__ import annotations
@@ -31,25 +33,40 @@ Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the m
 
 
 def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
-    """The published table for ImageNet models (16 classes, 207 indices), or a JSON file {"cat": ["tabby", 282, ...], ...} with
-    names or indices of the model's classes.
+    """The published table for ImageNet models (16 classes, 207 indices), or a JSON file {"cat":
+    ["tabby", 282, ...], ...} with names or indices of the model's classes.
 
     Raises:
-        InputError: a model without a table, a class that the model does not have, or one under two names.
+        InputError: a model without a table, a class that the model does not have, or one under two
+            names.
     """
     if file is None:
         if infer_imagenet_subset(model) != "imagenet-1k":
             raise InputError(
-                "--mapping: missing; the model has not ImageNet's 1000 classes, so a file must say which of its classes are a cat"
+                "--mapping: missing; the model has not ImageNet's 1000 classes, so a file must say "
+                "which of its classes are a cat"
             )
-        return json.loads(files("refocus").joinpath("assets", "cue_conflict_classes.json").read_text())
+        return json.loads(
+            files("refocus").joinpath("assets", "cue_conflict_classes.json").read_text()
+        )
     content = read_json(file)
-    if not (isinstance(content, dict) and content and all(isinstance(v, list) and v for v in content.values())):
-        raise InputError(f'--mapping {file}: must be JSON such as {{"cat": ["tabby", "tiger cat"], "dog": ["beagle"]}}')
-    found = {name: [_index(model, value, file) for value in values] for name, values in content.items()}
+    if not (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(v, list) and v for v in content.values())
+    ):
+        raise InputError(
+            f'--mapping {file}: must be JSON such as {{"cat": ["tabby", "tiger cat"], "dog": '
+            '["beagle"]}}'
+        )
+    found = {
+        name: [_index(model, value, file) for value in values] for name, values in content.items()
+    }
     used = [i for indices in found.values() for i in indices]
     if doubled := [i for i in used if used.count(i) > 1]:
-        raise InputError(f"--mapping {file}: class {doubled[0]} is given twice; each may belong to one")
+        raise InputError(
+            f"--mapping {file}: class {doubled[0]} is given twice; each may belong to one"
+        )
     return found
 
 
@@ -71,7 +88,9 @@ def cue(name: str) -> tuple[str, str]:
     """Shape and texture from a file's stem: "cat7-elephant2" -> ("cat", "elephant")."""
     found = re.fullmatch(r"(.+?)\d*-(.+?)\d*", name)
     if not found:
-        raise InputError(f"{name}: the name of a stimulus must tell both cues, as in cat7-elephant2")
+        raise InputError(
+            f"{name}: the name of a stimulus must tell both cues, as in cat7-elephant2"
+        )
     return found[1], found[2]
 
 
@@ -103,7 +122,9 @@ def decisions(
     workers: int = 0,
     label: str = "",
 ) -> list[dict[str, Any]]:
-    """One record per stimulus: its shape, its texture, and the class whose indices have the highest mean softmax share."""
+    """One record per stimulus: its shape, its texture, and the class whose indices have the highest
+    mean softmax share.
+    """
     names = list(table)
 
     def answer(samples: list[Sample], images: list[Tensor]) -> list[dict[str, Any]]:
@@ -115,17 +136,29 @@ def decisions(
             rows.append({"shape": shape, "texture": texture, "decision": names[best]})
         return rows
 
-    return collect(stimuli(root), root, _View(model), answer, records=records, batch_size=batch_size, workers=workers, label=label)
+    return collect(
+        stimuli(root),
+        root,
+        _View(model),
+        answer,
+        records=records,
+        batch_size=batch_size,
+        workers=workers,
+        label=label,
+    )
 
 
 def shape_bias(lines: Sequence[dict[str, Any]], table: Mapping, seed: int = 0) -> dict[str, Any]:
-    """Share of the decisions for one of the two cues that are for the shape, in [0, 1], with an interval.
+    """Share of the decisions for one of the two cues that are for the shape, in [0, 1], with an
+    interval.
 
-    Stimuli whose cues agree, and those with a cue that the table does not know, are dropped and counted.
+    Stimuli whose cues agree, and those with a cue that the table does not know, are dropped and
+    counted.
     """
     rows = _conflicts(lines, table)
     shape, texture = (
-        np.array([row["decision"] == row[which] for row in rows.values()], dtype=bool) for which in ("shape", "texture")
+        np.array([row["decision"] == row[which] for row in rows.values()], dtype=bool)
+        for which in ("shape", "texture")
     )
     decided = shape | texture
     readable = [x for x in lines if "unreadable" not in x]
@@ -137,17 +170,24 @@ def shape_bias(lines: Sequence[dict[str, Any]], table: Mapping, seed: int = 0) -
         "other_decisions": int((~decided).sum()),
         "n": len(rows),
         "dropped_same": sum(x["shape"] == x["texture"] for x in readable),
-        "dropped_unmapped": sum(x["shape"] != x["texture"] and not {x["shape"], x["texture"]} <= set(table) for x in readable),
+        "dropped_unmapped": sum(
+            x["shape"] != x["texture"] and not {x["shape"], x["texture"]} <= set(table)
+            for x in readable
+        ),
     }
 
 
 def shape_bias_difference(
     ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], table: Mapping, seed: int = 0
 ) -> dict[str, Any]:
-    """Shape bias of `ours` minus that of `theirs` over the same stimuli, with a 95 % bootstrap interval over stimuli."""
+    """Shape bias of `ours` minus that of `theirs` over the same stimuli, with a 95 % bootstrap
+    interval over stimuli.
+    """
     first, second = _conflicts(ours, table), _conflicts(theirs, table)
     shared = [image for image in first if image in second]
-    both = np.array([[*_votes(first[i]), *_votes(second[i])] for i in shared], dtype=float).reshape(-1, 4)
+    both = np.array([[*_votes(first[i]), *_votes(second[i])] for i in shared], dtype=float).reshape(
+        -1, 4
+    )
 
     def change(sums: np.ndarray) -> np.ndarray:
         return sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
@@ -170,5 +210,8 @@ def _conflicts(lines: Sequence[dict[str, Any]], table: Mapping) -> dict[str, dic
     return {
         x["image"]: x
         for x in lines
-        if "unreadable" not in x and x["shape"] != x["texture"] and x["shape"] in table and x["texture"] in table
+        if "unreadable" not in x
+        and x["shape"] != x["texture"]
+        and x["shape"] in table
+        and x["texture"] in table
     }

@@ -1,4 +1,7 @@
-"""Means with 95 % intervals, and the tests that go with them. Values are one number per image; resampling is over images."""
+"""Means with 95 % intervals, and the tests that go with them.
+
+Values are one number per image; resampling is over images.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,15 @@ _FEW = 64  # so many distinct values are resampled by their counts
 _BINS = 15  # Guo et al., ICML 2017
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0) -> list[float] | None:
-    """Percentile bootstrap of the mean of values `[n]` (10 000 resamples), as [low, high]; None for fewer than two values.
+def mean_interval(
+    values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0
+) -> list[float] | None:
+    """Percentile bootstrap of the mean of values `[n]` (10 000 resamples), as [low, high]; None for
+    fewer than two values.
 
-    Where all values are alike a bootstrap has no width, whatever n is. Then the share of images that could be different
-    and still leave none of n different (Clopper and Pearson: 1 - 0.025^(1/n)) times the span between value and bound is added.
+    Where all values are alike a bootstrap has no width, whatever n is. Then the share of images
+    that could be different and still leave none of n different (Clopper and Pearson: 1 -
+    0.025^(1/n)) times the span between value and bound is added.
 
     Args:
         bounds: the least and greatest value that is possible.
@@ -33,16 +40,28 @@ def mean_interval(values: Sequence[float] | np.ndarray, bounds: tuple[float, flo
         unseen, value = 1 - _TAIL ** (1 / n), float(distinct[0])
         return [value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)]
     rng = np.random.default_rng(seed)
-    if len(distinct) <= _FEW:  # resampling images is a multinomial draw of the counts: the same distribution, n times cheaper
+    if (
+        len(distinct) <= _FEW
+        # resampling images is a multinomial draw of the counts: the same distribution, n times
+        # cheaper
+    ):
         means = rng.multinomial(n, counts / n, size=_RESAMPLES) @ distinct / n
         return [float(q) for q in np.quantile(means, [_TAIL, 1 - _TAIL])]
     found = bootstrap(
-        (values,), np.mean, n_resamples=_RESAMPLES, batch=500, method="percentile", confidence_level=LEVEL, rng=rng
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=500,
+        method="percentile",
+        confidence_level=LEVEL,
+        rng=rng,
     ).confidence_interval
     return [float(found.low), float(found.high)]
 
 
-def estimate(values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0) -> dict[str, Any]:
+def estimate(
+    values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0
+) -> dict[str, Any]:
     """{"value": mean, "interval": [low, high], "n"}; None where there is too little."""
     values = np.asarray(values, dtype=float)
     return {
@@ -53,11 +72,14 @@ def estimate(values: Sequence[float] | np.ndarray, bounds: tuple[float, float], 
 
 
 def sums_interval(
-    columns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = 2000
+    columns: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+    resamples: int = 2000,
 ) -> list[float] | None:
-    """Percentile bootstrap over images of a number that is made of sums, such as a ratio: columns `[n, k]`, one row per image;
-    statistic: sums `[r, k]` -> `[r]`. Draws in which it is not defined (0/0)
-    are left out; None where nothing is left, or all draws agree.
+    """Percentile bootstrap over images of a number that is made of sums, such as a ratio: columns
+    `[n, k]`, one row per image; statistic: sums `[r, k]` -> `[r]`. Draws in which it is not defined
+    (0/0) are left out; None where nothing is left, or all draws agree.
     """
     n = len(columns)
     if n < 2:
@@ -75,12 +97,17 @@ def sums_interval(
 
 
 def mcnemar(corrected: int, broken: int) -> float:
-    """Exact McNemar test, two-sided: the chance of so uneven a split of the images that changed, were both sides as likely."""
-    return float(binomtest(corrected, corrected + broken, 0.5).pvalue) if corrected + broken else 1.0
+    """Exact McNemar test, two-sided: the chance of so uneven a split of the images that changed,
+    were both sides as likely.
+    """
+    return (
+        float(binomtest(corrected, corrected + broken, 0.5).pvalue) if corrected + broken else 1.0
+    )
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error of the top answer in [0, 1]: 15 bins of equal width (Guo et al., ICML 2017, Eq. 5).
+    """Expected calibration error of the top answer in [0, 1]: 15 bins of equal width (Guo et al.,
+    ICML 2017, Eq. 5).
 
     confidence `[n]` in [0, 1], right `[n]` bool.
     """
@@ -88,12 +115,16 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(np.bincount(bins, confidence - right)).sum() / len(bins))
 
 
-def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0) -> list[dict[str, Any]]:
-    """Calibration error of each model's (confidence, right), and last the difference first minus second, with intervals.
+def calibration(
+    answers: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0
+) -> list[dict[str, Any]]:
+    """Calibration error of each model's (confidence, right), and last the difference first minus
+    second, with intervals.
 
-    The models answer the same images in the same order. Intervals are basic (reverse percentile) bootstraps of 1000
-    resamples: the estimate is biased upwards, and resampling doubles the bias, which the basic interval takes back off. They
-    are rough where the error is near 0 (docs/evaluation.md); None where all resamples agree.
+    The models answer the same images in the same order. Intervals are basic (reverse percentile)
+    bootstraps of 1000 resamples: the estimate is biased upwards, and resampling doubles the bias,
+    which the basic interval takes back off. They are rough where the error is near 0
+    (docs/evaluation.md); None where all resamples agree.
     """
 
     def statistics(at: np.ndarray) -> list[float]:
@@ -110,5 +141,11 @@ def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0)
         low, high = np.quantile(draws[:, number], [_TAIL, 1 - _TAIL])
         least = -1.0 if number == 2 else 0.0
         interval = [max(least, float(2 * value - high)), max(least, float(2 * value - low))]
-        rows.append({"value": value, "interval": interval if np.ptp(draws[:, number]) > 0 else None, "n": count})
+        rows.append(
+            {
+                "value": value,
+                "interval": interval if np.ptp(draws[:, number]) > 0 else None,
+                "n": count,
+            }
+        )
     return rows

@@ -1,7 +1,8 @@
 """Where a model looks, measured image by image: against masks, and against the model itself.
 
-A map that fits the mask is not yet a better explanation, so insertion and deletion ask whether the pixels it points at carry
-the decision. One record per image; `scores` makes numbers with intervals of them.
+A map that fits the mask is not yet a better explanation, so insertion and deletion ask whether the
+pixels it points at carry the decision. One record per image; `scores` makes numbers with intervals
+of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from refocus.data.transforms import joint_transform
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
 from refocus.evaluation.intervals import mean_interval, sums_interval
-from refocus.evaluation.metrics import SEGMENTATION, background_share, pointing_hit, segmentation_counts
+from refocus.evaluation.metrics import (
+    SEGMENTATION,
+    background_share,
+    pointing_hit,
+    segmentation_counts,
+)
 from refocus.records import Sample
 from refocus.relevance.attention import logits_of
 from refocus.relevance.gae import explain
@@ -32,11 +38,18 @@ from refocus.vit.loading import preprocessing
 
 log = logging.getLogger("refocus")
 _STEPS = 16  # of insertion and deletion, ends left out; RISE takes one per row of pixels
-MEANS = ("background_share", "pointing", "insertion", "deletion")  # of a record: means over images, in [0, 1]
+MEANS = (
+    "background_share",
+    "pointing",
+    "insertion",
+    "deletion",
+)  # of a record: means over images, in [0, 1]
 
 
 class MaskedView:
-    """What the model sees of an image and its mask: `[3, H, W]` and `[H, W]`, by its own evaluation crop."""
+    """What the model sees of an image and its mask: `[3, H, W]` and `[H, W]`, by its own evaluation
+    crop.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.transform = joint_transform(model, train=False)
@@ -49,10 +62,12 @@ class MaskedView:
 
 
 class Gtsegs:
-    """ImageNet-Segmentation (Guillaumin et al., IJCV 2014), `gtsegs_ijcv.mat`, image and mask squeezed to the model's input size,
-    the mask by nearest neighbour, as in the published test. A sample's file name is its number in the file.
+    """ImageNet-Segmentation (Guillaumin et al., IJCV 2014), `gtsegs_ijcv.mat`, image and mask
+    squeezed to the model's input size, the mask by nearest neighbour, as in the published test. A
+    sample's file name is its number in the file.
 
-    Deviation: normalized as the model was trained; the published test takes mean = std = 0.5 for all.
+    Deviation: normalized as the model was trained; the published test takes mean = std = 0.5 for
+        all.
     """
 
     def __init__(self, file: Path, model: nn.Module) -> None:
@@ -60,38 +75,56 @@ class Gtsegs:
         size = list(config["input_size"][1:])
         self.file = file
         self.picture = v2.Compose(
-            [v2.Resize(size), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])]
+            [
+                v2.Resize(size),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(config["mean"], config["std"]),
+            ]
         )
         self.shape = v2.Resize(size, v2.InterpolationMode.NEAREST)
         if not file.is_file():
-            raise InputError(f"--on imagenet-segmentation={file}: no such file; expected is gtsegs_ijcv.mat")
+            raise InputError(
+                f"--on imagenet-segmentation={file}: no such file; expected is gtsegs_ijcv.mat"
+            )
 
     @cached_property
     def content(self) -> Any:
         try:
             import h5py
         except ImportError as error:
-            raise InputError("--on imagenet-segmentation: h5py is not installed; run `pip install refocus-vit[mat]`") from error
+            raise InputError(
+                "--on imagenet-segmentation: h5py is not installed; run `pip install "
+                "refocus-vit[mat]`"
+            ) from error
         try:
             return h5py.File(self.file)["value"]
         except (OSError, KeyError) as error:
-            raise InputError(f"--on imagenet-segmentation={self.file}: not gtsegs_ijcv.mat ({error})") from error
+            raise InputError(
+                f"--on imagenet-segmentation={self.file}: not gtsegs_ijcv.mat ({error})"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:  # an open file does not travel to worker processes
         return {k: v for k, v in self.__dict__.items() if k != "content"}
 
     def samples(self) -> list[Sample]:
-        found = [Sample(self.file / f"{number:05d}", 0) for number in range(len(self.content["img"]))]
+        found = [
+            Sample(self.file / f"{number:05d}", 0) for number in range(len(self.content["img"]))
+        ]
         del self.content  # forked processes must not share an open file
         return found
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
         number, file = int(sample.image.name), self.content.file
-        pixels = np.array(file[self.content["img"][number, 0]]).transpose(2, 1, 0)  # stored [3, W, H]
+        pixels = np.array(file[self.content["img"][number, 0]]).transpose(
+            2, 1, 0
+        )  # stored [3, W, H]
         cell = file[self.content["gt"][number, 0]]
         mask = np.array(file[cell[0, 0]]).transpose(1, 0)  # stored [W, H], 1 is foreground
         image = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
-        return self.picture(image), self.shape(torch.from_numpy((mask > 0).astype(np.float32))[None])[0]
+        return self.picture(image), self.shape(
+            torch.from_numpy((mask > 0).astype(np.float32))[None]
+        )[0]
 
 
 def measure(
@@ -109,9 +142,13 @@ def measure(
 
     Args:
         load: a sample -> image `[3, H, W]` and mask `[H, W]`.
-        faithful: insertion and deletion on so many of the images, spread evenly; 32 further forward passes each.
+        faithful: insertion and deletion on so many of the images, spread evenly; 32 further forward
+            passes each.
     """
-    chosen = {samples[i].image for i in np.linspace(0, len(samples) - 1, min(faithful, len(samples))).astype(int)}
+    chosen = {
+        samples[i].image
+        for i in np.linspace(0, len(samples) - 1, min(faithful, len(samples))).astype(int)
+    }
     device = next(model.parameters()).device
 
     def answer(batch: list[Sample], items: list[tuple[Tensor, Tensor]]) -> list[dict[str, Any]]:
@@ -128,25 +165,35 @@ def measure(
             }
             if sample.image in chosen:
                 target = int(found.targets[position])
-                row["insertion"], row["deletion"] = insertion_deletion(model, images[position], relevance, target)
+                row["insertion"], row["deletion"] = insertion_deletion(
+                    model, images[position], relevance, target
+                )
             rows.append(row)
         return rows
 
-    lines = collect(samples, root, load, answer, records=records, batch_size=32, workers=workers, label=label)
+    lines = collect(
+        samples, root, load, answer, records=records, batch_size=32, workers=workers, label=label
+    )
     for line in lines:
         if "unreadable" in line:
             log.warning("skipped: %s", line["unreadable"])
     return lines
 
 
-def insertion_deletion(model: nn.Module, image: Tensor, relevance: Tensor, target: int) -> tuple[float, float]:
-    """Areas under the curves of RISE (Petsiuk et al., BMVC 2018), in [0, 1]: the target's softmax share while the most relevant
-    pixels first appear in a blurred image (insertion, high is good) or turn into the mean colour (deletion, low is good).
+def insertion_deletion(
+    model: nn.Module, image: Tensor, relevance: Tensor, target: int
+) -> tuple[float, float]:
+    """Areas under the curves of RISE (Petsiuk et al., BMVC 2018), in [0, 1]: the target's softmax
+    share while the most relevant pixels first appear in a blurred image (insertion, high is good)
+    or turn into the mean colour (deletion, low is good).
 
-    image: normalized `[3, H, W]`. relevance `[H, W]`. Deviation: 16 steps between the ends, where RISE takes one per row of pixels.
+    image: normalized `[3, H, W]`. relevance `[H, W]`. Deviation: 16 steps between the ends, where
+        RISE takes one per row of pixels.
     """
     order = torch.empty(relevance.numel(), dtype=torch.long)
-    order[relevance.flatten().argsort(descending=True, stable=True)] = torch.arange(relevance.numel())
+    order[relevance.flatten().argsort(descending=True, stable=True)] = torch.arange(
+        relevance.numel()
+    )
     rank = order.reshape(relevance.shape) / relevance.numel()
     shares = torch.linspace(0, 1, _STEPS + 2)
     shown = (rank < shares[:, None, None]).float()[:, None]  # the so many most relevant pixels
@@ -155,15 +202,24 @@ def insertion_deletion(model: nn.Module, image: Tensor, relevance: Tensor, targe
     deleted = (1 - shown) * image  # 0 is the mean colour
     device = next(model.parameters()).device
     with torch.inference_mode():
-        scores = logits_of(model, torch.cat([inserted, deleted]).to(device)).float().softmax(1)[:, target].cpu()
+        scores = (
+            logits_of(model, torch.cat([inserted, deleted]).to(device))
+            .float()
+            .softmax(1)[:, target]
+            .cpu()
+        )
     insertion, deletion = (torch.trapezoid(s, shares).item() for s in scores.chunk(2))
     return insertion, deletion
 
 
-def scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = None, seed: int = 0) -> dict[str, Any]:
-    """Name -> {"value", "interval", "n"}, and with the records of another model {"against", "difference", "difference_interval"}.
+def scores(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Name -> {"value", "interval", "n"}, and with the records of another model {"against",
+    "difference", "difference_interval"}.
 
-    pixel_accuracy, miou and map are the published segmentation test; one minus background_share is the energy on the object.
+    pixel_accuracy, miou and map are the published segmentation test; one minus background_share is
+    the energy on the object.
     """
     kept = _readable(ours)
     other = _readable(theirs) if theirs is not None else None
@@ -175,17 +231,33 @@ def scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = Non
     for name, statistic in SEGMENTATION.items():
         mine = np.array([row["segmentation"] for row in kept.values()])
         value = float(statistic(mine.sum(0)[None])[0])
-        found[name] = {"value": value, "interval": sums_interval(mine, statistic, seed), "n": len(mine)}
+        found[name] = {
+            "value": value,
+            "interval": sums_interval(mine, statistic, seed),
+            "n": len(mine),
+        }
         if other is not None:
             both = np.hstack([mine, [other[image]["segmentation"] for image in kept]])
             before, interval = _change(both, statistic, seed)
-            found[name] |= {"against": before, "difference": value - before, "difference_interval": interval}
+            found[name] |= {
+                "against": before,
+                "difference": value - before,
+                "difference_interval": interval,
+            }
     for name in MEANS:
-        rows = [i for i, row in kept.items() if row.get(name) is not None and (other is None or other[i].get(name) is not None)]
+        rows = [
+            i
+            for i, row in kept.items()
+            if row.get(name) is not None and (other is None or other[i].get(name) is not None)
+        ]
         if not rows:
             continue
         values = np.array([kept[i][name] for i in rows])
-        found[name] = {"value": float(values.mean()), "interval": mean_interval(values, (0.0, 1.0), seed), "n": len(values)}
+        found[name] = {
+            "value": float(values.mean()),
+            "interval": mean_interval(values, (0.0, 1.0), seed),
+            "n": len(values),
+        }
         if other is not None:
             before_ = np.array([other[i][name] for i in rows])
             found[name] |= {
@@ -196,8 +268,12 @@ def scores(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = Non
     return found
 
 
-def _change(both: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, list[float] | None]:
-    """The second model's number, and the interval of first minus second; both `[n, 2 k]`, the first model's columns first."""
+def _change(
+    both: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int
+) -> tuple[float, list[float] | None]:
+    """The second model's number, and the interval of first minus second; both `[n, 2 k]`, the first
+    model's columns first.
+    """
     width = both.shape[1] // 2
     return float(statistic(both[:, width:].sum(0)[None])[0]), sums_interval(
         both, lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:]), seed

@@ -1,4 +1,7 @@
-"""Predictions and maps -> numbers. Pure functions; accuracies are in percent, everything else in [0, 1]."""
+"""Predictions and maps -> numbers.
+
+Pure functions; accuracies are in percent, everything else in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,17 @@ from refocus.evaluation.intervals import calibration, mcnemar, mean_interval
 from refocus.records import Prediction
 from refocus.relevance.gae import minmax, upsample
 
-PERCENT, DIFFERENCE = (0.0, 100.0), (-100.0, 100.0)  # what a mean, and a difference of means, of percentages can be
+PERCENT, DIFFERENCE = (
+    (0.0, 100.0),
+    (-100.0, 100.0),
+)  # what a mean, and a difference of means, of percentages can be
 
 
-def accuracy(predictions: Sequence[Prediction], names: Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """Top-1 and top-5 in percent with 95 % intervals, n, the calibration error, and the same per class by name.
+def accuracy(
+    predictions: Sequence[Prediction], names: Sequence[str], seed: int = 0
+) -> dict[str, Any]:
+    """Top-1 and top-5 in percent with 95 % intervals, n, the calibration error, and the same per
+    class by name.
 
     None where there is no image.
     """
@@ -43,18 +52,25 @@ def _top(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _confident(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([p.confidence for p in predictions]), np.array([p.right for p in predictions], dtype=float)
+    return np.array([p.confidence for p in predictions]), np.array(
+        [p.right for p in predictions], dtype=float
+    )
 
 
-def paired(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> list[tuple[Prediction, Prediction]]:
+def paired(
+    ours: Sequence[Prediction], theirs: Sequence[Prediction]
+) -> list[tuple[Prediction, Prediction]]:
     """The images that both answered, in the order of `ours`."""
     other = {p.image: p for p in theirs}
     return [(p, other[p.image]) for p in ours if p.image in other]
 
 
-def paired_difference(ours: Sequence[Prediction], theirs: Sequence[Prediction], seed: int = 0) -> dict[str, Any]:
-    """Top-1 and top-5 of `ours` minus `theirs` in percentage points over the same images, with 95 % bootstrap intervals over
-    images, how many images were corrected and broken (top-1), and McNemar's exact p-value. None for fewer than two shared images.
+def paired_difference(
+    ours: Sequence[Prediction], theirs: Sequence[Prediction], seed: int = 0
+) -> dict[str, Any]:
+    """Top-1 and top-5 of `ours` minus `theirs` in percentage points over the same images, with 95 %
+    bootstrap intervals over images, how many images were corrected and broken (top-1), and
+    McNemar's exact p-value. None for fewer than two shared images.
     """
     pairs = paired(ours, theirs)
     change = np.array([int(a.right) - int(b.right) for a, b in pairs])
@@ -73,9 +89,14 @@ def paired_difference(ours: Sequence[Prediction], theirs: Sequence[Prediction], 
 
 
 def group_differences(
-    ours: Sequence[Prediction], theirs: Sequence[Prediction], group: Callable[[Prediction], str], seed: int = 0
+    ours: Sequence[Prediction],
+    theirs: Sequence[Prediction],
+    group: Callable[[Prediction], str],
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """`paired_difference` of each group with both accuracies, largest gain first; `group` names the group of an image."""
+    """`paired_difference` of each group with both accuracies, largest gain first; `group` names the
+    group of an image.
+    """
     groups: dict[str, list[tuple[Prediction, Prediction]]] = defaultdict(list)
     for pair in paired(ours, theirs):
         groups[group(pair[0])].append(pair)
@@ -83,42 +104,65 @@ def group_differences(
     for name in sorted(groups):
         after, before = zip(*groups[name], strict=True)
         change = paired_difference(after, before, seed)
-        rows.append({"name": name, "top1": _top(after)["top1"], "before": _top(before)["top1"], "difference": change})
+        rows.append(
+            {
+                "name": name,
+                "top1": _top(after)["top1"],
+                "before": _top(before)["top1"],
+                "difference": change,
+            }
+        )
     return sorted(rows, key=lambda row: -(row["top1"] - row["before"]))
 
 
-def group_accuracies(predictions: Sequence[Prediction], group: Callable[[Prediction], str], seed: int = 0) -> list[dict[str, Any]]:
+def group_accuracies(
+    predictions: Sequence[Prediction], group: Callable[[Prediction], str], seed: int = 0
+) -> list[dict[str, Any]]:
     """Top-1 of each group with its interval, the worst group first."""
     groups: dict[str, list[Prediction]] = defaultdict(list)
     for p in predictions:
         groups[group(p)].append(p)
     rows = [
-        {"name": name, **_top(ps), "top1_interval": mean_interval([100 * p.right for p in ps], PERCENT, seed)}
+        {
+            "name": name,
+            **_top(ps),
+            "top1_interval": mean_interval([100 * p.right for p in ps], PERCENT, seed),
+        }
         for name, ps in sorted(groups.items())
     ]
     return sorted(rows, key=lambda row: row["top1"])
 
 
-def calibration_difference(ours: Sequence[Prediction], theirs: Sequence[Prediction], seed: int = 0) -> dict[str, Any]:
-    """Expected calibration error of `ours` minus `theirs` over the same images, with a 95 % interval."""
+def calibration_difference(
+    ours: Sequence[Prediction], theirs: Sequence[Prediction], seed: int = 0
+) -> dict[str, Any]:
+    """Expected calibration error of `ours` minus `theirs` over the same images, with a 95 %
+    interval.
+    """
     pairs = paired(ours, theirs)
-    return calibration([_confident([a for a, _ in pairs]), _confident([b for _, b in pairs])], seed)[-1]
+    return calibration(
+        [_confident([a for a, _ in pairs]), _confident([b for _, b in pairs])], seed
+    )[-1]
 
 
 def background_share(patches: Tensor, masks: Tensor) -> Tensor:
-    """Share of the raw relevance that lies on the background, per image `[B]` in [0, 1]; 0.5 says half of it.
+    """Share of the raw relevance that lies on the background, per image `[B]` in [0, 1]; 0.5 says
+    half of it.
 
-    patches: raw relevance `[B, h, w]` (`Explanation.patches`). masks: `[B, H, W]` in [0, 1]. A map without any relevance: NaN.
+    patches: raw relevance `[B, h, w]` (`Explanation.patches`). masks: `[B, H, W]` in [0, 1]. A map
+        without any relevance: NaN.
     """
     raw = upsample(patches, masks.shape[-2:])
     return (raw * (1 - masks)).sum((1, 2)) / raw.sum((1, 2))
 
 
 def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
-    """How well relevance maps segment the object: the published test (Chefer et al., CVPR 2021; Table 3 of the paper).
+    """How well relevance maps segment the object: the published test (Chefer et al., CVPR 2021;
+    Table 3 of the paper).
 
-    Each map is min-max normalized and binarized at its own mean. Pixel accuracy and the mean IoU of background and foreground
-    accumulate over the whole set; average precision is taken per image over `[1 - R, R]` and then averaged.
+    Each map is min-max normalized and binarized at its own mean. Pixel accuracy and the mean IoU of
+    background and foreground accumulate over the whole set; average precision is taken per image
+    over `[1 - R, R]` and then averaged.
 
     Args:
         relevance: `[B, H, W]`, any range. masks: `[B, H, W]`; foreground where above 0.5.
@@ -128,21 +172,29 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
     """
     if relevance.shape != masks.shape or relevance.ndim != 3 or not len(relevance):
         raise InputError(
-            f"segmentation_scores: relevance {list(relevance.shape)} and masks {list(masks.shape)} must both be [B, H, W]"
+            f"segmentation_scores: relevance {list(relevance.shape)} and masks {list(masks.shape)} "
+            "must both be [B, H, W]"
         )
     columns = np.array([segmentation_counts(r, m) for r, m in zip(relevance, masks, strict=True)])
-    return {name: float(statistic(columns.sum(0)[None])[0]) for name, statistic in SEGMENTATION.items()}
+    return {
+        name: float(statistic(columns.sum(0)[None])[0]) for name, statistic in SEGMENTATION.items()
+    }
 
 
 def segmentation_counts(relevance: Tensor, mask: Tensor) -> list[float]:
-    """What one image adds to the published test; relevance, mask `[H, W]` -> [1, share of right pixels, intersection and union
-    of background, intersection and union of foreground (in shares of the image), average precision].
+    """What one image adds to the published test; relevance, mask `[H, W]` -> [1, share of right
+    pixels, intersection and union of background, intersection and union of foreground (in shares of
+    the image), average precision].
     """
     r = minmax(relevance[None].float())[0].cpu()
     truth = mask.cpu() > 0.5
     guess = r > r.mean()
     sides = [(guess == side, truth == side) for side in (False, True)]
-    overlaps = [v for a, b in sides for v in ((a & b).double().mean().item(), (a | b).double().mean().item())]
+    overlaps = [
+        v
+        for a, b in sides
+        for v in ((a & b).double().mean().item(), (a | b).double().mean().item())
+    ]
     scores, labels = torch.stack([1 - r, r]).numpy(), torch.stack([~truth, truth]).numpy()
     precision = float(average_precision_score(labels.ravel(), scores.ravel()))
     return [1.0, (guess == truth).double().mean().item(), *overlaps, precision]
@@ -150,10 +202,18 @@ def segmentation_counts(relevance: Tensor, mask: Tensor) -> list[float]:
 
 def _miou(sums: np.ndarray) -> np.ndarray:
     """Mean IoU of background and foreground; a side that neither map nor mask has is no error."""
-    return np.mean([np.where(sums[:, u] > 0, sums[:, u - 1] / np.maximum(sums[:, u], 1e-12), 1.0) for u in (3, 5)], axis=0)
+    return np.mean(
+        [
+            np.where(sums[:, u] > 0, sums[:, u - 1] / np.maximum(sums[:, u], 1e-12), 1.0)
+            for u in (3, 5)
+        ],
+        axis=0,
+    )
 
 
-SEGMENTATION: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # sums of `segmentation_counts` over images `[r, 7]` -> `[r]`
+SEGMENTATION: dict[
+    str, Callable[[np.ndarray], np.ndarray]
+] = {  # sums of `segmentation_counts` over images `[r, 7]` -> `[r]`
     "pixel_accuracy": lambda sums: sums[:, 1] / sums[:, 0],
     "miou": _miou,
     "map": lambda sums: sums[:, 6] / sums[:, 0],
@@ -161,8 +221,8 @@ SEGMENTATION: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # sums of `segm
 
 
 def pointing_hit(relevance: Tensor, mask: Tensor) -> bool:
-    """Pointing game (Zhang et al., IJCV 2018): does the map's maximum lie on the object, or nearer to it than 15 pixels of an
-    image of 224? relevance, mask `[H, W]`.
+    """Pointing game (Zhang et al., IJCV 2018): does the map's maximum lie on the object, or nearer
+    to it than 15 pixels of an image of 224? relevance, mask `[H, W]`.
     """
     truth = mask.cpu().numpy() > 0.5
     peak = np.unravel_index(int(relevance.argmax()), relevance.shape)

@@ -1,4 +1,6 @@
-"""What to measure, checked before anything is written: test sets, masks, shifts, protocols, and where records go."""
+"""What to measure, checked before anything is written: test sets, masks, shifts, protocols, and
+where records go.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,22 @@ from refocus.masks.trust import masked
 from refocus.vit.families import view
 from refocus.vit.loading import Models
 
-CUES, SEGMENTS = "cue-conflict", "imagenet-segmentation"  # names of --on that are not classification
+CUES, SEGMENTS = (
+    "cue-conflict",
+    "imagenet-segmentation",
+)  # names of --on that are not classification
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. suites: name -> folder or file. masks, groups: name of a suite -> folder, CSV file.
+    """What to measure.
 
-    protocols: None takes both for the paper's sets and `standard` for the user's folders. mapping: for cue conflict. faithful:
-    images for insertion and deletion. mask_score: masks that `refocus masks` scored lower are left out. most: at most so many
-    images, spread over the classes, for what needs masks (None: all). leave_out: images that are no part of any suite.
+    suites: name -> folder or file. masks, groups: name of a suite -> folder, CSV file.
+
+    protocols: None takes both for the paper's sets and `standard` for the user's folders. mapping:
+        for cue conflict. faithful: images for insertion and deletion. mask_score: masks that
+        `refocus masks` scored lower are left out. most: at most so many images, spread over the
+        classes, for what needs masks (None: all). leave_out: images that are no part of any suite.
     """
 
     suites: dict[str, Path]
@@ -43,8 +51,12 @@ class Plan:
     leave_out: frozenset[Path] = frozenset()
 
     def open(self, name: str, model: nn.Module, protocol: str = "standard") -> TestSet:
-        tests = open_suite(name, self.suites[name], model, protocol=protocol, masks=self.masks.get(name))
-        return replace(tests, samples=[s for s in tests.samples if s.image.resolve() not in self.leave_out])
+        tests = open_suite(
+            name, self.suites[name], model, protocol=protocol, masks=self.masks.get(name)
+        )
+        return replace(
+            tests, samples=[s for s in tests.samples if s.image.resolve() not in self.leave_out]
+        )
 
     def protocols_of(self, name: str) -> tuple[str, ...]:
         return self.protocols or (("standard", "paper") if name in SUITES else ("standard",))
@@ -52,7 +64,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class How:
-    """folder: where records go. trained: labels of the classes tuned on. quiet: no progress bars."""
+    """folder: where records go.
+
+    trained: labels of the classes tuned on. quiet: no progress bars.
+    """
 
     folder: Path
     batch_size: int = 64
@@ -66,7 +81,11 @@ class How:
         place = self.folder / "records" / name
         place.mkdir(parents=True, exist_ok=True)
         label = "" if self.quiet else f"{name}: {stage} ({which})"
-        return {"records": place / f"{stage}.{which}.jsonl", "workers": self.workers, "label": label}
+        return {
+            "records": place / f"{stage}.{which}.jsonl",
+            "workers": self.workers,
+            "label": label,
+        }
 
 
 def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str, Any]:
@@ -94,7 +113,9 @@ def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str
 
 def plan_of(settings: dict[str, Any]) -> Plan:
     """Back from `settings`, as far as it is needed to open the images again."""
-    suites, masks = ({name: Path(path) for name, path in settings[key].items()} for key in ("suites", "masks"))
+    suites, masks = (
+        {name: Path(path) for name, path in settings[key].items()} for key in ("suites", "masks")
+    )
     kept = {key: settings[key] for key in ("mask_score", "most")}
     return Plan(suites, masks, leave_out=frozenset(map(Path, settings["leave_out"])), **kept)
 
@@ -103,11 +124,24 @@ def check(models: Models, plan: Plan) -> None:
     """Open everything once, so that bad input is said before anything is written."""
     for option, given in (("--masks", plan.masks), ("--groups", plan.groups)):
         if unknown := [name for name in given if name not in plan.suites]:
-            raise InputError(f"{option} {unknown[0]}=...: no --on has that name; given are {', '.join(plan.suites)}")
-        if special := [name for name in given if name in (CUES, SEGMENTS) or (option == "--masks" and name in SUITES)]:
-            raise InputError(f"{option} {special[0]}=...: only for image folders of your own; give the set under another name")
+            raise InputError(
+                f"{option} {unknown[0]}=...: no --on has that name; given are "
+                f"{', '.join(plan.suites)}"
+            )
+        if special := [
+            name
+            for name in given
+            if name in (CUES, SEGMENTS) or (option == "--masks" and name in SUITES)
+        ]:
+            raise InputError(
+                f"{option} {special[0]}=...: only for image folders of your own; give the set "
+                "under another name"
+            )
     if plan.shifts and not plan.masks:
-        raise InputError(f"--shift {plan.shifts[0]}: needs --masks NAME=PATH; `refocus masks` makes some without annotation")
+        raise InputError(
+            f"--shift {plan.shifts[0]}: needs --masks NAME=PATH; `refocus masks` makes some "
+            "without annotation"
+        )
     for name, path in plan.suites.items():
         for model in models.values():
             if name == CUES:
@@ -123,7 +157,9 @@ def check(models: Models, plan: Plan) -> None:
                 view(model)
             samples = masked(opened.samples, plan.masks[name], plan.mask_score)
             if not usable(samples, 1, skip_bad=True):
-                raise InputError(f"--masks {name}={plan.masks[name]}: none of the masks can be used")
+                raise InputError(
+                    f"--masks {name}={plan.masks[name]}: none of the masks can be used"
+                )
             for kind in plan.shifts:
                 shifted.shifts(samples, kind, 0)
         if name in plan.groups:
@@ -133,15 +169,21 @@ def check(models: Models, plan: Plan) -> None:
 
 
 def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
-    """Image (path below the suite's folder) -> group, from a CSV file with the columns image,group."""
+    """Image (path below the suite's folder) -> group, from a CSV file with the columns
+    image,group.
+    """
     try:
         with file.expanduser().open(newline="") as lines:
             found = {row["image"]: row["group"] for row in csv.DictReader(lines)}
         if unnamed := [image for image, group in found.items() if not group]:
             raise KeyError(f"no group for {unnamed[0]}")
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--groups {file}: must be CSV with the columns image,group ({error!r})") from error
+        raise InputError(
+            f"--groups {file}: must be CSV with the columns image,group ({error!r})"
+        ) from error
     images = {s.image.relative_to(tests.root).as_posix() for s in tests.samples}
     if not images & set(found):
-        raise InputError(f"--groups {file}: names none of the images below {tests.root}; image is CLASS/FILE")
+        raise InputError(
+            f"--groups {file}: names none of the images below {tests.root}; image is CLASS/FILE"
+        )
     return found

@@ -1,6 +1,8 @@
-"""Test sets: from a folder in a data set's own layout to images with their ImageNet labels, under one of two protocols.
+"""Test sets: from a folder in a data set's own layout to images with their ImageNet labels, under
+one of two protocols.
 
-A row of `SUITES` says how the folders of a set map to class indices; any other name is an ImageFolder of the model's classes.
+A row of `SUITES` says how the folders of a set map to class indices; any other name is an
+ImageFolder of the model's classes.
 """
 
 from __future__ import annotations
@@ -24,19 +26,25 @@ from refocus.outputs import read_json
 from refocus.records import Sample
 
 PROTOCOLS = {
-    "standard": "as the field reports: the model's own preprocessing; A and R among their 200 classes; ObjectNet any mapped class, "
+    "standard": "as the field reports: the model's own preprocessing; A and R among their 200 "
+    "classes; ObjectNet any mapped class, "
     "border cut",
-    "paper": "as the paper's code: shorter side to 256/224 of the input, bilinear, mean = std = 0.5; all 1000 classes; ObjectNet's "
+    "paper": "as the paper's code: shorter side to 256/224 of the input, bilinear, mean = std = "
+    "0.5; all 1000 classes; ObjectNet's "
     "first mapped class, border left on",
 }
-Labels = dict[str, tuple[int, ...]]  # class folder -> the ImageNet indices that count as right, the first one first
+Labels = dict[
+    str, tuple[int, ...]
+]  # class folder -> the ImageNet indices that count as right, the first one first
 
 
 @dataclass(frozen=True)
 class Suite:
-    """labels: folder of the set -> class folder -> indices. images: folder of the class folders below it. among: timm's list of
-    the classes to which `standard` restricts the answer. border: pixels that `standard` cuts off each side. strict: a class
-    folder without a label is an error; otherwise it is no part of the test.
+    """labels: folder of the set -> class folder -> indices.
+
+    images: folder of the class folders below it. among: timm's list of the classes to which
+    `standard` restricts the answer. border: pixels that `standard` cuts off each side. strict: a
+    class folder without a label is an error; otherwise it is no part of the test.
     """
 
     labels: Callable[[Path], Labels]
@@ -53,7 +61,9 @@ def synsets(_root: Path) -> Labels:
 
 
 def numbers(_root: Path) -> Labels:
-    """Folders are class indices without leading zeros; their alphabetical order is not that of the classes."""
+    """Folders are class indices without leading zeros; their alphabetical order is not that of the
+    classes.
+    """
     return {str(i): (i,) for i in range(1000)}
 
 
@@ -64,7 +74,9 @@ def si_score(_root: Path) -> Labels:
 
 
 def objectnet(root: Path) -> Labels:
-    """ObjectNet's own four mapping files: folder -> label -> ImageNet names -> line in the 2012 list -> torch's index."""
+    """ObjectNet's own four mapping files: folder -> label -> ImageNet names -> line in the 2012
+    list -> torch's index.
+    """
     mappings = root / "mappings"
     label_of = read_json(mappings / "folder_to_objectnet_label.json")
     names_of = read_json(mappings / "objectnet_to_imagenet_1k.json")
@@ -72,9 +84,13 @@ def objectnet(root: Path) -> Labels:
     try:
         lines = (mappings / "imagenet_to_label_2012_v2").read_text().splitlines()
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); it comes with ObjectNet") from error
+        raise InputError(
+            f"{error.filename}: cannot be read ({error.strerror}); it comes with ObjectNet"
+        ) from error
     index_of = {number: int(index) for index, number in number_of.items()}
-    torch_index = {line.strip(): index_of[i] for i, line in enumerate(lines) if i in index_of}  # lines count from 0
+    torch_index = {
+        line.strip(): index_of[i] for i, line in enumerate(lines) if i in index_of
+    }  # lines count from 0
     try:
         return {
             folder: tuple(torch_index[name] for name in names_of[label].split("; "))
@@ -82,17 +98,31 @@ def objectnet(root: Path) -> Labels:
             if label in names_of
         }
     except KeyError as error:
-        raise InputError(f"{mappings}: the mapping files do not fit each other (no ImageNet class {error})") from error
+        raise InputError(
+            f"{mappings}: the mapping files do not fit each other (no ImageNet class {error})"
+        ) from error
 
 
 SUITES = {
     "imagenet": Suite(synsets, "ImageNet validation set: WNID/FILE"),
     "imagenet-v2": Suite(numbers, "ImageNet-V2 (Recht et al. 2019): 0 ... 999/FILE"),
-    "imagenet-a": Suite(synsets, "ImageNet-A (Hendrycks et al. 2021), 200 classes: WNID/FILE", among="imagenet_a_indices.txt"),
-    "imagenet-r": Suite(synsets, "ImageNet-R (Hendrycks et al. 2021), 200 classes: WNID/FILE", among="imagenet_r_indices.txt"),
+    "imagenet-a": Suite(
+        synsets,
+        "ImageNet-A (Hendrycks et al. 2021), 200 classes: WNID/FILE",
+        among="imagenet_a_indices.txt",
+    ),
+    "imagenet-r": Suite(
+        synsets,
+        "ImageNet-R (Hendrycks et al. 2021), 200 classes: WNID/FILE",
+        among="imagenet_r_indices.txt",
+    ),
     "imagenet-sketch": Suite(synsets, "ImageNet-Sketch (Wang et al. 2019): WNID/FILE"),
     "objectnet": Suite(
-        objectnet, "ObjectNet (Barbu et al. 2019): images/OBJECT/FILE and mappings/", images="images", border=2, strict=False
+        objectnet,
+        "ObjectNet (Barbu et al. 2019): images/OBJECT/FILE and mappings/",
+        images="images",
+        border=2,
+        strict=False,
     ),
     "si-location": Suite(si_score, "SI-Score, object location (Djolonga et al. 2021): OBJECT/FILE"),
     "si-rotation": Suite(si_score, "SI-Score, object rotation: OBJECT/FILE"),
@@ -117,8 +147,8 @@ def plain(sample: Sample) -> Image.Image:
 
 @dataclass(frozen=True)
 class TestSet:
-    """What to ask a model: samples below `root`, how each is read, what the model sees of it, and among which class indices it
-    answers (None: all).
+    """What to ask a model: samples below `root`, how each is read, what the model sees of it, and
+    among which class indices it answers (None: all).
     """
 
     __test__ = False  # not a test of pytest's
@@ -130,11 +160,19 @@ class TestSet:
     among: tuple[int, ...] | None = None
 
 
-def open_suite(name: str, path: str | Path, model: nn.Module, *, protocol: str = "standard", masks: Path | None = None) -> TestSet:
+def open_suite(
+    name: str,
+    path: str | Path,
+    model: nn.Module,
+    *,
+    protocol: str = "standard",
+    masks: Path | None = None,
+) -> TestSet:
     """Open a row of `SUITES`, or under any other name an ImageFolder of the model's classes.
 
     Raises:
-        InputError: no such folder or protocol, a class that is not in the set, or a model without ImageNet's 1000 classes.
+        InputError: no such folder or protocol, a class that is not in the set, or a model without
+            ImageNet's 1000 classes.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"--protocol {protocol}: legal are {', '.join(PROTOCOLS)}")
@@ -143,9 +181,15 @@ def open_suite(name: str, path: str | Path, model: nn.Module, *, protocol: str =
     if name not in SUITES:
         return TestSet(root, scan(root, model, masks=masks, option="--on"), transform)
     if masks is not None:
-        raise InputError(f"--masks {name}={masks}: only for your own image folders; give the set under another name")
+        raise InputError(
+            f"--masks {name}={masks}: only for your own image folders; give the set under another "
+            "name"
+        )
     if infer_imagenet_subset(model) != "imagenet-1k":
-        raise InputError(f"--on {name}={path}: the model has {model.num_classes} classes, this set needs ImageNet's 1000")
+        raise InputError(
+            f"--on {name}={path}: the model has {model.num_classes} classes, this set needs "
+            "ImageNet's 1000"
+        )
     suite = SUITES[name]
     if not root.is_dir():
         raise InputError(f"--on {name}={path}: no such folder")
@@ -157,11 +201,19 @@ def open_suite(name: str, path: str | Path, model: nn.Module, *, protocol: str =
     return TestSet(root / suite.images, samples, transform, read, among)
 
 
-def _labelled(suite: Suite, name: str, root: Path, among: tuple[int, ...] | None, *, all_count: bool) -> list[Sample]:
-    labels = {folder: indices for folder, indices in suite.labels(root).items() if among is None or indices[0] in among}
+def _labelled(
+    suite: Suite, name: str, root: Path, among: tuple[int, ...] | None, *, all_count: bool
+) -> list[Sample]:
+    labels = {
+        folder: indices
+        for folder, indices in suite.labels(root).items()
+        if among is None or indices[0] in among
+    }
     folders = class_folders(root / suite.images, "--on")
     if suite.strict and (unknown := [f for f in folders if f not in labels]):
-        raise InputError(f"--on {name}={root / unknown[0]}: no class of this set; expected is {suite.about}")
+        raise InputError(
+            f"--on {name}={root / unknown[0]}: no class of this set; expected is {suite.about}"
+        )
     samples = [
         Sample(file, labels[folder][0], also=labels[folder][1:] if all_count else ())
         for folder, inside in folders.items()
@@ -169,7 +221,9 @@ def _labelled(suite: Suite, name: str, root: Path, among: tuple[int, ...] | None
         for file in inside
     ]
     if not samples:
-        raise InputError(f"--on {name}={root}: none of its class folders has a label; expected is {suite.about}")
+        raise InputError(
+            f"--on {name}={root}: none of its class folders has a label; expected is {suite.about}"
+        )
     return samples
 
 

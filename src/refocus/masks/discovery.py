@@ -1,7 +1,9 @@
-"""Foreground without annotation: TokenCut as published (Wang et al., CVPR 2022), and ours, which goes on from there.
+"""Foreground without annotation: TokenCut as published (Wang et al., CVPR 2022), and ours, which
+goes on from there.
 
-Ours cuts each image, learns from all cuts of a folder what an object's key looks like, and reads every image with that; the
-image's own cut stays as the second opinion (docs/masks.md has each step's worth). N = h w patches, D the width of the keys.
+Ours cuts each image, learns from all cuts of a folder what an object's key looks like, and reads
+every image with that; the image's own cut stays as the second opinion (docs/masks.md has each
+step's worth). N = h w patches, D the width of the keys.
 """
 
 from __future__ import annotations
@@ -25,19 +27,20 @@ from refocus.masks.backbones import Keys, Pixels
 from refocus.masks.bilateral import bilateral
 
 _WEAK = 1e-5  # weight of an edge below the threshold; keeps the graph connected (TokenCut Eq. 4)
-_QUANTILE = 0.4  # of the cosines, as threshold: DINO's 0.2 cuts nothing off with DINOv2-like keys (docs/masks.md)
+# of the cosines, as threshold: DINO's 0.2 cuts nothing off with DINOv2-like keys (docs/masks.md)
+_QUANTILE = 0.4
 _RIDGE = 1e-2  # of the mean variance of a feature
 _BACKGROUND, _OBJECT = 30, 99  # percentiles of a map that are taken as 0 and 1
 _SMALL_PART = 0.05  # a part with less than this share of the largest part's evidence is dropped
 _CENTRE = 0.2  # width of the centre's weight, as a share of the sides
 
 
-# --- the published rule -------------------------------------------------------------------------------------------------
+# --- the published rule -------------------------------------------------------------------------
 
 
 def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tensor:
-    """The published rule: split at the eigenvector's mean, the side of its largest |value| is foreground, and of it the
-    connected part (edges only, no diagonals) that holds that patch.
+    """The published rule: split at the eigenvector's mean, the side of its largest |value| is
+    foreground, and of it the connected part (edges only, no diagonals) that holds that patch.
 
     Args:
         features: keys of the patches `[N, D]`, class token dropped. grid: (h, w) with h w = N.
@@ -47,7 +50,10 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
     """
     height, width = grid
     if features.ndim != 2 or len(features) != height * width or len(features) < 2:
-        raise InputError(f"tokencut: features {list(features.shape)} do not fill a grid of {height} x {width} patches")
+        raise InputError(
+            f"tokencut: features {list(features.shape)} do not fill a grid of {height} x {width} "
+            "patches"
+        )
     vector = second_eigenvector(np.where(cosines(features) > tau, 1.0, _WEAK))
     seed = int(np.abs(vector).argmax())
     side = vector > vector.mean()
@@ -57,17 +63,22 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
 
 
 def cosines(features: Tensor) -> np.ndarray:
-    """Cosine of every pair of `[N, D]`: `[N, N]`. In numpy, as is all of a cut: in turns, its threads and torch's are slow."""
+    """Cosine of every pair of `[N, D]`: `[N, N]`.
+
+    In numpy, as is all of a cut: in turns, its threads and torch's are slow.
+    """
     values = features.detach().cpu().numpy()
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     return unit @ unit.T
 
 
 def second_eigenvector(weights: np.ndarray) -> np.ndarray:
-    """Second smallest generalized eigenvector of `(D - W) x = lambda D x` (TokenCut Eq. 3): symmetric W `[N, N]` > 0 -> `[N]`.
+    """Second smallest generalized eigenvector of `(D - W) x = lambda D x` (TokenCut Eq. 3):
+    symmetric W `[N, N]` > 0 -> `[N]`.
 
-    With `x = D^-1/2 z` it is the second largest of `D^-1/2 W D^-1/2` (Shi and Malik, 2000). The largest is known, `D^1/2 1`
-    with eigenvalue 1; it is moved to -1, and Lanczos finds what is then the largest.
+    With `x = D^-1/2 z` it is the second largest of `D^-1/2 W D^-1/2` (Shi and Malik, 2000). The
+    largest is known, `D^1/2 1` with eigenvalue 1; it is moved to -1, and Lanczos finds what is then
+    the largest.
     """
     scale = weights.sum(1) ** -0.5
     known = (1 / scale) / np.linalg.norm(1 / scale)
@@ -77,24 +88,42 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
         return scale * (weights @ (scale * z)) - 2 * known * (known @ z)
 
     start = np.random.default_rng(0).standard_normal(len(weights)).astype(weights.dtype)
-    tolerance = float(np.finfo(weights.dtype).eps) ** 0.6  # 4e-10 in float64; machine precision itself may never be reached
+    tolerance = (
+        float(np.finfo(weights.dtype).eps) ** 0.6
+    )  # 4e-10 in float64; machine precision itself may never be reached
     try:
         operator = LinearOperator(weights.shape, matvec=product, dtype=weights.dtype)
-        return scale * eigsh(operator, k=1, which="LA", v0=start, ncv=min(10, len(weights)), tol=tolerance, maxiter=100)[1][:, 0]
-    except (ArpackNoConvergence, ValueError):  # (almost) equal eigenvalues, or too few patches for Lanczos
+        return (
+            scale
+            * eigsh(
+                operator,
+                k=1,
+                which="LA",
+                v0=start,
+                ncv=min(10, len(weights)),
+                tol=tolerance,
+                maxiter=100,
+            )[1][:, 0]
+        )
+    except (
+        ArpackNoConvergence,
+        ValueError,
+    ):  # (almost) equal eigenvalues, or too few patches for Lanczos
         normalized = scale[:, None] * weights * scale - 2 * np.outer(known, known)
         last = len(weights) - 1
         return scale * eigh(normalized, subset_by_index=[last, last])[1][:, 0]
 
 
-# --- ours: one image ----------------------------------------------------------------------------------------------------
+# --- ours: one image ----------------------------------------------------------------------------
 
 
 def cut(image: Keys) -> np.ndarray:
-    """How much each patch belongs to the object by this image's own normalized cut: `[h, w]` in [0, 1].
+    """How much each patch belongs to the object by this image's own normalized cut: `[h, w]` in [0,
+    1].
 
-    Deviations from TokenCut: the threshold is a quantile of the image's cosines, so it fits any backbone; the object's side
-    is voted on; the eigenvector stays soft (0 and 1 at the means of Otsu's two groups); all parts are kept.
+    Deviations from TokenCut: the threshold is a quantile of the image's cosines, so it fits any
+        backbone; the object's side is voted on; the eigenvector stays soft (0 and 1 at the means of
+        Otsu's two groups); all parts are kept.
     """
     alike = cosines(image.keys)
     weights = np.where(alike > _threshold(alike), np.float32(1), np.float32(_WEAK))
@@ -114,9 +143,11 @@ def _threshold(alike: np.ndarray) -> float:
 
 
 def _is_object(side: np.ndarray, saliency: np.ndarray) -> bool:
-    """Vote of three: the object touches the border less, lies nearer to the centre, and the class token attends to it more.
+    """Vote of three: the object touches the border less, lies nearer to the centre, and the class
+    token attends to it more.
 
-    Where it fills the frame the first fails, where it lies aside the second; the third knows nothing of places.
+    Where it fills the frame the first fails, where it lies aside the second; the third knows
+    nothing of places.
     """
     if side.all() or not side.any():
         return True
@@ -140,24 +171,31 @@ def _centre(shape: tuple[int, ...]) -> np.ndarray:
     return np.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * _CENTRE**2))
 
 
-# --- ours: what the images of a folder share ----------------------------------------------------------------------------
+# --- ours: what the images of a folder share ----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ObjectHead:
-    """A linear reading of a key: how much it looks like the objects that the cuts of many images found. weights: `[D + 1]`."""
+    """A linear reading of a key: how much it looks like the objects that the cuts of many images
+    found. weights: `[D + 1]`.
+    """
 
     weights: np.ndarray
 
     def __call__(self, image: Keys) -> np.ndarray:
-        """`[h, w]`, 0 at the image's background and 1 at its object, so that a faint object counts as much as a clear one."""
+        """`[h, w]`, 0 at the image's background and 1 at its object, so that a faint object counts
+        as much as a clear one.
+        """
         raw = (_inputs(image) @ self.weights).reshape(image.grid)
         low, high = np.percentile(raw, (_BACKGROUND, _OBJECT))
         return ((raw - low) / max(high - low, 1e-6)).clip(0, 1)
 
 
 def learn_head(images: Iterable[Keys]) -> ObjectHead:
-    """Ridge regression from keys to the images' own cuts. Only sums over patches are kept, so memory does not grow."""
+    """Ridge regression from keys to the images' own cuts.
+
+    Only sums over patches are kept, so memory does not grow.
+    """
     gram, target = np.zeros(()), np.zeros(())
     for image in images:
         x = _inputs(image)
@@ -176,7 +214,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def shipped_head(backbone: str) -> ObjectHead | None:
-    """The head that the package carries for a backbone (learned from photographs without masks, scripts/learn_head.py)."""
+    """The head that the package carries for a backbone (learned from photographs without masks,
+    scripts/learn_head.py).
+    """
     path = files("refocus").joinpath("assets", "heads", f"{backbone}.npy")
     if "/" in backbone or not path.is_file():
         return None
@@ -190,32 +230,49 @@ def _inputs(image: Keys) -> np.ndarray:
     return np.concatenate([keys, np.ones((len(keys), 1))], axis=1)
 
 
-# --- ours: patches to pixels --------------------------------------------------------------------------------------------
+# --- ours: patches to pixels --------------------------------------------------------------------
 
 
-def object_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> tuple[Image.Image, float | None]:
-    """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size; refine: "bilateral" (edge-aware) or "none".
+def object_mask(
+    found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral"
+) -> tuple[Image.Image, float | None]:
+    """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size; refine: "bilateral"
+    (edge-aware) or "none".
 
-    Beside it the overlap of the mask before and after it followed the image's edges; None without refinement.
+    Beside it the overlap of the mask before and after it followed the image's edges; None without
+    refinement.
     """
     fine = soft_mask(found, pixels, refine=refine)
-    edges = None if refine == "none" else overlap(soft_mask(found, pixels, refine="none") > 0.5, fine > 0.5)
+    edges = (
+        None
+        if refine == "none"
+        else overlap(soft_mask(found, pixels, refine="none") > 0.5, fine > 0.5)
+    )
     full = np.asarray(Image.fromarray(fine).resize(pixels.size, Image.Resampling.BILINEAR))
     return Image.fromarray((full > 0.5).astype(np.uint8) * 255), edges
 
 
 def soft_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> np.ndarray:
-    """Map `[h, w]` in [0, 1] at the pixels that the network saw, small parts left out: float32 `[H, W]`, object above 0.5."""
+    """Map `[h, w]` in [0, 1] at the pixels that the network saw, small parts left out: float32 `[H,
+    W]`, object above 0.5.
+    """
     soft = F.interpolate(
-        torch.from_numpy(found)[None, None].float(), size=pixels.picture.shape[:2], mode="bilinear", align_corners=False
+        torch.from_numpy(found)[None, None].float(),
+        size=pixels.picture.shape[:2],
+        mode="bilinear",
+        align_corners=False,
     )[0, 0].numpy()
     if refine == "bilateral":
-        soft = bilateral(pixels.picture, soft, (2 * np.abs(soft - 0.5)).clip(min=0.01))  # undecided pixels follow their kin
+        soft = bilateral(
+            pixels.picture, soft, (2 * np.abs(soft - 0.5)).clip(min=0.01)
+        )  # undecided pixels follow their kin
     return np.where(_small_parts(soft), 0, soft).astype(np.float32)
 
 
 def _small_parts(soft: np.ndarray) -> np.ndarray:
-    """Parts above 0.5 (diagonals connect) with little evidence beside the largest: bool `[H, W]`."""
+    """Parts above 0.5 (diagonals connect) with little evidence beside the largest: bool `[H,
+    W]`.
+    """
     parts, count = connected_parts(soft > 0.5, np.ones((3, 3)))
     evidence = np.bincount(parts.ravel(), soft.ravel(), minlength=count + 1)
     return (parts > 0) & (evidence < _SMALL_PART * evidence[1:].max(initial=0))[parts]

@@ -1,6 +1,8 @@
-"""A folder of images -> a folder of masks, with a record of how far each can be trusted and a page that shows the worst.
+"""A folder of images -> a folder of masks, with a record of how far each can be trusted and a page
+that shows the worst.
 
-Masks are found (`discovered`) or read from a format that people have (`imported`); all else is the same for both.
+Masks are found (`discovered`) or read from a format that people have (`imported`); all else is the
+same for both.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ _HEAD = "head.npy"
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one image: a mask (0/255, of its size) with what `quality.assess` compares, or why there is none."""
+    """What became of one image: a mask (0/255, of its size) with what `quality.assess` compares, or
+    why there is none.
+    """
 
     image: Path
     mask: Image.Image | None = None
@@ -69,20 +73,30 @@ class _Decoded(Dataset[tuple[Path, "Pixels | InputError"]]):
             return self.files[position], error
 
 
-def _pixels(files: list[Path], reader: Reader, workers: int) -> Iterable[tuple[Path, Pixels | InputError]]:
-    """One image at a time, decoded ahead by `workers` processes; memory does not grow with the number of files."""
+def _pixels(
+    files: list[Path], reader: Reader, workers: int
+) -> Iterable[tuple[Path, Pixels | InputError]]:
+    """One image at a time, decoded ahead by `workers` processes; memory does not grow with the
+    number of files.
+    """
     return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
 
 
 def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
-    """The head of a folder, from at most 300 of its images, evenly spaced in the listing and so over its classes."""
-    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)]
+    """The head of a folder, from at most 300 of its images, evenly spaced in the listing and so
+    over its classes.
+    """
+    chosen = [
+        files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)
+    ]
     pixels = _pixels(chosen, Reader(backbone, size), workers)
     with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
     return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))
 
 
-def discovered(backbone: nn.Module, head: ObjectHead, *, size: int, refine: str = "bilateral", workers: int = 0) -> Find:
+def discovered(
+    backbone: nn.Module, head: ObjectHead, *, size: int, refine: str = "bilateral", workers: int = 0
+) -> Find:
     """Find masks by the head; the image's own cut is the second source."""
 
     def find(files: list[Path]) -> Iterator[Found]:
@@ -127,10 +141,12 @@ def write(
 ) -> dict[str, Any]:
     """Masks of all images below `images` into `out`, what is there already left as it is.
 
-    Under `torchrun` each process takes its share of the list; the first one prepares the folder and finishes it.
+    Under `torchrun` each process takes its share of the list; the first one prepares the folder and
+    finishes it.
 
     Args:
-        make_find: from all files and the output folder to the finder; the first process calls it before the others.
+        make_find: from all files and the output folder to the finder; the first process calls it
+            before the others.
 
     Returns:
         the content of `masks.json`.
@@ -138,7 +154,8 @@ def write(
     images, out = images.resolve(), out.expanduser()
     if out.resolve().is_relative_to(images):
         raise InputError(
-            f"--out {out}: lies inside IMAGES {images}, where masks would be taken for images; name a folder beside it"
+            f"--out {out}: lies inside IMAGES {images}, where masks would be taken for images; "
+            "name a folder beside it"
         )
     files = image_files(images)
     refuse_shared_stems(_by_folder(files))
@@ -158,7 +175,9 @@ def write(
     group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"
     with record.open("a") as lines:
-        for found in track(find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first):
+        for found in track(
+            find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first
+        ):
             write_line(lines, _keep(found, _mask_name(found.image, images), folder))
             lines.flush()
     group.wait()
@@ -180,16 +199,29 @@ def _keep(found: Found, name: str, folder: Path) -> dict[str, Any]:
     """Write a mask so that it is there whole or not at all, and give its record."""
     if found.mask is None:
         log.warning("skipped: %s", found.problem)
-        return {"image": str(found.image), "mask": name, "made": time.time_ns(), "problem": found.problem}
+        return {
+            "image": str(found.image),
+            "mask": name,
+            "made": time.time_ns(),
+            "problem": found.problem,
+        }
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     found.mask.save(partial, format="PNG")
     os.replace(partial, target)
     small = found.mask.copy()
-    small.thumbnail((512, 512), Image.Resampling.NEAREST)  # shape can be judged small, and connected parts are quick to find
+    small.thumbnail(
+        (512, 512), Image.Resampling.NEAREST
+    )  # shape can be judged small, and connected parts are quick to find
     quality: Quality = assess(np.asarray(small) > 127, found.agreement, found.edges)
-    return {"image": str(found.image), "mask": name, "made": time.time_ns(), "digest": digest(target), **asdict(quality)}
+    return {
+        "image": str(found.image),
+        "mask": name,
+        "made": time.time_ns(),
+        "digest": digest(target),
+        **asdict(quality),
+    }
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
@@ -213,7 +245,11 @@ def _clean(folder: Path) -> None:
 def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
     """masks.json (worst first), the contact sheet and, last, the manifest."""
     present = {_mask_name(f, images) for f in files}
-    records = [{k: v for k, v in r.items() if k != "made"} for r in _records(folder) if r["mask"] in present]
+    records = [
+        {k: v for k, v in r.items() if k != "made"}
+        for r in _records(folder)
+        if r["mask"] in present
+    ]
     made = sorted((r for r in records if "score" in r), key=lambda r: (r["score"], r["mask"]))
     skipped = sorted((r for r in records if "problem" in r), key=lambda r: r["mask"])
     content = {"usable_from": USABLE, "masks": made, "skipped": skipped}
@@ -224,7 +260,9 @@ def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
     return content
 
 
-def kept_head(folder: Path, backbone: nn.Module, files: list[Path], *, size: int, workers: int) -> ObjectHead:
+def kept_head(
+    folder: Path, backbone: nn.Module, files: list[Path], *, size: int, workers: int
+) -> ObjectHead:
     """The head kept in a mask folder, learned from `files` where there is none yet."""
     path = folder / _HEAD
     if not path.exists():

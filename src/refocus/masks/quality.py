@@ -1,4 +1,6 @@
-"""How far a mask can be trusted, without knowing the truth: a score in [0, 1] and the reasons for doubt."""
+"""How far a mask can be trusted, without knowing the truth: a score in [0, 1] and the reasons for
+doubt.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ _EDGES = 0.75  # overlap before and after refinement
 
 @dataclass(frozen=True)
 class Quality:
-    """score: the product of `agreement`, `edges` and what the shape costs. area: share of the image. border: share of the frame
-    covered. parts: connected parts. largest: share of the mask in the largest part. agreement: overlap (IoU) of two sources,
-    edges: overlap of the mask before and after it followed the image's edges; None where there is nothing to compare.
-    doubts: why to look at it.
+    """score: the product of `agreement`, `edges` and what the shape costs.
+
+    area: share of the image. border: share of the frame covered. parts: connected parts. largest:
+    share of the mask in the largest part. agreement: overlap (IoU) of two sources, edges: overlap
+    of the mask before and after it followed the image's edges; None where there is nothing to
+    compare. doubts: why to look at it.
     """
 
     score: float
@@ -37,13 +41,20 @@ class Quality:
 def assess(mask: np.ndarray, agreement: float | None = None, edges: float | None = None) -> Quality:
     """Judge a bool mask `[H, W]`.
 
-    The score is agreement times edges (1 where there is nothing to compare), lowered in proportion by each measure of the
-    shape that lies beyond its limit; an empty or full mask has score 0.
+    The score is agreement times edges (1 where there is nothing to compare), lowered in proportion
+    by each measure of the shape that lies beyond its limit; an empty or full mask has score 0.
     """
     area = float(mask.mean())
     if not 0 < area < 1:
         return Quality(
-            0.0, area, area, int(area > 0), area, agreement, edges, ("empty" if area == 0 else "covers the whole image",)
+            0.0,
+            area,
+            area,
+            int(area > 0),
+            area,
+            agreement,
+            edges,
+            ("empty" if area == 0 else "covers the whole image",),
         )
     parts, count = connected_parts(mask, np.ones((3, 3)))
     largest = float(np.bincount(parts.ravel())[1:].max() / mask.sum())

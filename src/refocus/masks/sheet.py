@@ -15,12 +15,18 @@ from refocus.data.images import read_image
 from refocus.figures.html import page
 
 
-def contact_sheet(records: list[dict[str, Any]], masks: Path, images: Path, *, usable: float) -> str:
-    """One page of what `masks.json` lists (worst first): the worst 60 and, for comparison, 12 spread over the rest."""
+def contact_sheet(
+    records: list[dict[str, Any]], masks: Path, images: Path, *, usable: float
+) -> str:
+    """One page of what `masks.json` lists (worst first): the worst 60 and, for comparison, 12
+    spread over the rest.
+    """
     worst, rest = records[:60], records[60:]
     shown = {
         "The lowest scores": worst,
-        "For comparison, spread over the rest": [rest[i] for i in np.linspace(0, len(rest) - 1, min(12, len(rest))).astype(int)],
+        "For comparison, spread over the rest": [
+            rest[i] for i in np.linspace(0, len(rest) - 1, min(12, len(rest))).astype(int)
+        ],
     }
     tiles = {
         title: [{**r, "picture": _masked_tile(Path(r["image"]), masks / r["mask"])} for r in group]
@@ -28,11 +34,21 @@ def contact_sheet(records: list[dict[str, Any]], masks: Path, images: Path, *, u
     }
     counts = np.histogram([r["score"] for r in records], bins=10, range=(0, 1))[0].tolist()
     below = sum(r["score"] < usable for r in records)
-    return page("masks.html.j2", tiles=tiles, counts=counts, total=len(records), below=below, usable=usable, images=images.name)
+    return page(
+        "masks.html.j2",
+        tiles=tiles,
+        counts=counts,
+        total=len(records),
+        below=below,
+        usable=usable,
+        images=images.name,
+    )
 
 
 def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
-    """An image beside itself with the background dimmed, as a data URI; the outline of the mask is drawn in both."""
+    """An image beside itself with the background dimmed, as a data URI; the outline of the mask is
+    drawn in both.
+    """
     picture = read_image(image)
     with Image.open(mask) as shape:
         size = (width, max(1, min(2 * width, round(width * picture.height / picture.width))))
@@ -41,7 +57,13 @@ def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
     outline = inside ^ binary_erosion(inside, iterations=2)
     halves = [pixels.copy(), np.where(inside[..., None], pixels, pixels // 4)]
     for half in halves:
-        half[outline] = (255, 176, 0)  # amber: apart from most pictures, and for all kinds of colour vision
+        half[outline] = (
+            255,
+            176,
+            0,
+        )  # amber: apart from most pictures, and for all kinds of colour vision
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(halves, axis=1).astype(np.uint8)).save(buffer, format="JPEG", quality=80)
+    Image.fromarray(np.concatenate(halves, axis=1).astype(np.uint8)).save(
+        buffer, format="JPEG", quality=80
+    )
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -23,7 +23,8 @@ def digest(file: Path) -> str:
 
 
 def scores(folder: str | Path) -> dict[str, float]:
-    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote; empty for masks of any other origin.
+    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote; empty for masks of any other
+    origin.
 
     A mask that somebody changed since then counts in full.
     """
@@ -39,12 +40,15 @@ def scores(folder: str | Path) -> dict[str, float]:
             found[str(Path(r["mask"]).with_suffix(""))] = 1.0 if mended else float(r["score"])
         return found
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a record that `refocus masks` wrote ({error!r}); remove it to use all masks") from error
+        raise InputError(
+            f"{path}: not a record that `refocus masks` wrote ({error!r}); remove it to use all "
+            "masks"
+        ) from error
 
 
 def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Sample]:
-    """Samples without those whose mask `refocus masks` scored below `least`, and without images that it found no mask for;
-    masks of another origin carry no score and all stay.
+    """Samples without those whose mask `refocus masks` scored below `least`, and without images
+    that it found no mask for; masks of another origin carry no score and all stay.
     """
     known = scores(masks)
     if not known:
@@ -52,9 +56,17 @@ def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Samp
     keyed = [(f"{s.image.parent.name}/{s.image.stem}", s) for s in samples]
     kept = [s for key, s in keyed if s.mask is not None and known.get(key, 1) >= least]
     if left := len(samples) - len(kept):
-        log.info("%d of %d images left out: no mask, or a score below %g in %s", left, len(samples), least, Path(masks) / RECORDS)
+        log.info(
+            "%d of %d images left out: no mask, or a score below %g in %s",
+            left,
+            len(samples),
+            least,
+            Path(masks) / RECORDS,
+        )
     if not kept:
-        raise InputError(f"--mask-score {least:g}: no mask in {masks} has that score; lower it or mend masks")
+        raise InputError(
+            f"--mask-score {least:g}: no mask in {masks} has that score; lower it or mend masks"
+        )
     return kept
 
 

@@ -1,7 +1,8 @@
-"""The terms of the objectives, one equation each. "The paper" is Chefer, Schwartz, Wolf, NeurIPS 2022.
+"""The terms of the objectives, one equation each. "The paper" is Chefer, Schwartz, Wolf, NeurIPS
+2022.
 
-R: relevance in [0, 1] after min-max, `[B, height, width]`. S: foreground mask in [0, 1], `[B, height, width]`. Each term is
-a scalar: the mean over images and pixels, or over images.
+R: relevance in [0, 1] after min-max, `[B, height, width]`. S: foreground mask in [0, 1], `[B,
+    height, width]`. Each term is a scalar: the mean over images and pixels, or over images.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from torch.nn import functional as F
 def background(relevance: Tensor, mask: Tensor) -> Tensor:
     """Paper Eq. 1: MSE(R * (1 - S), 0).
 
-    Deviation: the published code takes the complement of a soft mask as (1 -> -1, 0 -> 1), which leaves soft edges in both
-    terms; ours is 1 - S.
+    Deviation: the published code takes the complement of a soft mask as (1 -> -1, 0 -> 1), which
+        leaves soft edges in both terms; ours is 1 - S.
     """
     return (relevance * (1 - mask)).square().mean()
 
 
 def foreground(relevance: Tensor, mask: Tensor) -> Tensor:
-    """Paper Eq. 2 as published in code: MSE(R * S, S). (As printed, MSE(R * S, 1) adds a constant for the background.)"""
+    """Paper Eq. 2 as published in code: MSE(R * S, S). (As printed, MSE(R * S, 1) adds a constant
+    for the background.)
+    """
     return (relevance * mask - mask).square().mean()
 
 
 def confidence(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Paper Eq. 4: CE(M(i) / T, argmax M(i)), the model's own prediction at this step taken as the label; logits `[B, K]`."""
+    """Paper Eq. 4: CE(M(i) / T, argmax M(i)), the model's own prediction at this step taken as the
+    label; logits `[B, K]`.
+    """
     return F.cross_entropy(logits / temperature, logits.argmax(1))
 
 
@@ -38,19 +43,23 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def seen_classification(logits: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
-    """Cross-entropy among the classes `seen` alone (indices that hold every label); logits `[B, K]`, labels `[B]`.
+    """Cross-entropy among the classes `seen` alone (indices that hold every label); logits `[B,
+    K]`, labels `[B]`.
 
-    With few shots of half the classes, cross-entropy over all K teaches "it is never one of the others": their logits are
-    only ever pushed down. Restricted to the classes tuned on, the others are left to what the model knows of them.
+    With few shots of half the classes, cross-entropy over all K teaches "it is never one of the
+    others": their logits are only ever pushed down. Restricted to the classes tuned on, the others
+    are left to what the model knows of them.
     """
     position = (seen[None] == labels[:, None]).long().argmax(1)
     return F.cross_entropy(logits[:, seen], position)
 
 
 def outside_energy(raw: Tensor, mask: Tensor) -> Tensor:
-    """Mean over images of the share of relevance outside the mask: 1 - sum(R S) / sum(R) (Rao et al., ICCV 2023, Eq. 5).
+    """Mean over images of the share of relevance outside the mask: 1 - sum(R S) / sum(R) (Rao et
+    al., ICCV 2023, Eq. 5).
 
-    raw: relevance >= 0 BEFORE min-max, `[B, height, width]`; an image without any relevance counts as all outside.
+    raw: relevance >= 0 BEFORE min-max, `[B, height, width]`; an image without any relevance counts
+        as all outside.
     """
     total = raw.sum((1, 2))
     inside = (raw * mask).sum((1, 2))
@@ -58,15 +67,18 @@ def outside_energy(raw: Tensor, mask: Tensor) -> Tensor:
 
 
 def binary_relevance(relevance: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy of the relevance, read as the probability of foreground, against the mask (as for segmentation).
+    """Binary cross-entropy of the relevance, read as the probability of foreground, against the
+    mask (as for segmentation).
 
-    Kept 1 % off 0 and 1, which every min-max map reaches and where the slope of the logarithm has no bound.
+    Kept 1 % off 0 and 1, which every min-max map reaches and where the slope of the logarithm has
+    no bound.
     """
     return F.binary_cross_entropy(relevance.clamp(0.01, 0.99), mask)
 
 
 def gradmask(gradient: Tensor, mask: Tensor) -> Tensor:
-    """Paper Eq. 9 (GradMask, Simpson et al. 2019): L2 norm of the input gradient outside the mask, mean over images.
+    """Paper Eq. 9 (GradMask, Simpson et al. 2019): L2 norm of the input gradient outside the mask,
+    mean over images.
 
     gradient: of the true class's logit, `[B, 3, H, W]`; mask `[B, 1, H, W]`.
     """
@@ -74,7 +86,8 @@ def gradmask(gradient: Tensor, mask: Tensor) -> Tensor:
 
 
 def right_reasons(gradient: Tensor, mask: Tensor) -> Tensor:
-    """Paper Eq. 10 (RRR, Ross et al., IJCAI 2017): squared input gradient outside the mask, summed over pixels, mean over images.
+    """Paper Eq. 10 (RRR, Ross et al., IJCAI 2017): squared input gradient outside the mask, summed
+    over pixels, mean over images.
 
     gradient: of the sum over classes of log p_k, `[B, 3, H, W]`; mask `[B, 1, H, W]`.
     """
@@ -82,11 +95,17 @@ def right_reasons(gradient: Tensor, mask: Tensor) -> Tensor:
 
 
 def distance_to_teacher(logits: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || model) over all classes, mean over images; logits of both `[B, K]` (Hinton et al. 2015, temperature 1)."""
-    return F.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
+    """KL(teacher || model) over all classes, mean over images; logits of both `[B, K]` (Hinton et
+    al. 2015, temperature 1).
+    """
+    return F.kl_div(
+        logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean"
+    )
 
 
 def distance_to_start(weights: Iterable[Tensor], start: Iterable[Tensor]) -> Tensor:
-    """L2-SP: half the squared distance to the starting weights (Li, Grandvalet, Davoine, ICML 2018, Eq. 2 with alpha = 1)."""
+    """L2-SP: half the squared distance to the starting weights (Li, Grandvalet, Davoine, ICML 2018,
+    Eq. 2 with alpha = 1).
+    """
     distances = [(now - before).square().sum() for now, before in zip(weights, start, strict=True)]
     return torch.stack(distances).sum() / 2

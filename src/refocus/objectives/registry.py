@@ -1,7 +1,10 @@
-"""The objectives, one table. Each is a step: (model, images, masks, labels) -> its terms, "loss" among them.
+"""The objectives, one table.
 
-images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], soft allowed; labels: `[B]` class indices.
-Each term is a scalar tensor. A step leaves the backward pass of "loss" to the caller.
+Each is a step: (model, images, masks, labels) -> its terms, "loss" among them.
+
+images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], soft allowed;
+    labels: `[B]` class indices. Each term is a scalar tensor. A step leaves the backward pass of
+    "loss" to the caller.
 """
 
 from __future__ import annotations
@@ -35,18 +38,21 @@ from refocus.vit.families import unwrap
 
 
 class Step(Protocol):
-    def __call__(self, model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms: ...
+    def __call__(
+        self, model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
+    ) -> Terms: ...
 
 
-# --- the table ------------------------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Objective:
-    """weights: of its terms by name; one named `relevance` is a factor on `background` and `foreground` (paper Eq. 3 and 5).
-    lr: rate where the user names none: the paper's, or what docs/results.md used. share: of the way to the tuned weights that
-    is kept, likewise (Recipe.share). switches: of second_order and temperature, those
-    that the caller may set. exact: second_order is always on.
+    """weights: of its terms by name; one named `relevance` is a factor on `background` and
+    `foreground` (paper Eq. 3 and 5). lr: rate where the user names none: the paper's, or what
+    docs/results.md used. share: of the way to the tuned weights that is kept, likewise
+    (Recipe.share). switches: of second_order and temperature, those that the caller may set. exact:
+    second_order is always on.
     """
 
     step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Found]
@@ -58,7 +64,12 @@ class Objective:
     share: float = 1.0
 
 
-_PUBLISHED = {"background": 2.0, "foreground": 0.3, "relevance": 0.8, "classification": 0.2}  # paper Table 5, all models alike
+_PUBLISHED = {
+    "background": 2.0,
+    "foreground": 0.3,
+    "relevance": 0.8,
+    "classification": 0.2,
+}  # paper Table 5, all models alike
 OBJECTIVES = {
     "relevance": Objective(
         relevance_step,
@@ -104,7 +115,8 @@ OBJECTIVES = {
     "rrr": Objective(
         rrr_step,
         {"background": 1e-4, "classification": 1.0},
-        "Right for the Right Reasons: input gradient of all classes outside the mask, and cross-entropy",
+        "Right for the Right Reasons: input gradient of all classes outside the mask, and "
+        "cross-entropy",
         lr=1e-5,
         exact=True,
     ),
@@ -137,7 +149,8 @@ OBJECTIVES = {
     "refocus": Objective(
         refocus_step,
         {"energy": 1.0, "classification": 1.0},
-        "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps; half of the way is kept",
+        "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps; "
+        "half of the way is kept",
         lr=1e-5,
         share=0.5,  # what WiSE-FT recommends where nothing is known of the shift
         switches=("second_order",),
@@ -148,7 +161,8 @@ REGULARIZERS = {  # terms that any objective takes, off unless given a weight
     "labels": "cross-entropy with the true label",
     "kl": "distance of the answers to the original model's",
     "l2_sp": "squared distance of the weights to the original's",
-    "rotation": "which of four turns the images have, read linearly from the features (auxiliary task; square inputs)",
+    "rotation": "which of four turns the images have, read linearly from the features (auxiliary "
+    "task; square inputs)",
 }
 
 
@@ -167,62 +181,105 @@ def objective(
 
     Args:
         name: a key of `OBJECTIVES`.
-        second_order: also differentiate through the attention gradient G (exact derivative of the relevance). The published
-            code does not; ours neither unless asked. Costs about one more backward pass.
-        temperature: divides the logits in the confidence terms (DeiT: 0.65 for B, 0.55 for S in the published code).
-        seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these only. None: all classes.
+        second_order: also differentiate through the attention gradient G (exact derivative of the
+            relevance). The published code does not; ours neither unless asked. Costs about one more
+            backward pass.
+        temperature: divides the logits in the confidence terms (DeiT: 0.65 for B, 0.55 for S in the
+            published code).
+        seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these
+            only. None: all classes.
         original: the model before tuning, frozen; `kl` and `l2_sp` measure the distance to it.
-        target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is trained in place of the true
-            class's (regression, several labels); set the weight of terms that read labels to 0 then.
-        recompute: form attention maps anew in the backward pass, one layer at a time, in place of keeping all: about the memory
-            of a plain step at any resolution, for a sixth to a third more time (docs/performance.md).
-        **weights: weights of the objective's terms by name, and of any of `REGULARIZERS`; missing ones keep the table's, or 0.
+        target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is
+            trained in place of the true class's (regression, several labels); set the weight of
+            terms that read labels to 0 then.
+        recompute: form attention maps anew in the backward pass, one layer at a time, in place of
+            keeping all: about the memory of a plain step at any resolution, for a sixth to a third
+            more time (docs/performance.md).
+        **weights: weights of the objective's terms by name, and of any of `REGULARIZERS`; missing
+            ones keep the table's, or 0.
 
     Raises:
-        InputError: unknown objective or term, a switch that the objective does not read, or no `original` where one is needed.
+        InputError: unknown objective or term, a switch that the objective does not read, or no
+            `original` where one is needed.
     """
     if name not in OBJECTIVES:
         raise InputError(f"--objective {name}: unknown; legal are {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
     if unknown := sorted(set(weights) - set(row.weights) - set(REGULARIZERS)):
         raise InputError(
-            f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are {', '.join(row.weights)}, "
+            f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are "
+            f"{', '.join(row.weights)}, "
             f"and any objective takes {', '.join(REGULARIZERS)}"
         )
     by_map = row.step in (relevance_step, energy_step, bce_step, refocus_step)
-    if unread := [name for name, given in (("target", target is not None), ("recompute", recompute)) if given and not by_map]:
-        raise InputError(f"{unread[0]}: objective {name!r} does not read it; those with a map of GAE do")
+    if unread := [
+        name
+        for name, given in (("target", target is not None), ("recompute", recompute))
+        if given and not by_map
+    ]:
+        raise InputError(
+            f"{unread[0]}: objective {name!r} does not read it; those with a map of GAE do"
+        )
     if recompute and (second_order or row.exact):
-        raise InputError(f"recompute: keeps no graph of the attention gradient, which the exact derivative of {name!r} needs")
+        raise InputError(
+            "recompute: keeps no graph of the attention gradient, which the exact derivative of "
+            f"{name!r} needs"
+        )
     for switch, given in (("second_order", second_order), ("temperature", temperature != 1.0)):
-        if given and switch not in row.switches and not (switch == "temperature" and weights.get("confidence")):
+        if (
+            given
+            and switch not in row.switches
+            and not (switch == "temperature" and weights.get("confidence"))
+        ):
             raise InputError(f"--{switch.replace('_', '-')}: objective {name!r} does not read it")
-    settings = Settings(second_order or row.exact, temperature, tuple(seen) if seen is not None else None, target, recompute)
+    settings = Settings(
+        second_order or row.exact,
+        temperature,
+        tuple(seen) if seen is not None else None,
+        target,
+        recompute,
+    )
     merged = MappingProxyType({**row.weights, **weights})
     extra = [term for term in REGULARIZERS if merged.get(term)]
     if original is None and (needy := [term for term in extra if term in ("kl", "l2_sp")]):
-        raise InputError(f"objective {name!r}: the term {needy[0]!r} needs `original`, the model before tuning")
+        raise InputError(
+            f"objective {name!r}: the term {needy[0]!r} needs `original`, the model before tuning"
+        )
 
     def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
         masks = masks[:, None] if masks.ndim == 3 else masks
         terms, logits = row.step(model, images, masks.to(images.dtype), labels, settings)
         if extra:
             logits = logits_of(model, images) if logits is None else logits
-            terms |= {term: _regularizer(term, model, logits, images, labels, settings, original) for term in extra}
+            terms |= {
+                term: _regularizer(term, model, logits, images, labels, settings, original)
+                for term in extra
+            }
         return {"loss": total(terms, merged), **terms}
 
     return step
 
 
 def total(terms: Terms, weights: MappingProxyType[str, float]) -> Tensor:
-    """The weighted sum of the terms; the weight `relevance` is a factor on the published mask loss (paper Eq. 3, 5)."""
+    """The weighted sum of the terms; the weight `relevance` is a factor on the published mask loss
+    (paper Eq. 3, 5).
+    """
     mask_loss = weights.get("relevance", 1.0)
-    parts = [value * weights[term] * (mask_loss if term in ("background", "foreground") else 1.0) for term, value in terms.items()]
+    parts = [
+        value * weights[term] * (mask_loss if term in ("background", "foreground") else 1.0)
+        for term, value in terms.items()
+    ]
     return torch.stack(parts).sum()
 
 
 def _regularizer(
-    term: str, model: nn.Module, logits: Tensor, images: Tensor, labels: Tensor, s: Settings, original: nn.Module | None
+    term: str,
+    model: nn.Module,
+    logits: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    s: Settings,
+    original: nn.Module | None,
 ) -> Tensor:
     if term == "confidence":
         return losses.confidence(logits, s.temperature)
@@ -236,5 +293,7 @@ def _regularizer(
             teacher = logits_of(original, images)
         return losses.distance_to_teacher(logits, teacher)
     start = dict(original.named_parameters())
-    tuned = {name: weight for name, weight in unwrap(model).named_parameters() if weight.requires_grad}
+    tuned = {
+        name: weight for name, weight in unwrap(model).named_parameters() if weight.requires_grad
+    }
     return losses.distance_to_start(tuned.values(), [start[name].detach() for name in tuned])

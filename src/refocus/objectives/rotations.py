@@ -1,7 +1,9 @@
-"""Rotation prediction (Gidaris et al., ICLR 2018): which of four turns does an image have, read linearly from the features?
+"""Rotation prediction (Gidaris et al., ICLR 2018): which of four turns does an image have, read
+linearly from the features?
 
-As a probe it asks what the features know of shape; as an auxiliary objective it was found to help robustness (Hendrycks et al.,
-NeurIPS 2019). Features `[4 B, D]` are of the B images at 0, then at 90, 180 and 270 degrees.
+As a probe it asks what the features know of shape; as an auxiliary objective it was found to help
+robustness (Hendrycks et al., NeurIPS 2019). Features `[4 B, D]` are of the B images at 0, then at
+90, 180 and 270 degrees.
 """
 
 from __future__ import annotations
@@ -29,13 +31,17 @@ def turned(images: Tensor) -> Tensor:
         InputError: images that are not square, which would change their shape.
     """
     if images.shape[-2] != images.shape[-1]:
-        raise InputError(f"rotation: the model's input is {images.shape[-2]} x {images.shape[-1]}; a turned image must be square")
+        raise InputError(
+            f"rotation: the model's input is {images.shape[-2]} x {images.shape[-1]}; a turned "
+            "image must be square"
+        )
     return torch.cat([images.rot90(k, (2, 3)) for k in range(TURNS)])
 
 
 def held_out(features: np.ndarray) -> np.ndarray:
-    """For each image the share of its four turns that a linear head (multinomial logistic regression, features standardized) finds
-    which was fitted on other images, in 5 folds: features `[n, 4, D]` -> `[n]`, NaN for a single image.
+    """For each image the share of its four turns that a linear head (multinomial logistic
+    regression, features standardized) finds which was fitted on other images, in 5 folds: features
+    `[n, 4, D]` -> `[n]`, NaN for a single image.
     """
     count = len(features)
     if count < 2:
@@ -50,18 +56,21 @@ def held_out(features: np.ndarray) -> np.ndarray:
 
 
 def loss(features: Tensor) -> Tensor:
-    """Cross-entropy of the four turns under a linear head that is the best for the other images of the batch: a ridge regression
-    in closed form, through which the gradient flows (as in Bertinetto et al., ICLR 2019). Scalar; features `[4 B, D]`. A single
-    image has no others: then ln 4 for any features.
+    """Cross-entropy of the four turns under a linear head that is the best for the other images of
+    the batch: a ridge regression in closed form, through which the gradient flows (as in Bertinetto
+    et al., ICLR 2019). Scalar; features `[4 B, D]`. A single image has no others: then ln 4 for any
+    features.
 
-    Deviation: Hendrycks et al. learn the head by steps of its own; in the few steps of a refocus run it would hardly leave its
-    start.
+    Deviation: Hendrycks et al. learn the head by steps of its own; in the few steps of a refocus
+        run it would hardly leave its start.
     """
     count = len(features) // TURNS
     unit = F.normalize(F.layer_norm(features.float(), features.shape[1:]), dim=1)
     turns = torch.arange(TURNS, device=features.device).repeat_interleave(count)
     answers = F.one_hot(turns, TURNS).to(unit) - 1 / TURNS
-    halves = torch.arange(len(unit), device=features.device) % count % 2 == 0  # whole images on either side
+    halves = (
+        torch.arange(len(unit), device=features.device) % count % 2 == 0
+    )  # whole images on either side
     logits = torch.zeros(len(unit), TURNS, device=features.device)
     for fitted in (halves, ~halves):
         known, asked = unit[fitted], unit[~fitted]

@@ -1,6 +1,9 @@
-"""What a step of each objective computes: (model, images, masks, labels, settings) -> its terms. `objectives.py` has the table.
+"""What a step of each objective computes: (model, images, masks, labels, settings) -> its terms.
 
-images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` in [0, 1]; labels: `[B]` class indices. Each term is a scalar tensor.
+`objectives.py` has the table.
+
+images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` in [0, 1]; labels: `[B]` class indices.
+    Each term is a scalar tensor.
 """
 
 from __future__ import annotations
@@ -36,27 +39,44 @@ class Settings:
         return labels if self.target is None else self.target
 
 
-Found = tuple[Terms, Tensor | None]  # a step's own terms, and the logits of the images as they are, where it has computed them
+Found = tuple[
+    Terms, Tensor | None
+]  # a step's own terms, and the logits of the images as they are, where it has computed them
 
 
-# --- by the relevance map -------------------------------------------------------------------------------------------------
+# --- by the relevance map -----------------------------------------------------------------------
 
 
-def relevance_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """The published objective, paper Eq. 5: relevance of the true class, confidence in the predicted one."""
+def relevance_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """The published objective, paper Eq. 5: relevance of the true class, confidence in the
+    predicted one.
+    """
     logits, raw = relevance_patches(
-        model, images, s.explained(labels), create_graph=True, second_order=s.second_order, recompute=s.recompute
+        model,
+        images,
+        s.explained(labels),
+        create_graph=True,
+        second_order=s.second_order,
+        recompute=s.recompute,
     )
     return _squared_errors(logits, raw, images, masks, s), logits
 
 
-def legrad_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """The published terms on LeGrad's map in place of GAE's; always with the second derivative, for there is no other."""
+def legrad_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """The published terms on LeGrad's map in place of GAE's; always with the second derivative, for
+    there is no other.
+    """
     logits, raw = legrad_patches(model, images, labels, create_graph=True)
     return _squared_errors(logits, raw, images, masks, s), logits
 
 
-def _squared_errors(logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, s: Settings) -> Terms:
+def _squared_errors(
+    logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, s: Settings
+) -> Terms:
     relevance, mask = minmax(upsample(raw, images.shape[-2:])), masks[:, 0]
     return {
         "background": losses.background(relevance, mask),
@@ -65,61 +85,107 @@ def _squared_errors(logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, 
     }
 
 
-def energy_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """The share of relevance outside the mask in place of the two squared errors; cross-entropy with the true label."""
+def energy_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """The share of relevance outside the mask in place of the two squared errors; cross-entropy
+    with the true label.
+    """
     logits, raw = relevance_patches(
-        model, images, s.explained(labels), create_graph=True, second_order=s.second_order, recompute=s.recompute
+        model,
+        images,
+        s.explained(labels),
+        create_graph=True,
+        second_order=s.second_order,
+        recompute=s.recompute,
     )
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
     return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
 
 def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """Binary cross-entropy of the map against the mask in place of the two squared errors; cross-entropy with the label."""
+    """Binary cross-entropy of the map against the mask in place of the two squared errors;
+    cross-entropy with the label.
+    """
     logits, raw = relevance_patches(
-        model, images, s.explained(labels), create_graph=True, second_order=s.second_order, recompute=s.recompute
+        model,
+        images,
+        s.explained(labels),
+        create_graph=True,
+        second_order=s.second_order,
+        recompute=s.recompute,
     )
     bce = losses.binary_relevance(minmax(upsample(raw, images.shape[-2:])), masks[:, 0])
     return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
 
 
-# --- by input gradients ---------------------------------------------------------------------------------------------------
+# --- by input gradients -------------------------------------------------------------------------
 
 
-def gradmask_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """GradMask, paper Eq. 8 and 9. `second_order` False makes the mask term a constant, as in the paper's code."""
-    logits, gradient = _input_gradient(model, images, lambda z: z.gather(1, labels[:, None]).sum(), s.second_order)
-    return {"background": losses.gradmask(gradient, masks), "classification": losses.classification(logits, labels)}, logits
+def gradmask_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """GradMask, paper Eq. 8 and 9.
+
+    `second_order` False makes the mask term a constant, as in the paper's code.
+    """
+    logits, gradient = _input_gradient(
+        model, images, lambda z: z.gather(1, labels[:, None]).sum(), s.second_order
+    )
+    return {
+        "background": losses.gradmask(gradient, masks),
+        "classification": losses.classification(logits, labels),
+    }, logits
 
 
 def rrr_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """Right for the Right Reasons, paper Eq. 8 and 10. `second_order` False makes the mask term a constant, as there."""
-    logits, gradient = _input_gradient(model, images, lambda z: z.log_softmax(1).sum(), s.second_order)
-    return {"background": losses.right_reasons(gradient, masks), "classification": losses.classification(logits, labels)}, logits
+    """Right for the Right Reasons, paper Eq. 8 and 10.
+
+    `second_order` False makes the mask term a constant, as there.
+    """
+    logits, gradient = _input_gradient(
+        model, images, lambda z: z.log_softmax(1).sum(), s.second_order
+    )
+    return {
+        "background": losses.right_reasons(gradient, masks),
+        "classification": losses.classification(logits, labels),
+    }, logits
 
 
 def _input_gradient(
     model: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor], create_graph: bool
 ) -> tuple[Tensor, Tensor]:
-    """Logits, and the gradient of `score` by the pixels; within the graph only through attention that is not fused."""
+    """Logits, and the gradient of `score` by the pixels; within the graph only through attention
+    that is not fused.
+    """
     images = images.detach().requires_grad_()
     with attention_maps(model):  # scaled_dot_product_attention has no second derivative
         logits = logits_of(model, images)
-    (gradient,) = torch.autograd.grad(score(logits), images, create_graph=create_graph, retain_graph=True)
+    (gradient,) = torch.autograd.grad(
+        score(logits), images, create_graph=create_graph, retain_graph=True
+    )
     return logits, gradient
 
 
-# --- by labels and swaps --------------------------------------------------------------------------------------------------
+# --- by labels and swaps ------------------------------------------------------------------------
 
 
-def finetune_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """Plain fine-tuning on the same images; the masks are not read. The baseline that every claim must beat."""
+def finetune_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """Plain fine-tuning on the same images; the masks are not read.
+
+    The baseline that every claim must beat.
+    """
     logits = logits_of(model, images)
     return {"classification": losses.classification(logits, labels)}, logits
 
 
-def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """Cross-entropy on the objects standing on the next image's background, made with the same masks.
+def swap_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """Cross-entropy on the objects standing on the next image's background, made with the same
+    masks.
 
     The donor is the batch's next image, so a batch of one keeps its own background.
     """
@@ -127,16 +193,26 @@ def swap_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s
     return {"classification": losses.classification(logits_of(model, swapped), labels)}, None
 
 
-def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """Ours: each image and three background swaps of it in one batch; relevance energy, and cross-entropy among the classes tuned
-    on. The donors are the batch's next three images, so a batch of one has no swaps.
+def refocus_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """Ours: each image and three background swaps of it in one batch; relevance energy, and
+    cross-entropy among the classes tuned on. The donors are the batch's next three images, so a
+    batch of one has no swaps.
     """
     turns = range(1, min(_SWAPS, len(images) - 1) + 1)
-    swapped = [swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0)) for turn in turns]
+    swapped = [
+        swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0)) for turn in turns
+    ]
     every, count = torch.cat([images, *swapped]), 1 + len(swapped)
     mask, repeated = masks[:, 0].repeat(count, 1, 1), labels.repeat(count)
     logits, raw = relevance_patches(
-        model, every, s.explained(repeated), create_graph=True, second_order=s.second_order, recompute=s.recompute
+        model,
+        every,
+        s.explained(repeated),
+        create_graph=True,
+        second_order=s.second_order,
+        recompute=s.recompute,
     )
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
     classification = losses.seen_classification(logits, repeated, _seen(labels, s, logits.shape[1]))
@@ -144,7 +220,9 @@ def refocus_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
 
 
 def _seen(labels: Tensor, s: Settings, classes: int) -> Tensor:
-    """Classes tuned on, and those of this batch (on validation images of other classes the two differ); all without `seen`."""
+    """Classes tuned on, and those of this batch (on validation images of other classes the two
+    differ); all without `seen`.
+    """
     if s.seen is None:
         return torch.arange(classes, device=labels.device)
     return torch.cat([torch.tensor(s.seen, device=labels.device), labels]).unique()

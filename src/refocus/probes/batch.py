@@ -1,7 +1,10 @@
-"""What a probe is given, and what it gives back. `probe_kinds` has the probes, `probes` their table.
+"""What a probe is given, and what it gives back.
 
-A probe answers for each image with one or more series of numbers, one number per level: {"series": `[B, levels]`}. NaN says that
-there is no answer. Pixels are `[B, 3, H, W]` in [0, 1]; normalization is inside.
+`probe_kinds` has the probes, `probes` their table.
+
+A probe answers for each image with one or more series of numbers, one number per level: {"series":
+    `[B, levels]`}. NaN says that there is no answer. Pixels are `[B, 3, H, W]` in [0, 1];
+    normalization is inside.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ Level = float | str
 
 @dataclass(frozen=True)
 class Options:
-    """Folders beside the images, and choices. saliency: `relevance` (GAE) or `attention` (as DINO shows it)."""
+    """Folders beside the images, and choices.
+
+    saliency: `relevance` (GAE) or `attention` (as DINO shows it).
+    """
 
     masks: Path | None = None
     styles: Path | None = None
@@ -40,7 +46,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Batch:
-    """A few images as a model sees them. masks: `[B, 1, H, W]` in [0, 1]. seeds: one for each image, the same for every model."""
+    """A few images as a model sees them.
+
+    masks: `[B, 1, H, W]` in [0, 1]. seeds: one for each image, the same for every model.
+    """
 
     model: nn.Module
     pixels: Tensor
@@ -53,7 +62,9 @@ class Batch:
 
     def normalized(self, pixels: Tensor) -> Tensor:
         config = preprocessing(self.model)
-        mean, std = (torch.tensor(config[key], device=pixels.device).view(3, 1, 1) for key in ("mean", "std"))
+        mean, std = (
+            torch.tensor(config[key], device=pixels.device).view(3, 1, 1) for key in ("mean", "std")
+        )
         return (pixels - mean) / std
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -71,7 +82,9 @@ class Batch:
     def top1(self, pixels: Tensor) -> Tensor:
         """1 where the model, as it is now, gives the right answer, else 0: `[B]`."""
         with torch.no_grad():
-            return (self.logits(pixels.to(self.pixels.device)).argmax(1) == self.labels).float().cpu()
+            return (
+                (self.logits(pixels.to(self.pixels.device)).argmax(1) == self.labels).float().cpu()
+            )
 
     @cached_property
     def grid(self) -> tuple[int, int]:
@@ -95,9 +108,11 @@ def answers(batch: Batch, views: Callable[[Batch], Views]) -> Series:
 
 
 def attention_of_readout(model: nn.Module, images: Tensor) -> Tensor:
-    """How the classifier's token attends to the patches in the last layer, by head, each head's sum 1: `[B, heads, h * w]`.
+    """How the classifier's token attends to the patches in the last layer, by head, each head's sum
+    1: `[B, heads, h * w]`.
 
-    images: normalized. Where the classifier reads a mean of tokens, the mean of their rows; a pooling query has its own row.
+    images: normalized. Where the classifier reads a mean of tokens, the mean of their rows; a
+        pooling query has its own row.
     """
     reader = view(model)
     with frozen(model), torch.no_grad(), attention_maps(model) as maps:
@@ -105,7 +120,9 @@ def attention_of_readout(model: nn.Module, images: Tensor) -> Tensor:
         last = maps[-1]
     row = torch.ones(1) if last.shape[-2] == 1 else reader.readout(last.shape[-1])
     rows, columns = reader.grid(images.shape[-2], images.shape[-1])
-    attended = torch.einsum("l,bhln->bhn", row.to(last), last)[..., -rows * columns :]  # a pooling query may not see the others
+    attended = torch.einsum("l,bhln->bhn", row.to(last), last)[
+        ..., -rows * columns :
+    ]  # a pooling query may not see the others
     return attended / attended.sum(-1, keepdim=True)
 
 

@@ -1,6 +1,8 @@
-"""The probes, each a few lines: perturbed images (`Views`), on which `answers` then takes top-1, or numbers (`Series`).
+"""The probes, each a few lines: perturbed images (`Views`), on which `answers` then takes top-1, or
+numbers (`Series`).
 
-Where each protocol comes from and where ours departs stands in docs/probes.md. B images, L blocks, P patches.
+Where each protocol comes from and where ours departs stands in docs/probes.md. B images, L blocks,
+P patches.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from refocus.relevance.attention import last_linear_input, limited_attention
 from refocus.vit.families import view
 from refocus.vit.loading import names_of, preprocessing
 
-# --- adversarial --------------------------------------------------------------------------------------------------------------
+# --- adversarial ---------------------------------------------------------------------------------
 
 BUDGETS = (0, 0.25, 0.5, 1, 2, 4)  # of 255
 AREAS = (0, 0.005, 0.01, 0.02, 0.05)
@@ -37,12 +39,22 @@ PATH_BUDGET = 1  # of 255
 
 def fgsm(b: Batch) -> Views:
     for budget in BUDGETS:
-        yield "FGSM", attacks.fgsm(b.model, b.logits, b.pixels, b.labels, budget / 255) if budget else b.pixels
+        yield (
+            "FGSM",
+            attacks.fgsm(b.model, b.logits, b.pixels, b.labels, budget / 255)
+            if budget
+            else b.pixels,
+        )
 
 
 def pgd(b: Batch) -> Views:
     for budget in BUDGETS:
-        yield "PGD", attacks.pgd(b.model, b.logits, b.pixels, b.labels, budget / 255, b.seeds)[0] if budget else b.pixels
+        yield (
+            "PGD",
+            attacks.pgd(b.model, b.logits, b.pixels, b.labels, budget / 255, b.seeds)[0]
+            if budget
+            else b.pixels,
+        )
 
 
 def patch_attack(b: Batch) -> Views:
@@ -53,14 +65,21 @@ def patch_attack(b: Batch) -> Views:
         size = (b.pixels.shape[-2], b.pixels.shape[-1])
         where = change.boxes(size, area, b.seeds).to(b.pixels)
         steps = attacks.PATCH_STEPS
-        yield "patch", attacks.pgd(b.model, b.logits, b.pixels, b.labels, 1.0, b.seeds, steps=steps, where=where)[0]
+        yield (
+            "patch",
+            attacks.pgd(
+                b.model, b.logits, b.pixels, b.labels, 1.0, b.seeds, steps=steps, where=where
+            )[0],
+        )
 
 
 def pgd_path(b: Batch) -> Series:
-    return {"loss": attacks.pgd(b.model, b.logits, b.pixels, b.labels, PATH_BUDGET / 255, b.seeds)[1]}
+    return {
+        "loss": attacks.pgd(b.model, b.logits, b.pixels, b.labels, PATH_BUDGET / 255, b.seeds)[1]
+    }
 
 
-# --- what is left of the image -------------------------------------------------------------------------------------------------
+# --- what is left of the image ------------------------------------------------------------------
 
 SHARES = tuple(n / 10 for n in range(11))
 HOLES = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -92,7 +111,7 @@ def cutout(b: Batch) -> Views:
         yield "hole", b.pixels * (1 - hole) + mean * hole if share else b.pixels
 
 
-# --- the model ----------------------------------------------------------------------------------------------------------------
+# --- the model ----------------------------------------------------------------------------------
 
 
 def removals(model: nn.Module) -> list[Level]:
@@ -140,7 +159,7 @@ def class_tokens(b: Batch) -> Series:
     }
 
 
-# --- frequencies and corruptions ----------------------------------------------------------------------------------------------
+# --- frequencies and corruptions ----------------------------------------------------------------
 
 LOW = (1.5, 0.75, 0.5, 0.3, 0.2, 0.1, 0.05)  # 1.5 lies beyond the corner: all frequencies
 HIGH = (0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -159,14 +178,21 @@ def high_pass(b: Batch) -> Views:
 
 
 def frequencies(model: nn.Module) -> list[Level]:
-    """Half of the plane of frequencies, whose mirror is the other half: "row,column" in cycles per image."""
+    """Half of the plane of frequencies, whose mirror is the other half: "row,column" in cycles per
+    image.
+    """
     height, width = preprocessing(model)["input_size"][1:]
-    rows, columns = (np.unique(np.linspace(0, side // 2, _STEPS + 1).round().astype(int)).tolist() for side in (height, width))
+    rows, columns = (
+        np.unique(np.linspace(0, side // 2, _STEPS + 1).round().astype(int)).tolist()
+        for side in (height, width)
+    )
     found: list[Level] = []
     for column in columns:
         for row in rows:
             found.append(f"{row},{column}")
-            if 0 < 2 * row < height and 0 < 2 * column < width:  # elsewhere the mirror is the same wave
+            if (
+                0 < 2 * row < height and 0 < 2 * column < width
+            ):  # elsewhere the mirror is the same wave
                 found.append(f"{-row},{column}")
     return found
 
@@ -183,7 +209,10 @@ def corruption(b: Batch) -> Views:
     for name in corruptions.ALEXNET:
         yield name, b.pixels
         for severity in corruptions.SEVERITIES:
-            made = [corruptions.corrupted(p, name, severity, s % 2**32) for p, s in zip(pictures, b.seeds, strict=True)]
+            made = [
+                corruptions.corrupted(p, name, severity, s % 2**32)
+                for p, s in zip(pictures, b.seeds, strict=True)
+            ]
             yield name, torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).to(b.pixels) / 255
 
 
@@ -196,13 +225,15 @@ def imagenet_c(b: Batch) -> Views:
 
 
 def _squeezed(files: list[Path], b: Batch) -> Tensor:
-    """Images at the model's input size without a crop: the published ones were cropped when they were made."""
+    """Images at the model's input size without a crop: the published ones were cropped when they
+    were made.
+    """
     size = (b.pixels.shape[-1], b.pixels.shape[-2])
     pictures = [np.asarray(read_image(file).resize(size)) for file in files]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(b.pixels) / 255
 
 
-# --- cues ---------------------------------------------------------------------------------------------------------------------
+# --- cues ---------------------------------------------------------------------------------------
 
 SHAPES = ("as it is", "silhouette", "edges")
 STRENGTHS = (0, 0.25, 0.5, 0.75, 1)
@@ -228,7 +259,9 @@ def _styles(folder: Path) -> list[Path]:
 
 
 def shape_bias(b: Batch) -> Series:
-    """1 for a decision for the shape, 0 for the texture, NaN for neither or where the cues agree."""
+    """1 for a decision for the shape, 0 for the texture, NaN for neither or where the cues
+    agree.
+    """
     table = cues.mapping(b.model, b.options.mapping)
     names = list(table)
     with torch.no_grad():
@@ -238,22 +271,35 @@ def shape_bias(b: Batch) -> Series:
     for sample, decision in zip(b.samples, best, strict=True):
         shape, texture = cues.cue(sample.image.stem)
         known = shape != texture and {shape, texture} <= set(names)
-        value = float(names[decision] == shape) if known and names[decision] in (shape, texture) else float("nan")
+        value = (
+            float(names[decision] == shape)
+            if known and names[decision] in (shape, texture)
+            else float("nan")
+        )
         found.append(value)
     return {"decisions for the shape": torch.tensor(found)[:, None]}
 
 
-# --- what the features hold ---------------------------------------------------------------------------------------------------
+# --- what the features hold ---------------------------------------------------------------------
 
 
 def rotation_features(b: Batch) -> Series:
-    """Features of the four turns, `[B, 4 D]`; `rotation_answers` makes the numbers, when all images are there."""
+    """Features of the four turns, `[B, 4 D]`; `rotation_answers` makes the numbers, when all images
+    are there.
+    """
     with torch.no_grad():
-        features = last_linear_input(b.model, b.normalized(rotations.turned(b.pixels)))[1].flatten(1).float().cpu()
+        features = (
+            last_linear_input(b.model, b.normalized(rotations.turned(b.pixels)))[1]
+            .flatten(1)
+            .float()
+            .cpu()
+        )
     return {"features": features.unflatten(0, (rotations.TURNS, -1)).transpose(0, 1).flatten(1)}
 
 
-def rotation_answers(values: list[dict[str, list[float | None]]]) -> list[dict[str, list[float | None]]]:
+def rotation_answers(
+    values: list[dict[str, list[float | None]]],
+) -> list[dict[str, list[float | None]]]:
     features = np.array([row["features"] for row in values], dtype=np.float64)
     found = rotations.held_out(features.reshape(len(values), rotations.TURNS, -1))
     return [{"turns found": [None if np.isnan(value) else float(value)]} for value in found]
@@ -270,7 +316,9 @@ def heads(model: nn.Module) -> list[Level]:
 
 
 def attention_segmentation(b: Batch) -> Series:
-    """Jaccard index of the patches with most of the attention against the mask, by head, and of each image's best head."""
+    """Jaccard index of the patches with most of the attention against the mask, by head, and of
+    each image's best head.
+    """
     assert b.masks is not None
     truth = b.masks[:, 0].cpu() > 0.5
     attended = attention_of_readout(b.model, b.normalized(b.pixels)).cpu()
@@ -280,18 +328,22 @@ def attention_segmentation(b: Batch) -> Series:
         drawn = F.interpolate(inside, truth.shape[-2:], mode="nearest") > 0.5
         both, either = (drawn & truth[:, None]).sum((2, 3)), (drawn | truth[:, None]).sum((2, 3))
         overlap = both / either.clamp(min=1)
-        found[f"{mass:.0%} of the attention"] = torch.cat([overlap, overlap.max(1, keepdim=True).values], dim=1)
+        found[f"{mass:.0%} of the attention"] = torch.cat(
+            [overlap, overlap.max(1, keepdim=True).values], dim=1
+        )
     return found
 
 
 def covering(attended: Tensor, mass: float) -> Tensor:
-    """The fewest patches that hold this share of the attention, bool like `attended` `[..., P]`, whose sums are 1."""
+    """The fewest patches that hold this share of the attention, bool like `attended` `[..., P]`,
+    whose sums are 1.
+    """
     values, order = attended.sort(-1, descending=True)
     needed = values.cumsum(-1) - values < mass  # what lies before a patch is not yet enough
     return torch.zeros_like(needed).scatter(-1, order, needed)
 
 
-# --- sufficient input subsets ---------------------------------------------------------------------------------------------------
+# --- sufficient input subsets -------------------------------------------------------------------
 
 RANDOM_CLASSES = 5  # of each image, as in the paper's figure
 TARGETS = ("predicted class", "random classes")
@@ -311,7 +363,11 @@ def subsets(b: Batch) -> Series:
     for image, answer, seed in zip(images, logits, b.seeds, strict=True):
         predicted = int(answer.argmax())
         targets = [predicted, *random_classes(predicted, len(answer), seed)]
-        some = sufficient_subsets(b.model, image.expand(len(targets), -1, -1, -1), torch.tensor(targets, device=image.device))
+        some = sufficient_subsets(
+            b.model,
+            image.expand(len(targets), -1, -1, -1),
+            torch.tensor(targets, device=image.device),
+        )
         got, share = some.found.float(), some.share.masked_fill(~some.found, torch.nan)
         found.append(torch.stack([got[0], got[1:].mean()]))
         sizes.append(torch.stack([share[0], share[1:].nanmean()]))
@@ -319,7 +375,9 @@ def subsets(b: Batch) -> Series:
 
 
 def subsets_picture(b: Batch, path: Path) -> None:
-    """The appendix's figure: images, and beside each the subset for its predicted class and for five random ones."""
+    """The appendix's figure: images, and beside each the subset for its predicted class and for
+    five random ones.
+    """
     names, rows, captions = names_of(b.model), [], []
     images = b.normalized(b.pixels)
     with torch.no_grad():
@@ -327,9 +385,24 @@ def subsets_picture(b: Batch, path: Path) -> None:
     chosen = random_classes(-1, len(names), b.seeds[0])
     for pixels, image, predicted in zip(b.pixels.cpu(), images, predictions, strict=True):
         targets = [predicted, *chosen]
-        some = sufficient_subsets(b.model, image.expand(len(targets), -1, -1, -1), torch.tensor(targets, device=image.device))
+        some = sufficient_subsets(
+            b.model,
+            image.expand(len(targets), -1, -1, -1),
+            torch.tensor(targets, device=image.device),
+        )
         picture = (255 * pixels.permute(1, 2, 0).numpy()).round().astype(np.uint8)
-        rows.append([picture, *(np.where(p.numpy()[..., None], picture, 128).astype(np.uint8) for p in some.pixels)])
-        texts = [f"{s:.0%} of pixels" if f else "none found" for f, s in zip(some.found, some.share, strict=True)]
+        rows.append(
+            [
+                picture,
+                *(
+                    np.where(p.numpy()[..., None], picture, 128).astype(np.uint8)
+                    for p in some.pixels
+                ),
+            ]
+        )
+        texts = [
+            f"{s:.0%} of pixels" if f else "none found"
+            for f, s in zip(some.found, some.share, strict=True)
+        ]
         captions.append([names[predicted], *texts])
     figure(rows, ["image", "predicted", *(names[c] for c in chosen)], captions, path)

@@ -1,4 +1,6 @@
-"""Runs probes: model x images -> one record per image -> curves with intervals, a folder for each probe."""
+"""Runs probes: model x images -> one record per image -> curves with intervals, a folder for each
+probe.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ log = logging.getLogger("refocus")
 
 @dataclass(frozen=True)
 class Plan:
-    """images: an ImageFolder. most: at most so many images, spread over the classes. out: a folder for each probe lies in it."""
+    """images: an ImageFolder.
+
+    most: at most so many images, spread over the classes. out: a folder for each probe lies in it.
+    """
 
     images: Path | None
     options: Options
@@ -65,9 +70,13 @@ class Plan:
             found = cues.stimuli(root)
         elif "masks" in probe.needs:
             assert self.options.masks is not None
-            found = masked(scan(root, model, masks=self.options.masks), self.options.masks, self.mask_score)
+            found = masked(
+                scan(root, model, masks=self.options.masks), self.options.masks, self.mask_score
+            )
         else:
-            found = scan(root, model, option="--imagenet-c" if probe.on == "imagenet_c" else "--images")
+            found = scan(
+                root, model, option="--imagenet-c" if probe.on == "imagenet_c" else "--images"
+            )
         caps = [cap for cap in (self.most, probe.most) if cap is not None]
         kept = chosen(found, min(caps) if caps else None, self.seed)
         return [s for s in found if s.image in kept]
@@ -80,7 +89,10 @@ class Plan:
             folders["mapping"] = self.options.mapping
         return {
             **{which: outputs.fingerprint(ref) for which, ref in self.refs.items()},
-            "folders": {name: [str(path.expanduser().resolve()), outputs.state(path)] for name, path in folders.items()},
+            "folders": {
+                name: [str(path.expanduser().resolve()), outputs.state(path)]
+                for name, path in folders.items()
+            },
             "saliency": self.options.saliency,
             "mask_score": self.mask_score if "masks" in probe.needs else None,
             "most": self.most,
@@ -89,7 +101,8 @@ class Plan:
 
 
 def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
-    """What can be wrong with folders and options, before anything is written (with models: `probes.supported`).
+    """What can be wrong with folders and options, before anything is written (with models:
+    `probes.supported`).
 
     One folder holds probes of the same models.
     """
@@ -99,25 +112,38 @@ def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
             plan.samples(probe, model)
         kept = plan.out / name / "settings.json"
         if kept.exists() and outputs.read_json(kept) != plan.settings(probe):
-            raise InputError(f"--out {plan.out}: {name} was started with other models, folders or options; name a new folder")
+            raise InputError(
+                f"--out {plan.out}: {name} was started with other models, folders or options; name "
+                "a new folder"
+            )
     mine = {which: outputs.fingerprint(ref) for which, ref in plan.refs.items()}
     for name in PROBES:
         kept = plan.out / name / "settings.json"
-        if kept.exists() and {k: v for k, v in outputs.read_json(kept).items() if k in ("model", "against")} != mine:
-            raise InputError(f"--out {plan.out}: holds probes of other models ({name}); name a new folder")
+        if (
+            kept.exists()
+            and {k: v for k, v in outputs.read_json(kept).items() if k in ("model", "against")}
+            != mine
+        ):
+            raise InputError(
+                f"--out {plan.out}: holds probes of other models ({name}); name a new folder"
+            )
     if plan.options.styles is not None:
         image_files(plan.options.styles, "--styles")
 
 
-# --- running ------------------------------------------------------------------------------------------------------------------
+# --- running ------------------------------------------------------------------------------------
 
 
 class _Seen:
-    """What the model sees of a sample, and its mask where one is needed: `[3, H, W]`, or `[4, H, W]` with the mask last."""
+    """What the model sees of a sample, and its mask where one is needed: `[3, H, W]`, or `[4, H,
+    W]` with the mask last.
+    """
 
     def __init__(self, model: nn.Module, *, with_mask: bool) -> None:
         self.with_mask = with_mask
-        self.transform: Any = joint_transform(model, train=False) if with_mask else eval_image(model)
+        self.transform: Any = (
+            joint_transform(model, train=False) if with_mask else eval_image(model)
+        )
 
     def __call__(self, sample: Sample) -> Tensor:
         image = read_image(sample.image)
@@ -128,19 +154,31 @@ class _Seen:
         return torch.cat([part.as_subclass(Tensor) for part in (pixels, mask.to(pixels.dtype))])
 
 
-def batch_of(model: nn.Module, samples: list[Sample], seen: Tensor, root: Path, plan: Plan) -> Batch:
+def batch_of(
+    model: nn.Module, samples: list[Sample], seen: Tensor, root: Path, plan: Plan
+) -> Batch:
     device, config = next(model.parameters()).device, preprocessing(model)
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
     pixels = (seen[:, :3] * std + mean).clamp(0, 1).to(device)
     masks = seen[:, 3:].to(device) if seen.shape[1] > 3 else None
     labels = torch.tensor([s.label for s in samples], device=device)
-    return Batch(model, pixels, labels, seeds_of(samples, root, plan.seed), samples, root, plan.options, masks)
+    return Batch(
+        model,
+        pixels,
+        labels,
+        seeds_of(samples, root, plan.seed),
+        samples,
+        root,
+        plan.options,
+        masks,
+    )
 
 
 def run(name: str, models: Models, plan: Plan) -> dict[str, Any]:
     """One probe on every model -> OUT/NAME: records, result.json, and where it has one a picture.
 
-    A folder that is complete is read, one that is not goes on where it stopped, of the same settings alone.
+    A folder that is complete is read, one that is not goes on where it stopped, of the same
+    settings alone.
     """
     probe = PROBES[name]
     folder = outputs.resumable(plan.out / name, True, plan.settings(probe))
@@ -151,9 +189,14 @@ def run(name: str, models: Models, plan: Plan) -> dict[str, Any]:
     for which, model in models.items():
         samples = plan.samples(probe, model)
 
-        def answer(batch: list[Sample], seen: Tensor, model: nn.Module = model) -> list[dict[str, Any]]:
+        def answer(
+            batch: list[Sample], seen: Tensor, model: nn.Module = model
+        ) -> list[dict[str, Any]]:
             found = probe.measure(batch_of(model, batch, seen, root, plan))
-            return [{"values": {series: _plain(v[row]) for series, v in found.items()}} for row in range(len(batch))]
+            return [
+                {"values": {series: _plain(v[row]) for series, v in found.items()}}
+                for row in range(len(batch))
+            ]
 
         lines = collect(
             samples,
@@ -174,10 +217,19 @@ def run(name: str, models: Models, plan: Plan) -> dict[str, Any]:
     levels = {which: probe.levels_of(model) for which, model in models.items()}
     facts = {key: getattr(probe, key) for key in ("about", "source", "xlabel", "unit", "better")}
     scale = 100.0 if "%" in probe.unit else 1.0
-    numbers = result(records, levels, scale=scale, first=probe.first, headline=probe.headline, seed=plan.seed)
-    content = {"kind": name, **facts, "models": {which: outputs.resolved(ref) for which, ref in plan.refs.items()}, **numbers}
+    numbers = result(
+        records, levels, scale=scale, first=probe.first, headline=probe.headline, seed=plan.seed
+    )
+    content = {
+        "kind": name,
+        **facts,
+        "models": {which: outputs.resolved(ref) for which, ref in plan.refs.items()},
+        **numbers,
+    }
     curves = numbers["curves"].items()
-    content["summary"] = {which: probe.extra(_means(found)) for which, found in curves} if probe.extra else {}
+    content["summary"] = (
+        {which: probe.extra(_means(found)) for which, found in curves} if probe.extra else {}
+    )
     _pictures(probe, models, plan, root, folder)
     outputs.write_json(folder / "result.json", content)
     outputs.finish(folder, "probe", kind=name, seed=plan.seed)
@@ -196,14 +248,18 @@ def _final(probe: Probe, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     values = [line["values"] for line in lines]
     if probe.after and values:
         values = probe.after(values)
-    return [{"image": line["image"], "values": found} for line, found in zip(lines, values, strict=True)]
+    return [
+        {"image": line["image"], "values": found} for line, found in zip(lines, values, strict=True)
+    ]
 
 
 _SHOWN = 4  # images in a picture
 
 
 def _pictures(probe: Probe, models: Models, plan: Plan, root: Path, folder: Path) -> None:
-    """What the model sees at each level (the first image), or the probe's own picture (the first four)."""
+    """What the model sees at each level (the first image), or the probe's own picture (the first
+    four).
+    """
     if probe.numbers and probe.picture is None:
         return
     model = models["model"]
@@ -228,8 +284,12 @@ def _strip(views: Views, levels: list[Level], path: Path) -> None:
     """A row for each series, a column for each of at most seven levels, evenly taken."""
     rows: dict[str, list[Any]] = {}
     for series, pixels in views:
-        rows.setdefault(series, []).append((255 * pixels[0].permute(1, 2, 0).cpu().numpy()).round().astype(np.uint8))
-    some = np.unique(np.linspace(0, len(levels) - 1, min(7, len(levels))).round().astype(int)).tolist()
+        rows.setdefault(series, []).append(
+            (255 * pixels[0].permute(1, 2, 0).cpu().numpy()).round().astype(np.uint8)
+        )
+    some = np.unique(
+        np.linspace(0, len(levels) - 1, min(7, len(levels))).round().astype(int)
+    ).tolist()
     figure(
         [[rows[series][i] for i in some] for series in rows],
         [f"{levels[i]}" for i in some],

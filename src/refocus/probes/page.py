@@ -1,4 +1,7 @@
-"""Results of probes -> the table, the page "probes" and its curves. Every probe that lies in the folder is on the page."""
+"""Results of probes -> the table, the page "probes" and its curves.
+
+Every probe that lies in the folder is on the page.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
         InputError: there is none.
     """
     found = {
-        name: outputs.read_json(folder / name / "result.json") for name in PROBES if (folder / name / outputs.MANIFEST).exists()
+        name: outputs.read_json(folder / name / "result.json")
+        for name in PROBES
+        if (folder / name / outputs.MANIFEST).exists()
     }
     if not found:
         raise InputError(f"{folder}: holds no complete probe; see `refocus probe --help`")
@@ -53,7 +58,9 @@ def row(result: dict[str, Any]) -> Row:
 
 
 def write(folder: Path) -> list[Row]:
-    """probes.html, probes.md and probes.csv, and curve.png beside each result; the rows of the table."""
+    """probes.html, probes.md and probes.csv, and curve.png beside each result; the rows of the
+    table.
+    """
     every = results(folder)
     paired = any("against" in result["headline"] for result in every.values())
     labels = {"model": "tuned" if paired else "model", "against": "original"}
@@ -83,7 +90,9 @@ def write(folder: Path) -> list[Row]:
 
 
 def _small(path: Path) -> str:
-    """A picture as a data URI that does not make the page heavy; the whole one lies beside the result."""
+    """A picture as a data URI that does not make the page heavy; the whole one lies beside the
+    result.
+    """
     with Image.open(path) as picture:
         shown = picture.convert("RGB")
     shown.thumbnail((_WIDTH, 3 * _WIDTH))

@@ -66,11 +66,13 @@ PERCENT = "top-1, %"
 
 @dataclass(frozen=True)
 class Probe:
-    """A row. run: perturbed images, or with `numbers` the numbers themselves. levels: values along the x axis.
+    """A row. run: perturbed images, or with `numbers` the numbers themselves. levels: values along
+    the x axis.
 
-    cost: forward passes per image; a gradient counts as two more. first: the first level that counts in the headline, which is
-    the mean over it and all later ones. after: makes final values of all records' at once. most: cap on the images.
-    needs: `Options` that must be given, and packages. better: is more better?
+    cost: forward passes per image; a gradient counts as two more. first: the first level that
+        counts in the headline, which is the mean over it and all later ones. after: makes final
+        values of all records' at once. most: cap on the images. needs: `Options` that must be
+        given, and packages. better: is more better?
     """
 
     run: Callable[[Batch], Any]
@@ -113,7 +115,10 @@ def _blocks_can_go(model: nn.Module) -> None:
 def _square(model: nn.Module) -> None:
     height, width = preprocessing(model)["input_size"][1:]
     if height != width:
-        raise InputError(f"--kind rotation: the model's input is {height} x {width}; a turned image must be square")
+        raise InputError(
+            f"--kind rotation: the model's input is {height} x {width}; a turned image must be "
+            "square"
+        )
 
 
 def _attention_can_be_limited(model: nn.Module) -> None:
@@ -130,7 +135,8 @@ PROBES = {
     "fgsm": Probe(
         fgsm,
         BUDGETS,
-        "One step of the size shown against the answer: how easily is it pushed over by a change too small to see?",
+        "One step of the size shown against the answer: how easily is it pushed over by a change "
+        "too small to see?",
         "Goodfellow, Shlens & Szegedy, ICLR 2015",
         _255,
         "20",
@@ -139,7 +145,8 @@ PROBES = {
     "pgd": Probe(
         pgd,
         BUDGETS,
-        "Ten steps against the answer within the budget: about the strongest plain attack; most models that were not trained "
+        "Ten steps against the answer within the budget: about the strongest plain attack; most "
+        "models that were not trained "
         "against it fall to zero.",
         "Madry et al., ICLR 2018",
         _255,
@@ -158,7 +165,8 @@ PROBES = {
     "pgd-path": Probe(
         pgd_path,
         list(range(11)),
-        "The loss on the way of the ten steps (budget 1/255): a smooth, slow rise speaks for a robust surface.",
+        "The loss on the way of the ten steps (budget 1/255): a smooth, slow rise speaks for a "
+        "robust surface.",
         "Paul & Chen, AAAI 2022",
         "step",
         "31",
@@ -170,7 +178,8 @@ PROBES = {
     "occlusion": Probe(
         occlusion,
         SHARES,
-        "Patches turn black, at random, the salient ones first or last: how much of the image, and which part, is needed?",
+        "Patches turn black, at random, the salient ones first or last: how much of the image, and "
+        "which part, is needed?",
         "Naseer et al., NeurIPS 2021",
         "share of the patches",
         "34",
@@ -179,7 +188,8 @@ PROBES = {
     "permutation": Probe(
         permutation,
         [f"{n}x{n}" for n in CELLS],
-        "The image is cut into a grid whose cells change places: a model that still knows it goes by textures.",
+        "The image is cut into a grid whose cells change places: a model that still knows it goes "
+        "by textures.",
         "Naseer et al., NeurIPS 2021",
         "grid",
         "5",
@@ -187,7 +197,8 @@ PROBES = {
     "cutout": Probe(
         cutout,
         HOLES,
-        "One hole of the mean colour at a random place: does the answer survive when a part is hidden?",
+        "One hole of the mean colour at a random place: does the answer survive when a part is "
+        "hidden?",
         "DeVries & Taylor, 2017; as a test: Paul & Chen, AAAI 2022",
         "area of the hole, share of the image",
         "7",
@@ -195,7 +206,8 @@ PROBES = {
     "surgery": Probe(
         surgery,
         removals,
-        "One block, attention or MLP is left out at test time: is the answer spread over the layers or does it hang on one?",
+        "One block, attention or MLP is left out at test time: is the answer spread over the "
+        "layers or does it hang on one?",
         "Bhojanapalli et al., ICCV 2021",
         "what is left out of block",
         "3 for each block",
@@ -215,7 +227,8 @@ PROBES = {
     "class-tokens": Probe(
         class_tokens,
         exits,
-        "Each block's token is classified at once, and averaged with all later ones: from where on is the answer there?",
+        "Each block's token is classified at once, and averaged with all later ones: from where on "
+        "is the answer there?",
         "Naseer et al., NeurIPS 2021",
         "block",
         "1 for each block",
@@ -243,7 +256,8 @@ PROBES = {
     "fourier": Probe(
         fourier,
         frequencies,
-        "A wave of a single frequency is laid over the image: to which frequencies is the model sensitive?",
+        "A wave of a single frequency is laid over the image: to which frequencies is the model "
+        "sensitive?",
         "Yin et al., NeurIPS 2019",
         "frequency, cycles per image",
         "34",
@@ -261,7 +275,8 @@ PROBES = {
     "imagenet-c": Probe(
         imagenet_c,
         SEVERITIES,
-        "The published ImageNet-C: the 15 corruptions in five severities, with the mean corruption error relative to AlexNet's.",
+        "The published ImageNet-C: the 15 corruptions in five severities, with the mean corruption "
+        "error relative to AlexNet's.",
         "Hendrycks & Dietterich, ICLR 2019",
         "severity",
         "75",
@@ -282,7 +297,8 @@ PROBES = {
     "stylization": Probe(
         stylization,
         STRENGTHS,
-        "Textures and colours move to those of other pictures, shapes stay: does the model go by the shape?",
+        "Textures and colours move to those of other pictures, shapes stay: does the model go by "
+        "the shape?",
         "after Geirhos et al., ICLR 2019; made as Xu et al., CVPR 2021",
         "how far the amplitudes are moved",
         "5",
@@ -291,7 +307,8 @@ PROBES = {
     "shape-bias": Probe(
         shape_bias,
         ["cue conflict"],
-        "Pictures with the shape of one thing and the texture of another: which of the two does the model name?",
+        "Pictures with the shape of one thing and the texture of another: which of the two does "
+        "the model name?",
         "Geirhos et al., ICLR 2019",
         "",
         "1",
@@ -304,7 +321,8 @@ PROBES = {
     "rotation": Probe(
         rotation_features,
         ["four turns"],
-        "Can a linear head tell from the features how the image was turned (chance 25 %)? It takes some knowledge of shape.",
+        "Can a linear head tell from the features how the image was turned (chance 25 %)? It takes "
+        "some knowledge of shape.",
         "Gidaris, Singh & Komodakis, ICLR 2018",
         "",
         "4",
@@ -317,7 +335,8 @@ PROBES = {
     "attention-segmentation": Probe(
         attention_segmentation,
         heads,
-        "The patches that hold most of the last layer's attention, against the masks: does the model look at the object?",
+        "The patches that hold most of the last layer's attention, against the masks: does the "
+        "model look at the object?",
         "Caron et al. (DINO), ICCV 2021",
         "head",
         "1",
@@ -330,7 +349,8 @@ PROBES = {
     "subsets": Probe(
         subsets,
         TARGETS,
-        "The fewest pixels that give a class a confidence of 90 %, for the predicted class and for five random ones: "
+        "The fewest pixels that give a class a confidence of 90 %, for the predicted class and for "
+        "five random ones: "
         "if any class can be reached, such pixels say little of what the model looks at.",
         "Carter et al., AISTATS 2019; Appendix A of Chefer, Schwartz & Wolf, NeurIPS 2022",
         "class",
@@ -347,7 +367,7 @@ PACKAGES = {"foolbox": "attacks", "imagecorruptions": "corruptions"}  # package 
 FOLDERS = {"masks": "--masks", "styles": "--styles", "cues": "--cues", "imagenet_c": "--imagenet-c"}
 
 
-# --- what is to be done -------------------------------------------------------------------------------------------------------
+# --- what is to be done -------------------------------------------------------------------------
 
 
 def missing(probe: Probe, options: Options) -> str:
@@ -361,7 +381,8 @@ def missing(probe: Probe, options: Options) -> str:
 
 
 def supported(kinds: Sequence[str], given: Sequence[str], models: Iterable[nn.Module]) -> list[str]:
-    """Of the probes that `all` stands for, those that these models can take; one that was named must be among them.
+    """Of the probes that `all` stands for, those that these models can take; one that was named
+    must be among them.
 
     Raises:
         InputError: a probe that was named cannot be run on one of the models.
@@ -383,7 +404,8 @@ def supported(kinds: Sequence[str], given: Sequence[str], models: Iterable[nn.Mo
 
 
 def names(given: Sequence[str], options: Options) -> list[str]:
-    """The probes asked for, in the order of the table; `all`: those that can be run with what was given.
+    """The probes asked for, in the order of the table; `all`: those that can be run with what was
+    given.
 
     Raises:
         InputError: an unknown name, or one that lacks something.

@@ -1,8 +1,11 @@
-"""Record the attention maps of a forward pass, and leave no trace. Axes: B images, H heads, N tokens, h x w patches.
+"""Record the attention maps of a forward pass, and leave no trace.
 
-timm, transformers and torchvision all end in one function of torch, `scaled_dot_product_attention` (torchvision by way of
-`multi_head_attention_forward`). So the maps are recorded there, by a torch function mode that is local to the thread, and a
-user's own model that calls these functions is recorded as well. A model is recorded by one thread at a time; others wait.
+Axes: B images, H heads, N tokens, h x w patches.
+
+timm, transformers and torchvision all end in one function of torch, `scaled_dot_product_attention`
+(torchvision by way of `multi_head_attention_forward`). So the maps are recorded there, by a torch
+function mode that is local to the thread, and a user's own model that calls these functions is
+recorded as well. A model is recorded by one thread at a time; others wait.
 """
 
 from __future__ import annotations
@@ -25,19 +28,29 @@ from refocus.errors import InputError
 from refocus.vit.families import View, two_tokens, unsupported, unwrap, view
 
 
-def attention_map(query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None, causal: bool) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias): query `[..., L, d]`, key `[..., N, d]` -> `[..., L, N]`, rows sum to 1."""
-    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
+def attention_map(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None, causal: bool
+) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias): query `[..., L, d]`, key `[..., N, d]` -> `[..., L, N]`,
+    rows sum to 1.
+    """
+    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(
+        -2, -1
+    )
     if causal:
         bias = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if bias is not None:
-        scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
+        scores = (
+            scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
+        )
     return scores.softmax(-1)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a map is formed of, and what became of it: query `[B, H, L, d]`, key and value `[B, H, N, d]`, output `[B, H, L, d]`."""
+    """What a map is formed of, and what became of it: query `[B, H, L, d]`, key and value `[B, H,
+    N, d]`, output `[B, H, L, d]`.
+    """
 
     query: Tensor
     key: Tensor
@@ -51,12 +64,21 @@ class Layer:
 class _Intercept(TorchFunctionMode):
     """Hands each call of torch's attention to `attend`."""
 
-    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor, Tensor | None, float, bool, float | None], Tensor]) -> None:
+    def __init__(
+        self,
+        attend: Callable[
+            [Tensor, Tensor, Tensor, Tensor | None, float, bool, float | None], Tensor
+        ],
+    ) -> None:
         super().__init__()
         self._attend = attend
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
@@ -84,7 +106,9 @@ class _Intercept(TorchFunctionMode):
     def multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """nn.MultiheadAttention as image models use it, tokens first: `[N, B, D]`."""
         given = _MULTI_HEAD.bind(*args, **kwargs).arguments
-        if used := [name for name in _UNREAD if given.get(name) is not None and given[name] is not False]:
+        if used := [
+            name for name in _UNREAD if given.get(name) is not None and given[name] is not False
+        ]:
             raise InputError(f"nn.MultiheadAttention with {', '.join(used)} is not supported")
         # images first: a linear layer on the transposed tokens would run as one product per image
         tokens = [given[name].transpose(0, 1) for name in ("query", "key", "value")]
@@ -93,27 +117,50 @@ class _Intercept(TorchFunctionMode):
             projected = F.linear(tokens[0], weight, bias).chunk(3, -1)
         else:
             biases = (None,) * 3 if bias is None else bias.chunk(3)
-            projected = tuple(F.linear(x, w, b) for x, w, b in zip(tokens, weight.chunk(3), biases, strict=True))
-        query, key, value = (x.unflatten(-1, (given["num_heads"], -1)).transpose(1, 2) for x in projected)  # [B, H, N, d]
-        attended = self.attend(query, key, value, dropout_p=given["dropout_p"] if given.get("training", True) else 0.0)
-        weights = attention_map(query, key, None, None, False) if given.get("need_weights", True) else None
+            projected = tuple(
+                F.linear(x, w, b) for x, w, b in zip(tokens, weight.chunk(3), biases, strict=True)
+            )
+        query, key, value = (
+            x.unflatten(-1, (given["num_heads"], -1)).transpose(1, 2) for x in projected
+        )  # [B, H, N, d]
+        attended = self.attend(
+            query, key, value, dropout_p=given["dropout_p"] if given.get("training", True) else 0.0
+        )
+        weights = (
+            attention_map(query, key, None, None, False)
+            if given.get("need_weights", True)
+            else None
+        )
         if weights is not None and given.get("average_attn_weights", True):
             weights = weights.mean(1)
-        out = F.linear(attended.transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
+        out = F.linear(
+            attended.transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"]
+        )
         return out.transpose(0, 1), weights
 
 
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
-_UNREAD = ("bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "attn_mask", "use_separate_proj_weight", "static_k", "static_v")
+_UNREAD = (
+    "bias_k",
+    "bias_v",
+    "add_zero_attn",
+    "key_padding_mask",
+    "attn_mask",
+    "use_separate_proj_weight",
+    "static_k",
+    "static_v",
+)
 
 
 def attention_maps(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
-    """Within the `with`, each forward pass fills the yielded list with its maps, layer by layer: `[B, H, N, N]`, rows sum to 1.
+    """Within the `with`, each forward pass fills the yielded list with its maps, layer by layer:
+    `[B, H, N, N]`, rows sum to 1.
 
-    A pooling query's map comes last, `[B, H, 1, N]`. The maps are nodes of the autograd graph. Where nothing before a map needs
-    a gradient (frozen weights), the map itself becomes the leaf that does. What would hide a map is off inside and restored after,
-    also on error: eager and fused variants that avoid torch's function, and gradient checkpointing, which would form the map anew
-    in the backward pass, outside of the `with`.
+    A pooling query's map comes last, `[B, H, 1, N]`. The maps are nodes of the autograd graph.
+    Where nothing before a map needs a gradient (frozen weights), the map itself becomes the leaf
+    that does. What would hide a map is off inside and restored after, also on error: eager and
+    fused variants that avoid torch's function, and gradient checkpointing, which would form the map
+    anew in the backward pass, outside of the `with`.
 
     Raises:
         InputError: an unsupported model.
@@ -126,8 +173,8 @@ def attention_maps(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
 def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Iterator[list[Tensor]]:
     """The `attention_maps` of a model of your own (docs/extending.md).
 
-    layers: modules whose output is a map, where the model forms it by itself. None: it calls torch's
-    `scaled_dot_product_attention` or `nn.MultiheadAttention`, as most do.
+    layers: modules whose output is a map, where the model forms it by itself. None: it calls
+        torch's `scaled_dot_product_attention` or `nn.MultiheadAttention`, as most do.
     """
     maps: list[Tensor] = []
 
@@ -135,9 +182,17 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
         maps.append(_differentiable(attention))
 
     def form(
-        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, causal: bool, scale: float | None
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        dropout: float,
+        causal: bool,
+        scale: float | None,
     ) -> Tensor:
-        maps.append(_differentiable(F.dropout(attention_map(query, key, bias, scale, causal), dropout)))
+        maps.append(
+            _differentiable(F.dropout(attention_map(query, key, bias, scale, causal), dropout))
+        )
         return maps[-1] @ value
 
     handles = [layer.register_forward_hook(mine(keep)) for layer in layers or ()]
@@ -151,11 +206,12 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
 
 @contextmanager
 def attention_layers(model: nn.Module) -> Iterator[list[Layer]]:
-    """As `attention_maps`, but no map is formed: each forward pass fills the list with what they would be formed of, as fast as
-    torch's fused attention is.
+    """As `attention_maps`, but no map is formed: each forward pass fills the list with what they
+    would be formed of, as fast as torch's fused attention is.
 
     Raises:
-        InputError: an unsupported model, or one that forms its maps by itself, or attention dropout, whose map cannot be had again.
+        InputError: an unsupported model, or one that forms its maps by itself, or attention
+            dropout, whose map cannot be had again.
     """
     if not isinstance(view(model), View):
         raise unsupported(unwrap(model), "it records its own maps, which cannot be computed anew")
@@ -163,11 +219,21 @@ def attention_layers(model: nn.Module) -> Iterator[list[Layer]]:
     layers: list[Layer] = []
 
     def keep(
-        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, causal: bool, scale: float | None
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        dropout: float,
+        causal: bool,
+        scale: float | None,
     ) -> Tensor:
         if dropout:
-            raise unsupported(inner, f"attention dropout of {dropout:g}: such maps cannot be computed anew")
-        output = F.scaled_dot_product_attention(query, key, value, bias, is_causal=causal, scale=scale)
+            raise unsupported(
+                inner, f"attention dropout of {dropout:g}: such maps cannot be computed anew"
+            )
+        output = F.scaled_dot_product_attention(
+            query, key, value, bias, is_causal=causal, scale=scale
+        )
         layers.append(Layer(query, key, value, bias, scale, causal, _differentiable(output)))
         return layers[-1].output
 
@@ -177,20 +243,35 @@ def attention_layers(model: nn.Module) -> Iterator[list[Layer]]:
 
 @contextmanager
 def limited_attention(model: nn.Module, allowed: Tensor) -> Iterator[None]:
-    """Within the `with`, tokens see only those that `allowed`, bool `[N, N]`, says; a pooling query sees all.
+    """Within the `with`, tokens see only those that `allowed`, bool `[N, N]`, says; a pooling query
+    sees all.
 
     Raises:
         InputError: an unsupported model, or one that forms its maps by itself.
     """
     if not isinstance(view(model), View):
-        raise unsupported(unwrap(model), "it forms its attention by itself, so it cannot be limited")
+        raise unsupported(
+            unwrap(model), "it forms its attention by itself, so it cannot be limited"
+        )
 
     def attend(
-        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, causal: bool, scale: float | None
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        dropout: float,
+        causal: bool,
+        scale: float | None,
     ) -> Tensor:
         if query.shape[-2] == key.shape[-2]:
             near = allowed.to(query.device)
-            bias = near if bias is None else bias & near if bias.dtype == torch.bool else bias.masked_fill(~near, -torch.inf)
+            bias = (
+                near
+                if bias is None
+                else bias & near
+                if bias.dtype == torch.bool
+                else bias.masked_fill(~near, -torch.inf)
+            )
         return F.scaled_dot_product_attention(query, key, value, bias, dropout, causal, scale=scale)
 
     with _alone(unwrap(model), []), _Intercept(attend):
@@ -198,8 +279,8 @@ def limited_attention(model: nn.Module, allowed: Tensor) -> Iterator[None]:
 
 
 def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[B, K]`, and the features `[B, D]` that the classifier reads: what the last linear layer of the pass is given, or
-    with two heads the last two, side by side.
+    """Logits `[B, K]`, and the features `[B, D]` that the classifier reads: what the last linear
+    layer of the pass is given, or with two heads the last two, side by side.
 
     Raises:
         InputError: a model without a linear layer.
@@ -209,7 +290,9 @@ def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]
     heads = 2 if isinstance(reader, View) and reader.readout is two_tokens else 1
 
     class Watch(TorchFunctionMode):
-        def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             if func is F.linear:
                 seen[:] = [*seen, args[0]][-heads:]
             return func(*args, **(kwargs or {}))
@@ -225,7 +308,9 @@ _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDict
 
 
 def exclusive(model: nn.Module) -> AbstractContextManager[bool]:
-    """A lock for what is switched on a model and switched back: two threads that do so in turns would leave it switched."""
+    """A lock for what is switched on a model and switched back: two threads that do so in turns
+    would leave it switched.
+    """
     return _LOCKS.setdefault(unwrap(model), threading.RLock())
 
 
@@ -258,8 +343,17 @@ _SWITCHES = {"fused_attn": True, "grad_checkpointing": False, "gradient_checkpoi
 @contextmanager
 def _plain_attention(model: nn.Module) -> Iterator[None]:
     """Every layer calls torch's function, at once."""
-    layers = [(m, name, getattr(m, name)) for m in model.modules() for name in _SWITCHES if name in vars(m)]
-    configs = list({id(c): c for m in model.modules() for c in _with_parts(getattr(m, "config", None))}.values())
+    layers = [
+        (m, name, getattr(m, name))
+        for m in model.modules()
+        for name in _SWITCHES
+        if name in vars(m)
+    ]
+    configs = list(
+        {
+            id(c): c for m in model.modules() for c in _with_parts(getattr(m, "config", None))
+        }.values()
+    )
     kinds = [config._attn_implementation for config in configs]
     try:
         for module, name, _ in layers:

@@ -1,4 +1,5 @@
-"""Relevance of each patch for one class: GAE (Chefer, Gur, Wolf, ICCV 2021; Appendix B of the method's paper).
+"""Relevance of each patch for one class: GAE (Chefer, Gur, Wolf, ICCV 2021; Appendix B of the
+method's paper).
 
 Axes: B images, H heads, N tokens, h x w patches, `[height, width]` pixels.
 """
@@ -17,28 +18,42 @@ from torch.utils.checkpoint import checkpoint
 
 from refocus.errors import InputError, first_line
 from refocus.records import Explanation
-from refocus.relevance.attention import Layer, attention_layers, attention_map, attention_maps, exclusive, logits_of
+from refocus.relevance.attention import (
+    Layer,
+    attention_layers,
+    attention_map,
+    attention_maps,
+    exclusive,
+    logits_of,
+)
 from refocus.vit.families import unsupported, view
 from refocus.vit.loading import head_size
 
-Target = Tensor | Callable[[Tensor], Tensor] | None  # class indices `[B]`; logits -> score per image; the predicted class
+Target = (
+    Tensor | Callable[[Tensor], Tensor] | None
+)  # class indices `[B]`; logits -> score per image; the predicted class
 
 
 def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
-    """One block's share: `row @ mean_h(relu(G * A))`; A, G `[B, H, N, N]`, row `[B, N]` -> `[B, N]` (GAE Eq. 5).
+    """One block's share: `row @ mean_h(relu(G * A))`; A, G `[B, H, N, N]`, row `[B, N]` -> `[B, N]`
+    (GAE Eq. 5).
 
-    A is never negative, so relu(G * A) = relu(G) * A, which is linear in A: where G is a constant, as published, the derivative
-    needs no more than relu(G) and the mean over heads.
+    A is never negative, so relu(G * A) = relu(G) * A, which is linear in A: where G is a constant,
+    as published, the derivative needs no more than relu(G) and the mean over heads.
     """
     attention, gradient = attention.to(row.dtype), gradient.to(row.dtype)
     if gradient.requires_grad:
-        return torch.einsum("bn,bhnm->bm", row, gradient.clamp(min=0) * attention) / attention.shape[1]
+        return (
+            torch.einsum("bn,bhnm->bm", row, gradient.clamp(min=0) * attention) / attention.shape[1]
+        )
     share: Tensor = _ConstantGradient.apply(attention, gradient, row)
     return share
 
 
 class _ConstantGradient(torch.autograd.Function):
-    """`attention_relevance` for a constant G; autograd would hold two more maps and pass over them twice as often."""
+    """`attention_relevance` for a constant G; autograd would hold two more maps and pass over them
+    twice as often.
+    """
 
     @staticmethod
     def forward(ctx: Any, attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
@@ -54,19 +69,27 @@ class _ConstantGradient(torch.autograd.Function):
         return gradient.clamp(min=0).mul_(outer[:, None]), None, (mean * grad[:, None, :]).sum(2)
 
 
-def relevance_row(attention: Sequence[Tensor], gradients: Sequence[Tensor], row: Tensor, *, branches: int = 1) -> Tensor:
-    """The readout row of R after `R <- R + Abar R` over all blocks, R_0 = I (GAE Eq. 6); row `[B, N]` -> `[B, N]`.
+def relevance_row(
+    attention: Sequence[Tensor], gradients: Sequence[Tensor], row: Tensor, *, branches: int = 1
+) -> Tensor:
+    """The readout row of R after `R <- R + Abar R` over all blocks, R_0 = I (GAE Eq. 6); row `[B,
+    N]` -> `[B, N]`.
 
-    The row alone is carried, from the last block to the first: `r <- r + r Abar`. It equals the row of the full product,
-    a vector-matrix product per block where the definition multiplies N x N matrices. Maps of `branches` layers that read the
-    same tokens side by side add up: `r <- r + r (Abar_1 + Abar_2)`. A pooling query's map `[B, H, 1, M]` comes last and has no
-    residual; it reads the last M tokens: `r <- r Abar`, row `[B, 1]` -> `[B, N]`.
+    The row alone is carried, from the last block to the first: `r <- r + r Abar`. It equals the row
+        of the full product, a vector-matrix product per block where the definition multiplies N x N
+        matrices. Maps of `branches` layers that read the same tokens side by side add up: `r <- r +
+        r (Abar_1 + Abar_2)`. A pooling query's map `[B, H, 1, M]` comes last and has no residual;
+        it reads the last M tokens: `r <- r Abar`, row `[B, 1]` -> `[B, N]`.
     """
     pairs = zip(attention, gradients, strict=True)
-    return _carry([(a.shape[-2:], partial(attention_relevance, a, g)) for a, g in pairs], row, branches)
+    return _carry(
+        [(a.shape[-2:], partial(attention_relevance, a, g)) for a, g in pairs], row, branches
+    )
 
 
-def _carry(shares: Sequence[tuple[torch.Size, Callable[[Tensor], Tensor]]], row: Tensor, branches: int) -> Tensor:
+def _carry(
+    shares: Sequence[tuple[torch.Size, Callable[[Tensor], Tensor]]], row: Tensor, branches: int
+) -> Tensor:
     """`relevance_row` with each layer's (queries, keys) and its share as a function of the row."""
     (queries, keys), share = shares[-1]
     if queries != keys:
@@ -79,11 +102,15 @@ def _carry(shares: Sequence[tuple[torch.Size, Callable[[Tensor], Tensor]]], row:
 
 def upsample(patches: Tensor, size: Sequence[int]) -> Tensor:
     """Patch grid to pixels, bilinear: `[B, h, w]` -> `[B, height, width]`."""
-    return F.interpolate(patches[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(patches[:, None], size=tuple(size), mode="bilinear", align_corners=False)[
+        :, 0
+    ]
 
 
 def minmax(maps: Tensor) -> Tensor:
-    """Each map of `[B, height, width]` scaled to [0, 1]; a constant map becomes zeros, also in its gradient."""
+    """Each map of `[B, height, width]` scaled to [0, 1]; a constant map becomes zeros, also in its
+    gradient.
+    """
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     spread = high - low
     return (maps - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
@@ -98,30 +125,40 @@ def relevance_patches(
     second_order: bool = False,
     recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One forward pass and one autograd call: logits `[B, K]` and raw relevance `[B, h, w]` of `targets`: class indices `[B]`, a
-    function from logits to a score per image, or None for the predicted class.
+    """One forward pass and one autograd call: logits `[B, K]` and raw relevance `[B, h, w]` of
+    `targets`: class indices `[B]`, a function from logits to a score per image, or None for the
+    predicted class.
 
     create_graph: keep the graph, so that a loss on the relevance reaches the weights through A.
-    second_order: let it reach them through G as well. The published code does not (G is a constant there).
-    recompute: form the maps of one layer at a time, and again in the backward pass, instead of keeping all (docs/performance.md).
+    second_order: let it reach them through G as well. The published code does not (G is a constant
+        there). recompute: form the maps of one layer at a time, and again in the backward pass,
+        instead of keeping all (docs/performance.md).
     """
     reader = view(model)
     if recompute:
         if second_order:
-            raise InputError("recompute: keeps no graph of the attention gradient, which second_order needs")
+            raise InputError(
+                "recompute: keeps no graph of the attention gradient, which second_order needs"
+            )
         logits, shares = _recomputed_shares(model, images, targets, create_graph)
     else:
         logits, shares = _kept_shares(model, images, targets, create_graph, second_order)
     if not shares:
-        raise unsupported(model, "its answer does not depend on any attention map that was recorded")
+        raise unsupported(
+            model, "its answer does not depend on any attention map that was recorded"
+        )
     queries = shares[-1][0][0]
-    precision = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 maps are accumulated in float32
+    precision = torch.promote_types(
+        logits.dtype, torch.float32
+    )  # bfloat16 maps are accumulated in float32
     start = reader.readout(queries).to(images.device, precision).expand(len(images), queries)
     row = _carry(shares, start, getattr(reader, "branches", 1))
     height, width = reader.grid(*images.shape[-2:])
     if row.shape[1] != reader.prefix + height * width:
         raise unsupported(
-            model, f"{row.shape[1]} tokens for {reader.prefix} before {height} x {width} patches: patch dropout, or another grid"
+            model,
+            f"{row.shape[1]} tokens for {reader.prefix} before {height} x {width} patches: patch "
+            "dropout, or another grid",
         )
     return logits, row[:, reader.prefix :].reshape(len(images), height, width)
 
@@ -138,28 +175,49 @@ def _kept_shares(
     answer = score(logits, targets)
     if not maps:
         return logits, []
-    gradients = torch.autograd.grad(answer, maps, create_graph=second_order, retain_graph=create_graph, allow_unused=True)
-    used = [(a, g) for a, g in zip(maps, gradients, strict=True) if g is not None]  # a head that the classifier passes over
+    gradients = torch.autograd.grad(
+        answer, maps, create_graph=second_order, retain_graph=create_graph, allow_unused=True
+    )
+    used = [
+        (a, g) for a, g in zip(maps, gradients, strict=True) if g is not None
+    ]  # a head that the classifier passes over
     return logits, [(a.shape[-2:], partial(attention_relevance, a, g)) for a, g in used]
 
 
-def _recomputed_shares(model: nn.Module, images: Tensor, targets: Target, create_graph: bool) -> tuple[Tensor, Shares]:
-    """No map is kept. The output of a layer is A V, so G = d/dA = (gradient by the output) V^T; A and G are formed where needed."""
+def _recomputed_shares(
+    model: nn.Module, images: Tensor, targets: Target, create_graph: bool
+) -> tuple[Tensor, Shares]:
+    """No map is kept.
+
+    The output of a layer is A V, so G = d/dA = (gradient by the output) V^T; A and G are formed
+    where needed.
+    """
     with attention_layers(model) as layers:
         logits = logits_of(model, images)
     answer = score(logits, targets)
     if not layers:
         return logits, []
-    gradients = torch.autograd.grad(answer, [x.output for x in layers], retain_graph=create_graph, allow_unused=True)
+    gradients = torch.autograd.grad(
+        answer, [x.output for x in layers], retain_graph=create_graph, allow_unused=True
+    )
     used = [(x, g) for x, g in zip(layers, gradients, strict=True) if g is not None]
     shapes = [torch.Size((x.query.shape[-2], x.key.shape[-2])) for x, _ in used]
-    return logits, [(shape, partial(_recomputed, x, g)) for shape, (x, g) in zip(shapes, used, strict=True)]
+    return logits, [
+        (shape, partial(_recomputed, x, g)) for shape, (x, g) in zip(shapes, used, strict=True)
+    ]
 
 
 def _recomputed(layer: Layer, gradient: Tensor, row: Tensor) -> Tensor:
     """`attention_relevance` of maps that are dropped after use, also in the backward pass."""
 
-    def share(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, gradient: Tensor, row: Tensor) -> Tensor:
+    def share(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        gradient: Tensor,
+        row: Tensor,
+    ) -> Tensor:
         attention = attention_map(query, key, bias, layer.scale, layer.causal)
         return attention_relevance(attention, gradient @ value.transpose(-2, -1), row)
 
@@ -176,26 +234,33 @@ def score(logits: Tensor, targets: Target) -> Tensor:
         scores = targets(logits)
         if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
             found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(f"targets: the function returned {found}; legal is one score for each of {len(logits)} images")
+            raise InputError(
+                f"targets: the function returned {found}; legal is one score for each of "
+                f"{len(logits)} images"
+            )
         return scores.sum()
     chosen = logits.argmax(1) if targets is None else targets
     return logits.gather(1, chosen[:, None]).sum()
 
 
 def explain(
-    model: nn.Module, images: Tensor, targets: Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None = None
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None = None,
 ) -> Explanation:
     """Where a ViT looks when it scores a class.
 
     Args:
-        model: from `refocus.load`, or any plain supported module. It is read in eval mode and left as it was.
+        model: from `refocus.load`, or any plain supported module. It is read in eval mode and left
+            as it was.
         images: normalized floats `[B, 3, height, width]` on the model's device.
-        targets: class index per image `[B]`, one index for all, None for each image's predicted class, or any function from
-            logits `[B, K]` to a score per image `[B]` (regression, multi-label: `lambda z: z[:, [2, 5]].sum(1)`).
+        targets: class index per image `[B]`, one index for all, None for each image's predicted
+            class, or any function from logits `[B, K]` to a score per image `[B]` (regression,
+            multi-label: `lambda z: z[:, [2, 5]].sum(1)`).
 
     Returns:
-        Explanation: logits `[B, K]`, relevance `[B, height, width]` in [0, 1], patches `[B, h, w]` raw, targets `[B]`: the
-        classes explained, or the scores that a function gave.
+        Explanation: logits `[B, K]`, relevance `[B, height, width]` in [0, 1], patches `[B, h, w]`
+            raw, targets `[B]`: the classes explained, or the scores that a function gave.
 
     Raises:
         InputError: an unsupported model, or images or targets of the wrong shape or range.
@@ -207,11 +272,20 @@ def explain(
     """
     view(model)
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise InputError(f"images: {list(images.shape)} {images.dtype}; legal are normalized floats [B, 3, height, width]")
+        raise InputError(
+            f"images: {list(images.shape)} {images.dtype}; legal are normalized floats [B, 3, "
+            "height, width]"
+        )
     classes = head_size(model)
     if classes == 0:
-        raise InputError("the model has no classifier head (0 classes), so there is no prediction to explain")
-    wanted = targets if targets is None or callable(targets) else _class_indices(targets, len(images), classes).to(images.device)
+        raise InputError(
+            "the model has no classifier head (0 classes), so there is no prediction to explain"
+        )
+    wanted = (
+        targets
+        if targets is None or callable(targets)
+        else _class_indices(targets, len(images), classes).to(images.device)
+    )
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         images = images.clone() if images.is_inference() else images
         try:
@@ -219,18 +293,27 @@ def explain(
         except InputError:
             raise
         except (AssertionError, ValueError) as error:  # how the libraries complain about a size
-            raise InputError(f"images: {list(images.shape)}: the model does not take them ({first_line(error)})") from error
+            raise InputError(
+                f"images: {list(images.shape)}: the model does not take them ({first_line(error)})"
+            ) from error
     logits, patches = logits.detach(), patches.detach()
-    explained = logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
+    explained = (
+        logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
+    )
     return Explanation(logits, minmax(upsample(patches, images.shape[-2:])), patches, explained)
 
 
-def _class_indices(targets: Tensor | Sequence[int] | int, count: int, classes: int | None) -> Tensor:
+def _class_indices(
+    targets: Tensor | Sequence[int] | int, count: int, classes: int | None
+) -> Tensor:
     indices = torch.as_tensor(targets)
     if indices.ndim == 0:
         indices = indices.expand(count)
     if indices.shape != (count,) or indices.is_floating_point():
-        raise InputError(f"targets: {list(indices.shape)} {indices.dtype}; legal are {count} class indices, one for each image")
+        raise InputError(
+            f"targets: {list(indices.shape)} {indices.dtype}; legal are {count} class indices, one "
+            "for each image"
+        )
     if len(indices) and classes and not (int(indices.min()) >= 0 and int(indices.max()) < classes):
         raise InputError(f"targets: {indices.tolist()}; the model's classes are 0 to {classes - 1}")
     return indices.long()
@@ -238,7 +321,9 @@ def _class_indices(targets: Tensor | Sequence[int] | int, count: int, classes: i
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no weight gradients (they would cost memory and nobody reads them); both restored."""
+    """Eval mode and no weight gradients (they would cost memory and nobody reads them); both
+    restored.
+    """
     with exclusive(model):
         modes = {module: module.training for module in model.modules()}
         wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}

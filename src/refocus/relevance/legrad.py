@@ -1,7 +1,8 @@
 """LeGrad: relevance from attention gradients alone, of every block's own reading of the class.
 
-Bousselham, Boggust, Chaybouti, Strobelt, Kuehne, "LeGrad: An Explainability Method for Vision Transformers via Feature
-Formation Sensitivity" (ICCV 2025). Axes: B images, H heads, N tokens, h x w patches.
+Bousselham, Boggust, Chaybouti, Strobelt, Kuehne, "LeGrad: An Explainability Method for Vision
+Transformers via Feature Formation Sensitivity" (ICCV 2025). Axes: B images, H heads, N tokens, h x
+w patches.
 """
 
 from __future__ import annotations
@@ -18,15 +19,22 @@ from refocus.vit.families import View, family, unsupported, unwrap, view
 
 
 def layer_map(gradient: Tensor) -> Tensor:
-    """One block's map: positive part of d s / d A, mean over heads and query tokens; `[B, H, N, N]` -> `[B, N]`."""
+    """One block's map: positive part of d s / d A, mean over heads and query tokens; `[B, H, N, N]`
+    -> `[B, N]`.
+    """
     return gradient.clamp(min=0).mean((1, 2))
 
 
 @contextmanager
 def _block_outputs(blocks: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """Within the `with`, a forward pass fills the list with the tokens after each block, `[B, N, D]`."""
+    """Within the `with`, a forward pass fills the list with the tokens after each block, `[B, N,
+    D]`.
+    """
     outputs: list[Tensor] = []
-    handles = [block.register_forward_hook(lambda _module, _args, tokens: outputs.append(tokens)) for block in blocks]
+    handles = [
+        block.register_forward_hook(lambda _module, _args, tokens: outputs.append(tokens))
+        for block in blocks
+    ]
     try:
         yield outputs
     finally:
@@ -34,28 +42,48 @@ def _block_outputs(blocks: list[nn.Module]) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def legrad_patches(model: nn.Module, images: Tensor, targets: Tensor | None, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-    """Logits `[B, K]` and the raw map `[B, h, w]` of `targets` `[B]` (None: predicted): the mean of `layer_map` over blocks.
+def legrad_patches(
+    model: nn.Module, images: Tensor, targets: Tensor | None, *, create_graph: bool
+) -> tuple[Tensor, Tensor]:
+    """Logits `[B, K]` and the raw map `[B, h, w]` of `targets` `[B]` (None: predicted): the mean of
+    `layer_map` over blocks.
 
-    The score s of a block is the target's logit when the classifier reads that block's tokens instead of the last ones. The map
-    consists of gradients alone, so a loss on it reaches the weights through the second derivative or not at all: `create_graph`
-    keeps what that needs.
+    The score s of a block is the target's logit when the classifier reads that block's tokens
+    instead of the last ones. The map consists of gradients alone, so a loss on it reaches the
+    weights through the second derivative or not at all: `create_graph` keeps what that needs.
     """
     vit, reader = unwrap(model), view(model)
     row = family(vit)
-    if row is None or row[1].library != "timm" or not isinstance(reader, View) or reader.branches > 1:
-        raise unsupported(vit, "LeGrad lets the classifier read every block's tokens, which is written for timm's models alone")
+    if (
+        row is None
+        or row[1].library != "timm"
+        or not isinstance(reader, View)
+        or reader.branches > 1
+    ):
+        raise unsupported(
+            vit,
+            "LeGrad lets the classifier read every block's tokens, which is written for timm's "
+            "models alone",
+        )
     if getattr(vit, "attn_pool", None) is not None:
-        raise unsupported(vit, "its pooling by attention has no second derivative outside of the recording that LeGrad needs")
+        raise unsupported(
+            vit,
+            "its pooling by attention has no second derivative outside of the recording that "
+            "LeGrad needs",
+        )
     read: Any = vit  # norm and forward_head are what timm's families have in common
     with attention_maps(model) as maps, _block_outputs(reader.blocks) as tokens:
         logits = model(images)
     targets = logits.argmax(1) if targets is None else targets
-    precision = torch.promote_types(maps[0].dtype, torch.float32)  # bfloat16 maps are accumulated in float32
+    precision = torch.promote_types(
+        maps[0].dtype, torch.float32
+    )  # bfloat16 maps are accumulated in float32
     total = torch.zeros(len(images), maps[0].shape[-1], dtype=precision, device=images.device)
     for attention, after in zip(maps, tokens, strict=True):
         score = read.forward_head(read.norm(after)).gather(1, targets[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, attention, create_graph=create_graph, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            score, attention, create_graph=create_graph, retain_graph=True
+        )
         total = total + layer_map(gradient.to(total.dtype)) / len(tokens)
     height, width = reader.grid(*images.shape[-2:])
     return logits, total[:, reader.prefix :].reshape(len(images), height, width)

@@ -1,4 +1,6 @@
-"""`refocus report`: the page, the Markdown and the CSV of a tuning run or of an evaluation, all made from its records."""
+"""`refocus report`: the page, the Markdown and the CSV of a tuning run or of an evaluation, all
+made from its records.
+"""
 
 from __future__ import annotations
 
@@ -52,17 +54,23 @@ def prove_run(
     code: str | None = None,
     seed: int = 0,
 ) -> Path:
-    """Measure a tuning run's original against its tuned model; without suites on the images it did not train on.
+    """Measure a tuning run's original against its tuned model; without suites on the images it did
+    not train on.
 
     Returns:
         The folder of the evaluation; what it holds already is not computed again.
     """
     if not (run / outputs.MANIFEST).exists():
-        raise InputError(f"{run}: this run is not complete; finish it with `refocus tune --resume {run}`")
+        raise InputError(
+            f"{run}: this run is not complete; finish it with `refocus tune --resume {run}`"
+        )
     recipe = recipe_of(run)
     selection = from_json(outputs.read_json(run / "selection.json"))
     if not suites:
-        suites, masks = {HELD_OUT: Path(recipe.val or recipe.images)}, {HELD_OUT: Path(recipe.val_masks or recipe.masks)}
+        suites, masks = (
+            {HELD_OUT: Path(recipe.val or recipe.images)},
+            {HELD_OUT: Path(recipe.val_masks or recipe.masks)},
+        )
     plan = plans.Plan(
         suites,
         masks,
@@ -78,7 +86,9 @@ def prove_run(
     plans.check(models, plan)
     folder = _place(run, plans.settings(tuned, recipe.model, plan, seed))
     if not (folder / outputs.MANIFEST).exists():
-        how = plans.How(folder, workers=workers, seed=seed, trained=trained_classes(str(run / "model")))
+        how = plans.How(
+            folder, workers=workers, seed=seed, trained=trained_classes(str(run / "model"))
+        )
         content = {
             "model": outputs.resolved(tuned),
             "against": outputs.resolved(recipe.model),
@@ -91,7 +101,9 @@ def prove_run(
 
 
 def _place(run: Path, settings: dict[str, Any]) -> Path:
-    """RUN/proof, or where other suites or options were measured there, the first of RUN/proof-2, ... that is free or the same."""
+    """RUN/proof, or where other suites or options were measured there, the first of RUN/proof-2,
+    ... that is free or the same.
+    """
     for number in count(1):
         folder = run / ("proof" if number == 1 else f"proof-{number}")
         kept = folder / "settings.json"
@@ -100,8 +112,17 @@ def _place(run: Path, settings: dict[str, Any]) -> Path:
     raise AssertionError  # count() does not end
 
 
-def write(evaluation: Path, out: Path, *, run: Path | None = None, code: str | None = None, device: torch.device) -> None:
-    """report.html, report.md, report.csv and classes.csv into `out`, from an evaluation's folder; `run` adds what was done."""
+def write(
+    evaluation: Path,
+    out: Path,
+    *,
+    run: Path | None = None,
+    code: str | None = None,
+    device: torch.device,
+) -> None:
+    """report.html, report.md, report.csv and classes.csv into `out`, from an evaluation's folder;
+    `run` adds what was done.
+    """
     content = outputs.read_json(evaluation / "results.json")
     settings = outputs.read_json(evaluation / "settings.json")
     entries, seed = content["suites"], content["seed"]
@@ -109,7 +130,10 @@ def write(evaluation: Path, out: Path, *, run: Path | None = None, code: str | N
     rows, others = accuracy_rows(entries), other_rows(entries)
     models = {"tuned": load(own_models.recorded(content["model"], code), device=device)}
     if paired:
-        models = {"original": load(own_models.recorded(content["against"], code), device=device), **models}
+        models = {
+            "original": load(own_models.recorded(content["against"], code), device=device),
+            **models,
+        }
     classes = _class_rows(entries)
     context = {
         "headline": _headline(entries, content, run),
@@ -119,7 +143,11 @@ def write(evaluation: Path, out: Path, *, run: Path | None = None, code: str | N
         "accuracies": rows,
         "others": others,
         "chart": charts.accuracies(rows, _before_intervals(entries), LABELS) if rows else "",
-        "shifts": {kind: found["about"] for entry in entries.values() for kind, found in entry.get("shifts", {}).items()},
+        "shifts": {
+            kind: found["about"]
+            for entry in entries.values()
+            for kind, found in entry.get("shifts", {}).items()
+        },
         "protocols": PROTOCOLS if any(name in SUITES for name in entries) else {},
         "curves": _curves(entries),
         "trained": _split_rows(entries, "trained_differences"),
@@ -140,7 +168,7 @@ def write(evaluation: Path, out: Path, *, run: Path | None = None, code: str | N
         outputs.write_text(out / name, text)
 
 
-# --- words ------------------------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------
 
 
 def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None) -> dict[str, str]:
@@ -153,7 +181,10 @@ def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None
             (row,) = accuracy_rows({name: {"protocols": {"": part}}})
             numbers = f"{row.value_text} %"
             if row.before is not None:
-                numbers = f"{row.before_text} -> {numbers} ({row.difference_text} points, 95 %: {row.difference_interval_text})"
+                numbers = (
+                    f"{row.before_text} -> {numbers} ({row.difference_text} points, 95 %: "
+                    f"{row.difference_interval_text})"
+                )
             parts.append(f"{name}, {title}: top-1 {numbers}")
     results = outputs.read_json(run / "results.json") if run else {}
     shots = len(outputs.read_json(run / "selection.json")["train"]) if run else 0
@@ -163,10 +194,17 @@ def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None
     caution = ""
     if HELD_OUT in entries:
         caution = (
-            "These images were not trained on, but some of them chose the best epoch and the weights that were kept. Images that "
-            "the run never saw are the stronger test: refocus report RUN --on test=IMAGES --masks test=MASKS."
+            "These images were not trained on, but some of them chose the best epoch and the "
+            "weights that were kept. Images that "
+            "the run never saw are the stronger test: refocus report RUN --on test=IMAGES --masks "
+            "test=MASKS."
         )
-    return {"title": title, "sentence": "; ".join(parts) + "." if parts else "", "finding": _finding(results), "caution": caution}
+    return {
+        "title": title,
+        "sentence": "; ".join(parts) + "." if parts else "",
+        "finding": _finding(results),
+        "caution": caution,
+    }
 
 
 def _finding(results: dict[str, Any]) -> str:
@@ -186,30 +224,49 @@ def _facts(evaluation: Path, content: dict[str, Any], run: Path | None) -> dict[
         "seed of the evaluation": str(content["seed"]),
     }
     if run:
-        recipe, results = outputs.read_json(run / "recipe.json"), outputs.read_json(run / "results.json")
+        recipe, results = (
+            outputs.read_json(run / "recipe.json"),
+            outputs.read_json(run / "results.json"),
+        )
         selection = outputs.read_json(run / "selection.json")
         facts |= {
             "objective": recipe["objective"],
-            "images trained on": f"{len(selection['train'])} ({recipe['shots']} each of {len(results['trained_classes'])} classes)",
-            "validated on": f"{len(selection['select'])} images for the epoch, {len(selection['check'])} for the do-no-harm rule",
+            "images trained on": f"{len(selection['train'])} ({recipe['shots']} each of "
+            f"{len(results['trained_classes'])} classes)",
+            "validated on": f"{len(selection['select'])} images for the epoch, "
+            f"{len(selection['check'])} for the do-no-harm rule",
             "epochs": f"{recipe['epochs']}, best {results['best_epoch']}",
             "learning rate": f"{results['lr']:g}",
             "seed of the run": str(recipe["seed"]),
         }
     versions = outputs.read_json(evaluation / outputs.MANIFEST)["environment"]
-    return {**facts, "versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
+    return {
+        **facts,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
 
 
 def _markdown(context: dict[str, Any]) -> str:
     headline = context["headline"]
-    parts = [f"# {headline['title']}", headline["sentence"], headline["finding"], headline["caution"]]
-    for title, rows in (("Accuracy (top-1, %)", context["accuracies"]), ("Background, maps and calibration", context["others"])):
+    parts = [
+        f"# {headline['title']}",
+        headline["sentence"],
+        headline["finding"],
+        headline["caution"],
+    ]
+    for title, rows in (
+        ("Accuracy (top-1, %)", context["accuracies"]),
+        ("Background, maps and calibration", context["others"]),
+    ):
         parts += [f"## {title}", markdown(rows)] if rows else []
-    parts += ["## What was done", "\n".join(f"- {key}: {value}" for key, value in context["facts"].items())]
+    parts += [
+        "## What was done",
+        "\n".join(f"- {key}: {value}" for key, value in context["facts"].items()),
+    ]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
-# --- tables and charts --------------------------------------------------------------------------------------------------------
+# --- tables and charts --------------------------------------------------------------------------
 
 
 def _before_intervals(entries: dict[str, Any]) -> list[list[float] | None]:
@@ -226,15 +283,29 @@ def _curves(entries: dict[str, Any]) -> list[dict[str, Any]]:
     for name, entry in entries.items():
         for kind, part in entry.get("shifts", {}).items():
             if "levels" in part:
-                chart = charts.places(part, LABELS) if kind == "location" else charts.curve(part, _AXES[kind], LABELS)
-                found.append({"title": f"{_TITLES[kind]} ({name})", "about": part["about"], "n": part["n"], "chart": chart})
+                chart = (
+                    charts.places(part, LABELS)
+                    if kind == "location"
+                    else charts.curve(part, _AXES[kind], LABELS)
+                )
+                found.append(
+                    {
+                        "title": f"{_TITLES[kind]} ({name})",
+                        "about": part["about"],
+                        "n": part["n"],
+                        "chart": chart,
+                    }
+                )
     return found
 
 
 def _split_rows(entries: dict[str, Any], key: str) -> list[dict[str, Any]]:
     found = []
     for name, entry in entries.items():
-        parts = {name: entry, **{f"{name}: {kind}": part for kind, part in entry.get("shifts", {}).items()}}
+        parts = {
+            name: entry,
+            **{f"{name}: {kind}": part for kind, part in entry.get("shifts", {}).items()},
+        }
         for title, part in parts.items():
             for row in part.get(key, []):
                 cells = _class_row(title, row)
@@ -254,8 +325,14 @@ def _group_rows(entries: dict[str, Any]) -> list[dict[str, Any]]:
     for name, entry in entries.items():
         changes = {row["name"]: row for row in entry.get("group_differences", [])}
         for row in entry.get("groups", []):
-            change = changes.get(row["name"], {"before": None, "difference": {"top1": None, "interval": None}})
-            values = (change["before"], change["difference"]["top1"], change["difference"]["interval"])
+            change = changes.get(
+                row["name"], {"before": None, "difference": {"top1": None, "interval": None}}
+            )
+            values = (
+                change["before"],
+                change["difference"]["top1"],
+                change["difference"]["interval"],
+            )
             cells = Row(name, row["name"], row["n"], row["top1"], row["top1_interval"], "", *values)
             found.append({"suite": name, "name": row["name"], "n": row["n"], "row": cells})
     return found
@@ -265,11 +342,17 @@ def _class_row(suite: str, row: dict[str, Any]) -> Row:
     change = row["difference"]
     difference = row["top1"] - row["before"]
     values = (row["before"], difference, change["interval"])
-    return Row(suite, row["name"], change["n"], row["top1"], None, "", *values, chance=change["mcnemar"])
+    return Row(
+        suite, row["name"], change["n"], row["top1"], None, "", *values, chance=change["mcnemar"]
+    )
 
 
 def _class_rows(entries: dict[str, Any]) -> list[Row]:
-    return [_class_row(name, row) for name, entry in entries.items() for row in entry.get("class_differences", [])]
+    return [
+        _class_row(name, row)
+        for name, entry in entries.items()
+        for row in entry.get("class_differences", [])
+    ]
 
 
 def _classes(entries: dict[str, Any]) -> dict[str, Any]:
@@ -292,14 +375,24 @@ def _classes(entries: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-# --- gallery ------------------------------------------------------------------------------------------------------------------
+# --- gallery ------------------------------------------------------------------------------------
 
 
 def _galleries(
-    evaluation: Path, settings: dict[str, Any], entries: dict[str, Any], models: dict[str, nn.Module], seed: int
+    evaluation: Path,
+    settings: dict[str, Any],
+    entries: dict[str, Any],
+    models: dict[str, nn.Module],
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """Corrected, spoiled and unchanged images of the first suite of the user's own: as they are, and with swapped backgrounds."""
-    own = [name for name, entry in entries.items() if entry["kind"] == "classification" and name not in SUITES]
+    """Corrected, spoiled and unchanged images of the first suite of the user's own: as they are,
+    and with swapped backgrounds.
+    """
+    own = [
+        name
+        for name, entry in entries.items()
+        if entry["kind"] == "classification" and name not in SUITES
+    ]
     try:
         for model in models.values():
             view(model)
@@ -313,16 +406,28 @@ def _galleries(
     tests = opened["tuned"]
     every = zip(*(t.samples for t in opened.values()), strict=True)
     labels = {same[0].image: [s.label for s in same] for same in every}
-    stages: list[tuple[str, str, Callable[[Sample], Any]]] = [(entries[name]["protocol"], "as they are", plain)]
-    samples = trust.masked(tests.samples, plan.masks[name], plan.mask_score) if name in plan.masks else []
+    stages: list[tuple[str, str, Callable[[Sample], Any]]] = [
+        (entries[name]["protocol"], "as they are", plain)
+    ]
+    samples = (
+        trust.masked(tests.samples, plan.masks[name], plan.mask_score) if name in plan.masks else []
+    )
     trusted = {s.image for s in samples}
     if "mixed-rand" in entries[name].get("shifts", {}):
-        stages.append(("mixed-rand", "with another class's background", shifts.shifts(samples, "mixed-rand", seed)[0][0]))
+        stages.append(
+            (
+                "mixed-rand",
+                "with another class's background",
+                shifts.shifts(samples, "mixed-rand", seed)[0][0],
+            )
+        )
     by_name = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
     parts = []
     for stage, title, read in stages:
         place = evaluation / "records" / name
-        before, after = (read_predictions(place / f"{stage}.{which}.jsonl") for which in ("against", "model"))
+        before, after = (
+            read_predictions(place / f"{stage}.{which}.jsonl") for which in ("against", "model")
+        )
         groups = []
         for group in gallery.outcomes(before, after):
             cards = []
@@ -330,8 +435,12 @@ def _galleries(
                 sample = by_name[image]
                 mask = _mask(sample) if sample.image in trusted else None
                 shown = gallery.tiles(models, read(sample), mask, labels[sample.image])
-                cards.append(gallery.Card(image, class_folder_names(models["tuned"])[sample.label], shown))
-            groups.append({"title": group.title, "rule": group.rule, "total": group.total, "cards": cards})
+                cards.append(
+                    gallery.Card(image, class_folder_names(models["tuned"])[sample.label], shown)
+                )
+            groups.append(
+                {"title": group.title, "rule": group.rule, "total": group.total, "cards": cards}
+            )
         parts.append({"title": f"Images of {name} {title}", "groups": groups})
     return parts
 

@@ -27,7 +27,11 @@ def find(paths: list[Path]) -> list[Path]:
     """Image files as they are, folders as all images below them."""
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS) if path.is_dir() else [path]
+        inside = (
+            sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+            if path.is_dir()
+            else [path]
+        )
         if not inside:
             raise InputError(f"IMAGE {path}: a folder without images")
         found += inside
@@ -35,11 +39,18 @@ def find(paths: list[Path]) -> list[Path]:
 
 
 def write(
-    images: list[Path], refs: dict[str, str], out: Path, *, target: str | None = None, device: torch.device | str = "cpu"
+    images: list[Path],
+    refs: dict[str, str],
+    out: Path,
+    *,
+    target: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> list[dict[str, Any]]:
-    """One PNG per image (what the model saw, then an overlay per model) and explanations.json; returns its content.
+    """One PNG per image (what the model saw, then an overlay per model) and explanations.json;
+    returns its content.
 
-    All models and images are read before the folder is made, so that bad input leaves nothing behind.
+    All models and images are read before the folder is made, so that bad input leaves nothing
+    behind.
     """
     models = {which: load(ref, device=device) for which, ref in refs.items()}
     for model in models.values():
@@ -49,7 +60,9 @@ def write(
         read_image(path)
     folder = outputs.new_folder(out)
     rows: list[dict[str, Any]] = []
-    for position, path in enumerate(track(images, description="explaining", transient=True, console=Console(stderr=True))):
+    for position, path in enumerate(
+        track(images, description="explaining", transient=True, console=Console(stderr=True))
+    ):
         name = f"{position:04d}-{path.stem}.png"
         tiles: list[np.ndarray] = []
         titles, captions = ["image"], [path.name]
@@ -81,7 +94,8 @@ def _target(model: nn.Module, wanted: str | None) -> int | None:
     if wanted.isdecimal() and int(wanted) < class_count(model):
         return int(wanted)
     raise InputError(
-        f"--class {wanted}: the model has no such class; give a name it knows or an index from 0 to {class_count(model) - 1}"
+        f"--class {wanted}: the model has no such class; give a name it knows or an index from 0 "
+        f"to {class_count(model) - 1}"
     )
 
 
@@ -92,7 +106,10 @@ def _facts(model: nn.Module, answer: Explanation) -> dict[str, Any]:
     return {
         "prediction": names[int(top.indices[0])],
         "confidence": float(top.values[0]),
-        "top5": [{"class": names[i], "confidence": v} for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
+        "top5": [
+            {"class": names[i], "confidence": v}
+            for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ],
         "explained": names[int(answer.targets[0])],
         "relevance": answer.patches[0].cpu().tolist(),
     }

@@ -1,4 +1,6 @@
-"""Pictures of single images, chosen by rule and never by hand: what the model sees, its mask, and the map of each model."""
+"""Pictures of single images, chosen by rule and never by hand: what the model sees, its mask, and
+the map of each model.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ OUTLINE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture as a data URI, with a caption and whether the prediction in it is right (None: there is none)."""
+    """A picture as a data URI, with a caption and whether the prediction in it is right (None:
+    there is none).
+    """
 
     picture: str
     title: str
@@ -43,7 +47,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Group:
-    """Images of one outcome: how many there are, the names of those shown, best example first, and the rule."""
+    """Images of one outcome: how many there are, the names of those shown, best example first, and
+    the rule.
+    """
 
     title: str
     rule: str
@@ -51,8 +57,12 @@ class Group:
     shown: list[str]
 
 
-def outcomes(before: Sequence[Prediction], after: Sequence[Prediction], count: int = 4) -> list[Group]:
-    """Corrected, spoiled and unchanged images, by rule: the greatest change of confidence in the true class, or evenly spaced."""
+def outcomes(
+    before: Sequence[Prediction], after: Sequence[Prediction], count: int = 4
+) -> list[Group]:
+    """Corrected, spoiled and unchanged images, by rule: the greatest change of confidence in the
+    true class, or evenly spaced.
+    """
     pairs = [(old, new) for new, old in paired(after, before)]
 
     def gain(pair: tuple[Prediction, Prediction]) -> float:
@@ -70,17 +80,39 @@ def outcomes(before: Sequence[Prediction], after: Sequence[Prediction], count: i
     return [
         Group("Corrected", most.format(count, "rise"), len(corrected), named(corrected[:count])),
         Group("Spoiled", most.format(count, "fall"), len(spoiled), named(spoiled[:count])),
-        Group("Right before and after", "evenly spaced in the listing", len(right), named(_evenly(right, count // 2))),
-        Group("Wrong before and after", "evenly spaced in the listing", len(wrong), named(_evenly(wrong, count // 2))),
+        Group(
+            "Right before and after",
+            "evenly spaced in the listing",
+            len(right),
+            named(_evenly(right, count // 2)),
+        ),
+        Group(
+            "Wrong before and after",
+            "evenly spaced in the listing",
+            len(wrong),
+            named(_evenly(wrong, count // 2)),
+        ),
     ]
 
 
-def _evenly(pairs: list[tuple[Prediction, Prediction]], count: int) -> list[tuple[Prediction, Prediction]]:
-    return [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))] if pairs else []
+def _evenly(
+    pairs: list[tuple[Prediction, Prediction]], count: int
+) -> list[tuple[Prediction, Prediction]]:
+    return (
+        [
+            pairs[i]
+            for i in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
+        ]
+        if pairs
+        else []
+    )
 
 
-def tiles(models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None, labels: Sequence[int]) -> list[Tile]:
-    """What the first model sees, the mask beside it, and for each model the map of its prediction with the mask's outline.
+def tiles(
+    models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None, labels: Sequence[int]
+) -> list[Tile]:
+    """What the first model sees, the mask beside it, and for each model the map of its prediction
+    with the mask's outline.
 
     mask: `[1, H, W]` of the image's size, or None. labels: the true class's index for each model.
     """

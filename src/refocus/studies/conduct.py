@@ -1,4 +1,6 @@
-"""A study from beginning to end: runs, table, figures, page; and what it would take, before anything is run."""
+"""A study from beginning to end: runs, table, figures, page; and what it would take, before
+anything is run.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ from refocus.vit.loading import load, preprocessing
 
 @dataclass(frozen=True)
 class Order:
-    """What the user asked for. common: settings of every run, `rates` by objective. maps: images for the maps of Table 3."""
+    """What the user asked for.
+
+    common: settings of every run, `rates` by objective. maps: images for the maps of Table 3.
+    """
 
     name: str
     row: Study
@@ -60,20 +65,33 @@ class Order:
 
     @property
     def jobs(self) -> list[Job]:
-        return [] if self.row.layout == "subsets" else [Job(model, v) for model in self.models for v in self.variants]
+        return (
+            []
+            if self.row.layout == "subsets"
+            else [Job(model, v) for model in self.models for v in self.variants]
+        )
 
     @property
     def map_images(self) -> int:
-        wants = self.row.layout == "segmentation" or (self.row.layout == "claims" and SEGMENTS in self.ground.suites)
+        wants = self.row.layout == "segmentation" or (
+            self.row.layout == "claims" and SEGMENTS in self.ground.suites
+        )
         return self.maps if wants else 0
 
 
 def conduct(order: Order, place: Place, *, progress: bool = True) -> dict[str, Any]:
-    """Run what is missing and write NAME.json, NAME.md, NAME.csv and NAME.html; empty on a process other than the first."""
+    """Run what is missing and write NAME.json, NAME.md, NAME.csv and NAME.html; empty on a process
+    other than the first.
+    """
     if order.map_images and not order.ground.own and SEGMENTS not in order.ground.suites:
-        raise InputError(f"--data: [suites] does not name {SEGMENTS}, which study {order.name} needs")
+        raise InputError(
+            f"--data: [suites] does not name {SEGMENTS}, which study {order.name} needs"
+        )
     if order.row.layout != "segmentation" and not order.suites:
-        raise InputError(f"--data: [suites] names none of those of study {order.name}: {', '.join(order.row.suites)}")
+        raise InputError(
+            f"--data: [suites] names none of those of study {order.name}: "
+            f"{', '.join(order.row.suites)}"
+        )
     run(
         order.jobs, order.ground, order.suites, order.out, order.common, place,
         maps=order.map_images, workers=order.workers, progress=progress,
@@ -83,10 +101,16 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> dict[str, A
     lines, shown, groups, extra = _findings(order)
     table = layouts.markdown(lines) if lines else ""
     title = f"{order.name}: {order.row.about}"
-    content = {"study": order.name, "facts": _facts(order), "lines": [asdict(line) for line in lines], **extra}
+    content = {
+        "study": order.name,
+        "facts": _facts(order),
+        "lines": [asdict(line) for line in lines],
+        **extra,
+    }
     outputs.write_json(order.out / f"{order.name}.json", content)
     outputs.write_text(
-        order.out / f"{order.name}.md", f"# {title}\n\n{extra.get('text', table)}\n{figures.NOTE if table else ''}\n"
+        order.out / f"{order.name}.md",
+        f"# {title}\n\n{extra.get('text', table)}\n{figures.NOTE if table else ''}\n",
     )
     outputs.write_text(order.out / f"{order.name}.csv", layouts.as_csv(lines))
     figures.write_page(
@@ -108,13 +132,23 @@ def _findings(order: Order) -> tuple[list[Line], list[Any], list[Any], dict[str,
     if row.layout == "subsets":
         numbers, groups = subset_study.subset_study(ground, order.models[0])
         text = (
-            f"{numbers['pairs']} pairs of an image and a random class: a subset above {numbers['confidence']:.0%} confidence "
+            f"{numbers['pairs']} pairs of an image and a random class: a subset above "
+            f"{numbers['confidence']:.0%} confidence "
             f"was found for {numbers['reached']:.0f} %"
-            + (f", at the median from {numbers['median_share']:.1%} of the pixels.\n" if numbers["median_share"] else ".\n")
+            + (
+                f", at the median from {numbers['median_share']:.1%} of the pixels.\n"
+                if numbers["median_share"]
+                else ".\n"
+            )
         )
         return [], [], groups, {"subsets": numbers, "text": text}
     if row.layout == "gallery":
-        return [], [], figures.galleries(ground, order.models, order.suites, out), {"text": "Pictures: see the page.\n"}
+        return (
+            [],
+            [],
+            figures.galleries(ground, order.models, order.suites, out),
+            {"text": "Pictures: see the page.\n"},
+        )
     if row.layout == "per_class":
         shown, every = figures.class_charts(ground, order.models, order.suites, out)
         return [], shown, [], {"classes": every, "text": _class_text(every)}
@@ -122,7 +156,11 @@ def _findings(order: Order) -> tuple[list[Line], list[Any], list[Any], dict[str,
         lines = layouts.methods(*given)
         lines += layouts.segmentation(*given) if order.map_images else []
         kind = next(iter(ground.masks))
-        titles = {v.title: (v.method, "" if not v.tunes else v.masks or kind) for v in order.variants if v.method}
+        titles = {
+            v.title: (v.method, "" if not v.tunes else v.masks or kind)
+            for v in order.variants
+            if v.method
+        }
         sheet = layouts.claims(lines, titles)
         return lines, [], [], {"claims": sheet, "text": layouts.sheet_text(sheet)}
     if row.layout == "samples":
@@ -142,7 +180,8 @@ def _class_text(every: dict[str, Any]) -> str:
     for title, rows in every.items():
         changes = [r["top1"] - r["before"] for r in rows]
         text += (
-            f"{title}: {sum(c > 0 for c in changes)} classes gain, {sum(c < 0 for c in changes)} lose, {changes.count(0)} stay.\n"
+            f"{title}: {sum(c > 0 for c in changes)} classes gain, "
+            f"{sum(c < 0 for c in changes)} lose, {changes.count(0)} stay.\n"
         )
         ends = [r for r in [*rows[:5], *rows[-5:]] if r["top1"] != r["before"]]
         text += "".join(f"  {r['top1'] - r['before']:+.1f}  {r['name']}\n" for r in ends)
@@ -152,7 +191,9 @@ def _class_text(every: dict[str, Any]) -> str:
 def _facts(order: Order) -> dict[str, Any]:
     kinds = ", ".join(order.ground.masks)
     common = {key: value for key, value in order.common.items() if key != "rates"}
-    rates = {v.name: outputs.read_json(file)["lr"] for v in order.variants for file in _results(order, v)}
+    rates = {
+        v.name: outputs.read_json(file)["lr"] for v in order.variants for file in _results(order, v)
+    }
     last = order.common.get("select") == "last"
     epoch = "the last epoch" if last else "the best epoch by validation loss, as in the paper"
     return {
@@ -171,25 +212,47 @@ def _results(order: Order, variant: Variant) -> list[Path]:
     return [file for file in files if file.exists()]
 
 
-# --- before anything is run -------------------------------------------------------------------------------------------------
+# --- before anything is run ---------------------------------------------------------------------
 
-SIZES = {  # images to answer, and GB on disk where a source was found; docs/studies.md has the sources
-    "imagenet": (50_000, 6.3), "imagenet-v2": (10_000, 1.3), "imagenet-a": (7_500, 0.7), "imagenet-r": (30_000, 2.2),
-    "imagenet-sketch": (50_000, 8.4), "objectnet": (18_574, None), "si-location": (541_548, 19.6), "si-rotation": (39_540, 1.5),
-    "si-size": (92_884, 3.5), SEGMENTS: (4_276, None), "train": (9_190, None),
-}  # fmt: skip
+# images to answer, and GB on disk where a source was found; docs/studies.md has the sources
+SIZES = {
+    "imagenet": (50_000, 6.3),
+    "imagenet-v2": (10_000, 1.3),
+    "imagenet-a": (7_500, 0.7),
+    "imagenet-r": (30_000, 2.2),
+    "imagenet-sketch": (50_000, 8.4),
+    "objectnet": (18_574, None),
+    "si-location": (541_548, 19.6),
+    "si-rotation": (39_540, 1.5),
+    "si-size": (92_884, 3.5),
+    SEGMENTS: (4_276, None),
+    "train": (9_190, None),
+}
 
 
 def dry_run(order: Order) -> dict[str, Any]:
-    """What a study would need: each folder, whether it is there, how large it is; and the hours, from one timed step."""
-    needed = {"train": order.ground.train, **{f"masks ({kind})": path for kind, path in order.ground.masks.items()}}
+    """What a study would need: each folder, whether it is there, how large it is; and the hours,
+    from one timed step.
+    """
+    needed = {
+        "train": order.ground.train,
+        **{f"masks ({kind})": path for kind, path in order.ground.masks.items()},
+    }
     needed |= {name: order.ground.suites[name] for name in order.suites}
     if order.map_images and not order.ground.own:
         needed[SEGMENTS] = order.ground.suites.get(SEGMENTS, Path("(not named)"))
     places: list[dict[str, Any]] = []
     for name, path in needed.items():
         images, size = SIZES.get(name, (None, None)) if not order.ground.own else (None, None)
-        places.append({"what": name, "path": str(path), "there": path.exists(), "images": images or _count(path), "gb": size})
+        places.append(
+            {
+                "what": name,
+                "path": str(path),
+                "there": path.exists(),
+                "images": images or _count(path),
+                "gb": size,
+            }
+        )
     missing = [kind for kind in KINDS if kind not in order.ground.masks]
     absent = [s for s in order.row.suites if not order.ground.own and s not in order.ground.suites]
     hours = []
@@ -197,10 +260,25 @@ def dry_run(order: Order) -> dict[str, Any]:
         step, answer = time_step(order.ground.models[model])
         tuned = [v for v in order.variants if v.tunes] if order.jobs else []
         steps = sum(_steps(order, v) for v in tuned)
-        images = sum(p["images"] or 0 for p in places if p["what"] in order.suites) * len(order.variants)
+        images = sum(p["images"] or 0 for p in places if p["what"] in order.suites) * len(
+            order.variants
+        )
         seconds = steps * step + images * answer
-        hours.append({"model": model, "runs": len(tuned), "steps": steps, "images": images, "hours": seconds / 3600})
-    return {"places": places, "masks not named": missing, "suites not named": absent, "models": hours}
+        hours.append(
+            {
+                "model": model,
+                "runs": len(tuned),
+                "steps": steps,
+                "images": images,
+                "hours": seconds / 3600,
+            }
+        )
+    return {
+        "places": places,
+        "masks not named": missing,
+        "suites not named": absent,
+        "models": hours,
+    }
 
 
 def _count(path: Path) -> int | None:
@@ -215,10 +293,16 @@ def _steps(order: Order, variant: Variant) -> int:
 
 
 def time_step(ref: str) -> tuple[float, float]:
-    """Seconds of one published step (batch 8) and of one answered image, with random weights, so that no hub is needed."""
+    """Seconds of one published step (batch 8) and of one answered image, with random weights, so
+    that no hub is needed.
+    """
     model = load(ref, pretrained=False)
     size = preprocessing(model)["input_size"]
-    images, masks, labels = torch.randn(8, *size), torch.rand(8, 1, *size[1:]), torch.zeros(8, dtype=torch.long)
+    images, masks, labels = (
+        torch.randn(8, *size),
+        torch.rand(8, 1, *size[1:]),
+        torch.zeros(8, dtype=torch.long),
+    )
     step = objective(PUBLISHED.settings["objective"])
     times = []
     for _ in range(2):  # the first warms up

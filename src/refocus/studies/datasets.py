@@ -1,4 +1,6 @@
-"""What a study runs on: the paper's data sets, named by one TOML file, or the user's own folder and model."""
+"""What a study runs on: the paper's data sets, named by one TOML file, or the user's own folder and
+model.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ else:
 
 KINDS = ("annotated", "unsupervised")  # of masks
 MASK_SCORE = 0.5  # masks that `refocus masks` gave a lower score are no part of a study
-CURVES = ("location", "rotation", "size")  # shifts of the user's own images, in the place of SI-Score
+CURVES = (
+    "location",
+    "rotation",
+    "size",
+)  # shifts of the user's own images, in the place of SI-Score
 LIKE = {  # a suite of the user's own -> the paper's nearest
     "natural": "imagenet",
     "mixed-rand": "objectnet",
@@ -42,8 +48,11 @@ LIKE = {  # a suite of the user's own -> the paper's nearest
 
 @dataclass(frozen=True)
 class Ground:
-    """models: name -> timm name or folder. train, val: ImageFolders. masks: kind -> folder, for `train`. suites: name -> folder or
-    file. own: the user's images rather than the paper's sets. test_masks: for maps on the user's own test images.
+    """models: name -> timm name or folder.
+
+    train, val: ImageFolders. masks: kind -> folder, for `train`. suites: name -> folder or file.
+    own: the user's images rather than the paper's sets. test_masks: for maps on the user's own test
+    images.
     """
 
     models: dict[str, str]
@@ -67,10 +76,13 @@ class Ground:
             return {"": open_suite(suite, root, model, protocol="paper")}
         if suite not in CURVES:
             return {"": open_suite(suite, root, model)}
-        return {level.name: open_suite(suite, level, model) for level in sorted(p for p in root.iterdir() if p.is_dir())}
+        return {
+            level.name: open_suite(suite, level, model)
+            for level in sorted(p for p in root.iterdir() if p.is_dir())
+        }
 
 
-# --- the paper's data sets ------------------------------------------------------------------------------------------------
+# --- the paper's data sets ----------------------------------------------------------------------
 
 
 def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
@@ -90,12 +102,19 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
     }
     for table, entries in content.items():
         if table not in legal or not isinstance(entries, dict):
-            raise InputError(f"--data {file}: unknown table [{table}]; legal are {', '.join(legal)}")
+            raise InputError(
+                f"--data {file}: unknown table [{table}]; legal are {', '.join(legal)}"
+            )
         if unknown := [key for key in entries if key not in legal[table]]:
-            raise InputError(f"--data {file}: unknown key {unknown[0]!r} in [{table}]; legal are {', '.join(legal[table])}")
+            raise InputError(
+                f"--data {file}: unknown key {unknown[0]!r} in [{table}]; legal are "
+                f"{', '.join(legal[table])}"
+            )
     train = content.get("train", {})
     if "images" not in train:
-        raise InputError(f"--data {file}: [train] needs images, the ImageNet training images that have masks")
+        raise InputError(
+            f"--data {file}: [train] needs images, the ImageNet training images that have masks"
+        )
     if not any(kind in train for kind in KINDS):
         raise InputError(f"--data {file}: [train] needs masks: {' or '.join(KINDS)}")
     place = file.expanduser().resolve().parent  # relative paths are meant from the file
@@ -111,7 +130,10 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
         models={name: known[name] for name in wanted if name in known},
         train=place / Path(train["images"]).expanduser(),
         masks={kind: place / Path(train[kind]).expanduser() for kind in KINDS if kind in train},
-        suites={name: place / Path(where).expanduser() for name, where in content.get("suites", {}).items()},
+        suites={
+            name: place / Path(where).expanduser()
+            for name, where in content.get("suites", {}).items()
+        },
         own=False,
         val=path("val"),
         val_masks=path("val_masks"),
@@ -119,7 +141,7 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
     )
 
 
-# --- the user's own -------------------------------------------------------------------------------------------------------
+# --- the user's own -----------------------------------------------------------------------------
 
 
 def own(
@@ -133,8 +155,9 @@ def own(
     seed: int,
     kinds: Sequence[str] = ("mixed-rand", *CURVES),
 ) -> Ground:
-    """The user's images and model: FOLDER holds train/, test/ and perhaps val/, or is one ImageFolder, whose every other image
-    then becomes a test image. Shifts of the test images are written to OUT/shifts once, curves from `most` images.
+    """The user's images and model: FOLDER holds train/, test/ and perhaps val/, or is one
+    ImageFolder, whose every other image then becomes a test image. Shifts of the test images are
+    written to OUT/shifts once, curves from `most` images.
 
     masks: kind -> folder of the same layout as FOLDER.
     """
@@ -146,9 +169,15 @@ def own(
     for kind, root in masks.items():
         for part in ("train", "test"):
             if not (root / part).is_dir():
-                raise InputError(f"--masks {root}: {part}/ is missing; masks of kind {kind} lie as the images do")
+                raise InputError(
+                    f"--masks {root}: {part}/ is missing; masks of kind {kind} lie as the images do"
+                )
     first = next(iter(masks.values()))
-    tests = masked(scan(folder / "test", network, masks=first / "test", option="--on"), first / "test", MASK_SCORE)
+    tests = masked(
+        scan(folder / "test", network, masks=first / "test", option="--on"),
+        first / "test",
+        MASK_SCORE,
+    )
     suites = {"natural": folder / "test"}
     kept = chosen(tests, most, seed)
     for kind in kinds:
@@ -179,10 +208,14 @@ def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) 
 
 
 def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[str, Path]]:
-    """One ImageFolder and its masks as links below OUT/split: every other image to train/, the rest to test/."""
+    """One ImageFolder and its masks as links below OUT/split: every other image to train/, the rest
+    to test/.
+    """
     for name, files in class_folders(folder, "--on").items():
         if len(files) < 2:
-            raise InputError(f"--on {folder / name}: needs two images or more, for training and for testing")
+            raise InputError(
+                f"--on {folder / name}: needs two images or more, for training and for testing"
+            )
         for position, file in enumerate(files):
             part = "test" if position % 2 else "train"
             _link(file, out / "images" / part / name / file.name)
@@ -210,5 +243,7 @@ def narrowed(ground: Ground, models: Sequence[str] | None) -> Ground:
     if not models:
         return ground
     if unknown := [name for name in models if name not in ground.models]:
-        raise InputError(f"--models {unknown[0]}: unknown here; legal are {', '.join(ground.models)}")
+        raise InputError(
+            f"--models {unknown[0]}: unknown here; legal are {', '.join(ground.models)}"
+        )
     return replace(ground, models={name: ground.models[name] for name in models})

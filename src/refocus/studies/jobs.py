@@ -1,5 +1,7 @@
-"""The runs of a study: tune, then answer every suite. Each is done once, goes on where it was stopped, and may have a process
-of its own on any machine that sees the folder.
+"""The runs of a study: tune, then answer every suite.
+
+Each is done once, goes on where it was stopped, and may have a process of its own on any machine
+that sees the folder.
 """
 
 from __future__ import annotations
@@ -38,28 +40,58 @@ class Job:
         return out / "runs" / self.model / self.variant.name
 
     def records(self, out: Path, suite: str, level: str = "") -> Path:
-        return out / "records" / self.model / self.variant.name / f"{suite}{'-' if level else ''}{level}.jsonl"
+        return (
+            out
+            / "records"
+            / self.model
+            / self.variant.name
+            / f"{suite}{'-' if level else ''}{level}.jsonl"
+        )
 
     def done(self, out: Path, what: str) -> Path:
         return out / "records" / self.model / self.variant.name / f"{what}.done.json"
 
 
 def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
-    """How a job tunes; `common` are the user's settings for all runs, `rates` in it goes by objective."""
+    """How a job tunes; `common` are the user's settings for all runs, `rates` in it goes by
+    objective.
+    """
     kind = job.variant.masks or next(iter(ground.masks))
     rates = common.get("rates", {})
-    settings = settings_of(job.variant, job.model, ground, {key: value for key, value in common.items() if key != "rates"})
+    settings = settings_of(
+        job.variant,
+        job.model,
+        ground,
+        {key: value for key, value in common.items() if key != "rates"},
+    )
     if settings["objective"] in rates:
         settings["lr"] = rates[settings["objective"]]
-    val = {"val": str(ground.val), "val_masks": str(ground.val_masks)} if ground.val and ground.val_masks else {}
-    places = {"model": ground.models[job.model], "images": str(ground.train), "masks": str(ground.masks[kind]), **val}
+    val = (
+        {"val": str(ground.val), "val_masks": str(ground.val_masks)}
+        if ground.val and ground.val_masks
+        else {}
+    )
+    places = {
+        "model": ground.models[job.model],
+        "images": str(ground.train),
+        "masks": str(ground.masks[kind]),
+        **val,
+    }
     return Recipe(**{**places, "do_no_harm": False, **settings})
 
 
 def run(
-    jobs: Sequence[Job], ground: Ground, suites: Sequence[str], out: Path, common: dict[str, Any], place: Place, *,
-    maps: int = 0, workers: int = 0, progress: bool = True,
-) -> None:  # fmt: skip
+    jobs: Sequence[Job],
+    ground: Ground,
+    suites: Sequence[str],
+    out: Path,
+    common: dict[str, Any],
+    place: Place,
+    *,
+    maps: int = 0,
+    workers: int = 0,
+    progress: bool = True,
+) -> None:
     """Do this process's share of the jobs; the first process then waits for the others.
 
     maps: also measure the maps over so many images with masks.
@@ -89,28 +121,50 @@ def run(
                 wait_for(job.done(out, what))
 
 
-def _measure_maps(job: Job, model: nn.Module, ground: Ground, out: Path, most: int, workers: int, title: str) -> None:
+def _measure_maps(
+    job: Job, model: nn.Module, ground: Ground, out: Path, most: int, workers: int, title: str
+) -> None:
     records = job.records(out, "maps")
     if not ground.own:
         file = ground.suites[SEGMENTS]
         load_one = Gtsegs(file, model)
-        measure(model, load_one.samples(), file.parent, load_one, records=records, workers=workers, label=title)
+        measure(
+            model,
+            load_one.samples(),
+            file.parent,
+            load_one,
+            records=records,
+            workers=workers,
+            label=title,
+        )
         return
     assert ground.test_masks is not None  # the user's own ground has them
-    samples = masked(scan(ground.suites["natural"], model, masks=ground.test_masks), ground.test_masks, MASK_SCORE)
+    samples = masked(
+        scan(ground.suites["natural"], model, masks=ground.test_masks),
+        ground.test_masks,
+        MASK_SCORE,
+    )
     some = [s for s in samples if s.image in chosen(samples, most, 0)]
     view = MaskedView(model)
-    measure(model, some, ground.suites["natural"], view, records=records, workers=workers, label=title)
+    measure(
+        model, some, ground.suites["natural"], view, records=records, workers=workers, label=title
+    )
 
 
-# --- what a finished job says -----------------------------------------------------------------------------------------------
+# --- what a finished job says -------------------------------------------------------------------
 
 
 def answers(job: Job, ground: Ground, suite: str, out: Path) -> dict[str, list[Prediction]]:
     """Level -> predictions."""
-    levels = sorted(job.records(out, suite).parent.glob(f"{suite}-*.jsonl")) if ground.own and ground.like(suite) != suite else []
+    levels = (
+        sorted(job.records(out, suite).parent.glob(f"{suite}-*.jsonl"))
+        if ground.own and ground.like(suite) != suite
+        else []
+    )
     levels = [file for file in levels if not job.records(out, suite).exists()]
-    files = {file.stem.removeprefix(f"{suite}-"): file for file in levels} or {"": job.records(out, suite)}
+    files = {file.stem.removeprefix(f"{suite}-"): file for file in levels} or {
+        "": job.records(out, suite)
+    }
     return {level: read_predictions(file) for level, file in files.items()}
 
 
@@ -124,4 +178,6 @@ def maps_of(job: Job, out: Path) -> list[dict[str, Any]]:
 
 def trained_labels(job: Job, out: Path) -> frozenset[int]:
     """Labels of the classes that a job trained on."""
-    return frozenset(row["label"] for row in outputs.read_json(job.folder(out) / "selection.json")["train"])
+    return frozenset(
+        row["label"] for row in outputs.read_json(job.folder(out) / "selection.json")["train"]
+    )

@@ -23,14 +23,23 @@ from refocus.studies.jobs import Job
 from refocus.studies.paper import cells, published
 from refocus.studies.registry import ORIGINAL, PUBLISHED, Study, Variant
 
-METRICS = {"top1": "top-1", "top5": "top-5", "pixel_accuracy": "pixel accuracy", "miou": "mean IoU", "map": "mAP"}
+METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "pixel_accuracy": "pixel accuracy",
+    "miou": "mean IoU",
+    "map": "mAP",
+}
 NEAREST = "ViT-B"  # the paper's model that stands beside a user's own
 
 
 @dataclass(frozen=True)
 class Line:
-    """One number of one run. Accuracies and their changes in percent and points, intervals 95 % over images; change: against the
-    original on the same images. std: over seeds. paper: the printed number, paper_change: against its original.
+    """One number of one run.
+
+    Accuracies and their changes in percent and points, intervals 95 % over images; change: against
+    the original on the same images. std: over seeds. paper: the printed number, paper_change:
+    against its original.
     """
 
     model: str
@@ -50,8 +59,12 @@ class Line:
     classes: str = "all"
 
 
-def by_image(levels: dict[str, list[Prediction]], metric: str, among: frozenset[int] | None = None) -> dict[str, float]:
-    """Image -> share of its levels that are right, in percent; `among` keeps the images of these labels."""
+def by_image(
+    levels: dict[str, list[Prediction]], metric: str, among: frozenset[int] | None = None
+) -> dict[str, float]:
+    """Image -> share of its levels that are right, in percent; `among` keeps the images of these
+    labels.
+    """
     found: dict[str, list[bool]] = defaultdict(list)
     for predictions in levels.values():
         for p in predictions:
@@ -64,7 +77,12 @@ def compare(now: dict[str, float], before: dict[str, float] | None) -> dict[str,
     """Value with interval, and the paired change with interval."""
     values = list(now.values())
     low, high = mean_interval(values, PERCENT) or (None, None)
-    found = {"n": len(values), "value": float(np.mean(values)) if values else None, "low": low, "high": high}
+    found = {
+        "n": len(values),
+        "value": float(np.mean(values)) if values else None,
+        "low": low,
+        "high": high,
+    }
     if before is not None and now:
         shared = [now[image] - before[image] for image in now if image in before]
         worse, better = mean_interval(shared, DIFFERENCE) or (None, None)
@@ -73,10 +91,16 @@ def compare(now: dict[str, float], before: dict[str, float] | None) -> dict[str,
 
 
 def _printed(
-    row: Study, ground: Ground, model: str, variant: Variant, suite: str, metric: str, classes: str = "all"
+    row: Study,
+    ground: Ground,
+    model: str,
+    variant: Variant,
+    suite: str,
+    metric: str,
+    classes: str = "all",
 ) -> dict[str, Any]:
-    """The paper's number for a cell, and its change against the paper's original; for a user's own ground those of the nearest
-    suite and model.
+    """The paper's number for a cell, and its change against the paper's original; for a user's own
+    ground those of the nearest suite and model.
     """
     name, like = (NEAREST if ground.own else model), ground.like(suite)
     masks = variant.masks or next(iter(ground.masks), "annotated")
@@ -84,7 +108,9 @@ def _printed(
         value = None
         for kind in (masks, "annotated"):  # most of its tables have annotated masks alone
             if value is None and variant.method:
-                value = published(table, name, variant.method, like, metric, masks=kind, classes=classes)
+                value = published(
+                    table, name, variant.method, like, metric, masks=kind, classes=classes
+                )
         before = published(table, name, "original", like, metric, classes=classes)
         if value is not None:
             change = None if before is None or not variant.tunes else round(value - before, 1)
@@ -93,7 +119,12 @@ def _printed(
 
 
 def methods(
-    row: Study, ground: Ground, models: Sequence[str], variants: Sequence[Variant], suites: Sequence[str], out: Path
+    row: Study,
+    ground: Ground,
+    models: Sequence[str],
+    variants: Sequence[Variant],
+    suites: Sequence[str],
+    out: Path,
 ) -> list[Line]:
     """Tables 1, 2, 4 and 12, and figure 7: a row for each run, a column for each suite."""
     lines = []
@@ -110,14 +141,26 @@ def methods(
 
 
 def seeds(
-    row: Study, ground: Ground, models: Sequence[str], variants: Sequence[Variant], suites: Sequence[str], out: Path
+    row: Study,
+    ground: Ground,
+    models: Sequence[str],
+    variants: Sequence[Variant],
+    suites: Sequence[str],
+    out: Path,
 ) -> list[Line]:
     """Tables 8 and 9: mean and standard deviation over seeds of the training classes."""
     runs = methods(row, ground, models, variants, suites, out)
     lines = [line for line in runs if line.method == ORIGINAL.title]
     for before in list(lines):
-        same = [r for r in runs if (r.model, r.suite, r.metric) == (before.model, before.suite, before.metric) and r is not before]
-        values, changes = ([v for r in same if (v := getattr(r, key)) is not None] for key in ("value", "change"))
+        same = [
+            r
+            for r in runs
+            if (r.model, r.suite, r.metric) == (before.model, before.suite, before.metric)
+            and r is not before
+        ]
+        values, changes = (
+            [v for r in same if (v := getattr(r, key)) is not None] for key in ("value", "change")
+        )
         printed = _printed(row, ground, before.model, PUBLISHED, before.suite, before.metric)
         spread = stdev(values) if len(values) > 1 else None
         title = f"{PUBLISHED.title}, {len(same)} seeds"
@@ -138,7 +181,12 @@ def seeds(
 
 
 def classes(
-    row: Study, ground: Ground, models: Sequence[str], variants: Sequence[Variant], suites: Sequence[str], out: Path
+    row: Study,
+    ground: Ground,
+    models: Sequence[str],
+    variants: Sequence[Variant],
+    suites: Sequence[str],
+    out: Path,
 ) -> list[Line]:
     """Tables 10 and 11 and figure 4: the classes trained on and the others apart."""
     lines = []
@@ -154,12 +202,27 @@ def classes(
                         now = by_image(found[variant.name], metric, frozenset(among))
                         numbers = compare(now, before if variant.tunes else None)
                         printed = _printed(row, ground, model, variant, suite, metric, which)
-                        lines.append(Line(model, variant.title, suite, metric, **numbers, **printed, classes=which))
+                        lines.append(
+                            Line(
+                                model,
+                                variant.title,
+                                suite,
+                                metric,
+                                **numbers,
+                                **printed,
+                                classes=which,
+                            )
+                        )
     return lines
 
 
 def segmentation(
-    row: Study, ground: Ground, models: Sequence[str], variants: Sequence[Variant], suites: Sequence[str], out: Path
+    row: Study,
+    ground: Ground,
+    models: Sequence[str],
+    variants: Sequence[Variant],
+    suites: Sequence[str],
+    out: Path,
 ) -> list[Line]:
     """Table 3: the published segmentation test, in percent."""
     lines = []
@@ -173,19 +236,29 @@ def segmentation(
                 low, high = one["interval"] or (None, None)
                 worse, better = one.get("difference_interval") or (None, None)
                 values = {"value": one["value"], "low": low, "high": high}
-                values |= {"change": one.get("difference"), "change_low": worse, "change_high": better}
-                numbers: dict[str, Any] = {key: None if v is None else 100 * v for key, v in values.items()}
+                values |= {
+                    "change": one.get("difference"),
+                    "change_low": worse,
+                    "change_high": better,
+                }
+                numbers: dict[str, Any] = {
+                    key: None if v is None else 100 * v for key, v in values.items()
+                }
                 printed = _printed(row, ground, model, variant, "imagenet-segmentation", metric)
                 suite = "test images with masks" if ground.own else "imagenet-segmentation"
-                lines.append(Line(model, variant.title, suite, metric, one["n"], **numbers, **printed))
+                lines.append(
+                    Line(model, variant.title, suite, metric, one["n"], **numbers, **printed)
+                )
     return lines
 
 
-# --- in writing -----------------------------------------------------------------------------------------------------------
+# --- in writing ---------------------------------------------------------------------------------
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """A row for each method (and group of classes), a column for each suite and metric; below each the paper's, if it has one."""
+    """A row for each method (and group of classes), a column for each suite and metric; below each
+    the paper's, if it has one.
+    """
     columns = list(dict.fromkeys((line.suite, line.metric) for line in lines))
     rows: dict[tuple[str, str, str], dict[tuple[str, str], Line]] = defaultdict(dict)
     for line in lines:
@@ -194,9 +267,15 @@ def markdown(lines: Sequence[Line]) -> str:
     text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for (model, method, which), found in rows.items():
         title = method if which == "all" else f"{method}, {which} classes"
-        text.append("| " + " | ".join([model, title, *(_ours(found.get(c)) for c in columns)]) + " |")
+        text.append(
+            "| " + " | ".join([model, title, *(_ours(found.get(c)) for c in columns)]) + " |"
+        )
         if any(line.paper is not None for line in found.values()):
-            text.append("| " + " | ".join(["", "*the paper*", *(_theirs(found.get(c)) for c in columns)]) + " |")
+            text.append(
+                "| "
+                + " | ".join(["", "*the paper*", *(_theirs(found.get(c)) for c in columns)])
+                + " |"
+            )
     return "\n".join(text) + "\n"
 
 
@@ -214,7 +293,9 @@ def _ours(line: Line | None) -> str:
 def _theirs(line: Line | None) -> str:
     if line is None or line.paper is None:
         return "-"
-    return f"{line.paper:.1f}" + (f" {line.paper_change:+.1f}" if line.paper_change is not None else "")
+    return f"{line.paper:.1f}" + (
+        f" {line.paper_change:+.1f}" if line.paper_change is not None else ""
+    )
 
 
 def as_csv(lines: Sequence[Line]) -> str:
@@ -226,20 +307,34 @@ def as_csv(lines: Sequence[Line]) -> str:
     return sink.getvalue()
 
 
-# --- the reproduction sheet -------------------------------------------------------------------------------------------------
+# --- the reproduction sheet ---------------------------------------------------------------------
 
 SUITE_TITLES = {
-    "imagenet": "ImageNet", "imagenet-a": "ImageNet-A", "imagenet-r": "ImageNet-R", "imagenet-sketch": "ImageNet-Sketch",
-    "imagenet-v2": "ImageNet-V2", "objectnet": "ObjectNet", "si-location": "SI-Score location", "si-rotation": "SI-Score rotation",
-    "si-size": "SI-Score size", "imagenet-segmentation": "ImageNet-Segmentation",
-}  # fmt: skip
+    "imagenet": "ImageNet",
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "imagenet-sketch": "ImageNet-Sketch",
+    "imagenet-v2": "ImageNet-V2",
+    "objectnet": "ObjectNet",
+    "si-location": "SI-Score location",
+    "si-rotation": "SI-Score rotation",
+    "si-size": "SI-Score size",
+    "imagenet-segmentation": "ImageNet-Segmentation",
+}
 SPREAD = 0.5  # points: about the deviation over seeds that the paper's Table 8 prints
 HEAD = ("Dataset", "Model", "Metric", "Claimed", "Ours", "Status")
-_TITLES = {"original": "", "relevance": " (Opt Relevance)", "gradmask": " (GradMask)", "rrr": " (RRR)"}
+_TITLES = {
+    "original": "",
+    "relevance": " (Opt Relevance)",
+    "gradmask": " (GradMask)",
+    "rrr": " (RRR)",
+}
 
 
 def status(claimed: float, line: Line | None) -> str:
-    """`verified` where the claim lies in our 95 % interval over images, give or take `SPREAD`; else `not reproduced`."""
+    """`verified` where the claim lies in our 95 % interval over images, give or take `SPREAD`; else
+    `not reproduced`.
+    """
     if line is None or line.value is None:
         return "not run"
     low = line.value if line.low is None else line.low
@@ -248,10 +343,15 @@ def status(claimed: float, line: Line | None) -> str:
 
 
 def claims(lines: Sequence[Line], titles: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """The reproduction sheet: every number of Tables 1 to 3, with ours where it was run. titles: method -> (the paper's name of it,
-    kind of masks).
+    """The reproduction sheet: every number of Tables 1 to 3, with ours where it was run.
+
+    titles: method -> (the paper's name of it, kind of masks).
     """
-    ours = {(line.model, *titles[line.method], line.suite, line.metric): line for line in lines if line.method in titles}
+    ours = {
+        (line.model, *titles[line.method], line.suite, line.metric): line
+        for line in lines
+        if line.method in titles
+    }
     sheet = []
     for cell in cells():
         if cell.table > 3 or cell.model == "average":
@@ -263,7 +363,9 @@ def claims(lines: Sequence[Line], titles: dict[str, tuple[str, str]]) -> list[di
             {
                 "Dataset": SUITE_TITLES[cell.suite],
                 "Model": cell.model + _TITLES[cell.method].replace(")", automatic + ")"),
-                "Metric": METRICS[cell.metric].capitalize() + accuracy if accuracy else METRICS[cell.metric],
+                "Metric": METRICS[cell.metric].capitalize() + accuracy
+                if accuracy
+                else METRICS[cell.metric],
                 "Claimed": cell.value,
                 "Ours": None if line is None else line.value,
                 "Status": status(cell.value, line),
@@ -275,5 +377,10 @@ def claims(lines: Sequence[Line], titles: dict[str, tuple[str, str]]) -> list[di
 def sheet_text(sheet: Sequence[dict[str, Any]]) -> str:
     """Tab-separated, one claim a line, as the public sheet has it."""
     rows = ["\t".join(HEAD)]
-    rows += ["\t".join("-" if r[k] is None else f"{r[k]:.1f}" if k == "Ours" else f"{r[k]}" for k in HEAD) for r in sheet]
+    rows += [
+        "\t".join(
+            "-" if r[k] is None else f"{r[k]:.1f}" if k == "Ours" else f"{r[k]}" for k in HEAD
+        )
+        for r in sheet
+    ]
     return "\n".join(rows) + "\n"

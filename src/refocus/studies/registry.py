@@ -1,4 +1,7 @@
-"""The studies: which runs each table and figure of the paper needs. What is made of them stands in `study_tables.py`."""
+"""The studies: which runs each table and figure of the paper needs.
+
+What is made of them stands in `study_tables.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,23 @@ from refocus.errors import InputError
 from refocus.studies.datasets import Ground
 from refocus.tuning.presets import presets
 
-PAPER_SUITES = ("imagenet", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "objectnet")  # Table 1
+PAPER_SUITES = (
+    "imagenet",
+    "imagenet-a",
+    "imagenet-r",
+    "imagenet-sketch",
+    "imagenet-v2",
+    "objectnet",
+)  # Table 1
 SI_SUITES = ("si-location", "si-rotation", "si-size")  # Table 2
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to tune, a row of a table. settings: of the Recipe. masks: the kind, or empty for the best there is. method: what the
-    paper calls it, empty where it has no such row. tunes: False for the model as it came.
+    """One way to tune, a row of a table.
+
+    settings: of the Recipe. masks: the kind, or empty for the best there is. method: what the paper
+    calls it, empty where it has no such row. tunes: False for the model as it came.
     """
 
     name: str
@@ -28,15 +40,28 @@ class Variant:
 
 
 ORIGINAL = Variant("original", "original", method="original", tunes=False)
-PUBLISHED = Variant("relevance", "published objective", {"objective": "relevance"}, method="relevance")
+PUBLISHED = Variant(
+    "relevance", "published objective", {"objective": "relevance"}, method="relevance"
+)
 AUTOMATIC = Variant(
-    "relevance-unsupervised", "published objective, automatic masks", {"objective": "relevance"}, "unsupervised", "relevance"
+    "relevance-unsupervised",
+    "published objective, automatic masks",
+    {"objective": "relevance"},
+    "unsupervised",
+    "relevance",
 )
 OURS = Variant("refocus", "refocus (ours)", {"objective": "refocus"})
 BASELINES = (
     Variant("finetune", "cross-entropy alone", {"objective": "finetune"}),
-    Variant("gradmask-as-published", "GradMask as published", {"objective": "gradmask-as-published"}, method="gradmask"),
-    Variant("rrr-as-published", "RRR as published", {"objective": "rrr-as-published"}, method="rrr"),
+    Variant(
+        "gradmask-as-published",
+        "GradMask as published",
+        {"objective": "gradmask-as-published"},
+        method="gradmask",
+    ),
+    Variant(
+        "rrr-as-published", "RRR as published", {"objective": "rrr-as-published"}, method="rrr"
+    ),
     Variant("gradmask", "GradMask, real double backward", {"objective": "gradmask"}),
     Variant("rrr", "RRR, real double backward", {"objective": "rrr"}),
 )
@@ -47,10 +72,15 @@ _ABLATED = {  # paper Table 4: name -> title, weights
     "ground-truth": ("with ground truth", {"classification": 0.0, "labels": 0.2}),
 }
 ABLATIONS = tuple(
-    Variant(name, title, {"objective": "relevance", "weights": weights}, method=name) for name, (title, weights) in _ABLATED.items()
+    Variant(name, title, {"objective": "relevance", "weights": weights}, method=name)
+    for name, (title, weights) in _ABLATED.items()
 )
 SEEDS = tuple(
-    Variant(f"relevance-classes{seed}", f"training classes by seed {seed}", {"objective": "relevance", "class_seed": seed})
+    Variant(
+        f"relevance-classes{seed}",
+        f"training classes by seed {seed}",
+        {"objective": "relevance", "class_seed": seed},
+    )
     for seed in range(3)
 )
 SHOTS = (1, 2, 3, 5, 10)
@@ -58,9 +88,15 @@ CLASS_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def _samples(ground: Ground, classes: int) -> tuple[Variant, ...]:
-    """Figure 7: more samples of each class, and more classes; the published setting is in both rows."""
+    """Figure 7: more samples of each class, and more classes; the published setting is in both
+    rows.
+    """
     by_shots = [
-        Variant(f"relevance-shots{n}", f"{n} a class", {"objective": "relevance", "shots": n, "fewer": True})
+        Variant(
+            f"relevance-shots{n}",
+            f"{n} a class",
+            {"objective": "relevance", "shots": n, "fewer": True},
+        )
         for n in SHOTS
         if n != 3
     ]
@@ -76,8 +112,10 @@ def _samples(ground: Ground, classes: int) -> tuple[Variant, ...]:
 
 @dataclass(frozen=True)
 class Study:
-    """layout: the function of `study_tables` that makes it. suites: of the paper's; all where empty. metrics: of accuracy.
-    tables: of the paper, that have its numbers. models: of the paper, that it was done for; all where empty.
+    """layout: the function of `study_tables` that makes it.
+
+    suites: of the paper's; all where empty. metrics: of accuracy. tables: of the paper, that have
+    its numbers. models: of the paper, that it was done for; all where empty.
     """
 
     about: str
@@ -93,32 +131,124 @@ _ALL = (*PAPER_SUITES, *SI_SUITES)
 _COMPARED = (ORIGINAL, *BASELINES, PUBLISHED, AUTOMATIC, OURS)
 _BASE = ("ViT-B", "AR-B", "DeiT-B")
 STUDIES = {
-    "table1": Study("robustness: baselines and both kinds of masks", "methods", _COMPARED, PAPER_SUITES, tables=(1,)),
-    "table2": Study("the same where objects move, turn and shrink", "methods", _COMPARED, SI_SUITES, tables=(2,)),
-    "table3": Study("how well the maps segment the object", "segmentation", (ORIGINAL, PUBLISHED, OURS), tables=(3,)),
-    "table4": Study("ablations, top-1", "methods", (ORIGINAL, PUBLISHED, *ABLATIONS), _ALL, ("top1",), (4,), ("ViT-B", "DeiT-B")),
-    "table8": Study("three seeds of training classes, top-1", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top1",), (8,)),
-    "table9": Study("three seeds of training classes, top-5", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top5",), (9,)),
-    "table10": Study("trained against other classes", "classes", suites=PAPER_SUITES, tables=(10,), models=_BASE),
-    "table11": Study("the same where objects move, turn and shrink", "classes", suites=SI_SUITES, tables=(11,), models=_BASE),
-    "table12": Study("ablations, top-5", "methods", (ORIGINAL, PUBLISHED, *ABLATIONS), _ALL, ("top5",), (12,), ("ViT-B", "DeiT-B")),
-    "figure2": Study("kept, corrected and changed answers on natural images", "gallery", suites=("imagenet",), models=("ViT-B",)),
-    "figure3": Study("corrected answers under shift", "gallery", suites=("imagenet-a", "objectnet"), models=("ViT-B",)),
-    "figure4": Study("change on trained and on other classes", "classes", suites=_ALL, tables=(10, 11), models=_BASE),
-    "figure6": Study("more corrected answers under shift", "gallery", suites=("imagenet-r", "si-rotation"), models=("ViT-B",)),
-    "figure7": Study("samples per class, and number of classes", "samples", (ORIGINAL,), _ALL, ("top1",), models=("ViT-B",)),
+    "table1": Study(
+        "robustness: baselines and both kinds of masks",
+        "methods",
+        _COMPARED,
+        PAPER_SUITES,
+        tables=(1,),
+    ),
+    "table2": Study(
+        "the same where objects move, turn and shrink", "methods", _COMPARED, SI_SUITES, tables=(2,)
+    ),
+    "table3": Study(
+        "how well the maps segment the object",
+        "segmentation",
+        (ORIGINAL, PUBLISHED, OURS),
+        tables=(3,),
+    ),
+    "table4": Study(
+        "ablations, top-1",
+        "methods",
+        (ORIGINAL, PUBLISHED, *ABLATIONS),
+        _ALL,
+        ("top1",),
+        (4,),
+        ("ViT-B", "DeiT-B"),
+    ),
+    "table8": Study(
+        "three seeds of training classes, top-1", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top1",), (8,)
+    ),
+    "table9": Study(
+        "three seeds of training classes, top-5", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top5",), (9,)
+    ),
+    "table10": Study(
+        "trained against other classes", "classes", suites=PAPER_SUITES, tables=(10,), models=_BASE
+    ),
+    "table11": Study(
+        "the same where objects move, turn and shrink",
+        "classes",
+        suites=SI_SUITES,
+        tables=(11,),
+        models=_BASE,
+    ),
+    "table12": Study(
+        "ablations, top-5",
+        "methods",
+        (ORIGINAL, PUBLISHED, *ABLATIONS),
+        _ALL,
+        ("top5",),
+        (12,),
+        ("ViT-B", "DeiT-B"),
+    ),
+    "figure2": Study(
+        "kept, corrected and changed answers on natural images",
+        "gallery",
+        suites=("imagenet",),
+        models=("ViT-B",),
+    ),
+    "figure3": Study(
+        "corrected answers under shift",
+        "gallery",
+        suites=("imagenet-a", "objectnet"),
+        models=("ViT-B",),
+    ),
+    "figure4": Study(
+        "change on trained and on other classes",
+        "classes",
+        suites=_ALL,
+        tables=(10, 11),
+        models=_BASE,
+    ),
+    "figure6": Study(
+        "more corrected answers under shift",
+        "gallery",
+        suites=("imagenet-r", "si-rotation"),
+        models=("ViT-B",),
+    ),
+    "figure7": Study(
+        "samples per class, and number of classes",
+        "samples",
+        (ORIGINAL,),
+        _ALL,
+        ("top1",),
+        models=("ViT-B",),
+    ),
     **{
         f"figure{number}": Study(
-            f"classes that gain and lose most: {suite}", "per_class", suites=(suite,), metrics=("top1",), models=("ViT-B",)
+            f"classes that gain and lose most: {suite}",
+            "per_class",
+            suites=(suite,),
+            metrics=("top1",),
+            models=("ViT-B",),
         )
         for number, suite in zip(
             range(8, 15),
-            ("imagenet", "imagenet-v2", "imagenet-a", "imagenet-r", "imagenet-sketch", "si-rotation", "si-size"),
+            (
+                "imagenet",
+                "imagenet-v2",
+                "imagenet-a",
+                "imagenet-r",
+                "imagenet-sketch",
+                "si-rotation",
+                "si-size",
+            ),
             strict=True,
         )
     },
-    "appendix-a": Study("sufficient input subsets, for the predicted and for any class", "subsets", (ORIGINAL,), models=("ViT-B",)),
-    "claims": Study("the reproduction sheet: every number of Tables 1 to 3", "claims", _COMPARED, _ALL, tables=(1, 2, 3)),
+    "appendix-a": Study(
+        "sufficient input subsets, for the predicted and for any class",
+        "subsets",
+        (ORIGINAL,),
+        models=("ViT-B",),
+    ),
+    "claims": Study(
+        "the reproduction sheet: every number of Tables 1 to 3",
+        "claims",
+        _COMPARED,
+        _ALL,
+        tables=(1, 2, 3),
+    ),
 }
 
 
@@ -129,13 +259,17 @@ def study(name: str) -> Study:
 
 
 def variants_of(row: Study, ground: Ground, classes: int) -> list[Variant]:
-    """The rows of a study that can be run here; a kind of masks has a row of its own where there are two."""
+    """The rows of a study that can be run here; a kind of masks has a row of its own where there
+    are two.
+    """
     found = [*row.variants, *(_samples(ground, classes) if row.layout == "samples" else [])]
     return [v for v in found if not v.masks or (v.masks in ground.masks and len(ground.masks) > 1)]
 
 
 def suites_of(row: Study, ground: Ground) -> list[str]:
-    """The suites of a study that are there; of the user's own those that are nearest to the paper's, `natural` at least."""
+    """The suites of a study that are there; of the user's own those that are nearest to the
+    paper's, `natural` at least.
+    """
     found = [name for name in ground.suites if not row.suites or ground.like(name) in row.suites]
     if ground.own and not found:
         found = ["mixed-rand"] if "mixed-rand" in ground.suites else ["natural"]
@@ -144,18 +278,33 @@ def suites_of(row: Study, ground: Ground) -> list[str]:
 
 def models_of(row: Study, ground: Ground, given: bool) -> list[str]:
     """The paper's models of a study, unless the user named some or brought one."""
-    return [name for name in ground.models if ground.own or given or not row.models or name in row.models]
+    return [
+        name
+        for name in ground.models
+        if ground.own or given or not row.models or name in row.models
+    ]
 
 
-def settings_of(variant: Variant, model: str, ground: Ground, common: dict[str, Any]) -> dict[str, Any]:
-    """Recipe fields of one run: what the paper used for the model, the ground's, the user's, then the variant's own."""
+def settings_of(
+    variant: Variant, model: str, ground: Ground, common: dict[str, Any]
+) -> dict[str, Any]:
+    """Recipe fields of one run: what the paper used for the model, the ground's, the user's, then
+    the variant's own.
+    """
     settings = {**ground.settings, **common, **variant.settings}
     row = {} if ground.own else presets().get(model, {})
     objective = settings["objective"]
-    table = row.get(objective.removesuffix("-as-published"), {}) if objective != "gradmask" and objective != "rrr" else {}
+    table = (
+        row.get(objective.removesuffix("-as-published"), {})
+        if objective != "gradmask" and objective != "rrr"
+        else {}
+    )
     if table:
         settings.setdefault("lr", table["lr"])
-        settings["weights"] = {**{k: v for k, v in table.items() if k != "lr"}, **settings.get("weights", {})}
+        settings["weights"] = {
+            **{k: v for k, v in table.items() if k != "lr"},
+            **settings.get("weights", {}),
+        }
     if objective == "relevance":
         settings["temperature"] = row.get("temperature", 1.0)
     return settings

@@ -18,16 +18,27 @@ from refocus.vit.loading import class_folder_names, load, preprocessing
 
 
 def subset_study(
-    ground: Ground, model: str, *, images: int = 4, labels: int = 5, seed: int = 0, rounds: int = 100
+    ground: Ground,
+    model: str,
+    *,
+    images: int = 4,
+    labels: int = 5,
+    seed: int = 0,
+    rounds: int = 100,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Sufficient subsets of random test images, for the predicted class and for random others: numbers, and pictures."""
+    """Sufficient subsets of random test images, for the predicted class and for random others:
+    numbers, and pictures.
+    """
     network = load(ground.models[model])
     view(network)
     suite = "imagenet" if "imagenet" in ground.suites else next(iter(ground.suites))
     tests = next(iter(ground.tests(suite, network).values()))
     names = class_folder_names(network)
     rng = np.random.default_rng(seed)
-    picked = [tests.samples[i] for i in rng.choice(len(tests.samples), min(images, len(tests.samples)), replace=False)]
+    picked = [
+        tests.samples[i]
+        for i in rng.choice(len(tests.samples), min(images, len(tests.samples)), replace=False)
+    ]
     others = rng.choice(len(names), min(labels, len(names)), replace=False).tolist()
     config = preprocessing(network)
     rows, groups = [], []
@@ -36,7 +47,9 @@ def subset_study(
         with torch.inference_mode():
             predicted = int(logits_of(network, pixels[None]).argmax())
         targets = torch.tensor([predicted, *others])
-        found = sufficient_subsets(network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds)
+        found = sufficient_subsets(
+            network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds
+        )
         picture = to_picture(pixels, config["mean"], config["std"])
         tiles = [gallery.Tile(html.data_uri(picture), "image", names[sample.label])]
         for position, target in enumerate(targets.tolist()):
@@ -52,8 +65,18 @@ def subset_study(
                 }
             )
             kept = found.pixels[position].numpy()[..., None]
-            text = f"{float(found.confidence[position]):.1%} from {share:.1%} of the pixels" if ok else "none found"
-            tiles.append(gallery.Tile(html.data_uri(np.where(kept, picture, 255).astype(np.uint8)), names[target], text))
+            text = (
+                f"{float(found.confidence[position]):.1%} from {share:.1%} of the pixels"
+                if ok
+                else "none found"
+            )
+            tiles.append(
+                gallery.Tile(
+                    html.data_uri(np.where(kept, picture, 255).astype(np.uint8)),
+                    names[target],
+                    text,
+                )
+            )
         groups.append(
             {
                 "title": sample.image.name,

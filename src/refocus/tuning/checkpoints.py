@@ -1,4 +1,6 @@
-"""What an interrupted run needs to go on: written whole or not at all, read without unpickling code."""
+"""What an interrupted run needs to go on: written whole or not at all, read without unpickling
+code.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from refocus.records import drop_partial_line, read_lines, write_line
 
 
 class Checkpoint:
-    """Weights, optimizer, schedule, RNG and position in one file, read back with `weights_only=True`."""
+    """Weights, optimizer, schedule, RNG and position in one file, read back with
+    `weights_only=True`.
+    """
 
     def __init__(self, model: nn.Module, optimizer: Any, schedule: Any) -> None:
         self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
@@ -43,7 +47,9 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def keep_epochs(history: Path, last: int) -> None:
-    """Drop lines of epochs that the checkpoint does not hold, as a crash between the two writes leaves them."""
+    """Drop lines of epochs that the checkpoint does not hold, as a crash between the two writes
+    leaves them.
+    """
     drop_partial_line(history)
     lines = [line for line in read_lines(history) if line["epoch"] <= last]
     with history.open("w") as file:

@@ -1,4 +1,5 @@
-"""Do no harm: after tuning, choose along the straight line between the original and the tuned weights.
+"""Do no harm: after tuning, choose along the straight line between the original and the tuned
+weights.
 
 Axes: images `[n, 3, H, W]`, masks `[n, 1, H, W]`, labels `[n]`.
 """
@@ -21,7 +22,13 @@ from refocus.objectives.registry import OBJECTIVES
 from refocus.relevance.attention import logits_of
 from refocus.relevance.gae import explain
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # points on the line from the original weights (0) to the tuned ones (1)
+SHARES = (
+    0.0,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+)  # points on the line from the original weights (0) to the tuned ones (1)
 CHANCE = 0.05  # level of the one-sided test that a gain on swapped backgrounds must pass
 _SWAPS, _MOST_SWAPS = 400, 8  # swapped images wanted in all; at most so many of one image
 _BATCH = 32
@@ -29,9 +36,10 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Candidate:
-    """One point on the line, measured on the check images: top-1 in percent as they are and with swapped backgrounds; how many
-    images the swaps find right more often than the original does (corrected) or less often (broken), and the chance of such a
-    gain were there none. The relevance loss is measured where it can matter: at both ends, and where the candidate may stand.
+    """One point on the line, measured on the check images: top-1 in percent as they are and with
+    swapped backgrounds; how many images the swaps find right more often than the original does
+    (corrected) or less often (broken), and the chance of such a gain were there none. The relevance
+    loss is measured where it can matter: at both ends, and where the candidate may stand.
     """
 
     share: float
@@ -47,11 +55,18 @@ class Candidate:
         return self.in_domain >= original.in_domain - tolerance and self.chance < CHANCE
 
 
-def interpolate(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """`(1 - a) theta_0 + a theta_1` (WiSE-FT, Wortsman et al., CVPR 2022, Eq. 1); the ends are exact."""
+def interpolate(
+    start: dict[str, Tensor], end: dict[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """`(1 - a) theta_0 + a theta_1` (WiSE-FT, Wortsman et al., CVPR 2022, Eq. 1); the ends are
+    exact.
+    """
     if share in (0.0, 1.0):
         return end if share else start
-    return {k: torch.lerp(v, end[k].to(v), share) if v.is_floating_point() else v for k, v in start.items()}
+    return {
+        k: torch.lerp(v, end[k].to(v), share) if v.is_floating_point() else v
+        for k, v in start.items()
+    }
 
 
 def candidates(
@@ -74,27 +89,43 @@ def candidates(
         change = swapped - before
         corrected, broken = int((change > 0).sum()), int((change < 0).sum())
         in_domain, on_swapped = (100 * right.double().mean().item() for right in (plain, swapped))
-        candidate = Candidate(share, in_domain, on_swapped, corrected, broken, chance_of_gain(change), None)
+        candidate = Candidate(
+            share, in_domain, on_swapped, corrected, broken, chance_of_gain(change), None
+        )
         if share in (0.0, 1.0) or candidate.stands(found[0], tolerance):
-            candidate = replace(candidate, relevance_loss=relevance_loss(model, images, masks, labels))
+            candidate = replace(
+                candidate, relevance_loss=relevance_loss(model, images, masks, labels)
+            )
         found.append(candidate)
     return found
 
 
 def chance_of_gain(change: Tensor) -> float:
-    """P-value of the paired sign-flip test: is the mean change over images `[n]` above 0? With one swap an image, the sign test."""
+    """P-value of the paired sign-flip test: is the mean change over images `[n]` above 0? With one
+    swap an image, the sign test.
+    """
     moved = change[change != 0].numpy()
     if not len(moved):
         return 1.0
     rng = np.random.default_rng(0)
     padded = np.append(moved, 0.0)  # scipy wants two values; a zero changes no mean's order
-    found = permutation_test((padded,), np.mean, permutation_type="samples", alternative="greater", n_resamples=9999, rng=rng)
+    found = permutation_test(
+        (padded,),
+        np.mean,
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=9999,
+        rng=rng,
+    )
     return float(found.pvalue)
 
 
-def right_answers(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which images are classified right as they are, bool `[n]`, and on what share of the backgrounds of images of other classes,
-    float `[n]`. Few images get several backgrounds each (at most 8), so that there are about 400 swaps: one alone says little.
+def right_answers(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which images are classified right as they are, bool `[n]`, and on what share of the
+    backgrounds of images of other classes, float `[n]`. Few images get several backgrounds each (at
+    most 8), so that there are about 400 swaps: one alone says little.
     """
     device = next(model.parameters()).device
     plain = torch.zeros(len(images), dtype=torch.bool)
@@ -118,37 +149,49 @@ def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tens
     weights = OBJECTIVES["relevance"].weights
     total = 0.0
     for at in torch.arange(len(images)).split(_BATCH):
-        relevance, mask = explain(model, images[at].to(device), labels[at]).relevance, masks[at, 0].to(device)
-        loss = weights["background"] * losses.background(relevance, mask) + weights["foreground"] * losses.foreground(
-            relevance, mask
+        relevance, mask = (
+            explain(model, images[at].to(device), labels[at]).relevance,
+            masks[at, 0].to(device),
         )
+        loss = weights["background"] * losses.background(relevance, mask) + weights[
+            "foreground"
+        ] * losses.foreground(relevance, mask)
         total += loss.item() * len(at)
     return total / len(images)
 
 
 def choose(found: list[Candidate], tolerance: float) -> tuple[int, str]:
-    """The rule. A candidate stands if (1) its top-1 falls by at most `tolerance` percentage points, and (2) its top-1 with
-    swapped backgrounds rises by more than chance (`chance_of_gain` below `CHANCE`). (3) Of those that stand, the lowest relevance
-    loss; if none does, the original, which is found[0].
+    """The rule. A candidate stands if (1) its top-1 falls by at most `tolerance` percentage points,
+    and (2) its top-1 with swapped backgrounds rises by more than chance (`chance_of_gain` below
+    `CHANCE`). (3) Of those that stand, the lowest relevance loss; if none does, the original, which
+    is found[0].
 
-    (2) is ours: a map can be pushed onto the mask while the decision gets no better, and then the lower loss is no gain.
-    Returns the position chosen and the finding in words.
+    (2) is ours: a map can be pushed onto the mask while the decision gets no better, and then the
+    lower loss is no gain. Returns the position chosen and the finding in words.
     """
     before = found[0]
     standing = {
-        i: c.relevance_loss for i, c in enumerate(found) if i and c.stands(before, tolerance) and c.relevance_loss is not None
+        i: c.relevance_loss
+        for i, c in enumerate(found)
+        if i and c.stands(before, tolerance) and c.relevance_loss is not None
     }
     chosen = min(standing, key=lambda i: standing[i], default=0)
     after = found[chosen or -1]
     numbers = (
-        f"top-1 {before.in_domain:.1f} -> {after.in_domain:.1f} %, with swapped backgrounds {before.swapped:.1f} -> "
-        f"{after.swapped:.1f} % ({after.corrected} corrected, {after.broken} broken), relevance loss "
+        f"top-1 {before.in_domain:.1f} -> {after.in_domain:.1f} %, with swapped backgrounds "
+        f"{before.swapped:.1f} -> "
+        f"{after.swapped:.1f} % ({after.corrected} corrected, {after.broken} broken), relevance "
+        "loss "
         f"{before.relevance_loss:.4f} -> {after.relevance_loss:.4f}"
     )
     if chosen:
-        return chosen, f"tuning helped: {numbers} at share {after.share:g} of the way to the tuned weights"
+        return (
+            chosen,
+            f"tuning helped: {numbers} at share {after.share:g} of the way to the tuned weights",
+        )
     return 0, (
-        f"tuning did not help: the original weights are kept. The tuned ones would give {numbers}; the rule wants a gain "
+        f"tuning did not help: the original weights are kept. The tuned ones would give {numbers}; "
+        "the rule wants a gain "
         f"with swapped backgrounds beyond chance, and top-1 to fall by {tolerance:g} at most"
     )
 

@@ -1,4 +1,6 @@
-"""The parts of the training loop: which images form a step, one pass over them, and the validation after it."""
+"""The parts of the training loop: which images form a step, one pass over them, and the validation
+after it.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,24 @@ class Diverged(InputError):
 
 
 class Batches(Sampler[list[int]]):
-    """The batches of one process. The order of an epoch follows from (seed, epoch) alone; each batch is dealt out over the
-    processes, and `weights` says how much of a step's gradient is this process's, so that several take the steps of one.
+    """The batches of one process.
+
+    The order of an epoch follows from (seed, epoch) alone; each batch is dealt out over the
+    processes, and `weights` says how much of a step's gradient is this process's, so that several
+    take the steps of one.
     """
 
-    def __init__(self, size: int, batch: int, seed: int, *, process: int = 0, processes: int = 1) -> None:
-        self.size, self.batch, self.seed, self.process, self.processes, self.epoch = size, batch, seed, process, processes, 0
+    def __init__(
+        self, size: int, batch: int, seed: int, *, process: int = 0, processes: int = 1
+    ) -> None:
+        self.size, self.batch, self.seed, self.process, self.processes, self.epoch = (
+            size,
+            batch,
+            seed,
+            process,
+            processes,
+            0,
+        )
 
     def __len__(self) -> int:
         return math.ceil(self.size / self.batch)
@@ -44,24 +58,41 @@ class Batches(Sampler[list[int]]):
 
     @property
     def weights(self) -> list[float]:
-        """For each step, this process's images as a share of the batch; the shares of all processes sum to 1."""
+        """For each step, this process's images as a share of the batch; the shares of all processes
+        sum to 1.
+        """
         sizes = [min(self.batch, self.size - start) for start in range(0, self.size, self.batch)]
         return [len(range(self.process, n, self.processes)) / n for n in sizes]
 
 
 class Training:
-    """Everything that moves while a model is tuned: the weights that may, the optimizer, its schedule, and the order of images."""
+    """Everything that moves while a model is tuned: the weights that may, the optimizer, its
+    schedule, and the order of images.
+    """
 
-    def __init__(self, recipe: Recipe, lr: float, model: nn.Module, shots: list[Sample], accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        lr: float,
+        model: nn.Module,
+        shots: list[Sample],
+        accelerator: Accelerator,
+    ) -> None:
         restrict(model, last_blocks=recipe.last_blocks, lora=recipe.lora)
         transform = joint_transform(model, train=True, flip=recipe.flip, protocol=recipe.protocol)
         self.dataset = MaskedImages(shots, transform, recipe.seed)
         process, processes = accelerator.process_index, accelerator.num_processes
-        self.batches = Batches(len(shots), recipe.batch_size, recipe.seed, process=process, processes=processes)
-        self.loader = DataLoader(self.dataset, batch_sampler=self.batches, num_workers=recipe.workers)
+        self.batches = Batches(
+            len(shots), recipe.batch_size, recipe.seed, process=process, processes=processes
+        )
+        self.loader = DataLoader(
+            self.dataset, batch_sampler=self.batches, num_workers=recipe.workers
+        )
         free = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(free, lr=lr, weight_decay=recipe.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_decay_every, recipe.lr_decay)
+        self.schedule = torch.optim.lr_scheduler.StepLR(
+            optimizer, recipe.lr_decay_every, recipe.lr_decay
+        )
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
         self.model: nn.Module = accelerator.unwrap_model(self.wrapped)
         self.accelerator = accelerator
@@ -76,22 +107,30 @@ class Training:
         self.dataset.epoch = self.batches.epoch = number
         self.wrapped.train()
         sums: dict[str, float] = {}
-        for position, (weight, batch) in enumerate(zip(self.batches.weights, self.loader, strict=True)):
+        for position, (weight, batch) in enumerate(
+            zip(self.batches.weights, self.loader, strict=True)
+        ):
             terms = step(self.wrapped, *(part.to(accelerator.device) for part in batch))
             _must_be_finite(terms, f"epoch {number}, step {position}")
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + weight * value.item()
             self.optimizer.zero_grad()
-            accelerator.backward(terms["loss"] * weight * accelerator.num_processes)  # gradients are averaged over processes
+            accelerator.backward(
+                terms["loss"] * weight * accelerator.num_processes
+            )  # gradients are averaged over processes
             self.optimizer.step()
             advance()
         self.schedule.step()
-        means = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "sum") / len(self.loader)
+        means = accelerator.reduce(
+            torch.tensor(list(sums.values()), device=accelerator.device), "sum"
+        ) / len(self.loader)
         return dict(zip(sums, means.tolist(), strict=True))
 
 
 def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
-    for name in sorted(terms, key=lambda name: name == "loss"):  # the sum last: the term that spoils it is the news
+    for name in sorted(
+        terms, key=lambda name: name == "loss"
+    ):  # the sum last: the term that spoils it is the news
         value = terms[name]
         if not torch.isfinite(value):
             raise Diverged(
@@ -100,7 +139,9 @@ def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
             )
 
 
-def mean_terms(model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int) -> dict[str, float]:
+def mean_terms(
+    model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int
+) -> dict[str, float]:
     """Mean of each term over validation images, without touching the weights or their gradients."""
     model.eval()
     sums: dict[str, float] = {}

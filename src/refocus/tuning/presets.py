@@ -1,4 +1,6 @@
-"""The paper's hyperparameters (its Tables 5, 6 and 7) for its seven models, from `assets/recipes.toml`."""
+"""The paper's hyperparameters (its Tables 5, 6 and 7) for its seven models, from
+`assets/recipes.toml`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def preset(name: str, objective: str = "relevance", model: str | None = None) -> dict[str, Any]:
-    """What the paper tuned this model with, as fields of a Recipe: model, lr, temperature and weights.
+    """What the paper tuned this model with, as fields of a Recipe: model, lr, temperature and
+    weights.
 
     Args:
         name: ViT-B, ViT-L, AR-S, AR-B, AR-L, DeiT-S or DeiT-B.
@@ -28,7 +31,8 @@ def preset(name: str, objective: str = "relevance", model: str | None = None) ->
         model: the caller's own weights, in place of timm's.
 
     Raises:
-        InputError: no such model, an objective that the paper did not run on it, or weights that no longer exist.
+        InputError: no such model, an objective that the paper did not run on it, or weights that no
+            longer exist.
     """
     known = presets()
     if name not in known:
@@ -37,9 +41,19 @@ def preset(name: str, objective: str = "relevance", model: str | None = None) ->
     table = objective.removesuffix("-as-published").removesuffix("-exact")
     if table not in ("relevance", "rrr", "gradmask") or table not in row:
         legal = [key for key in ("relevance", "rrr", "gradmask") if key in row]
-        raise InputError(f"--preset {name}: the paper has no setting for --objective {objective}; it has {', '.join(legal)}")
+        raise InputError(
+            f"--preset {name}: the paper has no setting for --objective {objective}; it has "
+            f"{', '.join(legal)}"
+        )
     if model is None and "timm" not in row:
-        raise InputError(f"--preset {name}: {row['missing']}; give --model to use other weights with this preset")
+        raise InputError(
+            f"--preset {name}: {row['missing']}; give --model to use other weights with this preset"
+        )
     weights = {term: value for term, value in row[table].items() if term != "lr"}
     temperature = row.get("temperature", 1.0) if table == "relevance" else 1.0
-    return {"model": model or row["timm"], "lr": row[table]["lr"], "temperature": temperature, "weights": weights}
+    return {
+        "model": model or row["timm"],
+        "lr": row[table]["lr"],
+        "temperature": temperature,
+        "weights": weights,
+    }

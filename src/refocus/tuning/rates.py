@@ -1,4 +1,6 @@
-"""`--lr auto`: the paper's rule for the learning rate (Section 4), as a short search that keeps what it tried."""
+"""`--lr auto`: the paper's rule for the learning rate (Section 4), as a short search that keeps
+what it tried.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +32,24 @@ def grid(low: float, high: float) -> list[float]:
     return [float(f"{rate:.1e}") for rate in np.geomspace(high, low, TRIES)]
 
 
-def search(recipe: Recipe, selection: Selection, step: Step, accelerator: Accelerator, *, progress: bool) -> dict[str, Any]:
-    """The highest rate with which validation accuracy falls by at most `FALL` points and the classification term does not rise.
+def search(
+    recipe: Recipe, selection: Selection, step: Step, accelerator: Accelerator, *, progress: bool
+) -> dict[str, Any]:
+    """The highest rate with which validation accuracy falls by at most `FALL` points and the
+    classification term does not rise.
 
-    Each try starts from the original weights and takes a fifth of the epochs. Accuracy is over the images of all classes that the
-    do-no-harm rule reads, the classification term over the images that choose the epoch. Stops at the first rate that passes.
+    Each try starts from the original weights and takes a fifth of the epochs. Accuracy is over the
+    images of all classes that the do-no-harm rule reads, the classification term over the images
+    that choose the epoch. Stops at the first rate that passes.
 
     Returns:
-        {"lr": rate, "passed": whether it passed or is merely the lowest, "before": {...}, "tried": [{"lr", "top1",
-        "classification", "passed"}, ...]}
+        {"lr": rate, "passed": whether it passed or is merely the lowest, "before": {...}, "tried":
+        [{"lr", "top1", "classification", "passed"}, ...]}
     """
     epochs = math.ceil(recipe.epochs / _PART)
-    before = _measure(recipe, selection, load(recipe.model, device=accelerator.device), step, accelerator)
+    before = _measure(
+        recipe, selection, load(recipe.model, device=accelerator.device), step, accelerator
+    )
     tried: list[dict[str, Any]] = []
     with progress_bar(progress and accelerator.is_main_process) as bar:
         task = bar.add_task("searching the rate", total=TRIES * epochs, note="")
@@ -66,25 +74,52 @@ def search(recipe: Recipe, selection: Selection, step: Step, accelerator: Accele
     chosen = tried[-1]
     if accelerator.is_main_process:
         for line in tried:
-            numbers = "diverged" if line["top1"] is None else f"top-1 {before['top1']:.1f} -> {line['top1']:.1f}"
+            numbers = (
+                "diverged"
+                if line["top1"] is None
+                else f"top-1 {before['top1']:.1f} -> {line['top1']:.1f}"
+            )
             if line["classification"] is not None:
-                numbers += f", classification {before['classification']:.4f} -> {line['classification']:.4f}"
-            log.info("--lr auto: %g %s (%s)", line["lr"], "passes" if line["passed"] else "does not pass", numbers)
+                numbers += (
+                    f", classification {before['classification']:.4f} -> "
+                    f"{line['classification']:.4f}"
+                )
+            log.info(
+                "--lr auto: %g %s (%s)",
+                line["lr"],
+                "passes" if line["passed"] else "does not pass",
+                numbers,
+            )
         if not chosen["passed"]:
-            log.warning("--lr auto: no rate passes, so the lowest is taken; give a lower --lr-range or another --lr")
+            log.warning(
+                "--lr auto: no rate passes, so the lowest is taken; give a lower --lr-range or "
+                "another --lr"
+            )
     return {"lr": chosen["lr"], "passed": chosen["passed"], "before": before, "tried": tried}
 
 
 def passes(after: dict[str, float], before: dict[str, float]) -> bool:
     """The paper's two conditions."""
-    return before["top1"] - after["top1"] <= FALL and after["classification"] <= before["classification"]
+    return (
+        before["top1"] - after["top1"] <= FALL
+        and after["classification"] <= before["classification"]
+    )
 
 
-def _measure(recipe: Recipe, selection: Selection, model: nn.Module, step: Step, accelerator: Accelerator) -> dict[str, float]:
-    terms = mean_terms(model, masked_loader(selection.select, model, recipe), step, accelerator.device, epoch=0)
+def _measure(
+    recipe: Recipe, selection: Selection, model: nn.Module, step: Step, accelerator: Accelerator
+) -> dict[str, float]:
+    terms = mean_terms(
+        model, masked_loader(selection.select, model, recipe), step, accelerator.device, epoch=0
+    )
     right = total = 0
     with torch.inference_mode():
         for images, _, labels in masked_loader(selection.check, model, recipe):
-            right += int((logits_of(model, images.to(accelerator.device)).argmax(1).cpu() == labels).sum())
+            right += int(
+                (logits_of(model, images.to(accelerator.device)).argmax(1).cpu() == labels).sum()
+            )
             total += len(labels)
-    return {"top1": 100 * right / total, "classification": terms.get("classification", terms["loss"])}
+    return {
+        "top1": 100 * right / total,
+        "classification": terms.get("classification", terms["loss"]),
+    }

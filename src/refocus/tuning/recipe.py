@@ -1,4 +1,6 @@
-"""Everything that decides a tuning run, as one frozen record; a run folder keeps it as `recipe.json`."""
+"""Everything that decides a tuning run, as one frozen record; a run folder keeps it as
+`recipe.json`.
+"""
 
 from __future__ import annotations
 
@@ -17,38 +19,66 @@ class Recipe:
     model: str  # timm name or folder
     images: str  # ImageFolder: class/file
     masks: str  # masks/class/file-stem.png
-    val: str | None = None  # ImageFolder to validate on; None: images of `images` that are not trained on
+    val: str | None = (
+        None  # ImageFolder to validate on; None: images of `images` that are not trained on
+    )
     val_masks: str | None = None  # masks for `val`
     objective: str = "relevance"
-    weights: dict[str, float] = field(default_factory=dict)  # weights of the objective's terms; missing ones keep their default
-    second_order: bool = False  # also differentiate through the attention gradient (the published code does not)
-    temperature: float = 1.0  # of the confidence term; 0.65 for DeiT-B, 0.55 for DeiT-S in the published code
+    weights: dict[str, float] = field(
+        default_factory=dict
+    )  # weights of the objective's terms; missing ones keep their default
+    second_order: bool = (
+        False  # also differentiate through the attention gradient (the published code does not)
+    )
+    temperature: float = (
+        1.0  # of the confidence term; 0.65 for DeiT-B, 0.55 for DeiT-S in the published code
+    )
     classes: int | None = None  # how many classes to train on; None: half of those in `images`
-    class_seed: int | None = None  # shuffles the classes before the first N are taken; None: listing order
+    class_seed: int | None = (
+        None  # shuffles the classes before the first N are taken; None: listing order
+    )
     shots: int = 3  # training images per class
     seed: int = 0  # which images, their order, their crops
     epochs: int = 50
     recompute: bool = False  # form attention maps anew in the backward pass: less memory, more time
     batch_size: int = 8  # over all processes together
     lr: float | str | None = (
-        None  # None: the objective's own (the paper searches 5e-7 to 5e-6 per model). "auto": search by its rule
+        # None: the objective's own (the paper searches 5e-7 to 5e-6 per model). "auto": search by
+        # its rule
+        None
     )
     lr_range: tuple[float, float] = (5e-7, 5e-6)  # where "auto" searches
     lr_decay: float = 0.85  # factor on the rate ...
     lr_decay_every: int = 2  # ... every so many epochs
     weight_decay: float = 1e-4
     flip: float = 0.5  # chance of a left-right flip; 0 for digits or text
-    select: str = "best"  # which epoch to keep: the lowest validation loss, as in the paper, or the "last"
-    last_blocks: int | None = None  # tune only so many blocks, what follows them and the classifier; None: everything
+    select: str = (
+        "best"  # which epoch to keep: the lowest validation loss, as in the paper, or the "last"
+    )
+    last_blocks: int | None = (
+        None  # tune only so many blocks, what follows them and the classifier; None: everything
+    )
     lora: int | None = None  # tune only low-rank additions of this rank, and the classifier
-    protocol: str = "standard"  # preprocessing in tuning: the model's own, or the "paper"'s (mean = std = 0.5 for all models)
-    val_images: int = 400  # after each epoch: at most so many images of classes not trained on (the paper has 414)
-    check_images: int = 400  # once, at the end: at most so many images of all classes, to see whether tuning did harm
-    tolerance: float = 1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
-    share: float | None = None  # of the way to the tuned weights that is kept without the rule; None: the objective's own
+    # preprocessing in tuning: the model's own, or the "paper"'s (mean = std = 0.5 for all models)
+    protocol: str = "standard"
+    # after each epoch: at most so many images of classes not trained on (the paper has 414)
+    val_images: int = 400
+    # once, at the end: at most so many images of all classes, to see whether tuning did harm
+    check_images: int = 400
+    tolerance: float = (
+        1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
+    )
+    share: float | None = (
+        # of the way to the tuned weights that is kept without the rule; None: the objective's own
+        None
+    )
     do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: `share`
-    mask_score: float = 0.5  # masks that `refocus masks` gave a lower score are left out (docs/masks.md)
-    fewer: bool = False  # of a class with fewer usable images than `shots` take all instead of stopping
+    mask_score: float = (
+        0.5  # masks that `refocus masks` gave a lower score are left out (docs/masks.md)
+    )
+    fewer: bool = (
+        False  # of a class with fewer usable images than `shots` take all instead of stopping
+    )
     skip_bad: bool = False  # leave out images without a usable mask instead of stopping
     precision: str = "fp32"  # or "bf16"
     device: str = "auto"
@@ -65,21 +95,33 @@ class Recipe:
             ("workers", 0),
         ]:
             if getattr(self, name) < low:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}"
+                )
         if isinstance(self.lr, str) and self.lr != "auto":
             raise InputError(f"--lr {self.lr}: must be a number, such as 2e-6, or auto")
         object.__setattr__(self, "lr_range", tuple(self.lr_range))  # JSON gives a list
         if len(self.lr_range) != 2 or not 0 < self.lr_range[0] < self.lr_range[1] < float("inf"):
-            raise InputError(f"--lr-range {self.lr_range}: must be two positive numbers, the lower first")
+            raise InputError(
+                f"--lr-range {self.lr_range}: must be two positive numbers, the lower first"
+            )
         for name in ("lr_decay", "temperature", *(["lr"] if self.lr not in (None, "auto") else [])):
             if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a positive number")
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be a positive number"
+                )
         for name in ("tolerance", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number of at least 0")
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number of at "
+                    "least 0"
+                )
         for name in ("seed", "class_seed"):
             if not 0 <= (getattr(self, name) or 0) < 2**32:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be between 0 and 2**32 - 1")
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be between 0 and "
+                    "2**32 - 1"
+                )
         if bad := [term for term, weight in self.weights.items() if not abs(weight) < float("inf")]:
             raise InputError(f"--weight {bad[0]}={self.weights[bad[0]]}: must be a finite number")
         if not 0 <= self.mask_score <= 1:
@@ -87,15 +129,21 @@ class Recipe:
         if self.share is not None and self.do_no_harm:
             raise InputError("--share: only with --no-do-no-harm; else the rule chooses the share")
         if self.share is not None and not 0 < self.share <= 1:
-            raise InputError(f"--share {self.share}: must be above 0 and at most 1 (the tuned weights as they are)")
+            raise InputError(
+                f"--share {self.share}: must be above 0 and at most 1 (the tuned weights as they "
+                "are)"
+            )
         if not 0 <= self.flip <= 1:
             raise InputError(f"--flip {self.flip}: a probability between 0 and 1")
         for name in ("classes", "last_blocks", "lora"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1"
+                )
         if self.lora and (self.last_blocks or self.weights.get("l2_sp")):
             raise InputError(
-                "--lora: freezes the weights themselves, so --last-blocks and --weight l2_sp=... have nothing to act on"
+                "--lora: freezes the weights themselves, so --last-blocks and --weight l2_sp=... "
+                "have nothing to act on"
             )
         for name, legal in (
             ("select", ("best", "last")),
@@ -104,7 +152,10 @@ class Recipe:
             ("device", ("auto", "cpu", "cuda", "mps")),
         ):
             if getattr(self, name) not in legal:
-                raise InputError(f"--{name} {getattr(self, name)}: must be {', '.join(legal[:-1])} or {legal[-1]}")
+                raise InputError(
+                    f"--{name} {getattr(self, name)}: must be {', '.join(legal[:-1])} or "
+                    f"{legal[-1]}"
+                )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:

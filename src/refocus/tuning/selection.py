@@ -22,7 +22,9 @@ log = logging.getLogger("refocus")
 
 @dataclass(frozen=True)
 class Selection:
-    """train: the shots. select: images of classes not trained on, for the best epoch. check: images of all classes, for
+    """train: the shots.
+
+    select: images of classes not trained on, for the best epoch. check: images of all classes, for
     the question whether tuning did harm. No training image is in `select` or `check`.
     """
 
@@ -32,10 +34,16 @@ class Selection:
 
 
 def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
-    """Few-shot selection from the recipe's folders; every chosen image and mask has been read once."""
-    samples = trusted(scan(recipe.images, model, masks=recipe.masks), recipe.masks, recipe.mask_score)
+    """Few-shot selection from the recipe's folders; every chosen image and mask has been read
+    once.
+    """
+    samples = trusted(
+        scan(recipe.images, model, masks=recipe.masks), recipe.masks, recipe.mask_score
+    )
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
-    train = pick_shots(samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad, fewer=recipe.fewer)
+    train = pick_shots(
+        samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad, fewer=recipe.fewer
+    )
     if recipe.val is None:
         if recipe.val_masks is not None:
             raise InputError("--val-masks: --val is missing")
@@ -44,7 +52,11 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     else:
         if recipe.val_masks is None:
             raise InputError("--val-masks: missing; validation images need masks as well")
-        rest = trusted(scan(recipe.val, model, masks=recipe.val_masks, option="--val"), recipe.val_masks, recipe.mask_score)
+        rest = trusted(
+            scan(recipe.val, model, masks=recipe.val_masks, option="--val"),
+            recipe.val_masks,
+            recipe.mask_score,
+        )
         where = f"--val {recipe.val}"
     taken = {s.image.resolve() for s in train}
     rest = [s for s in rest if s.image.resolve() not in taken]
@@ -53,17 +65,30 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     select = spread(held_out or rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
     check = spread(rest, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
     if not select:
-        raise InputError(f"{where}: no image is left to validate on; add images or give --val with --val-masks")
+        raise InputError(
+            f"{where}: no image is left to validate on; add images or give --val with --val-masks"
+        )
     if not held_out:
-        log.warning("all classes are trained on, so the best epoch is chosen on other images of the same classes")
+        log.warning(
+            "all classes are trained on, so the best epoch is chosen on other images of the same "
+            "classes"
+        )
     return Selection(train, select, check)
 
 
 def to_json(selection: Selection) -> dict[str, Any]:
     def rows(samples: list[Sample]) -> list[dict[str, Any]]:
-        return [{"image": str(s.image.resolve()), "label": s.label, "mask": str(s.mask.resolve())} for s in samples if s.mask]
+        return [
+            {"image": str(s.image.resolve()), "label": s.label, "mask": str(s.mask.resolve())}
+            for s in samples
+            if s.mask
+        ]
 
-    return {"train": rows(selection.train), "select": rows(selection.select), "check": rows(selection.check)}
+    return {
+        "train": rows(selection.train),
+        "select": rows(selection.select),
+        "check": rows(selection.check),
+    }
 
 
 def from_json(content: dict[str, Any]) -> Selection:
@@ -74,6 +99,12 @@ def from_json(content: dict[str, Any]) -> Selection:
 
 
 def trained_classes(model: str) -> frozenset[int]:
-    """Labels of the classes that a run of `refocus tune` trained on, for a model that lies in its folder; else none."""
+    """Labels of the classes that a run of `refocus tune` trained on, for a model that lies in its
+    folder; else none.
+    """
     selection = Path(model).expanduser().resolve().parent / "selection.json"
-    return frozenset(row["label"] for row in outputs.read_json(selection)["train"]) if selection.exists() else frozenset()
+    return (
+        frozenset(row["label"] for row in outputs.read_json(selection)["train"])
+        if selection.exists()
+        else frozenset()
+    )

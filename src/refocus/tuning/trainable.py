@@ -1,4 +1,6 @@
-"""Which weights tuning may move: all of them, the last blocks, or a low-rank addition (LoRA) that is merged when it is saved."""
+"""Which weights tuning may move: all of them, the last blocks, or a low-rank addition (LoRA) that
+is merged when it is saved.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
 
     Args:
         last_blocks: only the last so many blocks, what follows them and the classifier stay free.
-        lora: only low-rank additions of this rank to the linear layers of all blocks (Hu et al., ICLR 2022) and the classifier.
-            torchvision's attention has no such layers (nn.MultiheadAttention holds bare weights), so there the MLPs alone.
+        lora: only low-rank additions of this rank to the linear layers of all blocks (Hu et al.,
+            ICLR 2022) and the classifier. torchvision's attention has no such layers
+            (nn.MultiheadAttention holds bare weights), so there the MLPs alone.
 
     Raises:
         InputError: more blocks than the model has, or peft is not installed.
@@ -27,15 +30,23 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
         raise unsupported(model, "--last-blocks and --lora need to know its blocks and its head")
     if last_blocks is not None:
         if last_blocks > len(reader.blocks):
-            raise InputError(f"--last-blocks {last_blocks}: the model has {len(reader.blocks)} blocks")
+            raise InputError(
+                f"--last-blocks {last_blocks}: the model has {len(reader.blocks)} blocks"
+            )
         _freeze_before(model, reader.blocks[-last_blocks])
     if lora is not None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
-            raise InputError("--lora: needs peft; install it with pip install 'refocus-vit[lora]'") from error
+            raise InputError(
+                "--lora: needs peft; install it with pip install 'refocus-vit[lora]'"
+            ) from error
         inside = {id(module) for block in reader.blocks for module in block.modules()}
-        layers = [name for name, module in model.named_modules() if type(module) is nn.Linear and id(module) in inside]
+        layers = [
+            name
+            for name, module in model.named_modules()
+            if type(module) is nn.Linear and id(module) in inside
+        ]
         after = _names_after(model, reader.blocks[-1])
         inject_adapter_in_model(LoraConfig(r=lora, lora_alpha=lora, target_modules=layers), model)
         for name, weight in model.named_parameters():
@@ -44,7 +55,9 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
 
 
 def _freeze_before(model: nn.Module, block: nn.Module) -> None:
-    """Weights are registered in the order in which an image passes them: embeddings, blocks, norm, pooling, classifier."""
+    """Weights are registered in the order in which an image passes them: embeddings, blocks, norm,
+    pooling, classifier.
+    """
     first = next(block.parameters())
     free = False
     for weight in model.parameters():
@@ -63,7 +76,9 @@ def _names_after(model: nn.Module, block: nn.Module) -> set[str]:
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights under the names of the plain architecture, low-rank additions merged; on the CPU."""
+    """The weights under the names of the plain architecture, low-rank additions merged; on the
+    CPU.
+    """
     state = {
         name.replace(".base_layer.", "."): value.detach().cpu().clone()
         for name, value in model.state_dict().items()

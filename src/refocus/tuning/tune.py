@@ -1,4 +1,6 @@
-"""The only training loop: few shots, one forward and two backward passes a step, resumable, and it must do no harm."""
+"""The only training loop: few shots, one forward and two backward passes a step, resumable, and it
+must do no harm.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,11 @@ _LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"
 Progressed = Callable[[dict[str, Any]], None]
 
 
-def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True) -> dict[str, Any]:
-    """Fine-tune a model's relevance and write `out/model` (timm hub format), `out/results.json` and the run's records.
+def tune(
+    recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Fine-tune a model's relevance and write `out/model` (timm hub format), `out/results.json` and
+    the run's records.
 
     Args:
         recipe: model, folders, objective and schedule.
@@ -43,7 +48,8 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
         on_epoch: called after each epoch with its line of `history.jsonl`.
 
     Returns:
-        What `results.json` holds: the best epoch, the candidates on the line between original and tuned weights, and the choice.
+        What `results.json` holds: the best epoch, the candidates on the line between original and
+        tuned weights, and the choice.
 
     Raises:
         InputError: the user's input cannot be used (nothing is written then).
@@ -72,24 +78,42 @@ def tune(recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None,
 
 
 def resume(
-    run: str | Path, *, code: str | None = None, on_epoch: Progressed | None = None, progress: bool = True
+    run: str | Path,
+    *,
+    code: str | None = None,
+    on_epoch: Progressed | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
-    """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same weights, bit for bit.
+    """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same
+    weights, bit for bit.
 
-    code: "py:MODULE:FUNCTION" once more, where the run tunes a model of your own; its folder alone cannot name code to run.
+    code: "py:MODULE:FUNCTION" once more, where the run tunes a model of your own; its folder alone
+        cannot name code to run.
     """
     folder = Path(run).expanduser()
     if (folder / outputs.MANIFEST).exists():
-        raise InputError(f"--resume {run}: this run is complete; its model is in {folder / 'model'}")
+        raise InputError(
+            f"--resume {run}: this run is complete; its model is in {folder / 'model'}"
+        )
     if not (folder / "selection.json").exists():
         raise InputError(f"--resume {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = recipe_of(folder)
     selection = from_json(outputs.read_json(folder / "selection.json"))
-    return _run(recipe, selection, load(recorded(recipe.model, code)), folder, _accelerator(recipe), on_epoch, progress)
+    return _run(
+        recipe,
+        selection,
+        load(recorded(recipe.model, code)),
+        folder,
+        _accelerator(recipe),
+        on_epoch,
+        progress,
+    )
 
 
 def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[str, Any]:
-    """Whatever is left to do of a run: all of it, the rest of it, or nothing but reading its results. For long series of runs."""
+    """Whatever is left to do of a run: all of it, the rest of it, or nothing but reading its
+    results. For long series of runs.
+    """
     folder = Path(run).expanduser()
     if not (folder / "selection.json").exists():
         return tune(recipe, folder, progress=progress)
@@ -103,16 +127,24 @@ def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[
 def _absolute(recipe: Recipe) -> Recipe:
     """With absolute folders, so that a run can be resumed from anywhere."""
     given = {name: getattr(recipe, name) for name in ("images", "masks", "val", "val_masks")}
-    places: dict[str, Any] = {k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()}
+    places: dict[str, Any] = {
+        k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()
+    }
     return replace(recipe, model=outputs.resolved(recipe.model), **places)
 
 
-def _step(recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None) -> Step:
-    """The recipe's objective; without a device it is only checked and gets no weights to compare with."""
+def _step(
+    recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None
+) -> Step:
+    """The recipe's objective; without a device it is only checked and gets no weights to compare
+    with.
+    """
     weights: dict[str, Any] = recipe.weights
     original = None
     if weights.get("kl") or weights.get("l2_sp"):
-        original = load(recipe.model, pretrained=device is not None, device=device or "cpu").requires_grad_(False)
+        original = load(
+            recipe.model, pretrained=device is not None, device=device or "cpu"
+        ).requires_grad_(False)
     return objective(
         recipe.objective,
         second_order=recipe.second_order,
@@ -125,9 +157,16 @@ def _step(recipe: Recipe, device: torch.device | None = None, seen: list[int] | 
 
 
 def _searched_rate(
-    recipe: Recipe, selection: Selection, step: Step, folder: Path, accelerator: Accelerator, progress: bool
+    recipe: Recipe,
+    selection: Selection,
+    step: Step,
+    folder: Path,
+    accelerator: Accelerator,
+    progress: bool,
 ) -> float:
-    """The rate that `rates.search` finds, kept in the run folder so that a resumed run does not search again."""
+    """The rate that `rates.search` finds, kept in the run folder so that a resumed run does not
+    search again.
+    """
     kept = folder / _RATES
     if not kept.exists():
         found = rates.search(recipe, selection, step, accelerator, progress=progress)
@@ -139,10 +178,16 @@ def _searched_rate(
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no usable CUDA device; legal here: auto, cpu")
+        raise InputError(
+            "--device cuda: this machine has no usable CUDA device; legal here: auto, cpu"
+        )
     if recipe.device == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: this machine has no usable MPS device; legal here: auto, cpu")
-    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in this process could not choose another precision
+        raise InputError(
+            "--device mps: this machine has no usable MPS device; legal here: auto, cpu"
+        )
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # else a second run in this process could not choose another precision
     return Accelerator(
         cpu=pick_device(recipe.device).type == "cpu",
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -165,7 +210,9 @@ def _run(
     if recipe.lr is None:
         recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
     if recipe.lr == "auto":
-        recipe = replace(recipe, lr=_searched_rate(recipe, selection, step, folder, accelerator, progress))
+        recipe = replace(
+            recipe, lr=_searched_rate(recipe, selection, step, folder, accelerator, progress)
+        )
     assert recipe.lr is not None
     set_seed(recipe.seed)
     training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
@@ -175,7 +222,9 @@ def _run(
         checkpoints.mkdir(exist_ok=True)
     state = Checkpoint(model, training.optimizer, training.schedule)
     best: dict[str, Any] = (
-        state.read(checkpoints / _LAST) if (checkpoints / _LAST).exists() else {"epoch": -1, "best": -1, "loss": math.inf}
+        state.read(checkpoints / _LAST)
+        if (checkpoints / _LAST).exists()
+        else {"epoch": -1, "best": -1, "loss": math.inf}
     )
     history = folder / "history.jsonl"
     if accelerator.is_main_process:
@@ -185,7 +234,10 @@ def _run(
     steps = len(training.batches)
     with progress_bar(progress and accelerator.is_main_process) as bar:
         task = bar.add_task(
-            f"tuning ({recipe.objective})", total=recipe.epochs * steps, completed=(best["epoch"] + 1) * steps, note=""
+            f"tuning ({recipe.objective})",
+            total=recipe.epochs * steps,
+            completed=(best["epoch"] + 1) * steps,
+            note="",
         )
         for epoch in range(best["epoch"] + 1, recipe.epochs):
             line: dict[str, Any] = {"epoch": epoch, "lr": training.rate}
@@ -194,12 +246,18 @@ def _run(
                 line["validation"] = mean_terms(model, validation, step, accelerator.device, epoch)
                 if recipe.select == "last" or line["validation"]["loss"] < best["loss"]:
                     best.update(best=epoch, loss=line["validation"]["loss"])
-                    replace_file(checkpoints / _BEST, lambda path: save_file(plain_state(model), path))
+                    replace_file(
+                        checkpoints / _BEST, lambda path: save_file(plain_state(model), path)
+                    )
                 best["epoch"] = epoch
                 with history.open("a") as file:
                     write_line(file, line)
                 state.write(checkpoints / _LAST, best)
-                bar.update(task, note=f"validation loss {line['validation']['loss']:.4f}, kept {best['loss']:.4f}")
+                bar.update(
+                    task,
+                    note=f"validation loss {line['validation']['loss']:.4f}, kept "
+                    f"{best['loss']:.4f}",
+                )
             accelerator.wait_for_everyone()
             if on_epoch:
                 on_epoch(line)
@@ -212,11 +270,19 @@ def _run(
     return results
 
 
-# --- the end of a run ---------------------------------------------------------------------------------------------------------
+# --- the end of a run ---------------------------------------------------------------------------
 
 
-def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
-    """Choose between original and best weights, save the model and the finding, the manifest last."""
+def _conclude(
+    recipe: Recipe,
+    selection: Selection,
+    folder: Path,
+    best: dict[str, Any],
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """Choose between original and best weights, save the model and the finding, the manifest
+    last.
+    """
     if best["best"] < 0:
         raise Diverged("no epoch had a finite validation loss; lower --lr")
     original = load(recipe.model, device=accelerator.device)
@@ -225,7 +291,9 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
     batches = list(masked_loader(selection.check, original, recipe))
     images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
     own = OBJECTIVES[recipe.objective].share if recipe.share is None else recipe.share
-    found = candidates(original, start, tuned, images, masks, labels, recipe.tolerance, sorted({*SHARES, own}))
+    found = candidates(
+        original, start, tuned, images, masks, labels, recipe.tolerance, sorted({*SHARES, own})
+    )
     advised, finding = choose(found, recipe.tolerance)
     share = found[advised].share if recipe.do_no_harm else own
     original.load_state_dict(interpolate(start, tuned, share))
@@ -250,4 +318,6 @@ def _conclude(recipe: Recipe, selection: Selection, folder: Path, best: dict[str
 
 def _names(samples: list[Sample], model: nn.Module) -> list[str]:
     names = class_names(model)
-    return [names[label] if names else str(label) for label in dict.fromkeys(s.label for s in samples)]
+    return [
+        names[label] if names else str(label) for label in dict.fromkeys(s.label for s in samples)
+    ]

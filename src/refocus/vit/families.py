@@ -1,7 +1,10 @@
-"""Which Vision Transformers are supported, one row a family, and how each is read. The rows are what `refocus models` prints.
+"""Which Vision Transformers are supported, one row a family, and how each is read.
 
-Reading a model takes four things, the protocol `Readable`. A family is a function that makes them from a model of its library;
-a user's own module may simply have them (docs/extending.md). Axes: N tokens, prefix tokens first, then h x w patches row by row.
+The rows are what `refocus models` prints.
+
+Reading a model takes four things, the protocol `Readable`. A family is a function that makes them
+from a model of its library; a user's own module may simply have them (docs/extending.md). Axes: N
+tokens, prefix tokens first, then h x w patches row by row.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ class Readable(Protocol):
     prefix: int  # tokens before the patches: class token, distillation token, registers
 
     def attention_maps(self) -> AbstractContextManager[list[Tensor]]:
-        """Within the `with`, each forward pass fills the list with its maps, first layer first: `[B, H, N, N]`."""
+        """Within the `with`, each forward pass fills the list with its maps, first layer first:
+        `[B, H, N, N]`.
+        """
         ...
 
     def readout(self, tokens: int) -> Tensor:
@@ -39,9 +44,11 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """A model as its family reads it: `Readable` but for the maps, which `attention.attention_maps` records for all families.
+    """A model as its family reads it: `Readable` but for the maps, which `attention.attention_maps`
+    records for all families.
 
-    blocks: in their order, for `--last-blocks` and `--lora`. branches: attention layers that read the same tokens side by side.
+    blocks: in their order, for `--last-blocks` and `--lora`. branches: attention layers that read
+        the same tokens side by side.
     """
 
     prefix: int
@@ -53,7 +60,10 @@ class View:
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the table. classes: names of the library's classes. view: reads a model, or refuses it with the reason."""
+    """A row of the table.
+
+    classes: names of the library's classes. view: reads a model, or refuses it with the reason.
+    """
 
     library: str
     classes: tuple[str, ...]
@@ -67,7 +77,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-# --- how a classifier reads the last tokens -----------------------------------------------------------------------------------
+# --- how a classifier reads the last tokens -----------------------------------------------------
 
 
 def class_token(tokens: int) -> Tensor:
@@ -81,71 +91,124 @@ def two_tokens(tokens: int) -> Tensor:
 
 def mean_from(first: int) -> Callable[[int], Tensor]:
     """The mean of all tokens from position `first` on."""
-    return lambda tokens: _weights(tokens, dict.fromkeys(range(first, tokens), 1 / (tokens - first)))
+    return lambda tokens: _weights(
+        tokens, dict.fromkeys(range(first, tokens), 1 / (tokens - first))
+    )
 
 
 def class_and_mean(first: int) -> Callable[[int], Tensor]:
-    """The class token beside the mean of the patches, as DINOv2's linear classifier takes them. How much of the logit is whose
-    differs by image; the halves weigh the same here.
+    """The class token beside the mean of the patches, as DINOv2's linear classifier takes them.
+
+    How much of the logit is whose differs by image; the halves weigh the same here.
     """
     return lambda tokens: (class_token(tokens) + mean_from(first)(tokens)) / 2
 
 
 def _weights(tokens: int, at: dict[int, float]) -> Tensor:
-    weights = torch.zeros(tokens, dtype=torch.float64)  # 1/n exact enough for a float64 model; the caller narrows it
+    weights = torch.zeros(
+        tokens, dtype=torch.float64
+    )  # 1/n exact enough for a float64 model; the caller narrows it
     weights[list(at)] = torch.tensor(list(at.values()), dtype=torch.float64)
     return weights
 
 
-# --- timm -----------------------------------------------------------------------------------------------------------------------
+# --- timm ---------------------------------------------------------------------------------------
 
-_TIMM_ATTENTION = ("Attention", "AttentionRope", "EvaAttention")  # the softmax of q k^T, alone or with a bias
+_TIMM_ATTENTION = (
+    "Attention",
+    "AttentionRope",
+    "EvaAttention",
+)  # the softmax of q k^T, alone or with a bias
 
 
 def _timm_view(model: Any, readout: Callable[[int], Tensor]) -> View:
     branches = 1
     for block in model.blocks:
-        layers = [b.attn for b in block.attns] if hasattr(block, "attns") else [getattr(block, "attn", block)]
+        layers = (
+            [b.attn for b in block.attns]
+            if hasattr(block, "attns")
+            else [getattr(block, "attn", block)]
+        )
         branches = len(layers)
         for layer in layers:  # a relative may form its map elsewhere (differential attention does)
             if type(layer).__name__ not in (*_TIMM_ATTENTION, "ParallelScalingBlock"):
-                raise unsupported(model, f"its blocks have {type(layer).__name__}, whose attention map is not supported")
+                raise unsupported(
+                    model,
+                    f"its blocks have {type(layer).__name__}, whose attention map is not supported",
+                )
     prefix: int = model.num_prefix_tokens
-    return View(prefix, lambda h, w: model.patch_embed.dynamic_feat_size((h, w)), readout, list(model.blocks), branches)
+    return View(
+        prefix,
+        lambda h, w: model.patch_embed.dynamic_feat_size((h, w)),
+        readout,
+        list(model.blocks),
+        branches,
+    )
 
 
 def _timm_vit(model: Any) -> View:
-    """Also Eva and BEiT, which name their parts alike. Attention pooling reads through a last map of its own, of one row."""
+    """Also Eva and BEiT, which name their parts alike.
+
+    Attention pooling reads through a last map of its own, of one row.
+    """
     if getattr(model, "attn_pool", None) is not None:
-        if type(model.attn_pool).__name__ != "AttentionPoolLatent" or model.attn_pool.latent_len != 1:
-            raise unsupported(model, f"its pooling {type(model.attn_pool).__name__} has no single query to start from")
+        if (
+            type(model.attn_pool).__name__ != "AttentionPoolLatent"
+            or model.attn_pool.latent_len != 1
+        ):
+            raise unsupported(
+                model,
+                f"its pooling {type(model.attn_pool).__name__} has no single query to start from",
+            )
         return _timm_view(model, class_token)
     if model.global_pool == "token":
         return _timm_view(model, class_token)
     if model.global_pool == "avg":
-        return _timm_view(model, mean_from(0 if getattr(model, "pool_include_prefix", False) else model.num_prefix_tokens))
-    raise unsupported(model, f"pooling {model.global_pool!r} is not supported; legal are token, avg, map")
+        return _timm_view(
+            model,
+            mean_from(
+                0 if getattr(model, "pool_include_prefix", False) else model.num_prefix_tokens
+            ),
+        )
+    raise unsupported(
+        model, f"pooling {model.global_pool!r} is not supported; legal are token, avg, map"
+    )
 
 
 def _timm_distilled(model: Any) -> View:
     if getattr(model, "distilled_training", False):
-        raise unsupported(model, "in distilled training it answers twice; call model.set_distilled_training(False)")
+        raise unsupported(
+            model,
+            "in distilled training it answers twice; call model.set_distilled_training(False)",
+        )
     return _timm_view(model, two_tokens)
 
 
-# --- transformers ---------------------------------------------------------------------------------------------------------------
+# --- transformers -------------------------------------------------------------------------------
 
 
-def _transformers_view(model: Any, config: Any, prefix: int, readout: Callable[[int], Tensor]) -> View:
+def _transformers_view(
+    model: Any, config: Any, prefix: int, readout: Callable[[int], Tensor]
+) -> View:
     """The encoder is the one list of layers that all these towers have."""
-    layers = next(list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers)
-    sides = config.patch_size if isinstance(config.patch_size, list | tuple) else (config.patch_size, config.patch_size)
+    layers = next(
+        list(m)
+        for m in model.modules()
+        if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers
+    )
+    sides = (
+        config.patch_size
+        if isinstance(config.patch_size, list | tuple)
+        else (config.patch_size, config.patch_size)
+    )
     return View(prefix, lambda h, w: (h // sides[0], w // sides[1]), readout, layers)
 
 
 def _hf_class_token(model: Any) -> View:
     """ViTForImageClassification, and DeiT's, which has a distillation token that nobody reads."""
-    return _transformers_view(model, model.config, 2 if type(model).__name__.startswith("DeiT") else 1, class_token)
+    return _transformers_view(
+        model, model.config, 2 if type(model).__name__.startswith("DeiT") else 1, class_token
+    )
 
 
 def _hf_distilled(model: Any) -> View:
@@ -158,7 +221,9 @@ def _hf_dinov2(model: Any) -> View:
 
 
 def _hf_beit(model: Any) -> View:
-    return _transformers_view(model, model.config, 1, mean_from(1) if model.config.use_mean_pooling else class_token)
+    return _transformers_view(
+        model, model.config, 1, mean_from(1) if model.config.use_mean_pooling else class_token
+    )
 
 
 def _hf_clip(model: Any) -> View:
@@ -175,7 +240,7 @@ def _zero_shot(model: Any) -> View:
     return _transformers_view(model.tower, model.tower.config, prefix, class_token)
 
 
-# --- torchvision ----------------------------------------------------------------------------------------------------------------
+# --- torchvision --------------------------------------------------------------------------------
 
 
 def _torchvision(model: Any) -> View:
@@ -183,16 +248,21 @@ def _torchvision(model: Any) -> View:
     return View(1, lambda h, w: (h // side, w // side), class_token, list(model.encoder.layers))
 
 
-# --- the table ------------------------------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------------------------
 
 FAMILIES = {
     "ViT": Family(
         "timm",
         ("VisionTransformer",),
         _timm_vit,
-        "ViT, AugReg, DeiT, DeiT-III, DINO, DINOv2 (registers too), CLIP and SigLIP towers with a head; class token, mean or "
+        "ViT, AugReg, DeiT, DeiT-III, DINO, DINOv2 (registers too), CLIP and SigLIP towers with a "
+        "head; class token, mean or "
         "attention pooling; layer scale, qk-norm, parallel blocks; any patch and input size",
-        ("vit_small_patch16_224.augreg_in21k_ft_in1k", "deit_base_patch16_224.fb_in1k", "vit_base_patch14_reg4_dinov2.lvd142m"),
+        (
+            "vit_small_patch16_224.augreg_in21k_ft_in1k",
+            "deit_base_patch16_224.fb_in1k",
+            "vit_base_patch14_reg4_dinov2.lvd142m",
+        ),
     ),
     "distilled DeiT": Family(
         "timm",
@@ -273,7 +343,8 @@ FAMILIES = {
     ),
 }
 
-# library, a class name's beginning -> why it cannot work: relevance follows the attention from one readout row to all patches
+# library, a class name's beginning -> why it cannot work: relevance follows the attention from one
+# readout row to all patches
 REFUSED = {
     "Swin": "windowed attention",
     "MaxxVit": "windowed attention and convolutions",
@@ -285,7 +356,10 @@ REFUSED = {
     "Xcit": "attention over channels, not over patches",
     "Cait": "attention that mixes its heads before and after the softmax",
 }
-USE = "use a plain Vision Transformer (`refocus models` lists the families), or describe yours (docs/extending.md)"
+USE = (
+    "use a plain Vision Transformer (`refocus models` lists the families), or describe yours "
+    "(docs/extending.md)"
+)
 
 
 def unsupported(model: nn.Module, reason: str) -> InputError:

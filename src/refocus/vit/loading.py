@@ -1,7 +1,9 @@
-"""Load and save Vision Transformers of any library; the model carries its own preprocessing and class names.
+"""Load and save Vision Transformers of any library; the model carries its own preprocessing and
+class names.
 
-A loaded model is the library's plain module, so everything that works on those works on it. It carries a `pretrained_cfg` as
-timm's models do, where its preprocessing (`timm.data.resolve_model_data_config(model)`) and its class names stand.
+A loaded model is the library's plain module, so everything that works on those works on it. It
+carries a `pretrained_cfg` as timm's models do, where its preprocessing
+(`timm.data.resolve_model_data_config(model)`) and its class names stand.
 """
 
 from __future__ import annotations
@@ -20,22 +22,29 @@ from refocus.errors import InputError
 from refocus.vit import own_models, timm_models, torchvision_models, transformers_models, zero_shot
 from refocus.vit.families import family, unwrap
 
-_LOADED_FROM = "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict
+_LOADED_FROM = (
+    "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict
+)
 _FILES = {"config.json", "model.safetensors", "preprocessor_config.json", zero_shot.HEAD}
 
 
-def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device = "cpu") -> nn.Module:
+def load(
+    ref: str | Path, *, pretrained: bool = True, device: str | torch.device = "cpu"
+) -> nn.Module:
     """A ViT classifier in eval mode.
 
     Args:
-        ref: a timm name ("vit_small_patch16_224"; weights come from the hub or its local cache), "hf:ID" (transformers),
-            "torchvision:NAME" or "torchvision:NAME.WEIGHTS", "py:MODULE:FUNCTION@FOLDER" (your own, docs/extending.md), or a folder
-            that timm (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`) or `save` wrote.
-        pretrained: False gives random weights; names of timm and torchvision then need no network (for tests).
+        ref: a timm name ("vit_small_patch16_224"; weights come from the hub or its local cache),
+            "hf:ID" (transformers), "torchvision:NAME" or "torchvision:NAME.WEIGHTS",
+            "py:MODULE:FUNCTION@FOLDER" (your own, docs/extending.md), or a folder that timm
+            (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`) or `save` wrote.
+        pretrained: False gives random weights; names of timm and torchvision then need no network
+            (for tests).
         device: where to put it.
 
     Raises:
-        InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or no way to the hub.
+        InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or
+            no way to the hub.
     """
     ref = str(ref).removeprefix("local-dir:")
     folder = Path(ref.removeprefix("hf:"))
@@ -55,7 +64,8 @@ def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device
         model = own_models.load(name, pretrained=pretrained)
     elif "/" in ref or ref.startswith("."):
         raise InputError(
-            f"--model {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder with model.safetensors"
+            f"--model {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder "
+            "with model.safetensors"
         )
     else:
         model = timm_models.load_name(ref, pretrained=pretrained)
@@ -64,17 +74,33 @@ def load(ref: str | Path, *, pretrained: bool = True, device: str | torch.device
 
 
 def pick_device(name: str) -> torch.device:
-    """The device for a name; auto takes CUDA, then MPS, then the CPU. Of several processes each takes a GPU of its own."""
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    """The device for a name; auto takes CUDA, then MPS, then the CPU.
+
+    Of several processes each takes a GPU of its own.
+    """
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
         name = next(d for d in ("cuda", "mps", "cpu") if usable[d])
     if not usable.get(name):
-        raise InputError(f"--device {name}: not usable here; legal are auto, {', '.join(d for d in usable if usable[d])}")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+        raise InputError(
+            f"--device {name}: not usable here; legal are auto, "
+            f"{', '.join(d for d in usable if usable[d])}"
+        )
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if name == "cuda"
+        else torch.device(name)
+    )
 
 
 def source(model: nn.Module) -> str:
-    """What `load` was called with (a resolved path for a folder), or the class name of a model it did not load."""
+    """What `load` was called with (a resolved path for a folder), or the class name of a model it
+    did not load.
+    """
     return getattr(model, _LOADED_FROM, type(model).__name__)
 
 
@@ -82,12 +108,19 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     """Whose folder it is, its config.json says."""
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise InputError(f"--model {folder}: {name} is missing; a model folder holds config.json and model.safetensors")
+            raise InputError(
+                f"--model {folder}: {name} is missing; a model folder holds config.json and "
+                "model.safetensors"
+            )
     try:
         config = json.loads((folder / "config.json").read_text())
-        kinds = [key for key in ("architecture", "model_type", "torchvision", "own") if key in config]
+        kinds = [
+            key for key in ("architecture", "model_type", "torchvision", "own") if key in config
+        ]
     except (ValueError, TypeError) as error:
-        raise InputError(f"--model {folder / 'config.json'}: not a model configuration ({error!r})") from error
+        raise InputError(
+            f"--model {folder / 'config.json'}: not a model configuration ({error!r})"
+        ) from error
     if (folder / zero_shot.HEAD).is_file():
         return zero_shot.load_folder(folder, pretrained=pretrained)
     if "architecture" in kinds:
@@ -97,13 +130,24 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     if "torchvision" in kinds:
         return torchvision_models.load_folder(folder, config, pretrained=pretrained)
     if "own" in kinds:
-        raise InputError(f"--model {folder}: made by code of your own; name it: --model py:MODULE:FUNCTION@{folder}")
-    raise InputError(f"--model {folder / 'config.json'}: not a model configuration of timm, transformers or refocus")
+        raise InputError(
+            f"--model {folder}: made by code of your own; name it: --model "
+            f"py:MODULE:FUNCTION@{folder}"
+        )
+    raise InputError(
+        f"--model {folder / 'config.json'}: not a model configuration of timm, transformers or "
+        "refocus"
+    )
 
 
 def preprocessing(model: nn.Module) -> dict[str, Any]:
-    """The model's own input size, interpolation, mean, std and crop share, as timm resolves them."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in resolve_model_data_config(model).items()}
+    """The model's own input size, interpolation, mean, std and crop share, as timm resolves
+    them.
+    """
+    return {
+        k: tuple(v) if isinstance(v, list) else v
+        for k, v in resolve_model_data_config(model).items()
+    }
 
 
 def head_size(model: nn.Module) -> int | None:
@@ -122,12 +166,17 @@ def class_count(model: nn.Module) -> int:
     """
     count = head_size(model)
     if count is None:
-        raise InputError(f"{type(model).__name__}: does not say how many classes it has; give it an attribute num_classes")
+        raise InputError(
+            f"{type(model).__name__}: does not say how many classes it has; give it an attribute "
+            "num_classes"
+        )
     return count
 
 
 def class_names(model: nn.Module) -> list[str] | None:
-    """Names by class index: from the checkpoint, else timm's table for ImageNet models; None where there are none."""
+    """Names by class index: from the checkpoint, else timm's table for ImageNet models; None where
+    there are none.
+    """
     if names := _label_names(model):
         return names
     if subset := _imagenet(model):
@@ -136,13 +185,17 @@ def class_names(model: nn.Module) -> list[str] | None:
 
 
 def folder_names(model: nn.Module) -> list[str] | None:
-    """What the class folders of a test set are called, by class index: WordNet ids for ImageNet models, else the class names."""
+    """What the class folders of a test set are called, by class index: WordNet ids for ImageNet
+    models, else the class names.
+    """
     subset = _imagenet(model)
     return _label_names(model) or (list(subset.label_names()) if subset else None)
 
 
 def _label_names(model: nn.Module) -> list[str] | None:
-    """The checkpoint's own names; None also where they are of another head, as timm leaves them after `reset_classifier`."""
+    """The checkpoint's own names; None also where they are of another head, as timm leaves them
+    after `reset_classifier`.
+    """
     names = (getattr(model, "pretrained_cfg", {}) or {}).get("label_names") or []
     names = [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
     return names if names and len(names) == class_count(model) else None
@@ -154,17 +207,22 @@ def _imagenet(model: nn.Module) -> ImageNetInfo | None:
 
 
 def save(model: nn.Module, folder: str | Path) -> None:
-    """Write `config.json` + `model.safetensors` as the model's own library reads them; an existing model is replaced.
+    """Write `config.json` + `model.safetensors` as the model's own library reads them; an existing
+    model is replaced.
 
-    timm: `timm.create_model("local-dir:FOLDER", pretrained=True)`. transformers: `from_pretrained(FOLDER)`, of a zero-shot
-    model the image tower. torchvision: `VisionTransformer(**config["torchvision"])` and `load_state_dict`.
+    timm: `timm.create_model("local-dir:FOLDER", pretrained=True)`. transformers:
+        `from_pretrained(FOLDER)`, of a zero-shot model the image tower. torchvision:
+        `VisionTransformer(**config["torchvision"])` and `load_state_dict`.
 
     Raises:
         InputError: the folder holds anything else.
     """
     folder = Path(folder).expanduser().resolve()
     if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= _FILES):
-        raise InputError(f"save {folder}: holds something else than a model and is not overwritten; name a new folder")
+        raise InputError(
+            f"save {folder}: holds something else than a model and is not overwritten; name a new "
+            "folder"
+        )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     names = _label_names(model)
@@ -197,11 +255,16 @@ def load_models(model: str, against: str | None, device: torch.device) -> Models
     if against is not None:
         models["against"] = load(against, device=device)
         classes = {which: folder_names(network) for which, network in models.items()}
-        if classes["model"] and classes["against"] and set(classes["model"]) != set(classes["against"]):
+        if (
+            classes["model"]
+            and classes["against"]
+            and set(classes["model"]) != set(classes["against"])
+        ):
             raise InputError(f"--against {against}: knows other classes than --model {model}")
         if class_count(models["model"]) != class_count(models["against"]):
             raise InputError(
-                f"--against {against}: has {class_count(models['against'])} classes, --model {class_count(models['model'])}"
+                f"--against {against}: has {class_count(models['against'])} classes, --model "
+                f"{class_count(models['model'])}"
             )
     return models
 

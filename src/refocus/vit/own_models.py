@@ -1,4 +1,5 @@
-"""Models of the user's own: `py:MODULE:FUNCTION[@FOLDER]` calls a function of the user's code and reads weights from a folder.
+"""Models of the user's own: `py:MODULE:FUNCTION[@FOLDER]` calls a function of the user's code and
+reads weights from a folder.
 
 Code is only run that the user names on the command line; a folder cannot name any.
 """
@@ -19,20 +20,29 @@ from refocus.vit.families import view
 
 
 def load(name: str, *, pretrained: bool) -> nn.Module:
-    """The module that FUNCTION() of MODULE (importable from here) returns, with the weights of FOLDER where one is given."""
+    """The module that FUNCTION() of MODULE (importable from here) returns, with the weights of
+    FOLDER where one is given.
+    """
     made_by, _, place = name.partition("@")
     module, _, function = made_by.partition(":")
     if not (module and function):
-        raise InputError(f"--model py:{name}: legal is py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER")
+        raise InputError(
+            f"--model py:{name}: legal is py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER"
+        )
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
     try:
         model: Any = getattr(importlib.import_module(module), function)()
     except Exception as error:  # the user's code may raise anything
-        raise InputError(f"--model py:{name}: {type(error).__name__}: {first_line(error)}") from error
+        raise InputError(
+            f"--model py:{name}: {type(error).__name__}: {first_line(error)}"
+        ) from error
     finally:
         sys.path.pop(0)
     if not isinstance(model, nn.Module):
-        raise InputError(f"--model py:{name}: {function}() returned a {type(model).__name__}; legal is a torch.nn.Module")
+        raise InputError(
+            f"--model py:{name}: {function}() returned a {type(model).__name__}; legal is a "
+            "torch.nn.Module"
+        )
     view(model)  # refused here rather than after minutes
     if place:
         folder = Path(place).expanduser()
@@ -41,8 +51,13 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
             if pretrained:
                 model.load_state_dict(load_file(folder / "model.safetensors"))
             model.pretrained_cfg = config["own"]
-        except Exception as error:  # what torch and safetensors raise; all mean that this folder cannot be used
-            raise InputError(f"--model py:{name}: {folder} does not hold weights of this model ({first_line(error)})") from error
+        except (
+            Exception
+        ) as error:  # what torch and safetensors raise; all mean that this folder cannot be used
+            raise InputError(
+                f"--model py:{name}: {folder} does not hold weights of this model "
+                f"({first_line(error)})"
+            ) from error
     return model
 
 
@@ -54,7 +69,10 @@ def recorded(ref: str, code: str | None) -> str:
     """
     made_by = ref.partition("@")[0]
     if ref.startswith("py:") and made_by != code:
-        raise InputError(f"this folder's model is made by code, {made_by}; code is only run that you name: add --code {made_by}")
+        raise InputError(
+            f"this folder's model is made by code, {made_by}; code is only run that you name: add "
+            f"--code {made_by}"
+        )
     return ref
 
 
@@ -68,4 +86,7 @@ def save(model: nn.Module, folder: Path) -> None:
     described: Any = getattr(model, "pretrained_cfg", {})
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"own": described}, indent=2))
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        folder / "model.safetensors",
+    )

@@ -18,26 +18,36 @@ def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn
     _refuse_unsupported(architecture)
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
-    except Exception as error:  # timm and safetensors raise many kinds here; all mean that this folder cannot be used
-        raise InputError(f"--model {folder}: cannot be loaded as {architecture}: {first_line(error)}") from error
+    # timm and safetensors raise many kinds here; all mean that this folder cannot be used
+    except Exception as error:
+        raise InputError(
+            f"--model {folder}: cannot be loaded as {architecture}: {first_line(error)}"
+        ) from error
 
 
 def load_name(name: str, *, pretrained: bool) -> nn.Module:
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
+        hint = (
+            f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
+        )
         raise InputError(f"--model {name}: not a timm model name nor a folder; {hint}")
     _refuse_unsupported(architecture)
     known = timm.list_models(f"{architecture}.*", pretrained=True)
     if name != architecture and name not in known:
-        raise InputError(f"--model {name}: timm has no such weights; legal are {', '.join([architecture, *known])}")
+        raise InputError(
+            f"--model {name}: timm has no such weights; legal are "
+            f"{', '.join([architecture, *known])}"
+        )
     try:
         return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # what a failed download raises differs by network and hub version
         raise InputError(
-            f"--model {name}: its weights cannot be fetched from the hub ({first_line(error)}); on a machine with access run "
-            f"timm.models.save_for_hf(timm.create_model({name!r}, pretrained=True), DIR, safe_serialization=True) "
+            f"--model {name}: its weights cannot be fetched from the hub ({first_line(error)}); on "
+            "a machine with access run "
+            f"timm.models.save_for_hf(timm.create_model({name!r}, pretrained=True), DIR, "
+            "safe_serialization=True) "
             "and give --model DIR here"
         ) from error
 
@@ -47,12 +57,24 @@ def _refuse_unsupported(architecture: str) -> None:
     if not timm.is_model(architecture):
         raise InputError(f"--model: timm knows no architecture {architecture!r}")
     module = timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1].replace("_", "")
-    if reason := next((why for start, why in REFUSED.items() if module.startswith(start.lower())), None):
-        raise InputError(f"--model {architecture}: {reason}, so no attention map leads from the prediction to every patch; {USE}")
+    if reason := next(
+        (why for start, why in REFUSED.items() if module.startswith(start.lower())), None
+    ):
+        raise InputError(
+            f"--model {architecture}: {reason}, so no attention map leads from the prediction to "
+            f"every patch; {USE}"
+        )
 
 
 def save(model: nn.Module, folder: Path, names: list[str] | None) -> None:
     try:
-        timm.models.save_for_hf(model, str(folder), model_config={"label_names": names} if names else None, safe_serialization=True)
+        timm.models.save_for_hf(
+            model,
+            str(folder),
+            model_config={"label_names": names} if names else None,
+            safe_serialization=True,
+        )
     except ValueError as error:  # an argument that was given as a Python class
-        raise InputError(f"save {folder}: timm cannot write down how this model was made ({first_line(error)})") from error
+        raise InputError(
+            f"save {folder}: timm cannot write down how this model was made ({first_line(error)})"
+        ) from error

@@ -1,4 +1,6 @@
-"""torchvision's Vision Transformers: by name, and in a folder of ours, for torchvision has no folder format."""
+"""torchvision's Vision Transformers: by name, and in a folder of ours, for torchvision has no
+folder format.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,32 @@ _ARGUMENTS = ("image_size", "patch_size", "hidden_dim", "mlp_dim")
 
 
 def load_name(name: str, *, pretrained: bool) -> nn.Module:
-    """`torchvision:vit_b_16` with its best weights, or `torchvision:vit_b_16.IMAGENET1K_V1`; random without `pretrained`."""
+    """`torchvision:vit_b_16` with its best weights, or `torchvision:vit_b_16.IMAGENET1K_V1`; random
+    without `pretrained`.
+    """
     kind, _, wanted = name.partition(".")
     if kind not in _NAMES:
-        raise InputError(f"--model torchvision:{name}: legal are {', '.join(_NAMES)}; others have no attention map to follow")
+        raise InputError(
+            f"--model torchvision:{name}: legal are {', '.join(_NAMES)}; others have no attention "
+            "map to follow"
+        )
     table = torchvision.models.get_model_weights(kind)
     known = [row.name for row in table]
     if wanted and wanted not in known:
-        raise InputError(f"--model torchvision:{name}: no such weights; legal are {', '.join(known)}")
+        raise InputError(
+            f"--model torchvision:{name}: no such weights; legal are {', '.join(known)}"
+        )
     chosen = table[wanted] if wanted else table.DEFAULT
     try:
         model: Any = torchvision.models.get_model(kind, image_size=chosen.meta["min_size"][0])
         if pretrained:
-            model.load_state_dict(chosen.get_state_dict(progress=True, check_hash=True, weights_only=True))
+            model.load_state_dict(
+                chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            )
     except Exception as error:  # what a failed download raises differs
-        raise InputError(f"--model torchvision:{name}: its weights cannot be fetched ({first_line(error)})") from error
+        raise InputError(
+            f"--model torchvision:{name}: its weights cannot be fetched ({first_line(error)})"
+        ) from error
     preset = chosen.transforms()
     crop, resized = preset.crop_size[0], preset.resize_size[0]
     model.pretrained_cfg = {  # class names are ImageNet's, whose folders are WordNet ids
@@ -53,15 +66,21 @@ def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn
         if pretrained:
             model.load_state_dict(load_file(folder / "model.safetensors"))
         model.pretrained_cfg = config["pretrained_cfg"]
-    except Exception as error:  # torchvision and safetensors raise many kinds here; all mean that this folder cannot be used
-        raise InputError(f"--model {folder}: cannot be loaded by torchvision: {first_line(error)}") from error
+    # torchvision and safetensors raise many kinds here; all mean that this folder cannot be used
+    except Exception as error:
+        raise InputError(
+            f"--model {folder}: cannot be loaded by torchvision: {first_line(error)}"
+        ) from error
     return model
 
 
 def save(model: Any, folder: Path, names: list[str] | None) -> None:
     """config.json holds the arguments of torchvision's VisionTransformer."""
     if model.representation_size is not None or not isinstance(model.conv_proj, nn.Conv2d):
-        raise InputError(f"save {folder}: a torchvision model with a representation layer or a convolutional stem cannot be saved")
+        raise InputError(
+            f"save {folder}: a torchvision model with a representation layer or a convolutional "
+            "stem cannot be saved"
+        )
     arguments = {name: getattr(model, name) for name in _ARGUMENTS} | {
         "num_layers": len(model.encoder.layers),
         "num_heads": model.encoder.layers[0].num_heads,
@@ -69,5 +88,10 @@ def save(model: Any, folder: Path, names: list[str] | None) -> None:
     }
     described = {**getattr(model, "pretrained_cfg", {}), "label_names": names}
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"torchvision": arguments, "pretrained_cfg": described}, indent=2))
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(
+        json.dumps({"torchvision": arguments, "pretrained_cfg": described}, indent=2)
+    )
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        folder / "model.safetensors",
+    )

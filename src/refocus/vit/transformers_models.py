@@ -1,4 +1,6 @@
-"""transformers' image classifiers: from the hub or a folder, with the preprocessing and class names that they carry."""
+"""transformers' image classifiers: from the hub or a folder, with the preprocessing and class names
+that they carry.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ from torch import nn
 from refocus.errors import InputError, first_line
 from refocus.vit.families import FAMILIES, REFUSED
 
-_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as timm names them
+_RESAMPLE = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+}  # Pillow's numbers, as timm names them
 
 
 def library() -> Any:
@@ -20,7 +27,9 @@ def library() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise InputError("--model hf:...: needs transformers; install it with pip install 'refocus-vit[hf]'") from error
+        raise InputError(
+            "--model hf:...: needs transformers; install it with pip install 'refocus-vit[hf]'"
+        ) from error
     return transformers
 
 
@@ -37,12 +46,26 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
     transformers = library()
     config = configuration(shown, place)
     kind = (config.architectures or [type(config).__name__])[0]
-    legal = [name for row in FAMILIES.values() if row.library == "transformers" for name in row.classes if name != "ZeroShot"]
+    legal = [
+        name
+        for row in FAMILIES.values()
+        if row.library == "transformers"
+        for name in row.classes
+        if name != "ZeroShot"
+    ]
     if kind in ("CLIPModel", "SiglipModel"):
-        raise InputError(f"--model {shown}: {kind} has no head for classes; `refocus zero-shot` makes one from their names")
+        raise InputError(
+            f"--model {shown}: {kind} has no head for classes; `refocus zero-shot` makes one from "
+            "their names"
+        )
     if kind not in legal:
-        why = next((f" ({reason})" for start, reason in REFUSED.items() if kind.startswith(start)), "")
-        raise InputError(f"--model {shown}: {kind} is not supported{why}; legal are {', '.join(legal)} (`refocus models`)")
+        why = next(
+            (f" ({reason})" for start, reason in REFUSED.items() if kind.startswith(start)), ""
+        )
+        raise InputError(
+            f"--model {shown}: {kind} is not supported{why}; legal are {', '.join(legal)} "
+            "(`refocus models`)"
+        )
     made_by = getattr(transformers, kind)
     config._attn_implementation = "sdpa"
     model = weights(shown, made_by, place) if pretrained else made_by(config)
@@ -52,9 +75,14 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
 def configuration(shown: str, place: str) -> Any:
     """config.json, without any code that it may name."""
     transformers = library()
-    config = fetch(shown, lambda: transformers.AutoConfig.from_pretrained(place, trust_remote_code=False))
+    config = fetch(
+        shown, lambda: transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+    )
     if not isinstance(config.architectures, list | None):
-        raise InputError(f"--model {shown}: its config.json names the architectures {config.architectures!r}; legal is a list")
+        raise InputError(
+            f"--model {shown}: its config.json names the architectures {config.architectures!r}; "
+            "legal is a list"
+        )
     return config
 
 
@@ -65,24 +93,41 @@ def image_processor(shown: str, place: str) -> Any:
 
 
 def weights(shown: str, kind: Any, place: str) -> Any:
-    """Safetensors alone are read, as float32 (half precision would round small steps of tuning to nothing), and every weight must
-    be there: a head that was made up would answer at random.
+    """Safetensors alone are read, as float32 (half precision would round small steps of tuning to
+    nothing), and every weight must be there: a head that was made up would answer at random.
     """
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # what it would warn of is an error below
-    how = {"use_safetensors": True, "trust_remote_code": False, "attn_implementation": "sdpa", "dtype": torch.float32}
-    model, report = fetch(shown, lambda: kind.from_pretrained(place, output_loading_info=True, **how))
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
+    logging.getLogger("transformers").setLevel(
+        logging.ERROR
+    )  # what it would warn of is an error below
+    how = {
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "attn_implementation": "sdpa",
+        "dtype": torch.float32,
+    }
+    model, report = fetch(
+        shown, lambda: kind.from_pretrained(place, output_loading_info=True, **how)
+    )
+    missing = sorted(report["missing_keys"]) + sorted(
+        str(key) for key in report.get("mismatched_keys", ())
+    )
     if missing:
-        raise InputError(f"--model {shown}: {len(missing)} weights are missing or of another shape, {missing[0]} first")
+        raise InputError(
+            f"--model {shown}: {len(missing)} weights are missing or of another shape, "
+            f"{missing[0]} first"
+        )
     return model
 
 
 def fetch(shown: str, get: Any) -> Any:
     try:
         return get()
-    except Exception as error:  # what a failed download or a broken folder raises differs by version
+    except (
+        Exception
+    ) as error:  # what a failed download or a broken folder raises differs by version
         raise InputError(
-            f"--model {shown}: cannot be loaded ({first_line(error)}); without access to the hub give a folder that "
+            f"--model {shown}: cannot be loaded ({first_line(error)}); without access to the hub "
+            "give a folder that "
             "save_pretrained wrote, with its preprocessor_config.json and model.safetensors"
         ) from error
 
@@ -98,14 +143,20 @@ def preprocessing(processor: Any) -> dict[str, Any]:
     """A processor's resizing, cropping and normalization as timm names them.
 
     Raises:
-        InputError: it does something else to the pixels, and maps would be of images that the model never saw.
+        InputError: it does something else to the pixels, and maps would be of images that the model
+            never saw.
     """
-    off = [step for step in ("do_resize", "do_rescale", "do_normalize") if not getattr(processor, step, True)]
+    off = [
+        step
+        for step in ("do_resize", "do_rescale", "do_normalize")
+        if not getattr(processor, step, True)
+    ]
     size = dict(processor.size or {})
     shown = f"--model: its image processor ({type(processor).__name__})"
     if off or abs(getattr(processor, "rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
         raise InputError(
-            f"{shown} has {', '.join(off) or 'rescale_factor'} unlike 1 / 255 and mean and std, which is not supported"
+            f"{shown} has {', '.join(off) or 'rescale_factor'} unlike 1 / 255 and mean and std, "
+            "which is not supported"
         )
     if not ({"height", "width"} <= size.keys() or size.keys() == {"shortest_edge"}):
         raise InputError(f"{shown} resizes to {size}; legal are height and width, or shortest_edge")
@@ -113,8 +164,12 @@ def preprocessing(processor: Any) -> dict[str, Any]:
         raise InputError(f"{shown} lacks a known resample, image_mean or image_std")
     crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
     if crop is None and "shortest_edge" in size:
-        raise InputError(f"{shown} keeps the aspect ratio and does not crop, so its inputs have no common size")
-    resized = (size["shortest_edge"],) * 2 if "shortest_edge" in size else (size["height"], size["width"])
+        raise InputError(
+            f"{shown} keeps the aspect ratio and does not crop, so its inputs have no common size"
+        )
+    resized = (
+        (size["shortest_edge"],) * 2 if "shortest_edge" in size else (size["height"], size["width"])
+    )
     final = (crop["height"], crop["width"]) if crop else resized
     return {
         "input_size": (3, *final),
@@ -127,11 +182,16 @@ def preprocessing(processor: Any) -> dict[str, Any]:
 
 
 def _names(config: Any) -> list[str] | None:
-    """Class names by index; None where they are transformers' own LABEL_0, LABEL_1, ..., or ImageNet's in its order, whose class
-    folders are called by WordNet ids (timm's tables have both).
+    """Class names by index; None where they are transformers' own LABEL_0, LABEL_1, ..., or
+    ImageNet's in its order, whose class folders are called by WordNet ids (timm's tables have
+    both).
     """
     names = [str(config.id2label[i]) for i in range(config.num_labels)]
-    if len(names) == 1000 and names[0].startswith("tench") and names[-1].startswith("toilet tissue"):
+    if (
+        len(names) == 1000
+        and names[0].startswith("tench")
+        and names[-1].startswith("toilet tissue")
+    ):
         return None
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 

@@ -1,4 +1,6 @@
-"""Zero-shot classifiers: an image tower of CLIP or SigLIP with a head of class names (Radford et al., ICML 2021, Section 3.1)."""
+"""Zero-shot classifiers: an image tower of CLIP or SigLIP with a head of class names (Radford et
+al., ICML 2021, Section 3.1).
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.errors import InputError
-from refocus.vit.transformers_models import configuration, described, fetch, image_processor, library, weights
+from refocus.vit.transformers_models import (
+    configuration,
+    described,
+    fetch,
+    image_processor,
+    library,
+    weights,
+)
 
 HEAD = "zero_shot.safetensors"  # beside the image tower, which plain transformers reads
-_TOWERS = {"clip_vision_model": "CLIPVisionModelWithProjection", "siglip_vision_model": "SiglipVisionModel"}
+_TOWERS = {
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "siglip_vision_model": "SiglipVisionModel",
+}
 
 
 class ZeroShot(nn.Module):
-    """logits = scale * cos(image embedding, class embedding) + shift. scale and shift stay as they were learned."""
+    """logits = scale * cos(image embedding, class embedding) + shift.
+
+    scale and shift stay as they were learned.
+    """
 
     def __init__(self, tower: nn.Module, embeddings: Tensor, scale: float, shift: float) -> None:
         super().__init__()
@@ -50,7 +65,9 @@ def templates() -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def build(name: str, folders: Sequence[str], words: Sequence[str], sentences: Sequence[str]) -> nn.Module:
+def build(
+    name: str, folders: Sequence[str], words: Sequence[str], sentences: Sequence[str]
+) -> nn.Module:
     """A classifier from a CLIP or SigLIP of transformers.
 
     Args:
@@ -66,18 +83,33 @@ def build(name: str, folders: Sequence[str], words: Sequence[str], sentences: Se
     config = configuration(name, name)
     kind = (config.architectures or [""])[0]
     if kind not in ("CLIPModel", "SiglipModel"):
-        raise InputError(f"--model {name}: {kind or type(config).__name__}; legal are CLIPModel and SiglipModel of transformers")
+        raise InputError(
+            f"--model {name}: {kind or type(config).__name__}; legal are CLIPModel and SiglipModel "
+            "of transformers"
+        )
     whole = weights(name, getattr(transformers, kind), name).eval().requires_grad_(False)
     if kind == "SiglipModel" and not transformers.utils.is_sentencepiece_available():
-        raise InputError(f"--model {name}: SigLIP's words need sentencepiece; install it with pip install 'refocus-vit[hf]'")
-    tokenizer = fetch(name, lambda: transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+        raise InputError(
+            f"--model {name}: SigLIP's words need sentencepiece; install it with pip install "
+            "'refocus-vit[hf]'"
+        )
+    tokenizer = fetch(
+        name, lambda: transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    )
     processor = image_processor(name, name)
-    embeddings = torch.stack([_class_embedding(whole, tokenizer, [s.replace("{}", word) for s in sentences]) for word in words])
+    embeddings = torch.stack(
+        [
+            _class_embedding(whole, tokenizer, [s.replace("{}", word) for s in sentences])
+            for word in words
+        ]
+    )
     if hasattr(config, "projection_dim"):
         config.vision_config.projection_dim = config.projection_dim
     tower = getattr(transformers, _TOWERS[config.vision_config.model_type])(config.vision_config)
     known = whole.state_dict()  # SigLIP's tower goes without the prefix that CLIP's has
-    tower.load_state_dict({k: known[k] if k in known else known[f"vision_model.{k}"] for k in tower.state_dict()})
+    tower.load_state_dict(
+        {k: known[k] if k in known else known[f"vision_model.{k}"] for k in tower.state_dict()}
+    )
     shift = float(whole.logit_bias) if hasattr(whole, "logit_bias") else 0.0
     model = ZeroShot(tower, embeddings, float(whole.logit_scale.exp()), shift)
     return described(model.eval(), processor, list(folders), len(folders))
@@ -85,8 +117,14 @@ def build(name: str, folders: Sequence[str], words: Sequence[str], sentences: Se
 
 def _class_embedding(whole: Any, tokenizer: Any, sentences: list[str]) -> Tensor:
     length = whole.config.text_config.max_position_embeddings
-    tokens = tokenizer(sentences, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-    known = {k: v for k, v in tokens.items() if k == "input_ids" or (k == "attention_mask" and "CLIP" in type(whole).__name__)}
+    tokens = tokenizer(
+        sentences, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )
+    known = {
+        k: v
+        for k, v in tokens.items()
+        if k == "input_ids" or (k == "attention_mask" and "CLIP" in type(whole).__name__)
+    }
     output = whole.get_text_features(**known)
     features = output if isinstance(output, Tensor) else output.pooler_output
     return F.normalize(F.normalize(features, dim=-1).mean(0), dim=-1)
@@ -97,7 +135,9 @@ def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     transformers = library()
     config = configuration(str(folder), str(folder))
     if config.model_type not in _TOWERS:
-        raise InputError(f"--model {folder}: {config.model_type} beside {HEAD}; legal are {', '.join(_TOWERS)}")
+        raise InputError(
+            f"--model {folder}: {config.model_type} beside {HEAD}; legal are {', '.join(_TOWERS)}"
+        )
     kind = getattr(transformers, _TOWERS[config.model_type])
     tower = weights(str(folder), kind, str(folder)) if pretrained else kind(config)
     names, parts = fetch(str(folder), lambda: _read_head(folder / HEAD))
@@ -107,7 +147,9 @@ def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
 
 def _read_head(file: Path) -> tuple[list[str], dict[str, Tensor]]:
     with safe_open(file, "pt") as head:
-        return json.loads(head.metadata()["label_names"]), {key: head.get_tensor(key) for key in ("embeddings", "scale", "shift")}
+        return json.loads(head.metadata()["label_names"]), {
+            key: head.get_tensor(key) for key in ("embeddings", "scale", "shift")
+        }
 
 
 def save(model: Any, folder: Path) -> None:
@@ -116,4 +158,8 @@ def save(model: Any, folder: Path) -> None:
     model.image_processor.save_pretrained(folder)
     parts = {"embeddings": model.classifier.weight, "scale": model.scale, "shift": model.shift}
     tensors = {name: value.detach().contiguous() for name, value in parts.items()}
-    save_file(tensors, folder / HEAD, metadata={"label_names": json.dumps(model.pretrained_cfg["label_names"])})
+    save_file(
+        tensors,
+        folder / HEAD,
+        metadata={"label_names": json.dumps(model.pretrained_cfg["label_names"])},
+    )

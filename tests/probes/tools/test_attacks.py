@@ -1,4 +1,6 @@
-"""Attacks: within their budget, in pixel space, with the model's normalization inside; and the field's sanity checks."""
+"""Attacks: within their budget, in pixel space, with the model's normalization inside; and the
+field's sanity checks.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ class Linear(nn.Module):
 
 @pytest.fixture
 def linear() -> tuple[Linear, Tensor, Tensor]:
-    return Linear(torch.randn(3, 8, 8)), torch.rand(4, 3, 8, 8) * 0.6 + 0.2, torch.tensor([0, 1, 0, 1])
+    return (
+        Linear(torch.randn(3, 8, 8)),
+        torch.rand(4, 3, 8, 8) * 0.6 + 0.2,
+        torch.tensor([0, 1, 0, 1]),
+    )
 
 
 def test_fgsm_is_one_step_along_the_sign(linear: tuple[Linear, Tensor, Tensor]) -> None:
@@ -46,7 +52,9 @@ def test_fgsm_is_one_step_along_the_sign(linear: tuple[Linear, Tensor, Tensor]) 
     torch.testing.assert_close(changed, pixels + 0.05 * direction)
 
 
-def test_pgd_ends_in_the_corner_of_its_ball_and_the_loss_rises(linear: tuple[Linear, Tensor, Tensor]) -> None:
+def test_pgd_ends_in_the_corner_of_its_ball_and_the_loss_rises(
+    linear: tuple[Linear, Tensor, Tensor],
+) -> None:
     model, pixels, labels = linear
     changed, losses = attacks.pgd(model, model, pixels, labels, 0.05, [1, 2, 3, 4])
     direction = torch.where(labels == 0, -1.0, 1.0).view(4, 1, 1, 1) * model.weight.sign()
@@ -56,7 +64,9 @@ def test_pgd_ends_in_the_corner_of_its_ball_and_the_loss_rises(linear: tuple[Lin
     assert (losses[:, -1] > losses[:, 0]).all()
 
 
-def test_pixels_stay_in_their_range_and_weights_get_no_gradient(linear: tuple[Linear, Tensor, Tensor]) -> None:
+def test_pixels_stay_in_their_range_and_weights_get_no_gradient(
+    linear: tuple[Linear, Tensor, Tensor],
+) -> None:
     model, pixels, labels = linear
     changed, _ = attacks.pgd(model, model, pixels, labels, 0.5, [1, 2, 3, 4])
     assert float(changed.min()) >= 0
@@ -66,7 +76,9 @@ def test_pixels_stay_in_their_range_and_weights_get_no_gradient(linear: tuple[Li
     assert model.weight.requires_grad
 
 
-def test_a_random_start_follows_from_the_seed_of_the_image(linear: tuple[Linear, Tensor, Tensor]) -> None:
+def test_a_random_start_follows_from_the_seed_of_the_image(
+    linear: tuple[Linear, Tensor, Tensor],
+) -> None:
     model, pixels, labels = linear
     _, every = attacks.pgd(model, model, pixels, labels, 0.05, [1, 2, 3, 4], steps=1)
     _, last = attacks.pgd(model, model, pixels[3:], labels[3:], 0.05, [4], steps=1)
@@ -75,13 +87,17 @@ def test_a_random_start_follows_from_the_seed_of_the_image(linear: tuple[Linear,
     assert not torch.allclose(last[:, 0], other[:, 0])
 
 
-def test_a_patch_attack_changes_its_square_alone_and_takes_any_colour(linear: tuple[Linear, Tensor, Tensor]) -> None:
+def test_a_patch_attack_changes_its_square_alone_and_takes_any_colour(
+    linear: tuple[Linear, Tensor, Tensor],
+) -> None:
     model, pixels, labels = linear
     where = boxes((8, 8), 0.25, [1, 2, 3, 4])
     changed, _ = attacks.pgd(model, model, pixels, labels, 1.0, [1, 2, 3, 4], steps=20, where=where)
     assert torch.equal(changed * (1 - where), pixels * (1 - where))
     inside = changed[where.expand_as(changed) > 0]
-    assert torch.isin(inside, torch.tensor([0.0, 1.0])).all()  # of a linear model the best colours are the extremes
+    assert torch.isin(
+        inside, torch.tensor([0.0, 1.0])
+    ).all()  # of a linear model the best colours are the extremes
 
 
 def batch(model: nn.Module, pixels: Tensor, labels: Tensor) -> Batch:
@@ -92,15 +108,30 @@ def test_the_models_own_normalization_is_inside(tiny: Build) -> None:
     model, pixels = tiny(), torch.rand(3, 3, 32, 32)
     model.pretrained_cfg |= {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
     found = batch(model, pixels, torch.zeros(3, dtype=torch.long)).logits(pixels)
-    by_hand = (pixels - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+    by_hand = (pixels - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.4, 0.5, 0.6]
+    ).view(3, 1, 1)
     torch.testing.assert_close(found, model(by_hand))
-    changed, _ = attacks.pgd(model, batch(model, pixels, None).logits, pixels, torch.zeros(3, dtype=torch.long), 2 / 255, [1, 2, 3])
-    assert float((changed - pixels).abs().max()) == pytest.approx(2 / 255, abs=1e-6)  # of pixels, not of normalized ones
+    changed, _ = attacks.pgd(
+        model,
+        batch(model, pixels, None).logits,
+        pixels,
+        torch.zeros(3, dtype=torch.long),
+        2 / 255,
+        [1, 2, 3],
+    )
+    assert float((changed - pixels).abs().max()) == pytest.approx(
+        2 / 255, abs=1e-6
+    )  # of pixels, not of normalized ones
 
 
 @pytest.mark.shared
-def test_sanity_checks_of_the_field_on_a_real_model(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Budget 0 changes nothing, more budget hurts more, a large one leaves nothing, ten steps do more than one."""
+def test_sanity_checks_of_the_field_on_a_real_model(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Budget 0 changes nothing, more budget hurts more, a large one leaves nothing, ten steps do
+    more than one.
+    """
     monkeypatch.setattr(kinds, "BUDGETS", (0, 0.5, 8))
     model = load(shared / "models" / "vit_small_caltech100")
     samples = scan(shared / "data" / "caltech100" / "test", model)[:30:10]

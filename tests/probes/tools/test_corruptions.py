@@ -1,4 +1,6 @@
-"""Corruptions: pinned by golden images, the same for the same seed, and the mCE of the published folders."""
+"""Corruptions: pinned by golden images, the same for the same seed, and the mCE of the published
+folders.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,18 @@ from refocus.errors import InputError
 from refocus.probes.tools import corruptions
 from tests.makers import ROOT
 
-GOLDEN = ROOT / "tests" / "golden" / "corruptions.png"  # rows: corruptions, columns: severities; scripts/golden_corruptions.py
+GOLDEN = (
+    ROOT / "tests" / "golden" / "corruptions.png"
+)  # rows: corruptions, columns: severities; scripts/golden_corruptions.py
 SIDE = 64
-PLAIN = {"brightness", "contrast", "defocus_blur", "jpeg_compression", "pixelate", "zoom_blur"}  # without chance
+PLAIN = {
+    "brightness",
+    "contrast",
+    "defocus_blur",
+    "jpeg_compression",
+    "pixelate",
+    "zoom_blur",
+}  # without chance
 
 
 def picture() -> np.ndarray:
@@ -27,7 +38,13 @@ def picture() -> np.ndarray:
 
 def grid() -> np.ndarray:
     rows = [
-        np.concatenate([corruptions.corrupted(picture(), name, severity, 7) for severity in corruptions.SEVERITIES], axis=1)
+        np.concatenate(
+            [
+                corruptions.corrupted(picture(), name, severity, 7)
+                for severity in corruptions.SEVERITIES
+            ],
+            axis=1,
+        )
         for name in corruptions.ALEXNET
     ]
     return np.concatenate(rows)
@@ -45,7 +62,10 @@ def test_golden_images() -> None:
 @pytest.mark.parametrize("name", corruptions.ALEXNET)
 def test_severities_move_away_and_seeds_decide(name: str) -> None:
     plain = picture().astype(float)
-    distances = [np.abs(corruptions.corrupted(picture(), name, s, 3).astype(float) - plain).mean() for s in corruptions.SEVERITIES]
+    distances = [
+        np.abs(corruptions.corrupted(picture(), name, s, 3).astype(float) - plain).mean()
+        for s in corruptions.SEVERITIES
+    ]
     assert min(distances) > 0.3
     assert distances[-1] > distances[0]
     state = np.random.get_state()[1].copy()

@@ -1,4 +1,6 @@
-"""Perturbations of pixels: what changes, what stays, and that chance follows from each image's seed alone."""
+"""Perturbations of pixels: what changes, what stays, and that chance follows from each image's seed
+alone.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,20 @@ def picture(height: int = 32, width: int = 32, count: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_occlusion_blackens_the_first_patches_and_nothing_else(share: float) -> None:
     pixels, order = picture(), change.random_order(16, [1, 2])
-    cells = change.occlude(pixels, (4, 4), order, share).unfold(2, 8, 8).unfold(3, 8, 8)  # [B, 3, 4, 4, 8, 8]
+    cells = (
+        change.occlude(pixels, (4, 4), order, share).unfold(2, 8, 8).unfold(3, 8, 8)
+    )  # [B, 3, 4, 4, 8, 8]
     before = pixels.unfold(2, 8, 8).unfold(3, 8, 8)
     for image in range(2):
         gone = set(order[image, : round(share * 16)].tolist())
         for patch in range(16):
             cell = cells[image, :, patch // 4, patch % 4]
-            assert torch.equal(cell, torch.zeros_like(cell) if patch in gone else before[image, :, patch // 4, patch % 4])
+            assert torch.equal(
+                cell,
+                torch.zeros_like(cell)
+                if patch in gone
+                else before[image, :, patch // 4, patch % 4],
+            )
 
 
 def test_orders_follow_from_the_seed_of_the_image_alone() -> None:
@@ -35,7 +44,10 @@ def test_orders_follow_from_the_seed_of_the_image_alone() -> None:
 def test_permuted_cells_change_places_whole() -> None:
     pixels = picture()
     mixed = change.permute_cells(pixels, 4, [3, 4])
-    before, after = (x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(1, 2) for x in (pixels, mixed))
+    before, after = (
+        x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+        for x in (pixels, mixed)
+    )
     for image in range(2):
         places = [[torch.equal(a, b) for b in before[image]].index(True) for a in after[image]]
         assert sorted(places) == list(range(16))
@@ -60,15 +72,24 @@ def test_boxes_have_their_share_of_the_area_and_lie_inside(share: float) -> None
     for box in found[:, 0]:
         rows, columns = torch.nonzero(box.any(1)).flatten(), torch.nonzero(box.any(0)).flatten()
         assert box.sum() == len(rows) * len(columns)  # one rectangle
-    assert len({tuple(torch.nonzero(b)[0].tolist()) for b in found[:, 0]}) > 20  # all over the image
+    assert (
+        len({tuple(torch.nonzero(b)[0].tolist()) for b in found[:, 0]}) > 20
+    )  # all over the image
 
 
 def test_filters_keep_the_frequencies_on_their_side() -> None:
     along = torch.arange(32) / 32 * 2 * torch.pi
-    slow, fast = 0.2 * torch.sin(2 * along), 0.2 * torch.sin(10 * along)  # 2 and 10 cycles; the highest is 16
+    slow, fast = (
+        0.2 * torch.sin(2 * along),
+        0.2 * torch.sin(10 * along),
+    )  # 2 and 10 cycles; the highest is 16
     pixels = (0.5 + slow + fast).expand(1, 3, 32, 32)
-    torch.testing.assert_close(change.low_pass(pixels, 0.4), (0.5 + slow).expand(1, 3, 32, 32), atol=1e-5, rtol=0)
-    torch.testing.assert_close(change.high_pass(pixels, 0.4), (0.5 + fast).expand(1, 3, 32, 32), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        change.low_pass(pixels, 0.4), (0.5 + slow).expand(1, 3, 32, 32), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        change.high_pass(pixels, 0.4), (0.5 + fast).expand(1, 3, 32, 32), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(change.low_pass(pixels, 1.5), pixels, atol=1e-5, rtol=0)
     torch.testing.assert_close(change.high_pass(pixels, 0.0), pixels, atol=1e-5, rtol=0)
 
@@ -85,7 +106,9 @@ def test_the_fourier_basis_is_one_frequency_of_norm_one(row: int, column: int) -
 def test_fourier_noise_has_its_norm_in_every_channel() -> None:
     pixels = torch.full((2, 3, 16, 16), 0.5)
     noise = change.fourier_noise(pixels, 2, 3, 1.5, [1, 2]) - pixels
-    torch.testing.assert_close(noise.flatten(2).norm(dim=2), torch.full((2, 3), 1.5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        noise.flatten(2).norm(dim=2), torch.full((2, 3), 1.5), atol=1e-4, rtol=0
+    )
 
 
 def test_stylization_takes_amplitudes_and_leaves_phases() -> None:
@@ -94,7 +117,9 @@ def test_stylization_takes_amplitudes_and_leaves_phases() -> None:
     styles = 0.5 + 0.02 * torch.randn(1, 3, 16, 16, generator=generator)
     made = change.stylize(pixels, styles, 1.0)
     assert 0 < float(made.min()) < float(made.max()) < 1  # nothing was clamped
-    torch.testing.assert_close(torch.fft.fft2(made).abs(), torch.fft.fft2(styles).abs(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        torch.fft.fft2(made).abs(), torch.fft.fft2(styles).abs(), atol=1e-4, rtol=0
+    )
     turn = torch.fft.fft2(made) * torch.fft.fft2(pixels).conj()
     assert float((turn.imag.abs() - 1e-3 * turn.abs()).max()) < 1e-3
     torch.testing.assert_close(change.stylize(pixels, styles, 0.0), pixels, atol=1e-5, rtol=0)

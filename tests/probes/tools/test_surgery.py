@@ -1,4 +1,6 @@
-"""Parts of a model taken out: what the rest computes, in every library, and that all is back afterwards."""
+"""Parts of a model taken out: what the rest computes, in every library, and that all is back
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,17 @@ from tests.zoo import ZOO
 
 Build = Callable[..., nn.Module]
 EVERY = [(family, variant) for family, variants in ZOO.items() for variant in variants]
-WHOLE = ["parallel attention and MLP", "two blocks side by side"]  # their branches have no module of their own
+WHOLE = [
+    "parallel attention and MLP",
+    "two blocks side by side",
+]  # their branches have no module of their own
 
 
 def built(family: str, variant: str) -> tuple[Any, Tensor]:
     model = ZOO[family][variant]()
-    for parameter in model.parameters():  # layer scales and heads start near 0, where a part would hardly be missed
+    for parameter in (
+        model.parameters()
+    ):  # layer scales and heads start near 0, where a part would hardly be missed
         parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
     return model, torch.randn(2, *preprocessing(model)["input_size"])
 
@@ -34,9 +41,14 @@ def test_a_block_that_is_left_out_hands_its_input_on(family: str, variant: str) 
     seen: dict[str, Any] = {}
     before, after = blocks(model)[0], blocks(model)[2]
     handles = [
-        before.register_forward_hook(lambda _m, _a, out: seen.update(out=out[0] if isinstance(out, tuple) else out)),
+        before.register_forward_hook(
+            lambda _m, _a, out: seen.update(out=out[0] if isinstance(out, tuple) else out)
+        ),
         after.register_forward_pre_hook(
-            lambda _m, args, kwargs: seen.update(given=args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+            lambda _m, args, kwargs: seen.update(
+                given=args[0] if args else kwargs["hidden_states"]
+            ),
+            with_kwargs=True,
         ),
     ]
     with torch.no_grad():
@@ -107,9 +119,13 @@ def test_a_patch_cannot_see_what_is_too_far(family: str, variant: str) -> None:
     reader = view(model)
     grid = reader.grid(*images.shape[-2:])
     seen: list[Tensor] = []
-    handle = blocks(model)[0].register_forward_hook(lambda _m, _a, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    handle = blocks(model)[0].register_forward_hook(
+        lambda _m, _a, out: seen.append(out[0] if isinstance(out, tuple) else out)
+    )
     changed = images.clone()
-    changed[..., : images.shape[-2] // grid[0], : images.shape[-1] // grid[1]] += 1  # the first patch
+    changed[..., : images.shape[-2] // grid[0], : images.shape[-1] // grid[1]] += (
+        1  # the first patch
+    )
     with torch.no_grad():
         whole = logits_of(model, images)
         for everyone in (True, False):

@@ -1,4 +1,6 @@
-"""Adversarial attacks on pixels in [0, 1], the model's normalization inside of what is attacked. The loops are foolbox's.
+"""Adversarial attacks on pixels in [0, 1], the model's normalization inside of what is attacked.
+
+The loops are foolbox's.
 
 Axes: pixels `[B, 3, H, W]` in [0, 1], labels `[B]`. Budgets are largest changes of a pixel (L-inf).
 """
@@ -17,14 +19,17 @@ from refocus.relevance.gae import frozen
 
 STEPS = 10  # of PGD
 PATCH_STEPS = 20
-_STEP = 2.5  # a step is 2.5 budget / steps, so that PGD can cross its ball (Madry et al., ICLR 2018, appendix)
+# a step is 2.5 budget / steps, so that PGD can cross its ball (Madry et al., ICLR 2018, appendix)
+_STEP = 2.5
 
 
 def library() -> Any:
     try:
         import foolbox
     except ImportError as error:
-        raise InputError("--kind: attacks need foolbox; install it with pip install 'refocus-vit[attacks]'") from error
+        raise InputError(
+            "--kind: attacks need foolbox; install it with pip install 'refocus-vit[attacks]'"
+        ) from error
     return foolbox
 
 
@@ -36,7 +41,13 @@ def _attacked(logits: Callable[[Tensor], Tensor], device: torch.device) -> Any:
     return library().PyTorchModel(Network().eval(), bounds=(0, 1), device=device)
 
 
-def fgsm(model: nn.Module, logits: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, budget: float) -> Tensor:
+def fgsm(
+    model: nn.Module,
+    logits: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    budget: float,
+) -> Tensor:
     """One step along the sign of the loss's gradient (Goodfellow et al., ICLR 2015).
 
     logits: pixels -> logits of `model`.
@@ -60,11 +71,13 @@ def pgd(
     """Projected gradient descent from a random start (Madry et al., ICLR 2018).
 
     Args:
-        where: `[B, 1, H, W]`, 1 where pixels may change; there the budget is all that is possible (a patch attack). None:
+        where: `[B, 1, H, W]`, 1 where pixels may change; there the budget is all that is possible
+            (a patch attack). None:
             everywhere, within the budget.
 
     Returns:
-        The attacked pixels, and the loss of each image before each step and after the last, `[B, steps + 1]`.
+        The attacked pixels, and the loss of each image before each step and after the last, `[B,
+        steps + 1]`.
     """
     foolbox = library()
     losses: list[Tensor] = []
@@ -79,8 +92,14 @@ def pgd(
             return loss_of
 
         def get_random_start(self, start: Any, epsilon: float) -> Any:
-            noise = torch.stack([torch.rand(pixels.shape[1:], generator=generator(seed)) for seed in seeds]).to(start.raw)
-            moved = start.raw + epsilon * (2 * noise - 1) if where is None else start.raw * (1 - where) + noise * where
+            noise = torch.stack(
+                [torch.rand(pixels.shape[1:], generator=generator(seed)) for seed in seeds]
+            ).to(start.raw)
+            moved = (
+                start.raw + epsilon * (2 * noise - 1)
+                if where is None
+                else start.raw * (1 - where) + noise * where
+            )
             return type(start)(moved.clamp(0, 1))
 
         def project(self, x: Any, start: Any, epsilon: float) -> Any:
@@ -90,7 +109,14 @@ def pgd(
 
     attack = Attack(steps=steps, rel_stepsize=_STEP / steps, random_start=True)
     with frozen(model):
-        changed = attack(_attacked(logits, pixels.device), pixels, labels, epsilons=budget if where is None else 1.0)[1]
+        changed = attack(
+            _attacked(logits, pixels.device),
+            pixels,
+            labels,
+            epsilons=budget if where is None else 1.0,
+        )[1]
         with torch.no_grad():
-            losses.append(nn.functional.cross_entropy(logits(changed), labels, reduction="none").cpu())
+            losses.append(
+                nn.functional.cross_entropy(logits(changed), labels, reduction="none").cpu()
+            )
     return changed, torch.stack(losses, dim=1)

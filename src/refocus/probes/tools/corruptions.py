@@ -1,6 +1,8 @@
-"""The 15 corruptions of Hendrycks & Dietterich (ICLR 2019), made on the fly, and the published ImageNet-C folders with their mCE.
+"""The 15 corruptions of Hendrycks & Dietterich (ICLR 2019), made on the fly, and the published
+ImageNet-C folders with their mCE.
 
-Pictures made here are no ImageNet-C: those were made once, at 224 pixels, from other random numbers.
+Pictures made here are no ImageNet-C: those were made once, at 224 pixels, from other random
+numbers.
 """
 
 from __future__ import annotations
@@ -31,11 +33,16 @@ ALEXNET = {  # mean errors over severities, by which mCE divides (published with
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-_SEEDED = ("glass_blur", "impulse_noise")  # these draw from generators of their own, which take a seed
+_SEEDED = (
+    "glass_blur",
+    "impulse_noise",
+)  # these draw from generators of their own, which take a seed
 
 
 def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
-    """One picture uint8 `[H, W, 3]`, corrupted; the same for the same seed. NumPy's global generator is left as it was.
+    """One picture uint8 `[H, W, 3]`, corrupted; the same for the same seed.
+
+    NumPy's global generator is left as it was.
 
     Raises:
         InputError: the library is not installed.
@@ -44,42 +51,62 @@ def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.nd
         from imagecorruptions import corruptions as library
     except ImportError as error:
         raise InputError(
-            "--kind corruptions: needs imagecorruptions-imaug; install it with pip install 'refocus-vit[corruptions]'"
+            "--kind corruptions: needs imagecorruptions-imaug; install it with pip install "
+            "'refocus-vit[corruptions]'"
         ) from error
     state = np.random.get_state()
     try:
         np.random.seed(seed)
         own = {"seed": seed} if name in _SEEDED else {}
-        return np.asarray(getattr(library, name)(Image.fromarray(picture), severity, **own)).astype(np.uint8)
+        return np.asarray(getattr(library, name)(Image.fromarray(picture), severity, **own)).astype(
+            np.uint8
+        )
     finally:
         np.random.set_state(state)
 
 
 def mean_corruption_error(errors: dict[str, float]) -> float | None:
-    """mCE in percent: errors in [0, 1], means over the five severities, each divided by AlexNet's; None unless all 15 are there."""
+    """mCE in percent: errors in [0, 1], means over the five severities, each divided by AlexNet's;
+    None unless all 15 are there.
+    """
     if set(errors) != set(ALEXNET):
         return None
     return float(100 * np.mean([errors[name] / ALEXNET[name] for name in ALEXNET]))
 
 
 def published(root: Path) -> dict[str, Path]:
-    """Corruption -> its folder below ImageNet-C's, where the four groups (noise, blur, weather, digital) may lie between.
+    """Corruption -> its folder below ImageNet-C's, where the four groups (noise, blur, weather,
+    digital) may lie between.
 
     Raises:
         InputError: a corruption or one of its severities is missing.
     """
     found: dict[str, Path] = {}
     for name in ALEXNET:
-        place = next((folder for folder in (root / name, *root.glob(f"*/{name}")) if folder.is_dir()), None)
+        place = next(
+            (folder for folder in (root / name, *root.glob(f"*/{name}")) if folder.is_dir()), None
+        )
         if place is None:
-            raise InputError(f"--imagenet-c {root}: has no folder {name}; expected is CORRUPTION/SEVERITY/WNID/FILE for all 15")
+            raise InputError(
+                f"--imagenet-c {root}: has no folder {name}; expected is "
+                "CORRUPTION/SEVERITY/WNID/FILE for all 15"
+            )
         for severity in SEVERITIES:
             if not (place / str(severity)).is_dir():
-                raise InputError(f"--imagenet-c {place}: has no folder {severity}; expected are the severities 1 to 5")
+                raise InputError(
+                    f"--imagenet-c {place}: has no folder {severity}; expected are the severities "
+                    "1 to 5"
+                )
         found[name] = place
     return found
 
 
 def summary(means: dict[str, list[float]]) -> dict[str, Any]:
-    """What is said of the published folders beside the curves; means: corruption -> top-1 in percent at each severity."""
-    return {"mce": mean_corruption_error({name: 1 - float(np.mean(values)) / 100 for name, values in means.items()})}
+    """What is said of the published folders beside the curves; means: corruption -> top-1 in
+    percent at each severity.
+    """
+    return {
+        "mce": mean_corruption_error(
+            {name: 1 - float(np.mean(values)) / 100 for name, values in means.items()}
+        )
+    }

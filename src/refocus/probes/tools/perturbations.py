@@ -1,6 +1,9 @@
-"""Perturbations of pixels, pure functions. Axes: pixels `[B, 3, H, W]` in [0, 1], masks `[B, 1, H, W]` in [0, 1].
+"""Perturbations of pixels, pure functions.
 
-Whatever is drawn at random is drawn from one seed per image, so that two models see the same and a resumed run goes on alike.
+Axes: pixels `[B, 3, H, W]` in [0, 1], masks `[B, 1, H, W]` in [0, 1].
+
+Whatever is drawn at random is drawn from one seed per image, so that two models see the same and a
+resumed run goes on alike.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# --- patches ----------------------------------------------------------------------------------------------------------------
+# --- patches ------------------------------------------------------------------------------------
 
 
 def random_order(count: int, seeds: Sequence[int]) -> Tensor:
@@ -31,18 +34,27 @@ def random_order(count: int, seeds: Sequence[int]) -> Tensor:
 
 
 def occlude(pixels: Tensor, grid: tuple[int, int], order: Tensor, share: float) -> Tensor:
-    """The first `share` of the patches in `order` `[B, h * w]` turn black (Naseer et al., NeurIPS 2021)."""
+    """The first `share` of the patches in `order` `[B, h * w]` turn black (Naseer et al., NeurIPS
+    2021).
+    """
     gone = torch.ones(order.shape, dtype=pixels.dtype, device=pixels.device)
     gone.scatter_(1, order[:, : round(share * order.shape[1])].to(pixels.device), 0.0)
     return pixels * F.interpolate(gone.unflatten(1, (1, *grid)), pixels.shape[-2:], mode="nearest")
 
 
 def permute_cells(pixels: Tensor, count: int, seeds: Sequence[int]) -> Tensor:
-    """The image cut into `count` x `count` cells in random order; pixels that do not fill a cell stay, as a border."""
+    """The image cut into `count` x `count` cells in random order; pixels that do not fill a cell
+    stay, as a border.
+    """
     height, width = (side // count * count for side in pixels.shape[-2:])
     top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
     inside = pixels[..., top : top + height, left : left + width]
-    cells = inside.unflatten(3, (count, -1)).unflatten(2, (count, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # [B, n, 3, p, q]
+    cells = (
+        inside.unflatten(3, (count, -1))
+        .unflatten(2, (count, -1))
+        .permute(0, 2, 4, 1, 3, 5)
+        .flatten(1, 2)
+    )  # [B, n, 3, p, q]
     order = random_order(count * count, seeds)
     mixed = torch.stack([image[turn] for image, turn in zip(cells, order, strict=True)])
     back = mixed.unflatten(1, (count, count)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
@@ -51,8 +63,12 @@ def permute_cells(pixels: Tensor, count: int, seeds: Sequence[int]) -> Tensor:
     return out
 
 
-def boxes(size: tuple[int, int], share: float, seeds: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """For each image a box of `share` of the area and the image's shape, somewhere inside: 1 in the box, `[B, 1, H, W]`."""
+def boxes(
+    size: tuple[int, int], share: float, seeds: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """For each image a box of `share` of the area and the image's shape, somewhere inside: 1 in the
+    box, `[B, 1, H, W]`.
+    """
     height, width = size
     tall, wide = round(math.sqrt(share) * height), round(math.sqrt(share) * width)
     found = torch.zeros(len(seeds), 1, height, width, dtype=dtype)
@@ -63,11 +79,13 @@ def boxes(size: tuple[int, int], share: float, seeds: Sequence[int], dtype: torc
     return found
 
 
-# --- frequencies ------------------------------------------------------------------------------------------------------------
+# --- frequencies --------------------------------------------------------------------------------
 
 
 def frequency_radius(height: int, width: int) -> Tensor:
-    """Distance of each frequency from zero, 1 at the highest along an axis: `[H, W]` in the order of `torch.fft.fft2`."""
+    """Distance of each frequency from zero, 1 at the highest along an axis: `[H, W]` in the order
+    of `torch.fft.fft2`.
+    """
     vertical, horizontal = torch.fft.fftfreq(height) * 2, torch.fft.fftfreq(width) * 2
     return torch.hypot(vertical[:, None], horizontal[None])
 
@@ -78,7 +96,9 @@ def low_pass(pixels: Tensor, radius: float) -> Tensor:
 
 
 def high_pass(pixels: Tensor, radius: float) -> Tensor:
-    """Frequencies beyond `radius` stay, and the mean colour, without which nothing could be shown in [0, 1]."""
+    """Frequencies beyond `radius` stay, and the mean colour, without which nothing could be shown
+    in [0, 1].
+    """
     keep = frequency_radius(*pixels.shape[-2:]) > radius
     keep[0, 0] = True
     return _filtered(pixels, keep)
@@ -89,7 +109,9 @@ def _filtered(pixels: Tensor, keep: Tensor) -> Tensor:
 
 
 def fourier_basis(height: int, width: int, row: int, column: int) -> Tensor:
-    """The real image of one frequency (and its mirror), of Euclidean norm 1: `[H, W]` (Yin et al., NeurIPS 2019)."""
+    """The real image of one frequency (and its mirror), of Euclidean norm 1: `[H, W]` (Yin et al.,
+    NeurIPS 2019).
+    """
     spectrum = torch.zeros(height, width, dtype=torch.complex64)
     spectrum[row % height, column % width] += 1
     spectrum[-row % height, -column % width] += 1
@@ -97,23 +119,28 @@ def fourier_basis(height: int, width: int, row: int, column: int) -> Tensor:
     return wave / wave.norm()
 
 
-def fourier_noise(pixels: Tensor, row: int, column: int, norm: float, seeds: Sequence[int]) -> Tensor:
+def fourier_noise(
+    pixels: Tensor, row: int, column: int, norm: float, seeds: Sequence[int]
+) -> Tensor:
     """Each channel plus one frequency of this norm, with a random sign for each channel."""
     wave = fourier_basis(pixels.shape[-2], pixels.shape[-1], row, column).to(pixels)
-    signs = torch.stack([torch.randint(0, 2, (3, 1, 1), generator=generator(seed)) * 2 - 1 for seed in seeds])
+    signs = torch.stack(
+        [torch.randint(0, 2, (3, 1, 1), generator=generator(seed)) * 2 - 1 for seed in seeds]
+    )
     return (pixels + norm * signs.to(pixels) * wave).clamp(0, 1)
 
 
 def stylize(pixels: Tensor, styles: Tensor, strength: float) -> Tensor:
-    """Amplitudes of the spectrum moved by `strength` in [0, 1] to those of a style image, phases kept: textures and colours change,
-    shapes stay, for phases carry them (Oppenheim & Lim, 1981; so used by Xu et al., CVPR 2021).
+    """Amplitudes of the spectrum moved by `strength` in [0, 1] to those of a style image, phases
+    kept: textures and colours change, shapes stay, for phases carry them (Oppenheim & Lim, 1981; so
+    used by Xu et al., CVPR 2021).
     """
     own, other = torch.fft.fft2(pixels), torch.fft.fft2(styles)
     amplitude = (1 - strength) * own.abs() + strength * other.abs()
     return torch.fft.ifft2(torch.polar(amplitude, own.angle())).real.clamp(0, 1)
 
 
-# --- shapes -----------------------------------------------------------------------------------------------------------------
+# --- shapes -------------------------------------------------------------------------------------
 
 
 def silhouettes(masks: Tensor) -> Tensor:
@@ -123,7 +150,10 @@ def silhouettes(masks: Tensor) -> Tensor:
 
 def edges(pixels: Tensor, masks: Tensor) -> Tensor:
     """Canny's edges within the object, and its outline, black on white."""
-    drawn = [_edges(image, mask[0] > 0.5) for image, mask in zip(pixels.cpu().double(), masks.cpu(), strict=True)]
+    drawn = [
+        _edges(image, mask[0] > 0.5)
+        for image, mask in zip(pixels.cpu().double(), masks.cpu(), strict=True)
+    ]
     return 1 - torch.stack(drawn).to(pixels)[:, None].expand(-1, 3, -1, -1)
 
 

@@ -1,5 +1,6 @@
-"""Sufficient input subsets of a ViT by batched gradient back-selection (Carter, Mueller, Jain, Gifford, AISTATS 2019; the batched
-form: Carter et al., NeurIPS 2021). Appendix A of the paper uses them to show that ANY class can be reached this way.
+"""Sufficient input subsets of a ViT by batched gradient back-selection (Carter, Mueller, Jain,
+Gifford, AISTATS 2019; the batched form: Carter et al., NeurIPS 2021). Appendix A of the paper uses
+them to show that ANY class can be reached this way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _ROUNDS = 100  # of removal; each takes away the same share of the pixels
 
 @dataclass(frozen=True)
 class Subsets:
-    """For each image: whether a subset was found, its pixels bool `[B, H, W]`, its share of the image `[B]`, and its confidence."""
+    """For each image: whether a subset was found, its pixels bool `[B, H, W]`, its share of the
+    image `[B]`, and its confidence.
+    """
 
     found: Tensor
     pixels: Tensor
@@ -25,12 +28,15 @@ class Subsets:
     confidence: Tensor
 
 
-def sufficient_subsets(model: nn.Module, images: Tensor, targets: Tensor, *, rounds: int = _ROUNDS) -> Subsets:
-    """The fewest pixels that still give the target class a softmax share of `CONFIDENCE`, all others at the mean colour (0).
+def sufficient_subsets(
+    model: nn.Module, images: Tensor, targets: Tensor, *, rounds: int = _ROUNDS
+) -> Subsets:
+    """The fewest pixels that still give the target class a softmax share of `CONFIDENCE`, all
+    others at the mean colour (0).
 
-    Each round removes the pixels whose removal, to first order, lowers the target's confidence least (or raises it); the answer is
-    the last round at which the confidence was high enough. images: normalized `[B, 3, H, W]`; targets `[B]`. The target need not be
-    the predicted class.
+    Each round removes the pixels whose removal, to first order, lowers the target's confidence
+    least (or raises it); the answer is the last round at which the confidence was high enough.
+    images: normalized `[B, 3, H, W]`; targets `[B]`. The target need not be the predicted class.
     """
     count, _, height, width = images.shape
     total = height * width
@@ -52,7 +58,9 @@ def sufficient_subsets(model: nn.Module, images: Tensor, targets: Tensor, *, rou
         best.pixels[enough] = kept.view(count, height, width).bool().cpu()[enough]
         best.share[enough] = kept.mean(1).cpu()[enough]
         best.confidence[enough] = confidence.detach().cpu()[enough]
-        worth = (gradient * inputs).sum(1).flatten(1).detach()  # what the confidence would lose, to first order
+        worth = (
+            (gradient * inputs).sum(1).flatten(1).detach()
+        )  # what the confidence would lose, to first order
         worth[kept == 0] = torch.inf
         left = total * (rounds - number - 1) // rounds
         gone = worth.argsort(1)[:, : int(kept[0].sum()) - left]

@@ -1,6 +1,8 @@
-"""Take parts of a Vision Transformer out at test time, and put them back (Bhojanapalli et al., ICCV 2021).
+"""Take parts of a Vision Transformer out at test time, and put them back (Bhojanapalli et al., ICCV
+2021).
 
-Nothing is cut: hooks hand a block's input on in its place, or zeros for a branch, in this thread alone.
+Nothing is cut: hooks hand a block's input on in its place, or zeros for a branch, in this thread
+    alone.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def without(model: nn.Module, part: str, numbers: Iterable[int]) -> Iterator[None]:
-    """Within the `with`, these blocks lack a part: the whole `block`, its `attention` or its `mlp` branch (residual stays).
+    """Within the `with`, these blocks lack a part: the whole `block`, its `attention` or its `mlp`
+    branch (residual stays).
 
     Raises:
         InputError: blocks whose branches cannot be told apart.
@@ -44,9 +47,13 @@ def without(model: nn.Module, part: str, numbers: Iterable[int]) -> Iterator[Non
         try:
             for number in numbers:
                 if part == "block":
-                    handles.append(every[number].register_forward_hook(mine(_identity), with_kwargs=True))
+                    handles.append(
+                        every[number].register_forward_hook(mine(_identity), with_kwargs=True)
+                    )
                 else:
-                    handles.append(_branch(model, every[number], part).register_forward_hook(mine(_zeros)))
+                    handles.append(
+                        _branch(model, every[number], part).register_forward_hook(mine(_zeros))
+                    )
             yield
         finally:
             for handle in handles:
@@ -68,14 +75,20 @@ def _identity(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
 
 
 def _zeros(_branch: nn.Module, _args: Any, output: Any) -> Any:
-    return (torch.zeros_like(output[0]), *output[1:]) if isinstance(output, tuple) else torch.zeros_like(output)
+    return (
+        (torch.zeros_like(output[0]), *output[1:])
+        if isinstance(output, tuple)
+        else torch.zeros_like(output)
+    )
 
 
 def neighbours(grid: tuple[int, int], prefix: int, reach: int) -> Tensor:
-    """Which tokens see which, bool `[N, N]`: patches those at most `reach` rows and columns away; tokens before the patches see and
-    are seen by all.
+    """Which tokens see which, bool `[N, N]`: patches those at most `reach` rows and columns away;
+    tokens before the patches see and are seen by all.
     """
-    rows, columns = (x.flatten() for x in torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij"))
+    rows, columns = (
+        x.flatten() for x in torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
+    )
     near = torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs()) <= reach
     allowed = torch.ones(prefix + len(rows), prefix + len(rows), dtype=torch.bool)
     allowed[prefix:, prefix:] = near
