@@ -6,10 +6,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from refocus.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,23 @@ class Prediction:
     @property
     def right5(self) -> bool:
         return self.label in self.top5 or not set(self.also).isdisjoint(self.top5)
+
+
+def to_json(record: Any) -> Any:
+    """A record as what `json` writes: dictionaries, lists, strings and numbers."""
+    return msgspec.to_builtins(record)
+
+
+def from_json(content: Any, kind: type[T], source: str | Path) -> T:
+    """What `to_json` made, back as a record of `kind`; every type is checked.
+
+    Raises:
+        InputError: another shape; names `source` (a file, say) and the place in it.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InputError(f"{source}: not what refocus writes ({error})") from error
 
 
 def write_line(file: Any, record: Any) -> None:
