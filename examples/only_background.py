@@ -21,10 +21,9 @@ from skimage.morphology import convex_hull_image
 from torch import Tensor
 
 from refocus import evaluate, load
-from refocus.data.composites import widened
 from refocus.data.images import read_image, read_mask
 from refocus.data.sampling import chosen
-from refocus.data.swaps import fill_object
+from refocus.data.swaps import fill_object, widened
 from refocus.evaluation.metrics import accuracy
 from refocus.evaluation.suites import TestSet, open_suite
 from refocus.masks.trust import masked

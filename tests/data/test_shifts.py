@@ -16,6 +16,7 @@ import refocus
 from refocus.data import composites, shifts
 from refocus.data.folders import folder_samples
 from refocus.data.images import read_image
+from refocus.data.swaps import widened
 from refocus.evaluation.suites import open_suite
 
 Build = Callable[..., nn.Module]
@@ -70,8 +71,8 @@ def test_a_mask_that_is_a_little_too_tight_leaves_no_rim() -> None:
     tight = mask.clone()
     tight[:, 30:33], tight[:, :, 57:60] = 0, 0  # three pixels of the bright object are outside
     assert np.asarray(composites.without_object(image, tight)).max() < 91
-    assert composites.widened(mask).sum() == (30 + 8) ** 2  # 4 % of 100 on each side
-    assert torch.equal(composites.widened(mask, 0), mask)
+    assert widened(mask).sum() == (30 + 8) ** 2  # 4 % of 100 on each side
+    assert torch.equal(widened(mask, 0), mask)
 
 
 @pytest.mark.parametrize("area", [0.02, 0.1, 0.25])

@@ -39,6 +39,15 @@ def test_swapping_puts_the_object_on_the_donor() -> None:
     torch.testing.assert_close(swapped[..., 4:], torch.ones(1, 3, 16, 12))
 
 
+def test_a_tight_mask_of_the_donor_leaves_no_rim_in_a_swap() -> None:
+    images, masks = torch.zeros(1, 3, 100, 100), torch.zeros(1, 1, 100, 100)
+    donors, donor_masks = torch.ones(1, 3, 100, 100), torch.zeros(1, 1, 100, 100)
+    masks[..., :2, :2] = 1
+    donors[..., 30:60, 30:60], donor_masks[..., 33:57, 33:57] = 9, 1  # 3 pixels too tight
+    assert swap_backgrounds(images, masks, donors, donor_masks).max() == 1
+    assert swap_backgrounds(images, masks, donors, donor_masks, margin=0).max() > 1
+
+
 def test_donors_are_of_another_class_and_follow_the_seed() -> None:
     labels = torch.tensor([0, 0, 1, 2, 2, 2])
     donors = other_class_donors(labels, seed=3)

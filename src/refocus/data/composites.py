@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional
 from torchvision.transforms import v2
 
-from refocus.data.swaps import fill_object
+from refocus.data.swaps import fill_object, widened
 
-MARGIN = 0.04  # of the shorter side, filled around an object that is taken out
 _BLUR = 1.0  # pixels: standard deviation of the blend at an object's edge
 
 
@@ -43,12 +41,6 @@ def on_black(image: Image.Image, mask: Tensor) -> Image.Image:
 def silhouette(image: Image.Image, mask: Tensor) -> Image.Image:
     """The background with the object blacked out: what is left of the object is its outline."""
     return _over(cut_out(Image.new("RGB", image.size), mask), image)
-
-
-def widened(mask: Tensor, margin: float = MARGIN) -> Tensor:
-    """A mask `[1, H, W]` grown on all sides by a share of the image's shorter side."""
-    pixels = round(margin * min(mask.shape[1:]))
-    return functional.max_pool2d(mask, 2 * pixels + 1, 1, pixels) if pixels else mask
 
 
 def without_object(image: Image.Image, mask: Tensor) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Distribution shifts made from images and their masks. So far: the background swap.
+"""Backgrounds without their objects, and the background swap, on the model's grid.
 
 Axes: images `[B, 3, H, W]`, masks `[B, 1, H, W]` in [0, 1].
 """
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 # a pixel counts as background only where the mask is below this: soft object edges must not leak
 _SURE = 0.05
+MARGIN = 0.04  # of the shorter side, filled around an object that is taken out
 
 
 def fill_object(images: Tensor, masks: Tensor) -> Tensor:
@@ -40,11 +41,22 @@ def _pull(weighted: Tensor, known: Tensor) -> Tensor:
     return covered * weighted / known.clamp(min=1e-6) + (1 - covered) * coarse
 
 
-def swap_backgrounds(images: Tensor, masks: Tensor, donors: Tensor, donor_masks: Tensor) -> Tensor:
+def widened(masks: Tensor, margin: float = MARGIN) -> Tensor:
+    """Masks `[..., 1, H, W]` grown on all sides by a share of the image's shorter side."""
+    pixels = round(margin * min(masks.shape[-2:]))
+    return F.max_pool2d(masks, 2 * pixels + 1, 1, pixels) if pixels else masks
+
+
+def swap_backgrounds(
+    images: Tensor, masks: Tensor, donors: Tensor, donor_masks: Tensor, margin: float = MARGIN
+) -> Tensor:
     """Each object on a donor's background, the donor's own object filled in ("mixed" in Xiao et
     al., ICLR 2021).
+
+    margin: of the donor's object, filled in as well. Masks are often a little too tight, and the
+        rim of the object that they leave tells what stood there.
     """
-    return masks * images + (1 - masks) * fill_object(donors, donor_masks)
+    return masks * images + (1 - masks) * fill_object(donors, widened(donor_masks, margin))
 
 
 def other_class_donors(labels: Tensor, seed: int) -> Tensor:
