@@ -23,6 +23,7 @@ from refocus.data.images import read_image
 from refocus.data.transforms import eval_image, paper_image
 from refocus.errors import InputError
 from refocus.outputs import read_json
+from refocus.plugins import Table
 from refocus.records import Sample
 
 PROTOCOLS = {
@@ -103,7 +104,7 @@ def objectnet(root: Path) -> Labels:
         ) from error
 
 
-SUITES = {
+_OWN = {
     "imagenet": Suite(synsets, "ImageNet validation set: WNID/FILE"),
     "imagenet-v2": Suite(numbers, "ImageNet-V2 (Recht et al. 2019): 0 ... 999/FILE"),
     "imagenet-a": Suite(
@@ -128,6 +129,7 @@ SUITES = {
     "si-rotation": Suite(si_score, "SI-Score, object rotation: OBJECT/FILE"),
     "si-size": Suite(si_score, "SI-Score, object size: OBJECT/FILE"),
 }
+SUITES = Table("refocus.suites", _OWN, Suite)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from refocus.errors import InputError
+from refocus.plugins import Table
 from refocus.probes.batch import Batch, Level, Options, Series, answers
 from refocus.probes.kinds import (
     AREAS,
@@ -131,7 +132,7 @@ def _readable(model: nn.Module) -> None:
 
 
 _255 = "largest change of a pixel, 1/255"
-PROBES = {
+_OWN = {
     "fgsm": Probe(
         fgsm,
         BUDGETS,
@@ -363,6 +364,7 @@ PROBES = {
         better=False,
     ),
 }
+PROBES = Table("refocus.probes", _OWN, Probe)
 PACKAGES = {"foolbox": "attacks", "imagecorruptions": "corruptions"}  # package -> extra that has it
 FOLDERS = {"masks": "--masks", "styles": "--styles", "cues": "--cues", "imagenet_c": "--imagenet-c"}
 
