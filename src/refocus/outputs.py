@@ -89,14 +89,19 @@ def _folder(model: str) -> tuple[str, Path]:
     return model[:at], Path(model[at:]).expanduser()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that is either absent or whole, whenever the process dies."""
     with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+        dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as partial:
-        partial.write(text)
+        partial.write(content)
     os.chmod(partial.name, 0o644)  # NamedTemporaryFile makes it private
     os.replace(partial.name, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,6 @@ two colours (Okabe and Ito) can be told apart with any kind of colour vision.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from itertools import cycle
@@ -18,6 +17,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from refocus.figures.html import data_uri
 from refocus.figures.tables import Row
 
 BEFORE, AFTER, MUTED = "#0072B2", "#D55E00", "#767676"
@@ -34,7 +34,7 @@ def _uri(page: Figure) -> str:
     buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "refocus"}):  # the same numbers give the same file
         page.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "svg+xml")
 
 
 def _bare(axes: Axes) -> None:
@@ -231,4 +231,4 @@ def bar_chart(series: dict[str, list[float]], labels: list[str], ylabel: str) ->
     )
     buffer = io.BytesIO()
     page.savefig(buffer, dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "png")

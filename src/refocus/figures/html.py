@@ -11,10 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-
-def embed(path: Path) -> str:
-    """A PNG as a data URI, so that a page needs no other file."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+_SIDE = 200  # pixels of a tile's shorter side
 
 
 def page(template: str, **content: Any) -> str:
@@ -28,15 +25,26 @@ def page(template: str, **content: Any) -> str:
     )
 
 
-_SIDE = 200  # pixels of a tile's shorter side
+def data_uri(content: bytes, kind: str) -> str:
+    """A picture as a data URI, so that a page needs no other file; kind: png, jpeg or svg+xml."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def data_uri(picture: np.ndarray) -> str:
-    image = Image.fromarray(picture)
-    scale = _SIDE / min(image.size)
-    image = image.resize(
-        (round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC
-    )
+def embed(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return data_uri(path.read_bytes(), "png")
+
+
+def jpeg_uri(picture: Image.Image, quality: int = 82) -> str:
+    """A picture as a data URI that does not make the page heavy."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, format="JPEG", quality=quality)
+    return data_uri(buffer.getvalue(), "jpeg")
+
+
+def tile_uri(pixels: np.ndarray) -> str:
+    """Pixels uint8 `[H, W, 3]` at a tile's size, as a data URI."""
+    picture = Image.fromarray(pixels)
+    scale = _SIDE / min(picture.size)
+    size = (round(scale * picture.width), round(scale * picture.height))
+    return jpeg_uri(picture.resize(size, Image.Resampling.BICUBIC))

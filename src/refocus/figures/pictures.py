@@ -1,44 +1,45 @@
-"""Pictures and pages: relevance overlays, before/after figures, one self-contained HTML page."""
+"""Pictures: what a model saw, relevance over it, and grids of such tiles."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from matplotlib.figure import Figure  # without pyplot: no window, no global state
 from torch import Tensor
 
+from refocus import outputs
+
 COLORS = "inferno"  # perceptually even and readable with colour blindness; black is no relevance
-_SIDE = (
-    224  # pixels of a tile; small inputs are enlarged without smoothing so that nothing is invented
-)
+_SIDE = 224  # pixels of a tile; a smaller one is enlarged without smoothing: nothing is invented
 
 
 def to_picture(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """What the model saw: normalized `[3, H, W]` -> uint8 `[H, W, 3]`."""
     pixels = image.permute(1, 2, 0).cpu().numpy() * np.array(std) + np.array(mean)
-    return (255 * pixels.clip(0, 1)).round().astype(np.uint8)
+    return np.asarray((255 * pixels.clip(0, 1)).round().astype(np.uint8))
 
 
 def overlay(picture: np.ndarray, relevance: Tensor, opacity: float = 0.6) -> np.ndarray:
-    """Relevance `[H, W]` in [0, 1] as a heat map over a picture uint8 `[H, W, 3]`; where it is low
-    the picture stays visible.
+    """A heat map over a picture, which stays visible where relevance is low.
+
+    picture: uint8 `[H, W, 3]`. relevance: `[H, W]` in [0, 1]. Returns uint8 `[H, W, 3]`.
     """
     level = relevance.cpu().numpy()[..., None]
     heat = matplotlib.colormaps[COLORS](level[..., 0])[..., :3] * 255
     weight = opacity * (0.35 + 0.65 * level)
-    return ((1 - weight) * picture + weight * heat).round().astype(np.uint8)
+    return np.asarray(((1 - weight) * picture + weight * heat).round().astype(np.uint8))
 
 
 def figure(
     rows: list[list[np.ndarray]], titles: list[str], captions: list[list[str]], path: Path
 ) -> None:
-    """A grid of tiles `[H, W, 3]` with a title above each column and a caption below each tile, as
-    PNG.
-    """
-    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+    """Write a grid of tiles as PNG: a title above each column, a caption below each tile.
 
+    rows: tiles uint8 `[H, W, 3]`. titles: one per column. captions: one per tile.
+    """
     height, width = len(rows), len(titles)
     page = Figure(figsize=(2.1 * width, 2.35 * height + 0.2), layout="constrained")
     axes = page.subplots(height, width, squeeze=False)
@@ -50,14 +51,12 @@ def figure(
             axes[y, x].set_xlabel(captions[y][x], fontsize=10, parse_math=False)
             if y == 0:
                 axes[y, x].set_title(titles[x], fontsize=11, parse_math=False)
-    page.savefig(path, dpi=110)
+    buffer = io.BytesIO()
+    page.savefig(buffer, format="png", dpi=110)
+    outputs.write_bytes(path, buffer.getvalue())
 
 
 def enlarge(tile: np.ndarray) -> np.ndarray:
     """Repeat pixels until the shorter side has at least `_SIDE`."""
     factor = -(-_SIDE // min(tile.shape[:2]))
     return tile.repeat(factor, 0).repeat(factor, 1)
-
-
-def save_picture(picture: np.ndarray, path: Path) -> None:
-    Image.fromarray(picture).save(path)

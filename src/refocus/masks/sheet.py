@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from refocus.data.images import read_image
-from refocus.figures.html import page
+from refocus.figures.html import jpeg_uri, page
 
 
 def contact_sheet(
@@ -62,8 +60,4 @@ def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
             176,
             0,
         )  # amber: apart from most pictures, and for all kinds of colour vision
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(halves, axis=1).astype(np.uint8)).save(
-        buffer, format="JPEG", quality=80
-    )
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_uri(Image.fromarray(np.concatenate(halves, axis=1).astype(np.uint8)), quality=80)

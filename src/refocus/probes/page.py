@@ -5,8 +5,6 @@ Every probe that lies in the folder is on the page.
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from PIL import Image
 
 from refocus import outputs
 from refocus.errors import InputError
-from refocus.figures.html import page
+from refocus.figures.html import data_uri, jpeg_uri, page
 from refocus.figures.tables import Row, as_csv, markdown
 from refocus.probes import curves
 from refocus.probes.registry import PROBES
@@ -68,15 +66,15 @@ def write(folder: Path) -> list[Row]:
     sections = []
     for (name, result), line in zip(every.items(), rows, strict=True):
         picture = curves.curve(result, labels)
-        (folder / name / "curve.png").write_bytes(picture)
+        outputs.write_bytes(folder / name / "curve.png", picture)
         example = folder / name / "picture.png"
         sections.append(
             {
                 "name": name,
                 "result": result,
                 "row": line,
-                "curve": _uri(picture),
-                "small": _uri(curves.thumbnail(result, PROBES[name].headline)),
+                "curve": data_uri(picture, "png"),
+                "small": data_uri(curves.thumbnail(result, PROBES[name].headline), "png"),
                 "example": _small(example) if example.exists() else "",
                 "better": result["better"],
                 "improved": line.decided * (1 if result["better"] else -1),
@@ -96,10 +94,4 @@ def _small(path: Path) -> str:
     with Image.open(path) as picture:
         shown = picture.convert("RGB")
     shown.thumbnail((_WIDTH, 3 * _WIDTH))
-    buffer = io.BytesIO()
-    shown.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _uri(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
+    return jpeg_uri(shown, quality=80)

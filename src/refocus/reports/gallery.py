@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 
 from refocus.data.transforms import eval_image, joint_transform
 from refocus.evaluation.metrics import paired
-from refocus.figures.html import data_uri
+from refocus.figures.html import tile_uri
 from refocus.figures.pictures import overlay, to_picture
 from refocus.records import Prediction
 from refocus.relevance.gae import explain
@@ -127,15 +127,15 @@ def tiles(
         answer = explain(model, pixels[None].to(next(model.parameters()).device))
         picture = to_picture(pixels, config["mean"], config["std"])
         if not found:
-            found.append(Tile(data_uri(picture), "image", names_of(model)[label]))
+            found.append(Tile(tile_uri(picture), "image", names_of(model)[label]))
             if inside is not None:
                 dimmed = np.where(inside[..., None], picture, picture // 5)
-                found.append(Tile(data_uri(dimmed), "mask", "foreground"))
+                found.append(Tile(tile_uri(dimmed), "mask", "foreground"))
         guess = int(answer.targets[0])
         name = names_of(model)[guess]
         share = float(answer.logits[0].float().softmax(0)[guess])
         heat = _outlined(overlay(picture, answer.relevance[0].cpu()), inside)
-        found.append(Tile(data_uri(heat), title, f"{name} ({share:.0%})", guess == label))
+        found.append(Tile(tile_uri(heat), title, f"{name} ({share:.0%})", guess == label))
     return found
 
 

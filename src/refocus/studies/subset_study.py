@@ -51,7 +51,7 @@ def subset_study(
             network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds
         )
         picture = to_picture(pixels, config["mean"], config["std"])
-        tiles = [gallery.Tile(html.data_uri(picture), "image", names[sample.label])]
+        tiles = [gallery.Tile(html.tile_uri(picture), "image", names[sample.label])]
         for position, target in enumerate(targets.tolist()):
             ok, share = bool(found.found[position]), float(found.share[position])
             rows.append(
@@ -72,7 +72,7 @@ def subset_study(
             )
             tiles.append(
                 gallery.Tile(
-                    html.data_uri(np.where(kept, picture, 255).astype(np.uint8)),
+                    html.tile_uri(np.where(kept, picture, 255).astype(np.uint8)),
                     names[target],
                     text,
                 )
