@@ -4,7 +4,6 @@ project is developed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from refocus.vit import loading
-from tests.makers import NAMES, make_images
+from tests.makers import NAMES, Build, make_images
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -31,7 +30,7 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def tiny() -> Callable[..., nn.Module]:
+def tiny() -> Build:
     """Build a tiny random ViT; keywords are timm's."""
 
     def build(**changes: object) -> nn.Module:
@@ -59,7 +58,7 @@ def tiny() -> Callable[..., nn.Module]:
 
 
 @pytest.fixture
-def model_folder(tiny: Callable[..., nn.Module], tmp_path: Path) -> Path:
+def model_folder(tiny: Build, tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     loading.save(tiny(), folder)
     return folder
@@ -69,3 +68,11 @@ def model_folder(tiny: Callable[..., nn.Module], tmp_path: Path) -> Path:
 def image_folders(tmp_path: Path) -> tuple[Path, Path]:
     """images/ and masks/ of 4 classes with 6 images of 40 x 36 pixels: a bright square on noise."""
     return make_images(tmp_path / "data")
+
+
+@pytest.fixture
+def two_model_folders(tiny: Build, tmp_path: Path) -> tuple[Path, Path]:
+    folders = tmp_path / "first", tmp_path / "second"
+    for folder in folders:
+        loading.save(tiny(), folder)
+    return folders

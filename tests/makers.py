@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from refocus.cli import main
+from refocus.records import Prediction
+
+Build = Callable[..., nn.Module]
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 NAMES = ["ant", "bee", "cat", "dog"]
 
 
@@ -47,3 +57,74 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     with pytest.raises(SystemExit) as exit_:
         main.main()
     return int(exit_.value.code or 0)
+
+
+def gradient(mode: str = "RGB") -> Image.Image:
+    return Image.fromarray(np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)).convert(
+        mode
+    )
+
+
+def answer(image: str, label: int, guess: int, true: float = 0.5) -> Prediction:
+    return Prediction(image, label, (guess,), 0.5, true)
+
+
+class Links(HTMLParser):
+    """Everything that a page would have to fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [
+            v
+            for k, v in attrs
+            if k in ("src", "href", "srcset") and v and not v.startswith("data:")
+        ]
+        if tag in ("script", "link", "iframe", "object"):
+            self.found.append(tag)
+
+
+def self_contained(page: Path) -> str:
+    text = page.read_text()
+    assert Links(text).found == []
+    assert "url(" not in text
+    return re.sub(r"data:[^\"]*", "", text)
+
+
+def tuned(
+    monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], out: Path
+) -> Path:
+    images, masks = image_folders
+    arguments = ["--epochs", 2, "--shots", 2, "--lr", "1e-3", "--no-do-no-harm"]
+    assert (
+        run(
+            monkeypatch,
+            "tune",
+            "--model",
+            model_folder,
+            "--images",
+            images,
+            "--masks",
+            masks,
+            "--out",
+            out,
+            *arguments,
+        )
+        == 0
+    )
+    return out
+
+
+def masked_batch(count: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    masks = torch.zeros(count, 1, 32, 32)
+    masks[:, :, 8:24, 8:24] = 1
+    return torch.randn(count, 3, 32, 32), masks, torch.arange(count) % 4
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(main.app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output

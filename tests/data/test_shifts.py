@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,126 +15,7 @@ import refocus
 from refocus.data import composites, shifts
 from refocus.data.folders import folder_samples
 from refocus.data.images import read_image
-from refocus.data.swaps import widened
 from refocus.evaluation.suites import open_suite
-
-Build = Callable[..., nn.Module]
-
-
-def square(
-    side: int = 60, low: int = 20, high: int = 40, color: int = 200
-) -> tuple[Image.Image, Tensor]:
-    """A bright square on a dark gradient, and its mask."""
-    pixels = np.zeros((side, side, 3), dtype=np.uint8)
-    pixels[..., 0] = np.linspace(0, 90, side)[None]
-    pixels[low:high, low:high] = color
-    mask = torch.zeros(1, side, side)
-    mask[:, low:high, low:high] = 1
-    return Image.fromarray(pixels), mask
-
-
-GREY = Image.new("RGB", (90, 50), (100, 100, 100))
-
-
-def test_the_object_keeps_its_pixels_and_the_edge_is_blended_inwards() -> None:
-    image, mask = square()
-    for picture, outside in (
-        (composites.on_black(image, mask), 0),
-        (composites.on_background(image, mask, GREY), 100),
-    ):
-        pixels = np.asarray(picture)
-        assert (pixels[24:36, 24:36] == 200).all()
-        beyond = np.ones((60, 60), dtype=bool)
-        beyond[20:40, 20:40] = False
-        assert (pixels[beyond] == outside).all()  # nothing of the old background comes along
-        assert outside < pixels[20, 30, 0] < 200  # the edge lies between
-
-
-def test_a_silhouette_keeps_the_background_and_hides_the_object() -> None:
-    image, mask = square()
-    pixels = np.asarray(composites.silhouette(image, mask))
-    assert (pixels[24:36, 24:36] == 0).all()
-    assert (pixels[:18] == np.asarray(image)[:18]).all()
-
-
-def test_without_object_nothing_of_the_object_is_left() -> None:
-    image, mask = square()
-    other, _ = square(color=30)
-    filled = composites.without_object(image, mask)
-    assert filled.tobytes() == composites.without_object(other, mask).tobytes()
-    assert np.asarray(filled)[30, 30, 0] < 91  # of the gradient's range
-
-
-def test_a_mask_that_is_a_little_too_tight_leaves_no_rim() -> None:
-    image, mask = square(side=100, low=30, high=60)
-    tight = mask.clone()
-    tight[:, 30:33], tight[:, :, 57:60] = 0, 0  # three pixels of the bright object are outside
-    assert np.asarray(composites.without_object(image, tight)).max() < 91
-    assert widened(mask).sum() == (30 + 8) ** 2  # 4 % of 100 on each side
-    assert torch.equal(widened(mask, 0), mask)
-
-
-@pytest.mark.parametrize("area", [0.02, 0.1, 0.25])
-@pytest.mark.parametrize("centre", [(0.5, 0.5), (0.3, 0.6)])
-def test_placing_sets_area_and_centre(area: float, centre: tuple[float, float]) -> None:
-    image, mask = square(side=120, low=40, high=80)
-    pixels = np.asarray(
-        composites.placed(image, mask, GREY, area=area, centre=centre, angle=0)
-    ).astype(float)
-    ys, xs = np.nonzero(np.abs(pixels - 100).sum(2) > 15)
-    assert ((xs.max() - xs.min() + 1) * (ys.max() - ys.min() + 1)) / 120**2 == pytest.approx(
-        area, rel=0.25
-    )
-    assert ((xs.min() + xs.max() + 1) / 240, (ys.min() + ys.max() + 1) / 240) == pytest.approx(
-        centre, abs=0.02
-    )
-
-
-def test_turning_is_counter_clockwise_and_keeps_the_object_whole() -> None:
-    pixels = np.zeros((100, 100, 3), dtype=np.uint8)
-    pixels[20:80, 40:60], pixels[20:30, 40:60] = (
-        (0, 0, 255),
-        (255, 0, 0),
-    )  # an upright bar with a red head
-    mask = torch.zeros(1, 100, 100)
-    mask[:, 20:80, 40:60] = 1
-    turned = np.asarray(
-        composites.placed(
-            Image.fromarray(pixels), mask, GREY, area=0.12, centre=(0.5, 0.5), angle=90
-        )
-    )
-    red = np.argwhere((turned[..., 0] > 200) & (turned[..., 1] < 60))
-    blue = np.argwhere((turned[..., 2] > 200) & (turned[..., 1] < 60))
-    assert red[:, 1].mean() < blue[:, 1].mean() - 20  # the head now points left
-    assert len(blue) > 0.75 * 50 * 20
-
-
-def test_an_object_larger_than_the_frame_is_cut_and_one_of_a_pixel_survives() -> None:
-    image, mask = square()
-    assert (
-        np.asarray(composites.placed(image, mask, GREY, area=2.0, centre=(0.5, 0.5), angle=0))[
-            5:-5, 5:-5
-        ]
-        == 200
-    ).all()
-    mask = torch.zeros(1, 60, 60)
-    mask[0, 30, 30] = 1
-    placed = np.asarray(
-        composites.placed(image, mask, GREY, area=0.01, centre=(0.5, 0.5), angle=45)
-    ).astype(int)
-    assert np.abs(placed - 100).max() > 5  # something of it is to be seen
-
-
-def test_a_soft_mask_stays_as_soft_and_its_halo_does_not_count_as_the_object() -> None:
-    _, mask = square()
-    soft = 0.7 * mask
-    torch.testing.assert_close(composites.feather(soft)[0, 25:35, 25:35], soft[0, 25:35, 25:35])
-    halo = torch.full_like(mask, 0.2)
-    halo[mask > 0] = 1
-    assert composites._box(halo) == (20, 20, 40, 40)
-
-
-# --- kinds over a folder ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", ["same", "other", "next"])

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import refocus
 from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
 from refocus.evaluation import classify, suites
-
-Build = Callable[..., nn.Module]
+from tests.makers import Build
 
 
 def test_predictions_are_those_of_the_plain_model(

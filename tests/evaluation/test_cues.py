@@ -5,7 +5,6 @@ answers ignored.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ from torch import Tensor, nn
 import refocus
 from refocus.evaluation import cues
 from tests.makers import ROOT, stimuli
-
-Build = Callable[..., nn.Module]
 
 
 class Fixed(nn.Module):

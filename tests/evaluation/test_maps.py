@@ -4,7 +4,6 @@ literal versions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +15,7 @@ from torchvision.transforms import v2
 import refocus
 from refocus.data.folders import scan
 from refocus.evaluation import maps
-from refocus.evaluation.metrics import pointing_hit, segmentation_counts
-
-Build = Callable[..., nn.Module]
-
-
-def test_pointing_game_has_a_tolerance_that_scales_with_the_image() -> None:
-    mask = torch.zeros(224, 224)
-    mask[100:120, 100:120] = 1
-    for column, hit in (
-        (110, True),
-        (133, True),
-        (134, False),
-        (160, False),
-    ):  # 15 pixels from the last column, 119, is out
-        relevance = torch.zeros(224, 224)
-        relevance[110, column] = 1
-        assert pointing_hit(relevance, mask) == hit
-    assert not pointing_hit(relevance, torch.zeros(224, 224))
+from tests.makers import Build
 
 
 class Bright(nn.Module):
@@ -132,14 +114,6 @@ def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path,
         assert low <= score["difference"] <= high
     same = maps.scores(ours, ours)
     assert same["miou"]["difference"] == 0
-
-
-def test_counts_of_a_map_that_is_the_mask() -> None:
-    mask = torch.zeros(8, 8)
-    mask[2:5] = 1
-    assert segmentation_counts(mask, mask) == pytest.approx(
-        [1, 1, 40 / 64, 40 / 64, 24 / 64, 24 / 64, 1]
-    )
 
 
 def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from refocus.evaluation.metrics import (
     group_accuracies,
     group_differences,
     paired_difference,
+    pointing_hit,
+    segmentation_counts,
 )
 from refocus.records import Prediction
 
@@ -138,3 +140,26 @@ def test_segmentation_scores_of_a_perfect_map_and_of_wrong_shapes() -> None:
     )
     with pytest.raises(refocus.InputError, match="must both be"):
         refocus.segmentation_scores(masks[:, None], masks)
+
+
+def test_pointing_game_has_a_tolerance_that_scales_with_the_image() -> None:
+    mask = torch.zeros(224, 224)
+    mask[100:120, 100:120] = 1
+    for column, hit in (
+        (110, True),
+        (133, True),
+        (134, False),
+        (160, False),
+    ):  # 15 pixels from the last column, 119, is out
+        relevance = torch.zeros(224, 224)
+        relevance[110, column] = 1
+        assert pointing_hit(relevance, mask) == hit
+    assert not pointing_hit(relevance, torch.zeros(224, 224))
+
+
+def test_counts_of_a_map_that_is_the_mask() -> None:
+    mask = torch.zeros(8, 8)
+    mask[2:5] = 1
+    assert segmentation_counts(mask, mask) == pytest.approx(
+        [1, 1, 40 / 64, 40 / 64, 24 / 64, 24 / 64, 1]
+    )

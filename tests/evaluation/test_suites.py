@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 import refocus
-from refocus.data.transforms import paper_image
 from refocus.evaluation import classify
 from refocus.evaluation.suites import SUITES, open_suite
 from refocus.tuning import selection
@@ -186,22 +184,6 @@ def test_classes_tuned_on_are_told_apart_where_folders_are_wordnet_ids(tmp_path:
     rows = classify.summary(model, result, (model, result), trained=trained)["trained_differences"]
     assert {row["name"]: row["top1"] for row in rows} == {"tuned on": 100, "never tuned on": 0}
     assert selection.trained_classes("vit_small_patch16_224") == frozenset()
-
-
-def test_paper_preprocessing_is_the_published_one() -> None:
-    model = timm.create_model(
-        "vit_tiny_patch16_224", pretrained_cfg_overlay={"crop_pct": 0.9, "mean": (0.4, 0.4, 0.4)}
-    )
-    picture = Image.fromarray(
-        np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
-    )
-    side = picture.resize((341, 256), Image.Resampling.BILINEAR)  # shorter side 256
-    left, top = round((341 - 224) / 2), (256 - 224) // 2
-    pixels = (
-        torch.from_numpy(np.array(side.crop((left, top, left + 224, top + 224)))).permute(2, 0, 1)
-        / 255
-    )
-    torch.testing.assert_close(paper_image(model)(picture), (pixels - 0.5) / 0.5)
 
 
 def test_a_real_sample_of_the_validation_set_has_its_layout(shared: Path) -> None:

@@ -187,3 +187,9 @@ def test_offline_backbone_on_real_images(shared: Path) -> None:
             )
     assert np.mean(found["head"]) > 0.70  # TokenCut's own on all of ECSSD is 0.712
     assert np.mean(found["head"]) > np.mean(found["cut"])
+
+
+def test_overlap_of_known_sets() -> None:
+    a, b = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
+    assert overlap(a, b) == pytest.approx(1 / 3)
+    assert overlap(a & b & ~a, b & ~b) == 1

@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refocus import InputError
 from refocus.cli import main
 from refocus.masks.folder import USABLE, Found, _keep
-from refocus.masks.trust import scores, trusted
-from refocus.records import Sample
+from refocus.masks.trust import scores
 
 
 @pytest.fixture
@@ -234,24 +232,6 @@ def test_a_folder_with_anything_else_is_not_touched(command, tmp_path: Path) -> 
     (tmp_path / "masks" / "mine.txt").write_text("mine")
     assert command() == 2
     assert [p.name for p in (tmp_path / "masks").iterdir()] == ["mine.txt"]
-
-
-def test_tune_leaves_out_doubtful_masks_and_says_how_many(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    names = [("cat/a", 0.9), ("cat/b", 0.3), ("dog/a", 0.5)]
-    rows = [{"mask": f"{n}.png", "score": s, "digest": "0"} for n, s in names]
-    (tmp_path / "masks.json").write_text(json.dumps({"masks": rows}))
-    samples = [Sample(Path(f"/i/{n}.jpg"), 0, tmp_path / f"{n}.png") for n, _ in names] + [
-        Sample(Path("/i/dog/none.jpg"), 1, None)
-    ]
-    with caplog.at_level("INFO", logger="refocus"):
-        kept = trusted(samples, tmp_path, 0.5)
-    assert [s.image.stem for s in kept] == ["a", "a"]
-    assert "2 of 4 images left out" in caplog.text
-    with pytest.raises(InputError, match=r"--mask-score 0\.95: no mask"):
-        trusted(samples, tmp_path, 0.95)
-    assert trusted(samples, tmp_path / "elsewhere", 0.5) == samples
 
 
 @pytest.mark.slow

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from refocus import InputError
-from refocus.masks import quality, trust
-from refocus.masks.discovery import overlap
+from refocus.masks import quality
 
 
 def square(side: int = 40, at: tuple[slice, slice] = (slice(10, 25), slice(10, 25))) -> np.ndarray:
@@ -53,20 +48,3 @@ def test_each_doubt_lowers_the_score(mask: np.ndarray, doubt: str) -> None:
     found = quality.assess(mask)
     assert doubt in found.doubts
     assert found.score < 1
-
-
-def test_overlap_of_known_sets() -> None:
-    a, b = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
-    assert overlap(a, b) == pytest.approx(1 / 3)
-    assert overlap(a & b & ~a, b & ~b) == 1
-
-
-def test_scores_of_a_folder(tmp_path: Path) -> None:
-    assert trust.scores(tmp_path) == {}
-    (tmp_path / "masks.json").write_text(
-        json.dumps({"masks": [{"mask": "cat/a.b.png", "score": 0.25, "digest": "0"}]})
-    )
-    assert trust.scores(tmp_path) == {"cat/a.b": 0.25}
-    (tmp_path / "masks.json").write_text('{"masks": [{"mask": "cat/a.png"}]}')
-    with pytest.raises(InputError, match=r"masks\.json: not a record"):
-        trust.scores(tmp_path)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import refocus
 from refocus.objectives import rotations
 from refocus.relevance.attention import last_linear_input
-
-Build = Callable[..., nn.Module]
+from tests.makers import Build
 
 
 def test_turns_are_quarter_turns() -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from torch import nn
 
 import refocus
 from refocus.vit import loading
-
-Build = Callable[..., nn.Module]
+from tests.makers import Build
 
 
 @pytest.mark.parametrize(
@@ -139,3 +136,24 @@ def test_a_pickle_in_place_of_the_weights_is_never_unpickled(model_folder: Path)
     torch.save({"x": torch.zeros(1)}, model_folder / "model.safetensors")
     with pytest.raises(refocus.InputError, match="cannot be loaded"):
         refocus.load(model_folder)
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("py:tests.own_vit", r"legal is py:MODULE:FUNCTION"),
+        ("py:tests.no_such:build", "no_such"),
+        ("py:tests.own_vit:nothing", "nothing"),
+        ("py:tests.zoo:from_torchvision@nowhere", "does not hold weights"),
+        ("py:tests.makers:no", "no attribute"),
+        ("py:json:loads", "TypeError"),
+        ("x" * 300, "not a timm model name"),
+        ("~nobody-has-this-name/x", "no such folder"),
+        ("py:builtins:dict", r"returned a dict; legal is a torch\.nn\.Module"),
+        ("torchvision:resnet50", "legal are vit_b_16"),
+        ("torchvision:vit_b_16.BEST", "legal are IMAGENET1K_V1"),
+    ],
+)
+def test_unusable_references(ref: str, message: str) -> None:
+    with pytest.raises(refocus.InputError, match=message):
+        refocus.load(ref)

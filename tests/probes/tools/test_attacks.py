@@ -4,7 +4,6 @@ field's sanity checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,7 @@ from refocus.probes.batch import Batch, answers
 from refocus.probes.tools import attacks
 from refocus.probes.tools.perturbations import boxes
 from refocus.relevance.attention import logits_of
-
-Build = Callable[..., nn.Module]
+from tests.makers import Build
 
 
 class Linear(nn.Module):

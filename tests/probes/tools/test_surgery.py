@@ -4,7 +4,6 @@ afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from refocus.probes.tools.surgery import blocks, neighbours, without
 from refocus.relevance.attention import last_linear_input, limited_attention, logits_of
 from refocus.vit.families import view
 from refocus.vit.loading import preprocessing
+from tests.makers import Build
 from tests.zoo import ZOO
 
-Build = Callable[..., nn.Module]
 EVERY = [(family, variant) for family, variants in ZOO.items() for variant in variants]
 WHOLE = [
     "parallel attention and MLP",

@@ -1,0 +1,58 @@
+"""One model beside the image, two beside each other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from refocus import Recipe
+from refocus.app import looks
+from refocus.vit import loading
+from tests.app.makers import GRADIO
+from tests.makers import Build
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None:
+    from refocus.app.compare import _overlays, _sides
+
+    seen = looks.Look(
+        np.full((20, 30, 3), 100, np.uint8),
+        np.linspace(0, 1, 600).reshape(20, 30),
+        {"cat": 1.0},
+        "cat",
+    )
+    image, heat = _overlays({"model": seen}, 0.0, 0.6)
+    assert image.size == heat.size == (672, 448)  # its own shape
+    assert np.asarray(image).std() < 1 < np.asarray(heat).std()
+    assert "image" in _sides({"model": seen})
+    assert "tuned" in _sides({"original": seen, "tuned": seen})
+    left, right = _overlays({"original": seen, "tuned": seen}, 0.0, 0.6)
+    assert np.array_equal(np.asarray(left), np.asarray(right))
+    assert _overlays({}, 0.0, 0.6) is None
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_is_compared_with_the_model_it_was_tuned_from(
+    tiny: Build, two_models: dict[str, str], tmp_path: Path
+) -> None:
+    from refocus.app.parts import Tool
+
+    other = tiny()
+    torch.nn.init.constant_(other.head.bias, 7)
+    loading.save(other, tmp_path / "other")
+    run = tmp_path / "work" / "run-1"
+    shutil.copytree(two_models["model"], run / "model")
+    recipe = Recipe(model=str(tmp_path / "other"), images="images", masks="masks")
+    (run / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    found = Tool(two_models, tmp_path / "work").models("run-1")
+    assert list(found) == ["original", "tuned"]
+    assert found["original"].head.bias.tolist() == [7.0] * 4
+    assert found["tuned"].head.bias.tolist() != [7.0] * 4

@@ -1,0 +1,114 @@
+"""`refocus evaluate`: before and after, and resuming with the same settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.makers import run
+
+
+def test_tune_then_evaluate_before_and_after(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, masks = image_folders
+    options = (
+        "--epochs",
+        "2",
+        "--weight",
+        "background=1",
+        "--weight",
+        "foreground=0.5",
+        "--device",
+        "cpu",
+    )
+    assert (
+        run(
+            monkeypatch,
+            "tune",
+            "--model",
+            model_folder,
+            "--images",
+            images,
+            "--masks",
+            masks,
+            "--out",
+            tmp_path / "run",
+            *options,
+        )
+        == 0
+    )
+    assert "<- kept" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["weights"] == {
+        "background": 1.0,
+        "foreground": 0.5,
+    }
+    arguments = (
+        "--model",
+        tmp_path / "run" / "model",
+        "--against",
+        model_folder,
+        "--on",
+        f"a={images}",
+        f"b={images}",
+        "--out",
+        tmp_path / "ev",
+    )
+    assert run(monkeypatch, "evaluate", *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "95 % interval" in shown
+    suites = json.loads((tmp_path / "ev" / "results.json").read_text())["suites"]
+    assert list(suites) == ["a", "b"]
+    assert suites["a"]["n"] == 24
+    assert {"top1", "top5", "per_class", "against", "difference", "unreadable"} <= set(suites["a"])
+    assert (
+        len((tmp_path / "ev" / "records" / "a" / "standard.model.jsonl").read_text().splitlines())
+        == 24
+    )
+    assert run(monkeypatch, "evaluate", *arguments) == 2
+    assert "never overwritten" in capsys.readouterr().err
+
+
+def test_evaluate_resumes_with_the_same_settings_only(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, on = tmp_path / "ev", f"a={image_folders[0]}"
+    assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out) == 0
+    assert (
+        run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume")
+        == 2
+    )
+    assert "nothing to resume" in capsys.readouterr().err
+    whole = json.loads((out / "results.json").read_text())
+    (out / "manifest.json").unlink()
+    lines = (out / "records" / "a" / "standard.model.jsonl").read_text().splitlines(keepends=True)
+    (out / "records" / "a" / "standard.model.jsonl").write_text("".join(lines[:7]))
+    assert (
+        run(
+            monkeypatch,
+            "evaluate",
+            "--model",
+            model_folder,
+            "--on",
+            f"b={image_folders[0]}",
+            "--out",
+            out,
+            "--resume",
+        )
+        == 2
+    )
+    assert (
+        run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume")
+        == 0
+    )
+    assert json.loads((out / "results.json").read_text()) == whole

@@ -1,0 +1,85 @@
+"""Folders of images and masks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from refocus.data.folders import scan
+from refocus.errors import InputError
+from tests.makers import Build, gradient
+
+
+def test_scan_labels_by_the_models_names_whatever_the_folders_order(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
+    images, masks = image_folders
+    (images / "bee").rename(images / "tmp")  # leaves ant, cat, dog: labels must stay 0, 2, 3
+    (images / "tmp").rename(images.parent / "bee")
+    samples = scan(images, tiny(), masks=masks)
+    assert sorted({(s.image.parent.name, s.label) for s in samples}) == [
+        ("ant", 0),
+        ("cat", 2),
+        ("dog", 3),
+    ]
+    assert all(s.mask == masks / s.image.parent.name / s.image.name for s in samples)
+
+
+def test_a_known_class_without_a_folder_is_a_notice(
+    tiny: Build, image_folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    images, masks = image_folders
+    (images / "bee").rename(images.parent / "bee")
+    with caplog.at_level(logging.INFO, "refocus"):
+        scan(images, tiny(), masks=masks)
+    assert "no folder for 1 of the model's 4 classes (bee)" in caplog.text
+    assert "masks of 1 classes without images are not read (bee)" in caplog.text
+
+
+def test_scan_refuses(tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = image_folders
+    model = tiny()
+    with pytest.raises(InputError, match=r"--images .*absent: no such folder"):
+        scan(tmp_path / "absent", model)
+    with pytest.raises(InputError, match=r"--masks .*absent: no such folder"):
+        scan(images, model, masks=tmp_path / "absent")
+    gradient().save(images / "cat" / "1.jpg")
+    with pytest.raises(InputError, match=r"1\.jpg and 1\.png: would share the mask 1\.png"):
+        scan(images, model, masks=masks)
+    (images / "cat" / "1.jpg").unlink()
+    Image.new("L", (40, 36)).save(masks / "cat" / "stray.png")
+    with pytest.raises(InputError, match=r"stray\.png: mask without an image"):
+        scan(images, model, masks=masks)
+    (images / "zebra").mkdir()
+    with pytest.raises(InputError, match="zebra: class folder without images"):
+        scan(images, model)
+    gradient().save(images / "zebra" / "1.png")
+    with pytest.raises(
+        InputError, match="the model knows no class 'zebra'; it knows ant, bee, cat, dog"
+    ):
+        scan(images, model)
+    with pytest.raises(InputError, match="holds no class folders"):
+        scan(images / "cat", model)
+
+
+def test_a_model_without_class_names_takes_the_folders_in_order(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
+    model = tiny(num_classes=5)
+    with pytest.raises(InputError, match="5 outputs, but there are 4 class folders"):
+        scan(image_folders[0], model)
+    model.reset_classifier(4)
+    assert {s.label for s in scan(image_folders[0], model)} == {0, 1, 2, 3}
+
+
+def test_imagenet_layout_with_wordnet_ids(shared: Path) -> None:
+    from refocus.vit.loading import load
+
+    samples = scan(
+        shared / "data" / "imagenet_sample", load("vit_tiny_patch16_224", pretrained=False)
+    )
+    assert len(samples) == 100
+    assert next(s.label for s in samples if s.image.parent.name == "n01440764") == 0

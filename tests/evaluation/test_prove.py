@@ -1,0 +1,200 @@
+"""Numbers of two models: reliance on the background, curves, shifts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import refocus
+from refocus.data import shifts
+from refocus.evaluation import prove
+from refocus.evaluation.metrics import paired_difference
+from refocus.evaluation.plan import How, Plan
+from refocus.records import read_lines
+from tests.makers import NAMES, Build, answer, run, stimuli
+
+
+def test_background_reliance_of_two_hand_made_models() -> None:
+    images = [f"a/{i}.png" for i in range(40)]
+    plain = [answer(i, 0, 0, 0.9) for i in images]
+    same = [answer(i, 0, 0, 0.8) for i in images]
+    leaning = [answer(i, 0, int(n % 2), 0.3) for n, i in enumerate(images)]  # half of them lost
+    steady = [answer(i, 0, 0, 0.7) for i in images]
+    found = prove.background_reliance(
+        {"model": plain, "against": plain},
+        {"model": same, "against": same},
+        {"model": steady, "against": leaning},
+        0,
+    )
+    assert found["model"]["bg_gap"]["value"] == 0
+    assert found["against"]["bg_gap"]["value"] == 50
+    assert found["difference"]["bg_gap"]["value"] == -50
+    low, high = found["difference"]["bg_gap"]["interval"]
+    assert -70 < low < -50 < high < -30
+    assert found["against"]["confidence_change"]["value"] == pytest.approx(-0.5)
+    assert found["difference"]["confidence_change"]["value"] == pytest.approx(0.4)
+    assert found["model"]["plain"]["top1"] == 100
+
+
+def test_the_interval_of_a_curve_resamples_images_not_their_levels() -> None:
+    # each image is right at all of 20 levels or at none: 30 independent facts, not 600
+    lines = [answer(f"a/{i}.png", 0, int(i % 2)) for i in range(30)]
+    result = prove.SuiteResult(lines, {})
+    found = prove.curve({str(k): {"model": result} for k in range(20)}, 0)
+    assert found["top1"] == 50
+    assert found["n"] == 30
+    low, high = found["top1_interval"]
+    assert high - low > 30
+    assert [line["top1"] for line in found["levels"]] == [50] * 20
+
+
+def test_evaluate_with_masks_shifts_groups_and_cues(
+    monkeypatch: pytest.MonkeyPatch,
+    two_model_folders: tuple[Path, Path],
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, masks = image_folders
+    groups = tmp_path / "groups.csv"
+    groups.write_text(
+        "image,group\n"
+        + "".join(
+            f"{n}/{i}.png,{'even' if i % 2 == 0 else 'odd'}\n" for n in NAMES for i in range(6)
+        )
+    )
+    cues = stimuli(tmp_path / "cues", ["cat1-dog1", "dog2-cat1", "cat2-cat3", "dog3-ant1"])
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text(json.dumps({"cat": ["cat"], "dog": ["dog", "ant"]}))
+    out = tmp_path / "ev"
+    arguments = [
+        "evaluate",
+        "--model",
+        two_model_folders[0],
+        "--against",
+        two_model_folders[1],
+        "--on",
+        f"mine={images}",
+        f"cue-conflict={cues}",
+        "--masks",
+        f"mine={masks}",
+        "--shift",
+        "mixed-same,mixed-rand,size",
+        "--groups",
+        f"mine={groups}",
+        "--mapping",
+        mapping,
+        "--faithfulness",
+        4,
+        "--out",
+        out,
+    ]
+    assert run(monkeypatch, *arguments) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "mine: mixed-rand",
+        "mine: size (mean)",
+        "BG-gap",
+        "shape bias",
+        "pointing game",
+        "insertion",
+    ):
+        assert text in shown
+    entry = json.loads((out / "results.json").read_text())["suites"]["mine"]
+    assert entry["n"] == 24
+    assert entry["protocol"] == "standard"
+    for part in (entry, entry["shifts"]["mixed-rand"]):
+        assert part["difference"]["top5"] == pytest.approx(part["top5"] - part["against"]["top5"])
+        assert part["top5_interval"][0] <= part["top5"] <= part["top5_interval"][1]
+    for part in (entry, *entry["shifts"].values()):
+        assert part["difference"]["top1"] == pytest.approx(part["top1"] - part["against"]["top1"])
+        low, high = part["difference"]["interval"]
+        assert low <= part["difference"]["top1"] <= high
+    assert {row["name"] for row in entry["groups"]} == {"even", "odd"}
+    assert entry["groups"][0]["top1"] <= entry["groups"][1]["top1"]
+    assert [line["level"] for line in entry["shifts"]["size"]["levels"]] == [
+        name for name, _ in shifts.KINDS["size"].levels
+    ]
+    bias = json.loads((out / "results.json").read_text())["suites"]["cue-conflict"]
+    assert (bias["n"], bias["dropped_same"], bias["dropped_unmapped"]) == (2, 1, 1)
+    records = {
+        name: list(read_lines(out / "records" / "mine" / f"{name}.model.jsonl"))
+        for name in ("mixed-same", "mixed-rand")
+    }
+    same, rand = (
+        refocus.evaluation.classify.as_result(lines).predictions for lines in records.values()
+    )
+    assert entry["background"]["model"]["bg_gap"]["value"] == paired_difference(same, rand)["top1"]
+
+
+def test_a_shift_on_the_fly_gives_the_answers_of_the_written_folder(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    images, masks = image_folders
+    assert (
+        run(
+            monkeypatch,
+            "shifts",
+            images,
+            "--masks",
+            masks,
+            "--kind",
+            "mixed-rand",
+            "--out",
+            tmp_path / "s",
+            "--seed",
+            5,
+        )
+        == 0
+    )
+    on_the_fly = [
+        "--on",
+        f"a={images}",
+        "--masks",
+        f"a={masks}",
+        "--shift",
+        "mixed-rand",
+        "--seed",
+        5,
+    ]
+    assert (
+        run(monkeypatch, "evaluate", "--model", model_folder, *on_the_fly, "--out", tmp_path / "e1")
+        == 0
+    )
+    written = tmp_path / "s" / "mixed-rand"
+    assert (
+        run(
+            monkeypatch,
+            "evaluate",
+            "--model",
+            model_folder,
+            "--on",
+            f"a={written}",
+            "--out",
+            tmp_path / "e2",
+        )
+        == 0
+    )
+    first = list(read_lines(tmp_path / "e1" / "records" / "a" / "mixed-rand.model.jsonl"))
+    assert first == list(read_lines(tmp_path / "e2" / "records" / "a" / "standard.model.jsonl"))
+
+
+def test_two_orders_of_classes_see_the_same_shifted_images(
+    tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    first = tiny()
+    second = tiny()
+    second.load_state_dict(first.state_dict())
+    second.head.weight.data = first.head.weight.data.flip(0)
+    second.head.bias.data = first.head.bias.data.flip(0)
+    second.pretrained_cfg["label_names"] = NAMES[::-1]
+    plan = Plan({"a": images}, {"a": masks}, ("mixed-rand", "mixed-next"), most=9)
+    entry = prove.prove({"model": first, "against": second}, plan, How(tmp_path, quiet=True))["a"]
+    for part in (entry, *entry["shifts"].values()):
+        assert part["difference"]["corrected"] == part["difference"]["broken"] == 0

@@ -1,0 +1,113 @@
+"""The maths of each probe."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from refocus.probes import kinds, registry
+from refocus.probes.batch import answers
+from refocus.probes.tools.perturbations import fourier_basis
+from tests.makers import Build
+from tests.probes.makers import batch
+
+
+def test_occlusion_takes_the_salient_patches_first_or_last(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = batch(tiny(), 2)
+    seen: dict[str, list[Tensor]] = {}
+    for series, pixels in kinds.occlusion(b):
+        seen.setdefault(series, []).append(pixels)
+    relevance = b.saliency
+    for series, best in (
+        ("salient first", relevance.argmax(1)),
+        ("salient last", relevance.argmin(1)),
+    ):
+        black = seen[series][1].unfold(2, 8, 8).unfold(3, 8, 8).sum((1, 4, 5)).flatten(1) == 0
+        assert black.sum(1).tolist() == [2, 2]  # a tenth of 16 patches
+        assert black[torch.arange(2), best].all()
+    assert torch.equal(
+        seen["salient first"][5] + seen["salient last"][5], b.pixels
+    )  # the two halves
+    assert all(torch.equal(s[-1], torch.zeros_like(b.pixels)) for s in seen.values())
+    attention = batch(b.model, 2, saliency="attention")
+    torch.testing.assert_close(attention.saliency.sum(1), torch.ones(2))
+
+
+def test_class_tokens_end_with_the_model_itself(tiny: Build) -> None:
+    b = batch(tiny(), 8)
+    found = kinds.class_tokens(b)
+    assert torch.equal(found["this block"][:, -1], b.clean)
+    assert torch.equal(found["mean of this and all later blocks"][:, -1], b.clean)
+    model = tiny()
+    model.load_state_dict(b.model.state_dict())
+    model.blocks = model.blocks[:1]
+    early = (model(b.normalized(b.pixels)).argmax(1) == b.labels).float()
+    assert torch.equal(found["this block"][:, 0], early)
+
+
+def test_surgery_asks_each_block_once(tiny: Build) -> None:
+    b = batch(tiny(), 8)
+    found = kinds.surgery(b)
+    assert list(found) == ["block", "attention", "mlp"]
+    assert registry.PROBES["surgery"].levels_of(b.model) == ["none", "1", "2", "3"]
+    model = tiny()
+    model.load_state_dict(b.model.state_dict())
+    model.blocks = nn.Sequential(model.blocks[0], model.blocks[2])
+    assert torch.equal(
+        found["block"][:, 2], (model(b.normalized(b.pixels)).argmax(1) == b.labels).float()
+    )
+
+
+@pytest.mark.parametrize("mass", [0.3, 0.6, 0.9, 1.0])
+def test_the_fewest_patches_that_hold_the_mass(mass: float) -> None:
+    attended = torch.rand(5, 16).softmax(-1)
+    inside = kinds.covering(attended, mass)
+    held = (attended * inside).sum(-1)
+    assert (held >= mass - 1e-5).all()
+    least = attended.masked_fill(~inside, 2).min(-1).values
+    assert (held - least < mass).all()  # without the least of them it would not be enough
+
+
+def test_attention_that_lies_on_the_object_has_a_jaccard_index_of_one(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[..., 8:24, 8:24] = 1  # four of sixteen patches
+    on, off = torch.zeros(16), torch.zeros(16)
+    on[[5, 6, 9, 10]], off[[0, 3, 12, 15]] = 0.25, 0.25
+    monkeypatch.setattr(
+        kinds, "attention_of_readout", lambda *_: torch.stack([on, off]).expand(2, 2, 16)
+    )
+    found = kinds.attention_segmentation(batch(tiny(), 2, masks=masks))
+    assert found["90% of the attention"].tolist() == [[1, 0, 1]] * 2  # two heads, and the best
+    assert found["60% of the attention"].tolist() == [[0.75, 0, 0.75]] * 2
+
+
+def test_random_classes_are_others_and_follow_from_the_seed() -> None:
+    found = kinds.random_classes(3, 10, 1)
+    assert len(set(found)) == 5
+    assert 3 not in found
+    assert found == kinds.random_classes(3, 10, 1) != kinds.random_classes(3, 10, 2)
+
+
+def test_the_heat_map_covers_half_of_the_plane_once(tiny: Build) -> None:
+    levels = [tuple(map(int, str(level).split(","))) for level in kinds.frequencies(tiny())]
+    waves = torch.stack([fourier_basis(32, 32, row, column).flatten() for row, column in levels])
+    same = (waves @ waves.T).abs() > 0.99
+    assert torch.equal(same, torch.eye(34, dtype=torch.bool))  # each once
+    every = {(sign * row % 32, sign * column % 32) for row, column in levels for sign in (1, -1)}
+    assert every == {
+        (row % 32, column % 32) for row in range(-16, 17, 4) for column in range(-16, 17, 4)
+    }  # and all of them
+
+
+def test_perturbed_answers_are_those_of_the_perturbed_pixels(tiny: Build) -> None:
+    b = batch(tiny(), 6)
+    found = answers(b, kinds.cutout)["hole"]
+    views = [pixels for _, pixels in kinds.cutout(b)]
+    for column, pixels in enumerate(views):
+        assert torch.equal(found[:, column], (b.logits(pixels).argmax(1) == b.labels).float())
+    assert not torch.equal(views[0], views[-1])

@@ -1,0 +1,280 @@
+"""Probes from the user's folder to the records."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+from refocus import evaluate
+from refocus.errors import InputError
+from refocus.probes import measure, registry
+from refocus.probes.batch import Batch, Options
+from refocus.probes.tools import corruptions
+from refocus.records import read_lines
+from refocus.vit import loading
+from tests.makers import NAMES
+from tests.probes.makers import run
+from tests.zoo import ZOO
+
+LIGHT = [
+    name for name in registry.PROBES if name not in ("imagenet-c", "shape-bias")
+]  # these bring their own folders
+RANDOM = [
+    "occlusion",
+    "permutation",
+    "cutout",
+    "fourier",
+    "pgd",
+    "corruptions",
+    "stylization",
+    "subsets",
+]
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Path) -> None:
+    options = [part for name, path in folders.items() for part in (f"--{name}", path)]
+    out = tmp_path / "probes"
+    output = run(*options, "--out", out, "--kind", *LIGHT, "--most", 8, "--batch-size", 5)
+    page = (out / "probes.html").read_text()
+    for name in LIGHT:
+        assert name in output
+        assert f'id="{name}"' in page
+        result = json.loads((out / name / "result.json").read_text())
+        for which in ("model", "against"):
+            lines = (out / name / f"{which}.jsonl").read_text().splitlines()
+            assert len(lines) == result["n"][which] == 8
+            assert all(
+                c["value"] is None or c["n"]
+                for row in result["curves"][which].values()
+                for c in row
+            )
+        assert (out / name / "curve.png").stat().st_size > 1000
+        assert (out / name / "manifest.json").exists()
+        assert (out / name / "picture.png").exists() == (
+            not registry.PROBES[name].numbers or registry.PROBES[name].picture is not None
+        )
+    plain = {
+        r: json.loads((out / r / "result.json").read_text())["curves"]["model"]
+        for r in ("cutout", "permutation")
+    }
+    found = evaluate(loading.load(folders["model"]), folders["images"]).predictions
+    seen = {
+        json.loads(x)["image"] for x in (out / "cutout" / "model.jsonl").read_text().splitlines()
+    }
+    top1 = 100 * np.mean([p.right for p in found if p.image in seen])
+    assert (
+        plain["cutout"]["hole"][0]["value"]
+        == plain["permutation"]["shuffled"][0]["value"]
+        == pytest.approx(top1)
+    )
+    assert len((out / "probes.csv").read_text().splitlines()) == len(LIGHT) + 1
+    assert 'src="http' not in page  # self-contained
+
+
+@pytest.mark.usefixtures("quick")
+def test_chance_does_not_depend_on_batches_and_a_killed_probe_goes_on(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [
+        "--model",
+        folders["model"],
+        "--images",
+        folders["images"],
+        "--styles",
+        folders["styles"],
+        "--most",
+        4,
+    ]
+    run(*options, "--out", tmp_path / "one", "--kind", *RANDOM, "--batch-size", 4)
+    run(*options, "--out", tmp_path / "other", "--kind", *RANDOM, "--batch-size", 2)
+    for name in RANDOM:
+        whole = (tmp_path / "one" / name / "model.jsonl").read_text()
+        assert (tmp_path / "other" / name / "model.jsonl").read_text() == whole, name
+    killed = tmp_path / "one" / "fourier"
+    lines = (killed / "model.jsonl").read_text().splitlines(keepends=True)
+    (killed / "model.jsonl").write_text("".join(lines[:2]) + lines[2][:7])
+    (killed / "manifest.json").unlink()
+    before = (killed / "result.json").read_text()
+    (killed / "result.json").unlink()
+    asked = []
+    genuine = Batch.top1
+    monkeypatch.setattr(
+        Batch, "top1", lambda self, pixels: asked.append(len(pixels)) or genuine(self, pixels)
+    )
+    run(*options, "--out", tmp_path / "one", "--kind", "fourier")
+    assert set(asked) == {2}
+    assert (killed / "model.jsonl").read_text() == "".join(lines)
+    assert json.loads((killed / "result.json").read_text()) == json.loads(before)
+
+
+def test_what_is_there_is_read_and_other_settings_are_refused(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--model", folders["model"], "--images", folders["images"], "--out", tmp_path / "o"]
+    run(*options, "--kind", "cutout", "--most", 6)
+    monkeypatch.setattr(measure, "collect", None)
+    assert "cutout" in run(*options, "--kind", "cutout", "--most", 6)
+    with pytest.raises(InputError, match="other models, folders or options"):
+        run(*options, "--kind", "cutout", "--most", 7)
+
+
+def test_one_folder_holds_probes_of_one_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    images = ["--images", folders["images"], "--out", tmp_path / "o", "--most", 4]
+    run("--model", folders["model"], *images, "--kind", "cutout")
+    with pytest.raises(InputError, match=r"holds probes of other models \(cutout\)"):
+        run("--model", folders["against"], *images, "--kind", "permutation")
+    with pytest.raises(InputError, match=r"holds probes of other models \(cutout\)"):
+        run(
+            "--model",
+            folders["model"],
+            "--against",
+            folders["against"],
+            *images,
+            "--kind",
+            "permutation",
+        )
+    assert not (tmp_path / "o" / "permutation").exists()
+
+
+def test_images_that_cannot_be_read_are_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
+    for file in folders["images"].rglob("*.png"):
+        file.write_text("no image")
+    with pytest.raises(InputError, match="none of the 4 images can be read"):
+        run(
+            "--model",
+            folders["model"],
+            "--images",
+            folders["images"],
+            "--out",
+            tmp_path / "o",
+            "--most",
+            4,
+            "--kind",
+            "cutout",
+        )
+
+
+def test_bad_input_is_said_before_anything_is_written(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--model", folders["model"], "--images", folders["images"], "--out", tmp_path / "o"]
+    for more, message in (
+        (["--kind", "blur"], "--kind blur: unknown; legal are all, fgsm"),
+        (["--kind", "shapes"], "--kind shapes: needs --masks"),
+        (["--kind", "stylization", "--styles", tmp_path / "nothing"], "--styles"),
+        (["--kind", "cutout", "--saliency", "lime"], "--saliency lime: legal are"),
+        (["--kind", "imagenet-c"], "needs --imagenet-c"),
+        (["--kind", "cutout", "--mapping", "x.json"], "only with --cues"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(*options, *more)
+    with pytest.raises(InputError, match="--images: missing"):
+        run(*options[:2], *options[4:], "--kind", "cutout")
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"--kind pgd: needs foolbox: pip install 'refocus-vit\[attacks\]'"
+    ):
+        run(*options, "--kind", "pgd")
+    assert not (tmp_path / "o").exists()
+
+
+def test_zero_shot_models_and_models_without_blocks(
+    knowing: tuple[nn.Module, Path, Path], tmp_path: Path
+) -> None:
+    _, images, masks = knowing
+    clip = ZOO["zero-shot CLIP, SigLIP"]["CLIP"]()
+    plan = measure.Plan(images, Options(masks=masks), tmp_path, 4, refs={"model": "clip"})
+    for name in (
+        "occlusion",
+        "surgery",
+        "class-tokens",
+        "rotation",
+        "attention-segmentation",
+        "local-attention",
+    ):
+        assert measure.run(name, {"model": clip}, plan)["n"]["model"] == 4
+
+    class Own(nn.Module):
+        num_classes, prefix = 4, 0
+        attention_maps = readout = grid = nn.Module.forward
+
+    with pytest.raises(InputError, match="does not say which modules its blocks are"):
+        registry.supported(["surgery"], ["surgery"], [Own()])
+
+
+def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: Path) -> None:
+    model, images, _ = knowing
+    cues = tmp_path / "cues"
+    for shape, texture in (("cat", "dog"), ("dog", "cat"), ("ant", "ant"), ("bee", "cat")):
+        (cues / shape).mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / shape / "0.png", cues / shape / f"{shape}1-{texture}2.png")
+    (tmp_path / "map.json").write_text(
+        json.dumps({name: [name] for name in NAMES if name != "bee"})
+    )
+    loading.save(model, tmp_path / "m")
+    run(
+        "--model",
+        tmp_path / "m",
+        "--cues",
+        cues,
+        "--mapping",
+        tmp_path / "map.json",
+        "--out",
+        tmp_path / "o",
+        "--kind",
+        "shape-bias",
+    )
+    result = json.loads((tmp_path / "o" / "shape-bias" / "result.json").read_text())
+    (cell,) = result["curves"]["model"]["decisions for the shape"]
+    assert result["n"]["model"] == 4
+    assert cell["n"] <= 2  # agreeing and unknown cues do not count
+    values = {
+        line["image"]: line["values"] for line in read_lines(tmp_path / "o/shape-bias/model.jsonl")
+    }
+    assert (
+        values["ant/ant1-ant2.png"]
+        == values["bee/bee1-cat2.png"]
+        == {"decisions for the shape": [None]}
+    )
+
+
+def test_published_corruptions_give_an_mce(
+    knowing: tuple[nn.Module, Path, Path], tmp_path: Path
+) -> None:
+    model, images, _ = knowing
+    for name in corruptions.ALEXNET:
+        for severity in corruptions.SEVERITIES:
+            shutil.copytree(images, tmp_path / "c" / name / str(severity))
+    for file in (tmp_path / "c" / "fog").rglob("*.png"):
+        Image.new("RGB", (40, 36)).save(file)  # all black: chance
+    loading.save(model, tmp_path / "m")
+    output = run(
+        "--model",
+        tmp_path / "m",
+        "--imagenet-c",
+        tmp_path / "c",
+        "--out",
+        tmp_path / "o",
+        "--kind",
+        "imagenet-c",
+    )
+    assert "imagenet-c" in output
+    result = json.loads((tmp_path / "o" / "imagenet-c" / "result.json").read_text())
+    curves = result["curves"]["model"]
+    assert len(curves) == 15
+    assert curves["fog"][0]["value"] == 25
+    assert curves["snow"][0]["value"] > 60
+    errors = {
+        name: 1 - np.mean([cell["value"] for cell in cells]) / 100 for name, cells in curves.items()
+    }
+    assert result["summary"]["model"]["mce"] == pytest.approx(
+        corruptions.mean_corruption_error(errors)
+    )
+    assert "mCE (model)" in (tmp_path / "o" / "probes.html").read_text()

@@ -1,0 +1,55 @@
+"""The table of probes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from refocus.errors import InputError
+from refocus.probes import registry
+from refocus.probes.batch import Options
+from tests.makers import Build
+from tests.probes.makers import batch
+from tests.zoo import ZOO
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n, row in registry.PROBES.items()
+        if row.first == 1 and not row.needs and row.unit == registry.PERCENT
+    ],
+)
+def test_the_first_level_of_a_disturbance_is_none(name: str, tiny: Build) -> None:
+    b = batch(tiny(), 8)
+    found = registry.PROBES[name].measure(b)
+    for series, values in found.items():
+        assert values.shape == (8, len(registry.PROBES[name].levels_of(b.model))), series
+        assert torch.equal(values[:, 0], b.top1(b.pixels))
+
+
+def test_all_leaves_out_what_cannot_be_run_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="refocus"):
+        found = registry.names(["all"], Options())
+    assert "cutout" in found
+    assert not {
+        "shapes",
+        "stylization",
+        "shape-bias",
+        "imagenet-c",
+        "attention-segmentation",
+    } & set(found)
+    assert "shapes is left out: it needs --masks" in caplog.text
+
+
+def test_all_leaves_out_what_a_model_cannot_take_unless_it_was_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parallel, oblong = (ZOO["ViT"][name]() for name in ("parallel attention and MLP", "non-square"))
+    with caplog.at_level("INFO", logger="refocus"):
+        assert registry.supported(["surgery", "cutout"], ["all"], [parallel]) == ["cutout"]
+        assert registry.supported(["rotation", "cutout"], ["all"], [oblong]) == ["cutout"]
+    assert "surgery is left out" in caplog.text
+    with pytest.raises(InputError, match="cannot be taken out alone"):
+        registry.supported(["surgery", "cutout"], ["all", "surgery"], [parallel])

@@ -1,0 +1,117 @@
+"""The report of a run and of an evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.makers import NAMES, make_images, run, self_contained, tuned
+
+
+def test_report_of_a_run_tells_what_was_done_and_what_changed(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tuned(monkeypatch, model_folder, image_folders, tmp_path / "run")
+    assert run(monkeypatch, "report", folder, "--faithfulness", 3) == 0
+    assert "report.html" in capsys.readouterr().out
+    entry = json.loads((folder / "proof" / "results.json").read_text())["suites"]["held-out"]
+    assert entry["n"] == 24 - 4  # what was trained on is no part of it
+    text = self_contained(folder / "report.html")
+    for expected in (
+        "Refocused with 4 images of 2 classes",
+        "Corrected:",
+        "Spoiled:",
+        "never tuned on",
+        "Object rotation",
+        "do-no-harm",
+    ):
+        assert expected in text
+    rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
+    found = next(row for row in rows if row["suite"] == "held-out" and row["measure"] == "top-1")
+    assert float(found["value"]) == pytest.approx(entry["top1"])
+    assert (
+        float(found["difference_low"])
+        <= float(found["difference"])
+        <= float(found["difference_high"])
+    )
+    assert "| held-out: mixed-rand |" in (folder / "report.md").read_text()
+    assert {
+        row["measure"] for row in csv.DictReader((folder / "classes.csv").read_text().splitlines())
+    } == set(NAMES)
+    names = {row["name"]: row["difference"]["n"] for row in entry["trained_differences"]}
+    assert names == {"tuned on": 8, "never tuned on": 12}
+    before = (folder / "proof" / "results.json").stat().st_mtime_ns
+    assert run(monkeypatch, "report", folder, "--faithfulness", 3) == 0  # measured once
+    assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
+    mask = next((image_folders[1] / "dog").iterdir())
+    Image.fromarray(np.asarray(Image.open(mask))[::-1]).save(
+        mask
+    )  # mended: what was measured with it no longer counts
+    capsys.readouterr()
+    assert "probes/probes.html" not in text
+    (folder / "probes").mkdir()
+    (folder / "probes" / "probes.html").write_text("")
+    assert run(monkeypatch, "report", folder, "--faithfulness", 3, "--most", 4) == 0
+    assert '<a href="probes/probes.html">' in (folder / "report.html").read_text()
+    assert "report.html: written anew" in capsys.readouterr().err
+    assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
+    again = json.loads((folder / "proof-2" / "results.json").read_text())["suites"]["held-out"]
+    assert again["masked"] == 4
+
+
+def test_report_of_an_evaluation_without_masks(
+    monkeypatch: pytest.MonkeyPatch,
+    two_model_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, _ = make_images(tmp_path / "x")
+    out = tmp_path / "ev"
+    on = ["--on", f"a={images}"]
+    assert (
+        run(
+            monkeypatch,
+            "evaluate",
+            "--model",
+            two_model_folders[0],
+            "--against",
+            two_model_folders[1],
+            *on,
+            "--out",
+            out,
+        )
+        == 0
+    )
+    assert run(monkeypatch, "report", out) == 0
+    assert "Before and after" in self_contained(out / "report.html")
+    assert run(monkeypatch, "report", out, *on) == 2
+    assert (
+        run(
+            monkeypatch,
+            "evaluate",
+            "--model",
+            two_model_folders[0],
+            *on,
+            "--out",
+            tmp_path / "one",
+        )
+        == 0
+    )
+    assert run(monkeypatch, "report", tmp_path / "one") == 0
+    assert (
+        "tuned"
+        not in self_contained(tmp_path / "one" / "report.html")
+        .split("</style>")[1]
+        .split("What was done")[0]
+    )
+    assert run(monkeypatch, "report", images) == 2
+    assert "neither a folder of" in capsys.readouterr().err

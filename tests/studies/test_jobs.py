@@ -1,0 +1,58 @@
+"""The runs of a study: seeds, and the paper's settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from refocus.cli import main
+from refocus.studies import datasets, jobs, registry
+from tests.studies.makers import RUN, options
+
+
+def test_seeds_have_a_mean_and_a_deviation(place: Path) -> None:
+    RUN.invoke(main.app, ["study", "table8", *options(place)])
+    lines = json.loads((place / "out" / "table8.json").read_text())["lines"]
+    mean = next(x for x in lines if x["method"].endswith("3 seeds") and x["suite"] == "natural")
+    name = next(p.name for p in (place / "out" / "records").iterdir())
+    ground = datasets.Ground(
+        {name: str(place / "model")}, place, {}, {"natural": place / "images" / "test"}, own=True
+    )
+    tops = []
+    for variant in registry.SEEDS:
+        found = jobs.answers(jobs.Job(name, variant), ground, "natural", place / "out")[""]
+        tops.append(100 * sum(p.right for p in found) / len(found))
+    assert mean["value"] == pytest.approx(sum(tops) / 3)
+    assert mean["std"] == pytest.approx(torch.tensor(tops, dtype=torch.float64).std().item())
+
+
+def test_the_papers_settings_reach_its_runs(tmp_path: Path) -> None:
+    ground = datasets.Ground(
+        {"DeiT-B": "x"},
+        tmp_path,
+        {"annotated": tmp_path},
+        {},
+        own=False,
+        settings={"protocol": "paper"},
+    )
+    published = jobs.recipe(jobs.Job("DeiT-B", registry.PUBLISHED), ground, {})
+    assert (published.lr, published.temperature, published.protocol, published.do_no_harm) == (
+        8e-7,
+        0.65,
+        "paper",
+        False,
+    )
+    rrr = next(v for v in registry.BASELINES if v.name == "rrr-as-published")
+    assert jobs.recipe(jobs.Job("DeiT-B", rrr), ground, {}).weights == {
+        "classification": 2e-6,
+        "background": 1e-10,
+    }
+    assert (
+        jobs.recipe(jobs.Job("DeiT-B", rrr), ground, {"rates": {"rrr-as-published": 1e-3}}).lr
+        == 1e-3
+    )
+    ablated = registry.ABLATIONS[0]
+    assert jobs.recipe(jobs.Job("DeiT-B", ablated), ground, {}).weights == {"classification": 0.0}

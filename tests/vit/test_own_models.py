@@ -1,0 +1,77 @@
+"""Models of the user's own: a module that describes itself, and code that no folder may name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import refocus
+from refocus.tuning import tune
+from tests.makers import DOCS, invoke
+from tests.own_vit import OwnViT
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_module_that_describes_itself(by_hand: bool) -> None:
+    torch.manual_seed(0)
+    model, images = OwnViT(by_hand), torch.randn(2, 3, 32, 40)
+    other = OwnViT(not by_hand)
+    other.load_state_dict(model.state_dict())
+    found = refocus.explain(model, images, [0, 3]).patches
+    assert found.shape == (2, 4, 5)
+    torch.testing.assert_close(
+        found, refocus.explain(other, images, [0, 3]).patches
+    )  # either way of forming maps
+    masks = torch.zeros(2, 1, 32, 40)
+    refocus.objective("relevance")(model, images, masks, torch.tensor([0, 1]))["loss"].backward()
+    assert model.blocks[0].qkv.weight.grad.abs().sum() > 0
+    with pytest.raises(refocus.InputError, match="know its blocks"):
+        refocus.vit.loading.own_models.view(model) and refocus.tuning.tune.restrict(
+            model, last_blocks=1
+        )
+
+
+def test_the_example_of_the_docs_runs_and_is_under_15_lines() -> None:
+    code = re.search(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.S)
+    assert code is not None
+    described = code.group(1).split("prefix = 1", 1)[1]
+    assert sum(bool(line.strip()) for line in described.splitlines()) < 15
+    names: dict[str, Any] = {}
+    exec(code.group(1), names)
+    example = names["MyViT"]()
+    assert example.grid(32, 48) == (2, 3)
+    assert example.readout(5).tolist() == [1, 0, 0, 0, 0]
+    with example.attention_maps() as maps:
+        assert maps == []
+
+
+def test_a_folder_alone_runs_no_code(
+    tmp_path: Path, image_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = image_folders
+    made_by, folder = "py:tests.own_vit:build", tmp_path / "run"
+    recipe = refocus.Recipe(
+        made_by, str(images), str(masks), epochs=2, shots=1, device="cpu", do_no_harm=False
+    )
+    monkeypatch.setattr(tune, "_conclude", lambda *_: {})  # interrupted before its end
+    refocus.tune(recipe, folder, progress=False)
+    monkeypatch.undo()
+    with pytest.raises(refocus.InputError, match=f"add --code {made_by}"):
+        refocus.resume(folder, progress=False)
+    with pytest.raises(refocus.InputError, match="add --code"):
+        refocus.resume(folder, code="py:another:build", progress=False)
+    invoke("tune", "--resume", folder, "--code", made_by)
+    with pytest.raises(refocus.InputError, match="add --code"):
+        invoke("report", folder, "--device", "cpu")
+    invoke("report", folder, "--device", "cpu", "--code", made_by, "--most", 4)
+    assert (folder / "report.html").is_file()
+
+
+def test_a_folder_cannot_name_code_to_run(tmp_path: Path) -> None:
+    refocus.save(OwnViT(), tmp_path / "saved")
+    with pytest.raises(refocus.InputError, match="py:MODULE:FUNCTION@"):
+        refocus.load(tmp_path / "saved")

@@ -1,0 +1,156 @@
+"""Models of transformers: preprocessing, labels, half precision, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import refocus
+from refocus.data.transforms import eval_image
+from refocus.vit import transformers_models
+from refocus.vit.loading import preprocessing
+from tests.zoo import build
+
+
+def test_transformers_never_asks_whether_to_run_a_folders_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "ran"
+    config = {
+        "model_type": "evil",
+        "architectures": ["Evil"],
+        "auto_map": {"AutoConfig": "evil.Evil"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w')")
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(refocus.InputError, match="cannot be loaded"):
+        refocus.load(tmp_path)
+    assert not marker.exists()
+
+
+def test_preprocessing_is_the_image_processors(tmp_path: Path) -> None:
+    from transformers import ViTImageProcessor
+
+    model: Any = build("ViT (transformers)", "ViT")
+    image = Image.effect_noise((50, 40), 80).convert("RGB")
+    centre = {
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "size": {"shortest_edge": 36},
+    }
+    for settings in ({"size": {"height": 32, "width": 32}}, centre):
+        processor = ViTImageProcessor(
+            resample=3, image_mean=[0.4] * 3, image_std=[0.2] * 3, **settings
+        )
+        model.pretrained_cfg = transformers_models.preprocessing(processor)
+        assert preprocessing(model)["mean"] == (0.4,) * 3
+        ours = eval_image(model)(image)
+        assert ours.shape == (3, 32, 32)
+        if "do_center_crop" not in settings:  # this processor class has no crop
+            theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+            assert (ours - theirs).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_rescale": False}, "do_rescale"),
+        ({"do_resize": False}, "do_resize"),
+        ({"image_mean": None}, "image_mean"),
+        ({"resample": 5}, "resample"),
+        ({"size": {"longest_edge": 40}}, "longest_edge"),
+        ({"size": {"shortest_edge": 40}}, "no common size"),
+    ],
+)
+def test_image_processors_that_do_something_else_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    settings = {
+        "size": {"height": 32, "width": 32},
+        "resample": 3,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        **changes,
+    }
+    with pytest.raises(refocus.InputError, match=message):
+        transformers_models.preprocessing(SimpleNamespace(**settings))
+
+
+def test_imagenets_labels_answer_to_wordnet_ids(tmp_path: Path) -> None:
+    from timm.data import ImageNetInfo
+    from transformers import ViTConfig, ViTForImageClassification
+
+    table = ImageNetInfo("imagenet-1k")
+    labels = {i: table.index_to_description(i) for i in range(1000)}
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 3,
+        "intermediate_size": 48,
+    }
+    plain = ViTForImageClassification(
+        ViTConfig(**sizes, image_size=32, patch_size=8, id2label=labels)
+    )
+    plain.save_pretrained(tmp_path)
+    build("ViT (transformers)", "ViT").image_processor.save_pretrained(tmp_path)
+    model = refocus.load(tmp_path)
+    assert refocus.vit.loading.folder_names(model)[0] == "n01440764"
+    assert refocus.vit.loading.class_names(model)[0].startswith("tench")
+
+
+def test_half_precision_checkpoints_are_tuned_in_float32(tmp_path: Path) -> None:
+    model: Any = build("ViT (transformers)", "ViT")
+    refocus.save(model.bfloat16(), tmp_path / "half")
+    assert {p.dtype for p in refocus.load(tmp_path / "half").parameters()} == {torch.float32}
+
+
+def test_a_folder_without_a_head_or_with_pickles_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    refocus.save(build("ViT (transformers)", "ViT"), folder)
+    whole = load_file(folder / "model.safetensors")
+    save_file(
+        {k: v for k, v in whole.items() if "classifier" not in k},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(refocus.InputError, match=r"2 weights are missing.*classifier"):
+        refocus.load(folder)
+    torch.save(whole, folder / "model.safetensors")
+    with pytest.raises(refocus.InputError, match="cannot be loaded"):
+        refocus.load(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "architectures": ["ViTMAEForPreTraining"]})
+    )
+    with pytest.raises(
+        refocus.InputError,
+        match=r"ViTMAEForPreTraining is not supported; legal are ViTForImageClassification",
+    ):
+        refocus.load(folder)
+
+
+def test_windows_and_convolutions_of_other_libraries_are_refused() -> None:
+    from torchvision.models import resnet18, swin_t
+    from transformers import SwinConfig, SwinForImageClassification
+
+    config = SwinConfig(
+        image_size=32, patch_size=4, embed_dim=8, depths=[1], num_heads=[2], window_size=4
+    )
+    refused = {
+        "windowed": (SwinForImageClassification(config), swin_t()),
+        "convolutions": (resnet18(),),
+        "family": (nn.Linear(2, 2),),
+    }
+    for reason, model in ((why, m) for why, models in refused.items() for m in models):
+        with pytest.raises(refocus.InputError, match=f"{reason}.*docs/extending.md"):
+            refocus.explain(model, torch.zeros(1, 3, 32, 32))
