@@ -21,11 +21,11 @@ def new_folder(out: str | Path) -> Path:
     """Make an empty output folder; refuse one that holds anything."""
     folder = Path(out).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--out {out}: exists already and is never overwritten; name a new folder")
+        raise InputError(f"‹out› {out}: exists already and is never overwritten; name a new folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be created ({error.strerror})") from error
+        raise InputError(f"‹out› {out}: cannot be created ({error.strerror})") from error
     return folder
 
 
@@ -38,7 +38,7 @@ def resumable(out: str | Path, resume: bool, settings: dict[str, Any]) -> Path:
     if resume and kept.exists():
         if read_json(kept) != settings:
             raise InputError(
-                f"--out {out}: was started with other models, folders or options (see {kept}); "
+                f"‹out› {out}: was started with other models, folders or options (see {kept}); "
                 "name a new folder"
             )
         return folder

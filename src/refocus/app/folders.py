@@ -30,7 +30,7 @@ class Folders:
         self.images, self.masks = images.expanduser().resolve(), masks.expanduser().resolve()
         self.files = {
             f"{name}/{file.name}": file
-            for name, inside in class_folders(self.images, "--images").items()
+            for name, inside in class_folders(self.images, "images").items()
             for file in inside
         }
 

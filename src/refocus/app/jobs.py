@@ -79,6 +79,15 @@ class Job:
                 self.process.kill()
 
 
+def command_line(command: str, **given: Any) -> list[str]:
+    """A command of refocus and its parameters as its words; True is a switch."""
+    words = [command]
+    for name, value in given.items():
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else [str(value)]
+    return words
+
+
 class Jobs:
     """All jobs of an app by name, and the runs that earlier ones left in its work folder."""
 

@@ -54,9 +54,7 @@ def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
 
 def mask_tab(tool: Tool, tab: gr.Tab) -> None:
     if tool.folders is None:
-        gr.Markdown(
-            "Start the app with `--images FOLDER --masks FOLDER` to mend the masks of a folder."
-        )
+        gr.Markdown("Start the app with a folder of images and one of masks to mend masks.")
         return
     folders = tool.folders
     order = folders.doubtful()

@@ -11,7 +11,7 @@ import gradio as gr
 from matplotlib.figure import Figure
 
 from refocus import outputs
-from refocus.app.jobs import Progress
+from refocus.app.jobs import Progress, command_line
 from refocus.app.parts import Tool, said_in_page
 from refocus.data.images import read_image
 from refocus.errors import InputError
@@ -49,7 +49,7 @@ def _chosen(name: str | None) -> str:
 
 def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
     if tool.folders is None:
-        gr.Markdown("Start the app with `--images FOLDER --masks FOLDER` to tune on a folder.")
+        gr.Markdown("Start the app with a folder of images and one of masks to tune on it.")
         return
     folders = tool.folders
     gr.Markdown(
@@ -124,27 +124,18 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         name = f"run-{datetime.now():%Y%m%d-%H%M%S}"
         folder = tool.work / name
         model = tool.refs.get("against", tool.refs["model"])
-        command = [
+        command = command_line(
             "tune",
-            "--model",
-            model,
-            "--images",
-            str(folders.images),
-            "--masks",
-            str(folders.masks),
-            "--out",
-            str(folder),
-        ]
-        command += [
-            "--objective",
-            objective_,
-            "--shots",
-            str(int(shots_)),
-            "--epochs",
-            str(int(epochs_)),
-            "--skip-bad",
-            "--fewer",
-        ]
+            model=model,
+            images=folders.images,
+            masks=folders.masks,
+            out=folder,
+            objective=objective_,
+            shots=int(shots_),
+            epochs=int(epochs_),
+            skip_bad=True,
+            fewer=True,
+        )
         with said_in_page():
             tool.work.mkdir(parents=True, exist_ok=True)
             tool.jobs.start(name, command, folder)
@@ -154,7 +145,7 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
         name = _chosen(name)
         folder = tool.jobs[name].folder
         with said_in_page():
-            tool.jobs.start(name, ["tune", "--resume", str(folder)], folder)
+            tool.jobs.start(name, command_line("tune", resume=folder), folder)
         return [gr.Timer(active=True), "Going on ..."]
 
     def tick(name: str, state: Progress) -> list[Any]:
@@ -218,7 +209,7 @@ def tune_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
 def audit_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
     if tool.folders is None:
         gr.Markdown(
-            "Start the app with `--images FOLDER --masks FOLDER` to audit a model on a folder."
+            "Start the app with a folder of images and one of masks to audit a model on it."
         )
         return
     folders = tool.folders
@@ -242,18 +233,16 @@ def audit_tab(tool: Tool, tabs: Any, compare: dict[str, Any]) -> None:
     def begun() -> list[Any]:
         name = f"audit-{datetime.now():%Y%m%d-%H%M%S}"
         folder = tool.work / name
-        command = [
+        command = command_line(
             "audit",
-            "--model",
-            tool.refs["model"],
-            "--images",
-            str(folders.images),
-            "--masks",
-            str(folders.masks),
-        ]
+            model=tool.refs["model"],
+            images=folders.images,
+            masks=folders.masks,
+            out=folder,
+        )
         with said_in_page():
             tool.work.mkdir(parents=True, exist_ok=True)
-            tool.jobs.start(name, [*command, "--out", str(folder)], folder)
+            tool.jobs.start(name, command, folder)
         return [name, gr.Timer(active=True), "Running ..."]
 
     def tick(name: str) -> list[Any]:

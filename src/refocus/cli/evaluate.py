@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from refocus import outputs
+from refocus.cli.options import Called
 from refocus.cli.printing import console, pairs, print_table
 from refocus.errors import InputError
 
@@ -29,6 +30,7 @@ def evaluate(
             "si-rotation, si-size, "
             "cue-conflict, or imagenet-segmentation (gtsegs_ijcv.mat)."
         ),
+        Called("suites"),
     ],
     more: Annotated[
         list[str] | None, typer.Argument(help="Further NAME=PATH.", metavar="[NAME=PATH]...")
@@ -49,6 +51,7 @@ def evaluate(
             help="Comma-separated shifts made from images and masks (`refocus shifts --help`), or "
             "all."
         ),
+        Called("shifts"),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -107,7 +110,7 @@ def evaluate(
     plan = plans.Plan(
         suites=pairs("--on", [*on, *(more or [])]),
         masks=pairs("--masks", masks or []),
-        shifts=tuple(shifted.kinds(shift, "--shift")) if shift else (),
+        shifts=tuple(shifted.kinds(shift, "shifts")) if shift else (),
         protocols=_protocols(protocol),
         groups=pairs("--groups", groups or []),
         mapping=mapping,
@@ -158,6 +161,7 @@ def shifts(
             "Object (SI-Score), a folder for each level: location, size, rotation. Sanity check: "
             "outline."
         ),
+        Called("kinds"),
     ] = "only-fg,only-bg,mixed-same,mixed-rand",
     mask_score: Annotated[
         float,

@@ -6,7 +6,6 @@ Each command prints a table for people, writes JSON for programs, exits 0, 2 (yo
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +19,13 @@ from refocus.cli.app import app as app_page
 from refocus.cli.evaluate import evaluate, shifts
 from refocus.cli.masks import masks
 from refocus.cli.models import models, zero_shot
-from refocus.cli.options import Device, Model, Seed
+from refocus.cli.options import Called, Device, Model, Seed
 from refocus.cli.printing import console
 from refocus.cli.probe import list_probes, probe
 from refocus.cli.report import audit, report
 from refocus.cli.study import study
 from refocus.cli.tune import tune
+from refocus.cli.wording import Command
 from refocus.errors import InputError
 
 app = typer.Typer(
@@ -34,7 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-log = logging.getLogger("refocus")
 
 
 @app.callback(invoke_without_command=True)
@@ -51,7 +50,7 @@ def root(
         console.print(__version__)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
     seed: Seed = 0,
@@ -83,7 +82,7 @@ def demo(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def explain(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Model,
@@ -95,6 +94,7 @@ def explain(
     class_: Annotated[
         str | None,
         typer.Option("--class", help="Class to explain, by name or index; else what is predicted."),
+        Called("target"),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -118,55 +118,27 @@ def explain(
     console.print(f"overlays: {out}", soft_wrap=True)
 
 
-app.command()(masks)
-app.command()(tune)
-
-
-app.command()(evaluate)
-app.command()(shifts)
-app.command()(audit)
-app.command()(probe)
-app.command("app")(app_page)
-app.command("probes")(list_probes)
-app.command()(report)
-app.command()(study)
-app.command()(models)
-app.command("zero-shot")(zero_shot)
-
-
-class _Plain(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return (
-            f"{'notice' if record.levelno < logging.WARNING else 'warning'}: {record.getMessage()}"
-        )
-
-
-class _Once(logging.Filter):
-    """A folder may be read several times in one command; what there is to say about it is said
-    once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        fresh = record.getMessage() not in self.said
-        self.said.add(record.getMessage())
-        return fresh
+for name, function in (
+    ("masks", masks),
+    ("tune", tune),
+    ("evaluate", evaluate),
+    ("shifts", shifts),
+    ("audit", audit),
+    ("probe", probe),
+    ("app", app_page),
+    ("probes", list_probes),
+    ("report", report),
+    ("study", study),
+    ("models", models),
+    ("zero-shot", zero_shot),
+):
+    app.command(name, cls=Command)(function)
 
 
 def main() -> None:
     """Entry point: turns an InputError into one line and status 2."""
-    handler = logging.StreamHandler()  # notices and warnings go to stderr, one line each
-    handler.addFilter(_Once())
-    handler.setFormatter(_Plain())
-    log.handlers = [handler]
-    log.setLevel(logging.INFO)
     try:
         app()
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    finally:
-        log.handlers = []

@@ -101,7 +101,7 @@ def masks(
         from refocus.masks.discovery import shipped_head
 
         image_files(images)  # a wrong folder is said before a backbone is fetched
-        teachers = image_files(learn_from.expanduser(), "--learn-from") if learn_from else None
+        teachers = image_files(learn_from.expanduser(), "learn_from") if learn_from else None
         carried = None if teachers else shipped_head(backbone)
         network = load_backbone(backbone).to(place)
         settings = {

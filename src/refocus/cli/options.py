@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+
+
+@dataclass(frozen=True)
+class Called:
+    """Beside an option whose parameter the library calls differently, as in
+    `on: Annotated[list[str], typer.Option(...), Called("suites")]`.
+    """
+
+    name: str
+
 
 Model = Annotated[
     str,

@@ -12,7 +12,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
+from refocus.cli.options import Called
 from refocus.cli.printing import console
+from refocus.cli.wording import option
 from refocus.errors import InputError
 
 
@@ -31,6 +33,7 @@ def probe(
         typer.Option(
             help="Names of probes (`refocus probes` lists them); more may follow. Or all."
         ),
+        Called("kinds"),
     ],
     more: Annotated[
         list[str] | None, typer.Argument(help="Further names.", metavar="[NAME]...")
@@ -144,7 +147,10 @@ def list_probes() -> None:
         "needs",
     )
     for name, row in PROBES.items():
-        needs = [FOLDERS.get(need) or f"refocus-vit[{PACKAGES[need]}]" for need in row.needs]
+        needs = [
+            option(need) if need in FOLDERS else f"refocus-vit[{PACKAGES[need]}]"
+            for need in row.needs
+        ]
         table.add_row(name, row.about, row.source, row.cost, escape(", ".join(needs)))
     console.print(table)
     console.print(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from refocus import outputs
+from refocus.cli.options import Called
 from refocus.cli.printing import console, pairs, print_table
 from refocus.errors import InputError
 
@@ -98,7 +99,7 @@ def audit(
         from refocus.data.folders import class_folders, refuse_shared_stems
         from refocus.masks.backbones import load_backbone
 
-        refuse_shared_stems(class_folders(images.expanduser(), "--images"))
+        refuse_shared_stems(class_folders(images.expanduser(), "images"))
         if out.expanduser().resolve().is_relative_to(images.expanduser().resolve()):
             raise InputError(f"--out {out}: lies inside --images {images}; name a folder beside it")
         load_backbone(backbone)  # one that cannot be had is said before anything is written
@@ -134,6 +135,7 @@ def report(
             help="For a tuning run: NAME=PATH to compare original and tuned on, as in `evaluate`. "
             "Default: its held-out images."
         ),
+        Called("suites"),
     ] = None,
     masks: Annotated[
         list[str] | None,

@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from refocus import outputs
+from refocus.cli.options import Called
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
@@ -35,6 +36,7 @@ def study(
             help="Your own images: one ImageFolder, or a folder with train/, test/ and perhaps "
             "val/."
         ),
+        Called("suites"),
     ] = None,
     model: Annotated[
         str | None,
@@ -81,6 +83,7 @@ def study(
             help="With --on: mixed-rand, location, rotation, size; repeat for more. Default: all "
             "four."
         ),
+        Called("shifts"),
     ] = None,
     maps: Annotated[
         int, typer.Option(help="With --on: test images for the maps of table3.", min=2)
@@ -231,7 +234,7 @@ def _ground(
     }
     wanted = tuple(shift) if shift else ("mixed-rand", *datasets.CURVES)
     for kind in wanted:
-        kinds(kind, "--shift")
+        kinds(kind, "shifts")
         if kind not in datasets.LIKE:
             raise InputError(
                 f"--shift {kind}: legal here are mixed-rand, {', '.join(datasets.CURVES)}"

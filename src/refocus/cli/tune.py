@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from refocus.cli.options import Device, Seed
+from refocus.cli.options import Called, Device, Seed
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
@@ -35,6 +35,7 @@ def tune(
     resume: Annotated[
         Path | None,
         typer.Option(help="Continue this interrupted run folder; no other option is needed."),
+        Called("run"),
     ] = None,
     code: Annotated[
         str | None,
@@ -70,6 +71,7 @@ def tune(
             help="TERM=VALUE, of the objective's terms or of confidence, labels, kl, l2_sp, "
             "rotation; repeat."
         ),
+        Called("weights"),
     ] = None,
     second_order: Annotated[
         bool,

@@ -28,40 +28,48 @@ EXTENSIONS = (
 )  # by name; the content decides how it is read
 
 
-def class_folders(root: Path, option: str) -> dict[str, list[Path]]:
-    """class name -> sorted image files of an ImageFolder (`root/class/file`)."""
+def class_folders(root: Path, parameter: str) -> dict[str, list[Path]]:
+    """class name -> sorted image files of an ImageFolder (`root/class/file`).
+
+    parameter: what the caller calls this folder, for the messages.
+    """
     if not root.is_dir():
-        raise InputError(f"{option} {root}: no such folder")
+        raise InputError(f"‹{parameter}› {root}: no such folder")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise InputError(
-            f"{option} {root}: holds no class folders; images are expected as {root}/CLASS/FILE"
+            f"‹{parameter}› {root}: holds no class folders; images are expected as "
+            f"{root}/CLASS/FILE"
         )
     found = {
         f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in EXTENSIONS) for f in folders
     }
     if empty := [name for name, files in found.items() if not files]:
         raise InputError(
-            f"{option} {root / empty[0]}: class folder without images (legal: "
+            f"‹{parameter}› {root / empty[0]}: class folder without images (legal: "
             f"{' '.join(EXTENSIONS)})"
         )
     return found
 
 
-def image_files(root: Path, option: str = "IMAGES") -> list[Path]:
+def image_files(root: Path, parameter: str = "images") -> list[Path]:
     """Sorted image files of a folder: those in its class folders, and those that lie in it
     directly.
     """
     if not root.is_dir():
-        raise InputError(f"{option} {root}: no such folder")
+        raise InputError(f"‹{parameter}› {root}: no such folder")
     flat = sorted(p for p in root.iterdir() if p.is_file() and p.suffix.lower() in EXTENSIONS)
     if flat and not any(p.is_dir() and not p.name.startswith(".") for p in root.iterdir()):
         return flat
-    return flat + [file for files in class_folders(root, option).values() for file in files]
+    return flat + [file for files in class_folders(root, parameter).values() for file in files]
 
 
 def scan(
-    root: str | Path, model: nn.Module, *, masks: str | Path | None = None, option: str = "--images"
+    root: str | Path,
+    model: nn.Module,
+    *,
+    masks: str | Path | None = None,
+    parameter: str = "images",
 ) -> list[Sample]:
     """All images of a folder with the model's labels, and with their masks where a mask folder is
     given.
@@ -70,15 +78,15 @@ def scan(
         InputError: a class folder that the model does not know, or a mask that belongs to no image.
     """
     root = Path(root).expanduser()
-    folders = class_folders(root, option)
+    folders = class_folders(root, parameter)
     if class_count(model) < 1:
         raise InputError("the model has no classifier head (0 classes); give a classifier")
     names = folder_names(model)
     if names is None:
         if len(folders) != class_count(model):
             raise InputError(
-                f"{option} {root}: the model carries no class names and has {class_count(model)} "
-                "outputs, but there are "
+                f"‹{parameter}› {root}: the model carries no class names and has "
+                f"{class_count(model)} outputs, but there are "
                 f"{len(folders)} class folders; give one folder for each output"
             )
         names = list(folders)
@@ -91,7 +99,7 @@ def scan(
     if unknown := [name for name in folders if name not in index]:
         known = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
         raise InputError(
-            f"{option} {root / unknown[0]}: the model knows no class {unknown[0]!r}; it knows "
+            f"‹{parameter}› {root / unknown[0]}: the model knows no class {unknown[0]!r}; it knows "
             f"{known}"
         )
     if absent := [name for name in names if name not in folders]:
@@ -105,7 +113,7 @@ def scan(
     found = (
         {name: {} for name in folders}
         if masks is None
-        else _mask_files(Path(masks).expanduser(), folders, option)
+        else _mask_files(Path(masks).expanduser(), folders, parameter)
     )
     return [
         Sample(file, index[name], found[name].get(file.stem))
@@ -118,8 +126,8 @@ def folder_samples(root: Path, masks: Path) -> list[Sample]:
     """All images of a folder with their masks, labelled by the position of their class folder; no
     model is asked.
     """
-    folders = class_folders(root.expanduser(), "IMAGES")
-    found = _mask_files(masks.expanduser(), folders, "--images")
+    folders = class_folders(root.expanduser(), "images")
+    found = _mask_files(masks.expanduser(), folders, "images")
     numbered = enumerate(folders.items())
     return [
         Sample(file, label, found[name].get(file.stem))
@@ -140,14 +148,14 @@ def refuse_shared_stems(folders: dict[str, list[Path]]) -> None:
 
 
 def _mask_files(
-    root: Path, folders: dict[str, list[Path]], option: str
+    root: Path, folders: dict[str, list[Path]], parameter: str
 ) -> dict[str, dict[str, Path]]:
     """class name -> image stem -> mask file; a mask without its image is an error (a misspelt name
     would be lost).
     """
-    option = option.replace("images", "masks") if "images" in option else f"{option}-masks"
+    parameter = "val_masks" if parameter == "val" else "masks"
     if not root.is_dir():
-        raise InputError(f"{option} {root}: no such folder")
+        raise InputError(f"‹{parameter}› {root}: no such folder")
     if strangers := sorted(
         p.name
         for p in root.iterdir()
@@ -165,7 +173,7 @@ def _mask_files(
         found[name] = {p.stem: p for p in sorted((root / name).glob("*.png"))}
         if orphans := sorted(set(found[name]) - {f.stem for f in files}):
             raise InputError(
-                f"{option} {found[name][orphans[0]]}: mask without an image of that name in class "
-                f"{name!r}"
+                f"‹{parameter}› {found[name][orphans[0]]}: mask without an image of that name in "
+                f"class {name!r}"
             )
     return found

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from refocus.data.images import read_image, read_mask
-from refocus.errors import InputError
+from refocus.errors import InputError, Message
 from refocus.records import Sample
 
 log = logging.getLogger("refocus")
@@ -41,7 +41,7 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
         except InputError as error:
             if not skip_bad:
                 raise InputError(
-                    f"{error}; mend it, or leave such images out with --skip-bad"
+                    f"{error.marked}; mend it, or leave such images out with ‹skip_bad›"
                 ) from error
             log.warning("left out: %s", error)
             continue
@@ -58,7 +58,7 @@ def pick_classes(samples: list[Sample], count: int | None, class_seed: int | Non
     )  # listing order, as the paper takes "the first 500"
     count = max(1, len(labels) // 2) if count is None else count
     if count > len(labels):
-        raise InputError(f"--classes {count}: the image folder has only {len(labels)} classes")
+        raise InputError(f"‹classes› {count}: the image folder has only {len(labels)} classes")
     if class_seed is not None:
         labels = [
             labels[i]
@@ -91,14 +91,14 @@ def pick_shots(
         found = usable(mine, shots, skip_bad=skip_bad)
         if len(found) < shots:
             few = (
-                f"--shots {shots}: class {mine[0].image.parent.name!r} has only {len(found)} "
+                f"‹shots› {shots}: class {mine[0].image.parent.name!r} has only {len(found)} "
                 "usable images"
             )
             if not found or not fewer:
                 raise InputError(
-                    f"{few}; lower it, add some, or take fewer of such a class with --fewer"
+                    f"{few}; lower it, add some, or take fewer of such a class with ‹fewer›"
                 )
-            log.info("%s; all of them are taken", few)
+            log.info(Message(f"{few}; all of them are taken"))
         chosen += found
     return chosen
 

@@ -137,11 +137,13 @@ KINDS = {
 }
 
 
-def kinds(text: str, option: str = "--kind") -> list[str]:
+def kinds(text: str, parameter: str = "kinds") -> list[str]:
     """Names from a comma-separated list; `all` is every kind."""
     names = list(KINDS) if text == "all" else [n.strip() for n in text.split(",")]
     if unknown := [n for n in names if n not in KINDS]:
-        raise InputError(f"{option} {unknown[0]}: no such shift; legal are all, {', '.join(KINDS)}")
+        raise InputError(
+            f"‹{parameter}› {unknown[0]}: no such shift; legal are all, {', '.join(KINDS)}"
+        )
     return list(dict.fromkeys(names))
 
 

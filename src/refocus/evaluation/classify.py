@@ -102,7 +102,7 @@ def evaluate(
     )
     result = as_result(lines)
     if not result.predictions:
-        raise InputError(f"--on {tests.root}: none of its {len(lines)} images can be read")
+        raise InputError(f"‹suites› {tests.root}: none of its {len(lines)} images can be read")
     for reason in result.unreadable.values():
         log.warning("skipped: %s", reason)
     return result

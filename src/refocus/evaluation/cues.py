@@ -43,7 +43,7 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
     if file is None:
         if infer_imagenet_subset(model) != "imagenet-1k":
             raise InputError(
-                "--mapping: missing; the model has not ImageNet's 1000 classes, so a file must say "
+                "‹mapping›: missing; the model has not ImageNet's 1000 classes, so a file must say "
                 "which of its classes are a cat"
             )
         return json.loads(
@@ -56,7 +56,7 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
         and all(isinstance(v, list) and v for v in content.values())
     ):
         raise InputError(
-            f'--mapping {file}: must be JSON such as {{"cat": ["tabby", "tiger cat"], "dog": '
+            f'‹mapping› {file}: must be JSON such as {{"cat": ["tabby", "tiger cat"], "dog": '
             '["beagle"]}}'
         )
     found = {
@@ -65,7 +65,7 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
     used = [i for indices in found.values() for i in indices]
     if doubled := [i for i in used if used.count(i) > 1]:
         raise InputError(
-            f"--mapping {file}: class {doubled[0]} is given twice; each may belong to one"
+            f"‹mapping› {file}: class {doubled[0]} is given twice; each may belong to one"
         )
     return found
 
@@ -76,12 +76,12 @@ def _index(model: nn.Module, value: Any, file: Path) -> int:
     for names in (folder_names(model) or [], class_names(model) or []):
         if value in names:
             return names.index(value)
-    raise InputError(f"--mapping {file}: the model has no class {value!r}")
+    raise InputError(f"‹mapping› {file}: the model has no class {value!r}")
 
 
 def stimuli(root: Path) -> list[Sample]:
     """All stimuli of a folder; their label is not used."""
-    return [Sample(file, 0) for inside in class_folders(root, "--on").values() for file in inside]
+    return [Sample(file, 0) for inside in class_folders(root, "suites").values() for file in inside]
 
 
 def cue(name: str) -> tuple[str, str]:
@@ -100,7 +100,7 @@ def check(root: Path, table: Mapping) -> None:
         shape, texture = cue(sample.image.stem)
         if shape != texture and {shape, texture} <= set(table):
             return
-    raise InputError(f"--on {root}: no stimulus has two different cues of {', '.join(table)}")
+    raise InputError(f"‹suites› {root}: no stimulus has two different cues of {', '.join(table)}")
 
 
 class _View:

@@ -85,7 +85,7 @@ class Gtsegs:
         self.shape = v2.Resize(size, v2.InterpolationMode.NEAREST)
         if not file.is_file():
             raise InputError(
-                f"--on imagenet-segmentation={file}: no such file; expected is gtsegs_ijcv.mat"
+                f"‹suites› imagenet-segmentation={file}: no such file; expected is gtsegs_ijcv.mat"
             )
 
     @cached_property
@@ -94,14 +94,14 @@ class Gtsegs:
             import h5py
         except ImportError as error:
             raise InputError(
-                "--on imagenet-segmentation: h5py is not installed; run `pip install "
+                "‹suites› imagenet-segmentation: h5py is not installed; run `pip install "
                 "refocus-vit[mat]`"
             ) from error
         try:
             return h5py.File(self.file)["value"]
         except (OSError, KeyError) as error:
             raise InputError(
-                f"--on imagenet-segmentation={self.file}: not gtsegs_ijcv.mat ({error})"
+                f"‹suites› imagenet-segmentation={self.file}: not gtsegs_ijcv.mat ({error})"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:  # an open file does not travel to worker processes

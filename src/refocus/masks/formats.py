@@ -119,10 +119,10 @@ def boxes(source: Path) -> MaskReader:
                     raise ValueError(f"{row['image']} has a box that is not finite")
                 found[row["image"]].append(corners)
     except OSError as error:
-        raise InputError(f"--from boxes {source}: cannot be read ({error.strerror})") from error
+        raise InputError(f"‹source› boxes {source}: cannot be read ({error.strerror})") from error
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"--from boxes {source}: must be CSV with image,xmin,ymin,xmax,ymax ({error!r})"
+            f"‹source› boxes {source}: must be CSV with image,xmin,ymin,xmax,ymax ({error!r})"
         ) from error
 
     plain = _unique_names(found)
@@ -150,7 +150,7 @@ def coco(source: Path) -> MaskReader:
         from pycocotools import mask as rle
     except ImportError as error:
         raise InputError(
-            "--from coco: pycocotools is not installed; run `pip install refocus-vit[coco]`"
+            "‹source› coco: pycocotools is not installed; run `pip install refocus-vit[coco]`"
         ) from error
     content = read_json(source)
     try:
@@ -162,7 +162,9 @@ def coco(source: Path) -> MaskReader:
         plain = _unique_names(of_file)
         sizes = {i["file_name"]: (i["width"], i["height"]) for i in entries.values()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"--from coco {source}: not a COCO instances file ({error!r})") from error
+        raise InputError(
+            f"‹source› coco {source}: not a COCO instances file ({error!r})"
+        ) from error
 
     def read(image: Path, size: tuple[int, int]) -> np.ndarray | None:
         name = next(
@@ -264,11 +266,11 @@ def _pictures(source: Path, foreground: Callable[[np.ndarray], np.ndarray]) -> M
 def _by_name(source: Path, suffix: str) -> dict[str, Path]:
     """ "CLASS/STEM" and, for files directly in the folder, "STEM" -> file."""
     if not source.is_dir():
-        raise InputError(f"--from {source}: no such folder")
+        raise InputError(f"‹source› {source}: no such folder")
     files = [*source.glob(f"*{suffix}"), *source.glob(f"*/*{suffix}")]
     if not files:
         raise InputError(
-            f"--from {source}: holds no {suffix} files, neither directly nor in class folders"
+            f"‹source› {source}: holds no {suffix} files, neither directly nor in class folders"
         )
     return {f.relative_to(source).with_suffix("").as_posix(): f for f in sorted(files)}
 
@@ -288,12 +290,12 @@ FORMATS: dict[str, Callable[..., MaskReader]] = {
 
 
 def reader(name: str, source: Path, ignore: int | None = None) -> MaskReader:
-    """The reader for `--from NAME SOURCE`."""
+    """The reader for masks of format `name` (a row of FORMATS) that lie in `source`."""
     if name not in FORMATS:
-        raise InputError(f"--from {name}: legal are {', '.join(FORMATS)}")
+        raise InputError(f"‹source› {name}: legal are {', '.join(FORMATS)}")
     if ignore is not None and name != "png":
         raise InputError(
-            f"--ignore {ignore}: only for --from png; the other formats name their own"
+            f"‹ignore› {ignore}: only for ‹source› png; the other formats name their own"
         )
     source = source.expanduser()
     return png(source, ignore) if name == "png" else FORMATS[name](source)

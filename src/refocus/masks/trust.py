@@ -65,7 +65,7 @@ def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Samp
         )
     if not kept:
         raise InputError(
-            f"--mask-score {least:g}: no mask in {masks} has that score; lower it or mend masks"
+            f"‹mask_score› {least:g}: no mask in {masks} has that score; lower it or mend masks"
         )
     return kept
 
@@ -74,5 +74,5 @@ def masked(samples: Sequence[Sample], masks: Path, mask_score: float) -> list[Sa
     """The samples whose mask is there and trusted."""
     found = [s for s in trusted(list(samples), masks, mask_score) if s.mask is not None]
     if not found:
-        raise InputError(f"--masks {masks}: holds no mask for any of the images")
+        raise InputError(f"‹masks› {masks}: holds no mask for any of the images")
     return found

@@ -203,11 +203,11 @@ def objective(
             `original` where one is needed.
     """
     if name not in OBJECTIVES:
-        raise InputError(f"--objective {name}: unknown; legal are {', '.join(OBJECTIVES)}")
+        raise InputError(f"‹objective› {name}: unknown; legal are {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
     if unknown := sorted(set(weights) - set(row.weights) - set(REGULARIZERS)):
         raise InputError(
-            f"--weight {unknown[0]}: objective {name!r} has no such term; its terms are "
+            f"‹weights› {unknown[0]}: objective {name!r} has no such term; its terms are "
             f"{', '.join(row.weights)}, "
             f"and any objective takes {', '.join(REGULARIZERS)}"
         )
@@ -231,7 +231,7 @@ def objective(
             and switch not in row.switches
             and not (switch == "temperature" and weights.get("confidence"))
         ):
-            raise InputError(f"--{switch.replace('_', '-')}: objective {name!r} does not read it")
+            raise InputError(f"‹{switch}›: objective {name!r} does not read it")
     settings = Settings(
         second_order or row.exact,
         temperature,

@@ -255,7 +255,7 @@ def stylization(b: Batch) -> Views:
 
 @lru_cache(maxsize=4)
 def _styles(folder: Path) -> list[Path]:
-    return image_files(folder, "--styles")
+    return image_files(folder, "styles")
 
 
 def shape_bias(b: Batch) -> Series:

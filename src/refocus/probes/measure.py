@@ -60,7 +60,7 @@ class Plan:
             assert self.options.imagenet_c is not None
             return next(iter(published(self.options.imagenet_c).values())) / str(SEVERITIES[0])
         if self.images is None:
-            raise InputError("--images: missing; an ImageFolder of the model's classes")
+            raise InputError("‹images›: missing; an ImageFolder of the model's classes")
         return self.images
 
     def samples(self, probe: Probe, model: nn.Module) -> list[Sample]:
@@ -75,7 +75,7 @@ class Plan:
             )
         else:
             found = scan(
-                root, model, option="--imagenet-c" if probe.on == "imagenet_c" else "--images"
+                root, model, parameter="imagenet_c" if probe.on == "imagenet_c" else "images"
             )
         caps = [cap for cap in (self.most, probe.most) if cap is not None]
         kept = chosen(found, min(caps) if caps else None, self.seed)
@@ -113,7 +113,7 @@ def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
         kept = plan.out / name / "settings.json"
         if kept.exists() and outputs.read_json(kept) != plan.settings(probe):
             raise InputError(
-                f"--out {plan.out}: {name} was started with other models, folders or options; name "
+                f"‹out› {plan.out}: {name} was started with other models, folders or options; name "
                 "a new folder"
             )
     mine = {which: outputs.fingerprint(ref) for which, ref in plan.refs.items()}
@@ -125,10 +125,10 @@ def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
             != mine
         ):
             raise InputError(
-                f"--out {plan.out}: holds probes of other models ({name}); name a new folder"
+                f"‹out› {plan.out}: holds probes of other models ({name}); name a new folder"
             )
     if plan.options.styles is not None:
-        image_files(plan.options.styles, "--styles")
+        image_files(plan.options.styles, "styles")
 
 
 # --- running ------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
         if (folder / name / outputs.MANIFEST).exists()
     }
     if not found:
-        raise InputError(f"{folder}: holds no complete probe; see `refocus probe --help`")
+        raise InputError(f"{folder}: holds no complete probe; `refocus probe` makes them")
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from refocus.errors import InputError
+from refocus.errors import InputError, Message
 from refocus.plugins import Table
 from refocus.probes.batch import Batch, Level, Options, Series, answers
 from refocus.probes.kinds import (
@@ -117,7 +117,7 @@ def _square(model: nn.Module) -> None:
     height, width = preprocessing(model)["input_size"][1:]
     if height != width:
         raise InputError(
-            f"--kind rotation: the model's input is {height} x {width}; a turned image must be "
+            f"‹kinds› rotation: the model's input is {height} x {width}; a turned image must be "
             "square"
         )
 
@@ -366,7 +366,7 @@ _OWN = {
 }
 PROBES = Table("refocus.probes", _OWN, Probe)
 PACKAGES = {"foolbox": "attacks", "imagecorruptions": "corruptions"}  # package -> extra that has it
-FOLDERS = {"masks": "--masks", "styles": "--styles", "cues": "--cues", "imagenet_c": "--imagenet-c"}
+FOLDERS = ("masks", "styles", "cues", "imagenet_c")  # what a probe may need, as in Options
 
 
 # --- what is to be done -------------------------------------------------------------------------
@@ -376,7 +376,7 @@ def missing(probe: Probe, options: Options) -> str:
     """What a probe lacks here; empty if nothing."""
     for need in probe.needs:
         if need in FOLDERS and getattr(options, need) is None:
-            return f"needs {FOLDERS[need]}"
+            return f"needs ‹{need}›"
         if need in PACKAGES and find_spec(need) is None:
             return f"needs {need}: pip install 'refocus-vit[{PACKAGES[need]}]'"
     return ""
@@ -414,13 +414,13 @@ def names(given: Sequence[str], options: Options) -> list[str]:
     """
     wanted = {name for part in given for name in part.split(",") if name}
     if unknown := sorted(wanted - set(PROBES) - {"all"}):
-        raise InputError(f"--kind {unknown[0]}: unknown; legal are all, {', '.join(PROBES)}")
+        raise InputError(f"‹kinds› {unknown[0]}: unknown; legal are all, {', '.join(PROBES)}")
     if not wanted:
-        raise InputError(f"--kind: missing; legal are all, {', '.join(PROBES)}")
+        raise InputError(f"‹kinds›: missing; legal are all, {', '.join(PROBES)}")
     lacking = {name: reason for name, row in PROBES.items() if (reason := missing(row, options))}
     for name in PROBES:
         if name in wanted and name in lacking:
-            raise InputError(f"--kind {name}: {lacking[name]}")
+            raise InputError(f"‹kinds› {name}: {lacking[name]}")
         if name not in wanted and name in lacking and "all" in wanted:
-            log.info("%s is left out: it %s", name, lacking[name])
+            log.info(Message(f"{name} is left out: it {lacking[name]}"))
     return [name for name in PROBES if name in wanted or ("all" in wanted and name not in lacking)]

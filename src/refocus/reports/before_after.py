@@ -61,9 +61,7 @@ def prove_run(
         The folder of the evaluation; what it holds already is not computed again.
     """
     if not (run / outputs.MANIFEST).exists():
-        raise InputError(
-            f"{run}: this run is not complete; finish it with `refocus tune --resume {run}`"
-        )
+        raise InputError(f"{run}: this run is not complete; resume it first, with `refocus tune`")
     recipe = recipe_of(run)
     selection = from_json(outputs.read_json(run / "selection.json"))
     if not suites:
@@ -196,8 +194,8 @@ def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None
         caution = (
             "These images were not trained on, but some of them chose the best epoch and the "
             "weights that were kept. Images that "
-            "the run never saw are the stronger test: refocus report RUN --on test=IMAGES --masks "
-            "test=MASKS."
+            "the run never saw are the stronger test: give `refocus report` a suite of such images "
+            "and its masks."
         )
     return {
         "title": title,
@@ -212,7 +210,7 @@ def _finding(results: dict[str, Any]) -> str:
         return ""
     kept = f"Kept: {results['chosen_share']:.0%} of the way from the original to the tuned weights"
     if results["chosen_share"] != results["advised_share"]:
-        kept += f" (the rule advised {results['advised_share']:.0%}; --no-do-no-harm overruled it)"
+        kept += f" (the rule advised {results['advised_share']:.0%}, which was overruled)"
     finding = results["finding"]
     return f"On its own validation images the do-no-harm rule found: {finding}. {kept}."
 

@@ -94,7 +94,7 @@ def _target(model: nn.Module, wanted: str | None) -> int | None:
     if wanted.isdecimal() and int(wanted) < class_count(model):
         return int(wanted)
     raise InputError(
-        f"--class {wanted}: the model has no such class; give a name it knows or an index from 0 "
+        f"‹target› {wanted}: the model has no such class; give a name it knows or an index from 0 "
         f"to {class_count(model) - 1}"
     )
 

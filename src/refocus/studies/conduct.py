@@ -60,7 +60,7 @@ class Order:
     def classes(self) -> int:
         """How many classes there are to train on."""
         return 2 * self.common.get("classes", self.ground.settings.get("classes", 0)) or len(
-            class_folders(self.ground.train, "--on")
+            class_folders(self.ground.train, "on")
         )
 
     @property
@@ -85,11 +85,11 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> dict[str, A
     """
     if order.map_images and not order.ground.own and SEGMENTS not in order.ground.suites:
         raise InputError(
-            f"--data: [suites] does not name {SEGMENTS}, which study {order.name} needs"
+            f"‹data›: [suites] does not name {SEGMENTS}, which study {order.name} needs"
         )
     if order.row.layout != "segmentation" and not order.suites:
         raise InputError(
-            f"--data: [suites] names none of those of study {order.name}: "
+            f"‹data›: [suites] names none of those of study {order.name}: "
             f"{', '.join(order.row.suites)}"
         )
     run(

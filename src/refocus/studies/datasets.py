@@ -94,7 +94,7 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
     try:
         content = tomllib.loads(file.expanduser().read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"--data {file}: not a readable TOML file ({error})") from error
+        raise InputError(f"‹data› {file}: not a readable TOML file ({error})") from error
     legal = {
         "train": ("images", "annotated", "unsupervised", "val", "val_masks"),
         "suites": (*SUITES, SEGMENTS),
@@ -103,20 +103,20 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
     for table, entries in content.items():
         if table not in legal or not isinstance(entries, dict):
             raise InputError(
-                f"--data {file}: unknown table [{table}]; legal are {', '.join(legal)}"
+                f"‹data› {file}: unknown table [{table}]; legal are {', '.join(legal)}"
             )
         if unknown := [key for key in entries if key not in legal[table]]:
             raise InputError(
-                f"--data {file}: unknown key {unknown[0]!r} in [{table}]; legal are "
+                f"‹data› {file}: unknown key {unknown[0]!r} in [{table}]; legal are "
                 f"{', '.join(legal[table])}"
             )
     train = content.get("train", {})
     if "images" not in train:
         raise InputError(
-            f"--data {file}: [train] needs images, the ImageNet training images that have masks"
+            f"‹data› {file}: [train] needs images, the ImageNet training images that have masks"
         )
     if not any(kind in train for kind in KINDS):
-        raise InputError(f"--data {file}: [train] needs masks: {' or '.join(KINDS)}")
+        raise InputError(f"‹data› {file}: [train] needs masks: {' or '.join(KINDS)}")
     place = file.expanduser().resolve().parent  # relative paths are meant from the file
     known = {name: row["timm"] for name, row in presets().items() if "timm" in row}
     for name, ref in content.get("models", {}).items():
@@ -165,16 +165,16 @@ def own(
     if not (folder / "train").is_dir():
         folder, masks = _split(folder, masks, out / "split")
     if not (folder / "test").is_dir():
-        raise InputError(f"--on {folder}: has train/ but no test/")
+        raise InputError(f"‹on› {folder}: has train/ but no test/")
     for kind, root in masks.items():
         for part in ("train", "test"):
             if not (root / part).is_dir():
                 raise InputError(
-                    f"--masks {root}: {part}/ is missing; masks of kind {kind} lie as the images do"
+                    f"‹masks› {root}: {part}/ is missing; masks of kind {kind} lie as the images do"
                 )
     first = next(iter(masks.values()))
     tests = masked(
-        scan(folder / "test", network, masks=first / "test", option="--on"),
+        scan(folder / "test", network, masks=first / "test", parameter="on"),
         first / "test",
         MASK_SCORE,
     )
@@ -211,10 +211,10 @@ def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[
     """One ImageFolder and its masks as links below OUT/split: every other image to train/, the rest
     to test/.
     """
-    for name, files in class_folders(folder, "--on").items():
+    for name, files in class_folders(folder, "on").items():
         if len(files) < 2:
             raise InputError(
-                f"--on {folder / name}: needs two images or more, for training and for testing"
+                f"‹on› {folder / name}: needs two images or more, for training and for testing"
             )
         for position, file in enumerate(files):
             part = "test" if position % 2 else "train"
@@ -226,7 +226,7 @@ def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[
     for kind, root in masks.items():
         for part in ("train", "test"):
             if not (out / kind / part).is_dir():
-                raise InputError(f"--masks {root}: holds no mask for the images of --on {folder}")
+                raise InputError(f"‹masks› {root}: holds no mask for the images of ‹on› {folder}")
             if (root / "masks.json").exists():  # the scores of `refocus masks`
                 _link(root / "masks.json", out / kind / part / "masks.json")
     return out / "images", {kind: out / kind for kind in masks}
@@ -244,6 +244,6 @@ def narrowed(ground: Ground, models: Sequence[str] | None) -> Ground:
         return ground
     if unknown := [name for name in models if name not in ground.models]:
         raise InputError(
-            f"--models {unknown[0]}: unknown here; legal are {', '.join(ground.models)}"
+            f"‹models› {unknown[0]}: unknown here; legal are {', '.join(ground.models)}"
         )
     return replace(ground, models={name: ground.models[name] for name in models})

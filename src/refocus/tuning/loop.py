@@ -135,7 +135,7 @@ def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
         if not torch.isfinite(value):
             raise Diverged(
                 f"{where}: term {name!r} is {value.item()}; the last good checkpoint is kept. "
-                "Lower --lr, or use --precision fp32 if it was bf16"
+                "Lower ‹lr›, or use ‹precision=fp32› if it was bf16"
             )
 
 

@@ -36,18 +36,18 @@ def preset(name: str, objective: str = "relevance", model: str | None = None) ->
     """
     known = presets()
     if name not in known:
-        raise InputError(f"--preset {name}: unknown; legal are {', '.join(known)}")
+        raise InputError(f"‹preset› {name}: unknown; legal are {', '.join(known)}")
     row = known[name]
     table = objective.removesuffix("-as-published").removesuffix("-exact")
     if table not in ("relevance", "rrr", "gradmask") or table not in row:
         legal = [key for key in ("relevance", "rrr", "gradmask") if key in row]
         raise InputError(
-            f"--preset {name}: the paper has no setting for --objective {objective}; it has "
+            f"‹preset› {name}: the paper has no setting for ‹objective› {objective}; it has "
             f"{', '.join(legal)}"
         )
     if model is None and "timm" not in row:
         raise InputError(
-            f"--preset {name}: {row['missing']}; give --model to use other weights with this preset"
+            f"‹preset› {name}: {row['missing']}; give ‹model› to use other weights with this preset"
         )
     weights = {term: value for term, value in row[table].items() if term != "lr"}
     temperature = row.get("temperature", 1.0) if table == "relevance" else 1.0

@@ -1,5 +1,5 @@
-"""`--lr auto`: the paper's rule for the learning rate (Section 4), as a short search that keeps
-what it tried.
+"""A learning rate of "auto": the paper's rule for it (Section 4), as a short search that keeps what
+it tried.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
+from refocus.errors import Message
 from refocus.objectives.registry import Step
 from refocus.relevance.attention import logits_of
 from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
@@ -85,15 +86,17 @@ def search(
                     f"{line['classification']:.4f}"
                 )
             log.info(
-                "--lr auto: %g %s (%s)",
+                Message("‹lr=auto›: %g %s (%s)"),
                 line["lr"],
                 "passes" if line["passed"] else "does not pass",
                 numbers,
             )
         if not chosen["passed"]:
             log.warning(
-                "--lr auto: no rate passes, so the lowest is taken; give a lower --lr-range or "
-                "another --lr"
+                Message(
+                    "‹lr=auto›: no rate passes, so the lowest is taken; give a lower ‹lr_range› or "
+                    "another ‹lr›"
+                )
             )
     return {"lr": chosen["lr"], "passed": chosen["passed"], "before": before, "tried": tried}
 

@@ -95,54 +95,44 @@ class Recipe:
             ("workers", 0),
         ]:
             if getattr(self, name) < low:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}"
-                )
+                raise InputError(f"‹{name}› {getattr(self, name)}: must be at least {low}")
         if isinstance(self.lr, str) and self.lr != "auto":
-            raise InputError(f"--lr {self.lr}: must be a number, such as 2e-6, or auto")
+            raise InputError(f"‹lr› {self.lr}: must be a number, such as 2e-6, or auto")
         object.__setattr__(self, "lr_range", tuple(self.lr_range))  # JSON gives a list
         if len(self.lr_range) != 2 or not 0 < self.lr_range[0] < self.lr_range[1] < float("inf"):
             raise InputError(
-                f"--lr-range {self.lr_range}: must be two positive numbers, the lower first"
+                f"‹lr_range› {self.lr_range}: must be two positive numbers, the lower first"
             )
         for name in ("lr_decay", "temperature", *(["lr"] if self.lr not in (None, "auto") else [])):
             if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be a positive number"
-                )
+                raise InputError(f"‹{name}› {getattr(self, name)}: must be a positive number")
         for name in ("tolerance", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number of at "
-                    "least 0"
-                )
+                raise InputError(f"‹{name}› {getattr(self, name)}: must be a number of at least 0")
         for name in ("seed", "class_seed"):
             if not 0 <= (getattr(self, name) or 0) < 2**32:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be between 0 and "
-                    "2**32 - 1"
-                )
+                raise InputError(f"‹{name}› {getattr(self, name)}: must be between 0 and 2**32 - 1")
         if bad := [term for term, weight in self.weights.items() if not abs(weight) < float("inf")]:
-            raise InputError(f"--weight {bad[0]}={self.weights[bad[0]]}: must be a finite number")
+            raise InputError(f"‹weights› {bad[0]}={self.weights[bad[0]]}: must be a finite number")
         if not 0 <= self.mask_score <= 1:
-            raise InputError(f"--mask-score {self.mask_score}: a score between 0 and 1")
+            raise InputError(f"‹mask_score› {self.mask_score}: a score between 0 and 1")
         if self.share is not None and self.do_no_harm:
-            raise InputError("--share: only with --no-do-no-harm; else the rule chooses the share")
+            raise InputError(
+                "‹share›: only with ‹do_no_harm=False›; else the rule chooses the share"
+            )
         if self.share is not None and not 0 < self.share <= 1:
             raise InputError(
-                f"--share {self.share}: must be above 0 and at most 1 (the tuned weights as they "
+                f"‹share› {self.share}: must be above 0 and at most 1 (the tuned weights as they "
                 "are)"
             )
         if not 0 <= self.flip <= 1:
-            raise InputError(f"--flip {self.flip}: a probability between 0 and 1")
+            raise InputError(f"‹flip› {self.flip}: a probability between 0 and 1")
         for name in ("classes", "last_blocks", "lora"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1"
-                )
+                raise InputError(f"‹{name}› {getattr(self, name)}: must be at least 1")
         if self.lora and (self.last_blocks or self.weights.get("l2_sp")):
             raise InputError(
-                "--lora: freezes the weights themselves, so --last-blocks and --weight l2_sp=... "
+                "‹lora›: freezes the weights themselves, so ‹last_blocks› and ‹weights› l2_sp=... "
                 "have nothing to act on"
             )
         for name, legal in (
@@ -153,7 +143,7 @@ class Recipe:
         ):
             if getattr(self, name) not in legal:
                 raise InputError(
-                    f"--{name} {getattr(self, name)}: must be {', '.join(legal[:-1])} or "
+                    f"‹{name}› {getattr(self, name)}: must be {', '.join(legal[:-1])} or "
                     f"{legal[-1]}"
                 )
 

@@ -46,18 +46,18 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     )
     if recipe.val is None:
         if recipe.val_masks is not None:
-            raise InputError("--val-masks: --val is missing")
+            raise InputError("‹val_masks›: ‹val› is missing")
         rest = samples
-        where = f"--images {recipe.images}"
+        where = f"‹images› {recipe.images}"
     else:
         if recipe.val_masks is None:
-            raise InputError("--val-masks: missing; validation images need masks as well")
+            raise InputError("‹val_masks›: missing; validation images need masks as well")
         rest = trusted(
-            scan(recipe.val, model, masks=recipe.val_masks, option="--val"),
+            scan(recipe.val, model, masks=recipe.val_masks, parameter="val"),
             recipe.val_masks,
             recipe.mask_score,
         )
-        where = f"--val {recipe.val}"
+        where = f"‹val› {recipe.val}"
     taken = {s.image.resolve() for s in train}
     rest = [s for s in rest if s.image.resolve() not in taken]
     trained = set(labels)
@@ -66,7 +66,7 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     check = spread(rest, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
     if not select:
         raise InputError(
-            f"{where}: no image is left to validate on; add images or give --val with --val-masks"
+            f"{where}: no image is left to validate on; add images or give ‹val› with ‹val_masks›"
         )
     if not held_out:
         log.warning(

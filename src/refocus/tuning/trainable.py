@@ -27,11 +27,11 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
         return
     reader = view(model)
     if not isinstance(reader, View):
-        raise unsupported(model, "--last-blocks and --lora need to know its blocks and its head")
+        raise unsupported(model, "‹last_blocks› and ‹lora› need to know its blocks and its head")
     if last_blocks is not None:
         if last_blocks > len(reader.blocks):
             raise InputError(
-                f"--last-blocks {last_blocks}: the model has {len(reader.blocks)} blocks"
+                f"‹last_blocks› {last_blocks}: the model has {len(reader.blocks)} blocks"
             )
         _freeze_before(model, reader.blocks[-last_blocks])
     if lora is not None:
@@ -39,7 +39,7 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
             raise InputError(
-                "--lora: needs peft; install it with pip install 'refocus-vit[lora]'"
+                "‹lora›: needs peft; install it with pip install 'refocus-vit[lora]'"
             ) from error
         inside = {id(module) for block in reader.blocks for module in block.modules()}
         layers = [

@@ -70,7 +70,7 @@ def tune(
             outputs.write_json(folder / "recipe.json", recipe.to_dict())
             outputs.write_json(folder / "selection.json", to_json(selection))
         except InputError as error:
-            refusal = str(error)
+            refusal = error.marked
     folder, refusal = broadcast_object_list([folder, refusal])
     if refusal:
         raise InputError(refusal)
@@ -92,11 +92,9 @@ def resume(
     """
     folder = Path(run).expanduser()
     if (folder / outputs.MANIFEST).exists():
-        raise InputError(
-            f"--resume {run}: this run is complete; its model is in {folder / 'model'}"
-        )
+        raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / 'model'}")
     if not (folder / "selection.json").exists():
-        raise InputError(f"--resume {run}: not a run folder of `refocus tune` (no selection.json)")
+        raise InputError(f"‹run› {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = recipe_of(folder)
     selection = from_json(outputs.read_json(folder / "selection.json"))
     return _run(
@@ -179,11 +177,11 @@ def _searched_rate(
 def _accelerator(recipe: Recipe) -> Accelerator:
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "--device cuda: this machine has no usable CUDA device; legal here: auto, cpu"
+            "‹device› cuda: this machine has no usable CUDA device; legal here: auto, cpu"
         )
     if recipe.device == "mps" and not torch.backends.mps.is_available():
         raise InputError(
-            "--device mps: this machine has no usable MPS device; legal here: auto, cpu"
+            "‹device› mps: this machine has no usable MPS device; legal here: auto, cpu"
         )
     AcceleratorState._reset_state(
         reset_partial_state=True
@@ -284,7 +282,7 @@ def _conclude(
     last.
     """
     if best["best"] < 0:
-        raise Diverged("no epoch had a finite validation loss; lower --lr")
+        raise Diverged("no epoch had a finite validation loss; lower ‹lr›")
     original = load(recipe.model, device=accelerator.device)
     tuned = load_file(folder / "checkpoints" / _BEST)
     start = {name: value.clone() for name, value in original.state_dict().items()}

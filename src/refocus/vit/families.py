@@ -47,8 +47,8 @@ class View:
     """A model as its family reads it: `Readable` but for the maps, which `attention.attention_maps`
     records for all families.
 
-    blocks: in their order, for `--last-blocks` and `--lora`. branches: attention layers that read
-        the same tokens side by side.
+    blocks: in their order, for `last_blocks` and `lora` of a recipe. branches: attention layers
+        that read the same tokens side by side.
     """
 
     prefix: int

@@ -64,7 +64,7 @@ def load(
         model = own_models.load(name, pretrained=pretrained)
     elif "/" in ref or ref.startswith("."):
         raise InputError(
-            f"--model {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder "
+            f"‹model› {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder "
             "with model.safetensors"
         )
     else:
@@ -87,7 +87,7 @@ def pick_device(name: str) -> torch.device:
         name = next(d for d in ("cuda", "mps", "cpu") if usable[d])
     if not usable.get(name):
         raise InputError(
-            f"--device {name}: not usable here; legal are auto, "
+            f"‹device› {name}: not usable here; legal are auto, "
             f"{', '.join(d for d in usable if usable[d])}"
         )
     return (
@@ -109,7 +109,7 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise InputError(
-                f"--model {folder}: {name} is missing; a model folder holds config.json and "
+                f"‹model› {folder}: {name} is missing; a model folder holds config.json and "
                 "model.safetensors"
             )
     try:
@@ -119,7 +119,7 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
         ]
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"--model {folder / 'config.json'}: not a model configuration ({error!r})"
+            f"‹model› {folder / 'config.json'}: not a model configuration ({error!r})"
         ) from error
     if (folder / zero_shot.HEAD).is_file():
         return zero_shot.load_folder(folder, pretrained=pretrained)
@@ -131,11 +131,11 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
         return torchvision_models.load_folder(folder, config, pretrained=pretrained)
     if "own" in kinds:
         raise InputError(
-            f"--model {folder}: made by code of your own; name it: --model "
+            f"‹model› {folder}: made by code of your own; name it: ‹model› "
             f"py:MODULE:FUNCTION@{folder}"
         )
     raise InputError(
-        f"--model {folder / 'config.json'}: not a model configuration of timm, transformers or "
+        f"‹model› {folder / 'config.json'}: not a model configuration of timm, transformers or "
         "refocus"
     )
 
@@ -253,17 +253,20 @@ def load_models(model: str, against: str | None, device: torch.device) -> Models
     """The model and the one before, which must know the same classes."""
     models = {"model": load(model, device=device)}
     if against is not None:
-        models["against"] = load(against, device=device)
+        try:
+            models["against"] = load(against, device=device)
+        except InputError as error:
+            raise error.renamed("model", "against") from error
         classes = {which: folder_names(network) for which, network in models.items()}
         if (
             classes["model"]
             and classes["against"]
             and set(classes["model"]) != set(classes["against"])
         ):
-            raise InputError(f"--against {against}: knows other classes than --model {model}")
+            raise InputError(f"‹against› {against}: knows other classes than ‹model› {model}")
         if class_count(models["model"]) != class_count(models["against"]):
             raise InputError(
-                f"--against {against}: has {class_count(models['against'])} classes, --model "
+                f"‹against› {against}: has {class_count(models['against'])} classes, ‹model› "
                 f"{class_count(models['model'])}"
             )
     return models

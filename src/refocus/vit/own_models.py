@@ -27,20 +27,20 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
     module, _, function = made_by.partition(":")
     if not (module and function):
         raise InputError(
-            f"--model py:{name}: legal is py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER"
+            f"‹model› py:{name}: legal is py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER"
         )
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
     try:
         model: Any = getattr(importlib.import_module(module), function)()
     except Exception as error:  # the user's code may raise anything
         raise InputError(
-            f"--model py:{name}: {type(error).__name__}: {first_line(error)}"
+            f"‹model› py:{name}: {type(error).__name__}: {first_line(error)}"
         ) from error
     finally:
         sys.path.pop(0)
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"--model py:{name}: {function}() returned a {type(model).__name__}; legal is a "
+            f"‹model› py:{name}: {function}() returned a {type(model).__name__}; legal is a "
             "torch.nn.Module"
         )
     view(model)  # refused here rather than after minutes
@@ -55,7 +55,7 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
             Exception
         ) as error:  # what torch and safetensors raise; all mean that this folder cannot be used
             raise InputError(
-                f"--model py:{name}: {folder} does not hold weights of this model "
+                f"‹model› py:{name}: {folder} does not hold weights of this model "
                 f"({first_line(error)})"
             ) from error
     return model
@@ -71,7 +71,7 @@ def recorded(ref: str, code: str | None) -> str:
     if ref.startswith("py:") and made_by != code:
         raise InputError(
             f"this folder's model is made by code, {made_by}; code is only run that you name: add "
-            f"--code {made_by}"
+            f"‹code={made_by}›"
         )
     return ref
 

@@ -21,7 +21,7 @@ def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn
     # timm and safetensors raise many kinds here; all mean that this folder cannot be used
     except Exception as error:
         raise InputError(
-            f"--model {folder}: cannot be loaded as {architecture}: {first_line(error)}"
+            f"‹model› {folder}: cannot be loaded as {architecture}: {first_line(error)}"
         ) from error
 
 
@@ -32,36 +32,36 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
         hint = (
             f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
         )
-        raise InputError(f"--model {name}: not a timm model name nor a folder; {hint}")
+        raise InputError(f"‹model› {name}: not a timm model name nor a folder; {hint}")
     _refuse_unsupported(architecture)
     known = timm.list_models(f"{architecture}.*", pretrained=True)
     if name != architecture and name not in known:
         raise InputError(
-            f"--model {name}: timm has no such weights; legal are "
+            f"‹model› {name}: timm has no such weights; legal are "
             f"{', '.join([architecture, *known])}"
         )
     try:
         return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # what a failed download raises differs by network and hub version
         raise InputError(
-            f"--model {name}: its weights cannot be fetched from the hub ({first_line(error)}); on "
+            f"‹model› {name}: its weights cannot be fetched from the hub ({first_line(error)}); on "
             "a machine with access run "
             f"timm.models.save_for_hf(timm.create_model({name!r}, pretrained=True), DIR, "
             "safe_serialization=True) "
-            "and give --model DIR here"
+            "and give ‹model› DIR here"
         ) from error
 
 
 def _refuse_unsupported(architecture: str) -> None:
     """Before any download: timm's modules are named like the classes in them."""
     if not timm.is_model(architecture):
-        raise InputError(f"--model: timm knows no architecture {architecture!r}")
+        raise InputError(f"‹model›: timm knows no architecture {architecture!r}")
     module = timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1].replace("_", "")
     if reason := next(
         (why for start, why in REFUSED.items() if module.startswith(start.lower())), None
     ):
         raise InputError(
-            f"--model {architecture}: {reason}, so no attention map leads from the prediction to "
+            f"‹model› {architecture}: {reason}, so no attention map leads from the prediction to "
             f"every patch; {USE}"
         )
 

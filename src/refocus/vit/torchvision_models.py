@@ -26,14 +26,14 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
     kind, _, wanted = name.partition(".")
     if kind not in _NAMES:
         raise InputError(
-            f"--model torchvision:{name}: legal are {', '.join(_NAMES)}; others have no attention "
+            f"‹model› torchvision:{name}: legal are {', '.join(_NAMES)}; others have no attention "
             "map to follow"
         )
     table = torchvision.models.get_model_weights(kind)
     known = [row.name for row in table]
     if wanted and wanted not in known:
         raise InputError(
-            f"--model torchvision:{name}: no such weights; legal are {', '.join(known)}"
+            f"‹model› torchvision:{name}: no such weights; legal are {', '.join(known)}"
         )
     chosen = table[wanted] if wanted else table.DEFAULT
     try:
@@ -44,7 +44,7 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
             )
     except Exception as error:  # what a failed download raises differs
         raise InputError(
-            f"--model torchvision:{name}: its weights cannot be fetched ({first_line(error)})"
+            f"‹model› torchvision:{name}: its weights cannot be fetched ({first_line(error)})"
         ) from error
     preset = chosen.transforms()
     crop, resized = preset.crop_size[0], preset.resize_size[0]
@@ -69,7 +69,7 @@ def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn
     # torchvision and safetensors raise many kinds here; all mean that this folder cannot be used
     except Exception as error:
         raise InputError(
-            f"--model {folder}: cannot be loaded by torchvision: {first_line(error)}"
+            f"‹model› {folder}: cannot be loaded by torchvision: {first_line(error)}"
         ) from error
     return model
 

@@ -28,7 +28,7 @@ def library() -> Any:
         import transformers
     except ImportError as error:
         raise InputError(
-            "--model hf:...: needs transformers; install it with pip install 'refocus-vit[hf]'"
+            "‹model› hf:...: needs transformers; install it with pip install 'refocus-vit[hf]'"
         ) from error
     return transformers
 
@@ -55,7 +55,7 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
     ]
     if kind in ("CLIPModel", "SiglipModel"):
         raise InputError(
-            f"--model {shown}: {kind} has no head for classes; `refocus zero-shot` makes one from "
+            f"‹model› {shown}: {kind} has no head for classes; `refocus zero-shot` makes one from "
             "their names"
         )
     if kind not in legal:
@@ -63,7 +63,7 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
             (f" ({reason})" for start, reason in REFUSED.items() if kind.startswith(start)), ""
         )
         raise InputError(
-            f"--model {shown}: {kind} is not supported{why}; legal are {', '.join(legal)} "
+            f"‹model› {shown}: {kind} is not supported{why}; legal are {', '.join(legal)} "
             "(`refocus models`)"
         )
     made_by = getattr(transformers, kind)
@@ -80,7 +80,7 @@ def configuration(shown: str, place: str) -> Any:
     )
     if not isinstance(config.architectures, list | None):
         raise InputError(
-            f"--model {shown}: its config.json names the architectures {config.architectures!r}; "
+            f"‹model› {shown}: its config.json names the architectures {config.architectures!r}; "
             "legal is a list"
         )
     return config
@@ -113,7 +113,7 @@ def weights(shown: str, kind: Any, place: str) -> Any:
     )
     if missing:
         raise InputError(
-            f"--model {shown}: {len(missing)} weights are missing or of another shape, "
+            f"‹model› {shown}: {len(missing)} weights are missing or of another shape, "
             f"{missing[0]} first"
         )
     return model
@@ -126,7 +126,7 @@ def fetch(shown: str, get: Any) -> Any:
         Exception
     ) as error:  # what a failed download or a broken folder raises differs by version
         raise InputError(
-            f"--model {shown}: cannot be loaded ({first_line(error)}); without access to the hub "
+            f"‹model› {shown}: cannot be loaded ({first_line(error)}); without access to the hub "
             "give a folder that "
             "save_pretrained wrote, with its preprocessor_config.json and model.safetensors"
         ) from error
@@ -152,7 +152,7 @@ def preprocessing(processor: Any) -> dict[str, Any]:
         if not getattr(processor, step, True)
     ]
     size = dict(processor.size or {})
-    shown = f"--model: its image processor ({type(processor).__name__})"
+    shown = f"‹model›: its image processor ({type(processor).__name__})"
     if off or abs(getattr(processor, "rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
         raise InputError(
             f"{shown} has {', '.join(off) or 'rescale_factor'} unlike 1 / 255 and mean and std, "

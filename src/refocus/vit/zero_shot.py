@@ -84,13 +84,13 @@ def build(
     kind = (config.architectures or [""])[0]
     if kind not in ("CLIPModel", "SiglipModel"):
         raise InputError(
-            f"--model {name}: {kind or type(config).__name__}; legal are CLIPModel and SiglipModel "
+            f"‹model› {name}: {kind or type(config).__name__}; legal are CLIPModel and SiglipModel "
             "of transformers"
         )
     whole = weights(name, getattr(transformers, kind), name).eval().requires_grad_(False)
     if kind == "SiglipModel" and not transformers.utils.is_sentencepiece_available():
         raise InputError(
-            f"--model {name}: SigLIP's words need sentencepiece; install it with pip install "
+            f"‹model› {name}: SigLIP's words need sentencepiece; install it with pip install "
             "'refocus-vit[hf]'"
         )
     tokenizer = fetch(
@@ -136,7 +136,7 @@ def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     config = configuration(str(folder), str(folder))
     if config.model_type not in _TOWERS:
         raise InputError(
-            f"--model {folder}: {config.model_type} beside {HEAD}; legal are {', '.join(_TOWERS)}"
+            f"‹model› {folder}: {config.model_type} beside {HEAD}; legal are {', '.join(_TOWERS)}"
         )
     kind = getattr(transformers, _TOWERS[config.model_type])
     tower = weights(str(folder), kind, str(folder)) if pretrained else kind(config)

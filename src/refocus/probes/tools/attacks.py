@@ -28,7 +28,7 @@ def library() -> Any:
         import foolbox
     except ImportError as error:
         raise InputError(
-            "--kind: attacks need foolbox; install it with pip install 'refocus-vit[attacks]'"
+            "‹kinds›: attacks need foolbox; install it with pip install 'refocus-vit[attacks]'"
         ) from error
     return foolbox
 

@@ -51,7 +51,7 @@ def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.nd
         from imagecorruptions import corruptions as library
     except ImportError as error:
         raise InputError(
-            "--kind corruptions: needs imagecorruptions-imaug; install it with pip install "
+            "‹kinds› corruptions: needs imagecorruptions-imaug; install it with pip install "
             "'refocus-vit[corruptions]'"
         ) from error
     state = np.random.get_state()
@@ -88,13 +88,13 @@ def published(root: Path) -> dict[str, Path]:
         )
         if place is None:
             raise InputError(
-                f"--imagenet-c {root}: has no folder {name}; expected is "
+                f"‹imagenet_c› {root}: has no folder {name}; expected is "
                 "CORRUPTION/SEVERITY/WNID/FILE for all 15"
             )
         for severity in SEVERITIES:
             if not (place / str(severity)).is_dir():
                 raise InputError(
-                    f"--imagenet-c {place}: has no folder {severity}; expected are the severities "
+                    f"‹imagenet_c› {place}: has no folder {severity}; expected are the severities "
                     "1 to 5"
                 )
         found[name] = place

@@ -1,0 +1,59 @@
+"""Texts of the library name parameters, and no option of the command line."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+import refocus
+from refocus.errors import InputError, Message
+
+SOURCE = Path(refocus.__file__).parent
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+NOT_OURS = {"--border-color-primary", "--block-background-fill"}  # Gradio's style sheet
+
+
+def _texts(file: Path) -> list[tuple[int, str]]:
+    """Line and text of every string in a module, docstrings and the parts of f-strings too."""
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [f for f in sorted(SOURCE.rglob("*.py")) if f.relative_to(SOURCE).parts[0] != "cli"],
+    ids=lambda file: str(file.relative_to(SOURCE)),
+)
+def test_no_text_outside_the_command_line_names_an_option(file: Path) -> None:
+    found = {
+        f"{file.name}:{line}: {word}"
+        for line, text in _texts(file)
+        for word in OPTION.findall(text)
+        if word not in NOT_OURS
+    }
+    assert not found, f"name the parameter instead, as in ‹mask_score›: {sorted(found)}"
+
+
+def test_a_message_reads_as_python_names_its_parameters() -> None:
+    error = InputError("‹share› 0.5: only with ‹do_no_harm=False›, not with ‹lr=auto›")
+    assert str(error) == "share 0.5: only with do_no_harm=False, not with lr=auto"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert pickle.loads(pickle.dumps(error)).marked == error.marked
+
+
+def test_an_error_can_be_about_another_parameter() -> None:
+    error = InputError("‹model› x: unknown; ‹model=y› is known, ‹models› are many")
+    assert error.renamed("model", "against").marked == (
+        "‹against› x: unknown; ‹against=y› is known, ‹models› are many"
+    )
+
+
+def test_what_a_user_typed_is_no_mark() -> None:
+    assert str(Message("‹images› /data/‹a b›/x: empty")) == "images /data/‹a b›/x: empty"
