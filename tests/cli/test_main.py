@@ -199,7 +199,7 @@ def test_explain_takes_any_file_name(
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "a={images}", "--masks", "b={masks}"],
-            "no --on has that name",
+            "none of --on has that name",
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed"],

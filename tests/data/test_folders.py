@@ -42,9 +42,9 @@ def test_a_known_class_without_a_folder_is_a_notice(
 def test_scan_refuses(tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, masks = image_folders
     model = tiny()
-    with pytest.raises(InputError, match=r"--images .*absent: no such folder"):
+    with pytest.raises(InputError, match=r"images .*absent: no such folder"):
         scan(tmp_path / "absent", model)
-    with pytest.raises(InputError, match=r"--masks .*absent: no such folder"):
+    with pytest.raises(InputError, match=r"masks .*absent: no such folder"):
         scan(images, model, masks=tmp_path / "absent")
     gradient().save(images / "cat" / "1.jpg")
     with pytest.raises(InputError, match=r"1\.jpg and 1\.png: would share the mask 1\.png"):

@@ -24,14 +24,14 @@ def test_class_and_shot_selection_follow_their_seeds(
     assert pick_classes(samples, 3, None) == [0, 1, 2]
     assert pick_classes(samples, 2, 1) == pick_classes(samples, 2, 1)
     assert {tuple(pick_classes(samples, 2, seed)) for seed in range(8)} != {(0, 1)}
-    with pytest.raises(InputError, match="--classes 9: the image folder has only 4"):
+    with pytest.raises(InputError, match="classes 9: the image folder has only 4"):
         pick_classes(samples, 9, None)
     shots = pick_shots(samples, [0, 2], 3, seed=0, skip_bad=False)
     assert [s.label for s in shots] == [0, 0, 0, 2, 2, 2]
     assert len(set(shots)) == 6
     assert shots == pick_shots(samples, [0, 2], 3, seed=0, skip_bad=False)
     assert shots != pick_shots(samples, [0, 2], 3, seed=1, skip_bad=False)
-    with pytest.raises(InputError, match="--shots 7: class 'ant' has only 6 usable images"):
+    with pytest.raises(InputError, match="shots 7: class 'ant' has only 6 usable images"):
         pick_shots(samples, [0], 7, seed=0, skip_bad=False)
     assert [
         s.label for s in pick_shots(samples, [0, 2], 7, seed=0, skip_bad=False, fewer=True)
@@ -58,7 +58,7 @@ def test_bad_images_stop_the_selection_or_are_left_out_by_name(
             r"2\.png: cannot be read",
         ]
     ):
-        with pytest.raises(InputError, match=f"{message}.*--skip-bad"):
+        with pytest.raises(InputError, match=f"{message}.*skip_bad"):
             usable(samples[position:], 3, skip_bad=False)
     assert [s.image.name for s in usable(samples, 3, skip_bad=True)] == ["3.png", "4.png", "5.png"]
     assert caplog.text.count("left out") == 3

@@ -153,6 +153,6 @@ def test_kinds_are_read_from_a_list() -> None:
     assert shifts.kinds("only-fg, size,only-fg") == ["only-fg", "size"]
     assert shifts.kinds("all") == list(shifts.KINDS)
     with pytest.raises(
-        refocus.InputError, match="--kind blur: no such shift; legal are all, only-fg"
+        refocus.InputError, match="kinds blur: no such shift; legal are all, only-fg"
     ):
         shifts.kinds("blur")

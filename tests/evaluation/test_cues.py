@@ -130,7 +130,7 @@ def test_a_mapping_file_takes_names_and_indices(tmp_path: Path) -> None:
         file.write_text(json.dumps(content))
         with pytest.raises(refocus.InputError, match=message):
             cues.mapping(model, file)
-    with pytest.raises(refocus.InputError, match="--mapping: missing"):
+    with pytest.raises(refocus.InputError, match="mapping: missing"):
         cues.mapping(model)
 
 

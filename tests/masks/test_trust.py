@@ -26,7 +26,7 @@ def test_tune_leaves_out_doubtful_masks_and_says_how_many(
         kept = trusted(samples, tmp_path, 0.5)
     assert [s.image.stem for s in kept] == ["a", "a"]
     assert "2 of 4 images left out" in caplog.text
-    with pytest.raises(InputError, match=r"--mask-score 0\.95: no mask"):
+    with pytest.raises(InputError, match=r"mask_score 0\.95: no mask"):
         trusted(samples, tmp_path, 0.95)
     assert trusted(samples, tmp_path / "elsewhere", 0.5) == samples
 

@@ -69,11 +69,11 @@ def test_unknown_names_are_answered_with_the_legal_ones() -> None:
     ):
         refocus.objective("relevanse")
     with pytest.raises(
-        refocus.InputError, match=r"--second-order: objective 'finetune' does not read it"
+        refocus.InputError, match=r"second_order: objective 'finetune' does not read it"
     ):
         refocus.objective("finetune", second_order=True)
     with pytest.raises(
-        refocus.InputError, match=r"--temperature: objective 'energy' does not read it"
+        refocus.InputError, match=r"temperature: objective 'energy' does not read it"
     ):
         refocus.objective("energy", temperature=0.5)
     with pytest.raises(

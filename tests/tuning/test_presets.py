@@ -22,7 +22,7 @@ def test_presets_are_tables_5_to_7() -> None:
     with pytest.raises(InputError, match="no longer in timm"):
         presets.preset("ViT-L")
     assert presets.preset("ViT-L", model="mine")["model"] == "mine"
-    with pytest.raises(InputError, match=r"no setting for --objective rrr.*it has relevance"):
+    with pytest.raises(InputError, match=r"no setting for objective rrr.*it has relevance"):
         presets.preset("AR-L", "rrr")
-    with pytest.raises(InputError, match=r"--preset ViT-X: unknown; legal are ViT-B"):
+    with pytest.raises(InputError, match=r"preset ViT-X: unknown; legal are ViT-B"):
         presets.preset("ViT-X")

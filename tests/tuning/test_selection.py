@@ -37,9 +37,9 @@ def test_a_separate_validation_folder(recipe: Recipe, tmp_path: Path) -> None:
     chosen = selection.choose_samples(replace(recipe, val=str(images), val_masks=str(masks)), model)
     assert all(images in s.image.parents for s in chosen.check)
     assert {s.label for s in chosen.select} == {2, 3}
-    with pytest.raises(refocus.InputError, match="--val-masks: missing"):
+    with pytest.raises(refocus.InputError, match="val_masks: missing"):
         selection.choose_samples(replace(recipe, val=str(images)), model)
-    with pytest.raises(refocus.InputError, match="--val is missing"):
+    with pytest.raises(refocus.InputError, match="val is missing"):
         selection.choose_samples(replace(recipe, val_masks=str(masks)), model)
     itself = selection.choose_samples(
         replace(recipe, val=recipe.images, val_masks=recipe.masks), model

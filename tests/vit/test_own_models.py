@@ -60,9 +60,9 @@ def test_a_folder_alone_runs_no_code(
     monkeypatch.setattr(tune, "_conclude", lambda *_: {})  # interrupted before its end
     refocus.tune(recipe, folder, progress=False)
     monkeypatch.undo()
-    with pytest.raises(refocus.InputError, match=f"add --code {made_by}"):
+    with pytest.raises(refocus.InputError, match=f"add code={made_by}"):
         refocus.resume(folder, progress=False)
-    with pytest.raises(refocus.InputError, match="add --code"):
+    with pytest.raises(refocus.InputError, match="add code="):
         refocus.resume(folder, code="py:another:build", progress=False)
     invoke("tune", "--resume", folder, "--code", made_by)
     with pytest.raises(refocus.InputError, match="add --code"):
