@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck demo-weights clean
+.PHONY: help demo test test-fast coverage lint typecheck docs demo-weights clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,24 +10,36 @@ help: ## show this list
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test,offline]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs,offline]'
 	@touch $@
 
 demo: $(VENV)/.installed ## install, then the whole story offline in minutes (OUT=folder)
 	$(BIN)/refocus demo --out $(OUT)
 
+# one worker a core, one thread a worker: torch's threads would fight for the same cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: $(VENV)/.installed ## install, then all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed ## the tests without those marked slow: under two minutes on 2 cores
+	$(PYTEST) -m 'not slow'
+
+coverage: $(VENV)/.installed ## all tests, and which lines none of them runs (htmlcov/)
+	$(PYTEST) --cov=refocus --cov-report=term:skip-covered --cov-report=html
 
 lint: $(VENV)/.installed ## ruff: style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: $(VENV)/.installed ## mypy on the package
+typecheck: $(VENV)/.installed ## mypy, strict, on the package
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed ## the guides and the reference as a site (site/); a broken link fails
+	$(BIN)/mkdocs build --strict --quiet
 
 demo-weights: $(VENV)/.installed ## train the demo's small ViT anew (about 14 minutes on 2 cores)
 	$(BIN)/python scripts/train_demo_weights.py
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov site

@@ -20,9 +20,8 @@ from refocus.data.transforms import eval_image, joint_transform
 from refocus.errors import InputError
 from refocus.evaluation.metrics import background_share
 from refocus.figures.pictures import overlay, to_picture
-from refocus.masks.backbones import load_backbone
-from refocus.masks.discovery import cut, shipped_head
-from refocus.masks.folder import Reader, keys_of, object_mask
+from refocus.masks.backbones import Reader, keys_of, load_backbone
+from refocus.masks.discovery import cut, object_mask, shipped_head
 from refocus.relevance.gae import explain
 from refocus.vit.loading import names_of, preprocessing
 
