@@ -24,7 +24,8 @@ from refocus import load, objective
 from refocus.objectives import losses
 from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import minmax, upsample
-from refocus.vit.loading import class_count, preprocessing
+from refocus.vit.classes import class_count
+from refocus.vit.loading import preprocessing
 
 GOALS = {
     "ours / plain": 1.38,

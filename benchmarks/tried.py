@@ -17,7 +17,8 @@ import measure
 import torch
 
 from refocus import load, objective
-from refocus.vit.loading import class_count, preprocessing
+from refocus.vit.classes import class_count
+from refocus.vit.loading import preprocessing
 
 
 def variant(

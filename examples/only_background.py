@@ -28,7 +28,7 @@ from refocus.evaluation.metrics import accuracy
 from refocus.evaluation.suites import TestSet, open_suite
 from refocus.masks.trust import masked
 from refocus.records import Sample
-from refocus.vit.loading import class_names
+from refocus.vit.classes import class_names
 
 
 def hull(mask: Tensor) -> Tensor:

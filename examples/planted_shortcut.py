@@ -51,7 +51,8 @@ from refocus.data.images import read_image, read_mask
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.masks.trust import trusted
 from refocus.records import Sample
-from refocus.vit.loading import folder_names, preprocessing, save
+from refocus.vit.classes import folder_names
+from refocus.vit.loading import preprocessing, save
 
 _AREA = 0.3  # of the image, taken by the object's bounding box
 _CENTRES = (0.35, 0.65)  # between which the object's centre is drawn

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import nn
 
 from refocus import Recipe, evaluate, load, tune
-from refocus.vit.loading import folder_names, save
+from refocus.vit.classes import folder_names
+from refocus.vit.loading import save
 from tests.zoo import ZOO
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -2,55 +2,238 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import platform
-import tempfile
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from secrets import token_hex
+from types import MappingProxyType
 from typing import Any
 
-from refocus import __version__
-from refocus.errors import InputError
+from refocus import __version__, locks
+from refocus.errors import InputError, first_line
+from refocus.locks import LOCK
 
 MANIFEST = "manifest.json"
+SETTINGS = "settings.json"
+IDENTITY = "inputs.json"  # what a tuning run started from, by content
+_BEFORE_START = ("recipe.json", IDENTITY)  # a tuning run begins with selection.json
+_PARTIAL = ".refocus-partial-"  # start of the names of files that are being written
+# such names, and those of earlier versions
+_LEFTOVER = re.compile(rf"{re.escape(_PARTIAL)}.*|\.[a-z_]+\.(json|jsonl|html|md|csv)\.\w{{8}}")
+_MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "zero_shot.safetensors",
+)
+_SPACE = re.compile("No space left|File too large|Disk quota|write failed|failed writing", re.I)
 
 
-def new_folder(out: str | Path) -> Path:
-    """Make an empty output folder; refuse one that holds anything."""
+def new_folder(
+    out: str | Path, *, apart: Mapping[str, Path | str | None] = MappingProxyType({})
+) -> Path:
+    """Make an empty output folder and hold its lock; refuse one that holds anything.
+
+    Args:
+        apart: folders that are read, by what they are called; `out` may not lie in any of them.
+
+    Raises:
+        InputError: it holds something else than what a killed start left, another process writes
+            there, it lies in a folder of `apart`, or it cannot be made.
+    """
+    refuse_inside(out, apart)
     folder = Path(out).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"‹out› {out}: exists already and is never overwritten; name a new folder")
+    taken = InputError(f"‹out› {out}: exists already and is never overwritten; name a new folder")
+    if folder.exists() and not folder.is_dir():
+        raise taken
     try:
+        if folder.is_dir() and not _only_leftovers(folder) and not (folder / LOCK).exists():
+            raise taken
         folder.mkdir(parents=True, exist_ok=True)
+        locks.hold(folder)
     except OSError as error:
         raise InputError(f"‹out› {out}: cannot be created ({error.strerror})") from error
+    if not _only_leftovers(folder):
+        locks.release(folder)
+        raise taken
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return folder
 
 
-def resumable(out: str | Path, resume: bool, settings: dict[str, Any]) -> Path:
-    """A new folder, or with `resume` the one that was started with the same settings, finished or
-    not.
+def _only_leftovers(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a process leaves that was killed at its start: its
+    lock, files with a temporary name, empty folders, and what a run writes before it can resume.
     """
-    folder = Path(out).expanduser()
-    kept = folder / "settings.json"
-    if resume and kept.exists():
-        if read_json(kept) != settings:
+    killed = (folder / LOCK).exists()  # else it would have been released
+    return all(
+        path.name == LOCK
+        or (killed and path.name in _BEFORE_START)
+        or _LEFTOVER.fullmatch(path.name) is not None
+        or (path.is_dir() and not path.is_symlink() and _only_leftovers(path))
+        for path in folder.iterdir()
+    )
+
+
+def refuse_inside(out: str | Path, apart: Mapping[str, Path | str | None]) -> None:
+    """Stop where results would be taken for input.
+
+    Raises:
+        InputError: `out` is one of the folders of `apart`, or lies in one.
+    """
+    place = Path(out).expanduser().resolve()
+    for name, folder in apart.items():
+        if folder is not None and place.is_relative_to(Path(folder).expanduser().resolve()):
             raise InputError(
-                f"‹out› {out}: was started with other models, folders or options (see {kept}); "
-                "name a new folder"
+                f"‹out› {out}: lies inside {name} {folder}, where results would be taken for "
+                "input; name a folder beside it"
             )
+
+
+def resumable(
+    out: str | Path,
+    resume: bool,
+    settings: dict[str, Any],
+    *,
+    apart: Mapping[str, Path | str | None] = MappingProxyType({}),
+) -> Path:
+    """A new folder, or with `resume` the one that was started with the same settings, finished or
+    not; its lock is held, and what killed processes left half-written is removed.
+
+    Raises:
+        InputError: as `new_folder`, or it was started with other settings; names the first.
+    """
+    refuse_inside(out, apart)
+    folder = Path(out).expanduser()
+    kept = folder / SETTINGS
+    if resume and kept.exists():
+        before = read_json(kept)
+        if before != settings:
+            raise InputError(
+                f"‹out› {out}: was started with other models, folders or options "
+                f"({_difference(before, settings)}; see {kept}); name a new folder"
+            )
+        locks.hold(folder)
+        clean(folder)
         return folder
     folder = new_folder(out)
-    write_json(folder / "settings.json", settings)
+    write_json(folder / SETTINGS, settings)
     return folder
+
+
+def _difference(before: Any, now: Any, where: str = "") -> str:
+    """The first place where two settings differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *now]:
+            if before.get(key) != now.get(key):
+                return _difference(before.get(key), now.get(key), f"{where} {key}".strip())
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        one, other = next((a, b) for a, b in zip(before, now, strict=True) if a != b)
+        return _difference(one, other, where)
+    return f"{where or 'all'}: {_short(before)} then, {_short(now)} now"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 80 else text[:77] + "..."
+
+
+def clean(folder: Path) -> None:
+    """Remove the temporary files of killed processes; call it with the folder's lock held."""
+    for path in folder.rglob(f"{_PARTIAL}*"):
+        path.unlink(missing_ok=True)
+
+
+# --- which model, which files -------------------------------------------------------------------
+
+
+_SAID = re.compile(r"(?P<ref>.+)\?(?P<key>names|order)=(?P<value>[^?]+)", re.DOTALL)
+
+
+def split_reference(ref: str) -> tuple[str, dict[str, str]]:
+    """A model's reference without what follows it, and that: MODEL?order=natural,
+    MODEL?names=FILE.
+    """
+    match = _SAID.fullmatch(ref)
+    return (match["ref"], {match["key"]: match["value"]}) if match else (ref, {})
+
+
+def reference(ref: str, *, names: str | Path | None = None, order: str | None = None) -> str:
+    """A model's reference that says how its outputs are named; it can be loaded from anywhere.
+
+    Raises:
+        InputError: names and an order together, of which one decides alone.
+    """
+    if names is not None and order is not None:
+        raise InputError("‹names› and ‹order›: give one of them; names decide the order")
+    if names is not None:
+        return f"{split_reference(ref)[0]}?names={Path(names).expanduser().resolve()}"
+    return ref if order is None else f"{split_reference(ref)[0]}?order={order}"
 
 
 def fingerprint(model: str) -> list[str]:
-    """A model as given, and for a folder where it is and when its weights were written."""
-    weights = _folder(model)[1].resolve() / "model.safetensors"
-    return [str(weights.parent), str(weights.stat().st_mtime_ns)] if weights.is_file() else [model]
+    """What a model is: its reference, and the content of the folder and the names file in it."""
+    before, folder = _folder(model)
+    said = split_reference(model)[1]
+    files = [folder.resolve() / name for name in _MODEL_FILES]
+    files += [Path(said["names"]).expanduser()] if "names" in said else []
+    found = [digest(file) for file in files if file.is_file()]
+    return [f"{before}{folder.resolve()}", *said.values(), *found] if found else [model]
+
+
+def digest(file: Path) -> str:
+    """A short fingerprint of a file's content."""
+    status = file.stat()
+    return _digest(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest(file: Path, _size: int, _time: int) -> str:
+    content = blake2b(digest_size=8)
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
+
+
+def identity(weights: str, files: Iterable[Path]) -> dict[str, Any]:
+    """What a run starts from, to be compared when it is resumed: a fingerprint of its model's
+    weights, and one of each image and mask.
+    """
+    return {"weights": weights, "files": {str(file): digest(file) for file in sorted(set(files))}}
+
+
+def refuse_changed(kept: Path, weights: str, shown: str) -> None:
+    """Compare what a run started from, as `identity` kept it, with what lies there now.
+
+    Raises:
+        InputError: the model, an image or a mask is another or gone; names the first.
+    """
+    before = read_json(kept)
+    if before.get("weights") != weights:
+        raise InputError(
+            f"{shown}: its model's weights were changed since the run was started; bring them back "
+            "or start a new run"
+        )
+    for name, known in before.get("files", {}).items():
+        file = Path(name)
+        if not file.is_file():
+            raise InputError(f"{shown}: {name} is gone since the run was started; bring it back")
+        if digest(file) != known:
+            raise InputError(
+                f"{shown}: {name} was changed since the run was started; bring it back or start a "
+                "new run"
+            )
 
 
 def state(path: Path) -> str:
@@ -58,27 +241,46 @@ def state(path: Path) -> str:
     hidden files left out).
     """
     root = path.expanduser().resolve()
-    files = (
-        [root]
-        if root.is_file()
-        else [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
-    )
-    rows = sorted(
-        (p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files
-    )
-    return blake2b(repr(rows).encode(), digest_size=8).hexdigest()
+    files = [root] if root.is_file() else [f for f in _below(root) if not f.name.startswith(".")]
+    rows = []
+    for file in files:
+        with contextlib.suppress(OSError):  # a link that leads nowhere
+            status = file.stat()
+            rows.append((file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+    return blake2b(repr(sorted(rows)).encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Files below a folder, links to folders followed, each folder once."""
+    seen = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(place, name) for name in files)
 
 
 def resolved(model: str) -> str:
     """A model as given, a folder by its full path, so that it can be loaded again from anywhere."""
     before, folder = _folder(model)
-    return f"{before}{folder.resolve()}" if folder.is_dir() else model
+    if not folder.is_dir():
+        return model
+    plain, said = split_reference(model)
+    return f"{before}{folder.resolve()}{model[len(plain) :] if said else ''}"
+
+
+def folder_of(model: str) -> Path:
+    """The folder that a model's reference names, whether or not there is one."""
+    return _folder(model)[1]
 
 
 def _folder(model: str) -> tuple[str, Path]:
     """The folder in a model's reference, and what stands before it: FOLDER, hf:FOLDER or
     py:MODULE:FUNCTION@FOLDER.
     """
+    model = split_reference(model)[0]
     at = (
         model.find("@") + 1
         if model.startswith("py:") and "@" in model
@@ -89,19 +291,37 @@ def _folder(model: str) -> tuple[str, Path]:
     return model[:at], Path(model[at:]).expanduser()
 
 
+# --- writing ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to; then `path` is either as before or whole.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; names `path`.
+    """
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{token_hex(4)}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, Exception) and _SPACE.search(str(error)):  # torch's, safetensors' own
+            raise OSError(errno.ENOSPC, first_line(error), str(path)) from error
+        raise
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that is either absent or whole, whenever the process dies."""
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as partial:
-        partial.write(content)
-    os.chmod(partial.name, 0o644)  # NamedTemporaryFile makes it private
-    os.replace(partial.name, path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write a text file, whole or not at all; what UTF-8 cannot hold becomes a question mark."""
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,9 +330,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable JSON file ({error})") from error
+        if path.exists() and not path.is_file():
+            raise ValueError("not a regular file")
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({first_line(error)})") from error
 
 
 def environment() -> dict[str, str]:
@@ -139,3 +361,4 @@ def finish(folder: Path, command: str, **facts: Any) -> None:
         folder / MANIFEST,
         {"command": command, "environment": environment(), **facts, "files": files},
     )
+    locks.release(folder)

@@ -305,7 +305,7 @@ def test_save_and_load_in_its_own_library(name: str, variant: str, tmp_path: Pat
         again = refocus.load(tmp_path / "saved")
         torch.testing.assert_close(logits_of(again, images), expected)
         torch.testing.assert_close(by_its_own_library(model, tmp_path / "saved", images), expected)
-    assert refocus.vit.loading.class_names(again) == NAMES
+    assert refocus.vit.classes.class_names(again) == NAMES
     assert refocus.vit.loading.preprocessing(again) == refocus.vit.loading.preprocessing(model)
     refocus.save(again, tmp_path / "saved")  # replaces a model
 

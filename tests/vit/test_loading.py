@@ -10,7 +10,7 @@ import timm
 import torch
 
 import refocus
-from refocus.vit import loading
+from refocus.vit import classes, loading
 from tests.makers import Build
 
 
@@ -33,13 +33,13 @@ def test_plain_timm_reads_what_we_save(
     with torch.inference_mode():
         assert torch.equal(again(images), model(images))
         assert torch.equal(refocus.load(tmp_path / "saved")(images), model(images))
-    assert loading.class_names(again) == loading.class_names(model) == ["ant", "bee", "cat", "dog"]
+    assert classes.class_names(again) == classes.class_names(model) == ["ant", "bee", "cat", "dog"]
     assert loading.preprocessing(again) == loading.preprocessing(model)
 
 
 def test_the_shared_models_load_and_survive_saving(shared: Path, tmp_path: Path) -> None:
     model = refocus.load(shared / "models" / "vit_small_planted")
-    assert loading.class_names(model)[:2] == ["accordion", "butterfly"]
+    assert classes.class_names(model)[:2] == ["accordion", "butterfly"]
     refocus.save(model, tmp_path / "saved")
     images = torch.randn(1, 3, 168, 168)
     with torch.inference_mode():
@@ -51,8 +51,8 @@ def test_the_shared_models_load_and_survive_saving(shared: Path, tmp_path: Path)
 
 def test_imagenet_models_know_wordnet_ids_and_descriptions() -> None:
     model = refocus.load("vit_tiny_patch16_224", pretrained=False)
-    assert loading.folder_names(model)[0] == "n01440764"
-    assert "tench" in loading.class_names(model)[0]
+    assert classes.folder_names(model)[0] == "n01440764"
+    assert "tench" in classes.class_names(model)[0]
 
 
 def test_saving_replaces_a_model_and_nothing_else(tiny: Build, tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_saving_replaces_a_model_and_nothing_else(tiny: Build, tmp_path: Path) -
 def test_names_of_another_head_are_not_used(tiny: Build) -> None:
     model = tiny()
     model.reset_classifier(7)  # timm leaves the four label names behind
-    assert loading.class_names(model) is None
-    assert loading.folder_names(model) is None
+    assert classes.class_names(model) is None
+    assert classes.folder_names(model) is None
 
 
 def test_a_model_without_a_head_is_refused(tiny: Build, image_folders: tuple[Path, Path]) -> None:

@@ -104,8 +104,8 @@ def test_imagenets_labels_answer_to_wordnet_ids(tmp_path: Path) -> None:
     plain.save_pretrained(tmp_path)
     build("ViT (transformers)", "ViT").image_processor.save_pretrained(tmp_path)
     model = refocus.load(tmp_path)
-    assert refocus.vit.loading.folder_names(model)[0] == "n01440764"
-    assert refocus.vit.loading.class_names(model)[0].startswith("tench")
+    assert refocus.vit.classes.folder_names(model)[0] == "n01440764"
+    assert refocus.vit.classes.class_names(model)[0].startswith("tench")
 
 
 def test_half_precision_checkpoints_are_tuned_in_float32(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_zero_shot_classifier_answers_as_clip_does(clip_folder: Path, tmp_path
             **{k: tokens[k] for k in ("input_ids", "attention_mask")}, pixel_values=images
         ).logits_per_image
         torch.testing.assert_close(logits_of(model, images), expected)
-    assert refocus.vit.loading.class_names(model) == ["ant", "polar_bear", "dog"]
+    assert refocus.vit.classes.class_names(model) == ["ant", "polar_bear", "dog"]
     assert refocus.explain(model, images).patches.shape == (2, 4, 4)
 
 

@@ -23,7 +23,8 @@ from refocus.figures.pictures import overlay, to_picture
 from refocus.masks.backbones import Reader, keys_of, load_backbone
 from refocus.masks.discovery import cut, object_mask, shipped_head
 from refocus.relevance.gae import explain
-from refocus.vit.loading import names_of, preprocessing
+from refocus.vit.classes import names_of
+from refocus.vit.loading import preprocessing
 
 _TOP = 5
 _BLUR = 0.06  # of the shorter side

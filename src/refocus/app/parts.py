@@ -21,7 +21,8 @@ from refocus.app.looks import Finder, Look, look
 from refocus.data.images import read_image
 from refocus.errors import InputError
 from refocus.tuning import recipe
-from refocus.vit.loading import load, names_of
+from refocus.vit.classes import names_of
+from refocus.vit.loading import load
 
 OWN = "the model's own prediction"
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from refocus.errors import InputError
 from refocus.records import Sample
-from refocus.vit.loading import class_count, folder_names
+from refocus.vit.classes import class_count, folder_names
 
 log = logging.getLogger("refocus")
 

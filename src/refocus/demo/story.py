@@ -34,7 +34,8 @@ from refocus.figures.pictures import figure, overlay, to_picture
 from refocus.relevance.gae import explain
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.tune import tune
-from refocus.vit.loading import class_names, load, preprocessing, save
+from refocus.vit.classes import class_names
+from refocus.vit.loading import load, preprocessing, save
 
 PER_CLASS = {"tune": 12, "in_domain": 100, "shuffled": 100}
 CLASSES = 5  # digits tuned on, of 10

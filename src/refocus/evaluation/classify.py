@@ -24,7 +24,7 @@ from refocus.evaluation.metrics import (
 )
 from refocus.evaluation.suites import TestSet, open_suite
 from refocus.records import Prediction, Sample, read_lines
-from refocus.vit.loading import class_folder_names
+from refocus.vit.classes import class_folder_names
 
 log = logging.getLogger("refocus")
 

@@ -27,7 +27,7 @@ from refocus.evaluation.collect import collect, softmax_shares
 from refocus.evaluation.intervals import mean_interval, sums_interval
 from refocus.outputs import read_json
 from refocus.records import Sample
-from refocus.vit.loading import class_count, class_names, folder_names
+from refocus.vit.classes import class_count, class_names, folder_names
 
 Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the model
 

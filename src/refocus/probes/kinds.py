@@ -27,8 +27,9 @@ from refocus.probes.tools import perturbations as change
 from refocus.probes.tools.subsets import sufficient_subsets
 from refocus.probes.tools.surgery import PARTS, blocks, neighbours, without
 from refocus.relevance.attention import last_linear_input, limited_attention
+from refocus.vit.classes import names_of
 from refocus.vit.families import view
-from refocus.vit.loading import names_of, preprocessing
+from refocus.vit.loading import preprocessing
 
 # --- adversarial ---------------------------------------------------------------------------------
 

@@ -26,8 +26,8 @@ from refocus.relevance.attention import (
     exclusive,
     logits_of,
 )
+from refocus.vit.classes import head_size
 from refocus.vit.families import unsupported, view
-from refocus.vit.loading import head_size
 
 Target = (
     Tensor | Callable[[Tensor], Tensor] | None

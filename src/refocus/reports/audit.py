@@ -24,7 +24,7 @@ from refocus.figures.tables import Row, accuracy_rows, as_csv, other_rows
 from refocus.masks import trust
 from refocus.records import Prediction, Sample, read_lines
 from refocus.reports import gallery
-from refocus.vit.loading import class_folder_names
+from refocus.vit.classes import class_folder_names
 
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "outline")
 _SUITE = "images"

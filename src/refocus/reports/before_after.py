@@ -30,8 +30,9 @@ from refocus.reports import gallery
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.selection import from_json, trained_classes
 from refocus.vit import loading, own_models
+from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
-from refocus.vit.loading import class_folder_names, load
+from refocus.vit.loading import load
 
 log = logging.getLogger("refocus")
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "location", "size", "rotation")

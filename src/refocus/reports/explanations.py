@@ -19,8 +19,9 @@ from refocus.errors import InputError
 from refocus.figures.pictures import figure, overlay, to_picture
 from refocus.records import Explanation
 from refocus.relevance.gae import explain
+from refocus.vit.classes import class_count, class_names, folder_names
 from refocus.vit.families import view
-from refocus.vit.loading import class_count, class_names, folder_names, load, preprocessing
+from refocus.vit.loading import load, preprocessing
 
 
 def find(paths: list[Path]) -> list[Path]:

@@ -19,7 +19,8 @@ from refocus.figures.html import tile_uri
 from refocus.figures.pictures import overlay, to_picture
 from refocus.records import Prediction
 from refocus.relevance.gae import explain
-from refocus.vit.loading import names_of, preprocessing
+from refocus.vit.classes import names_of
+from refocus.vit.loading import preprocessing
 
 OUTLINE = (255, 255, 255)
 

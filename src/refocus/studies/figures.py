@@ -20,7 +20,8 @@ from refocus.studies.datasets import Ground
 from refocus.studies.jobs import Job
 from refocus.studies.layouts import METRICS, Line
 from refocus.studies.registry import ORIGINAL, PUBLISHED
-from refocus.vit.loading import class_folder_names, load
+from refocus.vit.classes import class_folder_names
+from refocus.vit.loading import load
 
 ENDS = 50  # classes shown at each end of figures 8 to 14, as in the paper
 NOTE = (

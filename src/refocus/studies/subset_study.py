@@ -13,8 +13,9 @@ from refocus.probes.tools.subsets import CONFIDENCE, sufficient_subsets
 from refocus.relevance.attention import logits_of
 from refocus.reports import gallery
 from refocus.studies.datasets import Ground
+from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
-from refocus.vit.loading import class_folder_names, load, preprocessing
+from refocus.vit.loading import load, preprocessing
 
 
 def subset_study(

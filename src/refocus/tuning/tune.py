@@ -28,8 +28,9 @@ from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, p
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.selection import Selection, choose_samples, from_json, to_json
 from refocus.tuning.trainable import plain_state, restrict
+from refocus.vit.classes import class_names
 from refocus.vit.families import view
-from refocus.vit.loading import class_names, load, pick_device, save, source
+from refocus.vit.loading import load, pick_device, save, source
 from refocus.vit.own_models import recorded
 
 _LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"

@@ -11,16 +11,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from torch import nn
 
 from refocus.errors import InputError
+from refocus.outputs import split_reference
 from refocus.vit import own_models, timm_models, torchvision_models, transformers_models, zero_shot
-from refocus.vit.families import family, unwrap
+from refocus.vit.classes import (
+    class_count,
+    folder_names,
+    label_names,
+    name_outputs,
+    read_names,
+    refuse_unfinished_weights,
+    refuse_unusable_head,
+    set_order,
+)
+from refocus.vit.families import family
 
 _LOADED_FROM = (
     "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict
@@ -29,7 +41,12 @@ _FILES = {"config.json", "model.safetensors", "preprocessor_config.json", zero_s
 
 
 def load(
-    ref: str | Path, *, pretrained: bool = True, device: str | torch.device = "cpu"
+    ref: str | Path,
+    *,
+    pretrained: bool = True,
+    device: str | torch.device = "cpu",
+    names: Sequence[str] | str | Path | None = None,
+    order: str | None = None,
 ) -> nn.Module:
     """A ViT classifier in eval mode.
 
@@ -40,13 +57,21 @@ def load(
             (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`) or `save` wrote.
         pretrained: False gives random weights; names of timm and torchvision then need no network
             (for tests).
+            A reference may end in "?order=natural", "?order=string" or "?names=FILE", which say
+            the same as the arguments below and travel with it into recipes and records.
         device: where to put it.
+        names: class names in the order of the outputs, or a file of them (`read_names`), in place
+            of any that the checkpoint carries.
+        order: how class folders name the outputs of a model without names: "natural", as timm
+            sorts them, or "string", as torchvision and transformers do.
 
     Raises:
         InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or
             no way to the hub.
     """
-    ref = str(ref).removeprefix("local-dir:")
+    ref, said = split_reference(str(ref))
+    names, order = names or said.get("names"), order or said.get("order")
+    ref = ref.removeprefix("local-dir:")
     folder = Path(ref.removeprefix("hf:"))
     try:
         folder = folder.expanduser()
@@ -70,6 +95,14 @@ def load(
     else:
         model = timm_models.load_name(ref, pretrained=pretrained)
     setattr(model, _LOADED_FROM, str(folder.resolve()) if is_folder else ref)
+    refuse_unusable_head(model, f"‹model› {ref}", renamed=names is not None)
+    if pretrained:
+        refuse_unfinished_weights(model, f"‹model› {ref}")
+    if names is not None:
+        listed = read_names(Path(names).expanduser()) if isinstance(names, str | Path) else names
+        name_outputs(model, listed, "‹names›")
+    if order is not None:
+        set_order(model, order)
     return model.eval().to(device)
 
 
@@ -150,62 +183,6 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def head_size(model: nn.Module) -> int | None:
-    """Outputs of the classifier head; None where a model of the user's own does not say."""
-    inner: Any = unwrap(model)
-    if hasattr(inner, "num_classes"):
-        return int(inner.num_classes)
-    return int(inner.config.num_labels) if hasattr(inner, "config") else None
-
-
-def class_count(model: nn.Module) -> int:
-    """Outputs of the classifier head.
-
-    Raises:
-        InputError: a model of the user's own that does not say.
-    """
-    count = head_size(model)
-    if count is None:
-        raise InputError(
-            f"{type(model).__name__}: does not say how many classes it has; give it an attribute "
-            "num_classes"
-        )
-    return count
-
-
-def class_names(model: nn.Module) -> list[str] | None:
-    """Names by class index: from the checkpoint, else timm's table for ImageNet models; None where
-    there are none.
-    """
-    if names := _label_names(model):
-        return names
-    if subset := _imagenet(model):
-        return [subset.index_to_description(i) for i in range(class_count(model))]
-    return None
-
-
-def folder_names(model: nn.Module) -> list[str] | None:
-    """What the class folders of a test set are called, by class index: WordNet ids for ImageNet
-    models, else the class names.
-    """
-    subset = _imagenet(model)
-    return _label_names(model) or (list(subset.label_names()) if subset else None)
-
-
-def _label_names(model: nn.Module) -> list[str] | None:
-    """The checkpoint's own names; None also where they are of another head, as timm leaves them
-    after `reset_classifier`.
-    """
-    names = (getattr(model, "pretrained_cfg", {}) or {}).get("label_names") or []
-    names = [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
-    return names if names and len(names) == class_count(model) else None
-
-
-def _imagenet(model: nn.Module) -> ImageNetInfo | None:
-    subset = infer_imagenet_subset(model)
-    return ImageNetInfo(subset) if subset else None
-
-
 def save(model: nn.Module, folder: str | Path) -> None:
     """Write `config.json` + `model.safetensors` as the model's own library reads them; an existing
     model is replaced.
@@ -225,7 +202,7 @@ def save(model: nn.Module, folder: str | Path) -> None:
         )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    names = _label_names(model)
+    names = label_names(model)
     row = family(model)
     if isinstance(model, zero_shot.ZeroShot):
         zero_shot.save(model, partial)
@@ -239,11 +216,6 @@ def save(model: nn.Module, folder: str | Path) -> None:
         timm_models.save(model, partial, names)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
-
-
-def class_folder_names(model: nn.Module) -> list[str]:
-    """Class folder names, which are unique (ImageNet's descriptions are not)."""
-    return folder_names(model) or [str(i) for i in range(class_count(model))]
 
 
 Models = dict[str, nn.Module]  # "model", and "against" where there is one before
@@ -270,8 +242,3 @@ def load_models(model: str, against: str | None, device: torch.device) -> Models
                 f"{class_count(models['model'])}"
             )
     return models
-
-
-def names_of(model: nn.Module) -> list[str]:
-    """Readable class names."""
-    return class_names(model) or [str(i) for i in range(class_count(model))]

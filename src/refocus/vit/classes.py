@@ -1,0 +1,289 @@
+"""Which class each output of a model is: its names, their order, and ImageNet's classes by name.
+
+Names that a model carries decide. A model without names has 1000 outputs in ImageNet's order, or
+outputs in the order of the folders it was trained on, which libraries sort in two ways.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import nn
+
+from refocus.errors import InputError, first_line
+from refocus.vit.families import unwrap
+
+log = logging.getLogger("refocus")
+
+ORDERS = ("natural", "string")
+_ORDER = "refocus_order"  # attribute on a loaded model: how folders name its outputs
+_SAME = 0.99  # share of names that must agree with ImageNet's: spellings of a few differ by source
+
+
+def natural(name: str) -> list[int | str]:
+    """timm's order of class folders: numbers by value, letters without case (class2, class10)."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+
+
+def by_order(folders: Sequence[str], order: str) -> list[str]:
+    """Class folders in timm's natural order, or as strings (torchvision, transformers, Keras)."""
+    return sorted(folders, key=natural) if order == "natural" else sorted(folders)
+
+
+def plain(name: str) -> str:
+    """A name as it is compared: a Mac writes é as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def loose(name: str) -> str:
+    """A name without case, blanks and what stands for them, to find near matches."""
+    return re.sub(r"[\s_\-]+", "", plain(name)).casefold()
+
+
+# --- what a model says --------------------------------------------------------------------------
+
+
+def head_size(model: nn.Module) -> int | None:
+    """Outputs of the classifier head; None where a model of the user's own does not say."""
+    inner: Any = unwrap(model)
+    if hasattr(inner, "num_classes"):
+        return int(inner.num_classes)
+    return int(inner.config.num_labels) if hasattr(inner, "config") else None
+
+
+def class_count(model: nn.Module) -> int:
+    """Outputs of the classifier head.
+
+    Raises:
+        InputError: a model of the user's own that does not say.
+    """
+    count = head_size(model)
+    if count is None:
+        raise InputError(
+            f"{type(model).__name__}: does not say how many classes it has; give it an attribute "
+            "num_classes"
+        )
+    return count
+
+
+def label_names(model: nn.Module) -> list[str] | None:
+    """The checkpoint's own names; None also where they are of another head, as timm leaves them
+    after `reset_classifier`.
+    """
+    names = _carried(model)
+    return names if names and len(names) == class_count(model) else None
+
+
+def _carried(model: nn.Module) -> list[str]:
+    names = (getattr(model, "pretrained_cfg", {}) or {}).get("label_names") or []
+    return [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
+
+
+def class_names(model: nn.Module) -> list[str] | None:
+    """Names by class index: from the checkpoint, else timm's table for ImageNet models; None where
+    there are none.
+    """
+    if names := label_names(model):
+        return names
+    if subset := _imagenet(model):
+        return [subset.index_to_description(i) for i in range(class_count(model))]
+    return None
+
+
+def folder_names(model: nn.Module) -> list[str] | None:
+    """What the class folders of a test set are called, by class index: WordNet ids for ImageNet
+    models, else the class names.
+    """
+    subset = _imagenet(model)
+    return label_names(model) or (list(subset.label_names()) if subset else None)
+
+
+def class_folder_names(model: nn.Module) -> list[str]:
+    """Class folder names, which are unique (ImageNet's descriptions are not)."""
+    return folder_names(model) or [str(i) for i in range(class_count(model))]
+
+
+def names_of(model: nn.Module) -> list[str]:
+    """Readable class names."""
+    return class_names(model) or [str(i) for i in range(class_count(model))]
+
+
+def order_of(model: nn.Module) -> str | None:
+    """The order of folders that was given with a model; None where none was."""
+    return getattr(model, _ORDER, None)
+
+
+# --- names that a person gives ------------------------------------------------------------------
+
+
+def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
+    """Give a model class names, one for each output, in place of any that it carries.
+
+    Raises:
+        InputError: another number of names than of outputs, or a name twice; names `shown`.
+    """
+    names = [plain(str(name)) for name in names]
+    if len(names) != class_count(model):
+        raise InputError(
+            f"{shown}: {len(names)} class names, but the model has {class_count(model)} outputs; "
+            "legal is one name for each output, in their order"
+        )
+    if doubled := _doubled(names):
+        raise InputError(f"{shown}: {doubled}; legal is each name once")
+    described: Any = model
+    described.pretrained_cfg = {
+        **(getattr(model, "pretrained_cfg", None) or {}),
+        "label_names": names,
+    }
+
+
+def set_order(model: nn.Module, order: str) -> None:
+    """Say in which order class folders name the outputs of a model that carries no names."""
+    if order not in ORDERS:
+        raise InputError(f"‹order› {order}: legal are {', '.join(ORDERS)}")
+    if label_names(model):
+        log.info("‹order› %s: not needed, the model carries class names", order)
+        return
+    setattr(model, _ORDER, order)
+
+
+def read_names(file: Path) -> list[str]:
+    """Class names in the order of a model's outputs: one a line, or JSON (a list, or id2label).
+
+    Raises:
+        InputError: not such a file.
+    """
+    try:
+        if not file.is_file():
+            raise OSError("no such file")
+        text = file.read_text(encoding="utf-8-sig")
+        content = json.loads(text) if file.suffix == ".json" else text.splitlines()
+        if isinstance(content, dict):
+            content = content.get("id2label", content)
+            content = [content[key] for key in sorted(content, key=int)]
+        found = [str(name).strip() for name in content if str(name).strip()]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"‹names› {file}: cannot be read as names, one a line, or a JSON list "
+            f"({first_line(error)})"
+        ) from error
+    if not found:
+        raise InputError(f"‹names› {file}: is empty; legal is one name a line")
+    return found
+
+
+# --- ImageNet -----------------------------------------------------------------------------------
+
+
+def imagenet_outputs(model: nn.Module) -> tuple[int, ...] | None:
+    """For each of ImageNet's 1000 classes, in ImageNet's order, the model's output for it.
+
+    Names that the model carries decide, WordNet ids or English ones, whatever their order; a model
+    without names and 1000 outputs has ImageNet's order. None: another model.
+    """
+    if head_size(model) != 1000 or order_of(model):
+        return None
+    names = label_names(model)
+    if names is None or imagenet_in_order(names):
+        return tuple(range(1000))
+    found = [imagenet_index(name) for name in names]
+    if len(set(found)) != 1000 or None in found:
+        return None
+    return tuple(found.index(i) for i in range(1000))
+
+
+def imagenet_in_order(names: Sequence[str]) -> bool:
+    """Whether names are ImageNet's 1000, in its order."""
+    return len(names) == 1000 and sum(
+        loose(name) in keys for name, keys in zip(names, _spellings(), strict=True)
+    ) >= int(_SAME * 1000)
+
+
+def imagenet_index(name: str) -> int | None:
+    """ImageNet's class of a WordNet id or an English name; None where there is none or several."""
+    return _index_of_spelling().get(loose(name))
+
+
+@cache
+def _spellings() -> list[set[str]]:
+    """Of each class its WordNet id, its whole description and each synonym, as `loose` has them."""
+    info = ImageNetInfo("imagenet-1k")
+    rows = [(info.index_to_label_name(i), info.index_to_description(i)) for i in range(1000)]
+    return [{loose(n) for n in (wnid, text, *text.split(", "))} for wnid, text in rows]
+
+
+@cache
+def _index_of_spelling() -> dict[str, int]:
+    counts = Counter(key for keys in _spellings() for key in keys)
+    return {key: i for i, keys in enumerate(_spellings()) for key in keys if counts[key] == 1}
+
+
+def _imagenet(model: nn.Module) -> ImageNetInfo | None:
+    subset = None if order_of(model) else infer_imagenet_subset(model)
+    return ImageNetInfo(subset) if subset else None
+
+
+# --- what cannot be scored ----------------------------------------------------------------------
+
+
+def refuse_unusable_head(model: nn.Module, shown: str, *, renamed: bool = False) -> None:
+    """Stop at a head whose softmax says nothing, and at names that do not name its outputs.
+
+    renamed: names follow from elsewhere, so those in the checkpoint may be wrong.
+
+    Raises:
+        InputError: one output, independent outputs, a name twice, or another number of names.
+    """
+    inner: Any = unwrap(model)
+    kind = getattr(getattr(inner, "config", None), "problem_type", None)
+    if kind in ("multi_label_classification", "regression"):
+        raise InputError(
+            f"{shown}: its problem_type is {kind}, so its outputs are no shares of one answer; "
+            "legal is a classifier of one class for each image (single_label_classification)"
+        )
+    if head_size(model) == 1:
+        raise InputError(
+            f"{shown}: its head has one output, so there is nothing to choose between; legal are "
+            "two outputs or more"
+        )
+    names = _carried(model)
+    if renamed or not names:
+        return
+    if len(names) != (count := class_count(model)):
+        raise InputError(
+            f"{shown}: names {len(names)} classes but has {count} outputs; mend label_names in its "
+            "config.json, or give ‹names› with one name for each output"
+        )
+    if doubled := _doubled(names):
+        if not imagenet_in_order(names):
+            raise InputError(
+                f"{shown}: {doubled}, so a class folder of that name has two outputs; give "
+                "‹names› with one name for each output"
+            )
+        inner.pretrained_cfg = {**inner.pretrained_cfg, "label_names": None}  # WordNet ids then
+
+
+def refuse_unfinished_weights(model: nn.Module, shown: str) -> None:
+    """Stop at weights that are NaN or infinite, as a diverged training leaves them."""
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise InputError(
+                f"{shown}: {name} holds values that are not finite (NaN or infinite), as a "
+                "training that diverged leaves them; give another checkpoint"
+            )
+
+
+def _doubled(names: Sequence[str]) -> str:
+    """'crane' is the name of outputs 0 and 2, where a name stands twice; else an empty text."""
+    name, count = Counter(names).most_common(1)[0]
+    places = [str(i) for i, other in enumerate(names) if other == name]
+    return f"{name!r} is the name of outputs {' and '.join(places[:2])}" if count > 1 else ""
