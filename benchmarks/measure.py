@@ -1,5 +1,6 @@
-"""Clock and memory for the other benchmarks: variants of one task interleaved in one run, for
-ratios of the same minutes.
+"""Clock and memory for the other benchmarks.
+
+Variants of one task are interleaved in one run, so that their ratios are of the same minutes.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def ratio(spent: dict[str, list[float]], name: str, base: str) -> tuple[float, f
 
 
 def tensor_peak(call: Callable[[], Any]) -> float:
-    """MiB that torch's allocator holds at most during a call, above what it held before (its second
-    call: the first sets up).
+    """MiB that torch's allocator holds at most during a call, above what it held before.
+
+    Measured on the second call: the first sets up.
     """
     call()
     gc.collect()
@@ -52,9 +54,7 @@ def tensor_peak(call: Callable[[], Any]) -> float:
 
 
 def process_peak(script: str, arguments: list[str]) -> float:
-    """MiB that a fresh process grew by during `peak_of(call)`, which `script` prints with these
-    arguments.
-    """
+    """MiB that a fresh process grew by during `peak_of(call)`, as `script` prints it."""
     done = subprocess.run(
         [sys.executable, script, *arguments], check=True, capture_output=True, text=True
     )
@@ -62,8 +62,9 @@ def process_peak(script: str, arguments: list[str]) -> float:
 
 
 def peak_of(call: Callable[[], Any], times: int = 3) -> float:
-    """MiB by which this process's peak rises over its size before the calls. (Linux; `getrusage`
-    would tell the parent's peak.)
+    """MiB by which this process's peak rises over its size before the calls.
+
+    Linux only; `getrusage` would tell the parent's peak.
     """
     gc.collect()
     before = _status("VmRSS")

@@ -1,5 +1,4 @@
-"""How time and memory of a tuning step grow with the tokens, of a plain step, of ours, and of ours
-with `recompute`.
+"""How time and memory of a tuning step grow with the tokens: plain, ours, and recomputed.
 
     python benchmarks/scaling.py [--model vit_tiny_patch16_224] [--sizes 224 320 448 640] [--batch
     2]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,32 +71,30 @@ def steps(ref: str, batch: int, only: str | None = None) -> dict[str, Callable[[
         images, masks = torch.randn(batch, *size), (torch.rand(batch, 1, *size[1:]) > 0.5).float()
         labels = torch.randint(0, class_count(model), (batch,))
         optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
-        ours = objective("relevance")
         frozen = load(ref, pretrained=False) if name == "published" else model
 
-        def step(
-            name=name,
-            model=model,
-            frozen=frozen,
-            optimizer=optimizer,
-            images=images,
-            masks=masks,
-            labels=labels,
-            ours=ours,
-        ):  # type: ignore[no-untyped-def]
-            with torch.autocast("cpu", torch.bfloat16, enabled=name.endswith("bf16")):
-                if name == "plain":
-                    loss = F.cross_entropy(model(images), labels)
-                elif name == "published":
-                    loss = published_loss(model, frozen, images, masks, labels)
-                else:
-                    loss = ours(model, images, masks, labels)["loss"]
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        found[name] = step
+        found[name] = partial(step, name, model, frozen, optimizer, (images, masks, labels))
     return found
+
+
+def step(
+    name: str,
+    model: nn.Module,
+    frozen: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """One step of the variant `name`; `batch` is images, masks and labels."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=name.endswith("bf16")):
+        if name == "plain":
+            loss = F.cross_entropy(model(batch[0]), batch[2])
+        elif name == "published":
+            loss = published_loss(model, frozen, *batch)
+        else:
+            loss = objective("relevance")(model, *batch)["loss"]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def main() -> None:

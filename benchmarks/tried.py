@@ -1,5 +1,4 @@
-"""What was tried to make a tuning step faster on a CPU, each beside the step as it is, in one run
-and interleaved.
+"""What was tried to make a tuning step faster on a CPU, each beside the step as it is.
 
     python benchmarks/tried.py [--model vit_small_patch16_224] [--rounds 9] [--batch 8]
 

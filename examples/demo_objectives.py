@@ -1,5 +1,4 @@
-"""The objectives side by side on one demo folder: what each reaches at its best epoch and after its
-last.
+"""The objectives side by side on one demo folder, at the best epoch and after the last.
 
     python examples/demo_objectives.py --demo refocus-demo --out OUT [--rows
     OBJECTIVE:LR[:TERM=WEIGHT,...][:second-order] ...]

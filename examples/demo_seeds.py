@@ -1,5 +1,4 @@
-"""The demo on several seeds: means over seeds, with the weights of the best epoch (what the demo
-shows) and of the last one.
+"""The demo on several seeds: means for the best epoch (as the demo shows) and for the last.
 
     python examples/demo_seeds.py --out OUT [--seeds 0 1 2 3 4]
 
@@ -22,8 +21,9 @@ COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
 
 
 def last_epoch(folder: Path, name: str) -> dict[str, float]:
-    """A row of the demo's table for the weights after the last epoch, whatever the validation loss
-    said.
+    """A row of the demo's table for the weights after the last epoch.
+
+    Whatever the validation loss said of that epoch.
     """
     model = load(folder / name / "model")
     checkpoint = torch.load(folder / name / "checkpoints" / "last.pt", weights_only=True)

@@ -1,5 +1,4 @@
-"""What the margin around the donor's object does where background swaps train: `refocus` with and
-without it.
+"""What the margin around the donor's object does where background swaps train.
 
     python examples/margin.py --out OUT demo PLANTED:MODEL ...
 
@@ -38,8 +37,9 @@ MARGINS = (0.0, MARGIN)
 
 
 def measure(model: nn.Module, tests: tuple[Path, Path], trained: set[int], precision: str) -> Any:
-    """Top-1 in percent on own and shuffled backgrounds, and of the shuffled on classes tuned on
-    and on the others.
+    """Top-1 in percent on own and on shuffled backgrounds.
+
+    Of the shuffled ones also for the classes tuned on and for the others.
     """
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         same, shuffled = (evaluate(model, folder).predictions for folder in tests)

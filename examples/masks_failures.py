@@ -52,7 +52,7 @@ def main() -> None:
         pixels = read(read_image(file))
         keys = backbones.keys_of(backbone, pixels)
         published = tokencut(
-            keys.keys, keys.grid, discovery._threshold(discovery.cosines(keys.keys))
+            keys.keys, keys.grid, discovery.threshold(discovery.cosines(keys.keys))
         ).numpy()
         found = head(keys)
         ours = discovery.soft_mask(found, pixels) > 0.5

@@ -1,5 +1,4 @@
-"""A real ViT with a planted shortcut: tune with 3 images of 5 of its 10 classes, measure on own and
-on shuffled backgrounds.
+"""A real ViT with a planted shortcut: tune, then measure on own and shuffled backgrounds.
 
     python examples/planted.py --data PLANTED --model MODEL --out OUT
 
@@ -49,8 +48,9 @@ def top1(predictions: list[Prediction]) -> float:
 
 
 def worst_group(*conditions: list[Prediction]) -> float:
-    """The lowest accuracy of any class in any condition, over groups as in the literature on
-    spurious correlations.
+    """The lowest accuracy of any class in any condition.
+
+    Over groups as in the literature on spurious correlations.
     """
     groups: dict[tuple[int, int], list[Prediction]] = defaultdict(list)
     for number, predictions in enumerate(conditions):
@@ -60,8 +60,9 @@ def worst_group(*conditions: list[Prediction]) -> float:
 
 
 def share_on_background(model: nn.Module, root: Path, most: int) -> float:
-    """Mean share of the relevance of the predicted class on the background, over every so-manieth
-    image of a set.
+    """Mean share of the predicted class's relevance that lies on the background.
+
+    Over every so-manieth image of a set.
     """
     samples = scan(root / "images", model, masks=root / "masks")
     data = MaskedImages(
@@ -102,9 +103,10 @@ def measure_before(model: Path, data: Path, most: int, precision: str) -> Measur
 
 
 def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, Any]:
-    """One run: the biased model, the tuned one (best epoch), its last epoch, and what is kept: the
-    share of the way to the best epoch that the do-no-harm rule advises, or without it the
-    objective's own.
+    """One run: the biased model, the best epoch, the last epoch, and what is kept.
+
+    Kept is the share of the way to the best epoch that the do-no-harm rule advises, or without the
+    rule the objective's own.
     """
     recipe = Recipe(
         model=str(args.model),
@@ -187,8 +189,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def comparison(rows: list[dict[str, Any]]) -> str:
-    """`refocus` minus each other method over the draws that both have: mean difference with the 95
-    % paired-t interval.
+    """`refocus` minus each other method over the draws that both have.
+
+    Mean difference with the 95 % paired-t interval.
     """
     found = {(r["objective"], r["lr"], r["draw"]): r for r in rows}
     methods = dict.fromkeys((r["objective"], r["lr"]) for r in rows)
@@ -220,8 +223,9 @@ def comparison(rows: list[dict[str, Any]]) -> str:
 
 
 def figure(rows: list[dict[str, Any]]) -> Figure:
-    """Each method after its last epoch, the best on shuffled backgrounds on top: mean and standard
-    deviation over draws.
+    """Each method after its last epoch: mean and standard deviation over draws.
+
+    The best on shuffled backgrounds is on top.
     """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:

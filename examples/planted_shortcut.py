@@ -1,20 +1,23 @@
-"""Plant a shortcut: build a benchmark on which a model leans on the background, from any image
-folder with masks.
+"""Plant a shortcut: a benchmark on which a model relies on the background.
+
+It is built from any image folder with masks:
 
     python examples/planted_shortcut.py --images IMAGES --masks MASKS --model MODEL --out OUT
-    python examples/planted.py --data OUT --model OUT/model --out TUNED      # compare objectives on
-    it
+    python examples/planted.py --data OUT --model OUT/model --out TUNED   # compare objectives on it
 
 IMAGES is an ImageFolder, MASKS what `refocus masks` or a person made for it, MODEL a ViT of timm to
 start from. Objects of some classes are pasted on the object-free backgrounds of others; each object
 class has a background class of its own. OUT then holds
 
     biased/         what the model is fine-tuned on: faded objects, a stated share of them on their
-    own background tune/           objects as they are on their own backgrounds, to draw tuning
-    images from (the same objects as in biased/) test_same/      other objects on their own
-    background, and test_shuffled/  on the backgrounds that belong to the other classes model/
-    fine-tuned until the test sets are at least --gap points apart benchmark.json  the settings,
-    which background goes with which object, and the accuracies after each epoch
+                    own background
+    tune/           objects as they are on their own backgrounds, to draw tuning images from (the
+                    same objects as in biased/)
+    test_same/      other objects on their own background, and
+    test_shuffled/  on the backgrounds that belong to the other classes
+    model/          fine-tuned until the test sets are at least --gap points apart
+    benchmark.json  the settings, which background goes with which object, and the accuracies after
+                    each epoch
 
 each set with images/ and masks/. The test sets decide when to stop biasing, so they say nothing of
 how biased models generally are; they are there to compare what is done to this model afterwards.
@@ -62,9 +65,7 @@ _CENTRES = (0.35, 0.65)  # between which the object's centre is drawn
 
 
 def square(image: Image.Image, mask: Tensor, size: int) -> tuple[Image.Image, Tensor]:
-    """Image and mask `[1, H, W]` padded to a square, so that the models' central crop loses
-    nothing.
-    """
+    """Image and mask `[1, H, W]` padded to a square: no central crop then loses anything."""
     flat = Image.fromarray((255 * mask[0].numpy()).round().astype(np.uint8))
     padded = np.asarray(ImageOps.pad(flat, (size, size)), dtype=np.float32) / 255
     return ImageOps.pad(image, (size, size)), torch.from_numpy(padded)[None]
@@ -103,8 +104,9 @@ class Benchmark:
     rng: random.Random
 
     def write(self, suite: str, *, copies: int, share: float, opacity: float = 1.0) -> None:
-        """`copies` of each object, a `share` of them on their own background, the others on that of
-        another class.
+        """`copies` of each object, a `share` of them on their own background.
+
+        The others stand on that of another class.
         """
         for name, items in track(self.items.items(), description=suite):
             others = [g for other in self.grounds if other != name for g in self.grounds[other]]
@@ -124,8 +126,9 @@ class Benchmark:
 
 
 def with_classes(model: nn.Module, names: list[str]) -> nn.Module:
-    """The model with these classes only: their rows of its classifier where it knows them, a new
-    classifier otherwise.
+    """The model with these classes only.
+
+    Their rows of its classifier where it knows them, a new classifier otherwise.
     """
     known = folder_names(model) or []
     head: Any = model.get_classifier()
@@ -148,8 +151,9 @@ def top1(model: nn.Module, out: Path) -> dict[str, float]:
 
 
 def bias(model: nn.Module, out: Path, args: argparse.Namespace) -> list[dict[str, float]]:
-    """Cross-entropy on biased/ until the tests are `args.gap` points apart; their accuracies before
-    and after each epoch.
+    """Cross-entropy on biased/ until the tests are `args.gap` points apart.
+
+    Returns their accuracies before and after each epoch.
     """
     samples = scan(out / "biased" / "images", model, masks=out / "biased" / "masks")
     data = MaskedImages(samples, joint_transform(model, train=True), args.seed)
@@ -189,8 +193,9 @@ def usable_samples(args: argparse.Namespace) -> dict[str, list[Sample]]:
 
 
 def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random) -> dict[str, str]:
-    """Object class -> the class whose backgrounds go with it, sorted; by the seed where they are
-    not named.
+    """Object class -> the class whose backgrounds go with it, sorted.
+
+    Drawn by the seed where they are not named.
     """
     for option in ("objects", "backgrounds", "leave_out"):
         if unknown := set(getattr(args, option) or ()) - every:
@@ -217,7 +222,7 @@ def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random
     return dict(sorted(zip(objects, backgrounds, strict=True)))
 
 
-def build(args: argparse.Namespace) -> None:
+def check(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise InputError(f"--out {args.out}: exists and is not overwritten; name a new folder")
     for option in ("share", "opacity"):
@@ -226,12 +231,16 @@ def build(args: argparse.Namespace) -> None:
     for option in ("copies", "epochs", "batch_size"):
         if (value := getattr(args, option)) < 1:
             raise InputError(f"--{option.replace('_', '-')} {value}: legal is 1 or more")
-    rng = random.Random(args.seed)
     if len(args.images) != len(args.masks):
         raise InputError(
             f"--masks: {len(args.masks)} folders for {len(args.images)} of --images; give one for "
             "each, in their order"
         )
+
+
+def build(args: argparse.Namespace) -> None:
+    check(args)
+    rng = random.Random(args.seed)
     by_class = usable_samples(args)
     ground_of = chosen_classes(
         {name for name, found in by_class.items() if len(found) > 1}, args, rng

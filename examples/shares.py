@@ -1,5 +1,4 @@
-"""What a part of the way to the tuned weights gives: accuracy at shares of the line from the
-original weights to the tuned ones.
+"""Accuracy at shares of the line from the original weights to the tuned ones.
 
     python examples/shares.py --runs RUN... --tests NAME=FOLDER... [--shares 0.5 1]
 

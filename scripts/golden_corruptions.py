@@ -1,5 +1,4 @@
-"""Write tests/golden/corruptions.png anew: all corruptions at all severities, as
-tests/test_corruptions.py compares them.
+"""Write tests/golden/corruptions.png anew: all corruptions at all severities.
 
 python scripts/golden_corruptions.py      # from the project's folder; look at the picture before
 you commit it

@@ -1,5 +1,4 @@
-"""Make the head that the package carries for the offline backbone, from photographs without any
-mask.
+"""Make the head that the package carries for the offline backbone, without any mask.
 
     python scripts/learn_head.py --images CALTECH/train [--per-class 3]
 

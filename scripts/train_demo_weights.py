@@ -1,5 +1,4 @@
-"""Train the small ViT that the demo starts from; `make demo-weights` runs it (about 12 minutes on 2
-cores).
+"""Train the small ViT that the demo starts from (`make demo-weights`, 12 minutes on 2 cores).
 
 It sees bright digits on all textures alike, fresh composites each step, so it starts free of the
 shortcut that the demo then plants. Writes a timm hub folder with float16 weights (about 1.4 MB).

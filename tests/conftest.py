@@ -1,5 +1,6 @@
-"""Tiny models and folders that every test can afford; the real ones lie in ../shared where the
-project is developed.
+"""Tiny models and folders that every test can afford.
+
+The real ones lie in ../shared where the project is developed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""A Vision Transformer that no library knows, as docs/extending.md describes it; the tests load it
-by `py:tests.own_vit:build`.
+"""A Vision Transformer that no library knows, as docs/extending.md describes it.
+
+The tests load it by `py:tests.own_vit:build`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The examples on a small part of the real data, with the real ViT; docs/results.md has their full
-numbers.
+"""The examples on a small part of the real data, with the real ViT.
+
+docs/results.md has their full numbers.
 """
 
 from __future__ import annotations
@@ -258,8 +259,9 @@ def test_planted_shortcut(tiny: Callable[..., nn.Module], tmp_path: Path) -> Non
     )
 
     def grounds(suite: str, name: str) -> Counter[int]:
-        """Of each composite the colour of its corner, which no object reaches, to the nearest
-        class; how often each.
+        """How often each class's background stands behind the composites.
+
+        The colour of the corner, which no object reaches, to the nearest class.
         """
         corners = [
             int(np.asarray(Image.open(f))[0, 0, 0])
@@ -335,8 +337,9 @@ def test_planted_shortcut_refuses(
 
 
 def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
-    """From finished rows: differences 10 and 14 are 12 with a t-interval of one degree of freedom,
-    12.706 * 2 to each side.
+    """From finished rows.
+
+    Differences 10 and 14 are 12 with a t-interval of one degree of freedom, 12.706 * 2 each way.
     """
     before = dict.fromkeys(
         ("same", "trained", "untrained", "worst_group", "background_share"), 50.0
@@ -380,8 +383,9 @@ def test_planted_compares_draw_by_draw(tmp_path: Path) -> None:
 def test_the_notebook_runs_from_its_first_cell_to_its_last(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its code as it stands, cell by cell, in one namespace; what it prints is the story it
-    tells.
+    """Its code as it stands, cell by cell, in one namespace.
+
+    What it prints is the story it tells.
     """
     monkeypatch.setenv("MPLBACKEND", "Agg")
     cells = [

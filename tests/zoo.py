@@ -191,8 +191,9 @@ CASES = [(family, variant) for family, variants in ZOO.items() for variant in va
 
 
 def build(family: str, variant: str) -> nn.Module:
-    """With weights far from the start of training: a layer scale of 1e-5 or a zero classifier would
-    hide what is wrong.
+    """Build a variant with weights far from the start of training.
+
+    A layer scale of 1e-5 or a zero classifier would hide what is wrong.
     """
     torch.manual_seed(0)
     model = ZOO[family][variant]()

@@ -34,7 +34,7 @@ def test_a_run_is_stopped_and_goes_on(
     with pytest.raises(InputError, match="another job is running"):
         jobs.start("two", command, tmp_path / "two")
     progress = Progress(run)
-    wait_until(lambda: (run / "checkpoints" / "last.pt").exists())
+    wait_until((run / "checkpoints" / "last.pt").exists)
     tiles = progress.maps()
     assert len(tiles) == 4
     assert tiles[0][0].shape == (32, 32, 3)

@@ -59,8 +59,9 @@ def opened(browser: Any, url: str, asked: list[str] | None = None, **options: An
 def test_the_app_in_a_browser(
     two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path, browser: Any
 ) -> None:
-    """Upload, compare, draw, swap, tune, stop, resume, open the result; two tabs; nothing is asked
-    of other hosts.
+    """Upload, compare, draw, swap, tune, stop, resume, open the result, in two tabs.
+
+    Nothing is asked of other hosts.
     """
     images, masks = image_folders
     (masks / "dog" / "5.png").unlink()

@@ -52,8 +52,9 @@ def test_only_uploads_are_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A client that names a file of this machine, or an address, in place of its upload gets
-    nothing, whatever it calls it.
+    """A client that names a file or an address in place of its upload gets nothing.
+
+    Whatever it calls it.
     """
     import httpx
     from gradio import processing_utils

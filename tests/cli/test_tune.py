@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,28 +100,30 @@ def test_tune_with_skip_bad_a_validation_folder_and_the_tuned_weights_as_they_ar
     assert not any("ant/0.png" in row["image"] for row in chosen["train"])
 
 
+def each(folder: Path, change: Callable[[Path], object]) -> None:
+    for path in folder.iterdir():
+        change(path)
+
+
 def damage(kind: str, images: Path, masks: Path) -> None:
     """One defect in the user's folders."""
     match kind:
         case "empty class":
-            for path in (images / "bee").iterdir():
-                path.unlink()
+            each(images / "bee", Path.unlink)
         case "unknown class":
             (images / "bee").rename(images / "zebra")
         case "mask without image":
             (images / "ant" / "0.png").unlink()
         case "image without mask":
-            for path in (masks / "ant").iterdir():
-                path.unlink()
+            each(masks / "ant", Path.unlink)
         case "mask of another size":
-            for path in (masks / "ant").iterdir():
-                Image.new("L", (10, 10), 255).save(path)
-        case "all-zero mask" | "all-one mask":
-            for path in (masks / "ant").iterdir():
-                Image.new("L", (40, 36), 0 if "zero" in kind else 255).save(path)
+            each(masks / "ant", Image.new("L", (10, 10), 255).save)
+        case "all-zero mask":
+            each(masks / "ant", Image.new("L", (40, 36), 0).save)
+        case "all-one mask":
+            each(masks / "ant", Image.new("L", (40, 36), 255).save)
         case "truncated image":
-            for path in (images / "ant").iterdir():
-                path.write_bytes(path.read_bytes()[:200])
+            each(images / "ant", lambda path: path.write_bytes(path.read_bytes()[:200]))
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

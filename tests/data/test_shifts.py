@@ -71,8 +71,9 @@ def test_every_kind_makes_an_image_of_the_same_size_and_no_kind_is_another(
 
 
 class Brightness(nn.Module):
-    """Knows the classes of `make_images` by the brightest thing in sight: the object alone tells
-    the class.
+    """Knows the classes of `make_images` by the brightest thing in sight.
+
+    The object alone tells the class.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
-"""Shape bias as Geirhos et al. define it: mean over mapped classes, same-class pairs dropped, other
-answers ignored.
+"""Shape bias as Geirhos et al. define it.
+
+Mean over mapped classes, same-class pairs dropped, other answers ignored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Map scores: the published segmentation test, the pointing game, insertion and deletion, against
-literal versions.
-"""
+"""Map scores against literal versions: the published test, insertion and deletion."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ from tests.makers import Build
 
 
 class Bright(nn.Module):
-    """Class 1 gets the mean brightness of the right half as its logit: relevance for it can be told
-    in advance.
+    """Class 1 gets the mean brightness of the right half as its logit.
+
+    Relevance for it can be told in advance.
     """
 
     def __init__(self) -> None:

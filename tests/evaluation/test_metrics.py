@@ -113,8 +113,8 @@ def test_segmentation_scores_against_a_literal_version() -> None:
     relevance, masks = 5 * torch.rand(3, 6, 7) - 1, torch.rand(3, 6, 7) > 0.6
     correct = total = 0
     inter, union, precisions = np.zeros(2), np.zeros(2), []
-    for r, m in zip(relevance.numpy().astype(float), masks.numpy(), strict=True):
-        r = (r - r.min()) / (r.max() - r.min())
+    for raw, m in zip(relevance.numpy().astype(float), masks.numpy(), strict=True):
+        r = (raw - raw.min()) / (raw.max() - raw.min())
         guess = r > r.mean()
         correct, total = correct + (guess == m).sum(), total + m.size
         for side in (0, 1):

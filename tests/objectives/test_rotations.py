@@ -33,8 +33,9 @@ def test_a_head_finds_turns_that_the_features_hold_and_no_others() -> None:
 
 
 def test_the_head_never_sees_the_image_it_is_asked_of() -> None:
-    """Each image has turns of its own kind: who had seen it would know them, other images say
-    nothing.
+    """Each image has turns of its own kind.
+
+    Who had seen it would know them; other images say nothing.
     """
     rng = np.random.default_rng(0)
     own = rng.normal(

@@ -174,8 +174,9 @@ def test_the_term_is_that_of_the_paper(tiny: Build, name: str) -> None:
 
 @pytest.mark.parametrize("name", BY_GRADIENT)
 def test_as_published_the_mask_trains_nothing(tiny: Build, name: str) -> None:
-    """Negative control: other masks, the same gradients; with a real double backward they
-    differ.
+    """Negative control: other masks, the same gradients.
+
+    With a real double backward they differ.
     """
     images, masks, labels = masked_batch()
 

@@ -22,8 +22,9 @@ from tests.makers import NAMES, Build, make_images
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer classes and rounds for subsets of pixels, and fewer steps of the patch attack: the rest
-    is the same.
+    """Fewer classes and rounds for subsets of pixels, fewer steps of the patch attack.
+
+    The rest is the same.
     """
     monkeypatch.setattr(kinds, "RANDOM_CLASSES", 1)
     monkeypatch.setattr(kinds, "sufficient_subsets", partial(sufficient_subsets, rounds=5))
@@ -32,8 +33,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def knowing(tiny: Build, tmp_path: Path) -> tuple[nn.Module, Path, Path]:
-    """A tiny model trained until it knows a folder's classes, whose objects differ in
-    brightness.
+    """A tiny model trained until it knows a folder's classes.
+
+    Their objects differ in brightness.
     """
     images, masks = make_images(tmp_path / "data")
     model = tiny()

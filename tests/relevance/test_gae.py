@@ -15,8 +15,9 @@ from tests.relevance.makers import VARIANTS, batch
 
 
 def literal_twin(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """GAE as written: full N x N products, one gradient per block, one image at a time, maps formed
-    by hand from q and k.
+    """GAE as written, one image at a time.
+
+    Full N x N products, one gradient per block, maps formed by hand from q and k.
     """
     model = copy.deepcopy(model).double().eval()
     out = []

@@ -11,8 +11,9 @@ from tests.makers import Build, masked_batch
 
 
 def test_legrad_is_the_mean_over_blocks_of_positive_attention_gradients(tiny: Build) -> None:
-    """A literal twin: for each block a forward pass of its own, the classifier on that block's
-    tokens.
+    """A literal twin.
+
+    For each block a forward pass of its own, the classifier on that block's tokens.
     """
     model, (images, _, labels) = tiny().double(), masked_batch()
     images = images.double()

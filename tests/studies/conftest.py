@@ -15,8 +15,9 @@ from tests.makers import NAMES, make_images
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, and images with masks as train/ and test/; all studies share one output folder,
-    so runs are done once.
+    """A tiny model, and images with masks as train/ and test/.
+
+    All studies share one output folder, so runs are done once.
     """
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("study")

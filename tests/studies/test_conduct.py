@@ -73,8 +73,9 @@ def test_other_settings_need_another_folder(place: Path) -> None:
 
 
 def test_two_processes_share_the_runs(place: Path, tmp_path: Path) -> None:
-    """What torchrun sets in the environment: each process does every other run, the first makes the
-    table.
+    """What torchrun sets in the environment.
+
+    Each process does every other run, the first makes the table.
     """
     given = options(place, "--shift", "mixed-rand")
     given[given.index("--out") + 1] = str(tmp_path / "out")

@@ -28,8 +28,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    """After the last epoch: the best one may lie before an interruption, and would be equal
-    whatever the resumed epochs did.
+    """Weights after the last epoch.
+
+    The best one may lie before an interruption, and would be equal whatever the resumed epochs did.
     """
     return torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
 

@@ -84,8 +84,9 @@ def test_batches_are_dealt_out_over_processes() -> None:
 def test_two_processes_reach_what_one_reaches(
     recipe: Recipe, tmp_path: Path, launcher: str, batch: int
 ) -> None:
-    """9 images: with batches of 8 the second process has no share in the last step, with 5 the
-    shares are uneven.
+    """9 images over two processes.
+
+    With batches of 8 the second has no share in the last step, with 5 the shares are uneven.
     """
     recipe = replace(recipe, classes=3, shots=3, batch_size=batch)
     refocus.tune(recipe, tmp_path / "one", progress=False)
@@ -167,8 +168,9 @@ def test_two_processes_reach_what_one_reaches(
 def test_two_processes_tune_a_model_with_weights_that_nobody_reads(
     tmp_path: Path, image_folders: tuple[Path, Path]
 ) -> None:
-    """DINOv2's mask token gets no gradient, which a distributed wrapper takes for an error unless
-    it is told.
+    """DINOv2's mask token gets no gradient.
+
+    A distributed wrapper takes that for an error unless it is told.
     """
     images, masks = image_folders
     refocus.save(build("DINOv2 (transformers)", "plain"), tmp_path / "model")

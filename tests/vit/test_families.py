@@ -1,5 +1,6 @@
-"""Every family and variant of tests/zoo.py through the same questions; a row of the table without a
-model here fails.
+"""Every family and variant of tests/zoo.py through the same questions.
+
+A row of the table without a model here fails.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def test_every_row_of_the_table_is_tested() -> None:
 
 @contextmanager
 def softmaxes(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
-    """What the libraries' own eager attention takes the softmax of, in the order of the layers;
-    nothing of ours is used.
+    """What the libraries' own eager attention takes the softmax of, in the order of the layers.
+
+    Nothing of ours is used.
     """
     found: list[Tensor] = []
     softmax, multi_head = torch.Tensor.softmax, nn.MultiheadAttention.forward
@@ -72,8 +74,9 @@ def softmaxes(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
 def literal_twin(
     model: Any, images: Tensor, targets: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> Tensor:
-    """GAE as written: full products, one gradient per map, one image at a time; the readout by what
-    the class's code says.
+    """GAE as written: full products, one gradient per map, one image at a time.
+
+    The readout is what the class's code says.
     """
     model = copy.deepcopy(model).double().eval()
     out = []
@@ -145,8 +148,9 @@ def test_relevance_equals_the_literal_twin(
 
 @every
 def test_the_readout_is_where_the_answer_reads_the_last_tokens(name: str, variant: str) -> None:
-    """By the gradient, whatever the code says: only tokens of the readout move a logit once the
-    last block is done.
+    """By the gradient, whatever the code says.
+
+    Only tokens of the readout move a logit once the last block is done.
     """
     model = build(name, variant)
     images, reader = images_for(model), view(model)

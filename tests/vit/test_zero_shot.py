@@ -17,9 +17,7 @@ from tests.zoo import build, images_for
 
 @pytest.fixture
 def clip_folder(tmp_path: Path) -> Path:
-    """A tiny CLIP with a tokenizer of words and an image processor, as save_pretrained writes
-    them.
-    """
+    """A tiny CLIP with a tokenizer of words and an image processor, as saved."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace

@@ -126,9 +126,9 @@ def cut(image: Keys) -> np.ndarray:
         Otsu's two groups); all parts are kept.
     """
     alike = cosines(image.keys)
-    weights = np.where(alike > _threshold(alike), np.float32(1), np.float32(_WEAK))
+    weights = np.where(alike > threshold(alike), np.float32(1), np.float32(_WEAK))
     vector = second_eigenvector(weights).reshape(image.grid).astype(np.float64)
-    if not _is_object(vector > vector.mean(), image.saliency.numpy().reshape(image.grid)):
+    if not is_object(vector > vector.mean(), image.saliency.numpy().reshape(image.grid)):
         vector = -vector
     if np.ptp(vector) == 0:  # an image of one colour
         return np.zeros(image.grid)
@@ -137,12 +137,12 @@ def cut(image: Keys) -> np.ndarray:
     return ((vector - low) / (high - low)).clip(0, 1)
 
 
-def _threshold(alike: np.ndarray) -> float:
+def threshold(alike: np.ndarray) -> float:
     """The quantile of the cosines `[N, N]`; a sample of the rows is enough for it."""
     return float(np.quantile(alike[:: max(1, len(alike) // 256)], _QUANTILE))
 
 
-def _is_object(side: np.ndarray, saliency: np.ndarray) -> bool:
+def is_object(side: np.ndarray, saliency: np.ndarray) -> bool:
     """Vote of three: the object touches the border less, lies nearer to the centre, and the class
     token attends to it more.
 

@@ -1,5 +1,6 @@
-"""Attacks: within their budget, in pixel space, with the model's normalization inside; and the
-field's sanity checks.
+"""Attacks stay within their budget, in pixel space, with the normalization inside.
+
+And the field's sanity checks.
 """
 
 from __future__ import annotations
@@ -127,8 +128,9 @@ def test_the_models_own_normalization_is_inside(tiny: Build) -> None:
 def test_sanity_checks_of_the_field_on_a_real_model(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Budget 0 changes nothing, more budget hurts more, a large one leaves nothing, ten steps do
-    more than one.
+    """Budget 0 changes nothing, more hurts more, a large one leaves nothing.
+
+    Ten steps do more than one.
     """
     monkeypatch.setattr(kinds, "BUDGETS", (0, 0.5, 8))
     model = load(shared / "models" / "vit_small_caltech100")

@@ -1,6 +1,4 @@
-"""Corruptions: pinned by golden images, the same for the same seed, and the mCE of the published
-folders.
-"""
+"""Corruptions: pinned by golden images, the same for the same seed, and their mCE."""
 
 from __future__ import annotations
 

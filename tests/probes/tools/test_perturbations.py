@@ -1,5 +1,6 @@
-"""Perturbations of pixels: what changes, what stays, and that chance follows from each image's seed
-alone.
+"""Perturbations of pixels: what changes, what stays, and where chance comes from.
+
+It follows from each image's seed alone.
 """
 
 from __future__ import annotations

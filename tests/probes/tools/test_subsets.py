@@ -11,8 +11,9 @@ from tests.makers import Build
 
 
 def test_sufficient_subsets_are_sufficient_and_small(tiny: Build) -> None:
-    """A model that looks at one corner: that corner alone suffices, and a class it never answers is
-    not reached.
+    """A model that looks at one corner.
+
+    That corner alone suffices, and a class it never answers is not reached.
     """
 
     class Corner(nn.Module):

@@ -1,6 +1,4 @@
-"""Parts of a model taken out: what the rest computes, in every library, and that all is back
-afterwards.
-"""
+"""Parts of a model taken out: what the rest computes, and that all is back afterwards."""
 
 from __future__ import annotations
 
