@@ -44,6 +44,7 @@ def new_folder(
     """Make an empty output folder and hold its lock; refuse one that holds anything.
 
     Args:
+        out: the folder, made with its parents where it is missing.
         apart: folders that are read, by what they are called; `out` may not lie in any of them.
 
     Raises:
