@@ -175,7 +175,7 @@ def summary(
         )  # its own names: its order may differ
         entry["against"] = {key: value for key, value in before.items() if key != "unreadable"}
         entry["difference"] = paired_difference(ours, theirs.predictions, seed)
-        entry["calibration_difference"] = calibration_difference(ours, theirs.predictions, seed)
+        entry["calibration_difference"] = calibration_difference(ours, theirs.predictions)
         entry["class_differences"] = group_differences(ours, theirs.predictions, by_class, seed)
         if trained:
             entry["trained_differences"] = group_differences(

@@ -24,7 +24,8 @@ from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect, softmax_shares
-from refocus.evaluation.intervals import mean_interval, sums_interval
+from refocus.evaluation.intervals import sums_interval
+from refocus.intervals import mean_interval
 from refocus.outputs import read_json
 from refocus.records import Sample
 from refocus.vit.classes import class_count, class_names, folder_names

@@ -24,13 +24,14 @@ from refocus.data.images import read_image, read_mask
 from refocus.data.transforms import joint_transform
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
-from refocus.evaluation.intervals import mean_interval, sums_interval
+from refocus.evaluation.intervals import sums_interval
 from refocus.evaluation.metrics import (
     SEGMENTATION,
     background_share,
     pointing_hit,
     segmentation_counts,
 )
+from refocus.intervals import mean_interval
 from refocus.records import Sample
 from refocus.relevance.attention import logits_of
 from refocus.relevance.gae import explain

@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from refocus.errors import InputError
-from refocus.evaluation.intervals import calibration, mcnemar, mean_interval
+from refocus.evaluation.intervals import calibration, mcnemar
+from refocus.intervals import mean_interval
 from refocus.records import Prediction
 from refocus.relevance.gae import minmax, upsample
 
@@ -40,7 +41,7 @@ def accuracy(
         **_top(predictions),
         "top1_interval": mean_interval([100 * p.right for p in predictions], PERCENT, seed),
         "top5_interval": mean_interval([100 * p.right5 for p in predictions], PERCENT, seed),
-        "calibration_error": calibration([_confident(predictions)], seed)[0],
+        "calibration_error": calibration([_confident(predictions)])[0],
         "per_class": {names[label]: _top(groups[label]) for label in sorted(groups)},
     }
 
@@ -134,15 +135,13 @@ def group_accuracies(
 
 
 def calibration_difference(
-    ours: Sequence[Prediction], theirs: Sequence[Prediction], seed: int = 0
+    ours: Sequence[Prediction], theirs: Sequence[Prediction]
 ) -> dict[str, Any]:
-    """Expected calibration error of `ours` minus `theirs` over the same images, with a 95 %
+    """Squared calibration error of `ours` minus `theirs` over the same images, with a 95 %
     interval.
     """
     pairs = paired(ours, theirs)
-    return calibration(
-        [_confident([a for a, _ in pairs]), _confident([b for _, b in pairs])], seed
-    )[-1]
+    return calibration([_confident([a for a, _ in pairs]), _confident([b for _, b in pairs])])[-1]
 
 
 def background_share(patches: Tensor, masks: Tensor) -> Tensor:

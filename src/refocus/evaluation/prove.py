@@ -16,11 +16,12 @@ from refocus.data import shifts
 from refocus.data.sampling import chosen
 from refocus.evaluation import cues
 from refocus.evaluation.classify import SuiteResult, evaluate, summary
-from refocus.evaluation.intervals import estimate, mean_interval
+from refocus.evaluation.intervals import estimate
 from refocus.evaluation.maps import Gtsegs, MaskedView, measure, scores
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference
 from refocus.evaluation.plan import CUES, SEGMENTS, How, Plan, read_groups
 from refocus.evaluation.suites import TestSet
+from refocus.intervals import mean_interval
 from refocus.masks.trust import masked
 from refocus.records import Prediction, Sample
 from refocus.vit.loading import Models

@@ -149,10 +149,10 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
             found.get("against", {}).get("calibration_error", {}),
         )
         change = found.get("calibration_difference", {})
-        title = f"calibration error{several}"
+        title = f"squared calibration error{several}"
         yield Row(
             name, title, error["n"], error["value"], error["interval"], protocol,
-            before.get("value"), change.get("value"), change.get("interval"), digits=3,
+            before.get("value"), change.get("value"), change.get("interval"), digits=4,
         )  # fmt: skip
     if entry["kind"] == "cue conflict":
         change = entry.get("difference", {})

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from refocus.evaluation.intervals import mean_interval
+from refocus.intervals import mean_interval
 
 Bounds = tuple[float, float] | None  # None: a number without bounds, such as a loss
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from refocus.evaluation import maps
-from refocus.evaluation.intervals import mean_interval
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT
+from refocus.intervals import mean_interval
 from refocus.records import Prediction
 from refocus.studies import jobs
 from refocus.studies.datasets import Ground

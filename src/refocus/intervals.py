@@ -1,0 +1,154 @@
+"""Means of bounded values: exact bounds, the test that belongs to them, how many images they need.
+
+Values are one number per image. Imports no torch: what `tuning` and `evaluation` both count with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import bootstrap, norm, t
+
+LEVEL = 0.95
+FEW = 30  # below so many values a bootstrap is too sure of itself, and the exact bounds are taken
+_RESAMPLES = 10_000
+_TAIL = (1 - LEVEL) / 2
+_DISTINCT = 64  # so many distinct values are resampled by their counts
+_POWER = 0.8  # chance with which `images_needed` is to be enough
+_LEGENDRE = np.polynomial.legendre.leggauss(256)  # for the integral in `_chance_below`
+_NODES, _WEIGHTS = (_LEGENDRE[0] + 1) / 2, _LEGENDRE[1] / 2  # on (0, 1)
+
+
+# --- one-sided: a promise and its error rate ------------------------------------------------------
+
+
+def chance(
+    values: Sequence[float] | np.ndarray, bounds: tuple[float, float], mean: float = 0.0
+) -> float:
+    """P-value of the question whether the true mean of values `[n]` is above `mean`.
+
+    Gaffke's bound (Gaffke, "Three test statistics for a nonparametric one-sided hypothesis on the
+    mean of a nonnegative variable", Mathematical Methods of Statistics 2005; Learned-Miller and
+    Thomas, arXiv 1905.06208): one more value is added, the least that is possible, and the p-value
+    is the chance that a randomly weighted mean (weights uniform on the simplex) is at most `mean`.
+    For values of two kinds it is the exact binomial test. That it never errs more often than its
+    level is proven for these and seen in every simulation for others (docs/evaluation.md), whatever
+    the values' distribution; a test that flips signs needs that distribution symmetric.
+    """
+    distinct, counts = _with_one_more(values, bounds[0])
+    return _chance_below(distinct - mean, counts)
+
+
+def lower_bound(
+    values: Sequence[float] | np.ndarray, bounds: tuple[float, float], error: float = 1 - LEVEL
+) -> float:
+    """What the true mean of values `[n]` lies below in at most `error` of all samples: where
+    `chance` is `error`.
+    """
+    distinct, counts = _with_one_more(values, bounds[0])
+    low, high = float(distinct.min()), float(distinct.max())
+    if low == high:
+        return low
+    return float(brentq(lambda at: _chance_below(distinct - at, counts) - error, low, high))
+
+
+def upper_bound(
+    values: Sequence[float] | np.ndarray, bounds: tuple[float, float], error: float = 1 - LEVEL
+) -> float:
+    """What the true mean of values `[n]` lies above in at most `error` of all samples."""
+    return -lower_bound(-np.asarray(values, dtype=float), (-bounds[1], -bounds[0]), error)
+
+
+def _with_one_more(
+    values: Sequence[float] | np.ndarray, worst: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values and how often each was seen, the worst that is possible once more."""
+    return np.unique(np.append(np.asarray(values, dtype=float), worst), return_counts=True)
+
+
+def _chance_below(values: np.ndarray, counts: np.ndarray) -> float:
+    """P(sum of G_k v_k <= 0) for independent G_k ~ Gamma(counts_k): the sign of a randomly weighted
+    mean. By Gil-Pelaez' inversion of the characteristic function; error below 1e-6 (tests).
+    """
+    if not (values > 0).any():
+        return 1.0
+    if not (values < 0).any():
+        return 0.0
+    scale = 1 / math.sqrt(float(counts @ values**2))
+    at = scale * 2 * _NODES / (1 - _NODES)
+    width = 2 * scale / (1 - _NODES) ** 2
+    product = np.outer(at, values)
+    angle, size = np.arctan(product) @ counts, 0.5 * np.log1p(product**2) @ counts
+    integral = float(_WEIGHTS @ (width * np.sin(angle) * np.exp(-size) / at))
+    return min(1.0, max(0.0, 0.5 - integral / math.pi))
+
+
+def images_needed(change: float, variance: float, limit: float) -> int | None:
+    """Images with which a one-sided 95 % bound of a mean change is above `limit` with a chance of
+    80 %, were the true mean `change` and the variance per image as given; None where no number is
+    enough. Both are shares of 1.
+
+    The normal approximation, and as a floor the number with which no change at all is enough.
+    """
+    room = change - limit
+    if room <= 0:
+        return None
+    quantiles = float(norm.ppf(LEVEL) + norm.ppf(_POWER))
+    floor = math.log(1 - LEVEL) / math.log(1 - min(room, 1 - 1e-9))
+    return math.ceil(max(floor, variance * (quantiles / room) ** 2))
+
+
+# --- two-sided: an interval beside a number -------------------------------------------------------
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0
+) -> list[float] | None:
+    """95 % interval of the mean of values `[n]`, as [low, high]; None for fewer than two values.
+
+    From 30 values on the percentile bootstrap (10 000 resamples). Below, and where all values are
+    alike, a bootstrap is too narrow: then `lower_bound` and `upper_bound` at 2.5 % each, which for
+    values that are all alike is Clopper and Pearson's 1 - 0.025^(1/n) times the span between value
+    and bound. Few values without bounds get Student's interval.
+
+    Args:
+        bounds: the least and greatest value that is possible.
+    """
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    if n < 2:
+        return None
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) == 1:
+        unseen, value = 1 - _TAIL ** (1 / n), float(distinct[0])
+        return [value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)]
+    if n < FEW:
+        return _few(values, bounds)
+    rng = np.random.default_rng(seed)
+    if len(distinct) <= _DISTINCT:
+        # resampling images is a multinomial draw of the counts: the same distribution, n times
+        # cheaper
+        means = rng.multinomial(n, counts / n, size=_RESAMPLES) @ distinct / n
+        return [float(q) for q in np.quantile(means, [_TAIL, 1 - _TAIL])]
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=500,
+        method="percentile",
+        confidence_level=LEVEL,
+        rng=rng,
+    ).confidence_interval
+    return [float(found.low), float(found.high)]
+
+
+def _few(values: np.ndarray, bounds: tuple[float, float]) -> list[float]:
+    low, high = bounds
+    if math.isfinite(low) and math.isfinite(high):
+        return [lower_bound(values, bounds, _TAIL), upper_bound(values, bounds, _TAIL)]
+    half = float(t.ppf(1 - _TAIL, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    mean = float(values.mean())
+    return [max(low, mean - half), min(high, mean + half)]

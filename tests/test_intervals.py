@@ -1,0 +1,130 @@
+"""Bounds and intervals of means: against exact tests, other methods' numbers and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import beta, binom, bootstrap
+
+from refocus.intervals import chance, images_needed, lower_bound, mean_interval, upper_bound
+
+
+def test_the_draw_of_counts_is_the_bootstrap_of_images() -> None:
+    values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=300, p=[0.1, 0.6, 0.3])
+    found = mean_interval(values, (-1, 1))
+    slow = bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(5)
+    ).confidence_interval
+    assert found == pytest.approx([slow.low, slow.high], abs=0.008)
+    assert found == mean_interval(values, (-1, 1))  # seeded
+
+
+def test_continuous_values_go_through_scipy() -> None:
+    values = np.random.default_rng(1).normal(size=200)
+    found = mean_interval(values, (-np.inf, np.inf))
+    assert found is not None
+    half = 1.96 * values.std() / np.sqrt(200)
+    assert found == pytest.approx([values.mean() - half, values.mean() + half], abs=0.03)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(200):
+        low, high = mean_interval(rng.random(100) < 0.7, (0, 1)) or (0, 0)
+        hits += low <= 0.7 <= high
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_images_that_all_agree_still_have_an_interval() -> None:
+    low, high = mean_interval([100.0] * 10, (0, 100)) or (0, 0)
+    assert high == 100
+    assert binom.pmf(10, 10, low / 100) == pytest.approx(
+        0.025
+    )  # so low an accuracy would still give 10 of 10 in 2.5 %
+    low, high = mean_interval([0.0] * 1000, (-1, 1)) or (0, 0)
+    assert -0.004 < low < 0 < high < 0.004
+    assert mean_interval([1.0], (0, 1)) is None
+
+
+def _paired(rng: np.random.Generator, n: int, corrected: float, broken: float) -> np.ndarray:
+    return rng.choice([1.0, -1.0, 0.0], size=n, p=[corrected, broken, 1 - corrected - broken])
+
+
+@pytest.mark.parametrize(("n", "right"), [(20, 3), (100, 0), (300, 297), (1000, 700)])
+def test_for_two_kinds_of_values_the_bound_is_the_exact_one(n: int, right: int) -> None:
+    values = [1.0] * right + [0.0] * (n - right)
+    exact = beta.ppf(0.05, right, n - right + 1) if right else 0.0  # Clopper and Pearson
+    assert lower_bound(values, (0, 1)) == pytest.approx(exact, abs=1e-6)
+    exact = beta.ppf(0.95, right + 1, n - right)
+    assert upper_bound(values, (0, 1)) == pytest.approx(exact, abs=1e-6)
+    assert chance(values, (0, 1), 0.4) == pytest.approx(binom.sf(right - 1, n, 0.4), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_chance_is_that_of_randomly_weighted_means(seed: int) -> None:
+    """The literal definition: weights uniform on the simplex, the worst value once more."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-4, 5 + seed % 4, size=int(rng.integers(3, 60))) / 8
+    weights = rng.dirichlet(np.ones(len(values) + 1), size=100_000)
+    slow = float((weights @ np.append(values, -1.0) <= 0.02).mean())
+    assert chance(values, (-1, 1), 0.02) == pytest.approx(slow, abs=0.006)
+
+
+def test_a_sure_gain_and_a_sure_loss_are_not_confused() -> None:
+    for n in (30, 400, 5000):
+        assert chance([1.0] * n, (-1, 1)) < 1e-6
+        assert chance([-1.0] * n, (-1, 1)) == 1
+        assert chance([0.0] * n, (-1, 1)) == 1
+        assert chance([0.25] * (n // 2) + [0.0] * n, (-1, 1)) < 0.05
+
+
+@pytest.mark.parametrize("n", [30, 100, 400])
+@pytest.mark.parametrize(
+    ("corrected", "broken"), [(0.0, 0.01), (0.02, 0.03), (0.1, 0.11), (0.3, 0.31)]
+)
+def test_a_loss_at_the_limit_is_overlooked_in_five_per_cent(
+    n: int, corrected: float, broken: float
+) -> None:
+    """Non-inferiority at one point where the true loss is one: the error rate of rule 1."""
+    rng = np.random.default_rng(0)
+    wrong = [chance(_paired(rng, n, corrected, broken), (-1, 1), -0.01) < 0.05 for _ in range(800)]
+    assert np.mean(wrong) <= 0.065  # 0.05 and two standard errors of the simulation
+
+
+def test_a_few_large_losses_against_many_small_gains_do_not_pass_for_a_gain() -> None:
+    """Mean 0, skewed: where a test that flips signs errs in 15 % (n = 50)."""
+    rng = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(800):
+        lost = rng.random(50) < 0.04
+        values = np.where(lost, -1.0, rng.binomial(8, 0.04 / 0.96, size=50) / 8)
+        wrong += chance(values, (-1, 1)) < 0.05
+    assert wrong / 800 <= 0.05
+
+
+@pytest.mark.parametrize("n", [10, 20, 29])
+@pytest.mark.parametrize(("corrected", "broken"), [(0.1, 0.02), (0.3, 0.1), (0.05, 0.05)])
+def test_small_samples_cover(n: int, corrected: float, broken: float) -> None:
+    rng = np.random.default_rng(n)
+    truth, hits = corrected - broken, 0
+    for _ in range(300):
+        low, high = mean_interval(_paired(rng, n, corrected, broken), (-1, 1)) or (0, 0)
+        hits += low <= truth <= high
+    assert hits / 300 >= 0.95
+
+
+def test_small_samples_without_bounds_have_students_interval() -> None:
+    low, high = mean_interval([1.0, 2.0, 3.0], (-np.inf, np.inf)) or (0, 0)
+    assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
+
+
+def test_images_needed_are_enough_in_four_of_five() -> None:
+    broken, limit = 0.03, -0.02
+    n = images_needed(0.0, 2 * broken, limit)
+    assert n is not None
+    rng = np.random.default_rng(3)
+    enough = [lower_bound(_paired(rng, n, broken, broken), (-1, 1)) > limit for _ in range(200)]
+    assert 0.7 <= np.mean(enough) <= 0.9
+    assert images_needed(0.0, 0.0, -0.01) == 299  # 0.99^299 < 0.05: no change at all is enough then
+    assert images_needed(-0.02, 0.1, -0.01) is None
