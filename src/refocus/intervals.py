@@ -45,8 +45,9 @@ def chance(
 def lower_bound(
     values: Sequence[float] | np.ndarray, bounds: tuple[float, float], error: float = 1 - LEVEL
 ) -> float:
-    """What the true mean of values `[n]` lies below in at most `error` of all samples: where
-    `chance` is `error`.
+    """What the true mean of values `[n]` lies below in at most `error` of all samples.
+
+    It is the mean for which `chance` gives `error`.
     """
     distinct, counts = _with_one_more(values, bounds[0])
     low, high = float(distinct.min()), float(distinct.max())
@@ -70,8 +71,9 @@ def _with_one_more(
 
 
 def _chance_below(values: np.ndarray, counts: np.ndarray) -> float:
-    """P(sum of G_k v_k <= 0) for independent G_k ~ Gamma(counts_k): the sign of a randomly weighted
-    mean. By Gil-Pelaez' inversion of the characteristic function; error below 1e-6 (tests).
+    """P(sum of G_k v_k <= 0), G_k ~ Gamma(counts_k): how often a randomly weighted mean is below 0.
+
+    By Gil-Pelaez' inversion of the characteristic function; error below 1e-6 (tests).
     """
     if not (values > 0).any():
         return 1.0
@@ -87,11 +89,11 @@ def _chance_below(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def images_needed(change: float, variance: float, limit: float) -> int | None:
-    """Images with which a one-sided 95 % bound of a mean change is above `limit` with a chance of
-    80 %, were the true mean `change` and the variance per image as given; None where no number is
-    enough. Both are shares of 1.
+    """Images with which the 95 % bound of a mean change is above `limit` with a chance of 80 %.
 
-    The normal approximation, and as a floor the number with which no change at all is enough.
+    `change` is the true mean and `variance` that of one image, as shares of 1; None where no number
+    is enough. The normal approximation, and as a floor the number with which no change at all is
+    enough.
     """
     room = change - limit
     if room <= 0:
@@ -109,13 +111,11 @@ def mean_interval(
 ) -> list[float] | None:
     """95 % interval of the mean of values `[n]`, as [low, high]; None for fewer than two values.
 
-    From 30 values on the percentile bootstrap (10 000 resamples). Below, and where all values are
-    alike, a bootstrap is too narrow: then `lower_bound` and `upper_bound` at 2.5 % each, which for
-    values that are all alike is Clopper and Pearson's 1 - 0.025^(1/n) times the span between value
-    and bound. Few values without bounds get Student's interval.
-
-    Args:
-        bounds: the least and greatest value that is possible.
+    From 30 values on the percentile bootstrap (10 000 resamples, seeded). Below, and where all
+    values are alike, a bootstrap is too narrow: then `lower_bound` and `upper_bound` at 2.5 % each,
+    which for values that are all alike is Clopper and Pearson's 1 - 0.025^(1/n) times the span
+    between value and bound. Few values without bounds get Student's interval. `bounds` are the
+    least and greatest value that is possible.
     """
     values = np.asarray(values, dtype=float)
     n = len(values)

@@ -53,8 +53,9 @@ def test_calibration_of_two_models_and_its_interval() -> None:
 @pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.08, 0.0), (0.08, 0.08), (0.15, 0.03)])
 @pytest.mark.parametrize("n", [100, 400])
 def test_calibration_intervals_cover_what_is_true(gaps: tuple[float, float], n: int) -> None:
-    """Also where a model is calibrated, where bootstraps of the expected calibration error held 57
-    % of the truths. The truth is that of the bins: a gap that is the same everywhere, squared.
+    """Also where a model is calibrated: there bootstraps held 57 % of the truths.
+
+    The truth is that of the bins: a gap that is the same everywhere, squared.
     """
     rng = np.random.default_rng(n)
     truths = [gap**2 for gap in gaps]

@@ -68,10 +68,12 @@ def mcnemar(corrected: int, broken: int) -> float:
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Squared calibration error of the top answer: the mean over images of the squared gap between
-    confidence and accuracy in the image's bin, with 10 bins of equal width. It is the reliability
-    term of the Brier score (Murphy, 1973); the bias that a squared mean of few images has is taken
-    off, as in Kumar et al. (NeurIPS 2019), so it may fall below 0 by chance.
+    """Squared calibration error of the top answer.
+
+    The mean over images of the squared gap between confidence and accuracy in the image's bin, with
+    10 bins of equal width. It is the reliability term of the Brier score (Murphy, 1973); the bias
+    that a squared mean of few images has is taken off, as in Kumar et al. (NeurIPS 2019), so it may
+    fall below 0 by chance.
 
     confidence `[n]` in [0, 1], right `[n]` bool.
     """
@@ -79,8 +81,10 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 
 def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
-    """Squared calibration error of each model's (confidence, right), and last the difference first
-    minus second, with 95 % intervals. The models answer the same images in the same order.
+    """Squared calibration error of each model's (confidence, right), with 95 % intervals.
+
+    The last of two is followed by the difference first minus second. The models answer the same
+    images in the same order.
 
     Normal intervals. Their variance has the part that vanishes where a model is calibrated and the
     part that does not, so they stay valid at 0, where a bootstrap fails. By simulation they cover
@@ -108,8 +112,9 @@ def _row(value: float, interval: list[float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Binned:
-    """Answers by bins of confidence; `gap` is confidence minus right `[n]`, `bin` `[n]`, all else
-    one number a bin.
+    """Answers by bins of confidence: `gap` (confidence minus right) and `bin` of each image `[n]`.
+
+    `count` and `mean` (gap) are one number a bin.
     """
 
     gap: np.ndarray
@@ -134,8 +139,9 @@ class _Binned:
         return self.gap - self.mean[self.bin]
 
     def level_interval(self) -> list[float]:
-        """All errors t with |error - t| within 1.96 standard deviations, the deviation being that
-        under t: it grows with t.
+        """All errors t that are within 1.96 standard deviations of the estimate.
+
+        The deviation is that under t; it grows with t.
         """
         n, weight = len(self.gap), self.count * self.mean**2
         spread = np.bincount(self.bin, self.rest**2, _BINS) / np.maximum(self.count - 1, 1)
@@ -148,8 +154,9 @@ class _Binned:
 
 
 def _pure_noise(one: _Binned, other: _Binned) -> float:
-    """Covariance of two estimates where both models are calibrated: that of the products of pairs
-    of images in a bin.
+    """Covariance of two estimates where both models are calibrated.
+
+    It is that of the products of pairs of images in a bin.
     """
     shared = np.zeros((_BINS, _BINS))
     np.add.at(shared, (one.bin, other.bin), one.rest * other.rest)
@@ -158,8 +165,10 @@ def _pure_noise(one: _Binned, other: _Binned) -> float:
 
 
 def _variance(one: _Binned, other: _Binned) -> float:
-    """Of the difference of two squared errors. The linear part is estimated with the noise of the
-    bins' means in it, which is twice the pure noise; the larger of the two is taken.
+    """Of the difference of two squared errors.
+
+    The linear part is estimated with the noise of the bins' means in it, which is twice the pure
+    noise; the larger of the two is taken.
     """
     n = len(one.gap)
     linear = 2 * one.mean[one.bin] * one.rest - 2 * other.mean[other.bin] * other.rest
