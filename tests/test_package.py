@@ -94,6 +94,7 @@ def test_every_module_has_a_home() -> None:
         "processes",
         "records",
         "results",
+        "signals",
     }
     assert root <= {"__init__", "__main__"} | named
 

@@ -12,6 +12,25 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from refocus.errors import InputError
+
+
+def started_several() -> bool:
+    """Whether torchrun or accelerate launch started this process as one of several.
+
+    Raises:
+        InputError: the environment says a count that is none.
+    """
+    return _said("WORLD_SIZE", 1) > 1
+
+
+def _said(name: str, default: int) -> int:
+    """A number that torchrun puts into the environment."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"environment variable {name}={text!r}: must be a number; unset it")
+    return int(text)
+
 
 class Processes:
     """rank, count, and whether this is the first.
@@ -23,7 +42,7 @@ class Processes:
 
     def __init__(self, *, cpu: bool) -> None:
         self._state: Any = None
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if started_several():
             from accelerate import PartialState
 
             self._state = PartialState(
@@ -56,7 +75,7 @@ def take_place() -> Place:
     """Read what torchrun says, and forget it: each process does whole runs, so nothing below may
     join their gradients.
     """
-    place = Place(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    place = Place(_said("RANK", 0), _said("WORLD_SIZE", 1))
     for name in (
         "RANK",
         "LOCAL_RANK",

@@ -14,7 +14,8 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus import __version__
+from refocus import __version__, processes
+from refocus.cli import ending
 from refocus.cli.app import app as app_page
 from refocus.cli.evaluate import evaluate, shifts
 from refocus.cli.masks import masks
@@ -28,6 +29,7 @@ from refocus.cli.tune import tune
 from refocus.cli.wording import Command
 from refocus.errors import InputError
 
+SHARED = ("tune", "masks", "study")  # commands that several processes of torchrun share
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -38,6 +40,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Make a Vision Transformer look at the object.
@@ -48,6 +51,12 @@ def root(
     """
     if version:
         console.print(__version__)
+    name = context.invoked_subcommand
+    if name and name not in SHARED and processes.started_several():
+        raise InputError(
+            f"refocus {name}: does its work in one process and cannot be split by torchrun; start "
+            f"it without (of several processes make use: {', '.join(SHARED)})"
+        )
 
 
 @app.command(cls=Command)
@@ -136,9 +145,5 @@ for name, function in (
 
 
 def main() -> None:
-    """Entry point: turns an InputError into one line and status 2."""
-    try:
-        app()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    """Entry point: whatever happens ends in one line and a documented exit status."""
+    sys.exit(ending.run(lambda: app(prog_name="refocus", standalone_mode=False)))

@@ -21,6 +21,7 @@ from refocus import outputs
 from refocus.errors import InputError
 from refocus.objectives.registry import OBJECTIVES, Step, objective
 from refocus.records import Sample, write_line
+from refocus.signals import uninterrupted
 from refocus.tuning import rates
 from refocus.tuning.checkpoints import Checkpoint, keep_epochs, replace_file
 from refocus.tuning.harm import SHARES, as_record, candidates, choose, interpolate
@@ -243,15 +244,16 @@ def _run(
             line["train"] = training.epoch(epoch, step, lambda: bar.advance(task))
             if accelerator.is_main_process:
                 line["validation"] = mean_terms(model, validation, step, accelerator.device, epoch)
-                if recipe.select == "last" or line["validation"]["loss"] < best["loss"]:
-                    best.update(best=epoch, loss=line["validation"]["loss"])
-                    replace_file(
-                        checkpoints / _BEST, lambda path: save_file(plain_state(model), path)
-                    )
-                best["epoch"] = epoch
-                with history.open("a") as file:
-                    write_line(file, line)
-                state.write(checkpoints / _LAST, best)
+                with uninterrupted():  # a signal waits, so that all of an epoch is kept
+                    if recipe.select == "last" or line["validation"]["loss"] < best["loss"]:
+                        best.update(best=epoch, loss=line["validation"]["loss"])
+                        replace_file(
+                            checkpoints / _BEST, lambda path: save_file(plain_state(model), path)
+                        )
+                    best["epoch"] = epoch
+                    with history.open("a") as file:
+                        write_line(file, line)
+                    state.write(checkpoints / _LAST, best)
                 bar.update(
                     task,
                     note=f"validation loss {line['validation']['loss']:.4f}, kept "

@@ -1,0 +1,107 @@
+"""How a command ends: its exit status, and the one line that says why.
+
+0: done. 2: something in the input, which the line names; nothing was written. 1: the machine (a
+full disk, no memory) or a fault of ours, which leaves a traceback. 130: Ctrl-C. 143: SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from refocus.errors import InputError, first_line
+from refocus.signals import Interrupted, interruptible
+
+MACHINE, INPUT = 1, 2
+# of click, which older releases of Typer import and newer ones carry in themselves
+_Usage: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_GO_ON = {  # what continues a command that was stopped
+    "tune": "refocus tune --resume OUT",
+    "evaluate": "the same command with --resume",
+    "audit": "the same command with --resume",
+}
+
+
+def run(command: Callable[[], Any]) -> int:
+    """The exit status of a command, after its line on stderr where it has one."""
+    try:
+        with interruptible():
+            return _status(command)
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        _say(f"stopped by {signal.Signals(number).name}; {_how_to_go_on()}")
+        return 128 + number
+
+
+def _status(command: Callable[[], Any]) -> int:
+    try:
+        found = command()
+    except InputError as error:
+        _say(str(error))
+        return INPUT
+    except _Usage as error:
+        return _usage(error)
+    except typer.Abort:
+        return MACHINE
+    except BrokenPipeError:  # `refocus models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return MACHINE
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _say(_of_the_machine(error))
+        return MACHINE
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        _say(f"out of memory ({first_line(error)}); fewer images a step need less; {_safe()}")
+        return MACHINE
+    return found if isinstance(found, int) else 0
+
+
+def _say(text: str) -> None:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _usage(error: Any) -> int:
+    """What the command line itself refuses; without any argument there is only help to show."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message())
+        return INPUT
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else "refocus"
+    _say(f"{error.format_message().rstrip('.')}; see `{where} --help`")
+    return INPUT
+
+
+def _of_the_machine(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or first_line(error)
+    if error.errno in _FULL:
+        return f"{where}{reason}; {_safe()}. Free space, then {_how_to_go_on()}"
+    if error.errno in _CLOSED:
+        return f"{where}{reason}; {_safe()}. Allow writing there, then {_how_to_go_on()}"
+    return f"{where}{reason}; {_safe()}"
+
+
+def _safe() -> str:
+    return "what was written before is whole"
+
+
+def _how_to_go_on() -> str:
+    name = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return f"go on with {_GO_ON.get(name, 'the same command')}"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch says it by a RuntimeError."""
+    said = ("can't allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in said)

@@ -1,0 +1,47 @@
+"""Signals end a command, but not in the middle of what must be written whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from refocus.signals import Interrupted, interruptible, uninterrupted
+
+
+def test_what_must_be_whole_is_finished_first() -> None:
+    done = []
+
+    def work() -> None:
+        with uninterrupted():
+            with uninterrupted():
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("inner")
+            done.append("outer")
+        done.append("after")
+
+    with interruptible(), pytest.raises(Interrupted):
+        work()
+    assert done == ["inner", "outer"]
+
+
+def test_without_a_handler_nothing_is_held_back() -> None:
+    def work() -> None:
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def test_a_forked_worker_does_not_answer_for_its_parent() -> None:
+    with interruptible():
+        worker = os.fork()
+        if worker == 0:
+            os.kill(os.getpid(), signal.SIGINT)  # of the terminal, to the whole group
+            os.kill(os.getpid(), signal.SIGTERM)  # of the parent
+            os._exit(7)
+        _, status = os.waitpid(worker, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
