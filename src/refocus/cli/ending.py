@@ -23,6 +23,7 @@ MACHINE, INPUT = 1, 2
 _Usage: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_SAFE = "what was written before is whole"
 _GO_ON = {  # what continues a command that was stopped
     "tune": "refocus tune --resume OUT",
     "evaluate": "the same command with --resume",
@@ -44,56 +45,57 @@ def run(command: Callable[[], Any]) -> int:
 def _status(command: Callable[[], Any]) -> int:
     try:
         found = command()
-    except InputError as error:
-        _say(str(error))
-        return INPUT
-    except _Usage as error:
-        return _usage(error)
-    except typer.Abort:
-        return MACHINE
-    except BrokenPipeError:  # `refocus models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return MACHINE
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        told = _told(error)
+        if told is None:
             raise
-        _say(_of_the_machine(error))
-        return MACHINE
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        _say(f"out of memory ({first_line(error)}); fewer images a step need less; {_safe()}")
-        return MACHINE
+        status, text = told
+        if text:
+            _say(text)
+        return status
     return found if isinstance(found, int) else 0
+
+
+def _told(error: Exception) -> tuple[int, str] | None:
+    """The status and the line for an error; None for a fault of ours."""
+    told: tuple[int, str] | None = None
+    if isinstance(error, InputError):
+        told = INPUT, str(error)
+    elif isinstance(error, _Usage):
+        told = INPUT, _usage(error)
+    elif isinstance(error, BrokenPipeError):  # `refocus models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        told = MACHINE, ""
+    elif isinstance(error, OSError) and error.errno is not None:
+        told = MACHINE, _of_the_machine(error)
+    elif _out_of_memory(error):
+        text = f"out of memory ({first_line(error)}); fewer images a step need less; {_SAFE}"
+        told = MACHINE, text
+    return told
 
 
 def _say(text: str) -> None:
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
-def _usage(error: Any) -> int:
+def _usage(error: Any) -> str:
     """What the command line itself refuses; without any argument there is only help to show."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
-        return INPUT
+        return ""
     context = getattr(error, "ctx", None)
     where = context.command_path if context else "refocus"
-    _say(f"{error.format_message().rstrip('.')}; see `{where} --help`")
-    return INPUT
+    return f"{error.format_message().rstrip('.')}; see `{where} --help`"
 
 
 def _of_the_machine(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or first_line(error)
     if error.errno in _FULL:
-        return f"{where}{reason}; {_safe()}. Free space, then {_how_to_go_on()}"
+        return f"{where}{reason}; {_SAFE}. Free space, then {_how_to_go_on()}"
     if error.errno in _CLOSED:
-        return f"{where}{reason}; {_safe()}. Allow writing there, then {_how_to_go_on()}"
-    return f"{where}{reason}; {_safe()}"
-
-
-def _safe() -> str:
-    return "what was written before is whole"
+        return f"{where}{reason}; {_SAFE}. Allow writing there, then {_how_to_go_on()}"
+    return f"{where}{reason}; {_SAFE}"
 
 
 def _how_to_go_on() -> str:
