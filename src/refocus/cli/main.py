@@ -52,7 +52,7 @@ def root(
     if version:
         console.print(__version__)
     name = context.invoked_subcommand
-    if name and name not in SHARED and processes.started_several():
+    if name and processes.started_several() and name not in SHARED:
         raise InputError(
             f"refocus {name}: does its work in one process and cannot be split by torchrun; start "
             f"it without (of several processes make use: {', '.join(SHARED)})"
