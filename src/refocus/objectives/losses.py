@@ -1,8 +1,8 @@
-"""The terms of the objectives, one equation each. "The paper" is Chefer, Schwartz, Wolf, NeurIPS
-2022.
+"""The terms of the objectives, one equation each.
 
-R: relevance in [0, 1] after min-max, `[B, height, width]`. S: foreground mask in [0, 1], `[B,
-    height, width]`. Each term is a scalar: the mean over images and pixels, or over images.
+"The paper" is Chefer, Schwartz, Wolf, NeurIPS 2022. R: relevance in [0, 1] after min-max, `[B,
+height, width]`. S: foreground mask in [0, 1], `[B, height, width]`. Each term is a scalar: the mean
+over images and pixels, or over images.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ def background(relevance: Tensor, mask: Tensor) -> Tensor:
     """Paper Eq. 1: MSE(R * (1 - S), 0).
 
     Deviation: the published code takes the complement of a soft mask as (1 -> -1, 0 -> 1), which
-        leaves soft edges in both terms; ours is 1 - S.
+    leaves soft edges in both terms; ours is 1 - S.
     """
     return (relevance * (1 - mask)).square().mean()
 
 
 def foreground(relevance: Tensor, mask: Tensor) -> Tensor:
-    """Paper Eq. 2 as published in code: MSE(R * S, S). (As printed, MSE(R * S, 1) adds a constant
-    for the background.)
+    """Paper Eq. 2 as published in code: MSE(R * S, S).
+
+    As printed, MSE(R * S, 1) adds a constant for the background.
     """
     return (relevance * mask - mask).square().mean()
 
 
 def confidence(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Paper Eq. 4: CE(M(i) / T, argmax M(i)), the model's own prediction at this step taken as the
-    label; logits `[B, K]`.
+    """Paper Eq. 4: CE(M(i) / T, argmax M(i)); logits `[B, K]`.
+
+    The model's own prediction at this step is taken as the label.
     """
     return F.cross_entropy(logits / temperature, logits.argmax(1))
 
@@ -43,8 +45,9 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def seen_classification(logits: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
-    """Cross-entropy among the classes `seen` alone (indices that hold every label); logits `[B,
-    K]`, labels `[B]`.
+    """Cross-entropy among the classes `seen` alone; logits `[B, K]`, labels `[B]`.
+
+    `seen` are class indices that hold every label.
 
     With few shots of half the classes, cross-entropy over all K teaches "it is never one of the
     others": their logits are only ever pushed down. Restricted to the classes tuned on, the others
@@ -55,11 +58,14 @@ def seen_classification(logits: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
 
 
 def outside_energy(raw: Tensor, mask: Tensor) -> Tensor:
-    """Mean over images of the share of relevance outside the mask: 1 - sum(R S) / sum(R) (Rao et
-    al., ICCV 2023, Eq. 5).
+    """Mean over images of the share of relevance outside the mask: 1 - sum(R S) / sum(R).
 
-    raw: relevance >= 0 BEFORE min-max, `[B, height, width]`; an image without any relevance counts
-        as all outside.
+    Source: Rao et al., ICCV 2023, Eq. 5.
+
+    Args:
+        raw: relevance >= 0 BEFORE min-max, `[B, height, width]`; an image without any relevance
+            counts as all outside.
+        mask: S.
     """
     total = raw.sum((1, 2))
     inside = (raw * mask).sum((1, 2))
@@ -67,36 +73,43 @@ def outside_energy(raw: Tensor, mask: Tensor) -> Tensor:
 
 
 def binary_relevance(relevance: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy of the relevance, read as the probability of foreground, against the
-    mask (as for segmentation).
+    """Binary cross-entropy of the relevance against the mask, as for segmentation.
 
-    Kept 1 % off 0 and 1, which every min-max map reaches and where the slope of the logarithm has
-    no bound.
+    The relevance is read as the probability of foreground. Kept 1 % off 0 and 1, which every
+    min-max map reaches and where the slope of the logarithm has no bound.
     """
     return F.binary_cross_entropy(relevance.clamp(0.01, 0.99), mask)
 
 
 def gradmask(gradient: Tensor, mask: Tensor) -> Tensor:
-    """Paper Eq. 9 (GradMask, Simpson et al. 2019): L2 norm of the input gradient outside the mask,
-    mean over images.
+    """Paper Eq. 9 (GradMask, Simpson et al. 2019): L2 norm of the input gradient outside the mask.
 
-    gradient: of the true class's logit, `[B, 3, H, W]`; mask `[B, 1, H, W]`.
+    The mean over images.
+
+    Args:
+        gradient: of the true class's logit, `[B, 3, H, W]`.
+        mask: S as `[B, 1, H, W]`.
     """
-    return (gradient * (1 - mask)).flatten(1).norm(dim=1).mean()
+    norms: Tensor = (gradient * (1 - mask)).flatten(1).norm(dim=1)
+    return norms.mean()
 
 
 def right_reasons(gradient: Tensor, mask: Tensor) -> Tensor:
-    """Paper Eq. 10 (RRR, Ross et al., IJCAI 2017): squared input gradient outside the mask, summed
-    over pixels, mean over images.
+    """Paper Eq. 10 (RRR, Ross et al., IJCAI 2017): squared input gradient outside the mask.
 
-    gradient: of the sum over classes of log p_k, `[B, 3, H, W]`; mask `[B, 1, H, W]`.
+    Summed over pixels, the mean over images.
+
+    Args:
+        gradient: of the sum over classes of log p_k, `[B, 3, H, W]`.
+        mask: S as `[B, 1, H, W]`.
     """
     return (gradient * (1 - mask)).square().sum((1, 2, 3)).mean()
 
 
 def distance_to_teacher(logits: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || model) over all classes, mean over images; logits of both `[B, K]` (Hinton et
-    al. 2015, temperature 1).
+    """KL(teacher || model) over all classes, mean over images; logits of both `[B, K]`.
+
+    Source: Hinton et al. 2015, temperature 1.
     """
     return F.kl_div(
         logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean"
@@ -104,8 +117,9 @@ def distance_to_teacher(logits: Tensor, teacher: Tensor) -> Tensor:
 
 
 def distance_to_start(weights: Iterable[Tensor], start: Iterable[Tensor]) -> Tensor:
-    """L2-SP: half the squared distance to the starting weights (Li, Grandvalet, Davoine, ICML 2018,
-    Eq. 2 with alpha = 1).
+    """L2-SP: half the squared distance to the starting weights.
+
+    Source: Li, Grandvalet, Davoine, ICML 2018, Eq. 2 with alpha = 1.
     """
     distances = [(now - before).square().sum() for now, before in zip(weights, start, strict=True)]
     return torch.stack(distances).sum() / 2

@@ -9,16 +9,16 @@ images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from refocus.errors import InputError
-from refocus.objectives import losses, rotations
+from refocus.objectives.regularizers import REGULARIZERS, Pass
 from refocus.objectives.steps import (
     Found,
     Settings,
@@ -33,14 +33,29 @@ from refocus.objectives.steps import (
     rrr_step,
     swap_step,
 )
-from refocus.relevance.attention import last_linear_input, logits_of
-from refocus.vit.families import unwrap
+from refocus.plugins import Table
+from refocus.relevance.attention import logits_of
+from refocus.vit.inputs import check_batch, check_model, fitting, shown
+from refocus.vit.classes import head_size
 
 
 class Step(Protocol):
-    def __call__(
-        self, model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
-    ) -> Terms: ...
+    """What `objective` returns."""
+
+    def __call__(self, model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+        """The terms of one batch, each a scalar in the graph; "loss" is their weighted sum.
+
+        Args:
+            model: the module that is trained, in train mode or not; also inside
+                `DistributedDataParallel`.
+            images: normalized floats `[B, 3, H, W]` on the model's device.
+            masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], 1 is the object; also boolean.
+            labels: class indices `[B]`. With a `target` of your own, whatever its terms read.
+
+        Raises:
+            InputError: an argument of another type, shape, device or range.
+        """
+        ...
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -48,20 +63,31 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """weights: of its terms by name; one named `relevance` is a factor on `background` and
-    `foreground` (paper Eq. 3 and 5). lr: rate where the user names none: the paper's, or what
-    docs/results.md used. share: of the way to the tuned weights that is kept, likewise
-    (Recipe.share). switches: of second_order and temperature, those that the caller may set. exact:
-    second_order is always on.
+    """A row of the table; a package of yours can add one (docs/extending.md).
+
+    Args:
+        step: (model, images, masks `[B, 1, H, W]`, labels, settings) -> the terms, each a scalar,
+            and the logits of the images as they are, or None where it has not computed them.
+        weights: of its terms by name; one named `relevance` is a factor on `background` and
+            `foreground` (paper Eq. 3 and 5).
+        about: one line for lists and help texts.
+        lr: learning rate where the user names none: the paper's, or what docs/results.md used.
+        switches: of `second_order` and `temperature`, those that the caller may set.
+        exact: `second_order` is always on.
+        share: of the way to the tuned weights that is kept where the user names none
+            (`Recipe.share`).
+        by_map: trains GAE's relevance map by `relevance_patches`, so that it reads the settings
+            `target` and `recompute`.
     """
 
     step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Found]
-    weights: dict[str, float]
+    weights: Mapping[str, float]
     about: str
     lr: float
     switches: tuple[str, ...] = ()
     exact: bool = False
     share: float = 1.0
+    by_map: bool = False
 
 
 _PUBLISHED = {
@@ -70,13 +96,14 @@ _PUBLISHED = {
     "relevance": 0.8,
     "classification": 0.2,
 }  # paper Table 5, all models alike
-OBJECTIVES = {
+_OWN = {
     "relevance": Objective(
         relevance_step,
         _PUBLISHED,
         "published: squared error of the relevance against the mask, and confidence",
         lr=2e-6,
         switches=("second_order", "temperature"),
+        by_map=True,
     ),
     "relevance-exact": Objective(
         relevance_step,
@@ -85,6 +112,7 @@ OBJECTIVES = {
         lr=2e-6,
         switches=("temperature",),
         exact=True,
+        by_map=True,
     ),
     "legrad": Objective(
         legrad_step,
@@ -132,6 +160,7 @@ OBJECTIVES = {
         "share of relevance outside the mask, and cross-entropy",
         lr=5e-6,
         switches=("second_order",),
+        by_map=True,
     ),
     "bce": Objective(
         bce_step,
@@ -139,6 +168,7 @@ OBJECTIVES = {
         "binary cross-entropy of the relevance against the mask, and cross-entropy",
         lr=5e-6,
         switches=("second_order",),
+        by_map=True,
     ),
     "swap": Objective(
         swap_step,
@@ -154,16 +184,13 @@ OBJECTIVES = {
         lr=1e-5,
         share=0.5,  # what WiSE-FT recommends where nothing is known of the shift
         switches=("second_order",),
+        by_map=True,
     ),
 }
-REGULARIZERS = {  # terms that any objective takes, off unless given a weight
-    "confidence": "cross-entropy with the model's own prediction (paper Eq. 4)",
-    "labels": "cross-entropy with the true label",
-    "kl": "distance of the answers to the original model's",
-    "l2_sp": "squared distance of the weights to the original's",
-    "rotation": "which of four turns the images have, read linearly from the features (auxiliary "
-    "task; square inputs)",
-}
+OBJECTIVES = Table("refocus.objectives", _OWN, Objective)
+
+
+# --- a row as a step ----------------------------------------------------------------------------
 
 
 def objective(
@@ -177,10 +204,13 @@ def objective(
     recompute: bool = False,
     **weights: float,
 ) -> Step:
-    """A step for one row of the table.
+    """A training step by name, for a loop of your own.
+
+    The published one is "relevance" (Chefer, Schwartz, Wolf, NeurIPS 2022, Eq. 5), ours is
+    "refocus"; `refocus tune --help` lists all. Each call of the step checks its batch.
 
     Args:
-        name: a key of `OBJECTIVES`.
+        name: a row of the table of objectives, or of a package that adds one.
         second_order: also differentiate through the attention gradient G (exact derivative of the
             relevance). The published code does not; ours neither unless asked. Costs about one more
             backward pass.
@@ -195,8 +225,45 @@ def objective(
         recompute: form attention maps anew in the backward pass, one layer at a time, in place of
             keeping all: about the memory of a plain step at any resolution, for a sixth to a third
             more time (docs/performance.md).
-        **weights: weights of the objective's terms by name, and of any of `REGULARIZERS`; missing
-            ones keep the table's, or 0.
+        **weights: weights of the objective's terms by name, and of any regularizer (confidence,
+            labels, kl, l2_sp, rotation); missing ones keep the table's, or 0.
+
+    Returns:
+        Step: (model, images, masks, labels) -> terms by name, each a scalar; "loss" is their
+            weighted sum, and its backward pass is yours.
+
+    Raises:
+        InputError: unknown objective or term, a switch that the objective does not read, a value of
+            the wrong type or range, or no `original` where one is needed.
+
+    Example:
+        >>> import torch, refocus
+        >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
+        >>> images, labels = torch.zeros(2, 3, 224, 224), torch.tensor([0, 1])
+        >>> masks = torch.zeros(2, 1, 224, 224)
+        >>> masks[:, :, 64:160, 64:160] = 1
+        >>> terms = refocus.objective("relevance", recompute=True)(model, images, masks, labels)
+        >>> sorted(terms)
+        ['background', 'classification', 'foreground', 'loss']
+        >>> terms["loss"].backward()
+    """
+    if original is not None:
+        check_model(original, "original")
+    if target is not None and not callable(target):
+        raise InputError(f"target: {shown(target)}; legal is a function of the logits")
+    chosen = Settings(
+        second_order=second_order,
+        temperature=_positive("temperature", temperature),
+        seen=None if seen is None else _indices("seen", seen),
+        target=target,
+        recompute=recompute,
+        original=original,
+    )
+    return _checked(step_of(name, chosen, weights), reads_labels=target is None)
+
+
+def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step:
+    """As `objective`, of a step that trusts its batch: masks `[B, 1, H, W]`, labels int64.
 
     Raises:
         InputError: unknown objective or term, a switch that the objective does not read, or no
@@ -205,64 +272,34 @@ def objective(
     if name not in OBJECTIVES:
         raise InputError(f"‹objective› {name}: unknown; legal are {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
-    if unknown := sorted(set(weights) - set(row.weights) - set(REGULARIZERS)):
-        raise InputError(
-            f"‹weights› {unknown[0]}: objective {name!r} has no such term; its terms are "
-            f"{', '.join(row.weights)}, "
-            f"and any objective takes {', '.join(REGULARIZERS)}"
-        )
-    by_map = row.step in (relevance_step, energy_step, bce_step, refocus_step)
-    if unread := [
-        name
-        for name, given in (("target", target is not None), ("recompute", recompute))
-        if given and not by_map
-    ]:
-        raise InputError(
-            f"{unread[0]}: objective {name!r} does not read it; those with a map of GAE do"
-        )
-    if recompute and (second_order or row.exact):
-        raise InputError(
-            "recompute: keeps no graph of the attention gradient, which the exact derivative of "
-            f"{name!r} needs"
-        )
-    for switch, given in (("second_order", second_order), ("temperature", temperature != 1.0)):
-        if (
-            given
-            and switch not in row.switches
-            and not (switch == "temperature" and weights.get("confidence"))
-        ):
-            raise InputError(f"‹{switch}›: objective {name!r} does not read it")
-    settings = Settings(
-        second_order or row.exact,
-        temperature,
-        tuple(seen) if seen is not None else None,
-        target,
-        recompute,
-    )
-    merged = MappingProxyType({**row.weights, **weights})
+    _refuse_weights(name, row, weights)
+    _refuse_unread(name, row, settings, weights)
+    merged = {**row.weights, **weights}
     extra = [term for term in REGULARIZERS if merged.get(term)]
-    if original is None and (needy := [term for term in extra if term in ("kl", "l2_sp")]):
-        raise InputError(
-            f"objective {name!r}: the term {needy[0]!r} needs `original`, the model before tuning"
-        )
+    if settings.original is None:
+        for term in extra:
+            if REGULARIZERS[term].needs_original:
+                raise InputError(
+                    f"objective {name!r}: the term {term!r} needs `original`, the model before "
+                    "tuning"
+                )
+    used = replace(settings, second_order=settings.second_order or row.exact)
 
     def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
-        masks = masks[:, None] if masks.ndim == 3 else masks
-        terms, logits = row.step(model, images, masks.to(images.dtype), labels, settings)
+        terms, logits = row.step(model, images, masks.to(images.dtype), labels, used)
         if extra:
             logits = logits_of(model, images) if logits is None else logits
-            terms |= {
-                term: _regularizer(term, model, logits, images, labels, settings, original)
-                for term in extra
-            }
+            given = Pass(model, images, labels, logits, used)
+            terms = terms | {term: REGULARIZERS[term].term(given) for term in extra}
         return {"loss": total(terms, merged), **terms}
 
     return step
 
 
-def total(terms: Terms, weights: MappingProxyType[str, float]) -> Tensor:
-    """The weighted sum of the terms; the weight `relevance` is a factor on the published mask loss
-    (paper Eq. 3, 5).
+def total(terms: Terms, weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum of the terms.
+
+    The weight `relevance` is a factor on the published mask loss (paper Eq. 3, 5).
     """
     mask_loss = weights.get("relevance", 1.0)
     parts = [
@@ -272,28 +309,67 @@ def total(terms: Terms, weights: MappingProxyType[str, float]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def _regularizer(
-    term: str,
-    model: nn.Module,
-    logits: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    s: Settings,
-    original: nn.Module | None,
-) -> Tensor:
-    if term == "confidence":
-        return losses.confidence(logits, s.temperature)
-    if term == "labels":
-        return losses.classification(logits, labels)
-    if term == "rotation":
-        return rotations.loss(last_linear_input(model, rotations.turned(images))[1].flatten(1))
-    assert original is not None  # `objective` asked for it
-    if term == "kl":
-        with torch.no_grad():
-            teacher = logits_of(original, images)
-        return losses.distance_to_teacher(logits, teacher)
-    start = dict(original.named_parameters())
-    tuned = {
-        name: weight for name, weight in unwrap(model).named_parameters() if weight.requires_grad
-    }
-    return losses.distance_to_start(tuned.values(), [start[name].detach() for name in tuned])
+def _checked(step: Step, *, reads_labels: bool) -> Step:
+    """The step behind a look at each batch."""
+
+    def checked(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+        check_model(model)
+        classes = head_size(model)
+        masks, read = check_batch(model, images, masks, labels if reads_labels else None, classes)
+        with fitting(images):
+            return step(model, images, masks, labels if read is None else read)
+
+    return checked
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def _refuse_weights(name: str, row: Objective, weights: Mapping[str, float]) -> None:
+    for term, weight in weights.items():
+        if term not in row.weights and term not in REGULARIZERS:
+            raise InputError(
+                f"‹weights› {term}: objective {name!r} has no such term; its terms are "
+                f"{', '.join(row.weights)}, and any objective takes {', '.join(REGULARIZERS)}"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise InputError(f"‹weights› {term}: {shown(weight)}; legal is a number")
+        if not math.isfinite(weight):
+            raise InputError(f"‹weights› {term}={weight}: must be a finite number")
+
+
+def _refuse_unread(
+    name: str, row: Objective, settings: Settings, weights: Mapping[str, float]
+) -> None:
+    """A setting that changes nothing would be a wrong belief."""
+    by_map = {"target": settings.target is not None, "recompute": settings.recompute}
+    for setting, given in by_map.items():
+        if given and not row.by_map:
+            raise InputError(
+                f"{setting}: objective {name!r} does not read it; those with a map of GAE do"
+            )
+    if settings.recompute and (settings.second_order or row.exact):
+        raise InputError(
+            "recompute: keeps no graph of the attention gradient, which the exact derivative of "
+            f"{name!r} needs"
+        )
+    if settings.second_order and "second_order" not in row.switches:
+        raise InputError(f"‹second_order›: objective {name!r} does not read it")
+    read = "temperature" in row.switches or weights.get("confidence")
+    if settings.temperature != 1.0 and not read:
+        raise InputError(f"‹temperature›: objective {name!r} does not read it")
+
+
+def _positive(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"{name}: {shown(value)}; legal is a positive number")
+    return float(value)
+
+
+def _indices(name: str, values: object) -> tuple[int, ...]:
+    listed = values.tolist() if isinstance(values, Tensor) else values
+    if isinstance(listed, Sequence | set) and not isinstance(listed, str):
+        found = tuple(listed)
+        if found and all(type(value) is int and value >= 0 for value in found):
+            return found
+    raise InputError(f"{name}: {shown(values)}; legal are class indices, at least one")

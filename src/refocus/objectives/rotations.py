@@ -1,9 +1,8 @@
-"""Rotation prediction (Gidaris et al., ICLR 2018): which of four turns does an image have, read
-linearly from the features?
+"""Rotation prediction (Gidaris et al., ICLR 2018): which of four turns does an image have?
 
-As a probe it asks what the features know of shape; as an auxiliary objective it was found to help
-robustness (Hendrycks et al., NeurIPS 2019). Features `[4 B, D]` are of the B images at 0, then at
-90, 180 and 270 degrees.
+It is read linearly from the features. As a probe it asks what the features know of shape; as an
+auxiliary objective it was found to help robustness (Hendrycks et al., NeurIPS 2019). Features `[4
+B, D]` are of the B images at 0, then at 90, 180 and 270 degrees.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from refocus.errors import InputError
 TURNS = 4
 _FOLDS = 5
 _RIDGE = 1.0
+_LEAST = 2  # images, so that a head can be fitted on others
 
 
 def turned(images: Tensor) -> Tensor:
@@ -39,12 +39,13 @@ def turned(images: Tensor) -> Tensor:
 
 
 def held_out(features: np.ndarray) -> np.ndarray:
-    """For each image the share of its four turns that a linear head (multinomial logistic
-    regression, features standardized) finds which was fitted on other images, in 5 folds: features
-    `[n, 4, D]` -> `[n]`, NaN for a single image.
+    """For each image the share of its four turns that a linear head finds, fitted on other images.
+
+    Multinomial logistic regression, features standardized, in 5 folds: features `[n, 4, D]` ->
+    `[n]`, NaN for a single image.
     """
     count = len(features)
-    if count < 2:
+    if count < _LEAST:
         return np.full(count, np.nan)
     flat, turns = features.reshape(count * TURNS, -1), np.tile(np.arange(TURNS), count)
     images = np.repeat(np.arange(count), TURNS)
@@ -52,17 +53,19 @@ def held_out(features: np.ndarray) -> np.ndarray:
     for train, test in GroupKFold(min(_FOLDS, count)).split(flat, turns, images):
         head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         right[test] = head.fit(flat[train], turns[train]).predict(flat[test]) == turns[test]
-    return right.reshape(count, TURNS).mean(1)
+    shares: np.ndarray = right.reshape(count, TURNS).mean(1)
+    return shares
 
 
 def loss(features: Tensor) -> Tensor:
-    """Cross-entropy of the four turns under a linear head that is the best for the other images of
-    the batch: a ridge regression in closed form, through which the gradient flows (as in Bertinetto
-    et al., ICLR 2019). Scalar; features `[4 B, D]`. A single image has no others: then ln 4 for any
+    """Cross-entropy of the four turns under the linear head that is best for the batch's others.
+
+    A ridge regression in closed form, through which the gradient flows (as in Bertinetto et al.,
+    ICLR 2019). Scalar; features `[4 B, D]`. A single image has no others: then ln 4 for any
     features.
 
     Deviation: Hendrycks et al. learn the head by steps of its own; in the few steps of a refocus
-        run it would hardly leave its start.
+    run it would hardly leave its start.
     """
     count = len(features) // TURNS
     unit = F.normalize(F.layer_norm(features.float(), features.shape[1:]), dim=1)

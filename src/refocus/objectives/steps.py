@@ -1,6 +1,6 @@
 """What a step of each objective computes: (model, images, masks, labels, settings) -> its terms.
 
-`objectives.py` has the table.
+`registry.py` has the table.
 
 images: normalized `[B, 3, H, W]`; masks: `[B, 1, H, W]` in [0, 1]; labels: `[B]` class indices.
     Each term is a scalar tensor.
@@ -26,22 +26,22 @@ _SWAPS = 3  # of each image in a step of `refocus`
 
 @dataclass(frozen=True)
 class Settings:
-    """What a step may read: the switches of `objective`."""
+    """What a step may read: the arguments of `objective`."""
 
-    second_order: bool
-    temperature: float
-    seen: tuple[int, ...] | None
-    target: Callable[[Tensor], Tensor] | None
-    recompute: bool
+    second_order: bool = False
+    temperature: float = 1.0
+    seen: tuple[int, ...] | None = None
+    target: Callable[[Tensor], Tensor] | None = None
+    recompute: bool = False
+    original: nn.Module | None = None
 
     def explained(self, labels: Tensor) -> Target:
         """What the relevance is of: the true class, or what the caller named."""
         return labels if self.target is None else self.target
 
 
-Found = tuple[
-    Terms, Tensor | None
-]  # a step's own terms, and the logits of the images as they are, where it has computed them
+# a step's own terms, and the logits of the images as they are, where it has computed them
+Found = tuple[Terms, Tensor | None]
 
 
 # --- by the relevance map -----------------------------------------------------------------------
@@ -50,10 +50,30 @@ Found = tuple[
 def relevance_step(
     model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
 ) -> Found:
-    """The published objective, paper Eq. 5: relevance of the true class, confidence in the
-    predicted one.
+    """The published objective, paper Eq. 5.
+
+    Relevance of the true class, confidence in the predicted one.
     """
-    logits, raw = relevance_patches(
+    logits, raw = _relevance(model, images, labels, s)
+    return _squared_errors(logits, raw, images, masks, s), logits
+
+
+def legrad_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """The published terms on LeGrad's map in place of GAE's.
+
+    Always with the second derivative, for there is no other.
+    """
+    logits, raw = legrad_patches(model, images, labels, create_graph=True)
+    return _squared_errors(logits, raw, images, masks, s), logits
+
+
+def _relevance(
+    model: nn.Module, images: Tensor, labels: Tensor, s: Settings
+) -> tuple[Tensor, Tensor]:
+    """Logits `[B, K]` and GAE's raw map `[B, h, w]`, as the settings ask for them."""
+    return relevance_patches(
         model,
         images,
         s.explained(labels),
@@ -61,17 +81,6 @@ def relevance_step(
         second_order=s.second_order,
         recompute=s.recompute,
     )
-    return _squared_errors(logits, raw, images, masks, s), logits
-
-
-def legrad_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
-) -> Found:
-    """The published terms on LeGrad's map in place of GAE's; always with the second derivative, for
-    there is no other.
-    """
-    logits, raw = legrad_patches(model, images, labels, create_graph=True)
-    return _squared_errors(logits, raw, images, masks, s), logits
 
 
 def _squared_errors(
@@ -88,33 +97,21 @@ def _squared_errors(
 def energy_step(
     model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
 ) -> Found:
-    """The share of relevance outside the mask in place of the two squared errors; cross-entropy
-    with the true label.
+    """The share of relevance outside the mask in place of the two squared errors.
+
+    Cross-entropy with the true label.
     """
-    logits, raw = relevance_patches(
-        model,
-        images,
-        s.explained(labels),
-        create_graph=True,
-        second_order=s.second_order,
-        recompute=s.recompute,
-    )
+    logits, raw = _relevance(model, images, labels, s)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
     return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
 
 def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
-    """Binary cross-entropy of the map against the mask in place of the two squared errors;
-    cross-entropy with the label.
+    """Binary cross-entropy of the map against the mask in place of the two squared errors.
+
+    Cross-entropy with the true label.
     """
-    logits, raw = relevance_patches(
-        model,
-        images,
-        s.explained(labels),
-        create_graph=True,
-        second_order=s.second_order,
-        recompute=s.recompute,
-    )
+    logits, raw = _relevance(model, images, labels, s)
     bce = losses.binary_relevance(minmax(upsample(raw, images.shape[-2:])), masks[:, 0])
     return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
 
@@ -155,8 +152,9 @@ def rrr_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s:
 def _input_gradient(
     model: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor], create_graph: bool
 ) -> tuple[Tensor, Tensor]:
-    """Logits, and the gradient of `score` by the pixels; within the graph only through attention
-    that is not fused.
+    """Logits, and the gradient of `score` by the pixels.
+
+    It is within the graph only through attention that is not fused.
     """
     images = images.detach().requires_grad_()
     with attention_maps(model):  # scaled_dot_product_attention has no second derivative
@@ -184,9 +182,9 @@ def finetune_step(
 def swap_step(
     model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
 ) -> Found:
-    """Cross-entropy on the objects standing on the next image's background, made with the same
-    masks.
+    """Cross-entropy on the objects standing on the next image's background.
 
+    Made with the same masks.
     The donor is the batch's next image, so a batch of one keeps its own background.
     """
     swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
@@ -196,9 +194,10 @@ def swap_step(
 def refocus_step(
     model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
 ) -> Found:
-    """Ours: each image and three background swaps of it in one batch; relevance energy, and
-    cross-entropy among the classes tuned on. The donors are the batch's next three images, so a
-    batch of one has no swaps.
+    """Ours: each image and three background swaps of it in one batch.
+
+    Relevance energy, and cross-entropy among the classes tuned on. The donors are the batch's next
+    three images, so a batch of one has no swaps.
     """
     turns = range(1, min(_SWAPS, len(images) - 1) + 1)
     swapped = [
@@ -206,23 +205,18 @@ def refocus_step(
     ]
     every, count = torch.cat([images, *swapped]), 1 + len(swapped)
     mask, repeated = masks[:, 0].repeat(count, 1, 1), labels.repeat(count)
-    logits, raw = relevance_patches(
-        model,
-        every,
-        s.explained(repeated),
-        create_graph=True,
-        second_order=s.second_order,
-        recompute=s.recompute,
-    )
+    logits, raw = _relevance(model, every, repeated, s)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
     classification = losses.seen_classification(logits, repeated, _seen(labels, s, logits.shape[1]))
     return {"energy": energy, "classification": classification}, logits[: len(images)]
 
 
 def _seen(labels: Tensor, s: Settings, classes: int) -> Tensor:
-    """Classes tuned on, and those of this batch (on validation images of other classes the two
-    differ); all without `seen`.
+    """Classes tuned on, and those of this batch; all without `seen`.
+
+    On validation images of other classes the two differ.
     """
     if s.seen is None:
         return torch.arange(classes, device=labels.device)
-    return torch.cat([torch.tensor(s.seen, device=labels.device), labels]).unique()
+    known: Tensor = torch.unique(torch.cat([torch.tensor(s.seen, device=labels.device), labels]))
+    return known

@@ -1,7 +1,7 @@
-"""Relevance of each patch for one class: GAE (Chefer, Gur, Wolf, ICCV 2021; Appendix B of the
-method's paper).
+"""Relevance of each patch for one class: GAE (Chefer, Gur, Wolf, ICCV 2021).
 
-Axes: B images, H heads, N tokens, h x w patches, `[height, width]` pixels.
+The method's paper has it in Appendix B. Axes: B images, H heads, N tokens, h x w patches,
+`[height, width]` pixels.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from refocus.errors import InputError, first_line
+from refocus.errors import InputError
 from refocus.records import Explanation
 from refocus.relevance.attention import (
-    Layer,
+    Call,
     attention_layers,
     attention_map,
     attention_maps,
     exclusive,
     logits_of,
 )
-from refocus.vit.classes import head_size
 from refocus.vit.families import unsupported, view
+from refocus.vit.inputs import check_images, check_model, fitting, shown, whole
+from refocus.vit.classes import head_size
 
 Target = (
     Tensor | Callable[[Tensor], Tensor] | None
@@ -35,9 +36,9 @@ Target = (
 
 
 def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
-    """One block's share: `row @ mean_h(relu(G * A))`; A, G `[B, H, N, N]`, row `[B, N]` -> `[B, N]`
-    (GAE Eq. 5).
+    """One block's share (GAE Eq. 5): `row @ mean_h(relu(G * A))`.
 
+    Axes: A, G `[B, H, N, N]`, row `[B, N]` -> `[B, N]`.
     A is never negative, so relu(G * A) = relu(G) * A, which is linear in A: where G is a constant,
     as published, the derivative needs no more than relu(G) and the mean over heads.
     """
@@ -51,8 +52,9 @@ def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Ten
 
 
 class _ConstantGradient(torch.autograd.Function):
-    """`attention_relevance` for a constant G; autograd would hold two more maps and pass over them
-    twice as often.
+    """`attention_relevance` for a constant G.
+
+    Autograd would hold two more maps and pass over them twice as often.
     """
 
     @staticmethod
@@ -72,14 +74,14 @@ class _ConstantGradient(torch.autograd.Function):
 def relevance_row(
     attention: Sequence[Tensor], gradients: Sequence[Tensor], row: Tensor, *, branches: int = 1
 ) -> Tensor:
-    """The readout row of R after `R <- R + Abar R` over all blocks, R_0 = I (GAE Eq. 6); row `[B,
-    N]` -> `[B, N]`.
+    """The readout row of R after `R <- R + Abar R` over all blocks, R_0 = I (GAE Eq. 6).
 
-    The row alone is carried, from the last block to the first: `r <- r + r Abar`. It equals the row
-        of the full product, a vector-matrix product per block where the definition multiplies N x N
-        matrices. Maps of `branches` layers that read the same tokens side by side add up: `r <- r +
-        r (Abar_1 + Abar_2)`. A pooling query's map `[B, H, 1, M]` comes last and has no residual;
-        it reads the last M tokens: `r <- r Abar`, row `[B, 1]` -> `[B, N]`.
+    Axes: row `[B, N]` -> `[B, N]`. The row alone is carried, from the last block to the first:
+    `r <- r + r Abar`. It equals the row of the full product, a vector-matrix product per block
+    where the definition multiplies N x N matrices. Maps of `branches` layers that read the same
+    tokens side by side add up: `r <- r + r (Abar_1 + Abar_2)`. A pooling query's map `[B, H, 1, M]`
+    comes last and has no residual; it reads the last M tokens: `r <- r Abar`, row `[B, 1]` ->
+    `[B, N]`.
     """
     pairs = zip(attention, gradients, strict=True)
     return _carry(
@@ -108,8 +110,9 @@ def upsample(patches: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def minmax(maps: Tensor) -> Tensor:
-    """Each map of `[B, height, width]` scaled to [0, 1]; a constant map becomes zeros, also in its
-    gradient.
+    """Each map of `[B, height, width]` scaled to [0, 1].
+
+    A constant map becomes zeros, also in its gradient.
     """
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     spread = high - low
@@ -125,21 +128,28 @@ def relevance_patches(
     second_order: bool = False,
     recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One forward pass and one autograd call: logits `[B, K]` and raw relevance `[B, h, w]` of
-    `targets`: class indices `[B]`, a function from logits to a score per image, or None for the
-    predicted class.
+    """One forward pass and one autograd call: logits `[B, K]` and raw relevance `[B, h, w]`.
 
-    create_graph: keep the graph, so that a loss on the relevance reaches the weights through A.
-    second_order: let it reach them through G as well. The published code does not (G is a constant
-        there). recompute: form the maps of one layer at a time, and again in the backward pass,
-        instead of keeping all (docs/performance.md).
+    Args:
+        model: a supported model.
+        images: normalized floats `[B, 3, height, width]`.
+        targets: class indices `[B]`, a function from logits to a score per image, or None for the
+            predicted class.
+        create_graph: keep the graph, so that a loss on the relevance reaches the weights through A.
+        second_order: let it reach them through G as well. The published code does not (G is a
+            constant there).
+        recompute: form the maps of one layer at a time, and again in the backward pass, instead of
+            keeping all (docs/performance.md).
+
+    Raises:
+        InputError: an unsupported model, or `recompute` with `second_order`.
     """
     reader = view(model)
+    if recompute and second_order:
+        raise InputError(
+            "recompute: keeps no graph of the attention gradient, which second_order needs"
+        )
     if recompute:
-        if second_order:
-            raise InputError(
-                "recompute: keeps no graph of the attention gradient, which second_order needs"
-            )
         logits, shares = _recomputed_shares(model, images, targets, create_graph)
     else:
         logits, shares = _kept_shares(model, images, targets, create_graph, second_order)
@@ -148,9 +158,7 @@ def relevance_patches(
             model, "its answer does not depend on any attention map that was recorded"
         )
     queries = shares[-1][0][0]
-    precision = torch.promote_types(
-        logits.dtype, torch.float32
-    )  # bfloat16 maps are accumulated in float32
+    precision = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 maps add up in float32
     start = reader.readout(queries).to(images.device, precision).expand(len(images), queries)
     row = _carry(shares, start, getattr(reader, "branches", 1))
     height, width = reader.grid(*images.shape[-2:])
@@ -200,28 +208,23 @@ def _recomputed_shares(
     gradients = torch.autograd.grad(
         answer, [x.output for x in layers], retain_graph=create_graph, allow_unused=True
     )
-    used = [(x, g) for x, g in zip(layers, gradients, strict=True) if g is not None]
-    shapes = [torch.Size((x.query.shape[-2], x.key.shape[-2])) for x, _ in used]
+    used = [(x.call, g) for x, g in zip(layers, gradients, strict=True) if g is not None]
+    shapes = [torch.Size((call.query.shape[-2], call.key.shape[-2])) for call, _ in used]
     return logits, [
-        (shape, partial(_recomputed, x, g)) for shape, (x, g) in zip(shapes, used, strict=True)
+        (shape, partial(_recomputed, call, g))
+        for shape, (call, g) in zip(shapes, used, strict=True)
     ]
 
 
-def _recomputed(layer: Layer, gradient: Tensor, row: Tensor) -> Tensor:
+def _recomputed(call: Call, gradient: Tensor, row: Tensor) -> Tensor:
     """`attention_relevance` of maps that are dropped after use, also in the backward pass."""
 
-    def share(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        gradient: Tensor,
-        row: Tensor,
-    ) -> Tensor:
-        attention = attention_map(query, key, bias, layer.scale, layer.causal)
+    def share(query: Tensor, key: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
+        attention = attention_map(query, key, call.attn_mask, call.scale, call.is_causal)
         return attention_relevance(attention, gradient @ value.transpose(-2, -1), row)
 
-    inputs = (layer.query, layer.key, layer.value.detach(), layer.bias, gradient, row)
+    value = call.value.detach()
+    inputs = (call.query, call.key, gradient, row)
     if not torch.is_grad_enabled():
         return share(*inputs)
     found: Tensor = checkpoint(share, *inputs, use_reentrant=False)
@@ -248,12 +251,16 @@ def explain(
     images: Tensor,
     targets: Tensor | Sequence[int] | int | Callable[[Tensor], Tensor] | None = None,
 ) -> Explanation:
-    """Where a ViT looks when it scores a class.
+    """Where a Vision Transformer looks when it scores a class.
+
+    Relevance by GAE (Chefer, Gur, Wolf, ICCV 2021, Eq. 5 and 6): attention times the positive part
+    of its gradient, carried from the answer back to the patches.
 
     Args:
-        model: from `refocus.load`, or any plain supported module. It is read in eval mode and left
-            as it was.
-        images: normalized floats `[B, 3, height, width]` on the model's device.
+        model: from `refocus.load`, or any supported module, also inside `DataParallel`,
+            `torch.compile` or PEFT. It is read in eval mode and left as it was.
+        images: normalized floats `[B, 3, height, width]` on the model's device, as
+            `refocus.eval_image(model)` makes them of a picture.
         targets: class index per image `[B]`, one index for all, None for each image's predicted
             class, or any function from logits `[B, K]` to a score per image `[B]` (regression,
             multi-label: `lambda z: z[:, [2, 5]].sum(1)`).
@@ -263,19 +270,19 @@ def explain(
             raw, targets `[B]`: the classes explained, or the scores that a function gave.
 
     Raises:
-        InputError: an unsupported model, or images or targets of the wrong shape or range.
+        InputError: an unsupported model, or images or targets of the wrong type, shape, device or
+            range.
 
-    >>> import torch, refocus
-    >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
-    >>> refocus.explain(model, torch.zeros(2, 3, 224, 224)).patches.shape
-    torch.Size([2, 14, 14])
+    Example:
+        >>> import torch, refocus
+        >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
+        >>> found = refocus.explain(model, torch.zeros(2, 3, 224, 224), targets=3)
+        >>> list(found.relevance.shape), list(found.patches.shape), found.targets.tolist()
+        ([2, 224, 224], [2, 14, 14], [3, 3])
     """
+    check_model(model)
     view(model)
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise InputError(
-            f"images: {list(images.shape)} {images.dtype}; legal are normalized floats [B, 3, "
-            "height, width]"
-        )
+    check_images(model, images)
     classes = head_size(model)
     if classes == 0:
         raise InputError(
@@ -288,14 +295,8 @@ def explain(
     )
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         images = images.clone() if images.is_inference() else images
-        try:
+        with fitting(images):
             logits, patches = relevance_patches(model, images, wanted, create_graph=False)
-        except InputError:
-            raise
-        except (AssertionError, ValueError) as error:  # how the libraries complain about a size
-            raise InputError(
-                f"images: {list(images.shape)}: the model does not take them ({first_line(error)})"
-            ) from error
     logits, patches = logits.detach(), patches.detach()
     explained = (
         logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
@@ -306,10 +307,15 @@ def explain(
 def _class_indices(
     targets: Tensor | Sequence[int] | int, count: int, classes: int | None
 ) -> Tensor:
-    indices = torch.as_tensor(targets)
+    try:
+        indices = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"targets: {shown(targets)}; legal are {count} class indices, one for each image"
+        ) from error
     if indices.ndim == 0:
         indices = indices.expand(count)
-    if indices.shape != (count,) or indices.is_floating_point():
+    if indices.shape != (count,) or not whole(indices):
         raise InputError(
             f"targets: {list(indices.shape)} {indices.dtype}; legal are {count} class indices, one "
             "for each image"
@@ -321,9 +327,7 @@ def _class_indices(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no weight gradients (they would cost memory and nobody reads them); both
-    restored.
-    """
+    """Eval mode and no weight gradients, which would cost memory; both restored after."""
     with exclusive(model):
         modes = {module: module.training for module in model.modules()}
         wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}

@@ -19,7 +19,8 @@ from torch import nn
 
 from refocus import outputs
 from refocus.errors import InputError
-from refocus.objectives.registry import OBJECTIVES, Step, objective
+from refocus.objectives.registry import OBJECTIVES, Step, step_of
+from refocus.objectives.steps import Settings
 from refocus.records import Sample, write_line
 from refocus.signals import uninterrupted
 from refocus.tuning import rates
@@ -139,21 +140,19 @@ def _step(
     """The recipe's objective; without a device it is only checked and gets no weights to compare
     with.
     """
-    weights: dict[str, Any] = recipe.weights
     original = None
-    if weights.get("kl") or weights.get("l2_sp"):
+    if recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
         original = load(
             recipe.model, pretrained=device is not None, device=device or "cpu"
         ).requires_grad_(False)
-    return objective(
-        recipe.objective,
+    settings = Settings(
         second_order=recipe.second_order,
         temperature=recipe.temperature,
-        seen=seen,
+        seen=None if seen is None else tuple(seen),
         original=original,
         recompute=recipe.recompute,
-        **weights,
     )
+    return step_of(recipe.objective, settings, recipe.weights)
 
 
 def _searched_rate(

@@ -1,0 +1,83 @@
+"""Terms that any objective takes beside its own, off unless given a weight: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from refocus.objectives import losses, rotations
+from refocus.objectives.steps import Settings
+from refocus.relevance.attention import last_linear_input, logits_of
+from refocus.vit.families import unwrap
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a term may read: images `[B, 3, H, W]`, their logits `[B, K]` and labels `[B]`."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    settings: Settings
+
+    @property
+    def original(self) -> nn.Module:
+        """The model before tuning, which `objective` has asked for."""
+        assert self.settings.original is not None
+        return self.settings.original
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """A row: the term as a scalar, what it is, and whether it needs the model before tuning."""
+
+    term: Callable[[Pass], Tensor]
+    about: str
+    needs_original: bool = False
+
+
+def _confidence(p: Pass) -> Tensor:
+    return losses.confidence(p.logits, p.settings.temperature)
+
+
+def _labels(p: Pass) -> Tensor:
+    return losses.classification(p.logits, p.labels)
+
+
+def _kl(p: Pass) -> Tensor:
+    with torch.no_grad():
+        teacher = logits_of(p.original, p.images)
+    return losses.distance_to_teacher(p.logits, teacher)
+
+
+def _l2_sp(p: Pass) -> Tensor:
+    start = dict(unwrap(p.original).named_parameters())
+    tuned = {
+        name: weight for name, weight in unwrap(p.model).named_parameters() if weight.requires_grad
+    }
+    return losses.distance_to_start(tuned.values(), [start[name].detach() for name in tuned])
+
+
+def _rotation(p: Pass) -> Tensor:
+    return rotations.loss(last_linear_input(p.model, rotations.turned(p.images))[1].flatten(1))
+
+
+REGULARIZERS = {
+    "confidence": Regularizer(
+        _confidence, "cross-entropy with the model's own prediction (paper Eq. 4)"
+    ),
+    "labels": Regularizer(_labels, "cross-entropy with the true label"),
+    "kl": Regularizer(_kl, "distance of the answers to the original model's", needs_original=True),
+    "l2_sp": Regularizer(
+        _l2_sp, "squared distance of the weights to the original's", needs_original=True
+    ),
+    "rotation": Regularizer(
+        _rotation,
+        "which of four turns the images have, read linearly from the features (auxiliary task; "
+        "square inputs)",
+    ),
+}

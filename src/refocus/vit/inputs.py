@@ -1,0 +1,232 @@
+"""What the public functions are given, checked once a call: shape, type, device, range, finiteness.
+
+Shapes, types and devices cost nothing to check. Values are looked at together, so that a call on a
+GPU waits for it once. Functions of this package that call one another skip the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refocus.errors import InputError, first_line
+from refocus.vit.families import family, unwrap
+
+_FAR = 20  # times the reach of normalized pixels; 0..255 pixels lie further out, noise does not
+_SLACK = 1e-3  # beyond 0 and 1, for masks that were resized in floats
+_NORMALIZED = "normalized floats [B, 3, height, width]"
+_HOW = "refocus.eval_image(model)(image)[None] makes them of a PIL image"
+_WHITE = 255
+_AXES, _CHANNELS = 4, 3  # images are [B, 3, height, width]
+
+
+def check_model(model: object, name: str = "model") -> None:
+    """Refuse what is no module, such as the name of one.
+
+    Raises:
+        InputError: names the type, and `refocus.load`.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{name}: {shown(model)}; legal is a torch.nn.Module, such as refocus.load returns"
+        )
+
+
+def check_images(model: nn.Module, images: object) -> None:
+    """Normalized floats `[B, 3, height, width]` that this model can be given.
+
+    Raises:
+        InputError: another type, shape or device, NaN or infinity, or pixels of 0 to 255.
+    """
+    _check_form(model, images)
+    assert isinstance(images, Tensor)
+    if images.numel():
+        _check_pixels(model, float(images.detach().abs().amax()))
+
+
+def check_batch(
+    model: nn.Module, images: object, masks: object, labels: object, classes: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """A batch to train on; returns masks `[B, 1, H, W]` in the images' type and labels as int64.
+
+    Args:
+        model: the module that is trained.
+        images: normalized floats `[B, 3, H, W]`, B at least 1.
+        masks: `[B, 1, H, W]` or `[B, H, W]`, boolean or numbers in [0, 1].
+        labels: class indices `[B]`, integers below `classes`; None where nothing reads them.
+        classes: outputs of the model; None where it does not say.
+
+    Raises:
+        InputError: names the argument, what it is and what is legal.
+    """
+    _check_form(model, images)
+    assert isinstance(images, Tensor)
+    if not len(images):
+        raise InputError("images: an empty batch; legal is at least one image")
+    shaped = _mask_form(images, masks)
+    indices = None if labels is None else _label_form(images, labels)
+    extremes = [images.detach().abs().amax(), shaped.amin(), shaped.amax()]
+    if indices is not None:
+        extremes += [indices.amin(), indices.amax()]
+    pixel, low, high, *ends = torch.stack([value.float() for value in extremes]).tolist()
+    _check_pixels(model, pixel)
+    check_share("masks", low, high)
+    if ends and (ends[0] < 0 or (classes is not None and ends[1] >= classes)):
+        legal = "0 or more" if classes is None else f"0 to {classes - 1}, the model's classes"
+        raise InputError(f"labels: {ends[0]:.0f} to {ends[1]:.0f}; legal are {legal}")
+    return shaped, indices
+
+
+def check_maps(name: str, values: object, axes: str) -> Tensor:
+    """Floats or booleans of the axes named, such as "B, H, W"; booleans become float32.
+
+    Raises:
+        InputError: another type or number of axes.
+    """
+    if not isinstance(values, Tensor) or values.ndim != len(axes.split(",")):
+        raise InputError(f"{name}: {shown(values)}; legal is a tensor [{axes}]")
+    return values if values.is_floating_point() else values.float()
+
+
+def check_masks(name: str, values: object, axes: str) -> Tensor:
+    """As `check_maps`, and every value in [0, 1].
+
+    Raises:
+        InputError: names the range found.
+    """
+    masks = check_maps(name, values, axes)
+    if masks.numel():
+        low, high = torch.stack([masks.amin(), masks.amax()]).tolist()
+        check_share(name, low, high)
+    return masks
+
+
+def check_share(name: str, low: float, high: float) -> None:
+    """The least and the largest value of a mask.
+
+    Raises:
+        InputError: outside [0, 1], NaN among them.
+    """
+    if low >= -_SLACK and high <= 1 + _SLACK:
+        return
+    hint = "; divide 0/255 masks by 255" if low >= 0 and 1 < high <= _WHITE else ""
+    raise InputError(
+        f"{name}: values from {low:g} to {high:g}; legal are 0 (background) to 1 (object){hint}"
+    )
+
+
+@contextmanager
+def fitting(images: Tensor) -> Iterator[None]:
+    """Within the `with`, how the libraries complain about a size becomes an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AssertionError, ValueError) as error:
+        raise InputError(
+            f"images: {list(images.shape)}: the model does not take them ({first_line(error)})"
+        ) from error
+
+
+def whole(values: Tensor) -> bool:
+    """Whether a tensor is of an integer type; boolean is none."""
+    kind = values.dtype
+    return not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+
+
+def shown(value: object) -> str:
+    """A value as an error message names it: type, shape and where it lies."""
+    if isinstance(value, Tensor):
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{list(value.shape)} {kind}"
+    name = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+    size = getattr(value, "shape", None) or getattr(value, "size", None)
+    return f"{name} {list(size)}" if isinstance(size, tuple) else f"{name} {_short(value)}".rstrip()
+
+
+def _short(value: object) -> str:
+    return repr(value)[:60] if isinstance(value, str | int | float | bool) else ""
+
+
+# --- form: known without looking at a value -----------------------------------------------------
+
+
+def _check_form(model: nn.Module, images: object) -> None:
+    if not isinstance(images, Tensor):
+        raise InputError(f"images: {shown(images)}; legal are {_NORMALIZED}: {_HOW}")
+    fits = images.ndim == _AXES and images.shape[1] == _CHANNELS
+    if not fits or not images.is_floating_point():
+        hint = "; images[None] adds the batch" if images.ndim == _AXES - 1 else ""
+        raise InputError(f"images: {shown(images)}; legal are {_NORMALIZED}{hint}")
+    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
+    if not weights:
+        return
+    if weights[0].device != images.device:
+        raise InputError(
+            f"images: on {images.device}, the model on {weights[0].device}; legal is one device"
+        )
+    if _casts(model, images) or any(weight.dtype == images.dtype for weight in weights):
+        return
+    kinds = [str(kind).removeprefix("torch.") for kind in (images.dtype, weights[0].dtype)]
+    raise InputError(f"images: {kinds[0]}, the model's weights {kinds[1]}; legal is one type")
+
+
+def _casts(model: nn.Module, images: Tensor) -> bool:
+    """Whether something brings pixels and weights to one type; only these libraries never do."""
+    row = family(model)
+    ours = row is not None and row[1].library in ("timm", "torchvision")
+    return not ours or torch.is_autocast_enabled(images.device.type)
+
+
+def _mask_form(images: Tensor, masks: object) -> Tensor:
+    count, _, height, width = images.shape
+    legal = [(count, 1, height, width), (count, height, width)]
+    if not isinstance(masks, Tensor) or tuple(masks.shape) not in legal or masks.is_complex():
+        raise InputError(
+            f"masks: {shown(masks)}; legal are {list(legal[0])} or {list(legal[1])}, one for each "
+            "image and of its size, 0 (background) to 1 (object)"
+        )
+    _same_device("masks", masks, images)
+    return masks.reshape(legal[0]).to(images.dtype)
+
+
+def _label_form(images: Tensor, labels: object) -> Tensor:
+    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or not whole(labels):
+        raise InputError(
+            f"labels: {shown(labels)}; legal are class indices [{len(images)}] of type int64, one "
+            "for each image"
+        )
+    _same_device("labels", labels, images)
+    return labels.long()
+
+
+def _same_device(name: str, values: Tensor, images: Tensor) -> None:
+    if values.device != images.device:
+        raise InputError(
+            f"{name}: on {values.device}, images on {images.device}; legal is one device"
+        )
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def _check_pixels(model: nn.Module, largest: float) -> None:
+    if not largest < float("inf"):
+        raise InputError("images: hold NaN or infinite values; legal are finite floats")
+    if largest > _FAR * _reach(model):
+        raise InputError(
+            f"images: values as far as {largest:g} from 0; legal are {_NORMALIZED}, not pixels "
+            f"of 0 to 255: {_HOW}"
+        )
+
+
+def _reach(model: nn.Module) -> float:
+    """How far from 0 black or white lies after the model's own normalization."""
+    config: Any = getattr(unwrap(model), "pretrained_cfg", None)
+    known = config if isinstance(config, dict) else {}
+    means, stds = known.get("mean") or (0.5,), known.get("std") or (0.5,)
+    return float(max(max(m, 1 - m) / s for m, s in zip(means, stds, strict=False)))
