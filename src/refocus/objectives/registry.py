@@ -36,7 +36,6 @@ from refocus.objectives.steps import (
 from refocus.plugins import Table
 from refocus.relevance.attention import logits_of
 from refocus.vit.inputs import check_batch, check_model, fitting, shown
-from refocus.vit.classes import head_size
 
 
 class Step(Protocol):
@@ -314,10 +313,9 @@ def _checked(step: Step, *, reads_labels: bool) -> Step:
 
     def checked(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
         check_model(model)
-        classes = head_size(model)
-        masks, read = check_batch(model, images, masks, labels if reads_labels else None, classes)
+        masks, labels = check_batch(model, images, masks, labels, reads_labels=reads_labels)
         with fitting(images):
-            return step(model, images, masks, labels if read is None else read)
+            return step(model, images, masks, labels)
 
     return checked
 

@@ -26,9 +26,9 @@ from refocus.relevance.attention import (
     exclusive,
     logits_of,
 )
+from refocus.vit.classes import head_size
 from refocus.vit.families import unsupported, view
 from refocus.vit.inputs import check_images, check_model, fitting, shown, whole
-from refocus.vit.classes import head_size
 
 Target = (
     Tensor | Callable[[Tensor], Tensor] | None

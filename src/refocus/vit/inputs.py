@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from refocus.errors import InputError, first_line
+from refocus.vit.classes import head_size
 from refocus.vit.families import family, unwrap
 
 _FAR = 20  # times the reach of normalized pixels; 0..255 pixels lie further out, noise does not
@@ -49,16 +50,16 @@ def check_images(model: nn.Module, images: object) -> None:
 
 
 def check_batch(
-    model: nn.Module, images: object, masks: object, labels: object, classes: int | None
-) -> tuple[Tensor, Tensor | None]:
+    model: nn.Module, images: object, masks: object, labels: Any, *, reads_labels: bool
+) -> tuple[Tensor, Tensor]:
     """A batch to train on; returns masks `[B, 1, H, W]` in the images' type and labels as int64.
 
     Args:
         model: the module that is trained.
         images: normalized floats `[B, 3, H, W]`, B at least 1.
         masks: `[B, 1, H, W]` or `[B, H, W]`, boolean or numbers in [0, 1].
-        labels: class indices `[B]`, integers below `classes`; None where nothing reads them.
-        classes: outputs of the model; None where it does not say.
+        labels: class indices `[B]`, integers below the number of the model's outputs.
+        reads_labels: False where labels are not such and are handed on as they are.
 
     Raises:
         InputError: names the argument, what it is and what is legal.
@@ -68,17 +69,16 @@ def check_batch(
     if not len(images):
         raise InputError("images: an empty batch; legal is at least one image")
     shaped = _mask_form(images, masks)
-    indices = None if labels is None else _label_form(images, labels)
     extremes = [images.detach().abs().amax(), shaped.amin(), shaped.amax()]
-    if indices is not None:
-        extremes += [indices.amin(), indices.amax()]
+    if reads_labels:
+        labels = _label_form(images, labels)
+        extremes += [labels.amin(), labels.amax()]
     pixel, low, high, *ends = torch.stack([value.float() for value in extremes]).tolist()
     _check_pixels(model, pixel)
     check_share("masks", low, high)
-    if ends and (ends[0] < 0 or (classes is not None and ends[1] >= classes)):
-        legal = "0 or more" if classes is None else f"0 to {classes - 1}, the model's classes"
-        raise InputError(f"labels: {ends[0]:.0f} to {ends[1]:.0f}; legal are {legal}")
-    return shaped, indices
+    if ends:
+        _check_indices(model, ends[0], ends[1])
+    return shaped, labels
 
 
 def check_maps(name: str, values: object, axes: str) -> Tensor:
@@ -222,6 +222,13 @@ def _check_pixels(model: nn.Module, largest: float) -> None:
             f"images: values as far as {largest:g} from 0; legal are {_NORMALIZED}, not pixels "
             f"of 0 to 255: {_HOW}"
         )
+
+
+def _check_indices(model: nn.Module, least: float, most: float) -> None:
+    classes = head_size(model)
+    if least < 0 or (classes is not None and most >= classes):
+        legal = "0 or more" if classes is None else f"0 to {classes - 1}, the model's classes"
+        raise InputError(f"labels: {least:.0f} to {most:.0f}; legal are {legal}")
 
 
 def _reach(model: nn.Module) -> float:

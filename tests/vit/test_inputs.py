@@ -1,0 +1,304 @@
+"""Arguments of the wrong kind are refused in one line that names them; wrapped models are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import refocus
+from refocus.objectives.registry import step_of
+from refocus.objectives.steps import Settings
+
+Build = Callable[..., nn.Module]
+IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+MASKS = torch.zeros(2, 1, 32, 32)
+MASKS[:, :, 8:24, 8:24] = 1
+LABELS = torch.tensor([0, 3])
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    from tests.zoo import from_timm
+
+    torch.manual_seed(0)
+    return from_timm("vit_tiny_patch16_224")()
+
+
+def refusal(call: Callable[..., object], *given: object, **named: object) -> str:
+    with pytest.raises(refocus.InputError) as refused:
+        call(*given, **named)
+    text = str(refused.value)
+    assert "\n" not in text
+    return text
+
+
+# --- images -------------------------------------------------------------------------------------
+
+WRONG_IMAGES: dict[str, tuple[Any, str]] = {
+    "a picture": (Image.new("RGB", (40, 30)), "PIL.Image.Image [40, 30]; legal are normalized"),
+    "an array": (np.zeros((2, 3, 32, 32), np.float32), "numpy.ndarray [2, 3, 32, 32]"),
+    "a path": ("dog.png", "str 'dog.png'"),
+    "a list": ([IMAGES[0]], "images: list; legal"),
+    "one image": (IMAGES[0], "[3, 32, 32] float32; legal are normalized floats [B, 3, height"),
+    "grey": (IMAGES[:, :1], "[2, 1, 32, 32]"),
+    "channels last": (IMAGES.permute(0, 2, 3, 1), "[2, 32, 32, 3]"),
+    "bytes": ((IMAGES * 50 + 100).byte(), "uint8"),
+    "0..255": (IMAGES * 50 + 120, "values as far as 220 from 0"),
+    "NaN": (IMAGES.masked_fill(IMAGES > 1.9, torch.nan), "NaN or infinite"),
+    "infinite": (IMAGES.masked_fill(IMAGES > 1.9, torch.inf), "NaN or infinite"),
+    "float64": (IMAGES.double(), "float64, the model's weights float32; legal is one type"),
+    "half": (IMAGES.half(), "float16, the model's weights float32"),
+    "elsewhere": (IMAGES.to("meta"), "on meta, the model on cpu"),
+    "another size": (torch.zeros(2, 3, 40, 32), "[2, 3, 40, 32]: the model does not take them"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IMAGES)
+def test_images_are_checked_wherever_they_are_given(model: nn.Module, name: str) -> None:
+    images, message = WRONG_IMAGES[name]
+    said = refusal(refocus.explain, model, images)
+    assert said.startswith("images: ")
+    assert message in said
+    masks = torch.zeros(2, 1, 40, 32) if name == "another size" else MASKS
+    assert message in refusal(refocus.objective("energy"), model, images, masks, LABELS)
+
+
+def test_how_far_pixels_may_lie_follows_from_the_models_normalization(tiny: Build) -> None:
+    far = IMAGES * 60
+    assert "values as far as 120" in refusal(refocus.explain, tiny(), far)
+    model = tiny()
+    model.pretrained_cfg |= {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    assert refocus.explain(model, far).logits.isfinite().all()
+
+
+def test_an_empty_batch_has_nothing_to_explain_and_nothing_to_train_on(model: nn.Module) -> None:
+    assert refocus.explain(model, IMAGES[:0]).relevance.shape == (0, 32, 32)
+    said = refusal(refocus.objective("energy"), model, IMAGES[:0], MASKS[:0], LABELS[:0])
+    assert said == "images: an empty batch; legal is at least one image"
+
+
+def test_under_autocast_the_types_may_differ(model: nn.Module) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert refocus.explain(model, IMAGES.bfloat16()).relevance.isfinite().all()
+
+
+# --- masks and labels ---------------------------------------------------------------------------
+
+_LEGAL = "[2, 1, 32, 32] or [2, 32, 32]"
+WRONG_MASKS: dict[str, tuple[Any, str]] = {
+    "bytes 0..255": ((MASKS * 255).byte(), "values from 0 to 255; legal are 0 (background) to 1"),
+    "floats 0..255": (MASKS * 255, "divide 0/255 masks by 255"),
+    "percent": (MASKS * 100, "values from 0 to 100"),
+    "object ids": (MASKS.long() * 3, "values from 0 to 3"),
+    "-1..1": (MASKS * 2 - 1, "values from -1 to 1; legal"),
+    "NaN": (MASKS * torch.nan, "values from nan to nan"),
+    "one for all": (MASKS[0, 0], f"[32, 32] float32; legal are {_LEGAL}"),
+    "one of two": (MASKS[:1], f"[1, 1, 32, 32] float32; legal are {_LEGAL}"),
+    "three channels": (MASKS.repeat(1, 3, 1, 1), f"[2, 3, 32, 32] float32; legal are {_LEGAL}"),
+    "another size": (MASKS[..., ::2, ::2], f"[2, 1, 16, 16] float32; legal are {_LEGAL}"),
+    "turned": (torch.zeros(2, 32, 31), "[2, 32, 31]"),
+    "complex": (MASKS * 1j, "complex64"),
+    "an array": (MASKS.numpy(), "numpy.ndarray [2, 1, 32, 32]"),
+    "pictures": ([Image.new("L", (32, 32))] * 2, "masks: list"),
+    "elsewhere": (MASKS.to("meta"), "on meta, images on cpu"),
+}
+WRONG_LABELS: dict[str, tuple[Any, str]] = {
+    "too large": (torch.tensor([0, 4]), "0 to 4; legal are 0 to 3, the model's classes"),
+    "ignored": (torch.tensor([-100, 1]), "-100 to 1; legal"),
+    "floats": (LABELS.float(), "[2] float32; legal are class indices [2] of type int64"),
+    "boolean": (LABELS > 0, "[2] bool"),
+    "one-hot": (torch.eye(4)[LABELS], "[2, 4] float32"),
+    "a column": (LABELS[:, None], "[2, 1] int64"),
+    "too few": (LABELS[:1], "[1] int64; legal are class indices [2]"),
+    "a list": ([0, 3], "labels: list"),
+    "names": (["ant", "dog"], "labels: list"),
+    "nothing": (None, "labels: NoneType; legal are class indices [2]"),
+    "elsewhere": (LABELS.to("meta"), "on meta, images on cpu"),
+}
+
+
+@pytest.mark.parametrize("objective", ["relevance", "swap", "finetune"])
+@pytest.mark.parametrize("name", WRONG_MASKS)
+def test_masks_are_checked(model: nn.Module, objective: str, name: str) -> None:
+    masks, message = WRONG_MASKS[name]
+    said = refusal(refocus.objective(objective), model, IMAGES, masks, LABELS)
+    assert said.startswith("masks: ")
+    assert message in said
+
+
+@pytest.mark.parametrize("name", WRONG_LABELS)
+def test_labels_are_checked(model: nn.Module, name: str) -> None:
+    labels, message = WRONG_LABELS[name]
+    said = refusal(refocus.objective("refocus"), model, IMAGES, MASKS, labels)
+    assert said.startswith("labels: ")
+    assert message in said
+
+
+RIGHT: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+    "boolean": lambda: (MASKS > 0, LABELS),
+    "bytes of 0 and 1": lambda: (MASKS.byte(), LABELS),
+    "int64": lambda: (MASKS.long(), LABELS),
+    "without a channel": lambda: (MASKS[:, 0], LABELS),
+    "float64": lambda: (MASKS.double(), LABELS),
+    "a rounding error beyond 1": lambda: (MASKS * (1 + 1e-6), LABELS),
+    "labels of int32": lambda: (MASKS, LABELS.int()),
+    "labels of uint8": lambda: (MASKS, LABELS.byte()),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_means_the_same_gives_the_same_loss(model: nn.Module, name: str) -> None:
+    step = refocus.objective("refocus")
+    expected = step(model, IMAGES, MASKS, LABELS)["loss"]
+    torch.testing.assert_close(step(model, IMAGES, *RIGHT[name]())["loss"], expected)
+
+
+def test_the_step_that_trusts_its_batch_computes_the_same(model: nn.Module) -> None:
+    trusted = step_of("energy", Settings(), {})(model, IMAGES, MASKS, LABELS)
+    checked = refocus.objective("energy")(model, IMAGES, MASKS, LABELS)
+    assert all(torch.equal(trusted[term], checked[term]) for term in checked)
+
+
+def test_a_target_of_ones_own_reads_whatever_labels_it_likes(model: nn.Module) -> None:
+    step = refocus.objective("relevance", target=lambda z: z[:, 0], classification=0.0)
+    assert step(model, IMAGES, MASKS, torch.tensor([0.5, 1.5]))["loss"].isfinite()
+    assert "masks" in refusal(step, model, IMAGES, MASKS * 255, LABELS)
+
+
+# --- models, and arguments that are no tensors --------------------------------------------------
+
+CALLS: dict[str, tuple[Callable[[], object], str]] = {
+    "explain: a name": (lambda: refocus.explain("vit", IMAGES), "model: str 'vit'; legal is a"),
+    "step: a name": (
+        lambda: refocus.objective("energy")("vit", IMAGES, MASKS, LABELS),
+        "model: str 'vit'; legal is a torch.nn.Module, such as refocus.load returns",
+    ),
+    "attention_maps: a name": (lambda: refocus.attention_maps("vit"), "model: str 'vit'"),
+    "recorded: a name": (lambda: refocus.recorded("vit").__enter__(), "model: str 'vit'"),
+    "recorded: a layer's name": (
+        lambda: refocus.recorded(nn.Identity(), ["attn"]).__enter__(),
+        "layers[0]: str 'attn'",
+    ),
+    "objective: temperature 0": (
+        lambda: refocus.objective("relevance", temperature=0),
+        "temperature: int 0; legal is a positive number",
+    ),
+    "objective: temperature as text": (
+        lambda: refocus.objective("relevance", temperature="0.5"),
+        "temperature: str '0.5'",
+    ),
+    "objective: a weight that is no number": (
+        lambda: refocus.objective("energy", energy="much"),
+        "weights energy: str 'much'; legal is a number",
+    ),
+    "objective: a weight that is not finite": (
+        lambda: refocus.objective("energy", energy=float("nan")),
+        "weights energy=nan: must be a finite number",
+    ),
+    "objective: seen as names": (
+        lambda: refocus.objective("refocus", seen=["ant"]),
+        "seen: list; legal are class indices",
+    ),
+    "objective: nothing seen": (
+        lambda: refocus.objective("refocus", seen=[]),
+        "seen: list; legal are class indices, at least one",
+    ),
+    "objective: original as a name": (
+        lambda: refocus.objective("energy", original="vit", kl=1.0),
+        "original: str 'vit'",
+    ),
+    "objective: target as an index": (
+        lambda: refocus.objective("energy", target=3),
+        "target: int 3; legal is a function of the logits",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_other_arguments_are_checked(name: str) -> None:
+    call, message = CALLS[name]
+    assert message in refusal(call)
+
+
+WRONG_TARGETS: dict[str, tuple[Any, str]] = {
+    "names": (["ant", "bee"], "targets: list; legal are 2 class indices"),
+    "floats": ([0.0, 1.0], "targets: [2] torch.float32"),
+    "boolean": ([True, False], "targets: [2] torch.bool"),
+    "too many": ([0, 1, 2], "targets: [3] torch.int64; legal are 2"),
+    "ragged": ([[0], [1, 2]], "targets: list; legal are 2"),
+    "outside": ([0, 4], "targets: [0, 4]; the model's classes are 0 to 3"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TARGETS)
+def test_targets_are_checked(model: nn.Module, name: str) -> None:
+    targets, message = WRONG_TARGETS[name]
+    assert message in refusal(refocus.explain, model, IMAGES, targets)
+
+
+# --- wrapped models -----------------------------------------------------------------------------
+
+
+def _peft(model: nn.Module) -> nn.Module:
+    peft = pytest.importorskip("peft")
+    wrapped: nn.Module = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["qkv"]))
+    return wrapped
+
+
+def _compiled_in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+def _compiled_blocks(model: nn.Module) -> nn.Module:
+    for block in model.blocks:
+        block.compile(backend="eager")
+    return model
+
+
+WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "DataParallel": nn.DataParallel,
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "compiled in place": _compiled_in_place,
+    "compiled block by block": _compiled_blocks,
+    "compiled in DataParallel": lambda m: nn.DataParallel(torch.compile(m, backend="eager")),
+    "PEFT": _peft,
+    "compiled PEFT": lambda model: torch.compile(_peft(model), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrapped_models_are_explained_and_trained_as_what_is_inside(tiny: Build, name: str) -> None:
+    plain = tiny()
+    expected = refocus.explain(plain, IMAGES)
+    loss = refocus.objective("refocus")(plain, IMAGES, MASKS, LABELS)["loss"].detach()
+    wrapped = WRAPPED[name](plain)
+    torch.testing.assert_close(refocus.explain(wrapped, IMAGES).patches, expected.patches)
+    step = refocus.objective("refocus", recompute=True)
+    terms = step(wrapped, IMAGES, MASKS, LABELS)
+    torch.testing.assert_close(terms["loss"].detach(), loss)
+    terms["loss"].backward()
+    assert any(weight.grad is not None for weight in wrapped.parameters())
+    with refocus.attention_maps(wrapped) as maps:
+        wrapped(IMAGES)
+    assert len(maps) == 3
+
+
+def test_compiled_code_is_on_again_after_a_recording(tiny: Build) -> None:
+    ran = []
+
+    def backend(graph: Any, _inputs: object) -> Any:
+        ran.append(graph)
+        return graph.forward
+
+    model = torch.compile(tiny(), backend=backend)
+    refocus.explain(model, IMAGES)
+    assert not ran
+    model(IMAGES)
+    assert ran
