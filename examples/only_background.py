@@ -21,7 +21,7 @@ from skimage.morphology import convex_hull_image
 from torch import Tensor
 
 from refocus import evaluate, load
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.data.sampling import chosen
 from refocus.data.swaps import fill_object, widened
 from refocus.evaluation.metrics import accuracy
@@ -62,7 +62,7 @@ class Filled:
     def __call__(self, sample: Sample) -> Image.Image:
         image = read_image(sample.image)
         assert sample.mask is not None  # `masked` let it through
-        mask = AREAS[self.area](read_mask(sample.mask, image))
+        mask = AREAS[self.area](mask_of(sample, image))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
         return Image.fromarray(
             (255 * fill_object(pixels, mask[None])[0].permute(1, 2, 0)).round().byte().numpy()

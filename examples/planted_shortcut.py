@@ -50,7 +50,7 @@ from torch.utils.data import DataLoader
 from refocus import InputError, evaluate, load
 from refocus.data.composites import placed, without_object
 from refocus.data.folders import class_folders, scan
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.masks.trust import trusted
 from refocus.records import Sample
@@ -78,10 +78,10 @@ def compose(
     assert item.mask is not None
     assert donor.mask is not None
     image = read_image(item.image)
-    image, mask = square(image, read_mask(item.mask, image), size)
+    image, mask = square(image, mask_of(item, image), size)
     other = read_image(donor.image)
     background = ImageOps.fit(
-        without_object(other, read_mask(donor.mask, other)), image.size, Image.Resampling.BICUBIC
+        without_object(other, mask_of(donor, other)), image.size, Image.Resampling.BICUBIC
     )
     centre = (rng.uniform(*_CENTRES), rng.uniform(*_CENTRES))
     pasted = placed(image, mask, background, area=_AREA, centre=centre, angle=0)

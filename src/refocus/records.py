@@ -41,6 +41,7 @@ class Sample:
     label: int
     mask: Path | None = None
     also: tuple[int, ...] = ()  # further labels that count as right
+    inverted: bool = False  # the mask's file marks the background
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,98 @@
-"""Folders of images and of their masks: who belongs to which class, and which mask to which
-image.
+"""Folders of images and of their masks: which output of a model each class folder means, and which
+mask belongs to which image.
 """
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import nn
 
-from refocus.errors import InputError
+from refocus.data.listing import Listing, by_stem, holds_images, listing, say_left_out
+from refocus.data.polarity import ASK, polarity
+from refocus.errors import InputError, Message
 from refocus.records import Sample
-from refocus.vit.classes import class_count, folder_names
+from refocus.vit.classes import (
+    by_order,
+    class_count,
+    folder_names,
+    imagenet_index,
+    imagenet_outputs,
+    loose,
+    name_outputs,
+    order_of,
+    plain,
+)
 
 log = logging.getLogger("refocus")
 
-EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-)  # by name; the content decides how it is read
+
+# --- listing ------------------------------------------------------------------------------------
 
 
 def class_folders(root: Path, parameter: str) -> dict[str, list[Path]]:
     """class name -> sorted image files of an ImageFolder (`root/class/file`).
 
     parameter: what the caller calls this folder, for the messages.
+
+    Raises:
+        InputError: no class folders, one without images, one with folders of images in it, or two
+            of one name. What else lies there is passed over, with a notice that counts it.
     """
-    if not root.is_dir():
-        raise InputError(f"‹{parameter}› {root}: no such folder")
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not folders:
+    root = Path(root)
+    top = listing(root, parameter)
+    if top.images and top.folders:
+        top.left_out["images beside the class folders"] += len(top.images)
+    return _class_folders(root, top, parameter)
+
+
+def _class_folders(root: Path, top: Listing, parameter: str) -> dict[str, list[Path]]:
+    if not top.folders:
         raise InputError(
             f"‹{parameter}› {root}: holds no class folders; images are expected as "
             f"{root}/CLASS/FILE"
         )
-    found = {
-        f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in EXTENSIONS) for f in folders
-    }
-    if empty := [name for name, files in found.items() if not files]:
+    inside = {folder: listing(folder, parameter) for folder in top.folders}
+    for folder, found in inside.items():
+        if nested := next((f for f in found.folders if holds_images(f)), None):
+            _refuse_nested(root, top.folders, folder, nested, parameter)
+        if not found.images:
+            there = ", ".join(found.left_out) or "nothing"
+            raise InputError(
+                f"‹{parameter}› {folder}: class folder without images (it holds {there}; images "
+                "are told by their extension, see docs/inputs.md)"
+            )
+    say_left_out(root, [top.left_out, *(found.left_out for found in inside.values())])
+    return _by_name({folder: list(found.images) for folder, found in inside.items()}, parameter)
+
+
+def _refuse_nested(
+    root: Path, folders: Sequence[Path], folder: Path, nested: Path, parameter: str
+) -> None:
+    """A folder above the class folders was given, or images lie deeper than CLASS/FILE."""
+    if not any(listing(f, parameter).images for f in folders):
+        known = {f.name.lower(): f for f in folders}
+        meant = next((known[n] for n in ("val", "valid", "test", "train") if n in known), folder)
         raise InputError(
-            f"‹{parameter}› {root / empty[0]}: class folder without images (legal: "
-            f"{' '.join(EXTENSIONS)})"
+            f"‹{parameter}› {root}: holds {', '.join(f.name for f in folders[:3])}, in which the "
+            f"class folders lie; did you mean {meant}?"
         )
+    raise InputError(
+        f"‹{parameter}› {nested}: images lie deeper than CLASS/FILE, where they would be left out; "
+        f"move them into {folder}, or the folder out of {root}"
+    )
+
+
+def _by_name(files: dict[Path, list[Path]], parameter: str) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for folder, inside in files.items():
+        if plain(folder.name) in found:
+            raise InputError(f"‹{parameter}› {folder}: two folders have this name; rename one")
+        found[plain(folder.name)] = inside
     return found
 
 
@@ -56,12 +100,104 @@ def image_files(root: Path, parameter: str = "images") -> list[Path]:
     """Sorted image files of a folder: those in its class folders, and those that lie in it
     directly.
     """
-    if not root.is_dir():
-        raise InputError(f"‹{parameter}› {root}: no such folder")
-    flat = sorted(p for p in root.iterdir() if p.is_file() and p.suffix.lower() in EXTENSIONS)
-    if flat and not any(p.is_dir() and not p.name.startswith(".") for p in root.iterdir()):
-        return flat
-    return flat + [file for files in class_folders(root, parameter).values() for file in files]
+    top = listing(root, parameter)
+    if top.images and not top.folders:
+        say_left_out(root, [top.left_out])
+        return list(top.images)
+    below = [f for files in _class_folders(root, top, parameter).values() for f in files]
+    return [*top.images, *below]
+
+
+# --- which output a class folder means ----------------------------------------------------------
+
+
+def outputs_of(
+    model: nn.Module, folders: Sequence[str], shown: str, *, all_needed: bool = True
+) -> dict[str, int]:
+    """Class folder -> the model's output for it. The names that a model carries decide; the first
+    folder that a model without names meets gives it its names, where one order of them is known.
+
+    Args:
+        shown: what to call the folder in messages.
+        all_needed: False: class folders that the model does not know are not in the answer.
+
+    Raises:
+        InputError: no classifier, unknown class folders, or a model without names and folders that
+            libraries order differently.
+    """
+    if class_count(model) < 1:
+        raise InputError("the model has no classifier head (0 classes); give a classifier")
+    if folder_names(model) is None:
+        _name_by_folders(model, folders, shown)
+    names = folder_names(model) or []
+    index = {plain(name): i for i, name in enumerate(names)}
+    imagenet = imagenet_outputs(model)
+    found: dict[str, int] = {}
+    for folder in folders:
+        position = index.get(plain(folder))
+        if position is None and imagenet and (number := imagenet_index(folder)) is not None:
+            position = imagenet[number]
+        if position is None:
+            if all_needed:
+                raise InputError(_unknown(shown, folder, names))
+            continue
+        if position in found.values():
+            other = next(name for name, i in found.items() if i == position)
+            raise InputError(
+                f"{shown}: the folders {other} and {folder} are one class of the model; join them"
+            )
+        found[folder] = position
+    return found
+
+
+def _unknown(shown: str, folder: str, names: Sequence[str]) -> str:
+    near = [name for name in names if loose(name) == loose(folder)]
+    near = near or difflib.get_close_matches(folder, names, n=1, cutoff=0.8)
+    known = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
+    hint = f"did you mean {near[0]!r}?" if near else "give ‹names› where its outputs are others"
+    return f"{shown}/{folder}: the model knows no class {folder!r}; it knows {known}; {hint}"
+
+
+def _name_by_folders(model: nn.Module, folders: Sequence[str], shown: str) -> None:
+    """Give a model without names those of the folders that it was trained on."""
+    if len(folders) != class_count(model):
+        raise InputError(
+            f"{shown}: the model carries no class names and has {class_count(model)} outputs, but "
+            f"there are {len(folders)} class folders; give one folder for each output, or ‹names›"
+        )
+    strings, natural = by_order(folders, "string"), by_order(folders, "natural")
+    order = order_of(model)
+    if order is None and strings != natural:
+        pairs = enumerate(zip(strings, natural, strict=True))
+        first = next(i for i, (one, other) in pairs if one != other)
+        raise InputError(
+            f"{shown}: the model carries no class names, and libraries order its folders in two "
+            f"ways: {_start(strings)} as strings (torchvision, transformers), {_start(natural)} by "
+            f"number and without case (timm), so output {first} is {strings[first]} or "
+            f"{natural[first]}; give ‹order=string› or ‹order=natural›, as it was trained, or "
+            "‹names› with one name for each output"
+        )
+    name_outputs(model, natural if order == "natural" else strings, shown)
+    log.warning(
+        Message(
+            f"the model carries no class names: its outputs are taken as the folders of {shown} in "
+            f"{'sorted' if strings == natural else order} order"
+        )
+    )
+
+
+def _start(names: Sequence[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def name_by_folders(model: nn.Module, root: str | Path) -> None:
+    """Give a model without names those of the class folders of `root`, as `scan` does."""
+    if folder_names(model) is None:
+        root = Path(root).expanduser()
+        outputs_of(model, list(class_folders(root, "images")), f"‹images› {root}")
+
+
+# --- samples ------------------------------------------------------------------------------------
 
 
 def scan(
@@ -70,39 +206,22 @@ def scan(
     *,
     masks: str | Path | None = None,
     parameter: str = "images",
+    mask_polarity: str = ASK,
 ) -> list[Sample]:
     """All images of a folder with the model's labels, and with their masks where a mask folder is
     given.
 
+    mask_polarity: "ask", "keep" or "invert", see `polarity`.
+
     Raises:
-        InputError: a class folder that the model does not know, or a mask that belongs to no image.
+        InputError: a class folder that the model does not know, a mask that belongs to no image, or
+            masks that seem to be something else.
     """
     root = Path(root).expanduser()
     folders = class_folders(root, parameter)
-    if class_count(model) < 1:
-        raise InputError("the model has no classifier head (0 classes); give a classifier")
-    names = folder_names(model)
-    if names is None:
-        if len(folders) != class_count(model):
-            raise InputError(
-                f"‹{parameter}› {root}: the model carries no class names and has "
-                f"{class_count(model)} outputs, but there are "
-                f"{len(folders)} class folders; give one folder for each output"
-            )
-        names = list(folders)
-        log.warning(
-            "the model carries no class names: its outputs are taken as the folders of %s in "
-            "sorted order",
-            root,
-        )
-    index = {name: i for i, name in enumerate(names)}
-    if unknown := [name for name in folders if name not in index]:
-        known = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
-        raise InputError(
-            f"‹{parameter}› {root / unknown[0]}: the model knows no class {unknown[0]!r}; it knows "
-            f"{known}"
-        )
-    if absent := [name for name in names if name not in folders]:
+    index = outputs_of(model, list(folders), f"‹{parameter}› {root}")
+    names = folder_names(model) or []
+    if absent := [name for i, name in enumerate(names) if i not in index.values()]:
         log.info(
             "%s: no folder for %d of the model's %d classes (%s)",
             root,
@@ -110,41 +229,54 @@ def scan(
             len(names),
             ", ".join(absent[:3]),
         )
-    found = (
-        {name: {} for name in folders}
-        if masks is None
-        else _mask_files(Path(masks).expanduser(), folders, parameter)
-    )
-    return [
-        Sample(file, index[name], found[name].get(file.stem))
-        for name, files in folders.items()
-        for file in files
-    ]
+    return _samples(folders, index, masks, parameter, mask_polarity)
 
 
-def folder_samples(root: Path, masks: Path) -> list[Sample]:
+def folder_samples(root: Path, masks: Path, *, mask_polarity: str = ASK) -> list[Sample]:
     """All images of a folder with their masks, labelled by the position of their class folder; no
     model is asked.
     """
     folders = class_folders(root.expanduser(), "images")
-    found = _mask_files(masks.expanduser(), folders, "images")
-    numbered = enumerate(folders.items())
-    return [
-        Sample(file, label, found[name].get(file.stem))
-        for label, (name, files) in numbered
+    return _samples(
+        folders, {name: i for i, name in enumerate(folders)}, masks, "images", mask_polarity
+    )
+
+
+def _samples(
+    folders: dict[str, list[Path]],
+    labels: dict[str, int],
+    masks: str | Path | None,
+    parameter: str,
+    mask_polarity: str,
+) -> list[Sample]:
+    if masks is None:
+        return [Sample(file, labels[name]) for name, files in folders.items() for file in files]
+    parameter = _masks_parameter(parameter)
+    root = Path(masks).expanduser()
+    found = _mask_files(root, folders, parameter)
+    samples = [
+        Sample(file, labels[name], found[name].get(plain(file.stem)))
+        for name, files in folders.items()
         for file in files
     ]
+    inverted = polarity(samples, root, parameter, mask_polarity)
+    return [Sample(s.image, s.label, s.mask, inverted=inverted) for s in samples]
 
 
 def refuse_shared_stems(folders: dict[str, list[Path]]) -> None:
     """a.jpg and a.png of one class would share the mask a.png."""
     for files in folders.values():
-        stems = Counter(f.stem for f in files)
-        if doubled := [f for f in files if stems[f.stem] > 1]:
+        stems = Counter(plain(f.stem) for f in files)
+        if doubled := [f for f in files if stems[plain(f.stem)] > 1]:
             raise InputError(
                 f"{doubled[0]} and {doubled[1].name}: would share the mask {doubled[0].stem}.png; "
                 "rename one"
             )
+
+
+def _masks_parameter(images: str) -> str:
+    """What the caller calls the folder of masks of the images that it calls so."""
+    return images.replace("images", "masks") if "images" in images else f"{images}_masks"
 
 
 def _mask_files(
@@ -153,14 +285,8 @@ def _mask_files(
     """class name -> image stem -> mask file; a mask without its image is an error (a misspelt name
     would be lost).
     """
-    parameter = "val_masks" if parameter == "val" else "masks"
-    if not root.is_dir():
-        raise InputError(f"‹{parameter}› {root}: no such folder")
-    if strangers := sorted(
-        p.name
-        for p in root.iterdir()
-        if p.is_dir() and not p.name.startswith(".") and p.name not in folders
-    ):
+    classes = {plain(f.name): f for f in listing(root, parameter).folders}
+    if strangers := sorted(set(classes) - set(folders)):
         log.info(
             "%s: masks of %d classes without images are not read (%s)",
             root,
@@ -168,12 +294,20 @@ def _mask_files(
             ", ".join(strangers[:3]),
         )
     refuse_shared_stems(folders)
-    found = {}
+    found: dict[str, dict[str, Path]] = {}
+    left_out: list[Counter[str]] = []
     for name, files in folders.items():
-        found[name] = {p.stem: p for p in sorted((root / name).glob("*.png"))}
-        if orphans := sorted(set(found[name]) - {f.stem for f in files}):
+        inside = listing(classes[name], parameter) if name in classes else None
+        found[name] = by_stem(inside.images if inside else ())
+        left_out += [inside.left_out] if inside else []
+        if orphans := sorted(set(found[name]) - _stems(files)):
             raise InputError(
                 f"‹{parameter}› {found[name][orphans[0]]}: mask without an image of that name in "
                 f"class {name!r}"
             )
+    say_left_out(root, left_out)
     return found
+
+
+def _stems(files: Iterable[Path]) -> set[str]:
+    return {plain(file.stem) for file in files}

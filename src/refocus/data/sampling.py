@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError, Message
 from refocus.records import Sample
 
@@ -37,7 +37,7 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
                     f"{sample.image}: image without a mask (expected "
                     f"{sample.image.parent.name}/{sample.image.stem}.png)"
                 )
-            read_mask(sample.mask, read_image(sample.image))
+            mask_of(sample, read_image(sample.image))
         except InputError as error:
             if not skip_bad:
                 raise InputError(

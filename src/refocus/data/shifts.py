@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from refocus import outputs
 from refocus.data import composites
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError
 from refocus.records import Sample
 
@@ -202,7 +202,7 @@ class Shift:
 def _read(sample: Sample) -> tuple[Image.Image, Tensor]:
     image = read_image(sample.image)
     assert sample.mask is not None  # shifts() let it through
-    return image, read_mask(sample.mask, image)
+    return image, mask_of(sample, image)
 
 
 def shifts(

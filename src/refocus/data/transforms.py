@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.records import Sample
 from refocus.vit.loading import preprocessing
 
@@ -114,8 +114,7 @@ class MaskedImages(Dataset[tuple[Tensor, Tensor, int]]):
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, int]:
         sample = self.samples[position]
         image = read_image(sample.image)
-        assert sample.mask is not None  # usable() let it through
-        mask = tv_tensors.Mask(read_mask(sample.mask, image))
+        mask = tv_tensors.Mask(mask_of(sample, image))
         draw = np.random.SeedSequence([self.seed, self.epoch, position]).generate_state(1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(draw[0]))

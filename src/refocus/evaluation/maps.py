@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.data.transforms import joint_transform
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
@@ -58,7 +58,7 @@ class MaskedView:
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
         image = read_image(sample.image)
         assert sample.mask is not None  # only samples with a mask come here
-        pixels, mask = self.transform(image, tv_tensors.Mask(read_mask(sample.mask, image)))
+        pixels, mask = self.transform(image, tv_tensors.Mask(mask_of(sample, image)))
         return pixels, mask[0]
 
 

@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 
 from refocus import outputs
 from refocus.data.folders import image_files, scan
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.data.sampling import chosen
 from refocus.data.transforms import eval_image, joint_transform
 from refocus.errors import InputError
@@ -150,7 +150,7 @@ class _Seen:
         if not self.with_mask:
             return self.transform(image)
         assert sample.mask is not None
-        pixels, mask = self.transform(image, tv_tensors.Mask(read_mask(sample.mask, image)))
+        pixels, mask = self.transform(image, tv_tensors.Mask(mask_of(sample, image)))
         return torch.cat([part.as_subclass(Tensor) for part in (pixels, mask.to(pixels.dtype))])
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from refocus import outputs
 from refocus.data import shifts
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.evaluation import prove
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import group_differences
@@ -207,7 +207,7 @@ def _cards(
         sample = by_name[row["image"]]
         assert sample.mask is not None
         image = read_image(sample.image)
-        mask = read_mask(sample.mask, image)
+        mask = mask_of(sample, image)
         labels = [sample.label]
         shown = gallery.tiles({"as it is": model}, image, mask, labels)
         for title, shift in (("own class's background", same), ("other class's background", rand)):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from refocus import outputs
 from refocus.data import shifts
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError
 from refocus.evaluation import plan as plans
 from refocus.evaluation import prove
@@ -447,6 +447,6 @@ def _galleries(
 def _mask(sample: Sample) -> Tensor | None:
     """An image's mask where it has a usable one."""
     try:
-        return read_mask(sample.mask, read_image(sample.image)) if sample.mask else None
+        return mask_of(sample, read_image(sample.image)) if sample.mask else None
     except InputError:
         return None

@@ -12,8 +12,8 @@ from rich.progress import track
 from torch import nn
 
 from refocus import outputs
-from refocus.data.folders import EXTENSIONS
 from refocus.data.images import read_image
+from refocus.data.listing import images_below
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError
 from refocus.figures.pictures import figure, overlay, to_picture
@@ -28,11 +28,7 @@ def find(paths: list[Path]) -> list[Path]:
     """Image files as they are, folders as all images below them."""
     found: list[Path] = []
     for path in paths:
-        inside = (
-            sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
-            if path.is_dir()
-            else [path]
-        )
+        inside = images_below(path, "images") if path.is_dir() else [path]
         if not inside:
             raise InputError(f"IMAGE {path}: a folder without images")
         found += inside
