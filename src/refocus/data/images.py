@@ -243,7 +243,7 @@ def _palette(picture: Image.Image, path: Path) -> np.ndarray:
     if used.tolist() == [0, 1] and black.sum() == 1:
         return np.asarray(indices != used[black][0], np.float32)
     raise InputError(
-        f"{path}: its palette shows {len(used)} colours, which look like object ids; {_LEGAL}"
+        f"{path}: its values look like object ids ({len(used)} colours of a palette); {_LEGAL}"
     )
 
 
