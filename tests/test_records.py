@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from refocus import InputError
-from refocus.records import from_json, to_json
+from refocus.outputs import read_json
+from refocus.records import from_json, read_lines, to_json
 from refocus.results import Change, Compared, Estimate
 
 WHOLE = Compared(
@@ -50,3 +53,55 @@ def test_a_change_is_decided_where_interval_and_test_agree(
     interval: tuple[float, float] | None, p: float | None, decided: int
 ) -> None:
     assert Change(1.0, interval, 9, p).decided == decided
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"\x00\x00\x00", "line 2"),
+        (b'{"image": "a", "half', "line 2"),
+        (b"5", "line 2"),
+        (b"[1]", "line 2"),
+        (b'{"a": NaN}', "line 2"),
+        (b'{"a": "\xe4"}', "line 2"),
+        (b"[" * 10_000, "line 2"),
+    ],
+)
+def test_a_line_that_is_no_record_is_refused_by_number(
+    line: bytes, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    with pytest.raises(InputError, match=rf"a\.jsonl, {said}: not what refocus writes"):
+        list(read_lines(file))
+
+
+def test_blank_lines_hold_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\n{"a": 1}\n  \n\n')
+    assert list(read_lines(tmp_path / "a.jsonl")) == [{"a": 1}]
+    assert list(read_lines(tmp_path / "b.jsonl")) == []
+
+
+def test_a_pipe_is_no_record(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a regular file"):
+        list(read_lines(tmp_path / "pipe"))
+    with pytest.raises(InputError, match="not a regular file"):
+        read_json(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"a": NaN}', b"[" * 10_000, b"9" * 10_000, b'{"a": "\xe4"}', b"\xff\xfe{"],
+)
+def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json: not a readable JSON file"):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_has_a_limit_and_may_begin_with_a_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1, 2]")
+    assert read_json(tmp_path / "a.json") == [1, 2]
+    with pytest.raises(InputError, match="legal are at most"):
+        read_json(tmp_path / "a.json", most=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
@@ -9,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -17,6 +19,8 @@ from pathlib import Path
 from secrets import token_hex
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from refocus import __version__, locks
 from refocus.errors import InputError, first_line
@@ -35,6 +39,7 @@ _MODEL_FILES = (
     "preprocessor_config.json",
     "zero_shot.safetensors",
 )
+_MOST = 1 << 28  # bytes of a JSON file that refocus writes, with room to spare
 _SPACE = re.compile("No space left|File too large|Disk quota|write failed|failed writing", re.I)
 
 
@@ -329,13 +334,32 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: int = _MOST) -> Any:
+    """What a JSON file holds; the caller checks its shape (`records.from_json`).
+
+    Raises:
+        InputError: no regular file, larger than `most` bytes, not UTF-8, or no JSON, such as a NaN
+            or what is nested a thousand levels deep.
+    """
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("not a regular file")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        return msgspec.json.decode(read_bytes(path, most).removeprefix(codecs.BOM_UTF8))
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({first_line(error)})") from error
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A regular file's content: a pipe would wait for ever, and /dev/zero does not end.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+        ValueError: it is larger than `most` bytes.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if status.st_size > most:
+        raise ValueError(f"{status.st_size >> 20} MB; legal are at most {most >> 20}")
+    return path.read_bytes()
 
 
 def environment() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from refocus.errors import InputError
+from refocus.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ def from_json(content: Any, kind: type[T], source: str | Path) -> T:
     try:
         return msgspec.convert(content, kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise InputError(f"{source}: not what refocus writes ({error})") from error
+        raise InputError(f"{source}: not what refocus writes ({first_line(error)})") from error
 
 
 def write_line(file: Any, record: Any) -> None:
@@ -89,9 +89,29 @@ def write_line(file: Any, record: Any) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a JSONL file, none where there is no file."""
-    if path.exists():
-        yield from map(json.loads, path.read_text().splitlines())
+    """Records of a JSONL file, none where there is no file; blank lines are passed over.
+
+    Raises:
+        InputError: not a regular file, or a line that is no JSON object; names its number.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise InputError(f"{path}: not a regular file; legal is one JSON object a line")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _object(line, f"{path}, line {number}")
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise InputError(
+            f"{where}: not what refocus writes ({first_line(error)}); remove the line, and what it "
+            "held is computed again"
+        ) from error
 
 
 def drop_partial_line(path: Path) -> None:

@@ -6,13 +6,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from refocus.records import drop_partial_line, read_lines, write_line
+from refocus.errors import InputError, first_line
+from refocus.records import drop_partial_line, from_json, read_lines, write_line
+
+
+@dataclass(frozen=True)
+class Position:
+    """The last whole epoch, the best one so far and its validation loss; -1 before the first."""
+
+    epoch: int
+    best: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of `history.jsonl`: the rate, and the mean of each term."""
+
+    epoch: int
+    lr: float
+    train: dict[str, float]
+    validation: dict[str, float]
 
 
 class Checkpoint:
@@ -30,13 +53,45 @@ class Checkpoint:
         replace_file(path, lambda partial: torch.save({**content, "position": position}, partial))
 
     def read(self, path: Path) -> dict[str, Any]:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(content[name])
-        torch.set_rng_state(content["rng"])
-        if content["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["cuda_rng"])
-        return content["position"]
+        """Put everything back where it was, and give the position.
+
+        Raises:
+            InputError: not a checkpoint, cut off, or of another model or optimizer.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            position = from_json(content["position"], Position, path)
+            for name, part in self.parts.items():
+                part.load_state_dict(content[name])
+            torch.set_rng_state(content["rng"])
+            if content["cuda_rng"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(content["cuda_rng"])
+        # a damaged file raises anything: of zipfile, pickle, torch and the optimizer
+        except Exception as error:
+            raise InputError(
+                f"{path}: not a checkpoint of this run ({first_line(error)}); remove it, and the "
+                "run begins again with its first epoch"
+            ) from error
+        return asdict(position)
+
+
+def best_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the best epoch.
+
+    Raises:
+        InputError: missing, cut off, or not those of `model`.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: not readable weights ({first_line(error)}); remove the folder "
+            f"{path.parent}, and the run begins again with its first epoch"
+        ) from error
+    wanted = {name: value.shape for name, value in model.state_dict().items()}
+    if {name: value.shape for name, value in found.items()} != wanted:
+        raise InputError(f"{path}: weights of another model; remove the folder {path.parent}")
+    return found
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
@@ -51,7 +106,8 @@ def keep_epochs(history: Path, last: int) -> None:
     leaves them.
     """
     drop_partial_line(history)
-    lines = [line for line in read_lines(history) if line["epoch"] <= last]
+    every = (from_json(line, Epoch, history) for line in read_lines(history))
+    lines = [line for line in every if line.epoch <= last]
     with history.open("w") as file:
         for line in lines:
             write_line(file, line)

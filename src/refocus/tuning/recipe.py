@@ -10,6 +10,7 @@ from typing import Any
 
 from refocus.errors import InputError
 from refocus.outputs import read_json
+from refocus.records import from_json
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,18 @@ class Recipe:
                 )
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """Read back what `to_dict` wrote; an unknown key is an error."""
+    def from_dict(cls, values: Any, source: str | Path = "recipe") -> Recipe:
+        """Read back what `to_dict` wrote.
+
+        Raises:
+            InputError: an unknown key, or a value of another type; names `source`.
+        """
+        if not isinstance(values, dict):
+            raise InputError(f"{source}: not a recipe; legal is a JSON object")
         legal = [f.name for f in fields(cls)]
         if unknown := sorted(set(values) - set(legal)):
-            raise InputError(f"recipe: unknown key {unknown[0]!r}; known are {', '.join(legal)}")
-        return cls(**values)
+            raise InputError(f"{source}: unknown key {unknown[0]!r}; known are {', '.join(legal)}")
+        return from_json(values, cls, source)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -161,4 +168,4 @@ class Recipe:
 
 def recipe_of(folder: Path) -> Recipe:
     """What a run folder was tuned with."""
-    return Recipe.from_dict(read_json(folder / "recipe.json"))
+    return Recipe.from_dict(read_json(folder / "recipe.json"), folder / "recipe.json")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from refocus import outputs
+from refocus import outputs, records
 from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
 from refocus.errors import InputError
@@ -91,11 +91,52 @@ def to_json(selection: Selection) -> dict[str, Any]:
     }
 
 
-def from_json(content: dict[str, Any]) -> Selection:
-    def samples(rows: list[dict[str, Any]]) -> list[Sample]:
-        return [Sample(Path(r["image"]), r["label"], Path(r["mask"])) for r in rows]
+@dataclass(frozen=True)
+class _Row:
+    image: str
+    label: int
+    mask: str
 
-    return Selection(*(samples(content[name]) for name in ("train", "select", "check")))
+
+@dataclass(frozen=True)
+class _Rows:
+    """selection.json."""
+
+    train: list[_Row]
+    select: list[_Row]
+    check: list[_Row]
+
+
+def from_json(content: Any, source: str | Path = "selection.json") -> Selection:
+    """What `to_json` made, back as samples.
+
+    Raises:
+        InputError: another shape, no image to train on, or a label below 0; names `source`.
+    """
+    rows = records.from_json(content, _Rows, source)
+
+    def samples(some: list[_Row]) -> list[Sample]:
+        if any(row.label < 0 for row in some):
+            raise InputError(f"{source}: a label is below 0; legal are class indices")
+        return [Sample(Path(row.image), row.label, Path(row.mask)) for row in some]
+
+    if not rows.train or not rows.select:
+        raise InputError(f"{source}: names no image to train on, or none to validate on")
+    return Selection(samples(rows.train), samples(rows.select), samples(rows.check))
+
+
+def refuse_labels(selection: Selection, classes: int, source: str | Path) -> None:
+    """Stop where a label is none of the model's.
+
+    Raises:
+        InputError: names `source` and the label.
+    """
+    labels = {s.label for some in (selection.train, selection.select) for s in some}
+    if (highest := max(labels | {s.label for s in selection.check})) >= classes:
+        raise InputError(
+            f"{source}: label {highest}, but the model has {classes} outputs; legal are 0 to "
+            f"{classes - 1}"
+        )
 
 
 def trained_classes(model: str) -> frozenset[int]:
@@ -103,8 +144,8 @@ def trained_classes(model: str) -> frozenset[int]:
     folder; else none.
     """
     selection = Path(model).expanduser().resolve().parent / "selection.json"
-    return (
-        frozenset(row["label"] for row in outputs.read_json(selection)["train"])
-        if selection.exists()
-        else frozenset()
+    if not selection.exists():
+        return frozenset()
+    return frozenset(
+        sample.label for sample in from_json(outputs.read_json(selection), selection).train
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from refocus import outputs
@@ -22,20 +22,36 @@ from refocus.errors import InputError
 from refocus.objectives.registry import OBJECTIVES, Step, step_of
 from refocus.objectives.steps import Settings
 from refocus.records import Sample, write_line
+from refocus.records import from_json as from_record
 from refocus.signals import uninterrupted
 from refocus.tuning import rates
-from refocus.tuning.checkpoints import Checkpoint, keep_epochs, replace_file
+from refocus.tuning.checkpoints import Checkpoint, best_weights, keep_epochs, replace_file
 from refocus.tuning.harm import SHARES, as_record, candidates, choose, interpolate
 from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.tuning.recipe import Recipe, recipe_of
-from refocus.tuning.selection import Selection, choose_samples, from_json, to_json
+from refocus.tuning.selection import (
+    Selection,
+    choose_samples,
+    from_json,
+    refuse_labels,
+    to_json,
+)
 from refocus.tuning.trainable import plain_state, restrict
-from refocus.vit.classes import class_names
+from refocus.vit.classes import class_count, class_names
 from refocus.vit.families import view
 from refocus.vit.loading import load, pick_device, save, source
 from refocus.vit.own_models import recorded
 
 _LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """Of rates.json, what a resumed run needs."""
+
+    lr: float
+
+
 Progressed = Callable[[dict[str, Any]], None]
 
 
@@ -99,11 +115,14 @@ def resume(
     if not (folder / "selection.json").exists():
         raise InputError(f"‹run› {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = recipe_of(folder)
-    selection = from_json(outputs.read_json(folder / "selection.json"))
+    chosen = folder / "selection.json"
+    selection = from_json(outputs.read_json(chosen), chosen)
+    model = load(recorded(recipe.model, code))
+    refuse_labels(selection, class_count(model), chosen)
     return _run(
         recipe,
         selection,
-        load(recorded(recipe.model, code)),
+        model,
         folder,
         _accelerator(recipe),
         on_epoch,
@@ -172,7 +191,7 @@ def _searched_rate(
         if accelerator.is_main_process:
             outputs.write_json(kept, found)
         accelerator.wait_for_everyone()
-    return float(outputs.read_json(kept)["lr"])
+    return from_record(outputs.read_json(kept), _Rate, kept).lr
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
@@ -286,7 +305,7 @@ def _conclude(
     if best["best"] < 0:
         raise Diverged("no epoch had a finite validation loss; lower ‹lr›")
     original = load(recipe.model, device=accelerator.device)
-    tuned = load_file(folder / "checkpoints" / _BEST)
+    tuned = best_weights(folder / "checkpoints" / _BEST, original)
     start = {name: value.clone() for name, value in original.state_dict().items()}
     batches = list(masked_loader(selection.check, original, recipe))
     images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
