@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -13,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import refocus
+from tests.makers import DOCS
 
 SOURCE = Path(refocus.__file__).parent
 # a package imports from itself and from those before it; "" holds the modules of the root
@@ -140,3 +142,33 @@ def test_the_package_runs_as_a_module(module: str) -> None:
         [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, refocus.__version__)
+
+
+def _reached(*modules: str) -> set[str]:
+    """The packages that these modules need, by what they import and what that imports."""
+    found, todo = set(modules), list(modules)
+    while todo:
+        new = {name for name in _imported(todo.pop()) if name != "refocus"} - found
+        found |= new
+        todo += new
+    return {_package(name) for name in found} - {""}
+
+
+@pytest.mark.parametrize(
+    ("walk", "starts", "most"),
+    [
+        ("An image and its mask through `tune`", ["refocus.tuning.tune"], 7),
+        (
+            "A prediction through `evaluate`",
+            ["refocus.evaluation.classify", "refocus.reports.before_after"],
+            8,
+        ),
+    ],
+)
+def test_the_walks_enter_the_rooms_that_the_document_names(
+    walk: str, starts: list[str], most: int
+) -> None:
+    text = (DOCS / "design.md").read_text(encoding="utf-8").split(walk, 1)[1].split("\n\n")[1]
+    rooms = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert len(rooms) == len(set(rooms)) <= most
+    assert set(rooms) - {"cli"} == _reached(*starts)
