@@ -37,12 +37,15 @@ ORDER = [
 ]
 STRANGERS = [("evaluation", "tuning"), ("demo", "studies"), ("app", "studies"), ("app", "demo")]
 NEEDS_AN_EXTRA = (
+    "refocus.app.audit",
+    "refocus.app.compare",
+    "refocus.app.door",
+    "refocus.app.mask",
     "refocus.app.page",
     "refocus.app.parts",
-    "refocus.app.compare",
-    "refocus.app.mask",
-    "refocus.app.work",
     "refocus.app.server",
+    "refocus.app.tune",
+    "refocus.app.what_if",
 )
 
 

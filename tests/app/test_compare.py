@@ -20,7 +20,7 @@ from tests.makers import Build
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None:
-    from refocus.app.compare import _overlays, _sides
+    from refocus.app.compare import overlays, sides
 
     seen = looks.Look(
         np.full((20, 30, 3), 100, np.uint8),
@@ -28,14 +28,14 @@ def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None
         {"cat": 1.0},
         "cat",
     )
-    image, heat = _overlays({"model": seen}, 0.0, 0.6)
+    image, heat = overlays({"model": seen}, 0.0, 0.6)
     assert image.size == heat.size == (672, 448)  # its own shape
     assert np.asarray(image).std() < 1 < np.asarray(heat).std()
-    assert "image" in _sides({"model": seen})
-    assert "tuned" in _sides({"original": seen, "tuned": seen})
-    left, right = _overlays({"original": seen, "tuned": seen}, 0.0, 0.6)
+    assert "image" in sides({"model": seen})
+    assert "tuned" in sides({"original": seen, "tuned": seen})
+    left, right = overlays({"original": seen, "tuned": seen}, 0.0, 0.6)
     assert np.array_equal(np.asarray(left), np.asarray(right))
-    assert _overlays({}, 0.0, 0.6) is None
+    assert overlays({}, 0.0, 0.6) is None
 
 
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
-import tempfile
+import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,59 +47,103 @@ def test_files_hosts_and_pages_that_are_refused(
                 assert s.connect_ex((host, int(url.rsplit(":", 1)[1]))) != 0
 
 
+def ask(url: str, number: int, data: list[Any], session: str) -> dict[str, Any]:
+    """Send an event as the page does, through the queue; what came of it."""
+    import httpx
+
+    body = {"data": data, "fn_index": number, "session_hash": session}
+    joined = httpx.post(url + "/gradio_api/queue/join", json=body)
+    if joined.status_code != 200:
+        return {"success": False, "output": {"error": "not taken"}}
+    address = url + f"/gradio_api/queue/data?session_hash={session}"
+    with httpx.stream("GET", address, timeout=20) as lines:
+        messages = [
+            json.loads(x.removeprefix("data: "))
+            for x in lines.iter_lines()
+            if x.startswith("data:")
+        ]
+    return next(m for m in messages if m["msg"] == "process_completed")
+
+
+def foreign_files(tmp_path: Path, cache: Path) -> dict[str, str]:
+    """Kind -> path that no event may read."""
+    secret = ROOT / "tests" / "golden" / "corruptions.png"
+    (cache / "link.png").symlink_to(secret)
+    for place in (cache / "fifo.png", tmp_path / "fifo.png"):
+        os.mkfifo(place)
+    return {
+        "file": str(secret),
+        "system's file": "/etc/hostname",
+        "link": str(cache / "link.png"),
+        "fifo": str(cache / "fifo.png"),
+        "foreign fifo": str(tmp_path / "fifo.png"),
+        "folder": str(cache),
+        "climbing": f"{cache}/../../secret.png",
+        "address": "https://example.com/a.png",
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_only_uploads_are_read(
-    two_models: dict[str, str],
-    image_folders: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_no_event_reads_a_file_that_was_not_uploaded(
+    two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """A client that names a file or an address in place of its upload gets nothing.
+    """Whatever the file is, whatever a client calls it, and whichever event is given it.
 
-    Whatever it calls it.
+    With a mark Gradio checks it too; without one (`{"path": ...}` alone) only refocus does.
     """
     import httpx
     from gradio import processing_utils
 
-    monkeypatch.setattr(
-        tempfile, "tempdir", str(tmp_path / "temp")
-    )  # what lies in the folder for temporary files is always allowed
-    (tmp_path / "temp").mkdir()
-    secret = ROOT / "tests" / "golden" / "corruptions.png"
-    with serving(two_models, tmp_path / "work", Folders(*image_folders)) as (url, _):
+    shutil.copy(ROOT / "tests" / "golden" / "corruptions.png", tmp_path / "secret.png")
+    marks: tuple[dict[str, Any], ...] = ({}, {"meta": {"_type": "gradio.FileData"}})
+    marks += ({"orig_name": "x.svg"}, {"url": "data:,", "meta": None})
+    with serving(two_models, tmp_path / "work", Folders(*image_folders)) as (url, tool):
+        paths = foreign_files(tmp_path, tool.uploads.folder)
+        config = httpx.get(url + "/config").json()
+        events = [d for d in config["dependencies"] if d["backend_fn"] and d["inputs"]]
+        assert len(events) > 15
+        for event in events:
+            for number, (kind, path) in enumerate(paths.items()):
+                file = {"path": path, **marks[number % len(marks)]}
+                editor = {"background": None, "layers": [file], "composite": None}
+                data = [(file, editor)[(event["id"] + number) % 2] for _ in event["inputs"]]
+                found = ask(url, event["id"], data, f"s{event['id']}-{number}")
+                assert not found["success"], (event["targets"], kind)
+                assert "only files that were uploaded" in found["output"]["error"]
+        assert processing_utils.async_ssrf_protected_download.__module__ == "refocus.app.server"
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_an_upload_is_read_and_kept_from_others(
+    two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    import httpx
+
+    with serving(two_models, tmp_path / "work", Folders(*image_folders)) as (url, tool):
+        with (image_folders[0] / "cat" / "0.png").open("rb") as file:
+            sent = {"files": ("0.png", file, "image/png")}
+            refused = httpx.post(
+                url + "/gradio_api/upload", files=sent, headers={"origin": "http://evil.example"}
+            )
+            assert refused.status_code == 403
+            assert not list(tool.uploads.folder.rglob("0.png"))
+            file.seek(0)
+            (path,) = httpx.post(
+                url + "/gradio_api/upload", files=sent, headers={"origin": url}
+            ).json()
+        assert Path(path).is_relative_to(tool.uploads.folder)
+        assert stat.S_IMODE(tool.uploads.folder.stat().st_mode) == 0o700
         config = httpx.get(url + "/config").json()
         kinds = {c["id"]: c["type"] for c in config["components"]}
-        asked = 0
-        for dependency in config["dependencies"]:
-            uploads = [
-                kinds[i] for i in dependency["inputs"] if kinds[i] in ("image", "imageeditor")
-            ]
-            if not uploads or not dependency["backend_fn"]:
-                continue
-            for path in (str(secret), "/etc/hostname", "https://example.com/a.png"):
-                for extra in ({}, {"orig_name": "x.svg"}):
-                    file = {"path": path, "meta": {"_type": "gradio.FileData"}, **extra}
-                    values = {
-                        "image": file,
-                        "imageeditor": {"background": file, "layers": [file], "composite": None},
-                    }
-                    data = [values.get(kinds[i]) for i in dependency["inputs"]]
-                    session = f"s{asked}"
-                    body = {"data": data, "fn_index": dependency["id"], "session_hash": session}
-                    joined = httpx.post(url + "/gradio_api/queue/join", json=body)
-                    asked += 1
-                    if joined.status_code != 200:
-                        continue
-                    with httpx.stream(
-                        "GET", url + f"/gradio_api/queue/data?session_hash={session}", timeout=60
-                    ) as lines:
-                        messages = [
-                            json.loads(x.removeprefix("data: "))
-                            for x in lines.iter_lines()
-                            if x.startswith("data: ")
-                        ]
-                    done = next(m for m in messages if m["msg"] == "process_completed")
-                    assert not done["success"], (path, extra, dependency["id"])
-        assert asked >= 18
-        assert processing_utils.async_ssrf_protected_download.__module__ == "refocus.app.server"
+        sliders = {i for i, kind in kinds.items() if kind == "imageslider"}
+        compare = next(d for d in config["dependencies"] if sliders & set(d["outputs"]))
+        values = {"image": {"path": path, "meta": {"_type": "gradio.FileData"}}, "checkbox": False}
+        values |= {"dropdown": "the model's own prediction", "slider": 0.5}
+        data = [values.get(kinds[i]) for i in compare["inputs"]]
+        found = ask(url, compare["id"], data, "own")
+        assert found["success"], found
+        assert "data-model" in json.dumps(found["output"])
+        assert stat.S_IMODE(tool.downloads.folder.stat().st_mode) == 0o700

@@ -1,7 +1,9 @@
-"""The tabs Compare and What if: two models on one image, as it is and on another background."""
+"""The tab Compare: two models on one image."""
 
 from __future__ import annotations
 
+import io
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from importlib.resources import files
@@ -11,15 +13,12 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from refocus.app.looks import Look, drawn, look, on_another_background
+from refocus import outputs
+from refocus.app.looks import Look, drawn
 from refocus.app.parts import OWN, Tool, looks_of, picture_at, said_in_page, upload
 
-_EXAMPLES = (
-    "chelsea",
-    "coffee",
-    "astronaut",
-    "motorcycle_left",
-)  # photographs in scikit-image's wheel
+# photographs in scikit-image's wheel
+_EXAMPLES = ("chelsea", "coffee", "astronaut", "motorcycle_left")
 _SIDE = 448  # pixels of a map's height
 _RELEVANCE = (
     "Relevance: how much each part of the image adds to this answer, as the model's "
@@ -27,11 +26,19 @@ _RELEVANCE = (
 )
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What other tabs can set: the image, and the run whose models are compared."""
+
+    image: gr.Image
+    run: gr.State
+
+
 def _examples() -> list[str]:
     return [str(files("skimage").joinpath("data", f"{name}.png")) for name in _EXAMPLES]
 
 
-def _overlays(
+def overlays(
     looks: dict[str, Look], threshold: float, opacity: float
 ) -> tuple[Image.Image, Image.Image] | None:
     """For the slider: the maps of original and tuned, or of one model the image and its map."""
@@ -46,14 +53,14 @@ def _tile(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels).resize((round(_SIDE * width / height), _SIDE))
 
 
-def _sides(looks: dict[str, Look]) -> str:
+def sides(looks: dict[str, Look]) -> str:
     """What the slider shows; an app started with one model has two once it has tuned it."""
-    sides = "the image. Right: the map" if len(looks) == 1 else "**original**. Right: **tuned**"
-    return f"Left of the handle: {sides}. Bright is where the answer comes from." if looks else ""
+    named = "the image. Right: the map" if len(looks) == 1 else "**original**. Right: **tuned**"
+    return f"Left of the handle: {named}. Bright is where the answer comes from." if looks else ""
 
 
-def _numbers(looks: dict[str, Look]) -> str:
-    """Predictions of each model, and how much of the relevance lies on the object."""
+def numbers(looks: dict[str, Look]) -> str:
+    """Predictions of each model, and how much of the relevance lies on the object, as HTML."""
     cells = []
     for title, seen in looks.items():
         rows = "".join(
@@ -63,146 +70,99 @@ def _numbers(looks: dict[str, Look]) -> str:
         on = (
             ""
             if seen.inside is None
-            else f'<b>{seen.inside:.0%}</b><span title="{_RELEVANCE}">of the relevance lies on the '
-            "object</span>"
+            else f'<b>{seen.inside:.0%}</b><span title="{escape(_RELEVANCE)}">of the relevance '
+            "lies on the object</span>"
         )
         first = next(iter(seen.shares))
         cells.append(
-            f'<div data-model="{title}"><strong>{title}: '
+            f'<div data-model="{escape(title)}"><strong>{escape(title)}: '
             f"{escape(first)}</strong><table>{rows}</table>"
             f"<small>map of: {escape(seen.explained)}</small>{on}</div>"
         )
     return f'<div class="models refocus">{"".join(cells)}</div>'
 
 
-def compare_tab(tool: Tool) -> dict[str, Any]:
-    with gr.Row():
-        with gr.Column():
-            image = upload(
-                label="Your image",
-                sources=["upload", "clipboard"],
-                elem_id="compare-image",
-                height=300,
+class CompareTab:
+    """The tab, and what its parts do."""
+
+    def __init__(self, tool: Tool) -> None:
+        """Lay the tab out and connect its parts."""
+        self.tool = tool
+        with gr.Row():
+            with gr.Column():
+                self._questions()
+            with gr.Column():
+                self._answers()
+        looks, run = gr.State({}), gr.State("")
+        inputs = [self.image, self.target, self.use_mask, run, self.threshold, self.opacity]
+        seen = [looks, self.shown, self.download, self.numbers, self.sides]
+        for part in (self.image, self.target, self.use_mask, run):
+            part.change(self.refresh, inputs, seen)
+        for slider in (self.threshold, self.opacity):
+            slider.release(
+                self.redraw, [looks, self.threshold, self.opacity], [self.shown, self.download]
             )
-            gr.Examples(_examples(), image, label="Or one of these", cache_examples=False)
-            target = gr.Dropdown(
-                [OWN, *tool.names()],
-                value=OWN,
-                label="Explain which class?",
-                info="Where does it see this class?",
+        self.inputs = Inputs(self.image, run)
+
+    def _questions(self) -> None:
+        self.image = upload(
+            label="Your image", sources=["upload", "clipboard"], elem_id="compare-image", height=300
+        )
+        gr.Examples(_examples(), self.image, label="Or one of these", cache_examples=False)
+        self.target = gr.Dropdown(
+            [OWN, *self.tool.names()],
+            value=OWN,
+            label="Explain which class?",
+            info="Where does it see this class?",
+        )
+        with gr.Row():
+            self.threshold = gr.Slider(
+                0, 1, 0, step=0.05, label="Threshold", info="Hide relevance below it."
             )
-            with gr.Row():
-                threshold = gr.Slider(
-                    0, 1, 0, step=0.05, label="Threshold", info="Hide relevance below it."
-                )
-                opacity = gr.Slider(
-                    0,
-                    1,
-                    0.6,
-                    step=0.05,
-                    label="Opacity",
-                    info="How strongly the map covers the image.",
-                )
-            use_mask = gr.Checkbox(
-                label="Find the object and count what lies on it",
-                info="Takes a second; an automatic mask.",
+            self.opacity = gr.Slider(
+                0, 1, 0.6, step=0.05, label="Opacity", info="How strongly the map covers the image."
             )
-        with gr.Column():
-            sides = gr.Markdown(elem_id="compare-sides")
-            shown: Any = gr.ImageSlider(
-                label="Where it looks",
-                elem_id="compare-shown",
-                buttons=["download"],
-                slider_position=50,
-            )
-            numbers = gr.HTML(elem_id="compare-numbers")
-            download = gr.DownloadButton("Download as PNG", interactive=False)
-    looks, run = gr.State({}), gr.State("")
+        self.use_mask = gr.Checkbox(
+            label="Find the object and count what lies on it",
+            info="Takes a second; an automatic mask.",
+        )
+
+    def _answers(self) -> None:
+        self.sides = gr.Markdown(elem_id="compare-sides")
+        self.shown: Any = gr.ImageSlider(
+            label="Where it looks",
+            elem_id="compare-shown",
+            buttons=["download"],
+            slider_position=50,
+        )
+        self.numbers = gr.HTML(elem_id="compare-numbers")
+        self.download = gr.DownloadButton("Download as PNG", interactive=False)
 
     def refresh(
-        path: str | None, target_: str, use: bool, run_: str, threshold_: float, opacity_: float
+        self,
+        path: str | None,
+        target: str,
+        use_mask: bool,
+        run: str,
+        *drawing: float,
     ) -> list[Any]:
-        picture = picture_at(path)
-        mask = None
-        if picture is not None and use:
+        """Ask the models anew; drawing: threshold and opacity."""
+        picture, mask = picture_at(path), None
+        if picture is not None and use_mask:
             with said_in_page():
-                mask = tool.find(picture)
-        found = looks_of(tool, picture, target_, mask, run_)
-        return [found, *redraw(found, threshold_, opacity_), _numbers(found), _sides(found)]
+                mask = self.tool.find(picture)
+        found = looks_of(self.tool, picture, target, mask, run)
+        return [found, *self.redraw(found, *drawing), numbers(found), sides(found)]
 
-    def redraw(found: dict[str, Look], threshold_: float, opacity_: float) -> list[Any]:
-        pictures = _overlays(found, threshold_, opacity_)
+    def redraw(self, found: dict[str, Look], threshold: float, opacity: float) -> list[Any]:
+        """The slider and the file to download, from what the models have answered."""
+        pictures = overlays(found, threshold, opacity)
         if pictures is None:
             return [None, gr.update(interactive=False)]
-        folder = tool.work / "downloads"
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet = Image.fromarray(np.concatenate([np.asarray(p) for p in pictures], axis=1))
+        sheet, buffer = np.concatenate([np.asarray(p) for p in pictures], axis=1), io.BytesIO()
+        Image.fromarray(sheet).save(buffer, format="PNG")
+        self.tool.downloads.make_room(len(buffer.getvalue()))
+        folder = self.tool.downloads.opened()
         file = folder / f"maps-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
-        sheet.save(file)
+        outputs.write_bytes(file, buffer.getvalue())
         return [pictures, gr.update(value=str(file), interactive=True)]
-
-    inputs, outputs = (
-        [image, target, use_mask, run, threshold, opacity],
-        [looks, shown, download, numbers, sides],
-    )
-    for part in (image, target, use_mask, run):
-        part.change(refresh, inputs, outputs)
-    for slider in (threshold, opacity):
-        slider.release(redraw, [looks, threshold, opacity], [shown, download])
-    return {"image": image, "run": run}
-
-
-def what_if_tab(tool: Tool, compare: dict[str, Any]) -> None:
-    gr.Markdown(
-        "Put the object on another background, and see whether the answer follows the object or "
-        "the background."
-    )
-    with gr.Row():
-        image = upload(label="Image", sources=["upload"], elem_id="swap-image", height=260)
-        background = upload(
-            label="Background (empty: its own, blurred)",
-            sources=["upload"],
-            elem_id="swap-background",
-            height=260,
-        )
-    go = gr.Button("Swap", variant="primary", elem_id="swap-go")
-    with gr.Row():
-        options: dict[str, Any] = {
-            "interactive": False,
-            "height": 260,
-            "buttons": ["download", "fullscreen"],
-        }
-        before, after = gr.Image(label="As it is", **options), gr.Image(label="Swapped", **options)
-    numbers = gr.HTML(elem_id="swap-numbers")
-
-    def swapped(path: str | None, other: str | None, run: str) -> list[Any]:
-        picture, ground = picture_at(path), picture_at(other)
-        if picture is None:
-            raise gr.Error("give an image first", print_exception=False)
-        with said_in_page():
-            mask = tool.find(picture)
-            changed = on_another_background(picture, mask, ground)
-        first, second = (looks_of(tool, p, OWN, mask, run) for p in (picture, changed))
-        rows = []
-        for title in first:
-            name = first[title].explained
-            now = look(tool.models(run)[title], changed, name, mask)
-            rows.append(
-                f"<tr><td>{title}</td><td>{escape(name)} {first[title].shares[name]:.0%}</td>"
-                f"<td>{escape(second[title].explained)} "
-                f"{second[title].shares[second[title].explained]:.0%}</td>"
-                f"<td>{now.shares[name]:.0%}</td></tr>"
-            )
-        head = (
-            "<tr><th>model</th><th>as it is</th><th>swapped</th><th>confidence in the first "
-            "answer, swapped</th></tr>"
-        )
-        shown = next(iter(first.values()))
-        return [
-            shown.picture,
-            next(iter(second.values())).picture,
-            f'<div class="refocus"><table>{head}{"".join(rows)}</table></div>',
-        ]
-
-    go.click(swapped, [image, background, compare["run"]], [before, after, numbers])
-    compare["image"].change(lambda path: path, compare["image"], image)

@@ -27,6 +27,7 @@ class Folders:
     """images: CLASS/FILE. masks: CLASS/FILE-STEM.png, made where it is missing."""
 
     def __init__(self, images: Path, masks: Path) -> None:
+        """List the images once."""
         self.images, self.masks = images.expanduser().resolve(), masks.expanduser().resolve()
         self.files = {
             f"{name}/{file.name}": file
@@ -48,8 +49,9 @@ class Folders:
         return read_mask(file, self.image(name)) if file.is_file() else None
 
     def doubtful(self) -> list[str]:
-        """Names of all images: first those without a mask, then by the masks' scores, the least
-        trusted first.
+        """Names of all images, the least trusted mask first.
+
+        Before all those without a mask; one without a score is trusted.
         """
         record = self.masks / RECORDS
         rows = outputs.read_json(record)["masks"] if record.exists() else []
@@ -82,7 +84,7 @@ class Folders:
             kept = self.masks / _KEPT / file.parent.name
             kept.mkdir(parents=True, exist_ok=True)
             free = (kept / f"{file.stem}.{number}.png" for number in count())
-            shutil.copy2(file, next(place for place in free if not place.exists()))
+            shutil.copy2(file, next(file_ for file_ in free if not file_.exists()))
         partial = file.with_suffix(".partial")
         Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
         os.replace(partial, file)

@@ -1,82 +1,135 @@
-"""Long work of the app: commands of refocus as processes, which go on when a browser tab is closed
-and end with the app.
+"""Long work of the app: commands of refocus as processes of their own.
+
+They go on when a browser tab is closed and end with the app. One that outlived its app, because
+that was killed, is found at the next start: it holds a lock on its record as long as it lives.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import nn
+from typing import IO, Any
 
 from refocus import outputs
-from refocus.app.looks import drawn, look
-from refocus.data.images import read_image
 from refocus.errors import InputError
-from refocus.records import read_lines
-from refocus.tuning import recipe
-from refocus.tuning.selection import from_json
-from refocus.vit.loading import load
+from refocus.records import from_json, to_json
 
-_SHOWN = 4  # maps that change while a model is tuned
-_WAIT = 20  # seconds for a process to end by itself
+_WAIT = 20.0  # seconds for a process to end by itself
+_STOPPED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses of one that did not fail
+# the current folder is no place to import from: `-m` would put it first
+_COMMAND = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; "
+    "from refocus.cli.main import main; main()"
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the next start needs to know of a job."""
+
+    command: list[str]
+    folder: str
+    pid: int
 
 
 @dataclass
 class Job:
-    """One command. folder: what it writes. last: its last words, for people."""
+    """One command.
+
+    folder: what it writes. record: the file it holds a lock on; beside it, with the suffix .log, is
+    what it says. pid: of a process that an earlier start of the app began.
+    """
 
     command: list[str]
     folder: Path
-    process: Any = None
-    last: str = ""
-    _lines: list[str] = field(default_factory=list)
+    record: Path | None = None
+    pid: int | None = None
+    process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._lines.clear()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "refocus.cli", *self.command],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
-
-    def _listen(self, process: Any) -> None:
-        with process.stderr:
-            for line in process.stderr:
-                if line.startswith(("error:", "notice:", "warning:")):
-                    self._lines.append(line.strip())
+        """Start it as a process, in a group of its own."""
+        assert self.record is not None
+        self.record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.record.open("a+") as held, self.record.with_suffix(".log").open("w") as said:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"{self.record.stem}: is at work already") from error
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _COMMAND, *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                pass_fds=[held.fileno()],  # so the lock lives as long as the process
+                start_new_session=True,
+            )
+            self.pid = self.process.pid
+            held.truncate(0)
+            json.dump(to_json(Record(self.command, str(self.folder), self.pid)), held)
 
     @property
     def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        """Whether it is at work, also where another start of the app began it."""
+        if self.process is not None:
+            return self.process.poll() is None
+        return self.record is not None and _held(self.record)
 
     @property
     def failed(self) -> bool:
-        return self.process is not None and self.process.poll() not in (None, 0, -15)
+        """Whether it ended with an error; of another start's job nobody knows."""
+        return self.process is not None and self.process.poll() not in (None, *_STOPPED)
 
     @property
     def complete(self) -> bool:
+        """Whether all that it writes is there."""
         return not self.running and (self.folder / outputs.MANIFEST).exists()
 
     @property
     def words(self) -> str:
-        return next((line for line in reversed(self._lines) if line.startswith("error:")), "")
+        """Its last error, for people."""
+        log = self.record.with_suffix(".log") if self.record else None
+        lines = log.read_text(errors="replace").splitlines() if log and log.exists() else []
+        return next((line for line in reversed(lines) if line.startswith("error:")), "")
 
     def stop(self) -> None:
-        if self.running:
-            self.process.terminate()
-            try:
-                self.process.wait(_WAIT)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+        """End it and all that it started: asked first, killed where it does not hear."""
+        if not self.running or self.pid is None:
+            return
+        for sign, seconds in ((signal.SIGTERM, _WAIT), (signal.SIGKILL, _WAIT)):
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, sign)
+            if self._ended(seconds):
+                return
+
+    def _ended(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while self.running and time.monotonic() < end:
+            time.sleep(0.05)
+        return not self.running
+
+
+def _held(record: Path) -> bool:
+    """Whether a process holds the lock on a job's record."""
+    try:
+        file: IO[str] = record.open()
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def command_line(command: str, **given: Any) -> list[str]:
@@ -92,90 +145,64 @@ class Jobs:
     """All jobs of an app by name, and the runs that earlier ones left in its work folder."""
 
     def __init__(self, work: Path) -> None:
+        """work: the app's folder; jobs of an earlier start that are still at work are found."""
         self.work = work
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, Job] = dict(self._outlived())
         self._lock = threading.Lock()
 
+    def _outlived(self) -> Iterator[tuple[str, Job]]:
+        for file in sorted((self.work / ".jobs").glob("*.json")):
+            if not _held(file):
+                file.unlink(missing_ok=True)
+                continue
+            try:
+                record = from_json(outputs.read_json(file), Record, file)
+            except InputError:  # the app was killed before it had written whom it started
+                continue
+            yield file.stem, Job(record.command, Path(record.folder), file, record.pid)
+
     def runs(self) -> list[str]:
-        """The tuning runs in the work folder, the newest first; one that was just started has no
-        file there yet.
+        """The tuning runs in the work folder, the newest first.
+
+        One that was just started has no file there yet.
         """
         found = {file.parent.name for file in self.work.glob("run-*/recipe.json")}
         return sorted(
             found | {name for name in list(self.jobs) if name.startswith("run-")}, reverse=True
         )
 
-    def running_run(self) -> str | None:
-        return next(
-            (name for name in self.runs() if name in self.jobs and self.jobs[name].running), None
-        )
+    def running(self, prefix: str = "") -> str | None:
+        """The job at work whose name begins so; there is at most one."""
+        names = [name for name in list(self.jobs) if name.startswith(prefix)]
+        return next((name for name in names if self.jobs[name].running), None)
 
     def __contains__(self, name: str) -> bool:
+        """Whether there is such a job, or such a run of an earlier start."""
         return name in self.jobs or name in self.runs()
 
     def __getitem__(self, name: str) -> Job:
+        """A job by its name, or a run that lies in the work folder and of which nothing runs."""
         if name not in self.jobs and name in self.runs():
-            return Job([], self.work / name)  # nothing of it runs here
+            return Job([], self.work / name)
         return self.jobs[name]
 
     def start(self, name: str, command: list[str], folder: Path) -> Job:
+        """Start a command of refocus that writes `folder`.
+
+        Raises:
+            InputError: another job is at work.
+        """
         with self._lock:
-            if any(job.running for job in self.jobs.values()):
+            if busy := self.running():
                 raise InputError(
-                    "another job is running; stop it first or wait: two would only slow each other"
+                    f"another job is running ({busy}); stop it first or wait: two would only slow "
+                    "each other"
                 )
-            self.jobs[name] = Job(command, folder)
+            self.jobs[name] = Job(command, folder, self.work / ".jobs" / f"{name}.json")
             self.jobs[name].start()
             return self.jobs[name]
 
     def stop_all(self) -> None:
+        """Stop every job, as the app does when it ends."""
         for job in self.jobs.values():
             job.stop()
-
-
-class Progress:
-    """A tuning run as it is now: losses by epoch, and the maps of four validation images.
-
-    Read from its folder alone.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._maps: list[tuple[np.ndarray, str]] = []
-        self._written = -1  # when the checkpoint was, whose maps these are; 0: the original
-        self._model: nn.Module | None = None
-
-    def losses(self) -> dict[str, list[float]]:
-        """ "training" and "validation" -> loss of each epoch that is done."""
-        lines = list(read_lines(self.folder / "history.jsonl"))
-        return {
-            "training": [x["train"]["loss"] for x in lines],
-            "validation": [x["validation"]["loss"] for x in lines],
-        }
-
-    def maps(self) -> list[tuple[np.ndarray, str]]:
-        """Overlay and prediction of each image, of the weights of the last whole epoch; before that
-        of the original.
-        """
-        checkpoint = self.folder / "checkpoints" / "last.pt"
-        if not (self.folder / "selection.json").exists():
-            return []
-        written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        if written != self._written:
-            content = (
-                torch.load(checkpoint, map_location="cpu", weights_only=True) if written else None
-            )
-            if self._model is None:
-                self._model = load(recipe.recipe_of(self.folder).model)
-            if content:
-                self._model.load_state_dict(content["model"])
-            found = []
-            for sample in from_json(outputs.read_json(self.folder / "selection.json")).select[
-                :_SHOWN
-            ]:
-                seen = look(self._model, read_image(sample.image))
-                found.append(
-                    (drawn(seen, 0.0, 0.6), f"{seen.explained} ({seen.shares[seen.explained]:.0%})")
-                )
-            self._maps, self._written = found, written
-        return self._maps

@@ -1,9 +1,11 @@
-"""What the app shows, computed without it: a model's look at one image, an object on another
-background, a mask for one image.
+"""What the app shows, computed without it.
+
+A model's look at one image, an object on another background, a mask for one image.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,9 +52,13 @@ class Look:
 def look(
     model: nn.Module, image: Image.Image, target: str | None = None, mask: Tensor | None = None
 ) -> Look:
-    """target: a class by name; None: the predicted one.
+    """What a model makes of an image.
 
-    mask: `[1, H, W]` in [0, 1], of the image's size.
+    target: a class by name; None: the predicted one. mask: `[1, H, W]` in [0, 1], of the image's
+    size.
+
+    Raises:
+        InputError: a class that the model does not know.
     """
     names, config = names_of(model), preprocessing(model)
     if target is not None and target not in names:
@@ -77,7 +83,7 @@ def look(
     inside = None
     if shape is not None:
         share = float(background_share(found.patches.cpu(), shape.as_subclass(Tensor))[0])
-        inside = None if share != share else 1 - share
+        inside = None if math.isnan(share) else 1 - share
     picture = to_picture(pixels.as_subclass(Tensor), config["mean"], config["std"])
     return Look(
         picture, found.relevance[0].cpu().numpy(), shares, names[int(found.targets[0])], inside
@@ -104,11 +110,13 @@ def on_another_background(
 
 
 class Finder:
-    """Finds the object in one image, as `refocus masks` does; the backbone is loaded when it is
-    first asked.
+    """Finds the object in one image, as `refocus masks` does.
+
+    The backbone is loaded when it is first asked.
     """
 
     def __init__(self, backbone: str) -> None:
+        """backbone: as `refocus masks` takes it."""
         self.backbone = backbone
         self._lock = threading.Lock()
 

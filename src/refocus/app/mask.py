@@ -10,11 +10,13 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from refocus.app.folders import Folders
 from refocus.app.parts import Tool, said_in_page
 from refocus.errors import InputError
 
 _PAINT = "#ff7f0e"
 _CANVAS = 640  # the editor's square, so that the brush is as wide on every image
+_INSIDE = 0.5  # a mask's value from which a pixel is painted
 Shown = dict[str, Any]
 
 
@@ -23,28 +25,23 @@ def _on_canvas(picture: Image.Image, filling: Any, method: Image.Resampling) -> 
     return ImageOps.pad(picture, (_CANVAS, _CANVAS), method, filling)
 
 
-def _layer(mask: Tensor | None, size: tuple[int, int]) -> Image.Image:
-    """A mask as a layer of the editor, in the brush's colour; size: of the image (width,
-    height).
-    """
-    inside = np.zeros((size[1], size[0]), bool) if mask is None else mask[0].numpy() > 0.5
+def layer(mask: Tensor | None, size: tuple[int, int]) -> Image.Image:
+    """A mask as a layer of the editor, in the brush's colour; size: (width, height)."""
+    inside = np.zeros((size[1], size[0]), bool) if mask is None else mask[0].numpy() > _INSIDE
     colour = np.array([*matplotlib.colors.to_rgb(_PAINT), 0.6]) * 255
-    layer = Image.fromarray((inside[..., None] * colour).round().astype(np.uint8), "RGBA")
-    return _on_canvas(layer, (0, 0, 0, 0), Image.Resampling.NEAREST)
+    drawn = Image.fromarray((inside[..., None] * colour).round().astype(np.uint8), "RGBA")
+    return _on_canvas(drawn, (0, 0, 0, 0), Image.Resampling.NEAREST)
 
 
 def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
-    """What is marked in the editor's layers, bool `[H, W]` of the image's own size (width,
-    height).
+    """What is marked in the editor's layers, bool `[H, W]` of the image's own size.
+
+    size: (width, height) of the image.
     """
     marked = np.zeros((_CANVAS, _CANVAS), bool)
-    for layer in value["layers"]:
-        marked |= (
-            np.asarray(layer.convert("RGBA").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST))[
-                ..., 3
-            ]
-            > 0
-        )
+    for drawn in value["layers"]:
+        square = drawn.convert("RGBA").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST)
+        marked |= np.asarray(square)[..., 3] > 0
     scale = _CANVAS / max(size)
     width, height = (round(scale * side) for side in size)
     left, top = (_CANVAS - width) // 2, (_CANVAS - height) // 2
@@ -52,27 +49,84 @@ def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(inside.resize(size, Image.Resampling.NEAREST))
 
 
-def mask_tab(tool: Tool, tab: gr.Tab) -> None:
-    if tool.folders is None:
-        gr.Markdown("Start the app with a folder of images and one of masks to mend masks.")
-        return
-    folders = tool.folders
-    order = folders.doubtful()
-    gr.Markdown(
-        "Images without a mask come first, then those whose masks are doubtful. Paint the object; "
-        "`tune` reads what you save."
-    )
-    with gr.Row():
-        name = gr.Dropdown(
-            order,
-            value=None,
-            label="Image",
-            info="The most doubtful first.",
-            elem_id="mask-name",
-            scale=3,
+class MaskTab:
+    """The tab, and what its parts do."""
+
+    def __init__(self, tool: Tool, folders: Folders, tab: gr.Tab) -> None:
+        """Lay the tab out and connect its parts; tab: in which it stands."""
+        self.tool, self.folders, self.order = tool, folders, folders.doubtful()
+        gr.Markdown(
+            "Images without a mask come first, then those whose masks are doubtful. Paint the "
+            "object; `tune` reads what you save."
         )
-        following = gr.Button("Next", scale=1)
-    editor = gr.ImageEditor(
+        with gr.Row():
+            name = gr.Dropdown(
+                self.order,
+                value=None,
+                label="Image",
+                info="The most doubtful first.",
+                elem_id="mask-name",
+                scale=3,
+            )
+            following = gr.Button("Next", scale=1)
+        editor = _editor()
+        with gr.Row():
+            automatic = gr.Button("Automatic mask")
+            empty = gr.Button("Clear")
+            save = gr.Button("Save", variant="primary", elem_id="mask-save")
+        said, held = gr.Markdown(elem_id="mask-said"), gr.State(None)
+        tab.select(self.first, name, name)
+        name.change(self.opened, name, [editor, said, held])
+        following.click(self.step, name, name)
+        automatic.click(self.found, name, [editor, held])
+        empty.click(lambda chosen: [self.shown(chosen), chosen], name, [editor, held])
+        save.click(self.saved, [name, held, editor], said)
+
+    def shown(self, name: str | None, mask: Tensor | None = None) -> Shown | None:
+        """An image and a mask as the editor takes them."""
+        if not name:
+            return None
+        with said_in_page():
+            image = self.folders.image(name)
+        background = _on_canvas(image, (128, 128, 128), Image.Resampling.BICUBIC)
+        return {"background": background, "layers": [layer(mask, image.size)], "composite": None}
+
+    def opened(self, name: str | None) -> list[Any]:
+        """The editor, what is said, and whose mask the editor now holds."""
+        try:
+            return [self.shown(name, self.folders.mask(name) if name else None), "", name]
+        except InputError as error:  # a mask that cannot be read is painted anew
+            return [self.shown(name), str(error), name]
+
+    def found(self, name: str | None) -> list[Any]:
+        """The editor with an automatic mask, and whose it is."""
+        with said_in_page():
+            mask = self.tool.find(self.folders.image(name)) if name else None
+        return [self.shown(name, mask), name]
+
+    def saved(self, name: str | None, held: str | None, value: Shown | None) -> str:
+        """Save what is painted; held: the image whose mask the editor holds."""
+        with said_in_page():
+            if not name or value is None:
+                raise InputError("choose an image first")
+            if held != name:
+                raise InputError(f"{name}: is not shown yet; save again when it is")
+            file = self.folders.save(name, painted(value, self.folders.image(name).size))
+        where = file.relative_to(self.folders.masks)
+        return f"Saved: {where}. The mask before is kept in `.replaced`."
+
+    def first(self, name: str | None) -> str:
+        """The image that is shown, when the tab is opened the most doubtful one."""
+        return name or self.order[0]
+
+    def step(self, name: str | None) -> str:
+        """The next image, after the last the first again."""
+        at = self.order.index(name) + 1 if name in self.order else 0
+        return self.order[at % len(self.order)]
+
+
+def _editor() -> gr.ImageEditor:
+    return gr.ImageEditor(
         type="pil",
         label="Mask",
         elem_id="mask-editor",
@@ -85,46 +139,3 @@ def mask_tab(tool: Tool, tab: gr.Tab) -> None:
         fixed_canvas=True,
         height=560,
     )
-    with gr.Row():
-        automatic = gr.Button("Automatic mask")
-        empty = gr.Button("Clear")
-        save = gr.Button("Save", variant="primary", elem_id="mask-save")
-    said, held = gr.Markdown(elem_id="mask-said"), gr.State(None)
-
-    def show(name_: str | None, mask: Tensor | None = None) -> Any:
-        if not name_:
-            return None
-        with said_in_page():
-            image = folders.image(name_)
-        background = _on_canvas(image, (128, 128, 128), Image.Resampling.BICUBIC)
-        return {"background": background, "layers": [_layer(mask, image.size)], "composite": None}
-
-    def opened(name_: str | None) -> list[Any]:
-        """The editor, what is said, and whose mask the editor now holds."""
-        try:
-            return [show(name_, folders.mask(name_) if name_ else None), "", name_]
-        except InputError as error:  # a mask that cannot be read is painted anew
-            return [show(name_), str(error), name_]
-
-    def found(name_: str | None) -> list[Any]:
-        with said_in_page():
-            return [show(name_, tool.find(folders.image(name_)) if name_ else None), name_]
-
-    def saved(name_: str | None, held_: str | None, value: Shown | None) -> str:
-        with said_in_page():
-            if not name_ or value is None:
-                raise InputError("choose an image first")
-            if held_ != name_:
-                raise InputError(f"{name_}: is not shown yet; save again when it is")
-            file = folders.save(name_, painted(value, folders.image(name_).size))
-        return f"Saved: {file.relative_to(folders.masks)}. The mask before is kept in `.replaced`."
-
-    def step(name_: str | None) -> str:
-        return order[(order.index(name_) + 1) % len(order)] if name_ in order else order[0]
-
-    tab.select(lambda name_: name_ or order[0], name, name)
-    name.change(opened, name, [editor, said, held])
-    following.click(step, name, name)
-    automatic.click(found, name, [editor, held])
-    empty.click(lambda name_: [show(name_), name_], name, [editor, held])
-    save.click(saved, [name, held, editor], said)

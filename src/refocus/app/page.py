@@ -1,20 +1,19 @@
 """The page of `refocus app`: compare two models, mend masks, change backgrounds, tune, audit.
 
-Gradio draws it; what is shown is computed in `app_looks`, long work is done by `app_jobs`. A tab's
-state is its own.
+Gradio draws it; what is shown is computed in `looks`, long work is done by `jobs`. A tab's state is
+its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import gradio as gr
 
-from refocus.app.compare import compare_tab, what_if_tab
-from refocus.app.mask import mask_tab
+from refocus.app.audit import AuditTab
+from refocus.app.compare import CompareTab, Inputs
+from refocus.app.mask import MaskTab
 from refocus.app.parts import Tool
-from refocus.app.work import audit_tab, tune_tab
+from refocus.app.tune import TuneTab
+from refocus.app.what_if import WhatIfTab
 
 CSS = """
 .gradio-container { max-width: 72rem !important; width: 100% !important; margin: auto !important; }
@@ -35,23 +34,37 @@ footer { display: none !important; }
 """
 
 
+_WITHOUT_FOLDER = {
+    "Mask": "Start the app with a folder of images and one of masks to mend masks.",
+    "Tune": "Start the app with a folder of images and one of masks to tune on it.",
+    "Audit": "Start the app with a folder of images and one of masks to audit a model on it.",
+}
+
+
 def build(tool: Tool) -> gr.Blocks:
+    """The page with its five tabs."""
     with gr.Blocks(analytics_enabled=False, title="refocus", delete_cache=(3600, 3600)) as page:
         gr.Markdown("# refocus\nWhere does your model look, and does its answer follow the object?")
         with gr.Tabs() as tabs:
-            parts: dict[str, Callable[..., Any]] = {
-                "Mask": mask_tab,
-                "What if": what_if_tab,
-                "Tune": tune_tab,
-                "Audit": audit_tab,
-            }
             with gr.Tab("Compare", id="compare"):
-                compare = compare_tab(tool)
-            for title, make in parts.items():
+                compare = CompareTab(tool).inputs
+            for title in ("Mask", "What if", "Tune", "Audit"):
                 with gr.Tab(title, id=title.lower().replace(" ", "-")) as tab:
-                    more = {mask_tab: (tab,), what_if_tab: (compare,)}.get(make, (tabs, compare))
-                    make(tool, *more)
+                    _fill(title, tool, compare, tabs, tab)
+    assert isinstance(page, gr.Blocks)
     return page
+
+
+def _fill(title: str, tool: Tool, compare: Inputs, tabs: gr.Tabs, tab: gr.Tab) -> None:
+    if title == "What if":
+        WhatIfTab(tool, compare)
+    elif tool.folders is None:
+        gr.Markdown(_WITHOUT_FOLDER[title])
+    elif title == "Mask":
+        MaskTab(tool, tool.folders, tab)
+    else:
+        made = TuneTab if title == "Tune" else AuditTab
+        made(tool, tool.folders, tabs, compare)
 
 
 THEME = gr.themes.Default(

