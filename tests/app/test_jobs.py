@@ -108,7 +108,7 @@ def test_a_job_that_outlived_its_app_is_found_and_stopped(
     app = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert app.stdout is not None
     assert app.stdout.readline() == b"started\n"
-    wait_until(lambda: (work / "run-1" / "checkpoints" / "last.pt").exists())
+    wait_until((work / "run-1" / "checkpoints" / "last.pt").exists)
     app.kill()
     app.wait()
     app.stdout.close()
