@@ -98,10 +98,8 @@ def shifted_masks(root: Path, out: Path) -> Path:
         for position, path in enumerate(sorted(folder.glob("*.png"))):
             target = out / folder.name / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            size = Image.open(path).size
-            Image.open(theirs[position % len(theirs)]).resize(size, Image.Resampling.NEAREST).save(
-                target
-            )
+            with Image.open(path) as image, Image.open(theirs[position % len(theirs)]) as mask:
+                mask.resize(image.size, Image.Resampling.NEAREST).save(target)
     return out
 
 
