@@ -17,7 +17,7 @@ demo: $(VENV)/.installed ## install, then the whole story offline in minutes (OU
 	$(BIN)/refocus demo --out $(OUT)
 
 # one worker a core, one thread a worker: torch's threads would fight for the same cores
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
 test: $(VENV)/.installed ## install, then all tests
 	$(PYTEST)

@@ -13,7 +13,7 @@ from refocus.vit import loading
 from tests.makers import NAMES, make_images
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model, and images with masks as train/ and test/.
 
