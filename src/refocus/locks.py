@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from refocus.errors import InputError
@@ -61,6 +62,15 @@ def release(folder: Path) -> None:
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)  # while it is still locked, so that nobody loses another's
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def released(folder: Path) -> Iterator[None]:
+    """Give a folder's lock back at the end, whatever happens."""
+    try:
+        yield
+    finally:
+        release(folder)
 
 
 def _mine(file: Path) -> bool:

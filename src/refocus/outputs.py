@@ -25,6 +25,7 @@ import msgspec
 from refocus import __version__, locks
 from refocus.errors import InputError, first_line
 from refocus.locks import LOCK
+from refocus.records import decode
 
 MANIFEST = "manifest.json"
 SETTINGS = "settings.json"
@@ -219,6 +220,23 @@ def identity(weights: str, files: Iterable[Path]) -> dict[str, Any]:
     return {"weights": weights, "files": {str(file): digest(file) for file in sorted(set(files))}}
 
 
+def reopen(run: Path, weights: str, shown: str) -> None:
+    """Go on with a tuning run: hold its lock, see that it starts from what it was started from, and
+    remove what a killed process left half-written.
+
+    Raises:
+        InputError: another process is at it, or its model, an image or a mask was changed.
+    """
+    locks.hold(run)
+    try:
+        if (run / IDENTITY).exists():  # not in runs of earlier versions
+            refuse_changed(run / IDENTITY, weights, shown)
+    except InputError:
+        locks.release(run)
+        raise
+    clean(run)
+
+
 def refuse_changed(kept: Path, weights: str, shown: str) -> None:
     """Compare what a run started from, as `identity` kept it, with what lies there now.
 
@@ -342,7 +360,7 @@ def read_json(path: Path, *, most: int = _MOST) -> Any:
             or what is nested a thousand levels deep.
     """
     try:
-        return msgspec.json.decode(read_bytes(path, most).removeprefix(codecs.BOM_UTF8))
+        return decode(read_bytes(path, most).removeprefix(codecs.BOM_UTF8))
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({first_line(error)})") from error
 

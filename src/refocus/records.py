@@ -81,6 +81,25 @@ def from_json(content: Any, kind: type[T], source: str | Path) -> T:
         raise InputError(f"{source}: not what refocus writes ({first_line(error)})") from error
 
 
+def decode(content: bytes) -> Any:
+    """What JSON holds; strict, but for file names that are not UTF-8, which `json` writes as lone
+    surrogates.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it is none.
+    """
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.DecodeError as error:
+        if "surrogate" not in str(error):
+            raise
+        return json.loads(content, parse_constant=_no_number)
+
+
+def _no_number(token: str) -> Any:
+    raise ValueError(f"{token} is no JSON")
+
+
 def write_line(file: Any, record: Any) -> None:
     """Append one record as a JSON line; NaN is an error, not a token."""
     file.write(
@@ -106,7 +125,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(line, type=dict[str, Any])
+        return msgspec.convert(decode(line), dict[str, Any])
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(
             f"{where}: not what refocus writes ({first_line(error)}); remove the line, and what it "

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from refocus import outputs
+from refocus.cli.options import Names, Order
 from refocus.cli.printing import console
 from refocus.errors import InputError
 
@@ -24,6 +26,8 @@ def app(
         Path | None,
         typer.Option(help="Its masks, CLASS/FILE-STEM.png; made where they are missing."),
     ] = None,
+    names: Names = None,
+    order: Order = None,
     work: Annotated[
         Path, typer.Option(help="Folder for what the app makes: runs, audits, downloads.")
     ] = Path("refocus-app"),
@@ -46,6 +50,10 @@ def app(
         ) from error
     from refocus.app.server import AppSettings, prepared
 
+    model = outputs.reference(model, names=names, order=order)
+    against = against and outputs.reference(against, names=names, order=order)
+    if images is not None:
+        outputs.refuse_inside(work, {"--images": images, "--masks": masks})
     given = AppSettings(model, against, images, masks, work, backbone, host, port)
     server = prepared(given)
     console.print(f"open in a browser: http://{host}:{port}   (Ctrl+C ends it)", soft_wrap=True)

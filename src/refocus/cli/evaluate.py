@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from refocus import outputs
-from refocus.cli.options import Called
+from refocus.cli.options import Called, MaskPolarity, Names, Order
 from refocus.cli.printing import console, pairs, print_table
 from refocus.errors import InputError
 
@@ -45,6 +45,9 @@ def evaluate(
             help="NAME=PATH, masks of a suite of your own: adds map scores, and allows --shift."
         ),
     ] = None,
+    names: Names = None,
+    order: Order = None,
+    mask_polarity: MaskPolarity = "ask",
     shift: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +110,8 @@ def evaluate(
     from refocus.vit import loading
     from refocus.vit.loading import pick_device
 
+    model = outputs.reference(model, names=names, order=order)
+    against = against and outputs.reference(against, names=names, order=order)
     plan = plans.Plan(
         suites=pairs("--on", [*on, *(more or [])]),
         masks=pairs("--masks", masks or []),
@@ -116,6 +121,7 @@ def evaluate(
         mapping=mapping,
         faithful=faithfulness,
         mask_score=mask_score,
+        mask_polarity=mask_polarity,
         most=most,
     )
     models = loading.load_models(model, against, pick_device(device))
@@ -123,7 +129,9 @@ def evaluate(
     settings = plans.settings(model, against, plan, seed)
     if resume and (out.expanduser() / outputs.MANIFEST).exists():
         raise InputError(f"--out {out}: is complete, nothing to resume")
-    folder = outputs.resumable(out, resume, settings)
+    folder = outputs.resumable(
+        out, resume, settings, apart={f"--on {name}": path for name, path in plan.suites.items()}
+    )
     how = plans.How(
         folder,
         batch_size=batch_size,
@@ -167,6 +175,7 @@ def shifts(
         float,
         typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
     ] = 0.5,
+    mask_polarity: MaskPolarity = "ask",
     workers: Annotated[int, typer.Option(help="Processes that make images.", min=0)] = 0,
     resume: Annotated[
         bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
@@ -181,7 +190,7 @@ def shifts(
     from refocus.masks.trust import masked
 
     names = shifted.kinds(kind)
-    samples = masked(folder_samples(images, masks), masks, mask_score)
+    samples = masked(folder_samples(images, masks, mask_polarity=mask_polarity), masks, mask_score)
     for name in names:
         shifted.shifts(
             samples, name, seed
@@ -195,7 +204,16 @@ def shifts(
         "masks": outputs.state(masks),
     }  # who lends a background depends on the listing
     folder = outputs.resumable(
-        out, resume, {**places, "files": files, "seed": seed, "mask_score": mask_score}
+        out,
+        resume,
+        {
+            **places,
+            "files": files,
+            "seed": seed,
+            "mask_score": mask_score,
+            "mask_polarity": mask_polarity,
+        },
+        apart={"IMAGES": images, "--masks": masks},
     )
     content = shifted.write(samples, folder, names, seed=seed, workers=workers)
     table = Table("shift", "images", "what it is")

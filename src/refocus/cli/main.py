@@ -14,13 +14,13 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus import __version__, processes
+from refocus import __version__, outputs, processes
 from refocus.cli import ending
 from refocus.cli.app import app as app_page
 from refocus.cli.evaluate import evaluate, shifts
 from refocus.cli.masks import masks
 from refocus.cli.models import models, zero_shot
-from refocus.cli.options import Called, Device, Model, Seed
+from refocus.cli.options import Called, Device, Model, Names, Order, Seed
 from refocus.cli.printing import console
 from refocus.cli.probe import list_probes, probe
 from refocus.cli.report import audit, report
@@ -96,6 +96,8 @@ def explain(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Model,
     out: Annotated[Path, typer.Option(help="New folder for the overlays and explanations.json.")],
+    names: Names = None,
+    order: Order = None,
     against: Annotated[
         str | None,
         typer.Option(help="A second model, such as the one before tuning, shown beside it."),
@@ -111,15 +113,21 @@ def explain(
     from refocus.reports import explanations
     from refocus.vit.loading import pick_device
 
-    names = {"model": model, **({"against": against} if against else {})}
+    refs = {
+        which: outputs.reference(ref, names=names, order=order)
+        for which, ref in (("model", model), ("against", against))
+        if ref
+    }
+    for folder in filter(Path.is_dir, images):
+        outputs.refuse_inside(out, {"IMAGES": folder})
     summary = explanations.write(
-        explanations.find(images), names, out, target=class_, device=pick_device(device)
+        explanations.find(images), refs, out, target=class_, device=pick_device(device)
     )
     table = Table(
         Column("image", overflow="fold"), "model", "prediction", "confidence", "explained"
     )
     for row in summary:
-        for which in names:
+        for which in refs:
             answer = row[which]
             names_ = (escape(row["image"]), which, escape(answer["prediction"]))
             table.add_row(*names_, f"{answer['confidence']:.1%}", escape(answer["explained"]))

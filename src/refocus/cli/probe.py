@@ -12,7 +12,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus.cli.options import Called
+from refocus import outputs
+from refocus.cli.options import Called, MaskPolarity, Names, Order
 from refocus.cli.printing import console
 from refocus.cli.wording import option
 from refocus.errors import InputError
@@ -48,6 +49,9 @@ def probe(
     masks: Annotated[
         Path | None, typer.Option(help="Foreground masks, for shapes and attention-segmentation.")
     ] = None,
+    names: Names = None,
+    order: Order = None,
+    mask_polarity: MaskPolarity = "ask",
     styles: Annotated[
         Path | None, typer.Option(help="Folder of pictures whose style is taken, for stylization.")
     ] = None,
@@ -101,7 +105,13 @@ def probe(
         "mapping": mapping,
         "imagenet_c": imagenet_c,
     }
-    options = Options(**{k: v and v.expanduser() for k, v in folders.items()}, saliency=saliency)
+    model = outputs.reference(model, names=names, order=order)
+    against = against and outputs.reference(against, names=names, order=order)
+    options = Options(
+        **{k: v and v.expanduser() for k, v in folders.items()},
+        mask_polarity=mask_polarity,
+        saliency=saliency,
+    )
     given = [*kind, *(more or [])]
     kinds = registry.names(given, options)
     refs = {"model": model, **({"against": against} if against else {})}

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from refocus import outputs
-from refocus.cli.options import Called
+from refocus.cli.options import Called, MaskPolarity, Names, Order
 from refocus.cli.printing import console, pairs, print_table
 from refocus.errors import InputError
 
@@ -33,6 +33,9 @@ def audit(
             "OUT/masks."
         ),
     ] = None,
+    names: Names = None,
+    order: Order = None,
+    mask_polarity: MaskPolarity = "ask",
     backbone: Annotated[
         str,
         typer.Option(
@@ -74,6 +77,7 @@ def audit(
     from refocus.vit.loading import pick_device
 
     place = pick_device(device)
+    model = outputs.reference(model, names=names, order=order)
     network = loading.load_models(model, None, place)["model"]
     view(network)
     scan(images, network)
@@ -85,13 +89,19 @@ def audit(
         "most": most,
         "faithfulness": faithfulness,
         "mask_score": mask_score,
+        "mask_polarity": mask_polarity,
         "seed": seed,
     }
     if resume and (out.expanduser() / outputs.MANIFEST).exists():
         raise InputError(f"--out {out}: is complete, nothing to resume")
     if masks is not None:
         plan = Plan(
-            {"images": images}, {"images": masks}, audits.SHIFTS, mask_score=mask_score, most=most
+            {"images": images},
+            {"images": masks},
+            audits.SHIFTS,
+            mask_score=mask_score,
+            mask_polarity=mask_polarity,
+            most=most,
         )
         check({"model": network}, plan)
         settings["files"] = [outputs.state(images), outputs.state(masks)]
@@ -100,10 +110,8 @@ def audit(
         from refocus.masks.backbones import load_backbone
 
         refuse_shared_stems(class_folders(images.expanduser(), "images"))
-        if out.expanduser().resolve().is_relative_to(images.expanduser().resolve()):
-            raise InputError(f"--out {out}: lies inside --images {images}; name a folder beside it")
         load_backbone(backbone)  # one that cannot be had is said before anything is written
-    folder = outputs.resumable(out, resume, settings)
+    folder = outputs.resumable(out, resume, settings, apart={"--images": images, "--masks": masks})
     if masks is None:
         find_masks(images, folder / "masks", backbone=backbone, workers=workers, device=device)
     facts = {
@@ -115,7 +123,8 @@ def audit(
     how = How(folder, workers=workers, seed=seed)
     content = audits.audit(
         network, images.expanduser(), masks or folder / "masks", how,
-        facts=facts, mask_score=mask_score, most=most, faithful=faithfulness,
+        facts=facts, mask_score=mask_score, mask_polarity=mask_polarity,
+        most=most, faithful=faithfulness,
     )  # fmt: skip
     outputs.finish(folder, "audit", seed=seed)
     print_table({"images": content["entry"]})

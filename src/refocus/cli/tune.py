@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from refocus.cli.options import Called, Device, Seed
+from refocus import outputs
+from refocus.cli.options import Called, Device, MaskPolarity, Names, Order, Seed
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
@@ -58,6 +59,9 @@ def tune(
             "gradmask-as-published, rrr-as-published."
         ),
     ] = DEFAULT["objective"],
+    names: Names = None,
+    order: Order = None,
+    mask_polarity: MaskPolarity = DEFAULT["mask_polarity"],
     preset: Annotated[
         str | None,
         typer.Option(
@@ -222,6 +226,7 @@ def tune(
                 hint = "; `refocus masks` makes some without annotation" if name == "masks" else ""
                 raise InputError(f"--{name}: missing{hint}")
         assert out is not None
+        given["model"] = outputs.reference(str(given["model"]), names=names, order=order)
         recipe = Recipe(**{**given, "weights": weights})
         results, folder = finetune.tune(recipe, out), out
     if not results:  # a process other than the first

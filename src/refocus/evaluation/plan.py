@@ -35,8 +35,9 @@ class Plan:
 
     protocols: None takes both for the paper's sets and `standard` for the user's folders. mapping:
         for cue conflict. faithful: images for insertion and deletion. mask_score: masks that
-        `refocus masks` scored lower are left out. most: at most so many images, spread over the
-        classes, for what needs masks (None: all). leave_out: images that are no part of any suite.
+        `refocus masks` scored lower are left out. mask_polarity: see `data.polarity`.
+        most: at most so many images, spread over the classes, for what needs masks (None: all).
+        leave_out: images that are no part of any suite.
     """
 
     suites: dict[str, Path]
@@ -47,12 +48,18 @@ class Plan:
     mapping: Path | None = None
     faithful: int = 0
     mask_score: float = 0.5
+    mask_polarity: str = "ask"
     most: int | None = None
     leave_out: frozenset[Path] = frozenset()
 
     def open(self, name: str, model: nn.Module, protocol: str = "standard") -> TestSet:
         tests = open_suite(
-            name, self.suites[name], model, protocol=protocol, masks=self.masks.get(name)
+            name,
+            self.suites[name],
+            model,
+            protocol=protocol,
+            masks=self.masks.get(name),
+            mask_polarity=self.mask_polarity,
         )
         return replace(
             tests, samples=[s for s in tests.samples if s.image.resolve() not in self.leave_out]
@@ -104,6 +111,7 @@ def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str
         "mapping": plan.mapping and str(plan.mapping.expanduser().resolve()),
         "faithful": plan.faithful,
         "mask_score": plan.mask_score,
+        "mask_polarity": plan.mask_polarity,
         "most": plan.most,
         "leave_out": sorted(map(str, plan.leave_out)),
         "files": {str(path.expanduser().resolve()): outputs.state(path) for path in read},
@@ -117,6 +125,7 @@ def plan_of(settings: dict[str, Any]) -> Plan:
         {name: Path(path) for name, path in settings[key].items()} for key in ("suites", "masks")
     )
     kept = {key: settings[key] for key in ("mask_score", "most")}
+    kept["mask_polarity"] = settings.get("mask_polarity", "ask")
     return Plan(suites, masks, leave_out=frozenset(map(Path, settings["leave_out"])), **kept)
 
 

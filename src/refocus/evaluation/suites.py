@@ -169,6 +169,7 @@ def open_suite(
     *,
     protocol: str = "standard",
     masks: Path | None = None,
+    mask_polarity: str = "ask",
 ) -> TestSet:
     """Open a row of `SUITES`, or under any other name an ImageFolder of the model's classes.
 
@@ -181,7 +182,11 @@ def open_suite(
     root = Path(path).expanduser()
     transform = (eval_image if protocol == "standard" else paper_image)(model)
     if name not in SUITES:
-        return TestSet(root, scan(root, model, masks=masks, parameter="suites"), transform)
+        return TestSet(
+            root,
+            scan(root, model, masks=masks, parameter="suites", mask_polarity=mask_polarity),
+            transform,
+        )
     if masks is not None:
         raise InputError(
             f"‹masks› {name}={masks}: only for your own image folders; give the set under another "

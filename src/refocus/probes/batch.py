@@ -41,6 +41,7 @@ class Options:
     cues: Path | None = None
     mapping: Path | None = None
     imagenet_c: Path | None = None
+    mask_polarity: str = "ask"
     saliency: str = "relevance"
 
 

@@ -71,7 +71,14 @@ class Plan:
         elif "masks" in probe.needs:
             assert self.options.masks is not None
             found = masked(
-                scan(root, model, masks=self.options.masks), self.options.masks, self.mask_score
+                scan(
+                    root,
+                    model,
+                    masks=self.options.masks,
+                    mask_polarity=self.options.mask_polarity,
+                ),
+                self.options.masks,
+                self.mask_score,
             )
         else:
             found = scan(
@@ -95,6 +102,7 @@ class Plan:
             },
             "saliency": self.options.saliency,
             "mask_score": self.mask_score if "masks" in probe.needs else None,
+            "mask_polarity": self.options.mask_polarity if "masks" in probe.needs else None,
             "most": self.most,
             "seed": self.seed,
         }
@@ -181,7 +189,9 @@ def run(name: str, models: Models, plan: Plan) -> dict[str, Any]:
     settings alone.
     """
     probe = PROBES[name]
-    folder = outputs.resumable(plan.out / name, True, plan.settings(probe))
+    folder = outputs.resumable(
+        plan.out / name, True, plan.settings(probe), apart={"‹images›": plan.root(probe)}
+    )
     if (folder / outputs.MANIFEST).exists():
         log.info("%s: there already, read from its records", name)
         return outputs.read_json(folder / "result.json")

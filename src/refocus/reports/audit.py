@@ -39,6 +39,7 @@ def audit(
     *,
     facts: dict[str, Any],
     mask_score: float = 0.5,
+    mask_polarity: str = "ask",
     most: int | None = 300,
     faithful: int = 0,
 ) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def audit(
         {_SUITE: masks},
         SHIFTS,
         mask_score=mask_score,
+        mask_polarity=mask_polarity,
         most=most,
         faithful=faithful,
     )

@@ -76,6 +76,7 @@ def prove_run(
         SHIFTS if masks else (),
         faithful=faithful,
         mask_score=recipe.mask_score,
+        mask_polarity=recipe.mask_polarity,
         most=most,
         leave_out=frozenset(s.image.resolve() for s in selection.train),
     )

@@ -77,6 +77,9 @@ class Recipe:
     mask_score: float = (
         0.5  # masks that `refocus masks` gave a lower score are left out (docs/masks.md)
     )
+    mask_polarity: str = (
+        "ask"  # stop where most masks seem to mark the background; "keep" or "invert" answers
+    )
     fewer: bool = (
         False  # of a class with fewer usable images than `shots` take all instead of stopping
     )
@@ -137,6 +140,7 @@ class Recipe:
                 "have nothing to act on"
             )
         for name, legal in (
+            ("mask_polarity", ("ask", "keep", "invert")),
             ("select", ("best", "last")),
             ("protocol", ("standard", "paper")),
             ("precision", ("fp32", "bf16")),

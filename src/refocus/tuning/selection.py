@@ -32,13 +32,21 @@ class Selection:
     select: list[Sample]
     check: list[Sample]
 
+    @property
+    def files(self) -> set[Path]:
+        """All images and masks."""
+        samples = [*self.train, *self.select, *self.check]
+        return {f.resolve() for s in samples for f in (s.image, s.mask) if f is not None}
+
 
 def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     """Few-shot selection from the recipe's folders; every chosen image and mask has been read
     once.
     """
     samples = trusted(
-        scan(recipe.images, model, masks=recipe.masks), recipe.masks, recipe.mask_score
+        scan(recipe.images, model, masks=recipe.masks, mask_polarity=recipe.mask_polarity),
+        recipe.masks,
+        recipe.mask_score,
     )
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
     train = pick_shots(
@@ -53,7 +61,13 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
         if recipe.val_masks is None:
             raise InputError("‹val_masks›: missing; validation images need masks as well")
         rest = trusted(
-            scan(recipe.val, model, masks=recipe.val_masks, parameter="val"),
+            scan(
+                recipe.val,
+                model,
+                masks=recipe.val_masks,
+                parameter="val",
+                mask_polarity=recipe.mask_polarity,
+            ),
             recipe.val_masks,
             recipe.mask_score,
         )
@@ -79,7 +93,12 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
 def to_json(selection: Selection) -> dict[str, Any]:
     def rows(samples: list[Sample]) -> list[dict[str, Any]]:
         return [
-            {"image": str(s.image.resolve()), "label": s.label, "mask": str(s.mask.resolve())}
+            {
+                "image": str(s.image.resolve()),
+                "label": s.label,
+                "mask": str(s.mask.resolve()),
+                **({"inverted": True} if s.inverted else {}),
+            }
             for s in samples
             if s.mask
         ]
@@ -96,6 +115,7 @@ class _Row:
     image: str
     label: int
     mask: str
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +138,10 @@ def from_json(content: Any, source: str | Path = "selection.json") -> Selection:
     def samples(some: list[_Row]) -> list[Sample]:
         if any(row.label < 0 for row in some):
             raise InputError(f"{source}: a label is below 0; legal are class indices")
-        return [Sample(Path(row.image), row.label, Path(row.mask)) for row in some]
+        return [
+            Sample(Path(row.image), row.label, Path(row.mask), inverted=row.inverted)
+            for row in some
+        ]
 
     if not rows.train or not rows.select:
         raise InputError(f"{source}: names no image to train on, or none to validate on")
@@ -143,7 +166,7 @@ def trained_classes(model: str) -> frozenset[int]:
     """Labels of the classes that a run of `refocus tune` trained on, for a model that lies in its
     folder; else none.
     """
-    selection = Path(model).expanduser().resolve().parent / "selection.json"
+    selection = outputs.folder_of(model).resolve().parent / "selection.json"
     if not selection.exists():
         return frozenset()
     return frozenset(

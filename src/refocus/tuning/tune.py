@@ -17,7 +17,8 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from safetensors.torch import save_file
 from torch import nn
 
-from refocus import outputs
+from refocus import locks, outputs
+from refocus.data.folders import name_by_folders
 from refocus.errors import InputError
 from refocus.objectives.registry import OBJECTIVES, Step, step_of
 from refocus.objectives.steps import Settings
@@ -39,8 +40,8 @@ from refocus.tuning.selection import (
 from refocus.tuning.trainable import plain_state, restrict
 from refocus.vit.classes import class_count, class_names
 from refocus.vit.families import view
-from refocus.vit.loading import load, pick_device, save, source
-from refocus.vit.own_models import recorded
+from refocus.vit.loading import load, pick_device, save, source, weights_digest
+from refocus.vit.own_models import code_of, recorded
 
 _LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"
 
@@ -85,15 +86,19 @@ def tune(
     refusal = ""
     if accelerator.is_main_process:  # one process makes the folder; all stop if it may not
         try:
-            folder = outputs.new_folder(out)
+            read = {"‹images›": recipe.images, "‹masks›": recipe.masks, "‹val›": recipe.val}
+            folder = outputs.new_folder(out, apart={**read, "‹val_masks›": recipe.val_masks})
             outputs.write_json(folder / "recipe.json", recipe.to_dict())
+            used = outputs.identity(weights_digest(model), selection.files)
+            outputs.write_json(folder / outputs.IDENTITY, used)
             outputs.write_json(folder / "selection.json", to_json(selection))
         except InputError as error:
             refusal = error.marked
     folder, refusal = broadcast_object_list([folder, refusal])
     if refusal:
         raise InputError(refusal)
-    return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
+    with locks.released(folder):
+        return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
 
 
 def resume(
@@ -117,17 +122,20 @@ def resume(
     recipe = recipe_of(folder)
     chosen = folder / "selection.json"
     selection = from_json(outputs.read_json(chosen), chosen)
+    accelerator = _accelerator(recipe)
     model = load(recorded(recipe.model, code))
     refuse_labels(selection, class_count(model), chosen)
-    return _run(
-        recipe,
-        selection,
-        model,
-        folder,
-        _accelerator(recipe),
-        on_epoch,
-        progress,
-    )
+    refusal = ""
+    if accelerator.is_main_process:
+        try:
+            outputs.reopen(folder, weights_digest(model), f"‹run› {run}")
+        except InputError as error:
+            refusal = error.marked
+    (refusal,) = broadcast_object_list([refusal])
+    if refusal:
+        raise InputError(refusal)
+    with locks.released(folder):
+        return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
 
 
 def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[
         raise InputError(f"{run}: was started with another recipe; name a new folder")
     if (folder / outputs.MANIFEST).exists():
         return outputs.read_json(folder / "results.json")
-    return resume(folder, code=recipe.model.partition("@")[0], progress=progress)
+    return resume(folder, code=code_of(recipe.model), progress=progress)
 
 
 def _absolute(recipe: Recipe) -> Recipe:
@@ -305,6 +313,7 @@ def _conclude(
     if best["best"] < 0:
         raise Diverged("no epoch had a finite validation loss; lower ‹lr›")
     original = load(recipe.model, device=accelerator.device)
+    name_by_folders(original, recipe.images)  # so that the tuned model carries them
     tuned = best_weights(folder / "checkpoints" / _BEST, original)
     start = {name: value.clone() for name, value in original.state_dict().items()}
     batches = list(masked_loader(selection.check, original, recipe))

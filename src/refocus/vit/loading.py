@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,15 @@ def save(model: nn.Module, folder: str | Path) -> None:
         timm_models.save(model, partial, names)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A short fingerprint of all weights and buffers of a model, whatever it was loaded from."""
+    content = blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        content.update(memoryview(value.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+    return content.hexdigest()
 
 
 Models = dict[str, nn.Module]  # "model", and "against" where there is one before

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from refocus.errors import InputError, first_line
+from refocus.outputs import split_reference
 from refocus.vit.families import view
 
 
@@ -61,13 +62,18 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
     return model
 
 
+def code_of(ref: str) -> str:
+    """py:MODULE:FUNCTION of a model's reference, without what follows it."""
+    return split_reference(ref)[0].partition("@")[0]
+
+
 def recorded(ref: str, code: str | None) -> str:
     """A model's reference that was read back from a folder's own record.
 
     Raises:
         InputError: it would run code that the user has not named now.
     """
-    made_by = ref.partition("@")[0]
+    made_by = code_of(ref)
     if ref.startswith("py:") and made_by != code:
         raise InputError(
             f"this folder's model is made by code, {made_by}; code is only run that you name: add "
