@@ -8,7 +8,6 @@ carries a `pretrained_cfg` as timm's models do, where its preprocessing
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from refocus.vit.classes import (
     refuse_unusable_head,
     set_order,
 )
+from refocus.vit.configs import read_config, refuse_unusable
 from refocus.vit.families import family
 
 _LOADED_FROM = (
@@ -96,6 +96,7 @@ def load(
     else:
         model = timm_models.load_name(ref, pretrained=pretrained)
     setattr(model, _LOADED_FROM, str(folder.resolve()) if is_folder else ref)
+    refuse_unusable(model, f"‹model› {ref}")
     refuse_unusable_head(model, f"‹model› {ref}", renamed=names is not None)
     if pretrained:
         refuse_unfinished_weights(model, f"‹model› {ref}")
@@ -146,15 +147,8 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
                 f"‹model› {folder}: {name} is missing; a model folder holds config.json and "
                 "model.safetensors"
             )
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        kinds = [
-            key for key in ("architecture", "model_type", "torchvision", "own") if key in config
-        ]
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"‹model› {folder / 'config.json'}: not a model configuration ({error!r})"
-        ) from error
+    config = read_config(folder)
+    kinds = [key for key in ("architecture", "model_type", "torchvision", "own") if key in config]
     if (folder / zero_shot.HEAD).is_file():
         return zero_shot.load_folder(folder, pretrained=pretrained)
     if "architecture" in kinds:
