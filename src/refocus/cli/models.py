@@ -53,7 +53,7 @@ def markdown() -> str:
             f"| {name} | {row.library} | {', '.join(f'`{c}`' for c in row.classes)} | {row.about} "
             f"| {examples} |"
         )
-    text = files("refocus").joinpath("assets", "models.md").read_text()
+    text = files("refocus").joinpath("assets", "models.md").read_text(encoding="utf-8")
     return text.format(
         families="\n".join(rows),
         refused="; ".join(f"{name}* ({why})" for name, why in REFUSED.items()),

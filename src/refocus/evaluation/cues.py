@@ -48,7 +48,9 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
                 "which of its classes are a cat"
             )
         return json.loads(
-            files("refocus").joinpath("assets", "cue_conflict_classes.json").read_text()
+            files("refocus")
+            .joinpath("assets", "cue_conflict_classes.json")
+            .read_text(encoding="utf-8")
         )
     content = read_json(file)
     if not (

@@ -70,7 +70,9 @@ def numbers(_root: Path) -> Labels:
 
 def si_score(_root: Path) -> Labels:
     """Folders are object names, with the table that SI-Score publishes."""
-    table = json.loads(files("refocus").joinpath("assets", "si_score_labels.json").read_text())
+    table = json.loads(
+        files("refocus").joinpath("assets", "si_score_labels.json").read_text(encoding="utf-8")
+    )
     return {name: (index,) for name, index in table.items()}
 
 
@@ -83,7 +85,7 @@ def objectnet(root: Path) -> Labels:
     names_of = read_json(mappings / "objectnet_to_imagenet_1k.json")
     number_of = read_json(mappings / "pytorch_to_imagenet_2012_id.json")
     try:
-        lines = (mappings / "imagenet_to_label_2012_v2").read_text().splitlines()
+        lines = (mappings / "imagenet_to_label_2012_v2").read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(
             f"{error.filename}: cannot be read ({error.strerror}); it comes with ObjectNet"

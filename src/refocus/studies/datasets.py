@@ -92,7 +92,7 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
         InputError: unreadable, a key that is not known, or neither images nor masks to train on.
     """
     try:
-        content = tomllib.loads(file.expanduser().read_text())
+        content = tomllib.loads(file.expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"‹data› {file}: not a readable TOML file ({error})") from error
     legal = {

@@ -48,7 +48,9 @@ class Cell:
 @cache
 def cells() -> tuple[Cell, ...]:
     """All of them, in the order of the paper."""
-    lines = files("refocus").joinpath("assets", "paper.csv").read_text().splitlines()
+    lines = (
+        files("refocus").joinpath("assets", "paper.csv").read_text(encoding="utf-8").splitlines()
+    )
     return tuple(
         Cell(
             int(row["table"]),

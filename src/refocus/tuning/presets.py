@@ -18,7 +18,9 @@ else:
 
 def presets() -> dict[str, dict[str, Any]]:
     """Name of the paper's model -> its entry."""
-    return tomllib.loads(files("refocus").joinpath("assets", "recipes.toml").read_text())
+    return tomllib.loads(
+        files("refocus").joinpath("assets", "recipes.toml").read_text(encoding="utf-8")
+    )
 
 
 def preset(name: str, objective: str = "relevance", model: str | None = None) -> dict[str, Any]:

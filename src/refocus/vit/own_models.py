@@ -48,7 +48,7 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
     if place:
         folder = Path(place).expanduser()
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if pretrained:
                 model.load_state_dict(load_file(folder / "model.safetensors"))
             model.pretrained_cfg = config["own"]

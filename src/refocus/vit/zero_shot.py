@@ -61,7 +61,7 @@ class ZeroShot(nn.Module):
 
 def templates() -> list[str]:
     """The 80 sentences of OpenAI's CLIP for ImageNet, `{}` where the class name goes."""
-    text = files("refocus").joinpath("assets", "clip_templates.txt").read_text()
+    text = files("refocus").joinpath("assets", "clip_templates.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
