@@ -66,7 +66,8 @@ def _refuse_oversized(sizes: dict[str, Any], weights: Path, shown: str) -> None:
         raise InputError(
             f"{shown}: {wrong}, but {weights.name} has {room} bytes and cannot hold such a model"
         )
-    if depth > (count := _tensors(weights)):
+    count = _tensors(weights)
+    if count is not None and depth > count:
         raise InputError(f"{shown}: {depth} blocks, but {weights.name} holds {count} tensors")
 
 
@@ -82,16 +83,16 @@ def _huge(sizes: dict[str, Any]) -> Iterator[tuple[str, int]]:
     return ((name, number) for name, number in numbers if number > _HUGE)
 
 
-def _tensors(weights: Path) -> int:
-    """How many tensors a safetensors file names; 0 where it is none."""
+def _tensors(weights: Path) -> int | None:
+    """How many tensors a safetensors file names; None where it is none, which its reader says."""
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(_HEADER, weights.stat().st_size):
-            return 0
+            return None
         try:
             return len(json.loads(file.read(length)))
         except (ValueError, TypeError, RecursionError):
-            return 0
+            return None
 
 
 def refuse_unusable(model: nn.Module, shown: str) -> None:
