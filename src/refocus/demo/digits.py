@@ -36,8 +36,9 @@ _DIGIT_SIDE = (
 
 @cache
 def textures() -> tuple[np.ndarray, ...]:
-    """The ten photographs, darkened, one for each digit in the biased world: tuple of `[h, w,
-    3]`.
+    """The ten photographs, darkened, as a tuple of `[h, w, 3]`.
+
+    One for each digit in the biased world.
     """
     from skimage import data
 
@@ -54,8 +55,9 @@ def textures() -> tuple[np.ndarray, ...]:
 
 @cache
 def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """8x8 digits and their labels: "train" is the first two thirds of scikit-learn's 1797, "test"
-    the rest.
+    """8x8 digits and their labels.
+
+    "train" is the first two thirds of scikit-learn's 1797, "test" the rest.
     """
     from sklearn.datasets import load_digits
 
@@ -69,8 +71,9 @@ def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
 def composite(
     digit: np.ndarray, texture: int, rng: np.random.Generator, *, fade: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paste one 8x8 digit at a random size and place on a random crop of a texture; `fade` = 1
-    makes it invisible.
+    """Paste one 8x8 digit at a random size and place on a random crop of a texture.
+
+    `fade` = 1 makes it invisible.
     """
     photo = textures()[texture]
     top, left = (int(rng.integers(0, side - SIZE + 1)) for side in photo.shape[:2])

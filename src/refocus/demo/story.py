@@ -1,5 +1,4 @@
-"""The whole story offline: a ViT learns a shortcut, loses it again with a handful of masks, and the
-proof is a page.
+"""The whole story offline: a ViT learns a shortcut and loses it again; a page shows the proof.
 
 A small pretrained ViT (carried by the package) is fine-tuned on digits that always stand on their
 own texture. It learns the texture. Then 3 images of half the digits with their masks refocus it, by
@@ -109,8 +108,9 @@ def recipe(folder: Path, seed: int, **settings: Any) -> Recipe:
 
 
 def write_images(root: Path, name: str, rng: np.random.Generator) -> None:
-    """An ImageFolder of composites with its masks, in the layout that `refocus tune` and `evaluate`
-    read.
+    """Write an ImageFolder of composites with its masks.
+
+    The layout is the one that `refocus tune` and `evaluate` read.
     """
     labels = np.repeat(np.arange(10), PER_CLASS[name])
     split = "train" if name == "tune" else "test"
@@ -123,8 +123,9 @@ def write_images(root: Path, name: str, rng: np.random.Generator) -> None:
 
 
 def pretrained() -> nn.Module:
-    """The package's own small ViT: trained by scripts/train_demo_weights.py on digits over all
-    textures alike.
+    """The package's own small ViT.
+
+    It was trained by scripts/train_demo_weights.py on digits over all textures alike.
     """
     with as_file(files("refocus").joinpath("assets", "digits")) as folder:
         return load(folder)
@@ -140,8 +141,9 @@ def plant_shortcut(
     lr: float = 1e-3,
     progress: bool = True,
 ) -> nn.Module:
-    """The user's own mistake: fine-tune on a set in which each digit always has its texture and is
-    often hard to see.
+    """The user's own mistake: fine-tune on a biased set.
+
+    Each digit always has its texture and is often hard to see.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 99])
@@ -194,9 +196,7 @@ def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float
 def masked_batches(
     model: nn.Module, root: Path, batch: int = 100
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """All images `[B, 3, H, W]`, masks `[B, H, W]` and labels of a folder, as the model sees
-    them.
-    """
+    """All images `[B, 3, H, W]`, masks `[B, H, W]` and labels of a folder, transformed."""
     samples = scan(root / "images", model, masks=root / "masks")
     loader = DataLoader(
         MaskedImages(samples, joint_transform(model, train=False)), batch_size=batch
@@ -205,8 +205,9 @@ def masked_batches(
 
 
 def maps_before_after(models: dict[str, nn.Module], data: Path, path: Path) -> None:
-    """One shuffled image of every other digit: the image, its mask, and where each model looks for
-    its own prediction.
+    """One shuffled image of every other digit, its mask, and where each model looks.
+
+    The relevance is that of each model's own prediction.
     """
     first = next(iter(models.values()))
     config = preprocessing(first)
@@ -232,6 +233,7 @@ def maps_before_after(models: dict[str, nn.Module], data: Path, path: Path) -> N
 
 
 def write_page(folder: Path, results: dict[str, dict[str, float]], seed: int) -> None:
+    """Write `report.html`: the table, the chart and the maps."""
     chart = bar_chart(
         {
             TITLES[name]: [row[key] for key in ("in_domain", "shuffled", "untrained")]
