@@ -1,49 +1,98 @@
 """refocus: make a Vision Transformer look at the object.
 
-Importing this package does not import torch.
+Importing this package does not import torch: each name is loaded when it is first used.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same to Python
+    from refocus.data.images import read_image, read_mask
+    from refocus.data.transforms import eval_image
+    from refocus.errors import InputError
+    from refocus.evaluation.classify import evaluate
+    from refocus.evaluation.metrics import background_share, segmentation_scores
+    from refocus.masks.discovery import tokencut
+    from refocus.masks.folder import MaskSettings, find_masks
+    from refocus.objectives.registry import objective
+    from refocus.relevance.attention import attention_maps, recorded
+    from refocus.relevance.gae import explain
+    from refocus.tuning.recipe import Recipe
+    from refocus.tuning.tune import resume, tune
+    from refocus.vit.loading import load, save
 
 try:
     __version__ = version("refocus-vit")
 except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
-# name -> module, loaded on first use; no module may share a name, or importing it would shadow the
-# function
+__all__ = [
+    "InputError",
+    "MaskSettings",
+    "Recipe",
+    "__version__",
+    "attention_maps",
+    "background_share",
+    "eval_image",
+    "evaluate",
+    "explain",
+    "find_masks",
+    "load",
+    "objective",
+    "read_image",
+    "read_mask",
+    "recorded",
+    "resume",
+    "save",
+    "segmentation_scores",
+    "tokencut",
+    "tune",
+]
+
+# name -> module; no module may share a name, or importing it would shadow the function
 _PUBLIC = {
     "InputError": "errors",
+    "MaskSettings": "masks.folder",
     "Recipe": "tuning.recipe",
-    "load": "vit.loading",
-    "save": "vit.loading",
     "attention_maps": "relevance.attention",
-    "recorded": "relevance.attention",
-    "explain": "relevance.gae",
-    "objective": "objectives.registry",
-    "tokencut": "masks.discovery",
-    "segmentation_scores": "evaluation.metrics",
     "background_share": "evaluation.metrics",
-    "tune": "tuning.tune",
-    "resume": "tuning.tune",
+    "eval_image": "data.transforms",
     "evaluate": "evaluation.classify",
+    "explain": "relevance.gae",
+    "find_masks": "masks.folder",
+    "load": "vit.loading",
+    "objective": "objectives.registry",
+    "read_image": "data.images",
+    "read_mask": "data.images",
+    "recorded": "relevance.attention",
+    "resume": "tuning.tune",
+    "save": "vit.loading",
+    "segmentation_scores": "evaluation.metrics",
+    "tokencut": "masks.discovery",
+    "tune": "tuning.tune",
 }
-__all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(
-            f"module 'refocus' has no attribute {name!r}; it has {', '.join(sorted(__all__))}"
-        )
-    value = getattr(import_module(f"refocus.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else a type checker would believe in every name
+
+    def __getattr__(name: str) -> object:
+        """Load a public name when it is first used.
+
+        Raises:
+            AttributeError: no such name; says which there are.
+        """
+        if name not in _PUBLIC:
+            raise AttributeError(
+                f"module 'refocus' has no attribute {name!r}; it has {', '.join(__dir__())}"
+            )
+        value = getattr(import_module(f"refocus.{_PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
+    """The public names."""
     return sorted(__all__)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from refocus.errors import InputError, first_line
 from refocus.records import Sample
+from refocus.vit.inputs import check_path, shown
 
 _UNREADABLE = (
     OSError,
@@ -48,14 +49,31 @@ class _File:
 # --- images -------------------------------------------------------------------------------------
 
 
-def read_image(path: Path) -> Image.Image:
-    """An upright RGB image; EXIF rotation is applied, 16-bit greyscale keeps its range, what is
-    transparent becomes white, of an animation the first frame is taken.
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image file as an upright RGB picture.
+
+    EXIF rotation is applied, 16-bit greyscale keeps its range, what is transparent becomes white,
+    of an animation the first frame is taken.
+
+    Args:
+        path: a file of any kind that Pillow reads.
+
+    Returns:
+        PIL image, RGB, 8 bits a channel.
 
     Raises:
         InputError: missing, truncated, not an image, so large or so long that decoding it could
             exhaust memory, or of pixels whose brightness is not known.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("L", (60, 40), 128).save("grey.png")
+        >>> import refocus
+        >>> image = refocus.read_image("grey.png")
+        >>> image.mode, image.size
+        ('RGB', (60, 40))
     """
+    path = check_path(path)
     try:
         file = _opened(path)
     except FileNotFoundError as error:
@@ -149,18 +167,39 @@ def _opaque(picture: Image.Image) -> Image.Image:
 # --- masks --------------------------------------------------------------------------------------
 
 
-def read_mask(path: Path, image: Image.Image | None = None, *, invert: bool = False) -> Tensor:
-    """A foreground mask `[1, H, W]` in [0, 1]: 0/255 with soft values between, or 0/1; a palette by
-    its colours, and the alpha channel where it varies.
+def read_mask(
+    path: str | Path, image: Image.Image | None = None, *, invert: bool = False
+) -> Tensor:
+    """Read a foreground mask: 0/255 with soft values between, or 0/1.
+
+    A palette is read by its colours, and of a picture with an alpha channel that varies this
+    channel is the mask.
 
     Args:
+        path: a file of any kind that Pillow reads.
         image: the image it belongs to, whose size it must have.
         invert: exchange object and background.
+
+    Returns:
+        Floats `[1, H, W]` in [0, 1]; 1 is the object.
 
     Raises:
         InputError: unreadable, of another size than `image`, without any foreground or background,
             with object ids or void, or in colours.
+
+    Example:
+        >>> from PIL import Image
+        >>> mask = Image.new("L", (60, 40))
+        >>> mask.paste(255, (20, 10, 40, 30))
+        >>> mask.save("mask.png")
+        >>> import refocus
+        >>> found = refocus.read_mask("mask.png")
+        >>> list(found.shape), float(found.mean())
+        ([1, 40, 60], 0.1666666716337204)
     """
+    path = check_path(path)
+    if image is not None and not isinstance(image, Image.Image):
+        raise InputError(f"image: {shown(image)}; legal is a PIL image, which read_image returns")
     try:
         values = mask_values(_opened(path), path)
     except _UNREADABLE as error:

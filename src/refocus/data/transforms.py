@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from refocus.data.images import mask_of, read_image
 from refocus.records import Sample
+from refocus.vit.inputs import check_model
 from refocus.vit.loading import preprocessing
 
 _TRAIN_MARGIN = (
@@ -26,7 +27,27 @@ _TRAIN_MARGIN = (
 
 
 def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
-    """The transform that timm evaluates this model with: PIL image -> `[3, H, W]`."""
+    """The preprocessing that a model was evaluated with, as its library does it.
+
+    Args:
+        model: from `refocus.load`, or a module that carries timm's `pretrained_cfg`.
+
+    Returns:
+        A function: PIL image -> normalized floats `[3, H, W]` of the model's input size.
+        `[None]` adds the batch that a model takes.
+
+    Raises:
+        InputError: `model` is no module.
+
+    Example:
+        >>> import refocus
+        >>> from PIL import Image
+        >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
+        >>> pixels = refocus.eval_image(model)(Image.new("RGB", (300, 200)))
+        >>> list(pixels.shape)
+        [3, 224, 224]
+    """
+    check_model(model)
     return create_transform(**preprocessing(model), is_training=False)
 
 

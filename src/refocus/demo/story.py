@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from refocus import outputs
 from refocus.data.folders import scan
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.demo import digits
+from refocus.demo.example import write_folders
 from refocus.evaluation.classify import evaluate
 from refocus.evaluation.metrics import accuracy, background_share, mean
 from refocus.figures.charts import bar_chart
@@ -115,11 +115,7 @@ def write_images(root: Path, name: str, rng: np.random.Generator) -> None:
     labels = np.repeat(np.arange(10), PER_CLASS[name])
     split = "train" if name == "tune" else "test"
     images, masks = digits.draw(labels, rng, split=split, biased=name != "shuffled", faded=False)
-    for position, (label, image, mask) in enumerate(zip(labels, images, masks, strict=True)):
-        for kind, pixels in (("images", image), ("masks", mask)):
-            path = root / kind / str(label) / f"{position:04d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)
+    write_folders(root, labels, images, masks)
 
 
 def pretrained() -> nn.Module:

@@ -6,8 +6,10 @@ GPU waits for it once. Functions of this package that call one another skip the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,6 +81,17 @@ def check_batch(
     if ends:
         _check_indices(model, ends[0], ends[1])
     return shaped, labels
+
+
+def check_path(path: object, name: str = "path") -> Path:
+    """A path given as text or `Path`; `~` is the user's home.
+
+    Raises:
+        InputError: anything else, such as an open file or an array.
+    """
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise InputError(f"{name}: {shown(path)}; legal is the path of a file, str or Path")
+    return Path(path).expanduser()
 
 
 def check_maps(name: str, values: object, axes: str) -> Tensor:
