@@ -99,6 +99,7 @@ def test_every_module_has_a_home() -> None:
         "processes",
         "records",
         "results",
+        "settings",
         "signals",
     }
     assert root <= {"__init__", "__main__"} | named

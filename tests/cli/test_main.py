@@ -154,7 +154,7 @@ def test_explain_takes_any_file_name(
                 "--weight",
                 "background",
             ],
-            "TERM=NUMBER",
+            "--weight background: must be NAME=NUMBER",
         ),
         (
             [

@@ -47,7 +47,10 @@ def test_tune_resumes_and_takes_no_other_option_then(
     with pytest.raises(KeyboardInterrupt):
         tune(recipe, tmp_path / "run", on_epoch=stop, progress=False)
     assert run(monkeypatch, "tune", "--resume", tmp_path / "run", "--lr", "1") == 2
-    assert "--lr: --resume goes on as the run was started" in capsys.readouterr().err
+    assert (
+        "--lr: --resume continues as the run was started and takes no option but --code"
+        in capsys.readouterr().err
+    )
     assert run(monkeypatch, "tune", "--resume", tmp_path / "run") == 0
     assert (tmp_path / "run" / "manifest.json").exists()
 

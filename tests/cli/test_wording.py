@@ -10,6 +10,7 @@ import typer
 from refocus.cli import main
 from refocus.cli.wording import Command
 from refocus.errors import InputError, Message
+from tests.makers import run
 
 
 def _command(name: str) -> Command:
@@ -60,3 +61,75 @@ def test_notices_and_errors_of_a_command_name_its_options(
 def test_every_command_translates() -> None:
     commands = typer.main.get_command(main.app).commands  # type: ignore[attr-defined]
     assert [name for name, found in commands.items() if not isinstance(found, Command)] == []
+
+
+# --- what Typer has against a command line --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tun"], "No such command 'tun'. Did you mean 'tune'? (see `refocus --help`)"),
+        (
+            ["tune", "--shot", "3"],
+            "--shot: no such option; did you mean --shots? (see `refocus tune --help`)",
+        ),
+        (["tune", "--zzz"], "--zzz: no such option (see `refocus tune --help`)"),
+        (["masks"], "IMAGES: missing (see `refocus masks --help`)"),
+        (["masks", "a"], "--out: missing (see `refocus masks --help`)"),
+        (["masks", "a", "--out", ""], "--out: is empty"),
+        (["masks", "a", "--out=", "--size", "80"], "--out: is empty"),
+        (["masks", " ", "--out", "b"], "IMAGES: is empty"),
+        (["masks", "a", "--out", "b", "--from", "png", ""], "--from: is empty"),
+        (["app", "--model", "m", "--host", ""], "--host: is empty"),
+        (
+            ["evaluate", "--model", "m", "--on", "a=b", "--out", "c", "--shift", ""],
+            "--shift: is empty",
+        ),
+        (["probe", "--model", "m", "--out", "c", "--kind", ""], "--kind: is empty"),
+        (["tune", "--model", ""], "--model: is empty"),
+        (["tune", "--weight", "kl=x"], "--weight kl=x: must be NAME=NUMBER"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    assert capsys.readouterr() == ("", f"error: {said}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["tune", "-h"], ["--version"]])
+def test_help_is_no_error(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 0
+    out, err = capsys.readouterr()
+    assert out
+    assert not err
+
+
+def test_help_lists_the_rows_of_the_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from refocus.objectives.registry import OBJECTIVES, REGULARIZERS
+
+    monkeypatch.setitem(OBJECTIVES, "invented", OBJECTIVES["finetune"])
+    assert run(monkeypatch, "tune", "--help") == 0
+    shown = capsys.readouterr().out
+    for name in (*OBJECTIVES, *REGULARIZERS, "DeiT-S"):
+        assert name in shown
+
+
+def test_tune_has_an_option_for_every_field_of_a_recipe() -> None:
+    from refocus.settings import settings_of
+    from refocus.tuning.recipe import Recipe
+
+    options = {option.name: option for option in _command("tune").params}
+    for setting in settings_of(Recipe):
+        assert setting.about, f"{setting.name}: says nothing about itself"
+        shown = options[setting.name].help
+        assert shown
+        assert "‹" not in shown

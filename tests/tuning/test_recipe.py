@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,9 @@ from refocus import Recipe
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"lr": "fast"}, "lr fast: must be a number, such as 2e-6, or auto"),
+        ({"lr": "fast"}, "lr fast: must be a number above 0 or auto"),
         ({"lr_range": (1e-5, 1e-6)}, "lr_range"),
-        ({"lora": 0}, "lora 0: must be at least 1"),
+        ({"lora": 0}, "lora 0: must be a whole number of at least 1"),
         ({"lora": 2, "last_blocks": 1}, "lora: freezes"),
         ({"select": "first"}, "select first: must be best or last"),
         ({"protocol": "mine"}, "protocol mine: must be standard or paper"),
@@ -41,12 +43,25 @@ def test_bad_options_are_named(given: dict[str, Any], message: str) -> None:
         ("precision", "fp8"),
         ("device", "tpu"),
         ("classes", 0),
+        ("shots", True),
+        ("shots", 2.5),
+        ("lr", float("inf")),
+        ("lr", True),
+        ("tolerance", float("inf")),
+        ("flip", float("nan")),
+        ("second_order", 1),
+        ("weights", {"background": "much"}),
+        ("lr_range", (1e-6,)),
+        ("lr_range", (float("nan"), 1e-6)),
+        ("model", ""),
+        ("images", " "),
+        ("seed", 2**32),
     ],
 )
 def test_recipes_refuse_values_that_would_fail_later(
     recipe: Recipe, field: str, value: object
 ) -> None:
-    with pytest.raises(refocus.InputError, match=rf"^(weights|{field}) "):
+    with pytest.raises(refocus.InputError, match=rf"^{field}\b.*: must be "):
         replace(recipe, **{field: value})
 
 
@@ -54,3 +69,18 @@ def test_recipes_refuse_unknown_keys(recipe: Recipe) -> None:
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     with pytest.raises(refocus.InputError, match="unknown key 'epoch'"):
         Recipe.from_dict({**recipe.to_dict(), "epoch": 3})
+
+
+def test_a_recipe_read_back_names_its_file() -> None:
+    with pytest.raises(refocus.InputError, match=r"^run/recipe.json: images is missing$"):
+        Recipe.from_dict({"model": "m"}, "run/recipe.json")
+    with pytest.raises(refocus.InputError, match=r"^run/recipe.json: shots x: must be a whole"):
+        Recipe.from_dict(
+            {"model": "m", "images": "i", "masks": "k", "shots": "x"}, "run/recipe.json"
+        )
+
+
+def test_a_recipe_takes_paths_and_what_json_makes_of_it() -> None:
+    recipe = Recipe(model=Path("m"), images=Path("i"), masks="k", lr=1)  # type: ignore[arg-type]
+    assert (recipe.model, recipe.images, recipe.lr) == ("m", "i", 1.0)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe

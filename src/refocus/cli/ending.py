@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import typer
 
-from refocus.errors import InputError, first_line
+from refocus.errors import InputError, Message, first_line
 from refocus.signals import Interrupted, interruptible
 
 MACHINE, INPUT = 1, 2
@@ -79,13 +80,20 @@ def _say(text: str) -> None:
 
 
 def _usage(error: Any) -> str:
-    """What the command line itself refuses; without any argument there is only help to show."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.format_message())
-        return ""
+    """What Typer has against a command line, with the nearest option and where to read more."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context else "refocus"
-    return f"{error.format_message().rstrip('.')}; see `{where} --help`"
+    if hasattr(error, "possibilities"):
+        near = get_close_matches(error.option_name, error.possibilities or [], n=1)
+        text = f"{error.option_name}: no such option"
+        text += f"; did you mean {near[0]}?" if near else ""
+    elif context and getattr(error, "param", None) is not None:
+        lowered = error.message[:1].lower() + error.message[1:]
+        problem = "missing" if hasattr(error, "param_type") else lowered
+        text = context.command.worded(Message(f"‹{error.param.name}›: {problem}"))
+    else:
+        text = error.format_message().strip().rstrip(".")
+    return f"{text} (see `{where} --help`)"
 
 
 def _of_the_machine(error: OSError) -> str:

@@ -31,10 +31,10 @@ from refocus.errors import InputError
 
 SHARED = ("tune", "masks", "study")  # commands that several processes of torchrun share
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -52,6 +52,8 @@ def root(
     if version:
         console.print(__version__)
     name = context.invoked_subcommand
+    if name is None and not version:
+        context.get_help()  # Typer prints it
     if name and processes.started_several() and name not in SHARED:
         raise InputError(
             f"refocus {name}: does its work in one process and cannot be split by torchrun; start "

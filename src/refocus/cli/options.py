@@ -1,12 +1,22 @@
-"""Options that several commands share."""
+"""Options: those that several commands share, and those that are the fields of a settings
+dataclass.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Annotated
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
+
+from refocus.errors import InputError, Message
+from refocus.settings import Setting, settings_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -16,6 +26,20 @@ class Called:
     """
 
     name: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Beside an option whose values are names of rows: help lists them, and reads the table only
+    then (most tables import torch).
+
+    table: "module:TABLE", a mapping, or a function without arguments that returns one. title: above
+    the list. described: whether what the rows say about themselves is shown below the help.
+    """
+
+    table: str
+    title: str
+    described: bool = False
 
 
 Model = Annotated[
@@ -48,3 +72,130 @@ MaskPolarity = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
+
+
+def spelt(name: str, value: str | None = None) -> str:
+    """A parameter as an option: `--name`, `--name value`, or `--no-name` for one that is off."""
+    dashed = name.replace("_", "-")
+    if value in ("True", "False"):
+        return f"--{dashed}" if value == "True" else f"--no-{dashed}"
+    return f"--{dashed}" if value is None else f"--{dashed} {value}"
+
+
+# --- options of settings ------------------------------------------------------------------------
+
+
+def with_settings(
+    kind: type, *, optional: Iterable[str] = (), beside: Mapping[str, Any] | None = None
+) -> Callable[[Function], Function]:
+    """Give a command that takes `**given` an option for every field of a settings dataclass; name,
+    type, default, help and what is legal are the field's. Fields that must be given come first,
+    then what the command declares itself, then the rest.
+
+    optional: fields without a default that may be left out here, and are None then. beside: a
+        further annotation of an option, by field.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        first: list[inspect.Parameter] = []
+        rest: list[inspect.Parameter] = []
+        for setting in settings_of(kind):
+            place = first if setting.default is MISSING else rest
+            place.append(_parameter(setting, setting.name in optional, beside or {}))
+        made = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*first, *own, *rest)]
+        function.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def settings_from(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a settings dataclass from the values of its options: NAME=NUMBER pairs as a
+    dictionary, a number or a word as what it is.
+
+    Raises:
+        InputError: a pair that is none.
+    """
+    return {s.name: _value(s, given[s.name]) for s in settings_of(kind) if s.name in given}
+
+
+def _parameter(setting: Setting, optional: bool, beside: Mapping[str, Any]) -> inspect.Parameter:
+    names = [spelt(setting.name)]
+    extras = [beside[setting.name]] if setting.name in beside else []
+    default, kind = setting.default, _typed(setting.kind)
+    if get_origin(setting.kind) is dict:  # --weight NAME=NUMBER, several times, for `weights`
+        names, default = [spelt(setting.name.removesuffix("s"))], None
+        extras.append(Called(setting.name))
+    if default is MISSING and optional:
+        kind, default = kind | None, None
+    if default is True:
+        names = [f"{names[0]}/{spelt(setting.name, 'False')}"]
+    info = typer.Option(*names, help=_help(setting), metavar=_metavar(setting.kind))
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is MISSING else default,
+        annotation=Annotated[(kind, info, *extras)],
+    )
+
+
+def _parts(kind: Any) -> list[Any]:
+    """The types of a union; of another type itself."""
+    return list(get_args(kind)) if get_origin(kind) is Union else [kind]
+
+
+def _typed(kind: Any) -> Any:
+    """What Typer parses: words and pairs stay text."""
+    if get_origin(kind) is dict:
+        return list[str] | None
+    if any(get_origin(part) is Literal for part in _parts(kind)):
+        return str | None if NoneType in _parts(kind) else str
+    return kind
+
+
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is dict:
+        return "<NAME=NUMBER>"
+    if _typed(kind) is kind:
+        return None  # Typer's own
+    names = [
+        "|".join(get_args(part)) if get_origin(part) is Literal else part.__name__
+        for part in _parts(kind)
+        if part is not NoneType
+    ]
+    return f"<{'|'.join(names)}>"
+
+
+def _help(setting: Setting) -> str:
+    """What a field means, and what it may hold where that is a range."""
+    text = Message(setting.about).worded(spelt)
+    if get_origin(setting.kind) is dict:
+        return f"{text} Repeat for more."
+    legal = setting.legal.removeprefix("a whole number ").removeprefix("a number ")
+    bounded = legal != setting.legal and setting.name != "seed"
+    return f"{text} [{legal.removeprefix('of ')}]" if bounded else text
+
+
+def _value(setting: Setting, given: Any) -> Any:
+    if get_origin(setting.kind) is dict:
+        return dict(_pair(setting.name, pair) for pair in given or ())
+    if float in _parts(setting.kind) and isinstance(given, str):
+        return _number(given)
+    return given
+
+
+def _pair(name: str, pair: str) -> tuple[str, float]:
+    term, equals, value = pair.partition("=")
+    number = _number(value)
+    if not term or not equals or isinstance(number, str):
+        raise InputError(f"‹{name}› {pair}: must be NAME=NUMBER")
+    return term, number
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # a word; whether it is legal, the settings know

@@ -13,9 +13,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import outputs
-from refocus.cli.options import Called, MaskPolarity, Names, Order
+from refocus.cli.options import Called, MaskPolarity, Names, Order, spelt
 from refocus.cli.printing import console
-from refocus.cli.wording import option
 from refocus.errors import InputError
 
 
@@ -158,7 +157,7 @@ def list_probes() -> None:
     )
     for name, row in PROBES.items():
         needs = [
-            option(need) if need in FOLDERS else f"refocus-vit[{PACKAGES[need]}]"
+            spelt(need) if need in FOLDERS else f"refocus-vit[{PACKAGES[need]}]"
             for need in row.needs
         ]
         table.add_row(name, row.about, row.source, row.cost, escape(", ".join(needs)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,32 +10,32 @@ import typer
 from rich.table import Table
 
 from refocus import outputs
-from refocus.cli.options import Called, Device, MaskPolarity, Names, Order, Seed
+from refocus.cli.options import Called, Names, Order, Rows, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
 
-DEFAULT: dict[str, Any] = {f.name: f.default for f in fields(Recipe)}
+NEEDED = ("model", "images", "masks")
 
 
+@with_settings(
+    Recipe,
+    optional=NEEDED,
+    beside={
+        "objective": Rows("refocus.objectives.registry:OBJECTIVES", "Objectives", described=True),
+        "weights": Rows(
+            "refocus.objectives.registry:REGULARIZERS", "Terms of any objective", described=True
+        ),
+    },
+)
 def tune(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
-    ] = None,
-    images: Annotated[
-        str | None, typer.Option(help="ImageFolder to take the few shots from: CLASS/FILE.")
-    ] = None,
-    masks: Annotated[
-        str | None,
-        typer.Option(help="Foreground masks: CLASS/FILE-STEM.png, 0/255 (soft allowed)."),
-    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New run folder; the model lands in OUT/model.")
+        Path | None, typer.Option(help="New folder for the run; the model is in OUT/model.")
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Continue this interrupted run folder; no other option is needed."),
+        typer.Option(help="Continue this interrupted run folder; takes no other option."),
         Called("run"),
     ] = None,
     code: Annotated[
@@ -45,148 +45,14 @@ def tune(
             "cannot name code to run."
         ),
     ] = None,
-    val: Annotated[
-        str | None,
-        typer.Option(help="ImageFolder to validate on; else images of --images not trained on."),
-    ] = None,
-    val_masks: Annotated[str | None, typer.Option(help="Masks for --val.")] = None,
-    objective: Annotated[
-        str,
-        typer.Option(
-            help="relevance (published), refocus (ours), finetune (baseline), energy, bce, legrad, "
-            "swap, gradmask, rrr, "
-            "relevance-exact, or what the paper's code trained as baselines: "
-            "gradmask-as-published, rrr-as-published."
-        ),
-    ] = DEFAULT["objective"],
-    names: Names = None,
-    order: Order = None,
-    mask_polarity: MaskPolarity = DEFAULT["mask_polarity"],
     preset: Annotated[
         str | None,
-        typer.Option(
-            help="The paper's model, rate and weights: ViT-B, ViT-L, AR-S, AR-B, AR-L, DeiT-S or "
-            "DeiT-B."
-        ),
+        typer.Option(help="Take model, rate and weights that the paper used for this model."),
+        Rows("refocus.tuning.presets:presets", "Presets"),
     ] = None,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="TERM=VALUE, of the objective's terms or of confidence, labels, kl, l2_sp, "
-            "rotation; repeat."
-        ),
-        Called("weights"),
-    ] = None,
-    second_order: Annotated[
-        bool,
-        typer.Option("--second-order", help="Differentiate through the attention gradient too."),
-    ] = False,
-    temperature: Annotated[
-        float, typer.Option(help="Of the confidence term; the paper's code has 0.65 for DeiT-B.")
-    ] = DEFAULT["temperature"],
-    classes: Annotated[
-        int | None, typer.Option(help="Train on so many classes; else on half of them.")
-    ] = None,
-    class_seed: Annotated[
-        int | None, typer.Option(help="Shuffle the classes before the first N are taken.")
-    ] = None,
-    shots: Annotated[int, typer.Option(help="Training images per class.")] = DEFAULT["shots"],
-    epochs: Annotated[int, typer.Option(help="Passes over the shots.")] = DEFAULT["epochs"],
-    batch_size: Annotated[int, typer.Option(help="Images per step, over all processes.")] = DEFAULT[
-        "batch_size"
-    ],
-    lr: Annotated[
-        str | None,
-        typer.Option(
-            help="Learning rate, or auto: the paper's search for the highest safe one. Default: "
-            "the objective's."
-        ),
-    ] = None,
-    lr_range: Annotated[
-        tuple[float, float],
-        typer.Option(help="LOW HIGH, where --lr auto searches; the default is the paper's."),
-    ] = DEFAULT["lr_range"],
-    lr_decay: Annotated[
-        float, typer.Option(help="Factor on the rate every --lr-decay-every epochs.")
-    ] = DEFAULT["lr_decay"],
-    lr_decay_every: Annotated[int, typer.Option(help="Epochs between two decays.")] = DEFAULT[
-        "lr_decay_every"
-    ],
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = DEFAULT["weight_decay"],
-    flip: Annotated[
-        float, typer.Option(help="Chance of a left-right flip; 0 for text or digits.")
-    ] = DEFAULT["flip"],
-    select: Annotated[
-        str, typer.Option(help="Epoch to keep: best (lowest validation loss) or last.")
-    ] = DEFAULT["select"],
-    last_blocks: Annotated[
-        int | None, typer.Option(help="Tune only the last so many blocks and the classifier.")
-    ] = None,
-    lora: Annotated[
-        int | None,
-        typer.Option(help="Tune only low-rank additions of this rank (LoRA), merged when saved."),
-    ] = None,
-    protocol: Annotated[
-        str,
-        typer.Option(
-            help="Preprocessing in tuning: standard (the model's own) or paper (mean = std = 0.5)."
-        ),
-    ] = DEFAULT["protocol"],
-    recompute: Annotated[
-        bool,
-        typer.Option(
-            "--recompute",
-            help="Form attention maps anew in the backward pass: less memory, a sixth to a third "
-            "slower.",
-        ),
-    ] = False,
-    val_images: Annotated[
-        int, typer.Option(help="At most so many validation images after each epoch.")
-    ] = DEFAULT["val_images"],
-    check_images: Annotated[
-        int, typer.Option(help="At most so many images for the do-no-harm rule.")
-    ] = DEFAULT["check_images"],
-    tolerance: Annotated[
-        float, typer.Option(help="Points of in-domain top-1 that tuning may cost.")
-    ] = DEFAULT["tolerance"],
-    share: Annotated[
-        float | None,
-        typer.Option(
-            help="With --no-do-no-harm: keep so much of the way to the tuned weights; else the "
-            "objective's."
-        ),
-    ] = None,
-    do_no_harm: Annotated[
-        bool,
-        typer.Option(
-            help="Keep what the validation rule advises, or without it the objective's --share."
-        ),
-    ] = True,
-    mask_score: Annotated[
-        float,
-        typer.Option(
-            help="Leave out masks to which `refocus masks` gave a lower score (0 takes all)."
-        ),
-    ] = DEFAULT["mask_score"],
-    fewer: Annotated[
-        bool,
-        typer.Option(
-            "--fewer",
-            help="Of a class with fewer usable images than --shots take all instead of stopping.",
-        ),
-    ] = False,
-    skip_bad: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad", help="Leave out images without a usable mask instead of stopping."
-        ),
-    ] = False,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = DEFAULT["precision"],
-    workers: Annotated[int, typer.Option(help="Processes that decode images.")] = DEFAULT[
-        "workers"
-    ],
-    seed: Seed = DEFAULT["seed"],
-    device: Device = DEFAULT["device"],
+    names: Names = None,
+    order: Order = None,
+    **given: Any,
 ) -> None:
     """Fine-tune where a model looks, with a few images and masks; the original stays if that did
     not help.
@@ -194,43 +60,54 @@ def tune(
     The number of classes and shots, the rate and the objective default to the paper's. Under
     `torchrun` or `accelerate launch` the batch is split over the processes.
     """
-    given = {k: v for k, v in locals().items() if k in DEFAULT}
-    from refocus.tuning import tune as finetune
+    from refocus.tuning import tune as tuning
 
+    named = {name for name in context.params if _is_named(context, name)}
     if resume is not None:
-        if others := [
-            p for p in context.params if p not in ("resume", "code") and _given(context, p)
-        ]:
+        if others := sorted(named - {"resume", "code"}):
             raise InputError(
-                f"--{others[0].replace('_', '-')}: --resume goes on as the run was started and "
-                "takes no option but --code"
+                f"‹{others[0]}›: ‹run› continues as the run was started and takes no option but "
+                "‹code›"
             )
-        results, folder = finetune.resume(resume, code=code), resume
+        results, folder = tuning.resume(resume, code=code), resume
     else:
         if code is not None:
             raise InputError(
-                "--code: only with --resume; else name the model by --model py:MODULE:FUNCTION"
+                "‹code›: only with ‹run›; else name the model by ‹model=py:MODULE:FUNCTION›"
             )
-        weights = _weights(weight or [])
-        if lr != "auto" and _given(context, "lr_range"):
-            raise InputError("--lr-range: only with --lr auto")
-        given["lr"] = None if lr is None else _rate(lr)
-        if preset is not None:
-            from refocus.tuning.presets import preset as published
+        recipe = _recipe(given, preset, named)
+        recipe = replace(recipe, model=outputs.reference(recipe.model, names=names, order=order))
+        if out is None:
+            raise InputError("‹out›: missing")
+        results, folder = tuning.tune(recipe, out), out
+    if results:  # else a process other than the first
+        _print(results, folder)
 
-            row = published(preset, objective, model)
-            weights = {**row.pop("weights"), **weights}
-            given |= {name: value for name, value in row.items() if not _given(context, name)}
-        for name, value in (*((n, given[n]) for n in ("model", "images", "masks")), ("out", out)):
-            if value is None:
-                hint = "; `refocus masks` makes some without annotation" if name == "masks" else ""
-                raise InputError(f"--{name}: missing{hint}")
-        assert out is not None
-        given["model"] = outputs.reference(str(given["model"]), names=names, order=order)
-        recipe = Recipe(**{**given, "weights": weights})
-        results, folder = finetune.tune(recipe, out), out
-    if not results:  # a process other than the first
-        return
+
+def _recipe(given: dict[str, Any], preset: str | None, named: set[str]) -> Recipe:
+    """What was named, then what the preset says, then the defaults."""
+    values = settings_from(Recipe, given)
+    if "lr_range" in named and values["lr"] != "auto":
+        raise InputError("‹lr_range›: only with ‹lr=auto›")
+    if preset is not None:
+        from refocus.tuning.presets import preset as published
+
+        row = published(preset, values["objective"], values["model"])
+        values["weights"] = {**row.pop("weights"), **values["weights"]}
+        values |= {name: value for name, value in row.items() if name not in named}
+    for name in NEEDED:
+        if values[name] is None:
+            hint = "; `refocus masks` makes some without annotation" if name == "masks" else ""
+            raise InputError(f"‹{name}›: missing{hint}")
+    return Recipe(**values)
+
+
+def _is_named(context: typer.Context, parameter: str) -> bool:
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _print(results: dict[str, Any], folder: Path) -> None:
     table = Table(
         "share of tuned weights",
         "top-1, %",
@@ -247,26 +124,3 @@ def tune(
         f"{results['finding']}\nbest epoch {results['best_epoch']}; model: {folder / 'model'}",
         soft_wrap=True,
     )
-
-
-def _given(context: typer.Context, parameter: str) -> bool:
-    source = context.get_parameter_source(parameter)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _rate(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text  # the recipe knows the one legal word
-
-
-def _weights(pairs: list[str]) -> dict[str, float]:
-    weights = {}
-    for pair in pairs:
-        term, _, value = pair.partition("=")
-        try:
-            weights[term] = float(value)
-        except ValueError:
-            raise InputError(f"--weight {pair}: must be TERM=NUMBER") from None
-    return weights

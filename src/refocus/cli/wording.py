@@ -1,23 +1,40 @@
-"""What the library says, in the words of the command that runs: a parameter that a text marks
-(see `refocus.errors`) becomes the option or the argument that the command declares for it.
+"""A command that speaks its own language: what the library says about a parameter (see
+`refocus.errors`) names the option or the argument that the command declares for it, help lists the
+rows of the tables, and no option is empty.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, get_type_hints
+from importlib import import_module
+from typing import Any
 
+from rich.panel import Panel
+from rich.table import Table
 from typer.core import TyperCommand
 
-from refocus.cli.options import Called
+from refocus.cli.options import Called, Rows, spelt
+from refocus.cli.printing import console
 from refocus.errors import InputError, Message
 
 
 class Command(TyperCommand):
-    """A command whose errors and notices name its own options."""
+    """What `refocus NAME` runs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse what is empty: as a path, '' would be the current folder, as a host, all hosts."""
+        self._refuse_empty(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_empty(self, ctx: Any, args: list[str]) -> None:
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for name, value in given.items():
+            for word in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(word, str) and not word.strip():
+                    raise InputError(self.worded(Message(f"‹{name}›: is empty")))
 
     def invoke(self, ctx: Any) -> Any:
         """Run it; an InputError comes out with options in place of parameters."""
@@ -27,6 +44,8 @@ class Command(TyperCommand):
             except InputError as error:
                 raise InputError(self.worded(error.message)) from error
 
+    # --- what it says -----------------------------------------------------------------------------
+
     def worded(self, message: Message) -> str:
         """The text of a message with this command's options."""
         return message.worded(self._words)
@@ -35,12 +54,11 @@ class Command(TyperCommand):
         """`--name`, `--name value`, `--no-name` for a switch that is off, or METAVAR."""
         declared = self._declared.get(name)
         if declared is None:
-            return option(name) if value is None else f"{option(name)} {value}"
+            return spelt(name, value)
         if declared.param_type_name == "argument":
             shown = (declared.metavar or declared.name).upper()
         elif value in ("True", "False") and declared.is_flag:
-            on, off = declared.opts[0], [*declared.secondary_opts, declared.opts[0]][0]
-            return str(on if value == "True" else off)
+            return str([*declared.opts, *declared.secondary_opts][0 if value == "True" else -1])
         else:
             shown = max(declared.opts, key=len)
         return shown if value is None else f"{shown} {value}"
@@ -49,18 +67,50 @@ class Command(TyperCommand):
     def _declared(self) -> dict[str, Any]:
         """The library's name of a parameter -> the option or argument for it here."""
         found = {declared.name: declared for declared in self.params}
-        function = inspect.unwrap(self.callback) if self.callback else None
-        hints = get_type_hints(function, include_extras=True) if function else {}
-        for name, hint in hints.items():
-            for extra in getattr(hint, "__metadata__", ()):
-                if isinstance(extra, Called):
-                    found.setdefault(extra.name, found[name])
+        for name, extra in self._extras(Called):
+            found.setdefault(extra.name, found[name])
         return found
 
+    def _extras(self, kind: type) -> Iterator[tuple[str, Any]]:
+        """What stands beside the command's options in their annotations."""
+        if self.callback is None:
+            return
+        signature = inspect.signature(inspect.unwrap(self.callback), eval_str=True)
+        for name, parameter in signature.parameters.items():
+            for extra in getattr(parameter.annotation, "__metadata__", ()):
+                if isinstance(extra, kind):
+                    yield name, extra
 
-def option(name: str) -> str:
-    """How an option is spelt that belongs to a parameter of this name."""
-    return f"--{name.replace('_', '-')}"
+    # --- help -------------------------------------------------------------------------------------
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print it, with the rows of the tables that options name."""
+        tables = [(name, extra, _rows(extra)) for name, extra in self._extras(Rows)]
+        declared = self._declared
+        for name, _, rows in tables:
+            declared[name].help += f" One of {', '.join(rows)}."
+        super().format_help(ctx, formatter)
+        for _, extra, rows in tables:
+            if extra.described:
+                console.print(_described(extra.title, rows))
+
+
+def _rows(extra: Rows) -> Mapping[str, Any]:
+    module, _, name = extra.table.partition(":")
+    found: Any = getattr(import_module(module), name)
+    rows: Mapping[str, Any] = found() if callable(found) else found
+    return rows
+
+
+def _described(title: str, rows: Mapping[str, Any]) -> Panel:
+    table = Table(box=None, show_header=False, pad_edge=False, highlight=True)
+    table.add_column(style="bold cyan", no_wrap=True)
+    for name, row in rows.items():
+        table.add_row(name, row if isinstance(row, str) else row.about)
+    return Panel(table, title=title, title_align="left", border_style="dim")
+
+
+# --- notices --------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -88,16 +138,14 @@ class _Plain(logging.Formatter):
         return f"{kind}: {self._text(record)}"
 
     def _text(self, record: logging.LogRecord) -> str:
-        text = record.msg
-        if isinstance(text, Message):
-            text = self.command.worded(text)
-        if not isinstance(record.args, tuple):
-            return record.getMessage()
-        said = (
-            self.command.worded(part.message) if isinstance(part, InputError) else part
-            for part in record.args
-        )
-        return str(text) % tuple(said) if record.args else str(text)
+        text = self._worded(record.msg)
+        if isinstance(record.args, tuple) and record.args:
+            return str(text) % tuple(map(self._worded, record.args))
+        return str(text)
+
+    def _worded(self, part: Any) -> Any:
+        message = part.message if isinstance(part, InputError) else part
+        return self.command.worded(message) if isinstance(message, Message) else part
 
 
 class _Once(logging.Filter):

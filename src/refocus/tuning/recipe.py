@@ -6,167 +6,201 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from refocus.errors import InputError
 from refocus.outputs import read_json
-from refocus.records import from_json
+from refocus.settings import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Positive,
+    PositiveFraction,
+    PositiveOrZero,
+    Seed,
+    Text,
+    check,
+)
+
+
+def about(text: str) -> Meta:
+    """What a field means, for people: the command line shows it as the help of its option."""
+    return Meta(description=text)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Defaults are the paper's (Table 5) unless the comment says otherwise."""
+    """What to tune, on what and how. Defaults are the paper's (Table 5) unless a comment says
+    otherwise; what each field means stands in its annotation, for the command line as well.
 
-    model: str  # timm name or folder
-    images: str  # ImageFolder: class/file
-    masks: str  # masks/class/file-stem.png
-    val: str | None = (
-        None  # ImageFolder to validate on; None: images of `images` that are not trained on
+    Raises:
+        InputError: a value that is not legal, or two that contradict each other.
+    """
+
+    model: Annotated[Text, about("timm name, hf:ID, torchvision:NAME or a model folder.")]
+    images: Annotated[Text, about("ImageFolder to take the few shots from: CLASS/FILE.")]
+    masks: Annotated[
+        Text, about("Foreground masks: CLASS/FILE-STEM.png, 0 and 255, or soft in between.")
+    ]
+    val: Annotated[
+        Text | None,
+        about("ImageFolder to validate on. Default: images of ‹images› that are not trained on."),
+    ] = None
+    val_masks: Annotated[Text | None, about("Foreground masks for ‹val›.")] = None
+    objective: Annotated[Text, about("What to train for.")] = "relevance"
+    weights: Annotated[
+        dict[str, float],
+        about("Weights of the objective's terms, or of a term that any objective takes."),
+    ] = field(default_factory=dict)  # terms that are missing keep the objective's weight
+    # the published code does not
+    second_order: Annotated[
+        bool, about("Also differentiate through the gradient of the attention.")
+    ] = False
+    temperature: Annotated[
+        Positive,
+        about("Divides the logits in the confidence term; the paper's code has 0.65 for DeiT-B."),
+    ] = 1.0  # and 0.55 for DeiT-S
+    classes: Annotated[
+        Count | None, about("Number of classes to train on. Default: half of those in ‹images›.")
+    ] = None
+    class_seed: Annotated[
+        Seed | None,
+        about(
+            "Seed that shuffles the classes before the first ones are taken. Default: the order of "
+            "the listing."
+        ),
+    ] = None
+    shots: Annotated[Count, about("Training images per class.")] = 3
+    # which images, their order, their crops
+    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    epochs: Annotated[Count, about("Passes over the training images.")] = 50
+    recompute: Annotated[
+        bool,
+        about(
+            "Form attention maps anew in the backward pass: less memory, a sixth to a third slower."
+        ),
+    ] = False
+    batch_size: Annotated[Count, about("Images per step, over all processes together.")] = 8
+    lr: Annotated[
+        Positive | Literal["auto"] | None,
+        about(
+            "Learning rate, or auto: search for the highest that is safe, as in the paper. "
+            "Default: the objective's own."
+        ),
+    ] = None
+    lr_range: Annotated[
+        tuple[float, float], about("Lowest and highest rate of the search with ‹lr=auto›.")
+    ] = (5e-7, 5e-6)  # where the paper searches, per model
+    lr_decay: Annotated[
+        Positive, about("Factor on the rate after every ‹lr_decay_every› epochs.")
+    ] = 0.85
+    lr_decay_every: Annotated[Count, about("Epochs between two decays of the rate.")] = 2
+    weight_decay: Annotated[PositiveOrZero, about("Weight decay of AdamW.")] = 1e-4
+    flip: Annotated[Fraction, about("Probability of a left-right flip; 0 for text or digits.")] = (
+        0.5
     )
-    val_masks: str | None = None  # masks for `val`
-    objective: str = "relevance"
-    weights: dict[str, float] = field(
-        default_factory=dict
-    )  # weights of the objective's terms; missing ones keep their default
-    second_order: bool = (
-        False  # also differentiate through the attention gradient (the published code does not)
+    select: Annotated[
+        Literal["best", "last"],
+        about("Epoch to keep: best has the lowest validation loss, as in the paper."),
+    ] = "best"
+    last_blocks: Annotated[
+        Count | None,
+        about("Tune only this many last blocks, what follows them and the classifier."),
+    ] = None
+    lora: Annotated[
+        Count | None,
+        about(
+            "Tune only low-rank additions of this rank (LoRA) and the classifier; merged when "
+            "saved."
+        ),
+    ] = None
+    protocol: Annotated[
+        Literal["standard", "paper"],
+        about("Preprocessing in tuning: standard is the model's own, paper has mean = std = 0.5."),
+    ] = "standard"
+    # of classes not trained on; the paper has 414
+    val_images: Annotated[Count, about("Maximum number of validation images after each epoch.")] = (
+        400
     )
-    temperature: float = (
-        1.0  # of the confidence term; 0.65 for DeiT-B, 0.55 for DeiT-S in the published code
-    )
-    classes: int | None = None  # how many classes to train on; None: half of those in `images`
-    class_seed: int | None = (
-        None  # shuffles the classes before the first N are taken; None: listing order
-    )
-    shots: int = 3  # training images per class
-    seed: int = 0  # which images, their order, their crops
-    epochs: int = 50
-    recompute: bool = False  # form attention maps anew in the backward pass: less memory, more time
-    batch_size: int = 8  # over all processes together
-    lr: float | str | None = (
-        # None: the objective's own (the paper searches 5e-7 to 5e-6 per model). "auto": search by
-        # its rule
-        None
-    )
-    lr_range: tuple[float, float] = (5e-7, 5e-6)  # where "auto" searches
-    lr_decay: float = 0.85  # factor on the rate ...
-    lr_decay_every: int = 2  # ... every so many epochs
-    weight_decay: float = 1e-4
-    flip: float = 0.5  # chance of a left-right flip; 0 for digits or text
-    select: str = (
-        "best"  # which epoch to keep: the lowest validation loss, as in the paper, or the "last"
-    )
-    last_blocks: int | None = (
-        None  # tune only so many blocks, what follows them and the classifier; None: everything
-    )
-    lora: int | None = None  # tune only low-rank additions of this rank, and the classifier
-    # preprocessing in tuning: the model's own, or the "paper"'s (mean = std = 0.5 for all models)
-    protocol: str = "standard"
-    # after each epoch: at most so many images of classes not trained on (the paper has 414)
-    val_images: int = 400
-    # once, at the end: at most so many images of all classes, to see whether tuning did harm
-    check_images: int = 400
-    tolerance: float = (
-        1.0  # percentage points of in-domain accuracy that tuning may cost (ours: see harm.choose)
-    )
-    share: float | None = (
-        # of the way to the tuned weights that is kept without the rule; None: the objective's own
-        None
-    )
-    do_no_harm: bool = True  # keep what the rule of harm.choose advises; False: `share`
-    mask_score: float = (
-        0.5  # masks that `refocus masks` gave a lower score are left out (docs/masks.md)
-    )
-    mask_polarity: str = (
-        "ask"  # stop where most masks seem to mark the background; "keep" or "invert" answers
-    )
-    fewer: bool = (
-        False  # of a class with fewer usable images than `shots` take all instead of stopping
-    )
-    skip_bad: bool = False  # leave out images without a usable mask instead of stopping
-    precision: str = "fp32"  # or "bf16"
-    device: str = "auto"
-    workers: int = 0  # processes that decode images
+    # once, at the end, of all classes
+    check_images: Annotated[Count, about("Maximum number of images for the do-no-harm rule.")] = 400
+    # ours: see harm.choose
+    tolerance: Annotated[
+        PositiveOrZero,
+        about("Percentage points of in-domain top-1 accuracy that tuning may cost."),
+    ] = 1.0
+    share: Annotated[
+        PositiveFraction | None,
+        about(
+            "With ‹do_no_harm=False›: how far to go towards the tuned weights (1: all the way). "
+            "Default: the objective's own."
+        ),
+    ] = None
+    do_no_harm: Annotated[
+        bool,
+        about("Keep what the rule advises on the validation images; without it, keep ‹share›."),
+    ] = True  # the rule: harm.choose
+    mask_score: Annotated[
+        Fraction,
+        about("Leave out masks to which `refocus masks` gave a lower score (0 takes all)."),
+    ] = 0.5  # docs/masks.md
+    mask_polarity: Annotated[
+        Literal["ask", "keep", "invert"],
+        about(
+            "ask: stop where most masks seem to mark the background. keep: they are right. invert: "
+            "exchange object and background."
+        ),
+    ] = "ask"
+    fewer: Annotated[
+        bool,
+        about("Take all images of a class with fewer usable ones than ‹shots›, and go on."),
+    ] = False
+    skip_bad: Annotated[bool, about("Leave out images without a usable mask, and go on.")] = False
+    precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], about("Where to compute; auto takes a GPU if any.")
+    ] = "auto"
+    workers: Annotated[CountOrZero, about("Processes that decode images.")] = 0
 
     def __post_init__(self) -> None:
-        for name, low in [
-            ("shots", 1),
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("lr_decay_every", 1),
-            ("val_images", 1),
-            ("check_images", 1),
-            ("workers", 0),
-        ]:
-            if getattr(self, name) < low:
-                raise InputError(f"‹{name}› {getattr(self, name)}: must be at least {low}")
-        if isinstance(self.lr, str) and self.lr != "auto":
-            raise InputError(f"‹lr› {self.lr}: must be a number, such as 2e-6, or auto")
-        object.__setattr__(self, "lr_range", tuple(self.lr_range))  # JSON gives a list
-        if len(self.lr_range) != 2 or not 0 < self.lr_range[0] < self.lr_range[1] < float("inf"):
+        check(self)
+        if not 0 < self.lr_range[0] < self.lr_range[1]:
             raise InputError(
                 f"‹lr_range› {self.lr_range}: must be two positive numbers, the lower first"
             )
-        for name in ("lr_decay", "temperature", *(["lr"] if self.lr not in (None, "auto") else [])):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"‹{name}› {getattr(self, name)}: must be a positive number")
-        for name in ("tolerance", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"‹{name}› {getattr(self, name)}: must be a number of at least 0")
-        for name in ("seed", "class_seed"):
-            if not 0 <= (getattr(self, name) or 0) < 2**32:
-                raise InputError(f"‹{name}› {getattr(self, name)}: must be between 0 and 2**32 - 1")
-        if bad := [term for term, weight in self.weights.items() if not abs(weight) < float("inf")]:
-            raise InputError(f"‹weights› {bad[0]}={self.weights[bad[0]]}: must be a finite number")
-        if not 0 <= self.mask_score <= 1:
-            raise InputError(f"‹mask_score› {self.mask_score}: a score between 0 and 1")
         if self.share is not None and self.do_no_harm:
             raise InputError(
                 "‹share›: only with ‹do_no_harm=False›; else the rule chooses the share"
             )
-        if self.share is not None and not 0 < self.share <= 1:
-            raise InputError(
-                f"‹share› {self.share}: must be above 0 and at most 1 (the tuned weights as they "
-                "are)"
-            )
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"‹flip› {self.flip}: a probability between 0 and 1")
-        for name in ("classes", "last_blocks", "lora"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"‹{name}› {getattr(self, name)}: must be at least 1")
         if self.lora and (self.last_blocks or self.weights.get("l2_sp")):
             raise InputError(
-                "‹lora›: freezes the weights themselves, so ‹last_blocks› and ‹weights› l2_sp=... "
+                "‹lora›: freezes the weights themselves, so ‹last_blocks› and the weight l2_sp "
                 "have nothing to act on"
             )
-        for name, legal in (
-            ("mask_polarity", ("ask", "keep", "invert")),
-            ("select", ("best", "last")),
-            ("protocol", ("standard", "paper")),
-            ("precision", ("fp32", "bf16")),
-            ("device", ("auto", "cpu", "cuda", "mps")),
-        ):
-            if getattr(self, name) not in legal:
-                raise InputError(
-                    f"‹{name}› {getattr(self, name)}: must be {', '.join(legal[:-1])} or "
-                    f"{legal[-1]}"
-                )
 
     @classmethod
     def from_dict(cls, values: Any, source: str | Path = "recipe") -> Recipe:
         """Read back what `to_dict` wrote.
 
         Raises:
-            InputError: an unknown key, or a value of another type; names `source`.
+            InputError: an unknown key, a missing one, or a value that is not legal; names `source`.
         """
         if not isinstance(values, dict):
             raise InputError(f"{source}: not a recipe; legal is a JSON object")
         legal = [f.name for f in fields(cls)]
         if unknown := sorted(set(values) - set(legal)):
             raise InputError(f"{source}: unknown key {unknown[0]!r}; known are {', '.join(legal)}")
-        return from_json(values, cls, source)
+        if missing := [name for name in legal[:3] if name not in values]:
+            raise InputError(f"{source}: {missing[0]} is missing")
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
+        """Its fields by name, as `recipe.json` holds them."""
         return asdict(self)
 
 

@@ -1,0 +1,154 @@
+"""Settings are frozen dataclasses whose annotations say everything once: the type of a field, what
+is legal and what it means.
+
+    @dataclass(frozen=True)
+    class Plan:
+        shots: Annotated[Count, Meta(description="Training images per class.")] = 3
+
+        def __post_init__(self) -> None:
+            check(self)
+
+`check` refuses all else in one line; the command line makes its options of `settings_of`. Imports
+no torch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from refocus.errors import InputError
+
+Text = Annotated[str, Meta(pattern=r"\S")]  # more than blanks
+Count = Annotated[int, Meta(ge=1)]
+CountOrZero = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]  # what numpy and torch take
+Positive = Annotated[float, Meta(gt=0)]
+PositiveOrZero = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a settings dataclass.
+
+    hint: its annotation. default: MISSING where a value must be given. about: what it means, a
+    sentence in which other fields are marked as in `refocus.errors`.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+    about: str
+
+    @property
+    def kind(self) -> Any:
+        """Its type without what is legal: `int | None`, `float | Literal["auto"]`, ..."""
+        return _bare(self.hint)
+
+    @property
+    def legal(self) -> str:
+        """What it may hold, in words: "a whole number of at least 1"."""
+        return _words(self.hint)
+
+
+def settings_of(kind: type) -> list[Setting]:
+    """The fields of a settings dataclass in their order."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        Setting(
+            field.name,
+            hints[field.name],
+            field.default_factory() if field.default_factory is not MISSING else field.default,
+            next((m.description for m in _metas(hints[field.name]) if m.description), ""),
+        )
+        for field in fields(kind)
+    ]
+
+
+def check(settings: Any) -> None:
+    """Refuse what a field may not hold, for `__post_init__`; a path becomes the text it stands for,
+    and a list from JSON a tuple.
+
+    Raises:
+        InputError: names the first such field, its value and what is legal.
+    """
+    for setting in settings_of(type(settings)):
+        value = _checked(setting, getattr(settings, setting.name))
+        object.__setattr__(settings, setting.name, value)
+
+
+def _checked(setting: Setting, value: Any) -> Any:
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    try:
+        found = msgspec.convert(given, setting.hint)
+    except msgspec.ValidationError as error:
+        shown = f"‹{setting.name}› {value}".rstrip()
+        raise InputError(f"{shown}: must be {setting.legal}") from error
+    for where, number in _numbers(found):
+        if not math.isfinite(number):
+            raise InputError(f"‹{setting.name}› {where}{number}: must be a finite number")
+    return found
+
+
+def _numbers(value: Any) -> Iterator[tuple[str, float]]:
+    """Every number in a value, with the words that lead to it."""
+    if isinstance(value, float):
+        yield "", value
+    elif isinstance(value, dict):
+        yield from ((f"{name}=", number) for name, number in value.items())
+    elif isinstance(value, tuple):
+        yield from (("", number) for number in value)
+
+
+def _metas(hint: Any) -> list[Meta]:
+    return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Meta)]
+
+
+def _bare(hint: Any) -> Any:
+    if get_origin(hint) is Annotated:
+        return _bare(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(_bare(part) for part in get_args(hint))]  # noqa: UP007 - of a list
+    return hint
+
+
+def _words(hint: Any) -> str:
+    kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_words(part) for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) is Literal:
+        *most, last = map(str, get_args(kind))
+        return f"{', '.join(most)} or {last}" if most else last
+    if kind in (int, float):
+        noun = "a whole number" if kind is int else "a number"
+        return " ".join([noun, *_range([m for m in extras if isinstance(m, Meta)])])
+    return {str: "a text that is not empty", bool: "True or False"}.get(kind, _shape(kind))
+
+
+def _shape(kind: Any) -> str:
+    """Of the collections that settings hold."""
+    if get_origin(kind) is dict:
+        return "names with a number each"
+    return f"{len(get_args(kind))} numbers" if get_origin(kind) is tuple else str(kind)
+
+
+def _range(bounds: list[Meta]) -> list[str]:
+    """What the bounds say, after "a number": nothing, or words such as "of at least 1"."""
+    least, above, most = (
+        next((getattr(b, key) for b in bounds if getattr(b, key) is not None), None)
+        for key in ("ge", "gt", "le")
+    )
+    if least is not None and most is not None:
+        return [f"between {least} and {most}"]
+    low = [f"of at least {least}"] if least is not None else []
+    low += [f"above {above}"] if above is not None else []
+    return low + ([f"and at most {most}" if low else f"of at most {most}"] if most else [])
