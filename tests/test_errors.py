@@ -14,7 +14,8 @@ from refocus.errors import InputError, Message
 
 SOURCE = Path(refocus.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
-NOT_OURS = {"--border-color-primary", "--block-background-fill"}  # Gradio's style sheet
+# Gradio's style sheet; and where a person reads more, which is no parameter
+NOT_OURS = {"--border-color-primary", "--block-background-fill", "--help"}
 
 
 def _texts(file: Path) -> list[tuple[int, str]]:

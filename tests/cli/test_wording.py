@@ -114,12 +114,13 @@ def test_help_is_no_error(
 def test_help_lists_the_rows_of_the_tables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from refocus.objectives.registry import OBJECTIVES, REGULARIZERS
+    from refocus.objectives import registry
 
-    monkeypatch.setitem(OBJECTIVES, "invented", OBJECTIVES["finetune"])
+    rows = {**registry.OBJECTIVES, "invented": registry.OBJECTIVES["finetune"]}
+    monkeypatch.setattr(registry, "OBJECTIVES", rows)
     assert run(monkeypatch, "tune", "--help") == 0
     shown = capsys.readouterr().out
-    for name in (*OBJECTIVES, *REGULARIZERS, "DeiT-S"):
+    for name in (*rows, *registry.REGULARIZERS, "DeiT-S"):
         assert name in shown
 
 

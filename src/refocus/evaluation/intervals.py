@@ -88,7 +88,7 @@ def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[dict[s
 
     Normal intervals. Their variance has the part that vanishes where a model is calibrated and the
     part that does not, so they stay valid at 0, where a bootstrap fails. By simulation they cover
-    93 to 99 % at n >= 100 (benchmarks/harm.py --calibration; docs/evaluation.md); below that None.
+    93 to 99 % at n >= 100 (benchmarks/harm.py; docs/evaluation.md); below that None.
     """
     found = [_Binned.of(*answer) for answer in answers]
     if not len(answers[0][0]):
