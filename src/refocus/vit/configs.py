@@ -6,22 +6,21 @@ memory is taken and what is done to every pixel.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from refocus.errors import InputError
+from refocus.errors import InputError, first_line
 from refocus.outputs import read_json
 
 _SIDE = 1 << 14  # pixels; no Vision Transformer reads more
 _CROP = (0.05, 2.0)  # a smaller share would enlarge each image twentyfold
 _RANGE = 1e4  # of mean and std, which count in 0 to 1 or in 0 to 255
 _MOST = 1 << 26  # bytes of a config.json
-_HEADER = 1 << 27  # bytes: safetensors' own limit is near
 _HUGE = 1 << 20  # smaller numbers are no danger of themselves
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random")
 _CROPS = ("center", "squash", "border")
@@ -40,13 +39,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"‹model› {folder}: not a model configuration: {error}") from error
     if not isinstance(config, dict):
         raise InputError(f"‹model› {file}: not a model configuration; legal is a JSON object")
+    tensors = _tensors(folder / "model.safetensors")
     for part in (config, *(config.get(k) for k in ("model_args", "vision_config", "torchvision"))):
         if isinstance(part, dict):
-            _refuse_oversized(part, folder / "model.safetensors", f"‹model› {file}")
+            _refuse_oversized(part, folder / "model.safetensors", tensors, f"‹model› {file}")
     return config
 
 
-def _refuse_oversized(sizes: dict[str, Any], weights: Path, shown: str) -> None:
+def _refuse_oversized(sizes: dict[str, Any], weights: Path, tensors: int, shown: str) -> None:
     """A model of these sizes must fit into its weights; else building it fills the memory."""
     room = weights.stat().st_size
 
@@ -66,9 +66,8 @@ def _refuse_oversized(sizes: dict[str, Any], weights: Path, shown: str) -> None:
         raise InputError(
             f"{shown}: {wrong}, but {weights.name} has {room} bytes and cannot hold such a model"
         )
-    count = _tensors(weights)
-    if count is not None and depth > count:
-        raise InputError(f"{shown}: {depth} blocks, but {weights.name} holds {count} tensors")
+    if depth > tensors:
+        raise InputError(f"{shown}: {depth} blocks, but {weights.name} holds {tensors} tensors")
 
 
 def _whole(value: Any) -> int:
@@ -83,16 +82,15 @@ def _huge(sizes: dict[str, Any]) -> Iterator[tuple[str, int]]:
     return ((name, number) for name, number in numbers if number > _HUGE)
 
 
-def _tensors(weights: Path) -> int | None:
-    """How many tensors a safetensors file names; None where it is none, which its reader says."""
-    with weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(_HEADER, weights.stat().st_size):
-            return None
-        try:
-            return len(json.loads(file.read(length)))
-        except (ValueError, TypeError, RecursionError):
-            return None
+def _tensors(weights: Path) -> int:
+    """How many tensors a safetensors file names."""
+    try:
+        with safe_open(weights, "pt") as file:
+            return len(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"‹model› {weights}: cannot be loaded as safetensors ({first_line(error)})"
+        ) from error
 
 
 def refuse_unusable(model: nn.Module, shown: str) -> None:
