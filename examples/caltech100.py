@@ -142,9 +142,9 @@ def one(
         **row,
         "change": changes,
         "classification": [first, last],
-        "kept_share": results["chosen_share"],
-        "best_epoch": results["best_epoch"],
-        "finding": results["finding"],
+        "kept_share": results.chosen_share,
+        "best_epoch": results.best_epoch,
+        "finding": results.verdict.sentence,
     }
 
 

@@ -31,7 +31,7 @@ from refocus.evaluation.metrics import paired_difference
 from refocus.figures.charts import STYLES
 from refocus.objectives.registry import OBJECTIVES
 from refocus.records import Prediction, read_lines, write_line
-from refocus.tuning.harm import interpolate
+from refocus.tuning.checks import interpolate
 from refocus.tuning.selection import choose_samples
 from refocus.tuning.tune import complete
 
@@ -133,8 +133,8 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
     model.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
     found = {"before": before, "tuned": measured(model)}
     model.load_state_dict(torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"])
-    found["last"] = found["tuned"] if results["best_epoch"] == args.epochs - 1 else measured(model)
-    share = results["chosen_share"] if args.check_images else OBJECTIVES[name].share
+    found["last"] = found["tuned"] if results.best_epoch == args.epochs - 1 else measured(model)
+    share = results.chosen_share if args.check_images else OBJECTIVES[name].share
     if share in (0, 1):
         found["kept"] = found["tuned"] if share else before
     else:
@@ -156,7 +156,7 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
         "draw": draw,
         "objective": name,
         "lr": lr,
-        "best_epoch": results["best_epoch"],
+        "best_epoch": results.best_epoch,
         "kept_share": share,
         **{which: after.row(trained) for which, after in found.items()},
         "change": changes,

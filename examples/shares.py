@@ -22,7 +22,7 @@ from refocus import Recipe, evaluate, load, outputs
 from refocus.errors import InputError
 from refocus.evaluation.metrics import paired_difference
 from refocus.records import Prediction
-from refocus.tuning.harm import interpolate
+from refocus.tuning.checks import interpolate
 
 Change = dict[str, float | list[float]]
 

@@ -122,3 +122,23 @@ def test_a_soft_mask_stays_as_soft_and_its_halo_does_not_count_as_the_object() -
     halo = torch.full_like(mask, 0.2)
     halo[mask > 0] = 1
     assert composites._box(halo) == (20, 20, 40, 40)
+
+
+def test_unseen_kinds_keep_the_object_and_take_the_background_away() -> None:
+    image, mask = square(side=100, low=30, high=60)
+    striped = np.asarray(image).copy()
+    striped[::2, 60:] = 0  # a texture beside the object, gone in a blur and on a plain colour
+    image = Image.fromarray(striped)
+    for made in (composites.on_blur(image, mask), composites.on_plain(image, mask)):
+        pixels = np.asarray(made).astype(int)
+        assert np.array_equal(pixels[34:56, 34:56], striped[34:56, 34:56])
+        assert abs(pixels[40, 80] - pixels[41, 80]).max() <= 12
+    assert (
+        len(np.unique(np.asarray(composites.on_plain(image, mask))[:20].reshape(-1, 3), axis=0))
+        == 1
+    )
+    moved = np.asarray(composites.moved(image, mask))
+    bright = np.argwhere(moved[..., 0] > 150)
+    assert len(bright)
+    assert bright.max() - bright.min() < 100
+    assert moved.tobytes() == np.asarray(composites.moved(image, mask)).tobytes()

@@ -57,17 +57,17 @@ def test_every_kind_makes_an_image_of_the_same_size_and_no_kind_is_another(
     samples = folder_samples(*image_folders)
     noise = np.random.default_rng(0).integers(0, 255, (36, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(samples[7].image)  # an object that looks different when turned
-    levels = shifts.shifts(samples, kind, 0)
+    levels = shifts.shifts(samples, kind, 0, backgrounds=[samples[0].image])
     assert len(levels) == len(shifts.KINDS[kind].levels)
     pictures = {shift.level: shift(samples[7]) for shift, _ in levels}
     assert {p.size for p in pictures.values()} == {(40, 36)}
     assert len({p.tobytes() for p in pictures.values()}) == len(levels)
     assert levels[0][0](samples[7]).tobytes() == levels[0][0](samples[7]).tobytes()
     others = [other for other in shifts.KINDS if other != kind]
-    first = shifts.shifts(samples, kind, 0)[0][0](samples[7]).tobytes()
-    assert all(
-        shifts.shifts(samples, other, 0)[0][0](samples[7]).tobytes() != first for other in others
-    )
+    first = levels[0][0](samples[7]).tobytes()
+    for other in others:
+        made = shifts.shifts(samples, other, 0, backgrounds=[samples[0].image])[0][0]
+        assert made(samples[7]).tobytes() != first
 
 
 class Brightness(nn.Module):
@@ -150,9 +150,32 @@ def test_writing_goes_on_where_it_stopped_and_names_what_cannot_be_read(
     assert "ant/0.png" in next(iter(content["skipped"].values()))
 
 
+def test_real_backgrounds_come_from_the_folder(
+    image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    samples = folder_samples(*image_folders)
+    folder = tmp_path / "grounds"
+    (folder / "none").mkdir(parents=True)
+    with pytest.raises(refocus.InputError, match=r"backgrounds .*none"):
+        shifts.grounds(folder / "none")
+    (folder / "none").rmdir()
+    for number in range(3):
+        Image.new("RGB", (50, 40), (0, 0, 80 * number)).save(folder / f"{number}.png")
+    found = shifts.grounds(folder)
+    assert [path.name for path in found] == ["0.png", "1.png", "2.png"]
+    ((shift, some),) = shifts.shifts(samples, "real", 0, backgrounds=found)
+    assert len(some) == 24
+    blue = {np.asarray(shift(s))[0, 0, 2] for s in samples}
+    assert blue == {0, 80, 160}
+    assert shifts.grounds(None) == []
+    with pytest.raises(refocus.InputError, match="real: needs an image with a mask, and backgr"):
+        shifts.shifts(samples, "real", 0)
+
+
 def test_kinds_are_read_from_a_list() -> None:
     assert shifts.kinds("only-fg, size,only-fg") == ["only-fg", "size"]
-    assert shifts.kinds("all") == list(shifts.KINDS)
+    assert shifts.kinds("all", real=True) == list(shifts.KINDS)
+    assert shifts.kinds("all") == [name for name in shifts.KINDS if name != "real"]
     with pytest.raises(
         refocus.InputError, match="kinds blur: no such shift; legal are all, only-fg"
     ):

@@ -18,7 +18,7 @@ def test_auto_takes_the_highest_rate_that_passes_and_keeps_what_it_tried(
     )
     results = tune.tune(order, run, progress=False)
     kept = json.loads((run / "rates.json").read_text())
-    assert results["lr"] == kept["lr"] == kept["tried"][-1]["lr"]
+    assert results.lr == kept["lr"] == kept["tried"][-1]["lr"]
     assert [t["lr"] for t in kept["tried"]] == rates.grid(1e-6, 10.0)[: len(kept["tried"])]
     assert len(kept["tried"]) > 1  # a rate of 10 ruins any model
     assert [t["passed"] for t in kept["tried"]] == [False] * (len(kept["tried"]) - 1) + [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,18 @@ def test_no_validation_or_check_image_was_trained_on(recipe: Recipe) -> None:
     assert [s.label for s in chosen.train] == [0] * 4 + [1] * 4
     assert {s.label for s in chosen.select} == {2, 3}
     assert {s.label for s in chosen.check} == {0, 1, 2, 3}
-    assert not set(chosen.train) & (set(chosen.select) | set(chosen.check))
-    assert len(chosen.check) == 24 - 8
+    parts = [{s.image for s in part} for part in (chosen.train, chosen.select, chosen.check)]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 24  # no image is in two of them
+    assert [len(part) for part in parts] == [8, 4, 12]  # a quarter of what is left chooses
+    kept = selection.as_json(chosen)
+    assert selection.from_json(kept) == chosen  # selection.json says which is which
+    assert {name: len(rows) for name, rows in kept.items()} == {
+        "train": 8,
+        "select": 4,
+        "check": 12,
+    }
+    other = selection.choose_samples(replace(recipe, seed=1), refocus.load(recipe.model))
+    assert {s.image for s in other.select} != parts[1]  # the split follows from the seed
     assert (
         len(
             selection.choose_samples(
@@ -27,6 +38,21 @@ def test_no_validation_or_check_image_was_trained_on(recipe: Recipe) -> None:
         )
         == 6
     )
+
+
+def test_a_run_that_cannot_be_checked_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    from tests.makers import make_images
+
+    images, masks = make_images(tmp_path / "val", count=1, seed=1)
+    for folder in (images, masks):
+        for name in ("ant", "bee", "cat"):
+            shutil.rmtree(folder / name)
+    one = replace(recipe, val=str(images), val_masks=str(masks))
+    model = refocus.load(recipe.model)
+    with pytest.raises(refocus.InputError, match="no image is left to check for harm"):
+        selection.choose_samples(one, model)
+    unchecked = selection.choose_samples(replace(one, do_no_harm=False), model)
+    assert (len(unchecked.select), len(unchecked.check)) == (1, 0)
 
 
 def test_a_separate_validation_folder(recipe: Recipe, tmp_path: Path) -> None:

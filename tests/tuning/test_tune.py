@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import refocus
 from refocus import Recipe
 from refocus.tuning import tune
+from refocus.tuning.results import results_of
 from tests.tuning.makers import quick_recipe, same, weights
 
 
@@ -33,9 +34,9 @@ def test_a_run_lowers_its_loss_and_leaves_a_model_that_timm_reads(
         [3e-3, 3e-3, 3e-3 * 0.85, 3e-3 * 0.85, 3e-3 * 0.85**2]
     )
     validation = [h["validation"]["loss"] for h in history]
-    assert results["best_epoch"] == validation.index(min(validation))
-    assert results["chosen_share"] == 1.0
-    assert results["trained_classes"] == ["ant", "bee"]
+    assert results.best_epoch == validation.index(min(validation))
+    assert results.chosen_share == 1.0
+    assert results.trained_classes == ("ant", "bee")
     saved = timm.create_model(f"local-dir:{run / 'model'}", pretrained=True)
     assert same(saved.state_dict(), weights(run))
     assert json.loads((run / "manifest.json").read_text())["command"] == "tune"
@@ -66,12 +67,13 @@ def test_when_tuning_does_not_help_the_original_is_kept(recipe: Recipe, tmp_path
     )
     original = load_file(Path(recipe.model) / "model.safetensors")
     kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
-    assert results["chosen_share"] == 0.0
-    assert results["finding"].startswith("tuning did not help: the original weights are kept")
+    assert results.chosen_share == 0.0
+    assert not results.verdict.ship
+    assert results.verdict.sentence.startswith("Keep the original model: ")
     assert same(kept, original)
-    assert (
-        json.loads((tmp_path / "run" / "results.json").read_text())["finding"] == results["finding"]
-    )
+    assert results_of(tmp_path / "run") == results
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["schema"] == 2
+    assert set(results.unseen) == {"blurred", "plain", "moved"}
 
 
 def test_recomputed_maps_train_the_same_weights(
@@ -104,7 +106,7 @@ def test_the_share_of_the_way_is_the_objectives_own_or_the_users(
             progress=False,
         )
         kept[name] = (
-            results["chosen_share"],
+            results.chosen_share,
             load_file(tmp_path / name / "model" / "model.safetensors"),
         )
     assert [share for share, _ in kept.values()] == [0.5, 0.5, 1.0]
@@ -122,7 +124,7 @@ def test_the_last_epoch_can_be_kept(
         tmp_path / "run",
         progress=False,
     )
-    assert results["best_epoch"] == 2
+    assert results.best_epoch == 2
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["model"]
     kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(torch.equal(last[name], kept[name]) for name in kept)

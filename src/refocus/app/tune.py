@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 from matplotlib.figure import Figure
 
-from refocus import outputs
 from refocus.app.compare import Inputs
 from refocus.app.folders import Folders
 from refocus.app.jobs import Job, command_line
@@ -17,6 +16,7 @@ from refocus.app.parts import Tool, said_in_page
 from refocus.app.progress import Progress
 from refocus.errors import InputError
 from refocus.figures.charts import AFTER, BEFORE
+from refocus.tuning.results import results_of
 
 _REPORT, _MAKING = "report-of-", "Making the report: about a minute for a small folder ..."
 _OFF = gr.update(interactive=False)
@@ -212,7 +212,7 @@ def state_of(job: Job, done: int) -> str:
     if job.running:
         return f"Running: epoch {done} done."
     if job.complete:
-        return f"Done: {escape(outputs.read_json(job.folder / 'results.json')['finding'])}."
+        return escape(results_of(job.folder).verdict.sentence)
     if job.failed:
         return escape(job.words) or "It failed; start the app in a terminal to see why."
     return f"Stopped after epoch {done}. Resume continues from there."

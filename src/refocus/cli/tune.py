@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from refocus.cli.options import Called, Names, Order, Rows, settings_from, with_
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
+from refocus.tuning.results import TuneResults
 
 NEEDED = ("model", "images", "masks")
 
@@ -80,7 +82,7 @@ def tune(
         if out is None:
             raise InputError("‹out›: missing")
         results, folder = tuning.tune(recipe, out), out
-    if results:  # else a process other than the first
+    if not int(os.environ.get("RANK", "0")):  # the first of several processes prints
         _print(results, folder)
 
 
@@ -107,20 +109,24 @@ def _is_named(context: typer.Context, parameter: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _print(results: dict[str, Any], folder: Path) -> None:
+def _print(results: TuneResults, folder: Path) -> None:
+    console.print(f"{results.verdict.sentence}\n", soft_wrap=True)
     table = Table(
         "share of tuned weights",
         "top-1, %",
-        "swapped backgrounds, % (corrected, broken)",
+        "lost at most, points",
+        "swapped backgrounds, %",
+        "gained at least, points",
         "relevance loss",
     )
-    for c in results["candidates"]:
-        mark = " <- kept" if c["share"] == results["chosen_share"] else ""
-        loss = "-" if c["relevance_loss"] is None else f"{c['relevance_loss']:.4f}"
-        moved = f"{c['swapped']:.1f} (+{c['corrected']} -{c['broken']})"
-        table.add_row(f"{c['share']:g}{mark}", f"{c['in_domain']:.1f}", moved, loss)
+    for c in results.candidates:
+        mark = " <- kept" if c.share == results.chosen_share else ""
+        numbers = (c.in_domain.model.value, c.most_lost, c.swapped.model.value, c.least_gained)
+        cells = [_number(value, 1) for value in numbers]
+        table.add_row(f"{c.share:g}{mark}", *cells, _number(c.relevance_loss, 4))
     console.print(table)
-    console.print(
-        f"{results['finding']}\nbest epoch {results['best_epoch']}; model: {folder / 'model'}",
-        soft_wrap=True,
-    )
+    console.print(f"best epoch {results.best_epoch}; model: {folder / 'model'}", soft_wrap=True)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -6,16 +6,19 @@ Images are PIL RGB, a mask is float `[1, H, W]` in [0, 1] as `images.read_mask` 
 from __future__ import annotations
 
 import math
+import zlib
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
 from refocus.data.swaps import fill_object, widened
 
 _BLUR = 1.0  # pixels: standard deviation of the blend at an object's edge
+_SOFT = 0.1  # of the shorter side: standard deviation with which a background is blurred away
+_SMALLEST = 0.5  # of its size, an object that is moved
 
 
 def feather(mask: Tensor) -> Tensor:
@@ -52,6 +55,38 @@ def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     filled = fill_object(pixels, widened(mask)[None])[0].permute(1, 2, 0)
     return Image.fromarray((255 * filled.clamp(0, 1)).round().byte().numpy())
+
+
+def on_blur(image: Image.Image, mask: Tensor) -> Image.Image:
+    """The object on its own background, blurred so far that no thing in it can be told."""
+    ground = without_object(image, mask)
+    return _over(
+        cut_out(image, mask), ground.filter(ImageFilter.GaussianBlur(_SOFT * min(image.size)))
+    )
+
+
+def on_plain(image: Image.Image, mask: Tensor) -> Image.Image:
+    """The object on a plain colour, drawn by the image's pixels: always the same for an image."""
+    red, green, blue = (int(value) for value in _draw(image).integers(0, 256, size=3))
+    return _over(cut_out(image, mask), Image.new("RGB", image.size, (red, green, blue)))
+
+
+def moved(image: Image.Image, mask: Tensor) -> Image.Image:
+    """The object elsewhere on its own background and half to all of its size.
+
+    Place and size are drawn by the image's pixels; the box of the object stays within the image.
+    """
+    rng = _draw(image)
+    left, top, right, bottom = _box(mask)
+    scale = float(rng.uniform(_SMALLEST, 1))
+    sides = scale * (right - left) / image.width, scale * (bottom - top) / image.height
+    x, y = (float(rng.uniform(side / 2, 1 - side / 2)) for side in sides)
+    ground = without_object(image, mask)
+    return placed(image, mask, ground, area=sides[0] * sides[1], centre=(x, y), angle=0)
+
+
+def _draw(image: Image.Image) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(image.tobytes()))
 
 
 def fitted(background: Image.Image, image: Image.Image) -> Image.Image:

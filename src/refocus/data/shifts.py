@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from refocus import outputs
 from refocus.data import composites
+from refocus.data.folders import image_files
 from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError
 from refocus.records import Sample
@@ -34,7 +35,9 @@ _CENTRE = (0.5, 0.5)
 _PLACES = tuple((x, y) for y in (0.1, 0.3, 0.5, 0.7, 0.9) for x in (0.1, 0.3, 0.5, 0.7, 0.9))
 _SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _ANGLES = tuple(range(0, 360, 45))
-_DONORS = ("none", "same", "other", "next")
+_DONORS = ("none", "same", "other", "next", "folder")
+UNSEEN = ("blurred", "plain", "moved")  # kinds that no objective trains on and that need no folder
+REAL = "real"  # likewise, with backgrounds from a folder of the user's
 Compose = Callable[[Image.Image, Tensor, "Image.Image | None", Any], Image.Image]
 
 
@@ -43,7 +46,8 @@ class Kind:
     """make: (image, mask, background, level) -> shifted image.
 
     donor: whose background it gets, of the same class, of another one drawn at random, of the next
-    one, or none. levels: of a curve, by folder name; a kind without a curve has one, "".
+    one, an image of a folder of backgrounds, or none. levels: of a curve, by folder name; a kind
+    without a curve has one, "".
     """
 
     make: Compose
@@ -108,6 +112,23 @@ KINDS = {
     "mixed-next": Kind(
         _mixed, "the object on the background of an image of the next class", "next"
     ),
+    "blurred": Kind(
+        lambda i, m, _b, _l: composites.on_blur(i, m),
+        "the object on its own background, blurred away; no objective trains on it",
+    ),
+    "plain": Kind(
+        lambda i, m, _b, _l: composites.on_plain(i, m),
+        "the object on a plain colour; no objective trains on it",
+    ),
+    "moved": Kind(
+        lambda i, m, _b, _l: composites.moved(i, m),
+        "the object elsewhere and smaller on its own background; no objective trains on it",
+    ),
+    REAL: Kind(
+        _mixed,
+        "the object on a background from the folder of backgrounds; no objective trains on it",
+        "folder",
+    ),
     "outline": Kind(
         _hole,
         "sanity check: a hole of the object's shape filled in on another class's background; "
@@ -137,9 +158,10 @@ KINDS = {
 }
 
 
-def kinds(text: str, parameter: str = "kinds") -> list[str]:
-    """Names from a comma-separated list; `all` is every kind."""
-    names = list(KINDS) if text == "all" else [n.strip() for n in text.split(",")]
+def kinds(text: str, parameter: str = "kinds", *, real: bool = False) -> list[str]:
+    """Names from a comma-separated list; `all` is every kind, `real` only where it can be made."""
+    every = [name for name in KINDS if real or name != REAL]
+    names = every if text == "all" else [n.strip() for n in text.split(",")]
     if unknown := [n for n in names if n not in KINDS]:
         raise InputError(
             f"‹{parameter}› {unknown[0]}: no such shift; legal are all, {', '.join(KINDS)}"
@@ -187,15 +209,17 @@ class Shift:
 
     kind: str
     level: str
-    partners: dict[Path, Sample]  # empty for kinds without a donor
+    partners: dict[Path, Sample]  # who lends a background; those of a folder have no mask
 
     def __call__(self, sample: Sample) -> Image.Image:
         row = KINDS[self.kind]
         image, mask = _read(sample)
         background = None
         if row.donor != "none":
-            background, shape = _read(self.partners[sample.image])
-            background = composites.without_object(background, shape)
+            partner = self.partners[sample.image]
+            background = read_image(partner.image)
+            if partner.mask is not None:
+                background = composites.without_object(background, mask_of(partner, background))
         return row.make(image, mask, background, dict(row.levels)[self.level])
 
 
@@ -206,27 +230,70 @@ def _read(sample: Sample) -> tuple[Image.Image, Tensor]:
 
 
 def shifts(
-    samples: Sequence[Sample], kind: str, seed: int, only: Collection[Path] | None = None
+    samples: Sequence[Sample],
+    kind: str,
+    seed: int,
+    only: Collection[Path] | None = None,
+    backgrounds: Sequence[Path] = (),
 ) -> list[tuple[Shift, list[Sample]]]:
     """One Shift per level of a kind, with the samples it applies to: those with a mask, and a donor
     where one is needed.
 
-    only: images to shift; all others still lend their backgrounds.
+    only: images to shift; all others still lend their backgrounds. backgrounds: image files, for
+    the kind `real`.
     """
     masked = [s for s in samples if s.mask is not None]
     row = KINDS[kind]
-    partners = {} if row.donor == "none" else donors(masked, row.donor, seed)
+    if row.donor == "folder":
+        partners = _from_folder(masked, backgrounds, seed)
+    else:
+        partners = {} if row.donor == "none" else donors(masked, row.donor, seed)
     usable = [
         s
         for s in masked
         if (row.donor == "none" or s.image in partners) and (only is None or s.image in only)
     ]
     if not usable:
-        need = {"none": "an image with a mask", "same": "two images of one class with masks"}
+        need = {
+            "none": "an image with a mask",
+            "same": "two images of one class with masks",
+            "folder": "an image with a mask, and ‹backgrounds›, a folder of images",
+        }
         raise InputError(
             f"shift {kind}: needs {need.get(row.donor, 'images of two classes with masks')}"
         )
     return [(Shift(kind, level, partners), usable) for level, _ in row.levels]
+
+
+def _from_folder(
+    samples: Sequence[Sample], backgrounds: Sequence[Path], seed: int
+) -> dict[Path, Sample]:
+    """image -> which of the backgrounds it gets, drawn by the seed and the image's position."""
+    found = {}
+    for position, sample in enumerate(samples if backgrounds else ()):
+        rng = np.random.default_rng([seed, _DONORS.index("folder"), position])
+        found[sample.image] = Sample(backgrounds[int(rng.integers(len(backgrounds)))], -1)
+    return found
+
+
+def grounds(folder: str | Path | None) -> list[Path]:
+    """The image files of a folder of backgrounds, in it or in its folders; none without a folder.
+
+    Raises:
+        InputError: no such folder, no image in it, or its first one cannot be read.
+    """
+    if folder is None:
+        return []
+    found = image_files(Path(folder).expanduser(), "backgrounds")
+    if not found:
+        raise InputError(f"‹backgrounds› {folder}: holds no image")
+    read_image(found[0])
+    return found
+
+
+def unseen(*, real: bool) -> tuple[str, ...]:
+    """Kinds that no objective trains on, with `real` where there is a folder of backgrounds."""
+    return (*UNSEEN, REAL) if real else UNSEEN
 
 
 class _Jobs(Dataset[tuple[str, "Image.Image | None", str]]):
@@ -245,7 +312,13 @@ class _Jobs(Dataset[tuple[str, "Image.Image | None", str]]):
 
 
 def write(
-    samples: Sequence[Sample], folder: Path, names: Sequence[str], *, seed: int, workers: int = 0
+    samples: Sequence[Sample],
+    folder: Path,
+    names: Sequence[str],
+    *,
+    seed: int,
+    workers: int = 0,
+    backgrounds: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Write each kind as an ImageFolder, `KIND/CLASS/STEM.png`, curves as
     `KIND/LEVEL/CLASS/STEM.png`.
@@ -262,7 +335,7 @@ def write(
     known = outputs.read_json(record) if record.exists() else {"written": {}, "skipped": {}}
     counts = {}
     for kind in names:
-        levels = shifts(samples, kind, seed)
+        levels = shifts(samples, kind, seed, backgrounds=backgrounds)
         counts[kind] = sum(len(some) for _, some in levels)
         for shift, some in levels:
             place = Path(kind, shift.level) if shift.level else Path(kind)

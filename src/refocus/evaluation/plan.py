@@ -37,7 +37,8 @@ class Plan:
         for cue conflict. faithful: images for insertion and deletion. mask_score: masks that
         `refocus masks` scored lower are left out. mask_polarity: see `data.polarity`.
         most: at most so many images, spread over the classes, for what needs masks (None: all).
-        leave_out: images that are no part of any suite.
+        leave_out: images that are no part of any suite. backgrounds: a folder of images without the
+        classes' objects, for the shift `real`.
     """
 
     suites: dict[str, Path]
@@ -51,6 +52,7 @@ class Plan:
     mask_polarity: str = "ask"
     most: int | None = None
     leave_out: frozenset[Path] = frozenset()
+    backgrounds: Path | None = None
 
     def open(self, name: str, model: nn.Module, protocol: str = "standard") -> TestSet:
         tests = open_suite(
@@ -116,6 +118,7 @@ def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str
         "leave_out": sorted(map(str, plan.leave_out)),
         "files": {str(path.expanduser().resolve()): outputs.state(path) for path in read},
         "seed": seed,
+        **(places({"backgrounds": plan.backgrounds}) if plan.backgrounds else {}),
     }
 
 
@@ -170,7 +173,7 @@ def check(models: Models, plan: Plan) -> None:
                     f"‹masks› {name}={plan.masks[name]}: none of the masks can be used"
                 )
             for kind in plan.shifts:
-                shifted.shifts(samples, kind, 0)
+                shifted.shifts(samples, kind, 0, backgrounds=shifted.grounds(plan.backgrounds))
         if name in plan.groups:
             read_groups(plan.groups[name], opened)
     if plan.mapping and CUES not in plan.suites:

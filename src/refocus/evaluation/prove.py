@@ -96,7 +96,10 @@ def _with_masks(name: str, root: Path, models: Models, plan: Plan, how: How) -> 
     entry: dict[str, Any] = {"masked": len(mapped), "maps": maps, "shifts": {}}
     answers: dict[str, dict[str, list[Prediction]]] = {}
     for kind in plan.shifts:
-        made = {which: shifts.shifts(some, kind, how.seed, kept) for which, some in samples.items()}
+        made = {
+            which: shifts.shifts(some, kind, how.seed, kept, shifts.grounds(plan.backgrounds))
+            for which, some in samples.items()
+        }
         levels: dict[str, dict[str, SuiteResult]] = {}
         for number, (shift, _) in enumerate(made["model"]):
             tests = {

@@ -28,6 +28,7 @@ from refocus.masks import trust
 from refocus.records import Sample
 from refocus.reports import gallery
 from refocus.tuning.recipe import recipe_of
+from refocus.tuning.results import TuneResults, results_of
 from refocus.tuning.selection import from_json, trained_classes
 from refocus.vit import loading, own_models
 from refocus.vit.classes import class_folder_names
@@ -73,12 +74,13 @@ def prove_run(
     plan = plans.Plan(
         suites,
         masks,
-        SHIFTS if masks else (),
+        (*SHIFTS, *shifts.unseen(real=recipe.backgrounds is not None)) if masks else (),
         faithful=faithful,
         mask_score=recipe.mask_score,
         mask_polarity=recipe.mask_polarity,
         most=most,
         leave_out=frozenset(s.image.resolve() for s in selection.train),
+        backgrounds=Path(recipe.backgrounds) if recipe.backgrounds else None,
     )
     original = own_models.recorded(recipe.model, code)
     tuned = own_models.tuned(run / "model", code if original.startswith("py:") else None)
@@ -186,11 +188,11 @@ def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None
                     f"{row.difference_interval_text})"
                 )
             parts.append(f"{name}, {title}: top-1 {numbers}")
-    results = outputs.read_json(run / "results.json") if run else {}
+    results = results_of(run) if run else None
     shots = len(outputs.read_json(run / "selection.json")["train"]) if run else 0
     title = "Before and after" if content["against"] else f"Evaluation of {content['model']}"
-    if run:
-        title = f"Refocused with {shots} images of {len(results['trained_classes'])} classes"
+    if results:
+        title = f"Refocused with {shots} images of {len(results.trained_classes)} classes"
     caution = ""
     if HELD_OUT in entries:
         caution = (
@@ -202,19 +204,20 @@ def _headline(entries: dict[str, Any], content: dict[str, Any], run: Path | None
     return {
         "title": title,
         "sentence": "; ".join(parts) + "." if parts else "",
-        "finding": _finding(results),
+        "verdict": _verdict(results) if results else "",
         "caution": caution,
     }
 
 
-def _finding(results: dict[str, Any]) -> str:
-    if not results:
-        return ""
-    kept = f"Kept: {results['chosen_share']:.0%} of the way from the original to the tuned weights"
-    if results["chosen_share"] != results["advised_share"]:
-        kept += f" (the rule advised {results['advised_share']:.0%}, which was overruled)"
-    finding = results["finding"]
-    return f"On its own validation images the do-no-harm rule found: {finding}. {kept}."
+def _verdict(results: TuneResults) -> str:
+    """The run's own, and what was kept where it was overruled."""
+    sentence = results.verdict.sentence
+    if results.chosen_share == results.advised_share:
+        return sentence
+    return (
+        f"{sentence} The rule was switched off: {results.chosen_share:.0%} of the way to the tuned "
+        "weights was kept."
+    )
 
 
 def _facts(evaluation: Path, content: dict[str, Any], run: Path | None) -> dict[str, str]:
@@ -224,19 +227,16 @@ def _facts(evaluation: Path, content: dict[str, Any], run: Path | None) -> dict[
         "seed of the evaluation": str(content["seed"]),
     }
     if run:
-        recipe, results = (
-            outputs.read_json(run / "recipe.json"),
-            outputs.read_json(run / "results.json"),
-        )
+        recipe, results = outputs.read_json(run / "recipe.json"), results_of(run)
         selection = outputs.read_json(run / "selection.json")
         facts |= {
             "objective": recipe["objective"],
             "images trained on": f"{len(selection['train'])} ({recipe['shots']} each of "
-            f"{len(results['trained_classes'])} classes)",
+            f"{len(results.trained_classes)} classes)",
             "validated on": f"{len(selection['select'])} images for the epoch, "
             f"{len(selection['check'])} for the do-no-harm rule",
-            "epochs": f"{recipe['epochs']}, best {results['best_epoch']}",
-            "learning rate": f"{results['lr']:g}",
+            "epochs": f"{recipe['epochs']}, best {results.best_epoch}",
+            "learning rate": f"{results.lr:g}",
             "seed of the run": str(recipe["seed"]),
         }
     versions = outputs.read_json(evaluation / outputs.MANIFEST)["environment"]
@@ -250,8 +250,8 @@ def _markdown(context: dict[str, Any]) -> str:
     headline = context["headline"]
     parts = [
         f"# {headline['title']}",
+        headline["verdict"],
         headline["sentence"],
-        headline["finding"],
         headline["caution"],
     ]
     for title, rows in (

@@ -1,201 +1,141 @@
-"""Do no harm: after tuning, choose along the straight line between the original and the tuned
-weights.
+"""Do no harm: which weights on the line from original to tuned to keep, with a known error rate.
 
-Axes: images `[n, 3, H, W]`, masks `[n, 1, H, W]`, labels `[n]`.
+Axes: answers `[shares, n]`, one row for each share of the way, the original first. Imports no
+torch; `checks` measures the answers.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy.stats import permutation_test
-from torch import Tensor, nn
 
-from refocus.data.swaps import other_class_donors, swap_backgrounds
-from refocus.objectives import losses
-from refocus.objectives.registry import OBJECTIVES
-from refocus.relevance.attention import logits_of
-from refocus.relevance.gae import explain
+from refocus.intervals import LEVEL, chance, images_needed, lower_bound, mean_interval
+from refocus.results import Change, Compared, Estimate, Interval
+from refocus.tuning.results import Candidate
 
-SHARES = (
-    0.0,
-    0.25,
-    0.5,
-    0.75,
-    1.0,
-)  # points on the line from the original weights (0) to the tuned ones (1)
-CHANCE = 0.05  # level of the one-sided test that a gain on swapped backgrounds must pass
-_SWAPS, _MOST_SWAPS = 400, 8  # swapped images wanted in all; at most so many of one image
-_BATCH = 32
+# points on the line from the original weights (0) to the tuned ones (1)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+ERROR = 1 - LEVEL  # chance with which each of the rule's two promises may be broken
+_SIGNED = (-1.0, 1.0)  # bounds of one image's change
+
+
+# --- the rule -----------------------------------------------------------------------------------
+
+
+def standing(plain: np.ndarray, swapped: np.ndarray, tolerance: float) -> np.ndarray:
+    """Which shares pass both tests of the rule, bool `[shares]`; the first, the original, does not.
+
+    plain: right as they are, `[shares, n]` in {0, 1}; swapped: share of swaps that are right,
+    `[shares, n]` in [0, 1]; both by rising share. tolerance: in percentage points.
+
+    (1) In-domain top-1 is lost by less than `tolerance`: a test of non-inferiority at 5 %, from the
+    smallest share up, until one fails.
+    (2) Top-1 with swapped backgrounds is gained: a test at 5 %, from the largest share down, until
+    one fails.
+    Tests in a fixed order need no correction (Maurer, Hothorn and Lehmacher, 1995): the chance to
+    keep weights that break promise (1) is at most 5 % over all shares, and so is that of (2). The
+    orders put first what passes most easily: less of the way loses less, more of it gains more.
+    """
+    count = len(plain)
+    stands = np.zeros(count, dtype=bool)
+    limit = -tolerance / 100
+    safe = 0  # the last share that passes (1), all before it doing so as well
+    while safe + 1 < count and chance(plain[safe + 1] - plain[0], _SIGNED, limit) < ERROR:
+        safe += 1
+    for at in range(count - 1, 0, -1):
+        if (not safe) or chance(swapped[at] - swapped[0], _SIGNED) >= ERROR:
+            break
+        stands[at] = at <= safe
+    return stands
+
+
+def choose(stands: np.ndarray | Sequence[bool]) -> int:
+    """Position of the largest share that stands; 0, the original, where none does."""
+    return max((i for i, passes in enumerate(stands) if passes), default=0)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One point on the line, measured on the check images: top-1 in percent as they are and with
-    swapped backgrounds; how many images the swaps find right more often than the original does
-    (corrected) or less often (broken), and the chance of such a gain were there none. The relevance
-    loss is measured where it can matter: at both ends, and where the candidate may stand.
+class Shortage:
+    """How many check images would decide about a share: `images` is None where no number would."""
+
+    position: int
+    images: int | None
+
+
+def shortage(plain: np.ndarray, swapped: np.ndarray, tolerance: float) -> Shortage:
+    """The share that is closest to standing and the images with which it would, 4 times out of 5.
+
+    As if what was seen were the truth: its mean change and its variance.
     """
+    best = Shortage(len(plain) - 1, None)
+    for at in range(1, len(plain)):
+        lost, gained = plain[at] - plain[0], swapped[at] - swapped[0]
+        both = (
+            images_needed(float(lost.mean()), float(lost.var()), -tolerance / 100),
+            images_needed(float(gained.mean()), float(gained.var()), 0.0),
+        )
+        needed = None if None in both else max(n for n in both if n is not None)
+        if needed is not None and (best.images is None or needed < best.images):
+            best = Shortage(at, needed)
+    return best
 
-    share: float
-    in_domain: float
-    swapped: float
-    corrected: int
-    broken: int
-    chance: float
-    relevance_loss: float | None
 
-    def stands(self, original: Candidate, tolerance: float) -> bool:
-        """Rules (1) and (2) of `choose`."""
-        return self.in_domain >= original.in_domain - tolerance and self.chance < CHANCE
+def least_images(tolerance: float) -> int | None:
+    """Check images below which rule (1) can pass only where tuning gains in-domain.
 
-
-def interpolate(
-    start: dict[str, Tensor], end: dict[str, Tensor], share: float
-) -> dict[str, Tensor]:
-    """`(1 - a) theta_0 + a theta_1` (WiSE-FT, Wortsman et al., CVPR 2022, Eq. 1); the ends are
-    exact.
+    With so many it passes where no answer changes; None where nothing may be lost.
     """
-    if share in (0.0, 1.0):
-        return end if share else start
-    return {
-        k: torch.lerp(v, end[k].to(v), share) if v.is_floating_point() else v
-        for k, v in start.items()
-    }
+    return images_needed(0.0, 0.0, -tolerance / 100)
+
+
+# --- its numbers --------------------------------------------------------------------------------
 
 
 def candidates(
-    model: nn.Module,
-    start: dict[str, Tensor],
-    end: dict[str, Tensor],
-    images: Tensor,
-    masks: Tensor,
-    labels: Tensor,
-    tolerance: float,
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float], plain: np.ndarray, swapped: np.ndarray, tolerance: float
 ) -> list[Candidate]:
-    """Measure every share, 0 first and 1 last; `model` is left with the weights of the last."""
-    found: list[Candidate] = []
-    before: Tensor | None = None
-    for share in shares:
-        model.load_state_dict(interpolate(start, end, share))
-        plain, swapped = right_answers(model, images, masks, labels)
-        before = swapped if before is None else before
-        change = swapped - before
-        corrected, broken = int((change > 0).sum()), int((change < 0).sum())
-        in_domain, on_swapped = (100 * right.double().mean().item() for right in (plain, swapped))
-        candidate = Candidate(
-            share, in_domain, on_swapped, corrected, broken, chance_of_gain(change), None
-        )
-        if share in (0.0, 1.0) or candidate.stands(found[0], tolerance):
-            candidate = replace(
-                candidate, relevance_loss=relevance_loss(model, images, masks, labels)
-            )
-        found.append(candidate)
+    """The numbers of each share, in percent and points, from the answers `[shares, n]`."""
+    stands = standing(plain, swapped, tolerance)
+    found = []
+    for at, share in enumerate(shares):
+        lost, gained = plain[at] - plain[0], swapped[at] - swapped[0]
+        bounds: dict[str, float] = {}
+        if at:
+            bounds["most_lost"] = -100 * lower_bound(lost, _SIGNED, ERROR)
+            bounds["least_gained"] = 100 * lower_bound(gained, _SIGNED, ERROR)
+        in_domain, on_swapped = _compared(plain, at), _compared(swapped, at)
+        found.append(Candidate(share, in_domain, on_swapped, stands=bool(stands[at]), **bounds))
     return found
 
 
-def chance_of_gain(change: Tensor) -> float:
-    """P-value of the paired sign-flip test: is the mean change over images `[n]` above 0? With one
-    swap an image, the sign test.
-    """
-    moved = change[change != 0].numpy()
-    if not len(moved):
-        return 1.0
-    rng = np.random.default_rng(0)
-    padded = np.append(moved, 0.0)  # scipy wants two values; a zero changes no mean's order
-    found = permutation_test(
-        (padded,),
-        np.mean,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=9999,
-        rng=rng,
-    )
-    return float(found.pvalue)
+def _compared(answers: np.ndarray, at: int) -> Compared:
+    model, against = (_estimate(answers[i]) for i in (at, 0))
+    return Compared(model, against, compare(answers[at], answers[0]) if at else None)
 
 
-def right_answers(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Which images are classified right as they are, bool `[n]`, and on what share of the
-    backgrounds of images of other classes, float `[n]`. Few images get several backgrounds each (at
-    most 8), so that there are about 400 swaps: one alone says little.
-    """
-    device = next(model.parameters()).device
-    plain = torch.zeros(len(images), dtype=torch.bool)
-    rounds = min(_MOST_SWAPS, math.ceil(_SWAPS / len(images)))
-    swapped = torch.zeros(rounds, len(images))
-    model.eval()
-    with torch.inference_mode():
-        for at in torch.arange(len(images)).split(_BATCH):
-            x, m, y = images[at].to(device), masks[at].to(device), labels[at].to(device)
-            plain[at] = (logits_of(model, x).argmax(1) == y).cpu()
-            for number in range(rounds):
-                donors = other_class_donors(labels, seed=number)[at]
-                moved = swap_backgrounds(x, m, images[donors].to(device), masks[donors].to(device))
-                swapped[number, at] = (logits_of(model, moved).argmax(1) == y).cpu().float()
-    return plain, swapped.mean(0)
+def _estimate(right: np.ndarray) -> Estimate:
+    return Estimate(100 * float(right.mean()), _interval(right, (0.0, 1.0)), len(right))
 
 
-def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> float:
-    """Paper Eq. 3 for the true class with the paper's weights, whatever the objective was."""
-    device = next(model.parameters()).device
-    weights = OBJECTIVES["relevance"].weights
-    total = 0.0
-    for at in torch.arange(len(images)).split(_BATCH):
-        relevance, mask = (
-            explain(model, images[at].to(device), labels[at]).relevance,
-            masks[at, 0].to(device),
-        )
-        loss = weights["background"] * losses.background(relevance, mask) + weights[
-            "foreground"
-        ] * losses.foreground(relevance, mask)
-        total += loss.item() * len(at)
-    return total / len(images)
-
-
-def choose(found: list[Candidate], tolerance: float) -> tuple[int, str]:
-    """The rule. A candidate stands if (1) its top-1 falls by at most `tolerance` percentage points,
-    and (2) its top-1 with swapped backgrounds rises by more than chance (`chance_of_gain` below
-    `CHANCE`). (3) Of those that stand, the lowest relevance loss; if none does, the original, which
-    is found[0].
-
-    (2) is ours: a map can be pushed onto the mask while the decision gets no better, and then the
-    lower loss is no gain. Returns the position chosen and the finding in words.
-    """
-    before = found[0]
-    standing = {
-        i: c.relevance_loss
-        for i, c in enumerate(found)
-        if i and c.stands(before, tolerance) and c.relevance_loss is not None
-    }
-    chosen = min(standing, key=lambda i: standing[i], default=0)
-    after = found[chosen or -1]
-    numbers = (
-        f"top-1 {before.in_domain:.1f} -> {after.in_domain:.1f} %, with swapped backgrounds "
-        f"{before.swapped:.1f} -> "
-        f"{after.swapped:.1f} % ({after.corrected} corrected, {after.broken} broken), relevance "
-        "loss "
-        f"{before.relevance_loss:.4f} -> {after.relevance_loss:.4f}"
-    )
-    if chosen:
-        return (
-            chosen,
-            f"tuning helped: {numbers} at share {after.share:g} of the way to the tuned weights",
-        )
-    return 0, (
-        f"tuning did not help: the original weights are kept. The tuned ones would give {numbers}; "
-        "the rule wants a gain "
-        f"with swapped backgrounds beyond chance, and top-1 to fall by {tolerance:g} at most"
+def compare(now: np.ndarray, before: np.ndarray) -> Change:
+    """Change in points of what was right before, paired by image; both in [0, 1]."""
+    change = now - before
+    return Change(
+        100 * float(change.mean()),
+        _interval(change, _SIGNED),
+        len(change),
+        corrected=int((change > 0).sum()),
+        broken=int((change < 0).sum()),
     )
 
 
-def as_record(candidate: Candidate) -> dict[str, Any]:
-    """For results.json."""
-    return asdict(candidate)
+def compare_right(now: np.ndarray, before: np.ndarray) -> Compared:
+    """Top-1 in percent now and before on the same images."""
+    return Compared(_estimate(now), _estimate(before), compare(now, before))
+
+
+def _interval(values: np.ndarray, bounds: tuple[float, float]) -> Interval | None:
+    found = mean_interval(100 * values, (100 * bounds[0], 100 * bounds[1]))
+    return None if found is None else (found[0], found[1])

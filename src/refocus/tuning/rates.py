@@ -39,9 +39,9 @@ def search(
     """The highest rate with which validation accuracy falls by at most `FALL` points and the
     classification term does not rise.
 
-    Each try starts from the original weights and takes a fifth of the epochs. Accuracy is over the
-    images of all classes that the do-no-harm rule reads, the classification term over the images
-    that choose the epoch. Stops at the first rate that passes.
+    Each try starts from the original weights and takes a fifth of the epochs. Both are measured on
+    the images that choose the epoch: those of the do-no-harm rule choose nothing. Stops at the
+    first rate that passes.
 
     Returns:
         {"lr": rate, "passed": whether it passed or is merely the lowest, "before": {...}, "tried":
@@ -117,7 +117,7 @@ def _measure(
     )
     right = total = 0
     with torch.inference_mode():
-        for images, _, labels in masked_loader(selection.check, model, recipe):
+        for images, _, labels in masked_loader(selection.select, model, recipe):
             right += int(
                 (logits_of(model, images.to(accelerator.device)).argmax(1).cpu() == labels).sum()
             )

@@ -49,6 +49,13 @@ class Recipe:
         about("ImageFolder to validate on. Default: images of ‹images› that are not trained on."),
     ] = None
     val_masks: Annotated[Text | None, about("Foreground masks for ‹val›.")] = None
+    backgrounds: Annotated[
+        Text | None,
+        about(
+            "Folder of images without the classes' objects: the do-no-harm check puts objects on "
+            "these, too."
+        ),
+    ] = None
     objective: Annotated[Text, about("What to train for.")] = "relevance"
     weights: Annotated[
         dict[str, float],

@@ -18,14 +18,15 @@ from refocus.records import Sample
 from refocus.tuning.recipe import Recipe
 
 log = logging.getLogger("refocus")
+_PART = 4  # of the images left, at most one in so many chooses the epoch
 
 
 @dataclass(frozen=True)
 class Selection:
     """train: the shots.
 
-    select: images of classes not trained on, for the best epoch. check: images of all classes, for
-    the question whether tuning did harm. No training image is in `select` or `check`.
+    select: images of classes not trained on, for the best epoch and the rate. check: images of all
+    classes, for the question whether tuning did harm. No image is in two of the three.
     """
 
     train: list[Sample]
@@ -76,11 +77,20 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     rest = [s for s in rest if s.image.resolve() not in taken]
     trained = set(labels)
     held_out = [s for s in rest if s.label not in trained]
-    select = spread(held_out or rest, recipe.val_images, recipe.seed, skip_bad=recipe.skip_bad)
-    check = spread(rest, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
+    # the check needs more: what it shows depends on their number, the best epoch hardly does
+    most = min(recipe.val_images, max(1, len(rest) // _PART))
+    select = spread(held_out or rest, most, recipe.seed, skip_bad=recipe.skip_bad)
+    chose = {s.image.resolve() for s in select}
+    left = [s for s in rest if s.image.resolve() not in chose]
+    check = spread(left, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
     if not select:
         raise InputError(
             f"{where}: no image is left to validate on; add images or give ‹val› with ‹val_masks›"
+        )
+    if recipe.do_no_harm and not check:
+        raise InputError(
+            f"{where}: no image is left to check for harm; add images, give ‹val› with "
+            "‹val_masks›, or give ‹do_no_harm=False›"
         )
     if not held_out:
         log.warning(
@@ -90,7 +100,7 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     return Selection(train, select, check)
 
 
-def to_json(selection: Selection) -> dict[str, Any]:
+def as_json(selection: Selection) -> dict[str, Any]:
     def rows(samples: list[Sample]) -> list[dict[str, Any]]:
         return [
             {
@@ -128,7 +138,7 @@ class _Rows:
 
 
 def from_json(content: Any, source: str | Path = "selection.json") -> Selection:
-    """What `to_json` made, back as samples.
+    """What `as_json` made, back as samples.
 
     Raises:
         InputError: another shape, no image to train on, or a label below 0; names `source`.

@@ -4,6 +4,7 @@ must do no harm.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,35 +16,37 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from refocus import locks, outputs
 from refocus.data.folders import name_by_folders
-from refocus.errors import InputError
+from refocus.data.shifts import grounds
+from refocus.data.transforms import joint_transform
+from refocus.errors import InputError, Message
 from refocus.objectives.registry import OBJECTIVES, Step, step_of
 from refocus.objectives.steps import Settings
-from refocus.records import Sample, write_line
+from refocus.records import Sample, to_json, write_line
 from refocus.records import from_json as from_record
+from refocus.results import Compared
 from refocus.signals import uninterrupted
 from refocus.tuning import rates
 from refocus.tuning.checkpoints import Checkpoint, best_weights, keep_epochs, replace_file
-from refocus.tuning.harm import SHARES, as_record, candidates, choose, interpolate
+from refocus.tuning.checks import answers, interpolate, relevance_loss, unseen_answers
+from refocus.tuning.harm import SHARES, candidates, choose, compare_right, shortage
 from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.tuning.recipe import Recipe, recipe_of
-from refocus.tuning.selection import (
-    Selection,
-    choose_samples,
-    from_json,
-    refuse_labels,
-    to_json,
-)
+from refocus.tuning.results import Candidate, TuneResults, Verdict, results_of
+from refocus.tuning.selection import Selection, as_json, choose_samples, from_json, refuse_labels
 from refocus.tuning.trainable import plain_state, restrict
+from refocus.tuning.verdict import judge, warning
 from refocus.vit.classes import class_count, class_names
 from refocus.vit.families import view
 from refocus.vit.loading import load, pick_device, save, source, weights_digest
 from refocus.vit.own_models import code_of, recorded
 
 _LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"
+log = logging.getLogger("refocus")
+Progressed = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,9 @@ class _Rate:
     lr: float
 
 
-Progressed = Callable[[dict[str, Any]], None]
-
-
 def tune(
     recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True
-) -> dict[str, Any]:
+) -> TuneResults:
     """Fine-tune a model's relevance and write `out/model` (timm hub format), `out/results.json` and
     the run's records.
 
@@ -69,7 +69,7 @@ def tune(
 
     Returns:
         What `results.json` holds: the best epoch, the candidates on the line between original and
-        tuned weights, and the choice.
+        tuned weights, the choice, and the verdict in one sentence.
 
     Raises:
         InputError: the user's input cannot be used (nothing is written then).
@@ -82,6 +82,10 @@ def tune(
     _step(recipe)
     restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
     selection = choose_samples(recipe, model)
+    grounds(recipe.backgrounds)
+    said = warning(len(selection.check), recipe.tolerance) if recipe.do_no_harm else ""
+    if said and accelerator.is_main_process:
+        log.warning(Message(said))
     folder: Path | None = None
     refusal = ""
     if accelerator.is_main_process:  # one process makes the folder; all stop if it may not
@@ -91,7 +95,7 @@ def tune(
             outputs.write_json(folder / "recipe.json", recipe.to_dict())
             used = outputs.identity(weights_digest(model), selection.files)
             outputs.write_json(folder / outputs.IDENTITY, used)
-            outputs.write_json(folder / "selection.json", to_json(selection))
+            outputs.write_json(folder / "selection.json", as_json(selection))
         except InputError as error:
             refusal = error.marked
     folder, refusal = broadcast_object_list([folder, refusal])
@@ -107,7 +111,7 @@ def resume(
     code: str | None = None,
     on_epoch: Progressed | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> TuneResults:
     """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same
     weights, bit for bit.
 
@@ -138,7 +142,7 @@ def resume(
         return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
 
 
-def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> TuneResults:
     """Whatever is left to do of a run: all of it, the rest of it, or nothing but reading its
     results. For long series of runs.
     """
@@ -148,13 +152,14 @@ def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> dict[
     if recipe_of(folder) != _absolute(recipe):
         raise InputError(f"{run}: was started with another recipe; name a new folder")
     if (folder / outputs.MANIFEST).exists():
-        return outputs.read_json(folder / "results.json")
+        return results_of(folder)
     return resume(folder, code=code_of(recipe.model), progress=progress)
 
 
 def _absolute(recipe: Recipe) -> Recipe:
     """With absolute folders, so that a run can be resumed from anywhere."""
-    given = {name: getattr(recipe, name) for name in ("images", "masks", "val", "val_masks")}
+    folders = ("images", "masks", "val", "val_masks", "backgrounds")
+    given = {name: getattr(recipe, name) for name in folders}
     places: dict[str, Any] = {
         k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()
     }
@@ -231,7 +236,7 @@ def _run(
     accelerator: Accelerator,
     on_epoch: Progressed | None,
     progress: bool,
-) -> dict[str, Any]:
+) -> TuneResults:
     step = _step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
     if recipe.lr is None:
         recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
@@ -289,11 +294,12 @@ def _run(
             if on_epoch:
                 on_epoch(line)
 
-    results: dict[str, Any] = {}
+    results: TuneResults | None = None
     if accelerator.is_main_process:
         results = _conclude(recipe, selection, folder, best, accelerator)
-    accelerator.wait_for_everyone()
+    (results,) = broadcast_object_list([results])
     accelerator.free_memory()
+    assert results is not None
     return results
 
 
@@ -306,7 +312,7 @@ def _conclude(
     folder: Path,
     best: dict[str, Any],
     accelerator: Accelerator,
-) -> dict[str, Any]:
+) -> TuneResults:
     """Choose between original and best weights, save the model and the finding, the manifest
     last.
     """
@@ -316,32 +322,78 @@ def _conclude(
     name_by_folders(original, recipe.images)  # so that the tuned model carries them
     tuned = best_weights(folder / "checkpoints" / _BEST, original)
     start = {name: value.clone() for name, value in original.state_dict().items()}
-    batches = list(masked_loader(selection.check, original, recipe))
-    images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
     own = OBJECTIVES[recipe.objective].share if recipe.share is None else recipe.share
-    found = candidates(
-        original, start, tuned, images, masks, labels, recipe.tolerance, sorted({*SHARES, own})
-    )
-    advised, finding = choose(found, recipe.tolerance)
-    share = found[advised].share if recipe.do_no_harm else own
+    line = Line(start, tuned, tuple(sorted({*SHARES, own})))
+    checked = check(recipe, selection.check, original, line)
+    share = checked.verdict.share if recipe.do_no_harm else own
     original.load_state_dict(interpolate(start, tuned, share))
     save(original.cpu(), folder / "model")
-    results = {
-        "model": source(original),
-        "objective": recipe.objective,
-        "lr": recipe.lr,
-        "best_epoch": best["best"],
-        "check_images": len(selection.check),
-        "tolerance": recipe.tolerance,
-        "candidates": [as_record(candidate) for candidate in found],
-        "advised_share": found[advised].share,
-        "chosen_share": share,
-        "finding": finding,
-        "trained_classes": _names(selection.train, original),
-    }
-    outputs.write_json(folder / "results.json", results)
+    results = TuneResults(
+        model=source(original),
+        objective=recipe.objective,
+        lr=float(recipe.lr or 0),
+        best_epoch=best["best"],
+        check_images=len(selection.check),
+        tolerance=recipe.tolerance,
+        candidates=checked.candidates,
+        advised_share=checked.verdict.share,
+        chosen_share=share,
+        verdict=checked.verdict,
+        trained_classes=tuple(_names(selection.train, original)),
+        unseen=checked.unseen,
+    )
+    outputs.write_json(folder / "results.json", to_json(results))
     outputs.finish(folder, "tune", seed=recipe.seed, processes=accelerator.num_processes)
     return results
+
+
+@dataclass(frozen=True)
+class Line:
+    """The straight line from the original weights to the tuned ones, and the points on it."""
+
+    start: dict[str, Tensor]
+    end: dict[str, Tensor]
+    shares: tuple[float, ...]
+
+    def at(self, position: int) -> dict[str, Tensor]:
+        return interpolate(self.start, self.end, self.shares[position])
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the do-no-harm rule saw and says."""
+
+    candidates: tuple[Candidate, ...]
+    verdict: Verdict
+    unseen: dict[str, Compared]
+
+
+def check(recipe: Recipe, samples: list[Sample], model: nn.Module, line: Line) -> Checked:
+    """Put the points of a line to the do-no-harm rule on images that chose nothing.
+
+    model: of the recipe; its weights are replaced.
+    """
+    if not samples:  # with the rule switched off
+        sentence = "No image was left to check tuning for harm."
+        return Checked((), Verdict(False, 0.0, sentence), {})
+    batches = list(masked_loader(samples, model, recipe))
+    images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
+    positions = range(len(line.shares))
+    plain, swapped = answers(model, [line.at(i) for i in positions], images, masks, labels)
+    found = candidates(line.shares, plain, swapped, recipe.tolerance)
+    chosen = choose([c.stands for c in found])
+    for i in (i for i in positions if i in (0, chosen, positions[-1])):
+        model.load_state_dict(line.at(i))
+        found[i] = replace(found[i], relevance_loss=relevance_loss(model, images, masks, labels))
+    short = shortage(plain, swapped, recipe.tolerance)
+    judged = chosen or short.position
+    transform = joint_transform(model, train=False, protocol=recipe.protocol)
+    rows = unseen_answers(
+        model, [line.at(0), line.at(judged)], samples, transform, grounds(recipe.backgrounds)
+    )
+    elsewhere = {kind: compare_right(now, before) for kind, (before, now) in rows.items()}
+    verdict = judge(found, chosen, recipe.tolerance, short, elsewhere)
+    return Checked(tuple(found), verdict, elsewhere)
 
 
 def _names(samples: list[Sample], model: nn.Module) -> list[str]:

@@ -1,0 +1,127 @@
+"""What the do-no-harm rule reads: answers of weights on the line from original to tuned.
+
+Axes: images `[n, 3, H, W]`, masks `[n, 1, H, W]`, labels `[n]`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from refocus.data.shifts import shifts, unseen
+from refocus.data.swaps import other_class_donors, swap_backgrounds
+from refocus.objectives import losses
+from refocus.objectives.registry import OBJECTIVES
+from refocus.records import Sample
+from refocus.relevance.attention import logits_of
+from refocus.relevance.gae import explain
+
+SWAPS, MOST_SWAPS = 400, 8  # swapped images wanted in all; at most so many of one image
+_BATCH = 32
+
+
+def interpolate(
+    start: dict[str, Tensor], end: dict[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """`(1 - a) theta_0 + a theta_1` (WiSE-FT, Wortsman et al., CVPR 2022, Eq. 1); exact ends."""
+    if share in (0.0, 1.0):
+        return end if share else start
+    return {
+        k: torch.lerp(v, end[k].to(v), share) if v.is_floating_point() else v
+        for k, v in start.items()
+    }
+
+
+def answers(
+    model: nn.Module,
+    weights: Sequence[dict[str, Tensor]],
+    images: Tensor,
+    masks: Tensor,
+    labels: Tensor,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`right_answers` with each of `weights`, as two arrays `[weights, n]`; the last ones stay."""
+    plain, swapped = [], []
+    for each in weights:
+        model.load_state_dict(each)
+        found = right_answers(model, images, masks, labels)
+        plain.append(found[0].double().numpy())
+        swapped.append(found[1].double().numpy())
+    return np.stack(plain), np.stack(swapped)
+
+
+def unseen_answers(
+    model: nn.Module,
+    weights: Sequence[dict[str, Tensor]],
+    samples: Sequence[Sample],
+    transform: Callable[[Image.Image], Tensor],
+    backgrounds: Sequence[Path] = (),
+) -> dict[str, np.ndarray]:
+    """Right answers `[weights, n]` on each kind of shift that no objective trains on.
+
+    transform: image to what the model sees `[3, H, W]`. backgrounds: image files, for the kind
+    `real`.
+    """
+    device = next(model.parameters()).device
+    labels = torch.tensor([s.label for s in samples])
+    found = {}
+    model.eval()
+    for kind in unseen(real=bool(backgrounds)):
+        ((shift, shifted),) = shifts(samples, kind, 0, backgrounds=backgrounds)
+        images = torch.stack([transform(shift(s)) for s in shifted])
+        rows = []
+        for each in weights:
+            model.load_state_dict(each)
+            with torch.inference_mode():
+                parts = [
+                    logits_of(model, x.to(device)).argmax(1).cpu() for x in images.split(_BATCH)
+                ]
+            rows.append((torch.cat(parts) == labels).double().numpy())
+        found[kind] = np.stack(rows)
+    return found
+
+
+def right_answers(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which images are classified right, bool `[n]`, and on what share of other backgrounds `[n]`.
+
+    The backgrounds are of images of other classes. Few images get several backgrounds each (at most
+    8), so that there are about 400 swaps: one alone says little.
+    """
+    device = next(model.parameters()).device
+    plain = torch.zeros(len(images), dtype=torch.bool)
+    rounds = min(MOST_SWAPS, math.ceil(SWAPS / len(images)))
+    swapped = torch.zeros(rounds, len(images))
+    model.eval()
+    with torch.inference_mode():
+        for at in torch.arange(len(images)).split(_BATCH):
+            x, m, y = images[at].to(device), masks[at].to(device), labels[at].to(device)
+            plain[at] = (logits_of(model, x).argmax(1) == y).cpu()
+            for number in range(rounds):
+                donors = other_class_donors(labels, seed=number)[at]
+                moved = swap_backgrounds(x, m, images[donors].to(device), masks[donors].to(device))
+                swapped[number, at] = (logits_of(model, moved).argmax(1) == y).cpu().float()
+    return plain, swapped.mean(0)
+
+
+def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> float:
+    """Paper Eq. 3 for the true class with the paper's weights, whatever the objective was."""
+    device = next(model.parameters()).device
+    weights = OBJECTIVES["relevance"].weights
+    total = 0.0
+    for at in torch.arange(len(images)).split(_BATCH):
+        relevance, mask = (
+            explain(model, images[at].to(device), labels[at]).relevance,
+            masks[at, 0].to(device),
+        )
+        loss = weights["background"] * losses.background(relevance, mask) + weights[
+            "foreground"
+        ] * losses.foreground(relevance, mask)
+        total += loss.item() * len(at)
+    return total / len(images)
