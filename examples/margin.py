@@ -64,9 +64,9 @@ def demo(folder: Path, draw: int) -> tuple[Recipe, tuple[Path, Path]]:
     return recipe, (data / "in_domain" / "images", data / "shuffled" / "images")
 
 
-def planted(name: str, draw: int, precision: str) -> tuple[Recipe, tuple[Path, Path]]:
+def planted(given: str, draw: int, precision: str) -> tuple[Recipe, tuple[Path, Path]]:
     """As examples/planted.py tunes, the do-no-harm rule and its images left out."""
-    data, _, model = name.partition(":")
+    data, _, model = given.partition(":")
     recipe = Recipe(
         model=model,
         images=f"{data}/tune/images",
@@ -83,15 +83,14 @@ def planted(name: str, draw: int, precision: str) -> tuple[Recipe, tuple[Path, P
         precision=precision,
         device="cpu",
     )
-    tests = ("test_same", "test_shuffled")
-    same, shuffled = (Path(data, test, "images") for test in tests)
+    same, shuffled = (Path(data, name, "images") for name in ("test_same", "test_shuffled"))
     return recipe, (same, shuffled)
 
 
 def one(name: str, draw: int, margin: float, args: argparse.Namespace) -> dict[str, Any]:
     place = args.out / (Path(name.partition(":")[0]).name) / f"draw{draw}"
     recipe, tests = demo(place, draw) if name == "demo" else planted(name, draw, args.precision)
-    steps.swap_backgrounds = partial(swap_backgrounds, margin=margin)  # what the objectives call
+    vars(steps)["swap_backgrounds"] = partial(swap_backgrounds, margin=margin)
     run = place / f"margin{margin:g}"
     complete(recipe, run, progress=False)
     model = load(recipe.model)
