@@ -112,7 +112,7 @@ def test_the_share_of_the_way_is_the_objectives_own_or_the_users(
     assert [share for share, _ in kept.values()] == [0.5, 0.5, 1.0]
     start, weight = load_file(model_folder / "model.safetensors"), "blocks.0.attn.qkv.weight"
     torch.testing.assert_close(kept["own"][1][weight], (start[weight] + kept["all"][1][weight]) / 2)
-    with pytest.raises(refocus.InputError, match="share 0: must be above 0"):
+    with pytest.raises(refocus.InputError, match="share 0: must be a number above 0"):
         quick_recipe(model_folder, image_folders, share=0)
 
 
