@@ -34,7 +34,7 @@ def make_images(
             image = rng.integers(0, 120, size=(36, 40, 3), dtype=np.uint8)
             mask = np.zeros((36, 40), dtype=np.uint8)
             top, left = rng.integers(2, 16, size=2)
-            image[top : top + 16, left : left + 16] = 150 + 30 * label
+            image[top : top + 16, left : left + 16] = 150 + 30 * label % 106
             mask[top : top + 16, left : left + 16] = 255
             for kind, pixels in (("images", image), ("masks", mask)):
                 path = root / kind / name / f"{position}.png"
