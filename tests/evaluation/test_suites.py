@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 import refocus
@@ -196,8 +197,8 @@ def test_a_real_sample_of_the_validation_set_has_its_layout(shared: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "folder", "message"),
     [
-        ("imagenet", "tench", "no class of this set"),
-        ("imagenet-v2", "007", "no class of this set"),
+        ("imagenet", "crane", "no class of this set"),  # a bird or a machine
+        ("imagenet-v2", "1000", "no class of this set"),
         ("si-size", "dog", "no class of this set"),
         ("imagenet-a", "n01440764", "no class of this set"),  # a class of ImageNet, not of its 200
     ],
@@ -208,6 +209,78 @@ def test_a_folder_that_is_not_of_the_set_is_named(
     write(tmp_path / folder / "a.png")
     with pytest.raises(refocus.InputError, match=f"{folder}.*{message}"):
         open_suite(name, tmp_path, Told({}))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "index"),
+    [
+        ("imagenet", "tench", 0),
+        ("imagenet-sketch", "Great_White_Shark", 2),
+        ("imagenet-v2", "0007", 7),
+        ("imagenet-v2", "007", 7),
+        ("imagenet-v2", "n01440764", 0),
+        ("imagenet-a", "n01498041", 6),
+    ],
+)
+def test_folders_of_imagenets_sets_may_follow_another_convention(
+    name: str, folder: str, index: int, tmp_path: Path
+) -> None:
+    write(tmp_path / folder / "a.png")
+    assert [s.label for s in open_suite(name, tmp_path, Told({})).samples] == [index]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("val.txt", "b.JPEG 7\na.JPEG 3\n"),
+        ("LOC_val_solution.csv", "ImageId,PredictionString\na,n01491361 1 2 3 4\nb,n01514668 0 0"),
+        ("imagenet_2012_validation_synset_labels.txt", "n01491361\nn01514668\n"),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_flat_validation_images_take_their_labels_from_a_file(
+    file: str, content: str, beside: bool, tmp_path: Path
+) -> None:
+    for name in ("a.JPEG", "b.JPEG"):
+        write(tmp_path / "val" / name)
+    (tmp_path / ("val" if beside else ".") / file).write_text(content)
+    samples = open_suite("imagenet", tmp_path / "val", Told({})).samples
+    assert {s.image.name: s.label for s in samples} == {"a.JPEG": 3, "b.JPEG": 7}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("readme.txt", "", "no file says their labels"),
+        ("val.txt", "a.JPEG 3\n", r"says no label for b\.JPEG"),
+        ("val.txt", "a.JPEG 3\nb.JPEG 1000\n", "neither one of ImageNet's"),
+        ("val.txt", "490\n361\n", "which numbering they follow"),
+        ("imagenet_2012_validation_synset_labels.txt", "n01491361\n", "1 labels for 2 images"),
+    ],
+)
+def test_a_file_of_labels_that_cannot_be_right_is_refused(
+    file: str, content: str, message: str, tmp_path: Path
+) -> None:
+    for name in ("a.JPEG", "b.JPEG"):
+        write(tmp_path / name)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(refocus.InputError, match=message):
+        open_suite("imagenet", tmp_path, Told({}))
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet-r", "imagenet-v2"])
+def test_labels_are_the_outputs_of_a_model_that_names_them_in_another_order(
+    name: str, tmp_path: Path
+) -> None:
+    model = Told({})
+    model.pretrained_cfg["label_names"] = ImageNetInfo().label_names()[::-1]
+    write(tmp_path / "n01443537" / "a.png")  # goldfish, 1
+    tests = open_suite(name, tmp_path, model)
+    assert [s.label for s in tests.samples] == [998]
+    assert tests.among is None or 998 in tests.among
+    model.pretrained_cfg["label_names"] = [f"product {i}" for i in range(1000)]
+    with pytest.raises(refocus.InputError, match="such as product 0, product 1"):
+        open_suite(name, tmp_path, model)
 
 
 def test_objectnet_without_or_with_broken_mappings(tmp_path: Path) -> None:

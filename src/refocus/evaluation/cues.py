@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import infer_imagenet_subset
 from torch import Tensor, nn
 
 from refocus.data.folders import class_folders
@@ -28,7 +27,7 @@ from refocus.evaluation.intervals import sums_interval
 from refocus.intervals import mean_interval
 from refocus.outputs import read_json
 from refocus.records import Sample
-from refocus.vit.classes import class_count, class_names, folder_names
+from refocus.vit.classes import class_count, class_names, folder_names, imagenet_outputs
 
 Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the model
 
@@ -42,16 +41,20 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
             names.
     """
     if file is None:
-        if infer_imagenet_subset(model) != "imagenet-1k":
+        outputs = imagenet_outputs(model)
+        if outputs is None:
             raise InputError(
                 "‹mapping›: missing; the model has not ImageNet's 1000 classes, so a file must say "
                 "which of its classes are a cat"
             )
-        return json.loads(
+        table = (
             files("refocus")
             .joinpath("assets", "cue_conflict_classes.json")
             .read_text(encoding="utf-8")
         )
+        return {
+            shape: [outputs[i] for i in indices] for shape, indices in json.loads(table).items()
+        }
     content = read_json(file)
     if not (
         isinstance(content, dict)

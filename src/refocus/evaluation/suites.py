@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from PIL import Image, ImageOps
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from refocus.data.folders import class_folders, scan
 from refocus.data.images import read_image
+from refocus.data.listing import listing
 from refocus.data.transforms import eval_image, paper_image
 from refocus.errors import InputError
+from refocus.evaluation.flat import flat_samples
 from refocus.outputs import read_json
 from refocus.plugins import Table
 from refocus.records import Sample
+from refocus.vit.classes import class_count, imagenet_index, imagenet_outputs, label_names
 
 PROTOCOLS = {
     "standard": "as the field reports: the model's own preprocessing; A and R among their 200 "
@@ -194,20 +197,30 @@ def open_suite(
             f"‹masks› {name}={masks}: only for your own image folders; give the set under another "
             "name"
         )
-    if infer_imagenet_subset(model) != "imagenet-1k":
+    outputs = imagenet_outputs(model)
+    if outputs is None:
         raise InputError(
-            f"‹suites› {name}={path}: the model has {model.num_classes} classes, this set needs "
-            "ImageNet's 1000"
+            f"‹suites› {name}={path}: the model has {class_count(model)} classes"
+            f"{_but(model)}, this set needs ImageNet's 1000, by name or in their order"
         )
     suite = SUITES[name]
     if not root.is_dir():
         raise InputError(f"‹suites› {name}={path}: no such folder")
     among = _indices(suite.among) if suite.among else None
     samples = _labelled(suite, name, root, among, all_count=protocol == "standard")
+    samples = [
+        replace(s, label=outputs[s.label], also=tuple(outputs[i] for i in s.also)) for s in samples
+    ]
+    among = None if among is None else tuple(outputs[i] for i in among)
     if protocol == "paper":
         return TestSet(root / suite.images, samples, transform)
     read = Borderless(suite.border) if suite.border else plain
     return TestSet(root / suite.images, samples, transform, read, among)
+
+
+def _but(model: nn.Module) -> str:
+    names = label_names(model)
+    return f" such as {', '.join(names[:3])}" if names and len(names) == 1000 else ""
 
 
 def _labelled(
@@ -218,7 +231,12 @@ def _labelled(
         for folder, indices in suite.labels(root).items()
         if among is None or indices[0] in among
     }
+    shown = f"‹suites› {name}={root}"
+    if suite.labels is synsets and not listing(root, "suites").folders:
+        return flat_samples(root, shown)
     folders = class_folders(root / suite.images, "suites")
+    if suite.labels in (synsets, numbers):
+        labels |= _other_spellings(folders, labels)
     if suite.strict and (unknown := [f for f in folders if f not in labels]):
         raise InputError(
             f"‹suites› {name}={root / unknown[0]}: no class of this set; expected is {suite.about}"
@@ -235,6 +253,15 @@ def _labelled(
             f"{suite.about}"
         )
     return samples
+
+
+def _other_spellings(folders: Iterable[str], labels: Labels) -> Labels:
+    """Folders of an ImageNet set that are called by another of its conventions: 0007 for 7, WordNet
+    ids for numbers, English names.
+    """
+    legal = set(labels.values())
+    found = {f: int(f) if f.isdecimal() else imagenet_index(f) for f in folders if f not in labels}
+    return {f: (i,) for f, i in found.items() if i is not None and (i,) in legal}
 
 
 def _indices(file: str) -> tuple[int, ...]:

@@ -71,7 +71,8 @@ def load(
             no way to the hub.
     """
     ref, said = split_reference(str(ref))
-    names, order = names or said.get("names"), order or said.get("order")
+    names = said.get("names") if names is None else names
+    order = said.get("order") if order is None else order
     ref = ref.removeprefix("local-dir:")
     folder = Path(ref.removeprefix("hf:"))
     try:

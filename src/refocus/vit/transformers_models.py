@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from refocus.errors import InputError, first_line
+from refocus.vit.classes import imagenet_in_order
 from refocus.vit.families import FAMILIES, REFUSED
 
+log = logging.getLogger("refocus")
 _RESAMPLE = {
     0: "nearest",
     1: "lanczos",
@@ -69,7 +71,8 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
     made_by = getattr(transformers, kind)
     config._attn_implementation = "sdpa"
     model = weights(shown, made_by, place) if pretrained else made_by(config)
-    return described(model, image_processor(shown, place), _names(config), config.num_labels)
+    names = _names(config, f"‹model› {shown}")
+    return described(model, image_processor(shown, place), names, config.num_labels)
 
 
 def configuration(shown: str, place: str) -> Any:
@@ -135,8 +138,25 @@ def fetch(shown: str, get: Any) -> Any:
 def described(model: Any, processor: Any, names: list[str] | None, classes: int) -> Any:
     """The model with its processor's settings in timm's words."""
     model.image_processor = processor
-    model.pretrained_cfg = preprocessing(processor) | {"label_names": names, "num_classes": classes}
+    known = {"label_names": names, "num_classes": classes}
+    model.pretrained_cfg = preprocessing(processor) | known
+    _refuse_other_size(model)
     return model
+
+
+def _refuse_other_size(model: Any) -> None:
+    """Position embeddings are for one size, but for DINOv2's, which it resizes itself."""
+    config = getattr(model, "config", None) or model.tower.config
+    size = getattr(getattr(config, "vision_config", config), "image_size", None)
+    if size is None or config.model_type.startswith("dinov2"):
+        return
+    wanted = (size, size) if isinstance(size, int) else tuple(size)
+    made = tuple(model.pretrained_cfg["input_size"][1:])
+    if made != wanted:
+        raise InputError(
+            f"‹model›: its image processor makes {made[1]}x{made[0]} pixels, the model takes "
+            f"{wanted[1]}x{wanted[0]}; mend the size in preprocessor_config.json"
+        )
 
 
 def preprocessing(processor: Any) -> dict[str, Any]:
@@ -181,17 +201,23 @@ def preprocessing(processor: Any) -> dict[str, Any]:
     }
 
 
-def _names(config: Any) -> list[str] | None:
+def _names(config: Any, shown: str) -> list[str] | None:
     """Class names by index; None where they are transformers' own LABEL_0, LABEL_1, ..., or
     ImageNet's in its order, whose class folders are called by WordNet ids (timm's tables have
     both).
     """
-    names = [str(config.id2label[i]) for i in range(config.num_labels)]
-    if (
-        len(names) == 1000
-        and names[0].startswith("tench")
-        and names[-1].startswith("toilet tissue")
-    ):
+    labels = {int(key): str(name) for key, name in config.id2label.items()}
+    count = config.num_labels
+    if sorted(labels) == list(range(1, count + 1)):
+        log.info("id2label counts from 1: its first name is taken for output 0")
+        labels = {key - 1: name for key, name in labels.items()}
+    if sorted(labels) != list(range(count)):
+        raise InputError(
+            f"{shown}: id2label has the keys {', '.join(map(str, sorted(labels)[:5]))}; legal are "
+            f"0 to {count - 1}, one for each output"
+        )
+    names = [labels[i] for i in range(count)]
+    if imagenet_in_order(names):
         return None
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
