@@ -46,8 +46,9 @@ def _bare(axes: Axes) -> None:
 def accuracies(
     rows: Sequence[Row], befores: Sequence[list[float] | None], labels: tuple[str, str]
 ) -> str:
-    """Top-1 of each row with its 95 % interval, and of the model before where there is one; the
-    first row on top.
+    """Top-1 of each row with its 95 % interval, the first row on top.
+
+    Where there is a model before, its top-1 beside it.
 
     befores: interval of each row's `before`. labels: legend of before and after.
     """
@@ -94,8 +95,9 @@ def _whisker(
 
 
 def curve(entry: dict[str, Any], xlabel: str, labels: tuple[str, str]) -> str:
-    """Accuracy over the levels of a shift, with bands of 95 %; levels are named by numbers (percent
-    or degrees).
+    """Accuracy over the levels of a shift, with bands of 95 %.
+
+    Levels are named by numbers (percent or degrees).
     """
     page = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
     axes = page.subplots()
@@ -156,8 +158,9 @@ def places(entry: dict[str, Any], labels: tuple[str, str]) -> str:
 
 
 def changes(rows: Sequence[dict[str, Any]]) -> str:
-    """Change of top-1 of each class in points with its 95 % interval, as
-    `metrics.group_differences` sorts them; each has one.
+    """Change of top-1 of each class in points with its 95 % interval.
+
+    Sorted as `metrics.group_differences` sorts them; each has one.
     """
     page = Figure(figsize=(_WIDTH, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()
@@ -176,8 +179,9 @@ def changes(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def series(lines: dict[str, tuple[dict[int, Any], Any]], xlabel: str) -> str:
-    """Top-1 over a number, one line for each suite, with bands of 95 %; the dotted line of its
-    colour is the original.
+    """Top-1 over a number, one line for each suite, with bands of 95 %.
+
+    The dotted line of its colour is the original.
 
     lines: suite -> (number -> a record with value, low and high, the same of the original).
     """

@@ -28,8 +28,9 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Row:
-    """One number of the model and, where there is one, of the model before: value and before in the
-    measure's unit, intervals as [low, high]. digits: decimals to show.
+    """One number of the model and, where there is one, of the model before.
+
+    value and before are in the measure's unit, intervals are [low, high]. digits: decimals to show.
     """
 
     name: str
@@ -46,18 +47,22 @@ class Row:
 
     @property
     def value_text(self) -> str:
+        """The number of the model, as shown."""
         return "-" if self.value is None else f"{self.value:.{self.digits}f}"
 
     @property
     def interval_text(self) -> str:
+        """Its interval, as shown."""
         return _between(self.interval, self.digits, "")
 
     @property
     def before_text(self) -> str:
+        """The number of the model before, as shown."""
         return "-" if self.before is None else f"{self.before:.{self.digits}f}"
 
     @property
     def difference_text(self) -> str:  # never without its interval
+        """The difference with its interval, as shown."""
         return (
             "-"
             if self.difference is None or not self.difference_interval
@@ -66,12 +71,14 @@ class Row:
 
     @property
     def difference_interval_text(self) -> str:
+        """The interval of the difference, as shown."""
         return _between(self.difference_interval, self.digits, "+")
 
     @property
     def decided(self) -> int:
-        """1 or -1 where the interval of the difference leaves 0 out and McNemar's test agrees, else
-        0.
+        """1 or -1 where a difference is shown, else 0.
+
+        Its interval must leave 0 out, and McNemar's test agree.
         """
         if not self.difference_interval or (self.chance is not None and self.chance >= 0.05):
             return 0
@@ -130,7 +137,7 @@ def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
                 found.get("against", {}).get(key),
                 found,
                 key,
-                digits,
+                digits=digits,
             )
     for key, title in MEASURES.items():
         if key in entry.get("maps", {}):
@@ -172,6 +179,7 @@ def _estimate_row(
     before: dict[str, Any] | None,
     found: dict[str, Any],
     key: str,
+    *,
     digits: int,
 ) -> Row:
     change = found.get("difference", {}).get(key, {})

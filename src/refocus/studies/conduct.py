@@ -1,5 +1,6 @@
-"""A study from beginning to end: runs, table, figures, page; and what it would take, before
-anything is run.
+"""A study from beginning to end: runs, table, figures, page.
+
+And what it would take, before anything is run.
 """
 
 from __future__ import annotations
@@ -45,15 +46,18 @@ class Order:
 
     @property
     def models(self) -> list[str]:
+        """Names of the models that are run."""
         return models_of(self.row, self.ground, self.models_given)
 
     @property
     def suites(self) -> list[str]:
+        """Names of the suites that are measured."""
         every = [name for name in suites_of(self.row, self.ground) if name != SEGMENTS]
         return [] if self.row.layout == "segmentation" else every
 
     @property
     def variants(self) -> list[Variant]:
+        """The rows of the study that can be run here."""
         return variants_of(self.row, self.ground, self.classes)
 
     @property
@@ -65,6 +69,7 @@ class Order:
 
     @property
     def jobs(self) -> list[Job]:
+        """Every model with every variant."""
         return (
             []
             if self.row.layout == "subsets"
@@ -73,6 +78,7 @@ class Order:
 
     @property
     def map_images(self) -> int:
+        """How many images have their maps measured."""
         wants = self.row.layout == "segmentation" or (
             self.row.layout == "claims" and SEGMENTS in self.ground.suites
         )
@@ -80,8 +86,9 @@ class Order:
 
 
 def conduct(order: Order, place: Place, *, progress: bool = True) -> dict[str, Any]:
-    """Run what is missing and write NAME.json, NAME.md, NAME.csv and NAME.html; empty on a process
-    other than the first.
+    """Run what is missing and write NAME.json, NAME.md, NAME.csv and NAME.html.
+
+    Empty on a process other than the first.
     """
     if order.map_images and not order.ground.own and SEGMENTS not in order.ground.suites:
         raise InputError(
@@ -231,8 +238,9 @@ SIZES = {
 
 
 def dry_run(order: Order) -> dict[str, Any]:
-    """What a study would need: each folder, whether it is there, how large it is; and the hours,
-    from one timed step.
+    """What a study would need.
+
+    Each folder, whether it is there, how large it is; and the hours, from one timed step.
     """
     needed = {
         "train": order.ground.train,
@@ -293,8 +301,9 @@ def _steps(order: Order, variant: Variant) -> int:
 
 
 def time_step(ref: str) -> tuple[float, float]:
-    """Seconds of one published step (batch 8) and of one answered image, with random weights, so
-    that no hub is needed.
+    """Seconds of one published step (batch 8) and of one answered image.
+
+    With random weights, so that no hub is needed.
     """
     model = load(ref, pretrained=False)
     size = preprocessing(model)["input_size"]

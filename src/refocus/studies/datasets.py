@@ -1,5 +1,6 @@
-"""What a study runs on: the paper's data sets, named by one TOML file, or the user's own folder and
-model.
+"""What a study runs on: the paper's data sets, or the user's own folder and model.
+
+The paper's are named by one TOML file.
 """
 
 from __future__ import annotations
@@ -155,9 +156,11 @@ def own(
     seed: int,
     kinds: Sequence[str] = ("mixed-rand", *CURVES),
 ) -> Ground:
-    """The user's images and model: FOLDER holds train/, test/ and perhaps val/, or is one
-    ImageFolder, whose every other image then becomes a test image. Shifts of the test images are
-    written to OUT/shifts once, curves from `most` images.
+    """The user's images and model.
+
+    FOLDER holds train/, test/ and perhaps val/, or is one ImageFolder, whose every other image then
+    becomes a test image. Shifts of the test images are written to OUT/shifts once, curves from
+    `most` images.
 
     masks: kind -> folder of the same layout as FOLDER.
     """
@@ -208,8 +211,9 @@ def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) 
 
 
 def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[str, Path]]:
-    """One ImageFolder and its masks as links below OUT/split: every other image to train/, the rest
-    to test/.
+    """One ImageFolder and its masks as links below OUT/split.
+
+    Every other image goes to train/, the rest to test/.
     """
     for name, files in class_folders(folder, "on").items():
         if len(files) < 2:

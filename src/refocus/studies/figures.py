@@ -64,8 +64,9 @@ def _pair(low: float | None, high: float | None) -> list[float] | None:
 
 
 def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
-    """Figure 7: top-1 over samples per class (published: 3), and over the number of classes
-    (published: half).
+    """Figure 7: top-1 over samples per class, and over the number of classes.
+
+    Published are 3, and half of the classes.
     """
     shown = []
     half = max(1, classes // 2)
@@ -92,8 +93,9 @@ def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
 def class_charts(
     ground: Ground, models: Sequence[str], suites: Sequence[str], out: Path
 ) -> tuple[list[Any], Any]:
-    """Figures 8 to 14: the classes that gain and lose most, and the change of every class for the
-    records.
+    """Figures 8 to 14: the classes that gain and lose most.
+
+    And the change of every class for the records.
     """
     shown, every = [], {}
     for model in models:

@@ -33,13 +33,17 @@ from refocus.vit.loading import load
 
 @dataclass(frozen=True)
 class Job:
+    """One run of a study: a model and how it is tuned."""
+
     model: str
     variant: Variant
 
     def folder(self, out: Path) -> Path:
+        """The run's folder."""
         return out / "runs" / self.model / self.variant.name
 
     def records(self, out: Path, suite: str, level: str = "") -> Path:
+        """The answers on a suite, one line an image."""
         return (
             out
             / "records"
@@ -49,12 +53,14 @@ class Job:
         )
 
     def done(self, out: Path, what: str) -> Path:
+        """What says that a measurement is whole."""
         return out / "records" / self.model / self.variant.name / f"{what}.done.json"
 
 
 def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
-    """How a job tunes; `common` are the user's settings for all runs, `rates` in it goes by
-    objective.
+    """How a job tunes.
+
+    `common` are the user's settings for all runs, `rates` in it goes by objective.
     """
     kind = job.variant.masks or next(iter(ground.masks))
     rates = common.get("rates", {})
@@ -80,7 +86,7 @@ def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
     return Recipe(**{**places, "do_no_harm": False, **settings})
 
 
-def run(
+def run(  # noqa: PLR0913 - what is run, on what, where, how, and by whom
     jobs: Sequence[Job],
     ground: Ground,
     suites: Sequence[str],
@@ -109,7 +115,7 @@ def run(
             job.records(out, what).parent.mkdir(parents=True, exist_ok=True)
             title = f"{job.model}, {job.variant.name}: {what}" if progress else ""
             if what == "maps":
-                _measure_maps(job, model, ground, out, maps, workers, title)
+                _measure_maps(job, model, ground, out, most=maps, workers=workers, title=title)
             else:
                 for level, tests in ground.tests(what, model).items():
                     records = job.records(out, what, level)
@@ -122,7 +128,14 @@ def run(
 
 
 def _measure_maps(
-    job: Job, model: nn.Module, ground: Ground, out: Path, most: int, workers: int, title: str
+    job: Job,
+    model: nn.Module,
+    ground: Ground,
+    out: Path,
+    *,
+    most: int,
+    workers: int,
+    title: str,
 ) -> None:
     records = job.records(out, "maps")
     if not ground.own:

@@ -62,8 +62,9 @@ class Line:
 def by_image(
     levels: dict[str, list[Prediction]], metric: str, among: frozenset[int] | None = None
 ) -> dict[str, float]:
-    """Image -> share of its levels that are right, in percent; `among` keeps the images of these
-    labels.
+    """Image -> share of its levels that are right, in percent.
+
+    `among` keeps the images of these labels.
     """
     found: dict[str, list[bool]] = defaultdict(list)
     for predictions in levels.values():
@@ -97,10 +98,12 @@ def _printed(
     variant: Variant,
     suite: str,
     metric: str,
+    *,
     classes: str = "all",
 ) -> dict[str, Any]:
-    """The paper's number for a cell, and its change against the paper's original; for a user's own
-    ground those of the nearest suite and model.
+    """The paper's number for a cell, and its change against the paper's original.
+
+    For a user's own ground those of the nearest suite and model.
     """
     name, like = (NEAREST if ground.own else model), ground.like(suite)
     masks = variant.masks or next(iter(ground.masks), "annotated")
@@ -201,7 +204,9 @@ def classes(
                     for variant in variants:
                         now = by_image(found[variant.name], metric, frozenset(among))
                         numbers = compare(now, before if variant.tunes else None)
-                        printed = _printed(row, ground, model, variant, suite, metric, which)
+                        printed = _printed(
+                            row, ground, model, variant, suite, metric, classes=which
+                        )
                         lines.append(
                             Line(
                                 model,
@@ -256,8 +261,9 @@ def segmentation(
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """A row for each method (and group of classes), a column for each suite and metric; below each
-    the paper's, if it has one.
+    """A row for each method (and group of classes), a column for each suite and metric.
+
+    Below each the paper's, if it has one.
     """
     columns = list(dict.fromkeys((line.suite, line.metric) for line in lines))
     rows: dict[tuple[str, str, str], dict[tuple[str, str], Line]] = defaultdict(dict)
@@ -332,8 +338,9 @@ _TITLES = {
 
 
 def status(claimed: float, line: Line | None) -> str:
-    """`verified` where the claim lies in our 95 % interval over images, give or take `SPREAD`; else
-    `not reproduced`.
+    """`verified` where the claim lies in our 95 % interval over images, else `not reproduced`.
+
+    Give or take `SPREAD`.
     """
     if line is None or line.value is None:
         return "not run"

@@ -88,8 +88,9 @@ CLASS_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def _samples(ground: Ground, classes: int) -> tuple[Variant, ...]:
-    """Figure 7: more samples of each class, and more classes; the published setting is in both
-    rows.
+    """Figure 7: more samples of each class, and more classes.
+
+    The published setting is in both rows.
     """
     by_shots = [
         Variant(
@@ -253,22 +254,25 @@ STUDIES = {
 
 
 def study(name: str) -> Study:
+    """The row of this name."""
     if name not in STUDIES:
         raise InputError(f"NAME {name}: no such study; legal are {', '.join(STUDIES)}")
     return STUDIES[name]
 
 
 def variants_of(row: Study, ground: Ground, classes: int) -> list[Variant]:
-    """The rows of a study that can be run here; a kind of masks has a row of its own where there
-    are two.
+    """The rows of a study that can be run here.
+
+    A kind of masks has a row of its own where there are two.
     """
     found = [*row.variants, *(_samples(ground, classes) if row.layout == "samples" else [])]
     return [v for v in found if not v.masks or (v.masks in ground.masks and len(ground.masks) > 1)]
 
 
 def suites_of(row: Study, ground: Ground) -> list[str]:
-    """The suites of a study that are there; of the user's own those that are nearest to the
-    paper's, `natural` at least.
+    """The suites of a study that are there.
+
+    Of the user's own those that are nearest to the paper's, `natural` at least.
     """
     found = [name for name in ground.suites if not row.suites or ground.like(name) in row.suites]
     if ground.own and not found:
@@ -288,15 +292,16 @@ def models_of(row: Study, ground: Ground, given: bool) -> list[str]:
 def settings_of(
     variant: Variant, model: str, ground: Ground, common: dict[str, Any]
 ) -> dict[str, Any]:
-    """Recipe fields of one run: what the paper used for the model, the ground's, the user's, then
-    the variant's own.
+    """Recipe fields of one run.
+
+    What the paper used for the model, the ground's, the user's, then the variant's own.
     """
     settings = {**ground.settings, **common, **variant.settings}
     row = {} if ground.own else presets().get(model, {})
     objective = settings["objective"]
     table = (
         row.get(objective.removesuffix("-as-published"), {})
-        if objective != "gradmask" and objective != "rrr"
+        if objective not in ("gradmask", "rrr")
         else {}
     )
     if table:

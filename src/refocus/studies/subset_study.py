@@ -27,8 +27,9 @@ def subset_study(
     seed: int = 0,
     rounds: int = 100,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Sufficient subsets of random test images, for the predicted class and for random others:
-    numbers, and pictures.
+    """Sufficient subsets of random test images: numbers, and pictures.
+
+    For the predicted class and for random others.
     """
     network = load(ground.models[model])
     view(network)
