@@ -3,7 +3,7 @@ is legal and what it means.
 
     @dataclass(frozen=True)
     class Plan:
-        shots: Annotated[Count, Meta(description="Training images per class.")] = 3
+        shots: Annotated[Count, about("Training images per class.")] = 3
 
         def __post_init__(self) -> None:
             check(self)
@@ -34,6 +34,11 @@ Positive = Annotated[float, Meta(gt=0)]
 PositiveOrZero = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
+
+
+def about(text: str) -> Meta:
+    """What a field means, for people: the command line shows it as the help of its option."""
+    return Meta(description=text)
 
 
 @dataclass(frozen=True)
@@ -87,26 +92,29 @@ def check(settings: Any) -> None:
 
 
 def _checked(setting: Setting, value: Any) -> Any:
+    for shown, part, hint in _pieces(value, setting.hint):
+        given = os.fspath(part) if isinstance(part, os.PathLike) else part
+        name = f"‹{setting.name}› {shown}".rstrip()
+        try:
+            found = msgspec.convert(given, hint)
+        except msgspec.ValidationError as error:
+            raise InputError(f"{name}: must be {_words(hint)}") from error
+        if isinstance(found, float) and not math.isfinite(found):
+            raise InputError(f"{name}: must be a finite number")
     given = os.fspath(value) if isinstance(value, os.PathLike) else value
-    try:
-        found = msgspec.convert(given, setting.hint)
-    except msgspec.ValidationError as error:
-        shown = f"‹{setting.name}› {value}".rstrip()
-        raise InputError(f"{shown}: must be {setting.legal}") from error
-    for where, number in _numbers(found):
-        if not math.isfinite(number):
-            raise InputError(f"‹{setting.name}› {where}{number}: must be a finite number")
-    return found
+    return msgspec.convert(given, setting.hint)
 
 
-def _numbers(value: Any) -> Iterator[tuple[str, float]]:
-    """Every number in a value, with the words that lead to it."""
-    if isinstance(value, float):
-        yield "", value
-    elif isinstance(value, dict):
-        yield from ((f"{name}=", number) for name, number in value.items())
-    elif isinstance(value, tuple):
-        yield from (("", number) for number in value)
+def _pieces(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What is checked by itself, so that the one that is wrong is named: each entry of a
+    dictionary, each item of a list, and at last the whole. In words, value and hint.
+    """
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(kind) is dict and isinstance(value, dict):
+        yield from ((f"{name}={part}", part, get_args(kind)[1]) for name, part in value.items())
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        yield from ((str(part), part, get_args(kind)[0]) for part in value)
+    yield str(value), value, hint
 
 
 def _metas(hint: Any) -> list[Meta]:
@@ -138,7 +146,10 @@ def _shape(kind: Any) -> str:
     """Of the collections that settings hold."""
     if get_origin(kind) is dict:
         return "names with a number each"
-    return f"{len(get_args(kind))} numbers" if get_origin(kind) is tuple else str(kind)
+    if get_origin(kind) is tuple:
+        first, *more = get_args(kind)
+        return f"a list, each {_words(first)}" if Ellipsis in more else f"{1 + len(more)} numbers"
+    return str(kind)
 
 
 def _range(bounds: list[Meta]) -> list[str]:

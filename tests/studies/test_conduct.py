@@ -171,8 +171,13 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
     assert "no such study; legal are table1" in refused("table7", "--out", "x")
     assert "--data or --on" in refused("table1", "--out", "x")
     assert "--out: missing" in refused("table1", "--data", str(toml))
-    assert "--lr relevance=fast" in refused("table1", *options(place, "--lr", "relevance=fast"))
-    assert "--shift outline: legal here are mixed-rand" in refused(
+    for pair, said in (
+        ("relevance=fast", "--lr relevance=fast: must be NAME=NUMBER"),
+        ("relevance=0", "--lr relevance=0.0: must be a number above 0"),
+        ("relevanse=1", "--lr relevanse=1: no such objective; legal are relevance"),
+    ):
+        assert said in refused("table1", *options(place, "--lr", pair))
+    assert "--shift outline: must be mixed-rand, location, rotation or size" in refused(
         "table1", *options(place, "--shift", "outline")
     )
     assert "study claims: is about the paper's own data sets" in refused("claims", *options(place))

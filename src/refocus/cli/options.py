@@ -74,7 +74,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
 
-def spelt(name: str, value: str | None = None) -> str:
+def spelling(name: str, value: str | None = None) -> str:
     """A parameter as an option: `--name`, `--name value`, or `--no-name` for one that is off."""
     dashed = name.replace("_", "-")
     if value in ("True", "False"):
@@ -86,14 +86,18 @@ def spelt(name: str, value: str | None = None) -> str:
 
 
 def with_settings(
-    kind: type, *, optional: Iterable[str] = (), beside: Mapping[str, Any] | None = None
+    kind: type,
+    *,
+    optional: Iterable[str] = (),
+    spelt: Mapping[str, str] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Give a command that takes `**given` an option for every field of a settings dataclass; name,
     type, default, help and what is legal are the field's. Fields that must be given come first,
     then what the command declares itself, then the rest.
 
-    optional: fields without a default that may be left out here, and are None then. beside: a
-        further annotation of an option, by field.
+    optional: fields without a default that may be left out here, and are None then. spelt: fields
+        whose option has another name. beside: a further annotation of an option, by field.
     """
 
     def decorate(function: Function) -> Function:
@@ -102,10 +106,11 @@ def with_settings(
         first: list[inspect.Parameter] = []
         rest: list[inspect.Parameter] = []
         for setting in settings_of(kind):
-            place = first if setting.default is MISSING else rest
-            place.append(_parameter(setting, setting.name in optional, beside or {}))
-        made = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*first, *own, *rest)]
-        function.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
+            name = (spelt or {}).get(setting.name, setting.name)
+            made = _parameter(setting, name, setting.name in optional, beside or {})
+            (first if setting.default is MISSING else rest).append(made)
+        every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*first, *own, *rest)]
+        function.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -121,18 +126,18 @@ def settings_from(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     return {s.name: _value(s, given[s.name]) for s in settings_of(kind) if s.name in given}
 
 
-def _parameter(setting: Setting, optional: bool, beside: Mapping[str, Any]) -> inspect.Parameter:
-    names = [spelt(setting.name)]
-    extras = [beside[setting.name]] if setting.name in beside else []
-    default, kind = setting.default, _typed(setting.kind)
-    if get_origin(setting.kind) is dict:  # --weight NAME=NUMBER, several times, for `weights`
-        names, default = [spelt(setting.name.removesuffix("s"))], None
-        extras.append(Called(setting.name))
+def _parameter(
+    setting: Setting, name: str, optional: bool, beside: Mapping[str, Any]
+) -> inspect.Parameter:
+    option, default, kind = spelling(name), setting.default, _typed(setting.kind)
+    if _repeats(setting.kind):
+        default = None
     if default is MISSING and optional:
         kind, default = kind | None, None
     if default is True:
-        names = [f"{names[0]}/{spelt(setting.name, 'False')}"]
-    info = typer.Option(*names, help=_help(setting), metavar=_metavar(setting.kind))
+        option = f"{option}/{spelling(name, 'False')}"
+    info = typer.Option(option, help=_help(setting), metavar=_metavar(setting.kind))
+    extras = [beside[setting.name]] if setting.name in beside else []
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -146,9 +151,14 @@ def _parts(kind: Any) -> list[Any]:
     return list(get_args(kind)) if get_origin(kind) is Union else [kind]
 
 
+def _repeats(kind: Any) -> bool:
+    """Whether its option may be given several times."""
+    return get_origin(kind) is dict or Ellipsis in get_args(kind)
+
+
 def _typed(kind: Any) -> Any:
     """What Typer parses: words and pairs stay text."""
-    if get_origin(kind) is dict:
+    if _repeats(kind):
         return list[str] | None
     if any(get_origin(part) is Literal for part in _parts(kind)):
         return str | None if NoneType in _parts(kind) else str
@@ -158,6 +168,8 @@ def _typed(kind: Any) -> Any:
 def _metavar(kind: Any) -> str | None:
     if get_origin(kind) is dict:
         return "<NAME=NUMBER>"
+    if _repeats(kind):
+        return _metavar(get_args(kind)[0]) or "<str>"
     if _typed(kind) is kind:
         return None  # Typer's own
     names = [
@@ -170,8 +182,8 @@ def _metavar(kind: Any) -> str | None:
 
 def _help(setting: Setting) -> str:
     """What a field means, and what it may hold where that is a range."""
-    text = Message(setting.about).worded(spelt)
-    if get_origin(setting.kind) is dict:
+    text = Message(setting.about).worded(spelling)
+    if _repeats(setting.kind):
         return f"{text} Repeat for more."
     legal = setting.legal.removeprefix("a whole number ").removeprefix("a number ")
     bounded = legal != setting.legal and setting.name != "seed"
@@ -181,6 +193,8 @@ def _help(setting: Setting) -> str:
 def _value(setting: Setting, given: Any) -> Any:
     if get_origin(setting.kind) is dict:
         return dict(_pair(setting.name, pair) for pair in given or ())
+    if _repeats(setting.kind):
+        return tuple(given or ())
     if float in _parts(setting.kind) and isinstance(given, str):
         return _number(given)
     return given

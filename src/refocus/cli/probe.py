@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import outputs
-from refocus.cli.options import Called, MaskPolarity, Names, Order, spelt
+from refocus.cli.options import Called, MaskPolarity, Names, Order, spelling
 from refocus.cli.printing import console
 from refocus.errors import InputError
 
@@ -157,7 +157,7 @@ def list_probes() -> None:
     )
     for name, row in PROBES.items():
         needs = [
-            spelt(need) if need in FOLDERS else f"refocus-vit[{PACKAGES[need]}]"
+            spelling(need) if need in FOLDERS else f"refocus-vit[{PACKAGES[need]}]"
             for need in row.needs
         ]
         table.add_row(name, row.about, row.source, row.cost, escape(", ".join(needs)))

@@ -23,6 +23,7 @@ NEEDED = ("model", "images", "masks")
 @with_settings(
     Recipe,
     optional=NEEDED,
+    spelt={"weights": "weight"},
     beside={
         "objective": Rows("refocus.objectives.registry:OBJECTIVES", "Objectives", described=True),
         "weights": Rows(

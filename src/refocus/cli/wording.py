@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from typer.core import TyperCommand
 
-from refocus.cli.options import Called, Rows, spelt
+from refocus.cli.options import Called, Rows, spelling
 from refocus.cli.printing import console
 from refocus.errors import InputError, Message
 
@@ -54,7 +54,7 @@ class Command(TyperCommand):
         """`--name`, `--name value`, `--no-name` for a switch that is off, or METAVAR."""
         declared = self._declared.get(name)
         if declared is None:
-            return spelt(name, value)
+            return spelling(name, value)
         if declared.param_type_name == "argument":
             shown = (declared.metavar or declared.name).upper()
         elif value in ("True", "False") and declared.is_flag:

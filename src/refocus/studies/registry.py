@@ -256,7 +256,7 @@ STUDIES = {
 def study(name: str) -> Study:
     """The row of this name."""
     if name not in STUDIES:
-        raise InputError(f"NAME {name}: no such study; legal are {', '.join(STUDIES)}")
+        raise InputError(f"‹name› {name}: no such study; legal are {', '.join(STUDIES)}")
     return STUDIES[name]
 
 

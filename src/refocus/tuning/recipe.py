@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
-
 from refocus.errors import InputError
 from refocus.outputs import read_json
 from refocus.settings import (
@@ -21,13 +19,9 @@ from refocus.settings import (
     PositiveOrZero,
     Seed,
     Text,
+    about,
     check,
 )
-
-
-def about(text: str) -> Meta:
-    """What a field means, for people: the command line shows it as the help of its option."""
-    return Meta(description=text)
 
 
 @dataclass(frozen=True)

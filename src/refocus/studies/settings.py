@@ -1,0 +1,145 @@
+"""What a study is asked for, checked before anything is opened. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from refocus import outputs
+from refocus.errors import InputError
+from refocus.settings import Count, CountOrZero, Positive, Seed, Text, about, check
+
+_ONLY_ON = ("model", "masks", "automatic_masks", "shifts")  # a TOML file names these itself
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """On what to run a study, and how each of its models is tuned.
+
+    Raises:
+        InputError: a value that is not legal, neither or both of `data` and `on`, or settings that
+            belong to the other one of them.
+    """
+
+    data: Annotated[
+        Text | None, about("TOML file that names the paper's data sets (docs/studies.md).")
+    ] = None
+    on: Annotated[
+        Text | None,
+        about("Your own images: one ImageFolder, or a folder with train/, test/ and perhaps val/."),
+    ] = None
+    model: Annotated[
+        Text | None,
+        about("With ‹on›: timm name, hf:ID, torchvision:NAME or a model folder."),
+    ] = None
+    masks: Annotated[
+        Text | None, about("With ‹on›: masks made by people, laid out as the images.")
+    ] = None
+    automatic_masks: Annotated[
+        Text | None, about("With ‹on›: masks of `refocus masks`, laid out as the images.")
+    ] = None
+    models: Annotated[
+        tuple[Text, ...],
+        about("With ‹data›: only this model of the paper."),
+    ] = ()
+    epochs: Annotated[Count | None, about("Epochs of every run. Default: the paper's 50.")] = None
+    classes: Annotated[
+        Count | None,
+        about("Number of classes to train on. Default: half of them, the paper's 500."),
+    ] = None
+    rates: Annotated[
+        dict[str, Positive],
+        about("Learning rate of an objective, in place of its own."),
+    ] = field(default_factory=dict)
+    select: Annotated[
+        Literal["best", "last"],
+        about("Epoch to keep: best has the lowest validation loss, as in the paper."),
+    ] = "best"
+    val_images: Annotated[
+        Count | None, about("Maximum number of validation images after each epoch.")
+    ] = None
+    most: Annotated[
+        Annotated[int, Meta(ge=2)],
+        about("With ‹on›: test images of each level of location, rotation and size."),
+    ] = 100
+    shifts: Annotated[
+        tuple[Literal["mixed-rand", "location", "rotation", "size"], ...],
+        about("With ‹on›: shift to make of the test images. Default: all four."),
+    ] = ()
+    maps: Annotated[
+        Annotated[int, Meta(ge=2)], about("With ‹on›: test images for the maps of table3.")
+    ] = 200
+    precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
+    workers: Annotated[CountOrZero, about("Processes that decode images.")] = 0
+    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        about("Where to tune; auto takes a GPU if there is one."),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self)
+        if (self.data is None) == (self.on is None):
+            raise InputError(
+                "‹data› or ‹on›: give one of them, the paper's data sets or your own images"
+            )
+        if self.data is not None:
+            self._refuse_beside_data()
+        else:
+            self._refuse_beside_on()
+
+    def _refuse_beside_data(self) -> None:
+        for name in _ONLY_ON:
+            if given := getattr(self, name):
+                shown = given[0] if isinstance(given, tuple) else given
+                raise InputError(
+                    f"‹{name}› {shown}: only with ‹on›; ‹data› names models and masks in its file"
+                )
+
+    def _refuse_beside_on(self) -> None:
+        if self.models:
+            raise InputError(f"‹models› {self.models[0]}: only with ‹data›")
+        if self.model is None:
+            raise InputError("‹model›: missing; ‹on› needs your model")
+        if self.masks is None and self.automatic_masks is None:
+            raise InputError(
+                "‹masks›: missing; a study needs masks, and `refocus masks` makes some for "
+                "‹automatic_masks›"
+            )
+
+    @property
+    def mask_folders(self) -> dict[str, Path]:
+        """Kind of mask -> folder, of the user's own."""
+        given = (("annotated", self.masks), ("unsupervised", self.automatic_masks))
+        return {kind: Path(path).expanduser().resolve() for kind, path in given if path}
+
+    @property
+    def tuning(self) -> dict[str, Any]:
+        """Fields of the recipe of every run, and `rates` by objective."""
+        names = ("epochs", "classes", "val_images", "precision", "workers", "seed", "device")
+        given = {name: getattr(self, name) for name in (*names, "select", "rates")}
+        return {name: value for name, value in given.items() if value is not None} | {
+            "check_images": 1
+        }
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What all studies of one folder must agree on, as its `settings.json` holds it."""
+        tuning = {k: v for k, v in self.tuning.items() if k not in ("workers", "device")}
+        return {
+            **tuning,
+            "data": _resolved(self.data),
+            "on": _resolved(self.on),
+            "model": self.model and outputs.resolved(self.model),
+            "masks": _resolved(self.masks),
+            "automatic_masks": _resolved(self.automatic_masks),
+            "most": self.most,
+            "shift": list(self.shifts) or None,
+        }
+
+
+def _resolved(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())

@@ -1,0 +1,133 @@
+"""A study by name: what is asked is checked, what it runs on is opened, then it is conducted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from refocus import outputs
+from refocus.errors import InputError
+from refocus.objectives.registry import OBJECTIVES
+from refocus.processes import Place, take_place, wait_for
+from refocus.studies import datasets, registry
+from refocus.studies.conduct import Order, conduct, dry_run
+from refocus.studies.settings import StudySettings
+from refocus.vit.loading import load
+
+
+def study(
+    name: str, out: str | Path, settings: StudySettings, *, progress: bool = True
+) -> dict[str, Any]:
+    """Run a table or figure of the paper; what is done already in `out` is not done again.
+
+    Under torchrun each process takes whole runs of the study.
+
+    Args:
+        name: a row of `refocus.studies.registry.STUDIES`.
+        out: folder that studies with the same settings share.
+        settings: on what to run it, and how.
+        progress: show bars on stderr.
+
+    Returns:
+        the content of NAME.json and its table as text, "table"; empty on a process other than the
+        first.
+
+    Raises:
+        InputError: an unknown study or objective, or data that the study cannot be run on; `out`
+            holds studies with other settings.
+    """
+    row, place, folder = _row(name, settings), take_place(), Path(out).expanduser()
+    ground = _own(settings, folder, place) if settings.on else _published(settings)
+    if settings.data:
+        _keep(folder, settings, place)
+    return conduct(_order(name, row, ground, folder, settings), place, progress=progress)
+
+
+def estimate(name: str, settings: StudySettings) -> dict[str, Any]:
+    """What a study on the paper's data sets would take: "places", whether they are there and how
+    large, and "models" with the hours on this machine.
+
+    Raises:
+        InputError: the settings are about the user's own images.
+    """
+    row = _row(name, settings)
+    if settings.on:
+        raise InputError("‹dry_run›: is about the paper's own data sets; give ‹data›, not ‹on›")
+    return dry_run(_order(name, row, _published(settings), Path(), settings))
+
+
+def _row(name: str, settings: StudySettings) -> registry.Study:
+    row = registry.study(name)
+    if settings.on and row.layout == "claims":
+        raise InputError("study claims: is about the paper's own data sets; give ‹data›, not ‹on›")
+    if unknown := [objective for objective in settings.rates if objective not in OBJECTIVES]:
+        raise InputError(
+            f"‹rates› {unknown[0]}={settings.rates[unknown[0]]:g}: no such objective; legal are "
+            f"{', '.join(OBJECTIVES)}"
+        )
+    return row
+
+
+def _order(
+    name: str,
+    row: registry.Study,
+    ground: datasets.Ground,
+    folder: Path,
+    settings: StudySettings,
+) -> Order:
+    return Order(
+        name,
+        row,
+        ground,
+        folder,
+        settings.tuning,
+        bool(settings.models),
+        settings.maps,
+        workers=settings.workers,
+    )
+
+
+def _published(settings: StudySettings) -> datasets.Ground:
+    assert settings.data is not None
+    return datasets.narrowed(datasets.read_toml(Path(settings.data)), settings.models)
+
+
+def _own(settings: StudySettings, folder: Path, place: Place) -> datasets.Ground:
+    """The user's images and model; the first process writes the shifts, the others wait for it."""
+    assert settings.on is not None
+    assert settings.model is not None
+    network = load(settings.model)
+    _keep(folder, settings, place)
+    prepared = folder / "prepared.json"
+    if place.rank:
+        wait_for(prepared)
+    ground = datasets.own(
+        Path(settings.on),
+        settings.model,
+        network,
+        settings.mask_folders,
+        folder,
+        most=settings.most,
+        seed=settings.seed,
+        kinds=settings.shifts or ("mixed-rand", *datasets.CURVES),
+    )
+    if not place.rank:
+        outputs.write_json(prepared, {"suites": list(ground.suites)})
+    return ground
+
+
+def _keep(folder: Path, settings: StudySettings, place: Place) -> None:
+    """One folder, one set of settings: runs are shared by all studies in it."""
+    kept = folder / "settings.json"
+    if kept.exists():
+        if outputs.read_json(kept) != settings.kept:
+            raise InputError(
+                f"‹out› {folder}: holds studies with other settings (see {kept}); name a new folder"
+            )
+    elif place.rank == 0:
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(
+                f"‹out› {folder}: exists already and holds no study; name a new folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        outputs.write_json(kept, settings.kept)
