@@ -33,8 +33,18 @@ class Message:
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message names the file or the parameter, the
-    value and what is legal. It may mark parameters, see `refocus.errors`.
+    """Something the user gave cannot be used.
+
+    The message is one line; it names the file or the parameter, the value and what is legal. It may
+    mark parameters, see `refocus.errors`.
+
+    Example:
+        >>> import refocus
+        >>> try:
+        ...     refocus.load("resnet50", pretrained=False)
+        ... except refocus.InputError as error:
+        ...     print(str(error)[:55])
+        model resnet50: convolutions, no attention, so no atten
     """
 
     def __init__(self, marked: str) -> None:

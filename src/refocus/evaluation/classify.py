@@ -25,6 +25,7 @@ from refocus.evaluation.metrics import (
 from refocus.evaluation.suites import TestSet, open_suite
 from refocus.records import Prediction, Sample, read_lines
 from refocus.vit.classes import class_folder_names
+from refocus.vit.inputs import check_model, check_path
 
 log = logging.getLogger("refocus")
 
@@ -54,24 +55,42 @@ def evaluate(
     model: nn.Module,
     tests: TestSet | str | Path,
     *,
-    records: Path | None = None,
+    records: str | Path | None = None,
     batch_size: int = 64,
     workers: int = 0,
     label: str = "",
 ) -> SuiteResult:
-    """Predictions of one model on a test set.
+    """Predictions of one model on a test set, with a record for each image.
 
     Args:
+        model: from `refocus.load`, or any supported module.
         tests: from `suites.open_suite`, or an ImageFolder with the model's class names (WordNet ids
             for ImageNet models).
         records: JSONL file that receives one line per image as it is made; lines already there are
             not computed again.
+        batch_size: images per forward pass.
+        workers: processes that decode images.
         label: description of the progress bar; none without it.
+
+    Returns:
+        SuiteResult: a Prediction for each image (the five best classes and their shares), and why
+            which image could not be read.
 
     Raises:
         InputError: no such folder, an empty class, a class the model does not know, or no readable
             image at all.
+
+    Example:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> example = write("example")
+        >>> result = refocus.evaluate(refocus.load(example.model), example.images)
+        >>> len(result.predictions), sum(p.right for p in result.predictions) > 30
+        (40, True)
     """
+    check_model(model)
+    _at_least("batch_size", batch_size, 1)
+    _at_least("workers", workers, 0)
     if not isinstance(tests, TestSet):
         tests = open_suite("", tests, model)
 
@@ -95,7 +114,7 @@ def evaluate(
         tests.root,
         _Seen(tests),
         answer,
-        records=records,
+        records=None if records is None else check_path(records, "records"),
         batch_size=batch_size,
         workers=workers,
         label=label,
@@ -106,6 +125,11 @@ def evaluate(
     for reason in result.unreadable.values():
         log.warning("skipped: %s", reason)
     return result
+
+
+def _at_least(name: str, value: object, low: int) -> None:
+    if type(value) is not int or value < low:
+        raise InputError(f"‹{name}› {value}: must be a whole number of at least {low}")
 
 
 def as_result(lines: list[dict[str, Any]]) -> SuiteResult:

@@ -19,6 +19,7 @@ from refocus.evaluation.intervals import calibration, mcnemar
 from refocus.intervals import mean_interval
 from refocus.records import Prediction
 from refocus.relevance.gae import minmax, upsample
+from refocus.vit.inputs import check_maps, check_masks
 
 PERCENT, DIFFERENCE = (
     (0.0, 100.0),
@@ -145,35 +146,72 @@ def calibration_difference(
 
 
 def background_share(patches: Tensor, masks: Tensor) -> Tensor:
-    """Share of the raw relevance that lies on the background, per image `[B]` in [0, 1]; 0.5 says
-    half of it.
+    """Share of the raw relevance that lies on the background; 0.5 says half of it.
 
-    patches: raw relevance `[B, h, w]` (`Explanation.patches`). masks: `[B, H, W]` in [0, 1]. A map
-        without any relevance: NaN.
+    One minus the energy inside the mask (Wang et al., CVPR Workshops 2020, the energy-based
+    pointing game), over the upsampled map.
+
+    Args:
+        patches: raw relevance `[B, h, w]`, never negative (`Explanation.patches`).
+        masks: `[B, H, W]` in [0, 1]; 1 is the object.
+
+    Returns:
+        One share per image `[B]` in [0, 1]; NaN for a map without any relevance.
+
+    Raises:
+        InputError: another type, shape or range.
+
+    Example:
+        >>> import torch, refocus
+        >>> masks = torch.zeros(1, 4, 4)
+        >>> masks[:, :, :2] = 1
+        >>> refocus.background_share(torch.ones(1, 4, 4), masks).tolist()
+        [0.5]
     """
+    check_maps("patches", patches, "B, h, w")
+    masks = check_masks("masks", masks, "B, H, W")
+    if len(patches) != len(masks):
+        raise InputError(
+            f"masks: {len(masks)} for {len(patches)} maps of patches; legal is one for each"
+        )
     raw = upsample(patches, masks.shape[-2:])
     return (raw * (1 - masks)).sum((1, 2)) / raw.sum((1, 2))
 
 
 def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
-    """How well relevance maps segment the object: the published test (Chefer et al., CVPR 2021;
-    Table 3 of the paper).
+    """How well relevance maps segment the object: the published test.
 
-    Each map is min-max normalized and binarized at its own mean. Pixel accuracy and the mean IoU of
-    background and foreground accumulate over the whole set; average precision is taken per image
-    over `[1 - R, R]` and then averaged.
+    Chefer et al., CVPR 2021; Table 3 of the method's paper. Each map is min-max normalized and
+    binarized at its own mean. Pixel accuracy and the mean IoU of background and foreground
+    accumulate over the whole set; average precision is taken per image over `[1 - R, R]` and then
+    averaged.
 
     Args:
-        relevance: `[B, H, W]`, any range. masks: `[B, H, W]`; foreground where above 0.5.
+        relevance: `[B, H, W]`, any finite range (`Explanation.relevance`).
+        masks: `[B, H, W]` in [0, 1]; foreground where above 0.5.
 
     Returns:
         {"pixel_accuracy", "miou", "map"} in [0, 1].
+
+    Raises:
+        InputError: another type, shape or range.
+
+    Example:
+        >>> import torch, refocus
+        >>> masks = torch.zeros(2, 8, 8)
+        >>> masks[:, 2:6, 2:6] = 1
+        >>> refocus.segmentation_scores(relevance=masks, masks=masks)
+        {'pixel_accuracy': 1.0, 'miou': 1.0, 'map': 1.0}
     """
-    if relevance.shape != masks.shape or relevance.ndim != 3 or not len(relevance):
+    relevance = check_maps("relevance", relevance, "B, H, W")
+    masks = check_masks("masks", masks, "B, H, W")
+    if relevance.shape != masks.shape or not len(relevance):
         raise InputError(
             f"segmentation_scores: relevance {list(relevance.shape)} and masks {list(masks.shape)} "
             "must both be [B, H, W]"
         )
+    if not bool(relevance.isfinite().all()):
+        raise InputError("relevance: holds NaN or infinite values; legal are finite floats")
     columns = np.array([segmentation_counts(r, m) for r, m in zip(relevance, masks, strict=True)])
     return {
         name: float(statistic(columns.sum(0)[None])[0]) for name, statistic in SEGMENTATION.items()

@@ -8,7 +8,7 @@ step's worth). N = h w patches, D the width of the keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from refocus.errors import InputError
 from refocus.masks.backbones import Keys, Pixels
 from refocus.masks.bilateral import bilateral
+from refocus.vit.inputs import check_maps, shown
 
 _WEAK = 1e-5  # weight of an edge below the threshold; keeps the graph connected (TokenCut Eq. 4)
 # of the cosines, as threshold: DINO's 0.2 cuts nothing off with DINOv2-like keys (docs/masks.md)
@@ -39,17 +40,40 @@ _CENTRE = 0.2  # width of the centre's weight, as a share of the sides
 
 
 def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tensor:
-    """The published rule: split at the eigenvector's mean, the side of its largest |value| is
-    foreground, and of it the connected part (edges only, no diagonals) that holds that patch.
+    """One object of an image from its patches' features, as TokenCut was published.
+
+    Split at the mean of the second eigenvector; the side of its largest |value| is foreground, and
+    of it the connected part (edges only, no diagonals) that holds that patch (Wang et al., CVPR
+    2022, Section 3).
 
     Args:
-        features: keys of the patches `[N, D]`, class token dropped. grid: (h, w) with h w = N.
+        features: keys of the patches `[N, D]`, finite floats, class token dropped.
+        grid: (h, w), rows and columns of patches, with h w = N.
+        tau: cosine above which two patches are joined, between -1 and 1.
 
     Returns:
-        bool `[h, w]`.
+        bool `[h, w]`; True is the object.
+
+    Raises:
+        InputError: features that are no finite floats or do not fill the grid, or another tau.
+
+    Example:
+        >>> import torch, refocus
+        >>> features = torch.tensor([[1.0, 0.0]]).repeat(16, 1)
+        >>> features[[5, 6]] = torch.tensor([0.0, 1.0])  # two patches unlike the others
+        >>> refocus.tokencut(features, (4, 4)).int().tolist()
+        [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     """
-    height, width = grid
-    if features.ndim != 2 or len(features) != height * width or len(features) < 2:
+    features = check_maps("features", features, "N, D")
+    if not bool(features.isfinite().all()):
+        raise InputError("features: hold NaN or infinite values; legal are finite floats")
+    if isinstance(tau, bool) or not isinstance(tau, int | float) or not -1 <= tau <= 1:
+        raise InputError(f"tau: {shown(tau)}; legal is a cosine, -1 to 1")
+    sides = tuple(grid) if isinstance(grid, Sequence) else ()
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise InputError(f"grid: {shown(grid)}; legal are two positive whole numbers, (h, w)")
+    height, width = sides
+    if len(features) != height * width or len(features) < 2:
         raise InputError(
             f"tokencut: features {list(features.shape)} do not fill a grid of {height} x {width} "
             "patches"

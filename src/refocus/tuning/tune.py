@@ -41,6 +41,7 @@ from refocus.tuning.trainable import plain_state, restrict
 from refocus.tuning.verdict import judge, warning
 from refocus.vit.classes import class_count, class_names
 from refocus.vit.families import view
+from refocus.vit.inputs import check_path, shown
 from refocus.vit.loading import load, pick_device, save, source, weights_digest
 from refocus.vit.own_models import code_of, recorded
 
@@ -59,13 +60,17 @@ class _Rate:
 def tune(
     recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True
 ) -> TuneResults:
-    """Fine-tune a model's relevance and write `out/model` (timm hub format), `out/results.json` and
-    the run's records.
+    """Fine-tune a model's relevance with few images, and keep the result only if it does no harm.
+
+    Writes `out/model` (a folder of the model's own library), `out/results.json` and the run's
+    records. The method is that of Chefer, Schwartz and Wolf (NeurIPS 2022), the rule at the end is
+    ours (docs/design.md).
 
     Args:
         recipe: model, folders, objective and schedule.
         out: a new folder.
         on_epoch: called after each epoch with its line of `history.jsonl`.
+        progress: show a progress bar on stderr.
 
     Returns:
         What `results.json` holds: the best epoch, the candidates on the line between original and
@@ -74,7 +79,22 @@ def tune(
     Raises:
         InputError: the user's input cannot be used (nothing is written then).
         Diverged: a term of the loss became NaN or infinite.
+
+    Example:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> example = write("example")
+        >>> recipe = refocus.Recipe(
+        ...     str(example.model), str(example.images), str(example.masks),
+        ...     objective="refocus", classes=2, shots=2, epochs=1, flip=0, device="cpu",
+        ... )
+        >>> results = refocus.tune(recipe, "run", progress=False)
+        >>> results.best_epoch, results.trained_classes
+        (0, ('0', '1'))
+        >>> tuned = refocus.load("run/model")
     """
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipe: {shown(recipe)}; legal is a refocus.Recipe")
     accelerator = _accelerator(recipe)
     recipe = _absolute(recipe)
     model = load(recipe.model)
@@ -112,13 +132,42 @@ def resume(
     on_epoch: Progressed | None = None,
     progress: bool = True,
 ) -> TuneResults:
-    """Continue an interrupted `tune` from its last whole epoch; on a CPU it ends with the same
-    weights, bit for bit.
+    """Continue an interrupted `tune` from its last whole epoch.
 
-    code: "py:MODULE:FUNCTION" once more, where the run tunes a model of your own; its folder alone
-        cannot name code to run.
+    On a CPU it ends with the same weights, bit for bit.
+
+    Args:
+        run: the folder of the run.
+        code: "py:MODULE:FUNCTION" once more, where the run tunes a model of your own; its folder
+            alone cannot name code to run.
+        on_epoch: called after each epoch with its line of `history.jsonl`.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        What `results.json` holds, as `tune` returns it.
+
+    Raises:
+        InputError: no such run, one that is complete, or one whose model or images have changed.
+        Diverged: a term of the loss became NaN or infinite.
+
+    Example:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> example = write("example")
+        >>> recipe = refocus.Recipe(
+        ...     str(example.model), str(example.images), str(example.masks),
+        ...     classes=2, shots=2, epochs=2, flip=0, device="cpu",
+        ... )
+        >>> def interrupt(line):
+        ...     raise KeyboardInterrupt
+        >>> try:
+        ...     refocus.tune(recipe, "run", on_epoch=interrupt, progress=False)
+        ... except KeyboardInterrupt:
+        ...     pass
+        >>> refocus.resume("run", progress=False).objective
+        'relevance'
     """
-    folder = Path(run).expanduser()
+    folder = check_path(run, "run")
     if (folder / outputs.MANIFEST).exists():
         raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / 'model'}")
     if not (folder / "selection.json").exists():

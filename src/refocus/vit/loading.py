@@ -1,9 +1,9 @@
-"""Load and save Vision Transformers of any library; the model carries its own preprocessing and
-class names.
+"""Load and save Vision Transformers of any library.
 
-A loaded model is the library's plain module, so everything that works on those works on it. It
-carries a `pretrained_cfg` as timm's models do, where its preprocessing
-(`timm.data.resolve_model_data_config(model)`) and its class names stand.
+The model carries its own preprocessing and class names. A loaded model is the library's plain
+module, so everything that works on those works on it. It carries a `pretrained_cfg` as timm's
+models do, where its preprocessing (`timm.data.resolve_model_data_config(model)`) and its class
+names stand.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from copy import deepcopy
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from refocus.vit.classes import (
     set_order,
 )
 from refocus.vit.configs import read_config, refuse_unusable
-from refocus.vit.families import family
+from refocus.vit.families import family, unwrap
+from refocus.vit.inputs import check_model, check_path, shown
 
 _LOADED_FROM = (
     "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict
@@ -49,54 +51,49 @@ def load(
     names: Sequence[str] | str | Path | None = None,
     order: str | None = None,
 ) -> nn.Module:
-    """A ViT classifier in eval mode.
+    """Load a Vision Transformer that classifies images, in eval mode.
 
     Args:
         ref: a timm name ("vit_small_patch16_224"; weights come from the hub or its local cache),
             "hf:ID" (transformers), "torchvision:NAME" or "torchvision:NAME.WEIGHTS",
             "py:MODULE:FUNCTION@FOLDER" (your own, docs/extending.md), or a folder that timm
-            (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`) or `save` wrote.
+            (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`) or `save` wrote. A
+            reference may end in "?order=natural", "?order=string" or "?names=FILE", which say the
+            same as the arguments below and travel with it into recipes and records.
         pretrained: False gives random weights; names of timm and torchvision then need no network
             (for tests).
-            A reference may end in "?order=natural", "?order=string" or "?names=FILE", which say
-            the same as the arguments below and travel with it into recipes and records.
         device: where to put it.
         names: class names in the order of the outputs, or a file of them (`read_names`), in place
             of any that the checkpoint carries.
         order: how class folders name the outputs of a model without names: "natural", as timm
             sorts them, or "string", as torchvision and transformers do.
 
+    Returns:
+        The library's own module, with its preprocessing and class names in `pretrained_cfg`.
+
     Raises:
         InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or
             no way to the hub.
+
+    Example:
+        >>> import refocus
+        >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
+        >>> type(model).__name__, model.num_classes, model.training
+        ('VisionTransformer', 1000, False)
     """
+    if not isinstance(ref, str | Path) or not str(ref):
+        raise InputError(
+            f"‹model›: {shown(ref)}; legal is a name or a folder, str or Path (`refocus models` "
+            "lists the families)"
+        )
+    device = _device(device)
     ref, said = split_reference(str(ref))
     names = said.get("names") if names is None else names
     order = said.get("order") if order is None else order
     ref = ref.removeprefix("local-dir:")
-    folder = Path(ref.removeprefix("hf:"))
-    try:
-        folder = folder.expanduser()
-        is_folder = folder.is_dir()
-    except (OSError, RuntimeError):  # too long for a name, or the home of nobody
-        is_folder = False
-    library, _, name = ref.partition(":")
-    if is_folder:
-        model = _load_folder(folder, pretrained=pretrained)
-    elif library == "hf":
-        model = transformers_models.load_name(name, pretrained=pretrained)
-    elif library == "torchvision":
-        model = torchvision_models.load_name(name, pretrained=pretrained)
-    elif library == "py":
-        model = own_models.load(name, pretrained=pretrained)
-    elif "/" in ref or ref.startswith("."):
-        raise InputError(
-            f"‹model› {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder "
-            "with model.safetensors"
-        )
-    else:
-        model = timm_models.load_name(ref, pretrained=pretrained)
-    setattr(model, _LOADED_FROM, str(folder.resolve()) if is_folder else ref)
+    folder = _folder_of(ref)
+    model = _unnamed(ref, folder, pretrained=pretrained)
+    setattr(model, _LOADED_FROM, str(folder.resolve()) if folder else ref)
     refuse_unusable(model, f"‹model› {ref}")
     refuse_unusable_head(model, f"‹model› {ref}", renamed=names is not None)
     if pretrained:
@@ -107,6 +104,43 @@ def load(
     if order is not None:
         set_order(model, order)
     return model.eval().to(device)
+
+
+def _folder_of(ref: str) -> Path | None:
+    """The folder that a reference names, where there is such a folder."""
+    try:
+        folder = Path(ref.removeprefix("hf:")).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long for a name, or the home of nobody
+        return None
+
+
+def _unnamed(ref: str, folder: Path | None, *, pretrained: bool) -> nn.Module:
+    """The library's module, before names and order that the caller gives."""
+    library, _, name = ref.partition(":")
+    if folder is not None:
+        return _load_folder(folder, pretrained=pretrained)
+    if library == "hf":
+        return transformers_models.load_name(name, pretrained=pretrained)
+    if library == "torchvision":
+        return torchvision_models.load_name(name, pretrained=pretrained)
+    if library == "py":
+        return own_models.load(name, pretrained=pretrained)
+    if "/" in ref or ref.startswith("."):
+        raise InputError(
+            f"‹model› {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder "
+            "with model.safetensors"
+        )
+    return timm_models.load_name(ref, pretrained=pretrained)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"‹device›: {shown(device)}; legal is a device of torch, such as cpu or cuda:0"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:
@@ -180,17 +214,31 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
 
 
 def save(model: nn.Module, folder: str | Path) -> None:
-    """Write `config.json` + `model.safetensors` as the model's own library reads them; an existing
-    model is replaced.
+    """Write a model as its own library reads it: `config.json` and `model.safetensors`.
 
     timm: `timm.create_model("local-dir:FOLDER", pretrained=True)`. transformers:
-        `from_pretrained(FOLDER)`, of a zero-shot model the image tower. torchvision:
-        `VisionTransformer(**config["torchvision"])` and `load_state_dict`.
+    `from_pretrained(FOLDER)`, of a zero-shot model the image tower. torchvision:
+    `VisionTransformer(**config["torchvision"])` and `load_state_dict`.
+
+    Args:
+        model: of a supported family, also inside `DataParallel` or `torch.compile`; PEFT's adapters
+            are merged into a copy.
+        folder: a new folder, or one that holds a model, which is replaced.
 
     Raises:
-        InputError: the folder holds anything else.
+        InputError: the folder holds anything else, or the model is of no supported family.
+
+    Example:
+        >>> import refocus
+        >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
+        >>> refocus.save(model, "model")
+        >>> again = refocus.load("model")
+        >>> bool((again.head.weight == model.head.weight).all())
+        True
     """
-    folder = Path(folder).expanduser().resolve()
+    check_model(model)
+    model = _plain(model)
+    folder = check_path(folder, "folder").resolve()
     if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= _FILES):
         raise InputError(
             f"save {folder}: holds something else than a model and is not overwritten; name a new "
@@ -212,6 +260,15 @@ def save(model: nn.Module, folder: str | Path) -> None:
         timm_models.save(model, partial, names)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The model without wrappers, as its library knows it; adapters of PEFT become its weights."""
+    adapted: Any = model
+    if hasattr(model, "merge_and_unload"):
+        adapted = deepcopy(model)
+        return unwrap(adapted.merge_and_unload())
+    return unwrap(model)
 
 
 def weights_digest(model: nn.Module) -> str:
