@@ -18,6 +18,7 @@ from refocus.errors import InputError
 from refocus.evaluation import cues, maps
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.masks.trust import masked
+from refocus.records import from_json
 from refocus.vit.families import view
 from refocus.vit.loading import Models
 
@@ -122,14 +123,33 @@ def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str
     }
 
 
-def plan_of(settings: dict[str, Any]) -> Plan:
-    """Back from `settings`, as far as it is needed to open the images again."""
-    suites, masks = (
-        {name: Path(path) for name, path in settings[key].items()} for key in ("suites", "masks")
+@dataclass(frozen=True)
+class _Kept:
+    """Of settings.json, what opens the images again."""
+
+    suites: dict[str, str]
+    masks: dict[str, str]
+    mask_score: float
+    most: int | None
+    leave_out: list[str]
+    mask_polarity: str = "ask"
+
+
+def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:
+    """Back from `settings`, as far as it is needed to open the images again.
+
+    Raises:
+        InputError: another shape; names `source`.
+    """
+    kept = from_json(settings, _Kept, source)
+    return Plan(
+        {name: Path(path) for name, path in kept.suites.items()},
+        {name: Path(path) for name, path in kept.masks.items()},
+        mask_score=kept.mask_score,
+        most=kept.most,
+        leave_out=frozenset(map(Path, kept.leave_out)),
+        mask_polarity=kept.mask_polarity,
     )
-    kept = {key: settings[key] for key in ("mask_score", "most")}
-    kept["mask_polarity"] = settings.get("mask_polarity", "ask")
-    return Plan(suites, masks, leave_out=frozenset(map(Path, settings["leave_out"])), **kept)
 
 
 def check(models: Models, plan: Plan) -> None:

@@ -401,7 +401,7 @@ def _galleries(
         return []
     if not own:
         return []
-    plan, name = plans.plan_of(settings), own[0]
+    plan, name = plans.plan_of(settings, evaluation / "settings.json"), own[0]
     opened = {which: plan.open(name, model) for which, model in models.items()}
     tests = opened["tuned"]
     every = zip(*(t.samples for t in opened.values()), strict=True)

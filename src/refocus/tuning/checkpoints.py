@@ -5,6 +5,7 @@ code.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,9 @@ class Checkpoint:
             InputError: not a checkpoint, cut off, or of another model or optimizer.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch warns of becomes the error below
+                content = torch.load(path, map_location="cpu", weights_only=True)
             position = from_json(content["position"], Position, path)
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
