@@ -42,6 +42,11 @@ def test_no_text_outside_the_command_line_names_an_option(file: Path) -> None:
     assert not found, f"name the parameter instead, as in ‹mask_score›: {sorted(found)}"
 
 
+@pytest.mark.parametrize("file", sorted((SOURCE / "assets").glob("*.[jt]*")), ids=lambda f: f.name)
+def test_no_page_names_an_option(file: Path) -> None:
+    assert not OPTION.findall(re.sub(r"(?s)<style>.*?</style>", "", file.read_text("utf-8")))
+
+
 def test_a_message_reads_as_python_names_its_parameters() -> None:
     error = InputError("‹share› 0.5: only with ‹do_no_harm=False›, not with ‹lr=auto›")
     assert str(error) == "share 0.5: only with do_no_harm=False, not with lr=auto"

@@ -1,25 +1,29 @@
-"""`refocus models` and `zero-shot`: the names of classes, and the table in the documents."""
+"""`refocus models`: the table, and the document that is made from it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from refocus.cli.models import class_names, markdown, spoken
-from tests.makers import DOCS, invoke
+import pytest
 
-
-def test_names_come_from_a_file_or_folders_and_are_spoken(tmp_path: Path) -> None:
-    for name in ("n02123045", "sea_star"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-    listed = tmp_path / "names.txt"
-    listed.write_text("ant\nbee\n\n")
-    assert class_names(str(tmp_path / "images")) == ["n02123045", "sea_star"]
-    assert class_names(str(listed)) == ["ant", "bee"]
-    assert [spoken(name) for name in ("n02123045", "sea_star")] == ["tabby", "sea star"]
+from refocus.vit import catalogue
+from tests.makers import DOCS, invoke, run
 
 
 def test_the_docs_list_the_families_of_the_table() -> None:
-    assert (DOCS / "models.md").read_text() == markdown()
+    assert (DOCS / "models.md").read_text(encoding="utf-8") == catalogue.markdown()
     shown = invoke("models")
     assert "BEiT" in shown
     assert "…" not in shown  # names are to be copied
+
+
+def test_a_file_that_exists_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "models.md"
+    assert run(monkeypatch, "models", "--out", file) == 0
+    assert file.read_text(encoding="utf-8") == catalogue.markdown()
+    assert run(monkeypatch, "models", "--out", file) == 2
+    assert f"--out {file}: exists and is not overwritten" in capsys.readouterr().err
+    assert run(monkeypatch, "models", "--out", tmp_path / "absent" / "models.md") == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""From class names alone to a model folder: a zero-shot classifier of CLIP or SigLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from timm.data import ImageNetInfo
+from torch import nn
+
+from refocus.errors import InputError, first_line
+from refocus.vit import zero_shot
+from refocus.vit.loading import save
+
+
+def write_zero_shot(
+    model: str,
+    names: str | Path | Sequence[str],
+    out: str | Path,
+    *,
+    templates: str | Path | None = None,
+) -> nn.Module:
+    """Make a classifier without training and save it as a model folder.
+
+    Args:
+        model: CLIP or SigLIP of transformers: hf:ID, or a folder that save_pretrained wrote.
+        names: class names as the class folders of images are called: a list, or what `read_names`
+            takes.
+        out: new folder.
+        templates: file of sentences with {} for the class, one a line; None: the 80 of CLIP's
+            paper.
+
+    Raises:
+        InputError: fewer than two names or one twice, a sentence without a place for the class, a
+            model of another kind, or `out` exists.
+    """
+    folder = Path(out)
+    found = read_names(names) if isinstance(names, (str, Path)) else _distinct(list(names), "")
+    sentences = read_sentences(templates)
+    if folder.exists():
+        raise InputError(f"‹out› {out}: exists and is not overwritten; name a new folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"‹out› {out}: cannot be written ({first_line(error)})") from error
+    words = [spoken(name) for name in found]
+    made = zero_shot.build(model.removeprefix("hf:"), found, words, sentences)
+    save(made, folder)
+    return made
+
+
+def read_names(given: str | Path) -> list[str]:
+    """Class names from a file with one a line, from the folders of an ImageFolder, or from the text
+    itself: "a,b,c".
+
+    Raises:
+        InputError: fewer than two, or one twice.
+    """
+    path = Path(given).expanduser()
+    try:
+        folder, file = path.is_dir(), path.is_file()
+    except OSError:  # a long list is no file name
+        folder = file = False
+    if folder:
+        found = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    elif file:
+        found = _lines("names", path)
+    else:
+        found = [part.strip() for part in str(given).split(",") if part.strip()]
+    return _distinct(found, f" {given}")
+
+
+def read_sentences(file: str | Path | None) -> list[str]:
+    """Templates with {} for the class from a file, one a line; None: the 80 of CLIP's paper."""
+    if file is None:
+        return zero_shot.templates()
+    sentences = _lines("templates", Path(file))
+    if bad := [s for s in sentences if s.count("{}") != 1 or "{{" in s]:
+        raise InputError(f"‹templates›: {bad[0]!r} must hold {{}} once, where the class name goes")
+    return sentences
+
+
+def spoken(name: str) -> str:
+    """A folder's name as a word: WordNet ids by ImageNet's table, underscores as spaces."""
+    if len(name) == 9 and name[0] == "n" and name[1:].isdigit():
+        known = ImageNetInfo("imagenet-22k")
+        if name in known.label_names():
+            return str(known.label_name_to_description(name)).split(",")[0]
+    return name.replace("_", " ")
+
+
+def _distinct(names: list[str], shown: str) -> list[str]:
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError(
+            f"‹names›{shown}: {len(names)} names; at least two, each once, from a file, a folder "
+            "or a,b,c"
+        )
+    return names
+
+
+def _lines(parameter: str, file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"‹{parameter}› {file}: cannot be read as text ({first_line(error)})"
+        ) from error
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise InputError(f"‹{parameter}› {file}: is empty")
+    return found
