@@ -54,7 +54,7 @@ def relevance_step(
 
     Relevance of the true class, confidence in the predicted one.
     """
-    logits, raw = _relevance(model, images, labels, s)
+    logits, raw = relevance_map(model, images, labels, s)
     return _squared_errors(logits, raw, images, masks, s), logits
 
 
@@ -69,7 +69,7 @@ def legrad_step(
     return _squared_errors(logits, raw, images, masks, s), logits
 
 
-def _relevance(
+def relevance_map(
     model: nn.Module, images: Tensor, labels: Tensor, s: Settings
 ) -> tuple[Tensor, Tensor]:
     """Logits `[B, K]` and GAE's raw map `[B, h, w]`, as the settings ask for them."""
@@ -101,7 +101,7 @@ def energy_step(
 
     Cross-entropy with the true label.
     """
-    logits, raw = _relevance(model, images, labels, s)
+    logits, raw = relevance_map(model, images, labels, s)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
     return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
@@ -111,7 +111,7 @@ def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s:
 
     Cross-entropy with the true label.
     """
-    logits, raw = _relevance(model, images, labels, s)
+    logits, raw = relevance_map(model, images, labels, s)
     bce = losses.binary_relevance(minmax(upsample(raw, images.shape[-2:])), masks[:, 0])
     return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
 
@@ -205,7 +205,7 @@ def refocus_step(
     ]
     every, count = torch.cat([images, *swapped]), 1 + len(swapped)
     mask, repeated = masks[:, 0].repeat(count, 1, 1), labels.repeat(count)
-    logits, raw = _relevance(model, every, repeated, s)
+    logits, raw = relevance_map(model, every, repeated, s)
     energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
     classification = losses.seen_classification(logits, repeated, _seen(labels, s, logits.shape[1]))
     return {"energy": energy, "classification": classification}, logits[: len(images)]
