@@ -34,10 +34,10 @@ for recompute in (False, True):
     terms["outside"].backward()
     assert model.blocks[0].attn.qkv.weight.grad.abs().max() > 0
 for arguments in (
-    ["probe", "--model", "model", "--images", "wnids/images", "--kind", "mirror", "--out", "probes"],
-    ["evaluate", "--model", "model", "--on", "numbered=images", "--out", "proof"],
+    "probe --model model --images wnids/images --kind mirror --out probes",
+    "evaluate --model model --on numbered=images --out proof",
 ):
-    sys.argv = ["refocus", *arguments]
+    sys.argv = ["refocus", *arguments.split()]
     try:
         main()
     except SystemExit as ended:
