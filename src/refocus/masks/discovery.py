@@ -1,5 +1,4 @@
-"""Foreground without annotation: TokenCut as published (Wang et al., CVPR 2022), and ours, which
-goes on from there.
+"""Foreground without annotation: TokenCut as published (Wang et al., CVPR 2022), and ours.
 
 Ours cuts each image, learns from all cuts of a folder what an object's key looks like, and reads
 every image with that; the image's own cut stays as the second opinion (docs/masks.md has each
@@ -97,8 +96,9 @@ def cosines(features: Tensor) -> np.ndarray:
 
 
 def second_eigenvector(weights: np.ndarray) -> np.ndarray:
-    """Second smallest generalized eigenvector of `(D - W) x = lambda D x` (TokenCut Eq. 3):
-    symmetric W `[N, N]` > 0 -> `[N]`.
+    """Second smallest generalized eigenvector of `(D - W) x = lambda D x` (TokenCut Eq. 3).
+
+    Symmetric W `[N, N]` > 0 -> `[N]`.
 
     With `x = D^-1/2 z` it is the second largest of `D^-1/2 W D^-1/2` (Shi and Malik, 2000). The
     largest is known, `D^1/2 1` with eigenvalue 1; it is moved to -1, and Lanczos finds what is then
@@ -142,8 +142,9 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
 
 
 def cut(image: Keys) -> np.ndarray:
-    """How much each patch belongs to the object by this image's own normalized cut: `[h, w]` in [0,
-    1].
+    """How much each patch belongs to the object, `[h, w]` in [0, 1].
+
+    By this image's own normalized cut.
 
     Deviations from TokenCut: the threshold is a quantile of the image's cosines, so it fits any
         backbone; the object's side is voted on; the eigenvector stays soft (0 and 1 at the means of
@@ -167,8 +168,10 @@ def threshold(alike: np.ndarray) -> float:
 
 
 def is_object(side: np.ndarray, saliency: np.ndarray) -> bool:
-    """Vote of three: the object touches the border less, lies nearer to the centre, and the class
-    token attends to it more.
+    """Whether a side of the cut is the object, by a vote of three.
+
+    The object touches the border less, lies nearer to the centre, and the class token attends to it
+    more.
 
     Where it fills the frame the first fails, where it lies aside the second; the third knows
     nothing of places.
@@ -200,15 +203,17 @@ def _centre(shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ObjectHead:
-    """A linear reading of a key: how much it looks like the objects that the cuts of many images
-    found. weights: `[D + 1]`.
+    """A linear reading of a key: how much it looks like the objects of many images.
+
+    Those are what their cuts found. weights: `[D + 1]`.
     """
 
     weights: np.ndarray
 
     def __call__(self, image: Keys) -> np.ndarray:
-        """`[h, w]`, 0 at the image's background and 1 at its object, so that a faint object counts
-        as much as a clear one.
+        """`[h, w]`, 0 at the image's background and 1 at its object.
+
+        So that a faint object counts as much as a clear one.
         """
         raw = (_inputs(image) @ self.weights).reshape(image.grid)
         low, high = np.percentile(raw, (_BACKGROUND, _OBJECT))
@@ -238,8 +243,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def shipped_head(backbone: str) -> ObjectHead | None:
-    """The head that the package carries for a backbone (learned from photographs without masks,
-    scripts/learn_head.py).
+    """The head that the package carries for a backbone.
+
+    Learned from photographs without masks, scripts/learn_head.py.
     """
     path = files("refocus").joinpath("assets", "heads", f"{backbone}.npy")
     if "/" in backbone or not path.is_file():
@@ -260,8 +266,9 @@ def _inputs(image: Keys) -> np.ndarray:
 def object_mask(
     found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral"
 ) -> tuple[Image.Image, float | None]:
-    """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size; refine: "bilateral"
-    (edge-aware) or "none".
+    """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size.
+
+    refine: "bilateral" (edge-aware) or "none".
 
     Beside it the overlap of the mask before and after it followed the image's edges; None without
     refinement.
@@ -277,8 +284,9 @@ def object_mask(
 
 
 def soft_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> np.ndarray:
-    """Map `[h, w]` in [0, 1] at the pixels that the network saw, small parts left out: float32 `[H,
-    W]`, object above 0.5.
+    """Map `[h, w]` in [0, 1] at the pixels that the network saw, small parts left out.
+
+    float32 `[H, W]`, object above 0.5.
     """
     soft = F.interpolate(
         torch.from_numpy(found)[None, None].float(),
@@ -294,8 +302,9 @@ def soft_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -
 
 
 def _small_parts(soft: np.ndarray) -> np.ndarray:
-    """Parts above 0.5 (diagonals connect) with little evidence beside the largest: bool `[H,
-    W]`.
+    """Parts above 0.5 with little evidence beside the largest: bool `[H, W]`.
+
+    Diagonals connect.
     """
     parts, count = connected_parts(soft > 0.5, np.ones((3, 3)))
     evidence = np.bincount(parts.ravel(), soft.ravel(), minlength=count + 1)

@@ -1,5 +1,6 @@
-"""A folder of images -> a folder of masks, with a record of how far each can be trusted and a page
-that shows the worst.
+"""A folder of images -> a folder of masks.
+
+With a record of how far each can be trusted and a page that shows the worst.
 
 Masks are found (`discovered`) or read from a format that people have (`imported`); all else is the
 same for both.
@@ -100,8 +101,9 @@ class MaskFolder:
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one image: a mask (0/255, of its size) with what `quality.assess` compares, or
-    why there is none.
+    """What became of one image: a mask, or why there is none.
+
+    The mask is 0/255, of the image's size, with what `quality.assess` compares.
     """
 
     image: Path
@@ -132,8 +134,9 @@ class _Decoded(Dataset[tuple[Path, "Pixels | InputError"]]):
 def _pixels(
     files: list[Path], reader: Reader, workers: int
 ) -> Iterable[tuple[Path, Pixels | InputError]]:
-    """One image at a time, decoded ahead by `workers` processes; memory does not grow with the
-    number of files.
+    """One image at a time, decoded ahead by `workers` processes.
+
+    Memory does not grow with the number of files.
     """
     return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
 
@@ -221,8 +224,9 @@ def _by_backbone(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[s
 
 
 def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
-    """The head of a folder, from at most 300 of its images, evenly spaced in the listing and so
-    over its classes.
+    """Learn the head of a folder from at most 300 of its images.
+
+    Evenly spaced in the listing and so over its classes.
     """
     chosen = [
         files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)
@@ -283,8 +287,13 @@ def write(
     finishes it.
 
     Args:
+        images: the folder of images.
+        out: the folder of masks.
         make_find: from all files and the output folder to the finder; the first process calls it
             before the others.
+        settings: what a resumed start must share with the first one.
+        resume: go on in a folder that is there.
+        group: the processes that share the list.
 
     Returns:
         the content of `masks.json`.
@@ -308,7 +317,7 @@ def write(
         find = make_find(files, folder)
     done = {r["mask"] for r in _records(folder) if (folder / r["mask"]).exists()}
     left = [f for f in files if _mask_name(f, images) not in done][group.rank :: group.count]
-    if len(done) and group.first:
+    if done and group.first:
         log.info("%s: %d masks are there already", out, len(done))
     group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"

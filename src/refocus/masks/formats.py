@@ -47,15 +47,17 @@ _MOST = 1 << 32  # bytes of a COCO file; that of its 118 287 training images has
 
 
 def png(source: Path, ignore: int | None = None) -> MaskReader:
-    """A folder of grey or palette PNGs, `CLASS/STEM.png` or `STEM.png`: 0 is background, all else
-    foreground but `ignore`.
+    """A folder of grey or palette PNGs, `CLASS/STEM.png` or `STEM.png`.
+
+    0 is background, all else foreground but `ignore`.
     """
     return _pictures(source, lambda values: (values != 0) & (values != ignore))
 
 
 def imagenet_s(source: Path) -> MaskReader:
-    """ImageNet-S: `CLASS/STEM.png`, id = R + 256 G; 0 is other, 1000 is ignored and counts as
-    background.
+    """ImageNet-S: `CLASS/STEM.png`, id = R + 256 G.
+
+    0 is other, 1000 is ignored and counts as background.
     """
 
     def foreground(values: np.ndarray) -> np.ndarray:
@@ -69,8 +71,9 @@ def imagenet_s(source: Path) -> MaskReader:
 
 
 def voc(source: Path) -> MaskReader:
-    """Pascal VOC: a folder of `SegmentationClass` or `SegmentationObject` PNGs; palette index 0 is
-    background, 255 the border of objects, which counts as background.
+    """Pascal VOC: a folder of `SegmentationClass` or `SegmentationObject` PNGs.
+
+    Palette index 0 is background, 255 the border of objects, which counts as background.
     """
     return png(source, ignore=_VOC_BORDER)
 
@@ -108,8 +111,10 @@ def _objects(file: Path, image: Path) -> list[Any]:
 
 
 def boxes(source: Path) -> MaskReader:
-    """A CSV file with the columns image,xmin,ymin,xmax,ymax in pixels from 0, the right and lower
-    edge outside; several rows for an image add up. image is `CLASS/FILE` or `FILE`.
+    """A CSV file with the columns image,xmin,ymin,xmax,ymax.
+
+    In pixels from 0, the right and lower edge outside; several rows for an image add up. image is
+    `CLASS/FILE` or `FILE`.
     """
     found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     try:
@@ -143,9 +148,10 @@ def boxes(source: Path) -> MaskReader:
 
 
 def coco(source: Path) -> MaskReader:
-    """COCO instances JSON: polygons and RLE (compressed or not), or the box where there is no
-    segmentation. Objects of the category named like the image's class folder, else all; crowds
-    count.
+    """COCO instances JSON: polygons and RLE, or the box where there is no segmentation.
+
+    RLE compressed or not. Objects of the category named like the image's class folder, else all;
+    crowds count.
     """
     try:
         from pycocotools import mask as rle
@@ -216,8 +222,9 @@ def _coco_object(annotation: dict[str, Any], size: tuple[int, int], rle: Any) ->
 
 
 def _unique_names(names: Iterable[str]) -> dict[str, str]:
-    """File name without folders -> the name as given, where no other has it; folders are often
-    renamed.
+    """File name without folders -> the name as given, where no other has it.
+
+    Folders are often renamed.
     """
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -265,7 +272,7 @@ def _pictures(source: Path, foreground: Callable[[np.ndarray], np.ndarray]) -> M
 
 
 def _by_name(source: Path, suffix: str) -> dict[str, Path]:
-    """ "CLASS/STEM" and, for files directly in the folder, "STEM" -> file."""
+    """Mask files by "CLASS/STEM", and by "STEM" where they lie directly in the folder."""
     if not source.is_dir():
         raise InputError(f"‹source› {source}: no such folder")
     files = [*source.glob(f"*{suffix}"), *source.glob(f"*/*{suffix}")]

@@ -1,5 +1,6 @@
-"""How far a mask can be trusted, without knowing the truth: a score in [0, 1] and the reasons for
-doubt.
+"""How far a mask can be trusted, without knowing the truth.
+
+A score in [0, 1] and the reasons for doubt.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from refocus.figures.html import jpeg_uri, page
 def contact_sheet(
     records: list[dict[str, Any]], masks: Path, images: Path, *, usable: float
 ) -> str:
-    """One page of what `masks.json` lists (worst first): the worst 60 and, for comparison, 12
-    spread over the rest.
+    """One page of what `masks.json` lists (worst first).
+
+    The worst 60 and, for comparison, 12 spread over the rest.
     """
     worst, rest = records[:60], records[60:]
     shown = {
@@ -44,8 +45,9 @@ def contact_sheet(
 
 
 def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
-    """An image beside itself with the background dimmed, as a data URI; the outline of the mask is
-    drawn in both.
+    """An image beside itself with the background dimmed, as a data URI.
+
+    The outline of the mask is drawn in both.
     """
     picture = read_image(image)
     with Image.open(mask) as shape:

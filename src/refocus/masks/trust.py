@@ -23,8 +23,9 @@ def digest(file: Path) -> str:
 
 
 def scores(folder: str | Path) -> dict[str, float]:
-    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote; empty for masks of any other
-    origin.
+    """Score by "CLASS/STEM" of a folder that `refocus masks` wrote.
+
+    Empty for masks of any other origin.
 
     A mask that somebody changed since then counts in full.
     """
@@ -47,8 +48,10 @@ def scores(folder: str | Path) -> dict[str, float]:
 
 
 def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Sample]:
-    """Samples without those whose mask `refocus masks` scored below `least`, and without images
-    that it found no mask for; masks of another origin carry no score and all stay.
+    """Samples without those whose mask `refocus masks` scored below `least`.
+
+    Also without images that it found no mask for; masks of another origin carry no score and all
+    stay.
     """
     known = scores(masks)
     if not known:

@@ -62,6 +62,7 @@ class Batch:
     masks: Tensor | None = None
 
     def normalized(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1] as the model takes them."""
         config = preprocessing(self.model)
         mean, std = (
             torch.tensor(config[key], device=pixels.device).view(3, 1, 1) for key in ("mean", "std")
@@ -69,6 +70,7 @@ class Batch:
         return (pixels - mean) / std
 
     def logits(self, pixels: Tensor) -> Tensor:
+        """The model's answers to pixels in [0, 1]."""
         return logits_of(self.model, self.normalized(pixels)).float()
 
     @cached_property
@@ -89,6 +91,7 @@ class Batch:
 
     @cached_property
     def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
         height, width = self.pixels.shape[-2:]
         return view(self.model).grid(height, width)
 
@@ -109,8 +112,9 @@ def answers(batch: Batch, views: Callable[[Batch], Views]) -> Series:
 
 
 def attention_of_readout(model: nn.Module, images: Tensor) -> Tensor:
-    """How the classifier's token attends to the patches in the last layer, by head, each head's sum
-    1: `[B, heads, h * w]`.
+    """How the classifier's token attends to the patches in the last layer, by head.
+
+    `[B, heads, h * w]`, each head's sum 1.
 
     images: normalized. Where the classifier reads a mean of tokens, the mean of their rows; a
         pooling query has its own row.
@@ -133,4 +137,5 @@ def image_seed(name: str, seed: int) -> int:
 
 
 def seeds_of(samples: Sequence[Sample], root: Path, seed: int) -> list[int]:
+    """The seed of each image, by its path below the root."""
     return [image_seed(s.image.relative_to(root).as_posix(), seed) for s in samples]

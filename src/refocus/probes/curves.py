@@ -20,8 +20,9 @@ _COLD, _DIVERGING = "cividis", "PuOr"
 
 
 def curve(result: dict[str, Any], labels: dict[str, str]) -> bytes:
-    """All series of a result, a panel each, with bands of 95 %; labels: "model", "against" -> what
-    they are called.
+    """All series of a result, a panel each, with bands of 95 %.
+
+    labels: "model", "against" -> what they are called.
     """
     if result["kind"] == "fourier":
         return _heat(result, labels)
@@ -47,8 +48,9 @@ def curve(result: dict[str, Any], labels: dict[str, str]) -> bytes:
 
 
 def thumbnail(result: dict[str, Any], counting: Sequence[str]) -> bytes:
-    """The mean over the series that count in the headline (none named: all), without words, for an
-    overview.
+    """The mean over the series that count in the headline, without words, for an overview.
+
+    None named: all.
     """
     page = Figure(figsize=(2.0, 1.1), layout="constrained")
     axes = page.subplots()
@@ -119,8 +121,9 @@ def _panel(axes: Axes, result: dict[str, Any], series: str, labels: dict[str, st
 
 
 def _heat(result: dict[str, Any], labels: dict[str, str]) -> bytes:
-    """Top-1 under noise of each frequency, of each model, and the difference; the half that is a
-    mirror is drawn too.
+    """Top-1 under noise of each frequency, of each model, and the difference.
+
+    The half that is a mirror is drawn too.
     """
     grids = {
         labels[which]: _plane(result, result["curves"][which]["noise"], which)

@@ -1,5 +1,6 @@
-"""The probes, each a few lines: perturbed images (`Views`), on which `answers` then takes top-1, or
-numbers (`Series`).
+"""The probes, each a few lines: perturbed images, or numbers.
+
+On perturbed images (`Views`) `answers` then takes top-1; numbers are `Series`.
 
 Where each protocol comes from and where ours departs stands in docs/probes.md. B images, L blocks,
 P patches.
@@ -39,6 +40,7 @@ PATH_BUDGET = 1  # of 255
 
 
 def fgsm(b: Batch) -> Views:
+    """One step of the fast gradient sign method at each budget."""
     for budget in BUDGETS:
         yield (
             "FGSM",
@@ -49,6 +51,7 @@ def fgsm(b: Batch) -> Views:
 
 
 def pgd(b: Batch) -> Views:
+    """Projected gradient descent at each budget."""
     for budget in BUDGETS:
         yield (
             "PGD",
@@ -59,6 +62,7 @@ def pgd(b: Batch) -> Views:
 
 
 def patch_attack(b: Batch) -> Views:
+    """PGD on the pixels of one square, of any colour."""
     for area in AREAS:
         if not area:
             yield "patch", b.pixels
@@ -75,6 +79,7 @@ def patch_attack(b: Batch) -> Views:
 
 
 def pgd_path(b: Batch) -> Series:
+    """The loss after each step of PGD."""
     return {
         "loss": attacks.pgd(b.model, b.logits, b.pixels, b.labels, PATH_BUDGET / 255, b.seeds)[1]
     }
@@ -88,6 +93,7 @@ CELLS = (1, 2, 4, 8, 16)
 
 
 def occlusion(b: Batch) -> Views:
+    """Patches made black: in random order, the salient first, the salient last."""
     salient = b.saliency.cpu()
     orders = {
         "at random": change.random_order(salient.shape[1], b.seeds),
@@ -100,11 +106,13 @@ def occlusion(b: Batch) -> Views:
 
 
 def permutation(b: Batch) -> Views:
+    """The image cut into cells that change places."""
     for count in CELLS:
         yield "shuffled", change.permute_cells(b.pixels, count, b.seeds) if count > 1 else b.pixels
 
 
 def cutout(b: Batch) -> Views:
+    """A black box somewhere in the image."""
     size = (b.pixels.shape[-2], b.pixels.shape[-1])
     mean = torch.tensor(preprocessing(b.model)["mean"]).view(3, 1, 1).to(b.pixels)
     for share in HOLES:
@@ -116,10 +124,12 @@ def cutout(b: Batch) -> Views:
 
 
 def removals(model: nn.Module) -> list[Level]:
+    """Levels of `surgery`: none, then each block."""
     return ["none", *map(str, range(1, len(blocks(model)) + 1))]
 
 
 def surgery(b: Batch) -> Series:
+    """Top-1 without one block, its attention or its MLP."""
     found = {}
     for part in PARTS:
         rows = [b.clean]
@@ -134,6 +144,7 @@ REACHES = (0, 1, 2, 3, 4, 6)  # patches
 
 
 def local_attention(b: Batch) -> Series:
+    """Top-1 where patches see only those that are near."""
     rows = [b.clean]
     for reach in reversed(REACHES):
         with limited_attention(b.model, neighbours(b.grid, view(b.model).prefix, reach)):
@@ -142,6 +153,7 @@ def local_attention(b: Batch) -> Series:
 
 
 def exits(model: nn.Module) -> list[Level]:
+    """Levels of `class_tokens`: each block."""
     return [str(number) for number in range(1, len(blocks(model)) + 1)]
 
 
@@ -169,18 +181,21 @@ _NORM, _SIDE = 15.7, 224  # of the noise, as Yin et al. have it on ImageNet
 
 
 def low_pass(b: Batch) -> Views:
+    """Low frequencies alone."""
     for radius in LOW:
         yield "low-pass", change.low_pass(b.pixels, radius) if radius < 1.5 else b.pixels
 
 
 def high_pass(b: Batch) -> Views:
+    """High frequencies and the mean colour alone."""
     for radius in HIGH:
         yield "high-pass", change.high_pass(b.pixels, radius) if radius else b.pixels
 
 
 def frequencies(model: nn.Module) -> list[Level]:
-    """Half of the plane of frequencies, whose mirror is the other half: "row,column" in cycles per
-    image.
+    """Half of the plane of frequencies, whose mirror is the other half.
+
+    "row,column" in cycles per image.
     """
     height, width = preprocessing(model)["input_size"][1:]
     rows, columns = (
@@ -199,6 +214,7 @@ def frequencies(model: nn.Module) -> list[Level]:
 
 
 def fourier(b: Batch) -> Views:
+    """Noise of one frequency at a time."""
     norm = _NORM * (b.pixels.shape[-2] * b.pixels.shape[-1]) ** 0.5 / _SIDE
     for level in frequencies(b.model):
         row, column = map(int, str(level).split(","))
@@ -206,6 +222,7 @@ def fourier(b: Batch) -> Views:
 
 
 def corruption(b: Batch) -> Views:
+    """The 15 corruptions at five severities, made here."""
     pictures = [(255 * p.permute(1, 2, 0).cpu().numpy()).round().astype(np.uint8) for p in b.pixels]
     for name in corruptions.ALEXNET:
         yield name, b.pixels
@@ -218,6 +235,7 @@ def corruption(b: Batch) -> Views:
 
 
 def imagenet_c(b: Batch) -> Views:
+    """The published corrupted images."""
     assert b.options.imagenet_c is not None
     for name, folder in corruptions.published(b.options.imagenet_c).items():
         for severity in corruptions.SEVERITIES:
@@ -226,8 +244,9 @@ def imagenet_c(b: Batch) -> Views:
 
 
 def _squeezed(files: list[Path], b: Batch) -> Tensor:
-    """Images at the model's input size without a crop: the published ones were cropped when they
-    were made.
+    """Images at the model's input size without a crop.
+
+    The published ones were cropped when they were made.
     """
     size = (b.pixels.shape[-1], b.pixels.shape[-2])
     pictures = [np.asarray(read_image(file).resize(size)) for file in files]
@@ -241,12 +260,14 @@ STRENGTHS = (0, 0.25, 0.5, 0.75, 1)
 
 
 def shapes(b: Batch) -> Views:
+    """Silhouettes and edges of the object."""
     assert b.masks is not None
     for pixels in (b.pixels, change.silhouettes(b.masks), change.edges(b.pixels, b.masks)):
         yield "object", pixels
 
 
 def stylization(b: Batch) -> Views:
+    """Amplitudes of the spectrum moved to those of a style image."""
     assert b.options.styles is not None
     files = _styles(b.options.styles)
     styles = _squeezed([files[seed % len(files)] for seed in b.seeds], b)
@@ -260,8 +281,9 @@ def _styles(folder: Path) -> list[Path]:
 
 
 def shape_bias(b: Batch) -> Series:
-    """1 for a decision for the shape, 0 for the texture, NaN for neither or where the cues
-    agree.
+    """1 for a decision for the shape, 0 for the texture.
+
+    NaN for neither or where the cues agree.
     """
     table = cues.mapping(b.model, b.options.mapping)
     names = list(table)
@@ -285,8 +307,9 @@ def shape_bias(b: Batch) -> Series:
 
 
 def rotation_features(b: Batch) -> Series:
-    """Features of the four turns, `[B, 4 D]`; `rotation_answers` makes the numbers, when all images
-    are there.
+    """Features of the four turns, `[B, 4 D]`.
+
+    `rotation_answers` makes the numbers, when all images are there.
     """
     with torch.no_grad():
         features = (
@@ -301,6 +324,7 @@ def rotation_features(b: Batch) -> Series:
 def rotation_answers(
     values: list[dict[str, list[float | None]]],
 ) -> list[dict[str, list[float | None]]]:
+    """Which turns a linear head on the features tells."""
     features = np.array([row["features"] for row in values], dtype=np.float64)
     found = rotations.held_out(features.reshape(len(values), rotations.TURNS, -1))
     return [{"turns found": [None if np.isnan(value) else float(value)]} for value in found]
@@ -310,6 +334,7 @@ MASSES = (0.6, 0.9)
 
 
 def heads(model: nn.Module) -> list[Level]:
+    """Levels of `attention_segmentation`: each head, and the best."""
     height, width = preprocessing(model)["input_size"][1:]
     device = next(model.parameters()).device
     count = attention_of_readout(model, torch.zeros(1, 3, height, width, device=device)).shape[1]
@@ -317,8 +342,9 @@ def heads(model: nn.Module) -> list[Level]:
 
 
 def attention_segmentation(b: Batch) -> Series:
-    """Jaccard index of the patches with most of the attention against the mask, by head, and of
-    each image's best head.
+    """Jaccard index of the patches with most of the attention against the mask.
+
+    By head, and of each image's best head.
     """
     assert b.masks is not None
     truth = b.masks[:, 0].cpu() > 0.5
@@ -336,8 +362,9 @@ def attention_segmentation(b: Batch) -> Series:
 
 
 def covering(attended: Tensor, mass: float) -> Tensor:
-    """The fewest patches that hold this share of the attention, bool like `attended` `[..., P]`,
-    whose sums are 1.
+    """The fewest patches that hold this share of the attention.
+
+    Bool like `attended` `[..., P]`, whose sums are 1.
     """
     values, order = attended.sort(-1, descending=True)
     needed = values.cumsum(-1) - values < mass  # what lies before a patch is not yet enough
@@ -357,6 +384,7 @@ def random_classes(predicted: int, count: int, seed: int) -> list[int]:
 
 
 def subsets(b: Batch) -> Series:
+    """Share of the image that suffices, for the predicted class and for random others."""
     images = b.normalized(b.pixels)
     with torch.no_grad():
         logits = b.logits(b.pixels)
@@ -376,8 +404,9 @@ def subsets(b: Batch) -> Series:
 
 
 def subsets_picture(b: Batch, path: Path) -> None:
-    """The appendix's figure: images, and beside each the subset for its predicted class and for
-    five random ones.
+    """The appendix's figure: images, and beside each its sufficient subsets.
+
+    For its predicted class and for five random ones.
     """
     names, rows, captions = names_of(b.model), [], []
     images = b.normalized(b.pixels)

@@ -1,10 +1,12 @@
-"""Runs probes: model x images -> one record per image -> curves with intervals, a folder for each
-probe.
+"""Run probes: model x images -> one record per image -> curves with intervals.
+
+A folder for each probe.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +55,7 @@ class Plan:
     refs: dict[str, str] = field(default_factory=dict)  # "model", "against" -> as given
 
     def root(self, probe: Probe) -> Path:
+        """The folder of images that a probe reads."""
         if probe.on == "cues":
             assert self.options.cues is not None
             return self.options.cues
@@ -64,6 +67,7 @@ class Plan:
         return self.images
 
     def samples(self, probe: Probe, model: nn.Module) -> list[Sample]:
+        """The images of a probe, labelled for the model."""
         root = self.root(probe)
         if probe.on == "cues":
             cues.check(root, cues.mapping(model, self.options.mapping))
@@ -109,8 +113,9 @@ class Plan:
 
 
 def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
-    """What can be wrong with folders and options, before anything is written (with models:
-    `probes.supported`).
+    """What can be wrong with folders and options, before anything is written.
+
+    With models it is `probes.supported`.
 
     One folder holds probes of the same models.
     """
@@ -143,8 +148,9 @@ def check(kinds: Sequence[str], models: Models, plan: Plan) -> None:
 
 
 class _Seen:
-    """What the model sees of a sample, and its mask where one is needed: `[3, H, W]`, or `[4, H,
-    W]` with the mask last.
+    """What the model sees of a sample, and its mask where one is needed.
+
+    `[3, H, W]`, or `[4, H, W]` with the mask last.
     """
 
     def __init__(self, model: nn.Module, *, with_mask: bool) -> None:
@@ -165,6 +171,7 @@ class _Seen:
 def batch_of(
     model: nn.Module, samples: list[Sample], seen: Tensor, root: Path, plan: Plan
 ) -> Batch:
+    """The batch that a probe is given."""
     device, config = next(model.parameters()).device, preprocessing(model)
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
     pixels = (seen[:, :3] * std + mean).clamp(0, 1).to(device)
@@ -251,7 +258,7 @@ def _means(curves: dict[str, list[dict[str, Any]]]) -> dict[str, list[float]]:
 
 
 def _plain(values: Tensor) -> list[float | None]:
-    return [None if value != value else round(value, 6) for value in values.tolist()]
+    return [None if math.isnan(value) else round(value, 6) for value in values.tolist()]
 
 
 def _final(probe: Probe, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -267,8 +274,9 @@ _SHOWN = 4  # images in a picture
 
 
 def _pictures(probe: Probe, models: Models, plan: Plan, root: Path, folder: Path) -> None:
-    """What the model sees at each level (the first image), or the probe's own picture (the first
-    four).
+    """What the model sees at each level (the first image), or the probe's own picture.
+
+    The latter of the first four.
     """
     if probe.numbers and probe.picture is None:
         return

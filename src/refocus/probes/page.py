@@ -56,8 +56,9 @@ def row(result: dict[str, Any]) -> Row:
 
 
 def write(folder: Path) -> list[Row]:
-    """probes.html, probes.md and probes.csv, and curve.png beside each result; the rows of the
-    table.
+    """Write probes.html, probes.md and probes.csv, and curve.png beside each result.
+
+    Returns the rows of the table.
     """
     every = results(folder)
     paired = any("against" in result["headline"] for result in every.values())
@@ -88,8 +89,9 @@ def write(folder: Path) -> list[Row]:
 
 
 def _small(path: Path) -> str:
-    """A picture as a data URI that does not make the page heavy; the whole one lies beside the
-    result.
+    """A picture as a data URI that does not make the page heavy.
+
+    The whole one lies beside the result.
     """
     with Image.open(path) as picture:
         shown = picture.convert("RGB")

@@ -67,8 +67,10 @@ PERCENT = "top-1, %"
 
 @dataclass(frozen=True)
 class Probe:
-    """A row. run: perturbed images, or with `numbers` the numbers themselves. levels: values along
-    the x axis.
+    """A row of the table.
+
+    run: perturbed images, or with `numbers` the numbers themselves. levels: values along the x
+        axis.
 
     cost: forward passes per image; a gradient counts as two more. first: the first level that
         counts in the headline, which is the mean over it and all later ones. after: makes final
@@ -96,9 +98,11 @@ class Probe:
     headline: tuple[str, ...] = field(default=())  # series that count in it; none: all
 
     def levels_of(self, model: nn.Module) -> list[Level]:
+        """Values along the x axis for this model."""
         return self.levels(model) if callable(self.levels) else list(self.levels)
 
     def measure(self, batch: Batch) -> Series:
+        """The numbers of a batch, a value for each image and level."""
         return self.run(batch) if self.numbers else answers(batch, self.run)
 
 
@@ -383,8 +387,9 @@ def missing(probe: Probe, options: Options) -> str:
 
 
 def supported(kinds: Sequence[str], given: Sequence[str], models: Iterable[nn.Module]) -> list[str]:
-    """Of the probes that `all` stands for, those that these models can take; one that was named
-    must be among them.
+    """Of the probes that `all` stands for, those that these models can take.
+
+    One that was named must be among them.
 
     Raises:
         InputError: a probe that was named cannot be run on one of the models.
@@ -406,8 +411,9 @@ def supported(kinds: Sequence[str], given: Sequence[str], models: Iterable[nn.Mo
 
 
 def names(given: Sequence[str], options: Options) -> list[str]:
-    """The probes asked for, in the order of the table; `all`: those that can be run with what was
-    given.
+    """The probes asked for, in the order of the table.
+
+    `all`: those that can be run with what was given.
 
     Raises:
         InputError: an unknown name, or one that lacks something.

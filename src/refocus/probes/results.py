@@ -1,5 +1,6 @@
-"""Records of a probe -> curves and a headline, with 95 % intervals over images, paired where two
-models answered.
+"""Records of a probe -> curves and a headline, with 95 % intervals over images.
+
+Paired where two models answered.
 
 A record is {"image", "values": {series: [number or None per level]}}; numbers come out in `scale`
 times theirs.
@@ -26,15 +27,18 @@ def result(
     headline: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Curves and headline of each model, and where there is one before ("against") the differences,
-    model minus against.
+    """Curves and headline of each model, and the differences where there is one before.
+
+    The model before is "against"; differences are model minus against.
 
     Args:
         records: "model", and perhaps "against" -> its records.
         levels: likewise -> the levels of its series.
         scale: 100 for numbers that are shares.
         first: the headline is each image's mean over this level and all later ones, of the series
-            named in `headline` (none: all).
+            named in `headline`.
+        headline: series that count in the headline (none: all).
+        seed: of the intervals.
 
     Returns:
         {"levels", "n", "curves": {which: {series: [{"value", "interval", "deviation", "n"}, ...]}},

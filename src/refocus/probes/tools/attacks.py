@@ -24,6 +24,7 @@ _STEP = 2.5
 
 
 def library() -> Any:
+    """foolbox, an extra."""
     try:
         import foolbox
     except ImportError as error:
@@ -71,9 +72,15 @@ def pgd(
     """Projected gradient descent from a random start (Madry et al., ICLR 2018).
 
     Args:
+        model: what is attacked.
+        logits: pixels -> the model's answers.
+        pixels: `[B, 3, H, W]` in [0, 1].
+        labels: `[B]`.
+        budget: largest change of a pixel.
+        seeds: one for each image, of its random start.
+        steps: how many.
         where: `[B, 1, H, W]`, 1 where pixels may change; there the budget is all that is possible
-            (a patch attack). None:
-            everywhere, within the budget.
+            (a patch attack). None: everywhere, within the budget.
 
     Returns:
         The attacked pixels, and the loss of each image before each step and after the last, `[B,

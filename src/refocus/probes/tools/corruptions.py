@@ -1,5 +1,6 @@
-"""The 15 corruptions of Hendrycks & Dietterich (ICLR 2019), made on the fly, and the published
-ImageNet-C folders with their mCE.
+"""The 15 corruptions of Hendrycks & Dietterich (ICLR 2019).
+
+Made on the fly, and the published ImageNet-C folders with their mCE.
 
 Pictures made here are no ImageNet-C: those were made once, at 224 pixels, from other random
 numbers.
@@ -66,8 +67,9 @@ def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.nd
 
 
 def mean_corruption_error(errors: dict[str, float]) -> float | None:
-    """mCE in percent: errors in [0, 1], means over the five severities, each divided by AlexNet's;
-    None unless all 15 are there.
+    """mCE in percent, or None unless all 15 corruptions are there.
+
+    Errors in [0, 1], means over the five severities, each divided by AlexNet's.
     """
     if set(errors) != set(ALEXNET):
         return None
@@ -75,8 +77,9 @@ def mean_corruption_error(errors: dict[str, float]) -> float | None:
 
 
 def published(root: Path) -> dict[str, Path]:
-    """Corruption -> its folder below ImageNet-C's, where the four groups (noise, blur, weather,
-    digital) may lie between.
+    """Corruption -> its folder below ImageNet-C's.
+
+    The four groups (noise, blur, weather, digital) may lie between.
 
     Raises:
         InputError: a corruption or one of its severities is missing.
@@ -102,8 +105,9 @@ def published(root: Path) -> dict[str, Path]:
 
 
 def summary(means: dict[str, list[float]]) -> dict[str, Any]:
-    """What is said of the published folders beside the curves; means: corruption -> top-1 in
-    percent at each severity.
+    """What is said of the published folders beside the curves.
+
+    means: corruption -> top-1 in percent at each severity.
     """
     return {
         "mce": mean_corruption_error(

@@ -22,6 +22,7 @@ _EDGE_SCALE = 1.5  # Canny's Gaussian in pixels of an image of 168
 
 
 def generator(seed: int) -> torch.Generator:
+    """A generator of its own for an image."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -34,8 +35,9 @@ def random_order(count: int, seeds: Sequence[int]) -> Tensor:
 
 
 def occlude(pixels: Tensor, grid: tuple[int, int], order: Tensor, share: float) -> Tensor:
-    """The first `share` of the patches in `order` `[B, h * w]` turn black (Naseer et al., NeurIPS
-    2021).
+    """Turn the first `share` of the patches in `order` `[B, h * w]` black.
+
+    Naseer et al., NeurIPS 2021.
     """
     gone = torch.ones(order.shape, dtype=pixels.dtype, device=pixels.device)
     gone.scatter_(1, order[:, : round(share * order.shape[1])].to(pixels.device), 0.0)
@@ -43,8 +45,9 @@ def occlude(pixels: Tensor, grid: tuple[int, int], order: Tensor, share: float) 
 
 
 def permute_cells(pixels: Tensor, count: int, seeds: Sequence[int]) -> Tensor:
-    """The image cut into `count` x `count` cells in random order; pixels that do not fill a cell
-    stay, as a border.
+    """The image cut into `count` x `count` cells in random order.
+
+    Pixels that do not fill a cell stay, as a border.
     """
     height, width = (side // count * count for side in pixels.shape[-2:])
     top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
@@ -66,8 +69,9 @@ def permute_cells(pixels: Tensor, count: int, seeds: Sequence[int]) -> Tensor:
 def boxes(
     size: tuple[int, int], share: float, seeds: Sequence[int], dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """For each image a box of `share` of the area and the image's shape, somewhere inside: 1 in the
-    box, `[B, 1, H, W]`.
+    """For each image a box of `share` of the area and the image's shape, somewhere inside.
+
+    1 in the box, `[B, 1, H, W]`.
     """
     height, width = size
     tall, wide = round(math.sqrt(share) * height), round(math.sqrt(share) * width)
@@ -83,8 +87,9 @@ def boxes(
 
 
 def frequency_radius(height: int, width: int) -> Tensor:
-    """Distance of each frequency from zero, 1 at the highest along an axis: `[H, W]` in the order
-    of `torch.fft.fft2`.
+    """Distance of each frequency from zero, 1 at the highest along an axis.
+
+    `[H, W]` in the order of `torch.fft.fft2`.
     """
     vertical, horizontal = torch.fft.fftfreq(height) * 2, torch.fft.fftfreq(width) * 2
     return torch.hypot(vertical[:, None], horizontal[None])
@@ -96,8 +101,9 @@ def low_pass(pixels: Tensor, radius: float) -> Tensor:
 
 
 def high_pass(pixels: Tensor, radius: float) -> Tensor:
-    """Frequencies beyond `radius` stay, and the mean colour, without which nothing could be shown
-    in [0, 1].
+    """Keep frequencies beyond `radius`, and the mean colour.
+
+    Without it nothing could be shown in [0, 1].
     """
     keep = frequency_radius(*pixels.shape[-2:]) > radius
     keep[0, 0] = True
@@ -109,8 +115,9 @@ def _filtered(pixels: Tensor, keep: Tensor) -> Tensor:
 
 
 def fourier_basis(height: int, width: int, row: int, column: int) -> Tensor:
-    """The real image of one frequency (and its mirror), of Euclidean norm 1: `[H, W]` (Yin et al.,
-    NeurIPS 2019).
+    """The real image of one frequency (and its mirror), of Euclidean norm 1: `[H, W]`.
+
+    Yin et al., NeurIPS 2019.
     """
     spectrum = torch.zeros(height, width, dtype=torch.complex64)
     spectrum[row % height, column % width] += 1
@@ -131,9 +138,10 @@ def fourier_noise(
 
 
 def stylize(pixels: Tensor, styles: Tensor, strength: float) -> Tensor:
-    """Amplitudes of the spectrum moved by `strength` in [0, 1] to those of a style image, phases
-    kept: textures and colours change, shapes stay, for phases carry them (Oppenheim & Lim, 1981; so
-    used by Xu et al., CVPR 2021).
+    """Amplitudes of the spectrum moved by `strength` in [0, 1] to those of a style image.
+
+    Phases are kept: textures and colours change, shapes stay, for phases carry them (Oppenheim &
+    Lim, 1981; so used by Xu et al., CVPR 2021).
     """
     own, other = torch.fft.fft2(pixels), torch.fft.fft2(styles)
     amplitude = (1 - strength) * own.abs() + strength * other.abs()

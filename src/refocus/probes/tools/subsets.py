@@ -1,6 +1,7 @@
-"""Sufficient input subsets of a ViT by batched gradient back-selection (Carter, Mueller, Jain,
-Gifford, AISTATS 2019; the batched form: Carter et al., NeurIPS 2021). Appendix A of the paper uses
-them to show that ANY class can be reached this way.
+"""Sufficient input subsets of a ViT by batched gradient back-selection.
+
+Carter, Mueller, Jain, Gifford, AISTATS 2019; the batched form: Carter et al., NeurIPS 2021.
+Appendix A of the paper uses them to show that ANY class can be reached this way.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ _ROUNDS = 100  # of removal; each takes away the same share of the pixels
 
 @dataclass(frozen=True)
 class Subsets:
-    """For each image: whether a subset was found, its pixels bool `[B, H, W]`, its share of the
-    image `[B]`, and its confidence.
+    """For each image: whether a subset was found, which pixels, how many, how confident.
+
+    Pixels bool `[B, H, W]`, their share of the image `[B]`.
     """
 
     found: Tensor
@@ -31,8 +33,9 @@ class Subsets:
 def sufficient_subsets(
     model: nn.Module, images: Tensor, targets: Tensor, *, rounds: int = _ROUNDS
 ) -> Subsets:
-    """The fewest pixels that still give the target class a softmax share of `CONFIDENCE`, all
-    others at the mean colour (0).
+    """The fewest pixels that still give the target class a softmax share of `CONFIDENCE`.
+
+    All others are at the mean colour (0).
 
     Each round removes the pixels whose removal, to first order, lowers the target's confidence
     least (or raises it); the answer is the last round at which the confidence was high enough.

@@ -1,5 +1,6 @@
-"""Take parts of a Vision Transformer out at test time, and put them back (Bhojanapalli et al., ICCV
-2021).
+"""Take parts of a Vision Transformer out at test time, and put them back.
+
+Bhojanapalli et al., ICCV 2021.
 
 Nothing is cut: hooks hand a block's input on in its place, or zeros for a branch, in this thread
     alone.
@@ -35,8 +36,9 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def without(model: nn.Module, part: str, numbers: Iterable[int]) -> Iterator[None]:
-    """Within the `with`, these blocks lack a part: the whole `block`, its `attention` or its `mlp`
-    branch (residual stays).
+    """Within the `with`, these blocks lack a part.
+
+    The whole `block`, its `attention` or its `mlp` branch (residual stays).
 
     Raises:
         InputError: blocks whose branches cannot be told apart.
@@ -83,8 +85,9 @@ def _zeros(_branch: nn.Module, _args: Any, output: Any) -> Any:
 
 
 def neighbours(grid: tuple[int, int], prefix: int, reach: int) -> Tensor:
-    """Which tokens see which, bool `[N, N]`: patches those at most `reach` rows and columns away;
-    tokens before the patches see and are seen by all.
+    """Which tokens see which, bool `[N, N]`: patches those at most `reach` rows and columns away.
+
+    Tokens before the patches see and are seen by all.
     """
     rows, columns = (
         x.flatten() for x in torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
