@@ -41,7 +41,7 @@ RANDOM = [
 def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Path) -> None:
     options = [part for name, path in folders.items() for part in (f"--{name}", path)]
     out = tmp_path / "probes"
-    output = run(*options, "--out", out, "--kind", *LIGHT, "--most", 8, "--batch-size", 5)
+    output = run(*options, "--out", out, "--kind", *LIGHT, "--most", 4, "--batch-size", 3)
     page = (out / "probes.html").read_text()
     for name in LIGHT:
         assert name in output
@@ -49,7 +49,7 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
         result = json.loads((out / name / "result.json").read_text())
         for which in ("model", "against"):
             lines = (out / name / f"{which}.jsonl").read_text().splitlines()
-            assert len(lines) == result["n"][which] == 8
+            assert len(lines) == result["n"][which] == 4
             assert all(
                 c["value"] is None or c["n"]
                 for row in result["curves"][which].values()

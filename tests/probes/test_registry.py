@@ -40,7 +40,7 @@ def test_all_leaves_out_what_cannot_be_run_and_says_so(caplog: pytest.LogCapture
         "imagenet-c",
         "attention-segmentation",
     } & set(found)
-    assert "shapes is left out: it needs --masks" in caplog.text
+    assert "shapes is left out: it needs masks" in caplog.text
 
 
 def test_all_leaves_out_what_a_model_cannot_take_unless_it_was_named(
