@@ -47,12 +47,16 @@ MEMORY = 6 * 2**30  # bytes of address space that a command may take beyond what
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended. status: its exit status, or minus the signal that ended it."""
+    """How a command ended.
+
+    status: its exit status, or minus the signal that ended it. peak: bytes of memory.
+    """
 
     status: int
     out: str
     err: str
     seconds: float
+    peak: int = 0
     timed_out: bool = False
 
     @property
@@ -124,7 +128,13 @@ class Door:
                 name: Path(file).read_text(encoding="utf-8", errors="replace")
                 for name, file in files.items()
             }
-        return Done(answer["status"], **said, seconds=answer["seconds"], timed_out=killed.is_set())
+        return Done(
+            answer["status"],
+            **said,
+            seconds=answer["seconds"],
+            peak=answer["peak"],
+            timed_out=killed.is_set(),
+        )
 
     def close(self) -> None:
         assert self.server.stdin is not None
@@ -181,10 +191,11 @@ def serve() -> None:
             _command(request)
         talk.write(json.dumps({"pid": pid}) + "\n")
         talk.flush()
-        _, status = os.waitpid(pid, 0)
+        _, status, used = os.wait4(pid, 0)
         answer = {
             "status": os.waitstatus_to_exitcode(status),
             "seconds": time.monotonic() - started,
+            "peak": used.ru_maxrss << 10,
         }
         talk.write(json.dumps(answer) + "\n")
         talk.flush()

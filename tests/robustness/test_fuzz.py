@@ -1,0 +1,355 @@
+"""Every reader against files made at random from right ones: it reads them or says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import resource
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from refocus import InputError
+from refocus.data.images import read_image, read_mask
+from refocus.evaluation import cues, plan
+from refocus.evaluation.classify import read_predictions
+from refocus.evaluation.suites import open_suite
+from refocus.masks import trust
+from refocus.masks.formats import reader
+from refocus.outputs import read_json
+from refocus.records import read_lines
+from refocus.studies.datasets import read_toml
+from refocus.tuning.checkpoints import Checkpoint, keep_epochs
+from refocus.tuning.recipe import recipe_of
+from refocus.tuning.results import results_of
+from refocus.tuning.selection import from_json
+from refocus.vit import loading
+from refocus.vit.classes import read_names
+from tests.makers import NAMES, make_images
+from tests.robustness.dice import LONG, SEED
+from tests.robustness.world import tiny_model
+
+pytestmark = pytest.mark.slow
+EXAMPLES = 800 if LONG else 60  # of each reader
+MEMORY = 8 << 30  # bytes that a reader may take
+SECONDS = 10  # that it may take
+
+# --- what is made ---------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(["", "ant", "../x", "\x00", "ä", "NaN", "9" * 30, "a" * 300, "/dev/zero"])
+NUMBERS = st.sampled_from([0, -1, 1, 2**31, -(2**63), 2**63, 10**12, 0.5, 1e300, -0.0, 3e10, 1e7])
+LEAVES = st.none() | st.booleans() | NUMBERS | st.integers() | st.floats() | WORDS | st.text()
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn, content: Any) -> Any:
+    """JSON content with one to three places replaced, removed or doubled."""
+    copy = json.loads(json.dumps(content))
+    for _ in range(draw(st.integers(1, 3))):
+        spots = list(_spots(copy))
+        if not spots:
+            return draw(VALUES)
+        place, key = draw(st.sampled_from(spots))
+        what = draw(st.sampled_from(["replace", "replace", "remove", "double"]))
+        if what == "replace":
+            place[key] = draw(VALUES)
+        elif what == "remove":
+            del place[key]
+        elif isinstance(place, list):
+            place.insert(key, place[key])
+        else:
+            place[draw(WORDS)] = place[key]
+    return copy
+
+
+def _spots(content: Any) -> Iterator[tuple[Any, Any]]:
+    """All places of JSON content, as what holds them and where in it."""
+    if isinstance(content, dict | list):
+        keys = list(content) if isinstance(content, dict) else range(len(content))
+        for key in keys:
+            yield content, key
+            yield from _spots(content[key])
+
+
+@st.composite
+def torn(draw: st.DrawFn, content: bytes) -> bytes:
+    """A file's bytes, cut off, overwritten, or with others between them."""
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, max(0, len(content) - 1)))
+        what = draw(st.sampled_from(["cut", "flip", "insert", "remove", "fill"]))
+        length = draw(st.integers(1, 16))
+        if what == "cut":
+            content = content[:at]
+        elif what == "remove":
+            content = content[:at] + content[at + length :]
+        elif what == "fill":
+            byte = draw(st.sampled_from([b"\x00", b"\xff", b"9", b"-", b",", b'"', b"["]))
+            content = content[:at] + byte * length + content[at + length :]
+        else:
+            new = draw(st.binary(min_size=1, max_size=length))
+            keep = at if what == "insert" else at + len(new)
+            content = content[:at] + new + content[keep:]
+    return content
+
+
+def texts(content: Any) -> st.SearchStrategy[bytes]:
+    """Files of JSON: mostly another content, sometimes other bytes."""
+    whole = json.dumps(content).encode()
+    written = changed(content).map(lambda c: json.dumps(c).encode("utf-8", "replace"))
+    return st.one_of(written, written, torn(whole))
+
+
+# --- what is right, and who reads it --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """name: of the file below the folder that is read. right: its content. read: reads the folder.
+
+    json: whether its structure is changed rather than its bytes.
+    """
+
+    name: str
+    right: Any
+    read: Callable[[Path], object]
+    json: bool = False
+
+    @property
+    def files(self) -> st.SearchStrategy[bytes]:
+        return texts(self.right) if self.json else torn(self.right)
+
+
+def _picture(kind: str, mode: str = "RGB", **options: Any) -> bytes:
+    grey = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((9, 8), np.uint8))
+    file = io.BytesIO()
+    Image.fromarray(grey).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+IMAGE = Path("ant/0.png")  # what a mask is asked for; 40 x 36 pixels
+
+
+def _mask_from(kind: str, name: str) -> Callable[[Path], object]:
+    def read(folder: Path) -> object:
+        return reader(kind, folder / name if name else folder)(IMAGE, (40, 36))
+
+    return read
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "ant/0.png", "width": 40, "height": 36}],
+    "categories": [{"id": 1, "name": "ant"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 20, 1, 20, 20]]},
+        {
+            "id": 2,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [2, 3, 10, 10],
+            "segmentation": {"size": [36, 40], "counts": [100, 200, 1140]},
+        },
+        {"id": 3, "image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 10]},
+    ],
+}
+VOC = b"""<annotation><size><width>40</width><height>36</height></size><object><name>ant</name>
+<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>22</ymax></bndbox></object></annotation>"""
+BOXES = b"image,xmin,ymin,xmax,ymax\nant/0.png,2,3,20,21\nbee/1.png,1,1,5,5\n"
+GROUPS = b"image,group\nant/0.png,snow\nbee/1.png,sand\n"
+TOML = b'[train]\nimages = "a"\nannotated = "b"\n[suites]\nimagenet = "c"\n[models]\nDeiT-S = "d"\n'
+MASKS = {
+    "usable_from": 0.5,
+    "masks": [{"mask": "ant/0.png", "digest": "0011223344556677", "score": 0.7}],
+    "skipped": [],
+}
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+    root = tmp_path_factory.mktemp("fuzz")
+    images, _ = make_images(root, count=3)
+    folder = tiny_model(root / "model")
+    model = loading.load(folder)
+    opened = open_suite("own", images, model)
+    run = _run(root)
+    state = Checkpoint(model, *_optimizer(model))
+    state.write(root / "last.pt", {"epoch": 3, "best": 1, "loss": 0.5})
+    lines = json.dumps({"image": "ant/0.png", "label": 0, "top5": [0, 1], "confidence": 0.5})
+    lines = lines.replace("}", ', "true_confidence": 0.5}')
+    lines += "\n" + json.dumps({"image": "bee/1.png", "unreadable": "why"}) + "\n"
+    history = json.dumps({"epoch": 0, "lr": 1e-6, "train": {"loss": 1}, "validation": {"loss": 1}})
+    found = {
+        f"image {kind}": Target(f"a.{kind.lower()}", _picture(kind), _image(f"a.{kind.lower()}"))
+        for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+    }
+    found |= {
+        f"mask {mode}": Target(
+            "a.png", _picture("PNG", mode), lambda place: read_mask(place / "a.png")
+        )
+        for mode in ("L", "P", "1", "RGBA", "I;16")
+    }
+    return found | {
+        "coco": Target("a.json", COCO, _mask_from("coco", "a.json"), json=True),
+        "voc-boxes": Target("0.xml", VOC, _mask_from("voc-boxes", "")),
+        "boxes": Target("a.csv", BOXES, _mask_from("boxes", "a.csv")),
+        "png": Target("0.png", _picture("PNG", "P"), _mask_from("png", "")),
+        "imagenet-s": Target("0.png", _picture("PNG"), _mask_from("imagenet-s", "")),
+        "recipe": Target("recipe.json", run["recipe"], recipe_of, json=True),
+        "selection": Target("a.json", run["selection"], _json(from_json), json=True),
+        "settings": Target("a.json", run["settings"], _json(plan.plan_of), json=True),
+        "results": Target("results.json", run["results"], results_of, json=True),
+        "records": Target("a.jsonl", lines.encode(), lambda p: read_predictions(p / "a.jsonl")),
+        "lines": Target("a.jsonl", lines.encode(), lambda p: list(read_lines(p / "a.jsonl"))),
+        "history": Target("a.jsonl", history.encode(), lambda p: keep_epochs(p / "a.jsonl", 3)),
+        "masks.json": Target("masks.json", MASKS, trust.scores, json=True),
+        "study": Target("a.toml", TOML, lambda place: read_toml(place / "a.toml")),
+        "mapping": Target(
+            "a.json",
+            {"cat": ["ant", 1], "dog": ["cat"]},
+            lambda place: cues.mapping(model, place / "a.json"),
+            json=True,
+        ),
+        "groups": Target("a.csv", GROUPS, lambda place: plan.read_groups(place / "a.csv", opened)),
+        "names": Target("a.txt", "\n".join(NAMES).encode(), lambda p: read_names(p / "a.txt")),
+        "config": Target(
+            "config.json",
+            json.loads((folder / "config.json").read_text()),
+            functools.partial(_load_with, folder),
+            json=True,
+        ),
+        "weights": Target(
+            "model.safetensors",
+            (folder / "model.safetensors").read_bytes(),
+            functools.partial(_load_with, folder),
+        ),
+        "checkpoint": Target(
+            "last.pt", (root / "last.pt").read_bytes(), lambda p: state.read(p / "last.pt")
+        ),
+    }
+
+
+def _image(name: str) -> Callable[[Path], object]:
+    return lambda place: read_image(place / name)
+
+
+def _json(read: Callable[[Any], object]) -> Callable[[Path], object]:
+    return lambda place: read(read_json(place / "a.json"))
+
+
+def _load_with(folder: Path, place: Path) -> object:
+    """The model of the folder, one of its two files replaced."""
+    for name in ("config.json", "model.safetensors"):
+        if not (place / name).exists():
+            (place / name).symlink_to(folder / name)
+    return loading.load(place)
+
+
+def _optimizer(model: nn.Module) -> tuple[Any, Any]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.85)
+
+
+def _run(root: Path) -> dict[str, Any]:
+    """What a run and an evaluation write."""
+    import refocus
+    from refocus.tuning.recipe import Recipe
+
+    given = Recipe(str(root / "model"), str(root / "images"), str(root / "masks"), epochs=1)
+    out = root / "run"
+    refocus.tune(given, out, progress=False)
+    found = {name: read_json(out / f"{name}.json") for name in ("recipe", "selection", "results")}
+    suites = plan.Plan({"own": root / "images"}, {"own": root / "masks"})
+    return found | {"settings": plan.settings(str(root / "model"), None, suites, 0)}
+
+
+TARGETS = (
+    *(f"image {kind}" for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")),
+    *(f"mask {mode}" for mode in ("L", "P", "1", "RGBA", "I;16")),
+    *("coco", "voc-boxes", "boxes", "png", "imagenet-s", "recipe", "selection", "settings"),
+    *("results", "records", "lines", "history", "masks.json", "study", "mapping", "groups"),
+    *("names", "config", "weights", "checkpoint"),
+)
+
+
+@pytest.fixture
+def _little_memory() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.usefixtures("_little_memory")
+def test_a_reader_reads_or_says_why_not(
+    name: str, targets: dict[str, Target], tmp_path: Path
+) -> None:
+    target = targets[name]
+    print(f"seed {SEED}: {EXAMPLES} files for {name}")
+    right = json.dumps(target.right).encode() if target.json else target.right
+    _try(target, right, tmp_path)
+    quiet = settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+    @quiet
+    @seed(SEED)
+    @given(target.files)
+    def check(content: bytes) -> None:
+        _try(target, content, tmp_path)
+
+    check()
+
+
+def _try(target: Target, content: bytes, folder: Path) -> None:
+    """Anything but an InputError of one line comes out of here."""
+    for left in folder.iterdir():
+        left.unlink()
+    (folder / target.name).write_bytes(content)
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
+    try:
+        with warnings.catch_warnings(), contextlib.suppress(_OneLineError):
+            warnings.simplefilter("ignore")
+            _read(target, folder)
+    finally:
+        signal.alarm(0)
+
+
+class _OneLineError(Exception):
+    pass
+
+
+def _read(target: Target, folder: Path) -> None:
+    try:
+        target.read(folder)
+    except InputError as error:
+        if "\n" in str(error).strip():
+            raise
+        raise _OneLineError from error
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} seconds")
