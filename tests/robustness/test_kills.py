@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: what is left goes on, and ends as if nothing had happened."""
+"""`kill -9` at random moments: what is left can be continued, as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -44,8 +44,9 @@ def study(
 
 
 def estimate(name: str, settings: StudySettings) -> dict[str, Any]:
-    """What a study on the paper's data sets would take: "places", whether they are there and how
-    large, and "models" with the hours on this machine.
+    """What a study on the paper's data sets would take.
+
+    "places", whether they are there and how large, and "models" with the hours on this machine.
 
     Raises:
         InputError: the settings are about the user's own images.
