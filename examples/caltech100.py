@@ -25,7 +25,7 @@ from refocus.data.folders import scan
 from refocus.data.swaps import other_class_donors, swap_backgrounds
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.evaluation.metrics import paired_difference
-from refocus.records import Prediction, read_lines, write_line
+from refocus.records import Prediction, read_lines, to_json, write_line
 from refocus.tuning.tune import complete
 
 ROWS: dict[str, dict[str, Any]] = {  # what is changed against the published objective at lr 5e-6
@@ -131,7 +131,7 @@ def one(
     model.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
     row, answers = measure(model, test, args.maps)
     changes = {
-        suite: paired_difference(answers[i], before[1][i])
+        suite: to_json(paired_difference(answers[i], before[1][i]).top1)
         for i, suite in enumerate(("top1", "swapped"))
     }
     first, last = (
@@ -163,7 +163,7 @@ def table(before: dict[str, float], rows: list[dict[str, Any]]) -> str:
         cells = []
         for suite, c in r["change"].items():
             low, high = c["interval"]
-            cells.append(f"{r[suite]:.1f} | {c['top1']:+.1f} ({low:+.1f} to {high:+.1f})")
+            cells.append(f"{r[suite]:.1f} | {c['difference']:+.1f} ({low:+.1f} to {high:+.1f})")
         ends = " to ".join(f"{v:.3f}" for v in r["classification"])
         maps = f"{r['miou']:.1f} | {r['background_share']:.2f}"
         text += f"| {r['name']} | {' | '.join(cells)} | {maps} | {ends} | {r['kept_share']:g} |\n"

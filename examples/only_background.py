@@ -24,11 +24,10 @@ from refocus import evaluate, load
 from refocus.data.images import mask_of, read_image
 from refocus.data.sampling import chosen
 from refocus.data.swaps import fill_object, widened
-from refocus.evaluation.metrics import accuracy
+from refocus.evaluation.metrics import top1
 from refocus.evaluation.suites import TestSet, open_suite
 from refocus.masks.trust import masked
 from refocus.records import Sample
-from refocus.vit.classes import class_names
 
 
 def hull(mask: Tensor) -> Tensor:
@@ -85,9 +84,9 @@ def main() -> None:
     samples = [s for s in samples if s.image in kept]
     for area in AREAS:
         tests = TestSet(opened.root, samples, opened.transform, Filled(area))
-        found = accuracy(evaluate(model, tests).predictions, class_names(model) or [])
-        low, high = found["top1_interval"]
-        print(f"{area:22s} top-1 {found['top1']:5.1f} %  95 %: {low:.1f} to {high:.1f}", flush=True)
+        found = top1(evaluate(model, tests).predictions)
+        low, high = found.interval or (0, 100)
+        print(f"{area:22s} top-1 {found.value:5.1f} %  95 %: {low:.1f} to {high:.1f}", flush=True)
 
 
 if __name__ == "__main__":

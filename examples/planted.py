@@ -30,7 +30,7 @@ from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.evaluation.metrics import paired_difference
 from refocus.figures.charts import STYLES
 from refocus.objectives.registry import OBJECTIVES
-from refocus.records import Prediction, read_lines, write_line
+from refocus.records import Prediction, read_lines, to_json, write_line
 from refocus.tuning.checks import interpolate
 from refocus.tuning.selection import choose_samples
 from refocus.tuning.tune import complete
@@ -146,8 +146,8 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
         found["kept"] = measured(model)
     changes = {
         which: {
-            "same": paired_difference(after.same, before.same),
-            "shuffled": paired_difference(after.shuffled, before.shuffled),
+            "same": to_json(paired_difference(after.same, before.same).top1),
+            "shuffled": to_json(paired_difference(after.shuffled, before.shuffled).top1),
         }
         for which, after in found.items()
         if which != "before"

@@ -22,9 +22,8 @@ from refocus import Recipe, evaluate, load, outputs
 from refocus.errors import InputError
 from refocus.evaluation.metrics import paired_difference
 from refocus.records import Prediction
+from refocus.results import Change
 from refocus.tuning.checks import interpolate
-
-Change = dict[str, float | list[float]]
 
 
 def measure(run: Path, folder: Path, shares: list[float], precision: str) -> list[list[Prediction]]:
@@ -42,10 +41,9 @@ def measure(run: Path, folder: Path, shares: list[float], precision: str) -> lis
 
 def cell(values: list[float], changes: list[Change]) -> str:
     """Accuracy, and its change with an interval where there is one."""
-    points = [float(c["top1"]) for c in changes]
-    low, high = (
-        changes[0]["interval"] if len(points) == 1 else ttest_1samp(points, 0).confidence_interval()
-    )
+    points = [change.difference for change in changes if change.difference is not None]
+    one = changes[0].interval if len(points) == 1 else None
+    low, high = one or ttest_1samp(points, 0).confidence_interval()
     return f"{mean(values):.1f}, {mean(points):+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
@@ -78,7 +76,7 @@ def main() -> None:
                 values[name, 0.0].append(accuracy(before))
                 for share, found in zip(args.shares, after, strict=True):
                     values[name, share].append(accuracy(found))
-                    changes[name, share].append(paired_difference(found, before))
+                    changes[name, share].append(paired_difference(found, before).top1)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
     print(f"| share | {' | '.join(tests)} |\n|{'---|' * (len(tests) + 1)}")

@@ -10,7 +10,7 @@ import pytest
 
 from refocus import InputError
 from refocus.outputs import read_json
-from refocus.records import from_json, read_lines, to_json
+from refocus.records import Prediction, from_json, read_lines, read_records, to_json
 from refocus.results import Change, Compared, Estimate
 
 WHOLE = Compared(
@@ -105,3 +105,44 @@ def test_json_has_a_limit_and_may_begin_with_a_mark(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == [1, 2]
     with pytest.raises(InputError, match="legal are at most"):
         read_json(tmp_path / "a.json", most=4)
+
+
+LINE = '{"image": "a/0.png", "label": 0, "top5": [0], "confidence": 0.5}'
+
+
+def test_of_two_lines_of_one_image_the_later_counts(tmp_path: Path) -> None:
+    file = tmp_path / "standard.model.jsonl"
+    other = LINE.replace("0.png", "1.png")
+    file.write_text("\n".join([LINE, other, "", LINE.replace("0.5", "0.75")]) + "\n")
+    found = read_records(file, Prediction)
+    assert [(p.image, p.confidence) for p in found.rows] == [("a/0.png", 0.75), ("a/1.png", 0.5)]
+
+
+def test_lines_without_an_image_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    file.write_text('{"epoch": 0}\n{"epoch": 1}\n')
+    assert read_lines(file) == [{"epoch": 0}, {"epoch": 1}]
+    assert read_lines(tmp_path / "nothing.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"image": "a"}', "missing required field `label`"),
+        (LINE.replace("[0]", '"0"').encode(), r"\$\.top5"),
+        (b'{"image": 3, "unreadable": "x"}', r"\$\.image"),
+        (b'{"image": ["a"]}', r"image"),
+    ],
+)
+def test_a_line_of_another_shape_is_named(content: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "standard.model.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        read_records(file, Prediction)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_records_that_are_missing_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing; evaluate again"):
+        read_records(tmp_path / "standard.model.jsonl", Prediction)

@@ -12,6 +12,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import bootstrap, norm, t
 
+from refocus.results import Interval
+
 LEVEL = 0.95
 FEW = 30  # below so many values a bootstrap is too sure of itself, and the exact bounds are taken
 _RESAMPLES = 10_000
@@ -108,8 +110,8 @@ def images_needed(change: float, variance: float, limit: float) -> int | None:
 
 def mean_interval(
     values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0
-) -> list[float] | None:
-    """95 % interval of the mean of values `[n]`, as [low, high]; None for fewer than two values.
+) -> Interval | None:
+    """95 % interval of the mean of values `[n]`; None for fewer than two values.
 
     From 30 values on the percentile bootstrap (10 000 resamples, seeded). Below, and where all
     values are alike, a bootstrap is too narrow: then `lower_bound` and `upper_bound` at 2.5 % each,
@@ -124,7 +126,7 @@ def mean_interval(
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) == 1:
         unseen, value = 1 - _TAIL ** (1 / n), float(distinct[0])
-        return [value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)]
+        return value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)
     if n < FEW:
         return _few(values, bounds)
     rng = np.random.default_rng(seed)
@@ -132,7 +134,8 @@ def mean_interval(
         # resampling images is a multinomial draw of the counts: the same distribution, n times
         # cheaper
         means = rng.multinomial(n, counts / n, size=_RESAMPLES) @ distinct / n
-        return [float(q) for q in np.quantile(means, [_TAIL, 1 - _TAIL])]
+        low, high = np.quantile(means, [_TAIL, 1 - _TAIL])
+        return float(low), float(high)
     found = bootstrap(
         (values,),
         np.mean,
@@ -142,13 +145,13 @@ def mean_interval(
         confidence_level=LEVEL,
         rng=rng,
     ).confidence_interval
-    return [float(found.low), float(found.high)]
+    return float(found.low), float(found.high)
 
 
-def _few(values: np.ndarray, bounds: tuple[float, float]) -> list[float]:
+def _few(values: np.ndarray, bounds: tuple[float, float]) -> Interval:
     low, high = bounds
     if math.isfinite(low) and math.isfinite(high):
-        return [lower_bound(values, bounds, _TAIL), upper_bound(values, bounds, _TAIL)]
+        return lower_bound(values, bounds, _TAIL), upper_bound(values, bounds, _TAIL)
     half = float(t.ppf(1 - _TAIL, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     mean = float(values.mean())
-    return [max(low, mean - half), min(high, mean + half)]
+    return max(low, mean - half), min(high, mean + half)

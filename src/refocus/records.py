@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
@@ -49,23 +49,71 @@ class Prediction:
     """One model's answer on one image: class indices, best first, and softmax shares."""
 
     image: str  # path below the suite's folder, so that records of two machines compare
-    label: int
-    top5: tuple[int, ...]
-    confidence: float  # share of the first of top5
-    true_confidence: float | None = None  # share of `label`
+    label: int  # class index of the true class
+    top5: tuple[int, ...]  # class indices, best first
+    confidence: float  # softmax share of the first of top5
+    true_confidence: float | None = None  # softmax share of `label`
     also: tuple[int, ...] = ()  # further labels that count as right
 
     @property
     def right(self) -> bool:
+        """Is the first answer right?"""
         return self.top5[0] == self.label or self.top5[0] in self.also
 
     @property
     def right5(self) -> bool:
+        """Is one of the first five answers right?"""
         return self.label in self.top5 or not set(self.also).isdisjoint(self.top5)
 
 
+@dataclass(frozen=True)
+class MapRecord:
+    """How one model's map of one image fits the mask, and the model."""
+
+    image: str  # path below the suite's folder
+    background_share: float | None  # share of the raw relevance on the background; None: no map
+    pointing: float  # 1 where the maximum of the map lies on the object, else 0
+    segmentation: tuple[float, ...]  # 7 numbers that add up, see `metrics.segmentation_counts`
+    insertion: float | None = None  # area under the curve in [0, 1], where it was measured
+    deletion: float | None = None  # likewise
+
+
+@dataclass(frozen=True)
+class CueDecision:
+    """One model's answer on one cue-conflict stimulus; all three are names of the mapping."""
+
+    image: str  # path below the suite's folder
+    shape: str  # class of the shape, from the file's name
+    texture: str  # class of the texture, likewise
+    decision: str  # class that the model names
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands in place of any record where the image, or its mask, cannot be read."""
+
+    image: str  # path below the suite's folder
+    unreadable: str  # why
+
+
+@dataclass(frozen=True)
+class Records(Generic[T]):
+    """Records of one stage, in the order of the images."""
+
+    rows: list[T]
+    unreadable: dict[str, str]  # image -> why
+
+
 def to_json(record: Any) -> Any:
-    """A record as what `json` writes: dictionaries, lists, strings and numbers."""
+    """A record, or a container of records, as what `json` writes: dictionaries, lists, strings and
+    numbers. Fields that have their default are written as well.
+    """
+    if is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in fields(record)}
+    if isinstance(record, Mapping):
+        return {str(key): to_json(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_json(value) for value in record]
     return msgspec.to_builtins(record)
 
 
@@ -102,25 +150,27 @@ def _no_number(token: str) -> Any:
 
 def write_line(file: Any, record: Any) -> None:
     """Append one record as a JSON line; NaN is an error, not a token."""
-    file.write(
-        json.dumps(record if isinstance(record, dict) else asdict(record), allow_nan=False) + "\n"
-    )
+    file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a JSONL file, none where there is no file; blank lines are passed over.
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a JSONL file, none where there is no file; of two of one image the later counts.
 
     Raises:
         InputError: not a regular file, or a line that is no JSON object; names its number.
     """
     if not path.exists():
-        return
+        return []
     if not path.is_file():
         raise InputError(f"{path}: not a regular file; legal is one JSON object a line")
+    lines: dict[str | int, dict[str, Any]] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _object(line, f"{path}, line {number}")
+                record = _object(line, f"{path}, line {number}")
+                image = record.get("image")
+                lines[image if isinstance(image, str) else number] = record
+    return list(lines.values())
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
@@ -133,8 +183,32 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
         ) from error
 
 
+def typed(lines: Iterable[dict[str, Any]], kind: type[T], source: str | Path) -> Records[T]:
+    """Lines of one stage as records of `kind`; `source` is named where one has another shape."""
+    rows, unreadable = [], {}
+    for line in lines:
+        if "unreadable" in line:
+            skipped = from_json(line, Unreadable, source)
+            unreadable[skipped.image] = skipped.unreadable
+        else:
+            rows.append(from_json(line, kind, source))
+    return Records(rows, unreadable)
+
+
+def read_records(path: Path, kind: type[T]) -> Records[T]:
+    """Records of one stage from their file.
+
+    Raises:
+        InputError: no such file (which is an error, not an empty answer), or a line of another
+            shape.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: is missing; evaluate again into a new folder")
+    return typed(read_lines(path), kind, path)
+
+
 def drop_partial_line(path: Path) -> None:
-    """Cut off what a crash left behind the last whole line, so that appending can go on."""
+    """Cut off what a crash left behind the last whole line, so that appending can continue."""
     if path.exists():
         content = path.read_bytes()
         with path.open("r+b") as file:

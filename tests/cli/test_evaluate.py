@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.makers import run
+from refocus.evaluation.stored import read_evaluation
+from tests.makers import NAMES, run
 
 
 def test_tune_then_evaluate_before_and_after(
@@ -63,10 +64,13 @@ def test_tune_then_evaluate_before_and_after(
     assert run(monkeypatch, "evaluate", *arguments) == 0
     shown = capsys.readouterr().out
     assert "95 % interval" in shown
-    suites = json.loads((tmp_path / "ev" / "results.json").read_text())["suites"]
+    suites = read_evaluation(tmp_path / "ev" / "results.json").suites
     assert list(suites) == ["a", "b"]
-    assert suites["a"]["n"] == 24
-    assert {"top1", "top5", "per_class", "against", "difference", "unreadable"} <= set(suites["a"])
+    assert suites["a"].n == 24
+    answers = suites["a"].first
+    assert answers.against is not None
+    assert answers.change is not None
+    assert set(answers.model.per_class) == set(answers.against.per_class) == set(NAMES)
     assert (
         len((tmp_path / "ev" / "records" / "a" / "standard.model.jsonl").read_text().splitlines())
         == 24

@@ -60,7 +60,7 @@ def test_explain_writes_overlays_and_numbers(
     assert len(content) == 7
     first = content[0]["model"]
     assert first["explained"] == "bee"
-    assert first["prediction"] == first["top5"][0]["class"]
+    assert first["prediction"] == first["top5"][0]["name"]
     assert first["confidence"] == first["top5"][0]["confidence"] >= first["top5"][1]["confidence"]
     assert np.array(first["relevance"]).shape == (4, 4)
     assert content[0]["against"] == first

@@ -41,8 +41,8 @@ def test_unreadable_images_are_counted_named_and_skipped(
     assert list(result.unreadable) == ["cat/3.png"]
     assert "cat/3.png" in caplog.text
     entry = classify.summary(tiny(), result)
-    assert entry["n"] == 23
-    assert entry["per_class"]["cat"]["n"] == 5
+    assert entry.n == 23
+    assert entry.model.per_class["cat"].n == 5
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 24
 
 
@@ -80,10 +80,11 @@ def test_summary_against_another_model_is_paired(
     first, second = tiny(), tiny()
     a, b = refocus.evaluate(first, images), refocus.evaluate(second, images)
     entry = classify.summary(first, a, (second, b))
-    assert entry["difference"]["top1"] == pytest.approx(entry["top1"] - entry["against"]["top1"])
-    assert entry["difference"]["n"] == 24
-    low, high = entry["difference"]["interval"]
-    assert low <= entry["difference"]["top1"] <= high
+    top1 = entry.top1
+    assert top1.change.difference == pytest.approx(top1.model.value - top1.against.value)
+    assert top1.change.n == 24
+    low, high = top1.change.interval
+    assert low <= top1.change.difference <= high
 
 
 def test_the_other_model_may_order_its_classes_otherwise(
@@ -96,5 +97,5 @@ def test_the_other_model_may_order_its_classes_otherwise(
         second.head.bias.copy_(torch.tensor([1.0, 0, 0, 0]))  # always says dog
     results = [refocus.evaluate(model, image_folders[0]) for model in (first, second)]
     entry = classify.summary(first, results[0], (second, results[1]))
-    assert entry["against"]["per_class"]["dog"]["top1"] == 100
-    assert entry["against"]["per_class"]["ant"]["top1"] == 0
+    assert entry.against.per_class["dog"].top1 == 100
+    assert entry.against.per_class["ant"].top1 == 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import refocus
 from refocus.evaluation import cues
+from refocus.records import CueDecision
 from tests.makers import ROOT, stimuli
 
 
@@ -59,22 +60,12 @@ def test_the_decision_is_of_the_mean_not_of_the_sum_or_the_maximum(tmp_path: Pat
     root = stimuli(tmp_path, ["cat1-dog1"])
     # sum 0.5 and maximum 0.3 are the dogs', the mean 0.25 the cat's
     model, table = Fixed([0.25, 0.30, 0.10, 0.10, 0.25]), {"cat": [0], "dog": [1, 2, 3], "car": [4]}
-    (line,) = cues.decisions(model, root, table)
-    assert line == {
-        "image": "cat/cat1-dog1.png",
-        "shape": "cat",
-        "texture": "dog",
-        "decision": "cat",
-    }
+    found = cues.decisions(model, root, table)
+    assert found.rows == [CueDecision("cat/cat1-dog1.png", "cat", "dog", "cat")]
 
 
-def row(shape: str, texture: str, decision: str, number: int) -> dict[str, str]:
-    return {
-        "image": f"{shape}/{shape}{number}-{texture}1.png",
-        "shape": shape,
-        "texture": texture,
-        "decision": decision,
-    }
+def row(shape: str, texture: str, decision: str, number: int) -> CueDecision:
+    return CueDecision(f"{shape}/{shape}{number}-{texture}1.png", shape, texture, decision)
 
 
 TABLE = {"cat": [0], "dog": [1], "car": [2]}
@@ -89,28 +80,24 @@ def test_shape_bias_counts_shape_against_texture() -> None:
         row("cat", "knife", "cat", 10),
     ]  # cues agree; a cue outside of the table
     found = cues.shape_bias(lines, TABLE)
-    assert found["shape_bias"] == 0.75
-    assert found["interval"][0] < 0.75 < found["interval"][1]
-    assert [found[k] for k in ("n", "shape_decisions", "texture_decisions", "other_decisions")] == [
-        6,
-        3,
-        1,
-        2,
-    ]
-    assert (found["dropped_same"], found["dropped_unmapped"]) == (1, 1)
+    assert found.shape_bias.value == 0.75
+    assert found.shape_bias.interval[0] < 0.75 < found.shape_bias.interval[1]
+    decisions = (found.shape_decisions, found.texture_decisions, found.other_decisions)
+    assert (found.shape_bias.n, *decisions) == (6, 3, 1, 2)
+    assert (found.dropped_same, found.dropped_unmapped) == (1, 1)
     nothing = cues.shape_bias([row("cat", "dog", "car", 0)], TABLE)
-    assert nothing["shape_bias"] is None
-    assert nothing["interval"] is None
+    assert nothing.shape_bias.value is None
+    assert nothing.shape_bias.interval is None
 
 
 def test_difference_of_two_models_over_the_same_stimuli() -> None:
     before = [row("cat", "dog", "dog" if i % 2 else "cat", i) for i in range(60)]
     after = [row("cat", "dog", "cat" if i % 3 else "car", i) for i in range(59)]
     found = cues.shape_bias_difference(after, before, TABLE)
-    assert found["n"] == 59
-    assert found["shape_bias"] == pytest.approx(1 - 30 / 59)
-    assert 0.3 < found["interval"][0] < found["shape_bias"] < found["interval"][1] < 0.7
-    assert cues.shape_bias_difference(after, before[:0], TABLE)["shape_bias"] is None
+    assert found.n == 59
+    assert found.difference == pytest.approx(1 - 30 / 59)
+    assert 0.3 < found.interval[0] < found.difference < found.interval[1] < 0.7
+    assert cues.shape_bias_difference(after, before[:0], TABLE).difference is None
 
 
 def test_a_mapping_file_takes_names_and_indices(tmp_path: Path) -> None:
@@ -141,16 +128,16 @@ def test_a_folder_without_any_conflict_is_refused(tmp_path: Path) -> None:
         refocus.InputError, match="no stimulus has two different cues of cat, dog, car"
     ):
         cues.check(root, TABLE)
-    assert cues.shape_bias([], TABLE)["n"] == 0
+    assert cues.shape_bias([], TABLE).shape_bias.n == 0
 
 
 def test_unreadable_stimuli_are_recorded_and_left_out(tmp_path: Path) -> None:
     root = stimuli(tmp_path, ["cat1-dog1", "cat2-dog1"])
     (root / "cat" / "cat2-dog1.png").write_text("no image")
     (root / "cat" / "odd.png").write_bytes((root / "cat" / "cat1-dog1.png").read_bytes())
-    lines = cues.decisions(Fixed([0.5, 0.5]), root, {"cat": [0], "dog": [1]})
-    assert ["unreadable" in x for x in lines] == [False, True, True]
-    assert cues.shape_bias(lines, {"cat": [0], "dog": [1]})["n"] == 1
+    found = cues.decisions(Fixed([0.5, 0.5]), root, {"cat": [0], "dog": [1]})
+    assert list(found.unreadable) == ["cat/cat2-dog1.png", "cat/odd.png"]
+    assert cues.shape_bias(found.rows, {"cat": [0], "dog": [1]}).shape_bias.n == 1
 
 
 def test_the_mapping_of_the_examples_fits_the_real_model(shared: Path) -> None:

@@ -11,10 +11,11 @@ from refocus.evaluation.intervals import (
     estimate,
     mcnemar,
 )
+from refocus.results import Change, Compared, Estimate
 
 
 def test_nothing_has_no_estimate() -> None:
-    assert estimate([], (0, 1)) == {"value": None, "interval": None, "n": 0}
+    assert estimate([], (0, 1)) == Estimate(None, None, 0)
 
 
 def test_mcnemar_is_exact() -> None:
@@ -35,19 +36,19 @@ def test_calibration_of_two_models_and_its_interval() -> None:
     confidence = rng.uniform(0.5, 1, 2000)
     good = (confidence, (rng.random(2000) < confidence).astype(float))
     bad = (confidence, (rng.random(2000) < confidence - 0.2).astype(float))
-    ours, theirs, difference = calibration([good, bad])
-    assert ours["interval"][0] == 0  # a calibrated model: the interval reaches down to the truth
-    assert ours["interval"][1] < 0.004
-    assert theirs["interval"][0] < 0.2**2 < theirs["interval"][1]
-    assert difference["value"] == pytest.approx(ours["value"] - theirs["value"])
-    assert difference["interval"][0] < -(0.2**2) < difference["interval"][1] < -0.02
+    found = calibration([good, bad])
+    model, against, change = found.model, found.against, found.change
+    assert model.interval[0] == 0  # a calibrated model: the interval reaches down to the truth
+    assert model.interval[1] < 0.004
+    assert against.interval[0] < 0.2**2 < against.interval[1]
+    assert change.difference == pytest.approx(model.value - against.value)
+    assert change.interval[0] < -(0.2**2) < change.interval[1] < -0.02
     few = calibration([(confidence[:99], good[1][:99])])
-    assert few[0]["interval"] is None
-    assert calibration([(confidence[:0], good[1][:0])])[0] == {
-        "value": None,
-        "interval": None,
-        "n": 0,
-    }
+    assert few.model.interval is None
+    assert few.change is None
+    nothing = (confidence[:0], good[1][:0])
+    assert calibration([nothing]) == Compared(Estimate(None, None, 0))
+    assert calibration([nothing, nothing]).change == Change(None, None, 0)
 
 
 @pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.08, 0.0), (0.08, 0.08), (0.15, 0.03)])
@@ -64,7 +65,8 @@ def test_calibration_intervals_cover_what_is_true(gaps: tuple[float, float], n: 
         sure = np.clip(rng.normal(0.75, 0.12, (2, n)) * [[1], [0.9]] + 0.1, 0.3, 0.98)
         luck = rng.random(n)  # the same images: what one gets wrong the other mostly does as well
         answers = [(c, (luck < c - gap).astype(float)) for c, gap in zip(sure, gaps, strict=True)]
-        found = [row["interval"] for row in calibration(answers)]
+        found = calibration(answers)
+        intervals = [part.interval for part in (found.model, found.against, found.change)]
         for i, truth in enumerate((*truths, truths[0] - truths[1])):
-            hits[i] += found[i][0] - 1e-9 <= truth <= found[i][1]
+            hits[i] += intervals[i][0] - 1e-9 <= truth <= intervals[i][1]
     assert (hits / repeats >= 0.92).all(), hits / repeats

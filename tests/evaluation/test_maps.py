@@ -79,21 +79,21 @@ def test_records_give_the_published_scores_with_intervals(
     samples = scan(images, model, masks=masks)
     view = maps.MaskedView(model)
     records = tmp_path / "maps.jsonl"
-    lines = maps.measure(model, samples, images, view, faithful=6, records=records)
-    found = maps.scores(lines)
+    measured = maps.measure(model, samples, images, view, faithful=6, records=records)
+    found = maps.scores(measured.rows)
     loaded = [view(s) for s in samples]
     explained = refocus.explain(model, torch.stack([x for x, _ in loaded]))
     truth = torch.stack([m for _, m in loaded])
     expected = refocus.segmentation_scores(explained.relevance, truth)
-    assert {name: found[name]["value"] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert {name: found[name].model.value for name in expected} == pytest.approx(expected, abs=1e-6)
     share = refocus.background_share(explained.patches, truth).mean().item()
-    assert found["background_share"]["value"] == pytest.approx(share, abs=1e-6)
-    assert found["insertion"]["n"] == found["deletion"]["n"] == 6
-    assert found["pointing"]["n"] == 24
+    assert found["background_share"].model.value == pytest.approx(share, abs=1e-6)
+    assert found["insertion"].model.n == found["deletion"].model.n == 6
+    assert found["pointing"].model.n == 24
     for score in found.values():
-        low, high = score["interval"]
-        assert low <= score["value"] <= high
-    assert maps.measure(model, samples, images, view, faithful=6, records=records) == lines
+        low, high = score.model.interval
+        assert low <= score.model.value <= high
+    assert maps.measure(model, samples, images, view, faithful=6, records=records) == measured
 
 
 def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path, Path]) -> None:
@@ -101,18 +101,20 @@ def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path,
     first, second = tiny(), tiny()
     samples = scan(images, first, masks=masks)
     ours, theirs = (
-        maps.measure(m, samples, images, maps.MaskedView(m), faithful=24) for m in (first, second)
+        maps.measure(m, samples, images, maps.MaskedView(m), faithful=24).rows
+        for m in (first, second)
     )
     found = maps.scores(ours, theirs[:-1])  # one image is missing there
     for name, score in found.items():
-        alone = maps.scores(ours[:-1])[name]["value"]
-        before = maps.scores(theirs[:-1])[name]["value"]
-        assert score["n"] == 23
-        assert score["difference"] == pytest.approx(alone - before)
-        low, high = score["difference_interval"]
-        assert low <= score["difference"] <= high
+        alone = maps.scores(ours[:-1])[name].model.value
+        before = maps.scores(theirs[:-1])[name].model.value
+        assert score.model.n == score.change.n == 23
+        assert score.against.value == pytest.approx(before)
+        assert score.change.difference == pytest.approx(alone - before)
+        low, high = score.change.interval
+        assert low <= score.change.difference <= high
     same = maps.scores(ours, ours)
-    assert same["miou"]["difference"] == 0
+    assert same["miou"].change.difference == 0
 
 
 def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:
@@ -137,9 +139,9 @@ def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:
     assert pixels.shape == (3, 32, 32)
     assert shape[8:24, 16:].eq(1).all()  # squeezed to 32 x 32
     assert shape.sum() == 16 * 16
-    lines = maps.measure(model, [sample], file.parent, segments)
-    assert lines[0]["image"] == "gtsegs_ijcv.mat/00000"
-    assert 0 <= maps.scores(lines)["miou"]["value"] <= 1
+    rows = maps.measure(model, [sample], file.parent, segments).rows
+    assert rows[0].image == "gtsegs_ijcv.mat/00000"
+    assert 0 <= maps.scores(rows)["miou"].model.value <= 1
     other = tmp_path / "other.mat"
     other.write_bytes(b"no matlab")
     with pytest.raises(refocus.InputError, match="not gtsegs_ijcv"):

@@ -19,6 +19,7 @@ from refocus.evaluation.metrics import (
     segmentation_counts,
 )
 from refocus.records import Prediction
+from refocus.results import ClassAccuracy
 
 
 def prediction(image: int, label: int, *top: int) -> Prediction:
@@ -29,41 +30,42 @@ def test_accuracy_counts_top1_top5_and_classes() -> None:
     result = accuracy(
         [prediction(0, 0, 0, 1), prediction(1, 0, 1, 0), prediction(2, 1, 2, 3)], ["a", "b"]
     )
-    assert result["top1"] == pytest.approx(100 / 3)
-    assert result["top5"] == pytest.approx(200 / 3)
-    assert result["n"] == 3
-    assert result["per_class"]["a"] == {"top1": 50.0, "top5": 100.0, "n": 2}
-    assert accuracy([], [])["top1"] is None
+    assert result.top1.value == pytest.approx(100 / 3)
+    assert result.top5.value == pytest.approx(200 / 3)
+    assert result.top1.n == 3
+    assert result.per_class["a"] == ClassAccuracy(50.0, 100.0, 2)
+    assert accuracy([], []).top1.value is None
 
 
 def test_paired_difference_joins_by_image_and_brackets_the_mean() -> None:
     rng = np.random.default_rng(0)
     before = [prediction(i, 0, int(rng.random() > 0.5)) for i in range(400)]
     after = [prediction(i, 0, int(rng.random() > 0.7)) for i in reversed(range(400))]
-    found = paired_difference(after, before)
+    found = paired_difference(after, before).top1
     change = np.array(
         [
             (a.top5[0] == 0) - (b.top5[0] == 0.0)
             for a, b in zip(sorted(after, key=lambda p: int(p.image)), before, strict=True)
         ]
     )
-    assert found["top1"] == pytest.approx(100 * change.mean())
-    assert found["corrected"] - found["broken"] == change.sum()
+    assert found.difference == pytest.approx(100 * change.mean())
+    assert found.corrected - found.broken == change.sum()
     half = 1.96 * 100 * change.std() / 20  # the normal approximation, good at n = 400
-    assert found["interval"] == pytest.approx([found["top1"] - half, found["top1"] + half], abs=0.7)
-    assert paired_difference(after, before) == found  # seeded
+    normal = [found.difference - half, found.difference + half]
+    assert found.interval == pytest.approx(normal, abs=0.7)
+    assert paired_difference(after, before).top1 == found  # seeded
 
 
 def test_paired_difference_without_any_change_or_overlap() -> None:
     same = [prediction(i, 0, 0) for i in range(100)]
-    found = paired_difference(same, same)
+    found = paired_difference(same, same).top1
     bound = 100 * (
         1 - 0.025 ** (1 / 100)
     )  # so many could change and still leave none of 100 changed
-    assert found["top1"] == 0
-    assert found["interval"] == pytest.approx([-bound, bound])
-    assert found["mcnemar"] == 1
-    assert paired_difference(same, [])["interval"] is None
+    assert found.difference == 0
+    assert found.interval == pytest.approx([-bound, bound])
+    assert found.p == 1
+    assert paired_difference(same, []).top1.interval is None
 
 
 def test_further_right_answers_count() -> None:
@@ -72,29 +74,29 @@ def test_further_right_answers_count() -> None:
         Prediction("b", 0, (1, 2, 3, 4, 9), 0.9, None, (7, 9)),
     ]
     assert [p.right for p in answers] == [True, False]
-    assert accuracy(answers, ["a"])["top1"] == 50
-    assert accuracy(answers, ["a"])["top5"] == 100
+    assert accuracy(answers, ["a"]).top1.value == 50
+    assert accuracy(answers, ["a"]).top5.value == 100
 
 
 def test_groups_are_paired_and_sorted() -> None:
     before = [prediction(i, i % 3, 0) for i in range(30)]  # right on class 0 alone
     after = [prediction(i, i % 3, min(i % 3, 1)) for i in range(30)]  # right on 0 and 1
     rows = group_differences(after, before, lambda p: f"class {p.label}")
-    assert [r["name"] for r in rows] == ["class 1", "class 0", "class 2"]
-    assert (rows[0]["top1"], rows[0]["before"], rows[0]["difference"]["corrected"]) == (100, 0, 10)
-    low, high = rows[1]["difference"]["interval"]
+    assert [row.name for row in rows] == ["class 1", "class 0", "class 2"]
+    assert (rows[0].model, rows[0].against, rows[0].change.top1.corrected) == (100, 0, 10)
+    low, high = rows[1].change.top1.interval
     assert low < 0 < high  # ten images without a change do not prove that there is none
     worst = group_accuracies(after, lambda p: f"class {p.label}")
-    assert worst[0]["name"] == "class 2"
-    assert worst[0]["top1_interval"][1] > 0
+    assert worst[0].name == "class 2"
+    assert worst[0].top1.interval[1] > 0
 
 
 def test_calibration_difference_joins_by_image() -> None:
     sure = [Prediction(str(i), 0, (0,), 0.99) for i in range(50)]
     unsure = [Prediction(str(i), 0, (0,), 0.60) for i in reversed(range(50))]
     found = calibration_difference(sure, unsure)
-    assert found["value"] == pytest.approx(0.01**2 - 0.40**2)
-    assert found["interval"] is None  # with 50 images it would promise too much
+    assert found.difference == pytest.approx(0.01**2 - 0.40**2)
+    assert found.interval is None  # with 50 images it would promise too much
 
 
 def test_background_share() -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import refocus
 from refocus.data import shifts
 from refocus.evaluation import prove
+from refocus.evaluation.background import background_reliance
+from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import paired_difference
-from refocus.evaluation.plan import How, Plan
+from refocus.evaluation.plan import Plan
+from refocus.evaluation.stored import read_evaluation
 from refocus.records import read_lines
+from refocus.results import Compared
 from tests.makers import NAMES, Build, answer, run, stimuli
 
 
@@ -22,32 +25,34 @@ def test_background_reliance_of_two_hand_made_models() -> None:
     same = [answer(i, 0, 0, 0.8) for i in images]
     leaning = [answer(i, 0, int(n % 2), 0.3) for n, i in enumerate(images)]  # half of them lost
     steady = [answer(i, 0, 0, 0.7) for i in images]
-    found = prove.background_reliance(
+    found = background_reliance(
         {"model": plain, "against": plain},
         {"model": same, "against": same},
         {"model": steady, "against": leaning},
         0,
     )
-    assert found["model"]["bg_gap"]["value"] == 0
-    assert found["against"]["bg_gap"]["value"] == 50
-    assert found["difference"]["bg_gap"]["value"] == -50
-    low, high = found["difference"]["bg_gap"]["interval"]
+    assert found.against is not None
+    assert found.change is not None
+    assert found.model.bg_gap.value == 0
+    assert found.against.bg_gap.value == 50
+    assert found.change.bg_gap.difference == -50
+    low, high = found.change.bg_gap.interval or (0, 0)
     assert -70 < low < -50 < high < -30
-    assert found["against"]["confidence_change"]["value"] == pytest.approx(-0.5)
-    assert found["difference"]["confidence_change"]["value"] == pytest.approx(0.4)
-    assert found["model"]["plain"]["top1"] == 100
+    assert found.against.confidence_change.value == pytest.approx(-0.5)
+    assert found.change.confidence_change.difference == pytest.approx(0.4)
+    assert found.model.plain.value == 100
 
 
 def test_the_interval_of_a_curve_resamples_images_not_their_levels() -> None:
     # each image is right at all of 20 levels or at none: 30 independent facts, not 600
     lines = [answer(f"a/{i}.png", 0, int(i % 2)) for i in range(30)]
     result = prove.SuiteResult(lines, {})
-    found = prove.curve({str(k): {"model": result} for k in range(20)}, 0)
-    assert found["top1"] == 50
-    assert found["n"] == 30
-    low, high = found["top1_interval"]
+    found, levels = prove.curve({str(k): {"model": result} for k in range(20)}, 0)
+    assert found.model.value == 50
+    assert found.model.n == 30
+    low, high = found.model.interval or (0, 0)
     assert high - low > 30
-    assert [line["top1"] for line in found["levels"]] == [50] * 20
+    assert [level.top1.model.value for level in levels] == [50] * 20
 
 
 def test_evaluate_with_masks_shifts_groups_and_cues(
@@ -102,31 +107,48 @@ def test_evaluate_with_masks_shifts_groups_and_cues(
         "insertion",
     ):
         assert text in shown
-    entry = json.loads((out / "results.json").read_text())["suites"]["mine"]
-    assert entry["n"] == 24
-    assert entry["protocol"] == "standard"
-    for part in (entry, entry["shifts"]["mixed-rand"]):
-        assert part["difference"]["top5"] == pytest.approx(part["top5"] - part["against"]["top5"])
-        assert part["top5_interval"][0] <= part["top5"] <= part["top5_interval"][1]
-    for part in (entry, *entry["shifts"].values()):
-        assert part["difference"]["top1"] == pytest.approx(part["top1"] - part["against"]["top1"])
-        low, high = part["difference"]["interval"]
-        assert low <= part["difference"]["top1"] <= high
-    assert {row["name"] for row in entry["groups"]} == {"even", "odd"}
-    assert entry["groups"][0]["top1"] <= entry["groups"][1]["top1"]
-    assert [line["level"] for line in entry["shifts"]["size"]["levels"]] == [
+    suites = read_evaluation(out / "results.json").suites
+    entry = suites["mine"]
+    assert entry.n == 24
+    assert list(entry.protocols) == ["standard"]
+    swapped = entry.shifts["mixed-rand"].answers
+    assert swapped is not None
+    for part in (entry.first, swapped):
+        assert consistent(part.top5)
+    for number in (entry.first.top1, *(shift.top1 for shift in entry.shifts.values())):
+        assert consistent(number)
+    groups_ = entry.first.groups
+    assert {row.name for row in groups_} == {"even", "odd"}
+    assert groups_[0].top1.value <= groups_[1].top1.value
+    assert [level.level for level in entry.shifts["size"].levels] == [
         name for name, _ in shifts.KINDS["size"].levels
     ]
-    bias = json.loads((out / "results.json").read_text())["suites"]["cue-conflict"]
-    assert (bias["n"], bias["dropped_same"], bias["dropped_unmapped"]) == (2, 1, 1)
-    records = {
-        name: list(read_lines(out / "records" / "mine" / f"{name}.model.jsonl"))
-        for name in ("mixed-same", "mixed-rand")
-    }
-    same, rand = (
-        refocus.evaluation.classify.as_result(lines).predictions for lines in records.values()
+    bias = suites["cue-conflict"].cues
+    assert bias is not None
+    assert (suites["cue-conflict"].n, bias.model.dropped_same, bias.model.dropped_unmapped) == (
+        (2, 1, 1)
     )
-    assert entry["background"]["model"]["bg_gap"]["value"] == paired_difference(same, rand)["top1"]
+    same, rand = (
+        read_predictions(out / "records" / "mine" / f"{name}.model.jsonl")
+        for name in ("mixed-same", "mixed-rand")
+    )
+    gap = paired_difference(same, rand).top1.difference
+    assert entry.background is not None
+    assert entry.background.model.bg_gap.value == gap
+
+
+def consistent(number: Compared) -> bool:
+    """The change is that of the two numbers, and every number lies in its interval."""
+    assert number.against is not None
+    assert number.change is not None
+    assert number.change.difference == pytest.approx(number.model.value - number.against.value)
+    for value, interval in (
+        (number.model.value, number.model.interval),
+        (number.change.difference, number.change.interval),
+    ):
+        assert interval is not None
+        assert interval[0] <= value <= interval[1]
+    return True
 
 
 def test_a_shift_on_the_fly_gives_the_answers_of_the_written_folder(
@@ -194,7 +216,8 @@ def test_two_orders_of_classes_see_the_same_shifted_images(
     second.head.weight.data = first.head.weight.data.flip(0)
     second.head.bias.data = first.head.bias.data.flip(0)
     second.pretrained_cfg["label_names"] = NAMES[::-1]
-    plan = Plan({"a": images}, {"a": masks}, ("mixed-rand", "mixed-next"), most=9)
-    entry = prove.prove({"model": first, "against": second}, plan, How(tmp_path, quiet=True))["a"]
-    for part in (entry, *entry["shifts"].values()):
-        assert part["difference"]["corrected"] == part["difference"]["broken"] == 0
+    plan = Plan({"a": images}, {"a": masks}, ("mixed-rand", "mixed-next"), most=9, quiet=True)
+    entry = prove.prove({"model": first, "against": second}, plan, tmp_path)["a"]
+    for number in (entry.first.top1, *(shift.top1 for shift in entry.shifts.values())):
+        assert number.change is not None
+        assert number.change.corrected == number.change.broken == 0

@@ -182,8 +182,8 @@ def test_classes_tuned_on_are_told_apart_where_folders_are_wordnet_ids(tmp_path:
     trained = selection.trained_classes(str(tmp_path / "run" / "model"))
     model = Told({0: [TENCH], 1: [TENCH]})
     result = refocus.evaluate(model, open_suite("imagenet", tmp_path / "val", model))
-    rows = classify.summary(model, result, (model, result), trained=trained)["trained_differences"]
-    assert {row["name"]: row["top1"] for row in rows} == {"tuned on": 100, "never tuned on": 0}
+    rows = classify.summary(model, result, (model, result), trained=trained).trained_changes
+    assert {row.name: row.model for row in rows} == {"tuned on": 100, "never tuned on": 0}
     assert selection.trained_classes("vit_small_patch16_224") == frozenset()
 
 

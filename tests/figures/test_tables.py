@@ -7,20 +7,23 @@ from pathlib import Path
 import numpy as np
 
 from refocus.evaluation import prove
-from refocus.evaluation.plan import How, Plan
+from refocus.evaluation.plan import Plan
 from refocus.figures.tables import Row, accuracy_rows, as_csv, markdown
+from refocus.results import Change, Compared, Estimate
 from tests.makers import Build
 
 
 def test_no_difference_is_shown_without_its_interval() -> None:
-    row = Row("a", "top-1", 1, 50.0, None, "", 40.0, 10.0, None)
+    one, other = Estimate(50.0, None, 1), Estimate(40.0, None, 1)
+    row = Row("a", "top-1", Compared(one, other, Change(10.0, None, 1)))
     assert row.difference_text == "-"
     assert row.decided == 0
-    assert Row("a", "", 9, 1.0, [0, 2], "", 0.0, 1.0, [0.1, 2.0]).decided == 1
-    assert Row("a", "", 9, 1.0, [0, 2], "", 0.0, -1.0, [-2.0, -0.1]).decided == -1
-    assert (
-        Row("a", "", 9, 1.0, [0, 2], "", 0.0, 1.0, [0.1, 2.0], chance=0.125).decided == 0
-    )  # 4 to 0 proves nothing
+    for change, decided in (
+        (Change(1.0, (0.1, 2.0), 9), 1),
+        (Change(-1.0, (-2.0, -0.1), 9), -1),
+        (Change(1.0, (0.1, 2.0), 9, p=0.125), 0),  # 4 to 0 proves nothing
+    ):
+        assert Row("a", "", Compared(one, other, change)).decided == decided
     assert "| 40.0 | - | - |" in markdown([row])
     assert as_csv([row]).splitlines()[1] == "a,top-1,,1,50.0,,,40.0,,,"
 
@@ -30,9 +33,13 @@ def test_numbers_of_every_suite_have_a_row(
 ) -> None:
     images, masks = image_folders
     plan = Plan(
-        {"a": images}, {"a": masks}, ("only-fg", "rotation"), protocols=("standard", "paper")
+        {"a": images},
+        {"a": masks},
+        ("only-fg", "rotation"),
+        protocols=("standard", "paper"),
+        quiet=True,
     )
-    entries = prove.prove({"model": tiny()}, plan, How(tmp_path, quiet=True))
+    entries = prove.prove({"model": tiny()}, plan, tmp_path)
     rows = accuracy_rows(entries)
     assert [(r.name, r.protocol) for r in rows] == [
         ("a", "standard"),
@@ -40,4 +47,4 @@ def test_numbers_of_every_suite_have_a_row(
         ("a: only-fg", "standard"),
         ("a: rotation (mean)", "standard"),
     ]
-    assert all(np.isfinite(r.value) and r.interval for r in rows)
+    assert all(np.isfinite(r.number.model.value) and r.number.model.interval for r in rows)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from refocus.evaluation.stored import read_audit
 from refocus.reports.audit import verdict, worst_images
+from refocus.results import Background, Estimate, Reliance, SuiteEntry
 from tests.makers import answer, run, self_contained
 
 
@@ -36,45 +36,46 @@ def test_audit_writes_its_page_and_goes_on_where_it_stopped(
     ]
     assert run(monkeypatch, *arguments) == 0
     assert "BG-gap" in capsys.readouterr().out
-    content = json.loads((out / "audit.json").read_text())
-    assert content["entry"]["masked"] == 12
-    assert sum(row["n"] for row in content["classes"]) == 12
+    found = read_audit(out / "audit.json")
+    assert found.entry.masked == 12
+    assert sum(row.n for row in found.classes) == 12
     text = self_contained(out / "audit.html")
-    assert content["verdict"].split(":")[0] in text
-    assert all(row["image"] in text for row in content["worst_images"])
+    assert found.verdict.split(":")[0] in text
+    assert all(row.image in text for row in found.worst_images)
     assert run(monkeypatch, *arguments) == 2
     assert "never overwritten" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--resume") == 2
     assert "nothing to resume" in capsys.readouterr().err
     (out / "manifest.json").unlink()
     assert run(monkeypatch, *arguments, "--resume") == 0
-    assert json.loads((out / "audit.json").read_text()) == content
+    assert read_audit(out / "audit.json") == found
 
 
 def gap(
-    value: float, low: float, high: float, chance: float = 0.01, *, falls: bool = False
-) -> dict[str, Any]:
-    sides = {"mixed_same": {"top1": 80.0}, "mixed_rand": {"top1": 80.0 - value}}
-    change = {"value": -0.06, "interval": [-0.09, -0.03 if falls else 0.01]}
-    found = {
-        "bg_gap": {"value": value, "interval": [low, high], "mcnemar": chance},
-        "confidence_change": change,
-        **sides,
-    }
-    return {"background": {"model": found}}
+    value: float, low: float, high: float, p: float = 0.01, *, falls: bool = False
+) -> SuiteEntry:
+    found = Reliance(
+        bg_gap=Estimate(value, (low, high), 50),
+        bg_gap_p=p,
+        confidence_change=Estimate(-0.06, (-0.09, -0.03 if falls else 0.01), 50),
+        plain=Estimate(85.0, None, 50),
+        mixed_same=Estimate(80.0, None, 50),
+        mixed_rand=Estimate(80.0 - value, None, 50),
+    )
+    return SuiteEntry("classification", 50, background=Background(found))
 
 
 def test_the_verdict_follows_the_interval() -> None:
     assert verdict(gap(20, 10, 30)).startswith("This model uses the background: top-1 is 80.0 %")
     assert verdict(gap(5, -3, 13)).startswith("No use of the background can be shown")
-    assert verdict(gap(5, 1, 9, chance=0.125)).startswith("No use of the background can be shown")
+    assert verdict(gap(5, 1, 9, p=0.125)).startswith("No use of the background can be shown")
     assert "confidence in the true class falls by 0.06 (95 %: 0.03 to 0.09)" in verdict(
         gap(5, -3, 13, falls=True)
     )
     assert "should not be" in verdict(gap(-9, -14, -4))
-    assert "Too few" in verdict(
-        {"background": {"model": {"bg_gap": {"value": None, "interval": None, "mcnemar": 1.0}}}}
-    )
+    nothing = Estimate(None, None, 0)
+    few = Background(Reliance(nothing, 1.0, nothing, nothing, nothing, nothing))
+    assert "Too few" in verdict(SuiteEntry("classification", 0, background=few))
 
 
 def test_worst_images_were_right_and_fell_most() -> None:
@@ -85,7 +86,7 @@ def test_worst_images_were_right_and_fell_most() -> None:
         answer("d", 0, 0, 0.9),
     ]
     rand = [answer("a", 0, 1, 0.2), answer("b", 0, 0, 0.7), answer("c", 0, 1, 0.0)]
-    assert [row["image"] for row in worst_images(same, rand, 5)] == [
+    assert [row.image for row in worst_images(same, rand, 5)] == [
         "a",
         "b",
     ]  # c was wrong, d has no swap

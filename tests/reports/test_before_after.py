@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from refocus.evaluation.stored import read_evaluation
 from tests.makers import NAMES, make_images, run, self_contained, tuned
 
 
@@ -23,8 +23,8 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     folder = tuned(monkeypatch, model_folder, image_folders, tmp_path / "run")
     assert run(monkeypatch, "report", folder, "--faithfulness", 3) == 0
     assert "report.html" in capsys.readouterr().out
-    entry = json.loads((folder / "proof" / "results.json").read_text())["suites"]["held-out"]
-    assert entry["n"] == 24 - 4  # what was trained on is no part of it
+    entry = read_evaluation(folder / "proof" / "results.json").suites["held-out"]
+    assert entry.n == 24 - 4  # what was trained on is no part of it
     text = self_contained(folder / "report.html")
     for expected in (
         "Refocused with 4 images of 2 classes",
@@ -37,7 +37,7 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
         assert expected in text
     rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
     found = next(row for row in rows if row["suite"] == "held-out" and row["measure"] == "top-1")
-    assert float(found["value"]) == pytest.approx(entry["top1"])
+    assert float(found["value"]) == pytest.approx(entry.first.top1.model.value)
     assert (
         float(found["difference_low"])
         <= float(found["difference"])
@@ -47,7 +47,7 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     assert {
         row["measure"] for row in csv.DictReader((folder / "classes.csv").read_text().splitlines())
     } == set(NAMES)
-    names = {row["name"]: row["difference"]["n"] for row in entry["trained_differences"]}
+    names = {row.name: row.change.top1.n for row in entry.first.trained_changes}
     assert names == {"tuned on": 8, "never tuned on": 12}
     before = (folder / "proof" / "results.json").stat().st_mtime_ns
     assert run(monkeypatch, "report", folder, "--faithfulness", 3) == 0  # measured once
@@ -64,8 +64,8 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     assert '<a href="probes/probes.html">' in (folder / "report.html").read_text()
     assert "report.html: written anew" in capsys.readouterr().err
     assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
-    again = json.loads((folder / "proof-2" / "results.json").read_text())["suites"]["held-out"]
-    assert again["masked"] == 4
+    again = read_evaluation(folder / "proof-2" / "results.json").suites["held-out"]
+    assert again.masked == 4
 
 
 def test_report_of_an_evaluation_without_masks(

@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from refocus import outputs
 from refocus.app.compare import Inputs
 from refocus.app.folders import Folders
 from refocus.app.jobs import command_line
 from refocus.app.parts import Tool, said_in_page
 from refocus.data.images import read_image
+from refocus.evaluation.stored import read_audit
 
 
 class AuditTab:
@@ -77,16 +77,15 @@ class AuditTab:
             return [gr.skip(), gr.skip(), gr.skip(), gr.Timer(active=True)]
         if not job.complete:
             return [escape(job.words) or "Stopped.", None, "", gr.Timer(active=False)]
-        content = outputs.read_json(job.folder / "audit.json")
+        audit = read_audit(job.folder / "audit.json")
         pictures = [
-            (read_image(self.folders.images / row["image"]), f"-{row['fall']:.0%}")
-            for row in content["worst_images"]
+            (read_image(self.folders.images / row.image), f"-{row.fall:.0%}")
+            for row in audit.worst_images
         ]
         page = f'<a href="/pages/{escape(name)}/audit.html" target="_blank">Open the audit</a>'
-        return [content["verdict"], pictures, page, gr.Timer(active=False)]
+        return [audit.verdict, pictures, page, gr.Timer(active=False)]
 
     def chosen(self, name: str, event: gr.SelectData) -> list[Any]:
         """Open one of the worst images in Compare."""
-        content = outputs.read_json(self.tool.jobs[name].folder / "audit.json")
-        row = content["worst_images"][event.index]
-        return [read_image(self.folders.images / row["image"]), gr.Tabs(selected="compare")]
+        row = read_audit(self.tool.jobs[name].folder / "audit.json").worst_images[event.index]
+        return [read_image(self.folders.images / row.image), gr.Tabs(selected="compare")]

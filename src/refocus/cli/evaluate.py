@@ -104,15 +104,13 @@ def evaluate(
     image.
     """
     from refocus.data import shifts as shifted
-    from refocus.evaluation import plan as plans
-    from refocus.evaluation import prove
-    from refocus.tuning import selection
-    from refocus.vit import loading
-    from refocus.vit.loading import pick_device
+    from refocus.evaluation.plan import Plan
+    from refocus.evaluation.prove import evaluate_suites
+    from refocus.tuning.selection import trained_classes
 
     model = outputs.reference(model, names=names, order=order)
     against = against and outputs.reference(against, names=names, order=order)
-    plan = plans.Plan(
+    plan = Plan(
         suites=pairs("--on", [*on, *(more or [])]),
         masks=pairs("--masks", masks or []),
         shifts=tuple(shifted.kinds(shift, "shifts")) if shift else (),
@@ -123,32 +121,17 @@ def evaluate(
         mask_score=mask_score,
         mask_polarity=mask_polarity,
         most=most,
-    )
-    models = loading.load_models(model, against, pick_device(device))
-    plans.check(models, plan)
-    settings = plans.settings(model, against, plan, seed)
-    if resume and (out.expanduser() / outputs.MANIFEST).exists():
-        raise InputError(f"--out {out}: is complete, nothing to resume")
-    folder = outputs.resumable(
-        out, resume, settings, apart={f"--on {name}": path for name, path in plan.suites.items()}
-    )
-    how = plans.How(
-        folder,
+        trained=trained_classes(model),
+        seed=seed,
         batch_size=batch_size,
         workers=workers,
-        seed=seed,
-        trained=selection.trained_classes(model),
     )
-    entries = prove.prove(models, plan, how)
-    places = {"model": outputs.resolved(model), "against": against and outputs.resolved(against)}
-    outputs.write_json(folder / "results.json", {**places, "seed": seed, "suites": entries})
-    outputs.finish(folder, "evaluate", seed=seed)
-    print_table(entries)
-    skipped = sum(len(entry.get("unreadable", ())) for entry in entries.values())
+    found = evaluate_suites(model, plan, out, against=against, resume=resume, device=device)
+    print_table(found.suites)
+    skipped = sum(len(entry.first.unreadable) for entry in found.suites.values() if entry.protocols)
     note = f"{skipped} unreadable images skipped\n" if skipped else ""
     console.print(
-        f"{note}results: {folder / 'results.json'}\na page:  refocus report {folder}",
-        soft_wrap=True,
+        f"{note}results: {out / 'results.json'}\na page:  refocus report {out}", soft_wrap=True
     )
 
 

@@ -122,17 +122,17 @@ def explain(
     }
     for folder in filter(Path.is_dir, images):
         outputs.refuse_inside(out, {"IMAGES": folder})
-    summary = explanations.write(
+    rows = explanations.write(
         explanations.find(images), refs, out, target=class_, device=pick_device(device)
     )
     table = Table(
         Column("image", overflow="fold"), "model", "prediction", "confidence", "explained"
     )
-    for row in summary:
-        for which in refs:
-            answer = row[which]
-            names_ = (escape(row["image"]), which, escape(answer["prediction"]))
-            table.add_row(*names_, f"{answer['confidence']:.1%}", escape(answer["explained"]))
+    for row in rows:
+        answers = {"model": row.model, **({"against": row.against} if row.against else {})}
+        for which, answer in answers.items():
+            named = (escape(row.image), which, escape(answer.prediction))
+            table.add_row(*named, f"{answer.confidence:.1%}", escape(answer.explained))
     console.print(table)
     console.print(f"overlays: {out}", soft_wrap=True)
 

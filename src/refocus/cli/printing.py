@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
 from refocus.errors import InputError
+from refocus.results import SuiteEntry
 
 console = Console()
 
 
-def print_table(entries: dict[str, Any]) -> None:
-    """Accuracies, shifts, cue and map scores of `results.json`, with differences where there is a
-    model before.
+def print_table(entries: Mapping[str, SuiteEntry]) -> None:
+    """Accuracies, shifts, cue and map scores of every suite, with differences where there is a
+    model to compare with.
     """
     from refocus.figures.tables import accuracy_rows, other_rows
 
@@ -25,11 +26,11 @@ def print_table(entries: dict[str, Any]) -> None:
     for rows, head in (accuracies, others):
         if not rows:
             continue
-        paired = any(row.before is not None for row in rows)
+        paired = any(row.paired for row in rows)
         columns = [
             *head,
             "95 % interval",
-            *(["before", "difference", "95 % interval"] if paired else []),
+            *(["against", "difference", "95 % interval"] if paired else []),
         ]
         table = Table(
             *(Column(title, overflow="fold") for title in columns),
@@ -47,7 +48,7 @@ def print_table(entries: dict[str, Any]) -> None:
             table.add_row(
                 *cells,
                 *(
-                    [row.before_text, row.difference_text, row.difference_interval_text]
+                    [row.against_text, row.difference_text, row.difference_interval_text]
                     if paired
                     else []
                 ),

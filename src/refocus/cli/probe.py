@@ -131,13 +131,13 @@ def probe(
     for name in kinds:
         measure.run(name, models, plan)
     rows = page.write(plan.out)
-    paired = any(row.before is not None for row in rows)
+    paired = any(row.paired for row in rows)
     head = ["measure", "n", "value", "95 %", *(["before", "difference", "95 %"] if paired else [])]
     columns = [Column("probe", no_wrap=True), *(Column(title, overflow="fold") for title in head)]
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         change = (
-            [row.before_text, row.difference_text, row.difference_interval_text] if paired else []
+            [row.against_text, row.difference_text, row.difference_interval_text] if paired else []
         )
         table.add_row(row.name, row.measure, str(row.n), row.value_text, row.interval_text, *change)
     console.print(table)

@@ -12,7 +12,6 @@ import typer
 from refocus import outputs
 from refocus.cli.options import Called, MaskPolarity, Names, Order
 from refocus.cli.printing import console, pairs, print_table
-from refocus.errors import InputError
 
 
 def audit(
@@ -68,69 +67,22 @@ def audit(
     """How much of a model's decision rests on the background: numbers with intervals, worst
     classes, worst images.
     """
-    from refocus.cli.masks import masks as find_masks
-    from refocus.data.folders import scan
-    from refocus.evaluation.plan import How, Plan, check
     from refocus.reports import audit as audits
-    from refocus.vit import loading
-    from refocus.vit.families import view
-    from refocus.vit.loading import pick_device
 
-    place = pick_device(device)
-    model = outputs.reference(model, names=names, order=order)
-    network = loading.load_models(model, None, place)["model"]
-    view(network)
-    scan(images, network)
-    given = masks and str(masks.expanduser().resolve())
-    settings = {
-        "model": outputs.fingerprint(model),
-        "images": str(images.expanduser().resolve()),
-        "masks": given or backbone,
-        "most": most,
-        "faithfulness": faithfulness,
-        "mask_score": mask_score,
-        "mask_polarity": mask_polarity,
-        "seed": seed,
-    }
-    if resume and (out.expanduser() / outputs.MANIFEST).exists():
-        raise InputError(f"--out {out}: is complete, nothing to resume")
-    if masks is not None:
-        plan = Plan(
-            {"images": images},
-            {"images": masks},
-            audits.SHIFTS,
-            mask_score=mask_score,
-            mask_polarity=mask_polarity,
-            most=most,
-        )
-        check({"model": network}, plan)
-        settings["files"] = [outputs.state(images), outputs.state(masks)]
-    elif not (out.expanduser() / "settings.json").exists():
-        from refocus.data.folders import class_folders, refuse_shared_stems
-        from refocus.masks.backbones import load_backbone
-
-        refuse_shared_stems(class_folders(images.expanduser(), "images"))
-        load_backbone(backbone)  # one that cannot be had is said before anything is written
-    folder = outputs.resumable(out, resume, settings, apart={"--images": images, "--masks": masks})
-    if masks is None:
-        find_masks(images, folder / "masks", backbone=backbone, workers=workers, device=device)
-    facts = {
-        "model": model,
-        "images": str(images),
-        "masks": str(masks) if masks else f"found without annotation by {backbone}",
-        "automatic": masks is None,
-    }
-    how = How(folder, workers=workers, seed=seed)
-    content = audits.audit(
-        network, images.expanduser(), masks or folder / "masks", how,
-        facts=facts, mask_score=mask_score, mask_polarity=mask_polarity,
-        most=most, faithful=faithfulness,
-    )  # fmt: skip
-    outputs.finish(folder, "audit", seed=seed)
-    print_table({"images": content["entry"]})
-    console.print(
-        f"{content['verdict']}\nopen in a browser: {folder / 'audit.html'}", soft_wrap=True
+    settings = audits.AuditSettings(
+        backbone=backbone,
+        most=most,
+        faithful=faithfulness,
+        mask_score=mask_score,
+        mask_polarity=mask_polarity,
+        workers=workers,
+        seed=seed,
+        device=device,
     )
+    ref = outputs.reference(model, names=names, order=order)
+    found = audits.audit(ref, images, out, masks=masks, settings=settings, resume=resume)
+    print_table({"images": found.entry})
+    console.print(f"{found.verdict}\nopen in a browser: {out / 'audit.html'}", soft_wrap=True)
 
 
 def report(
@@ -179,45 +131,19 @@ def report(
     report goes on where it stopped. Probes that lie in RUN/probes are linked; a folder of probes
     has its page written anew.
     """
-    from refocus.probes import page
-    from refocus.reports import before_after
-    from refocus.vit.loading import pick_device
+    from refocus.reports.before_after import ReportSettings
+    from refocus.reports.report import report as write_report
 
-    place, run = pick_device(device), run.expanduser()
-    if (run / "selection.json").exists():
-        suites = pairs("--on", on or [])
-        if masks and not suites:
-            raise InputError(f"--masks {masks[0]}: of which suite? give --on NAME=PATH as well")
-        evaluation = before_after.prove_run(
-            run,
-            suites=suites,
-            masks=pairs("--masks", masks or []),
-            most=most,
-            faithful=faithfulness,
-            workers=workers,
-            device=place,
-            code=code,
-        )
-        before_after.write(evaluation, run, run=run, code=code, device=place)
-    elif (run / "settings.json").exists() and (run / "results.json").exists():
-        if on or masks:
-            raise InputError(
-                f"--on: {run} is an evaluation; its suites are chosen by `refocus evaluate`"
-            )
-        evaluation = run
-        before_after.write(evaluation, run, code=code, device=place)
-    elif any(run.glob("*/result.json")):
-        if on or masks:
-            raise InputError(
-                f"--on: {run} is a folder of probes; its images are chosen by `refocus probe`"
-            )
-        page.write(run)
-        console.print(f"open in a browser: {run / page.PAGE}", soft_wrap=True)
-        return
-    else:
-        raise InputError(
-            f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate` nor of `refocus "
-            "probe`"
-        )
-    print_table(outputs.read_json(evaluation / "results.json")["suites"])
-    console.print(f"open in a browser: {run / 'report.html'}", soft_wrap=True)
+    settings = ReportSettings(
+        suites=pairs("--on", on or []),
+        masks=pairs("--masks", masks or []),
+        most=most,
+        faithful=faithfulness,
+        workers=workers,
+        code=code,
+        device=device,
+    )
+    written = write_report(run, settings)
+    if written.evaluation:
+        print_table(written.evaluation.suites)
+    console.print(f"open in a browser: {written.page}", soft_wrap=True)

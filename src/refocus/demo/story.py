@@ -26,10 +26,11 @@ from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.demo import digits
 from refocus.demo.example import write_folders
 from refocus.evaluation.classify import evaluate
-from refocus.evaluation.metrics import accuracy, background_share, mean
+from refocus.evaluation.metrics import background_share, mean
 from refocus.figures.charts import bar_chart
 from refocus.figures.html import embed, page
 from refocus.figures.pictures import figure, overlay, to_picture
+from refocus.records import Prediction
 from refocus.relevance.gae import explain
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.tune import tune
@@ -170,10 +171,7 @@ def plant_shortcut(
 
 def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float]:
     """One row of the table."""
-    names = class_names(model) or []
-    in_domain = accuracy(
-        evaluate(model, data / "in_domain" / "images", label=label).predictions, names
-    )
+    in_domain = evaluate(model, data / "in_domain" / "images", label=label).predictions
     predictions = evaluate(model, data / "shuffled" / "images", label=label).predictions
     trained = [p for p in predictions if p.label < CLASSES]
     untrained = [p for p in predictions if p.label >= CLASSES]
@@ -181,12 +179,16 @@ def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float
     batches = masked_batches(model, data / "shuffled")
     shares = [background_share(explain(model, x.to(place)).patches.cpu(), m) for x, m, _ in batches]
     return {
-        "in_domain": in_domain["top1"],
-        "shuffled": accuracy(predictions, names)["top1"],
-        "trained": accuracy(trained, names)["top1"],
-        "untrained": accuracy(untrained, names)["top1"],
+        "in_domain": _percent(in_domain),
+        "shuffled": _percent(predictions),
+        "trained": _percent(trained),
+        "untrained": _percent(untrained),
         "background_share": mean(shares),
     }
+
+
+def _percent(predictions: list[Prediction]) -> float:
+    return 100 * sum(p.right for p in predictions) / len(predictions)
 
 
 def masked_batches(

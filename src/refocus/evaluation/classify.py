@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from refocus.evaluation.metrics import (
     paired_difference,
 )
 from refocus.evaluation.suites import TestSet, open_suite
-from refocus.records import Prediction, Sample, read_lines
+from refocus.records import Prediction, Records, Sample, read_records, typed
+from refocus.results import Classification
 from refocus.vit.classes import class_folder_names
 from refocus.vit.inputs import check_model, check_path
 
@@ -32,10 +33,10 @@ log = logging.getLogger("refocus")
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """predictions: one for each readable image. unreadable: path below the folder -> why."""
+    """One model's answers on one test set."""
 
-    predictions: list[Prediction]
-    unreadable: dict[str, str]
+    predictions: list[Prediction]  # one for each readable image
+    unreadable: dict[str, str]  # path below the folder -> why
 
 
 class _Seen:
@@ -46,9 +47,6 @@ class _Seen:
 
     def __call__(self, sample: Sample) -> Tensor:
         return self.tests.transform(self.tests.read(sample))
-
-
-# --- classification -----------------------------------------------------------------------------
 
 
 def evaluate(
@@ -119,7 +117,7 @@ def evaluate(
         workers=workers,
         label=label,
     )
-    result = as_result(lines)
+    result = _answered(typed(lines, Prediction, records or tests.root))
     if not result.predictions:
         raise InputError(f"‹suites› {tests.root}: none of its {len(lines)} images can be read")
     for reason in result.unreadable.values():
@@ -132,32 +130,15 @@ def _at_least(name: str, value: object, low: int) -> None:
         raise InputError(f"‹{name}› {value}: must be a whole number of at least {low}")
 
 
-def as_result(lines: list[dict[str, Any]]) -> SuiteResult:
-    """Records as `evaluate` writes them -> predictions."""
-    predictions = [
-        Prediction(
-            x["image"],
-            x["label"],
-            tuple(x["top5"]),
-            x["confidence"],
-            x["true_confidence"],
-            tuple(x.get("also", ())),
-        )
-        for x in lines
-        if "unreadable" not in x
-    ]
-    return SuiteResult(
-        predictions, {x["image"]: x["unreadable"] for x in lines if "unreadable" in x}
-    )
+def _answered(found: Records[Prediction]) -> SuiteResult:
+    return SuiteResult(found.rows, found.unreadable)
 
 
 def read_predictions(records: Path) -> list[Prediction]:
     """The readable images of a records file; one that is missing is an error, not an empty
     answer.
     """
-    if not records.exists():
-        raise InputError(f"{records}: is missing; evaluate again into a new folder")
-    return as_result(list(read_lines(records))).predictions
+    return read_records(records, Prediction).rows
 
 
 def summary(
@@ -168,9 +149,8 @@ def summary(
     *,
     trained: Collection[int] = (),
     groups: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    """One suite's entry in results.json; `against` adds another model's accuracy and the paired
-    differences.
+) -> Classification:
+    """The numbers of one suite; `against` adds another model's accuracy and the paired changes.
 
     Args:
         trained: labels of the classes that were tuned on; splits the images into these and the
@@ -178,8 +158,7 @@ def summary(
         groups: image -> name of its group; adds each group's accuracy, the worst first.
     """
     names = class_folder_names(model)
-    ours = result.predictions
-    entry: dict[str, Any] = {**accuracy(ours, names, seed), "unreadable": result.unreadable}
+    predictions = result.predictions
 
     def by_class(p: Prediction) -> str:
         return names[p.label]
@@ -190,21 +169,24 @@ def summary(
     def by_group(p: Prediction) -> str:
         return (groups or {}).get(p.image, "without a group")
 
-    if groups:
-        entry["groups"] = group_accuracies(ours, by_group, seed)
-    if against is not None:
-        other, theirs = against
-        before = accuracy(
-            theirs.predictions, class_folder_names(other), seed
-        )  # its own names: its order may differ
-        entry["against"] = {key: value for key, value in before.items() if key != "unreadable"}
-        entry["difference"] = paired_difference(ours, theirs.predictions, seed)
-        entry["calibration_difference"] = calibration_difference(ours, theirs.predictions)
-        entry["class_differences"] = group_differences(ours, theirs.predictions, by_class, seed)
-        if trained:
-            entry["trained_differences"] = group_differences(
-                ours, theirs.predictions, by_training, seed
-            )
-        if groups:
-            entry["group_differences"] = group_differences(ours, theirs.predictions, by_group, seed)
-    return entry
+    found = Classification(
+        accuracy(predictions, names, seed),
+        groups=group_accuracies(predictions, by_group, seed) if groups else (),
+        unreadable=result.unreadable,
+    )
+    if against is None:
+        return found
+    other, answered = against
+    others = answered.predictions
+    return replace(
+        found,
+        # its own names: its order may differ
+        against=accuracy(others, class_folder_names(other), seed),
+        change=paired_difference(predictions, others, seed),
+        calibration_change=calibration_difference(predictions, others),
+        class_changes=group_differences(predictions, others, by_class, seed),
+        trained_changes=group_differences(predictions, others, by_training, seed)
+        if trained
+        else (),
+        group_changes=group_differences(predictions, others, by_group, seed) if groups else (),
+    )

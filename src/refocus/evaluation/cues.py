@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,16 @@ from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect, softmax_shares
-from refocus.evaluation.intervals import sums_interval
-from refocus.intervals import mean_interval
+from refocus.evaluation.intervals import estimate, sums_interval
 from refocus.outputs import read_json
-from refocus.records import Sample
+from refocus.records import CueDecision, Records, Sample, typed
+from refocus.results import Change, ShapeBias
 from refocus.vit.classes import class_count, class_names, folder_names, imagenet_outputs
 
 Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the model
 
 
-def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
+def mapping(model: nn.Module, file: str | Path | None = None) -> Mapping:
     """The published table for ImageNet models (16 classes, 207 indices), or a JSON file {"cat":
     ["tabby", 282, ...], ...} with names or indices of the model's classes.
 
@@ -55,7 +56,7 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
         return {
             shape: [outputs[i] for i in indices] for shape, indices in json.loads(table).items()
         }
-    content = read_json(file)
+    content = read_json(Path(file).expanduser())
     if not (
         isinstance(content, dict)
         and content
@@ -76,7 +77,7 @@ def mapping(model: nn.Module, file: Path | None = None) -> Mapping:
     return found
 
 
-def _index(model: nn.Module, value: Any, file: Path) -> int:
+def _index(model: nn.Module, value: Any, file: str | Path) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < class_count(model):
         return value
     for names in (folder_names(model) or [], class_names(model) or []):
@@ -127,7 +128,7 @@ def decisions(
     batch_size: int = 64,
     workers: int = 0,
     label: str = "",
-) -> list[dict[str, Any]]:
+) -> Records[CueDecision]:
     """One record per stimulus: its shape, its texture, and the class whose indices have the highest
     mean softmax share.
     """
@@ -142,7 +143,7 @@ def decisions(
             rows.append({"shape": shape, "texture": texture, "decision": names[best]})
         return rows
 
-    return collect(
+    lines = collect(
         stimuli(root),
         root,
         _View(model),
@@ -152,44 +153,41 @@ def decisions(
         workers=workers,
         label=label,
     )
+    return typed(lines, CueDecision, records or root)
 
 
-def shape_bias(lines: Sequence[dict[str, Any]], table: Mapping, seed: int = 0) -> dict[str, Any]:
+def shape_bias(rows: Sequence[CueDecision], table: Mapping, seed: int = 0) -> ShapeBias:
     """Share of the decisions for one of the two cues that are for the shape, in [0, 1], with an
     interval.
 
     Stimuli whose cues agree, and those with a cue that the table does not know, are dropped and
     counted.
     """
-    rows = _conflicts(lines, table)
-    shape, texture = (
-        np.array([row["decision"] == row[which] for row in rows.values()], dtype=bool)
-        for which in ("shape", "texture")
-    )
+    kept = _conflicts(rows, table).values()
+    shape = np.array([row.decision == row.shape for row in kept], dtype=bool)
+    texture = np.array([row.decision == row.texture for row in kept], dtype=bool)
     decided = shape | texture
-    readable = [x for x in lines if "unreadable" not in x]
-    return {
-        "shape_bias": float(shape[decided].mean()) if decided.any() else None,
-        "interval": mean_interval(shape[decided], (0.0, 1.0), seed) if decided.any() else None,
-        "shape_decisions": int(shape.sum()),
-        "texture_decisions": int(texture.sum()),
-        "other_decisions": int((~decided).sum()),
-        "n": len(rows),
-        "dropped_same": sum(x["shape"] == x["texture"] for x in readable),
-        "dropped_unmapped": sum(
-            x["shape"] != x["texture"] and not {x["shape"], x["texture"]} <= set(table)
-            for x in readable
-        ),
-    }
+    differ = [row for row in rows if row.shape != row.texture]
+    return ShapeBias(
+        replace(estimate(shape[decided], (0.0, 1.0), seed), n=len(kept)),
+        shape_decisions=int(shape.sum()),
+        texture_decisions=int(texture.sum()),
+        other_decisions=int((~decided).sum()),
+        dropped_same=len(rows) - len(differ),
+        dropped_unmapped=len(differ) - len(kept),
+    )
 
 
 def shape_bias_difference(
-    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], table: Mapping, seed: int = 0
-) -> dict[str, Any]:
-    """Shape bias of `ours` minus that of `theirs` over the same stimuli, with a 95 % bootstrap
+    model: Sequence[CueDecision],
+    against: Sequence[CueDecision],
+    table: Mapping,
+    seed: int = 0,
+) -> Change:
+    """Shape bias of `model` minus that of `against` over the same stimuli, with a 95 % bootstrap
     interval over stimuli.
     """
-    first, second = _conflicts(ours, table), _conflicts(theirs, table)
+    first, second = _conflicts(model, table), _conflicts(against, table)
     shared = [image for image in first if image in second]
     both = np.array([[*_votes(first[i]), *_votes(second[i])] for i in shared], dtype=float).reshape(
         -1, 4
@@ -200,24 +198,19 @@ def shape_bias_difference(
 
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(change(both.sum(0)[None])[0])
-    return {
-        "shape_bias": value if np.isfinite(value) else None,
-        "interval": sums_interval(both, change, seed),
-        "n": len(shared),
-    }
+    difference = value if np.isfinite(value) else None
+    return Change(difference, sums_interval(both, change, seed), len(shared))
 
 
-def _votes(row: dict[str, Any]) -> tuple[bool, bool]:
+def _votes(row: CueDecision) -> tuple[bool, bool]:
     """Was the decision for the shape; was it for one of the two cues?"""
-    return row["decision"] == row["shape"], row["decision"] in (row["shape"], row["texture"])
+    return row.decision == row.shape, row.decision in (row.shape, row.texture)
 
 
-def _conflicts(lines: Sequence[dict[str, Any]], table: Mapping) -> dict[str, dict[str, Any]]:
+def _conflicts(rows: Sequence[CueDecision], table: Mapping) -> dict[str, CueDecision]:
+    """The stimuli that count: two different cues that the table knows."""
     return {
-        x["image"]: x
-        for x in lines
-        if "unreadable" not in x
-        and x["shape"] != x["texture"]
-        and x["shape"] in table
-        and x["texture"] in table
+        row.image: row
+        for row in rows
+        if row.shape != row.texture and row.shape in table and row.texture in table
     }

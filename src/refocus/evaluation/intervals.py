@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest, norm
 
 from refocus.intervals import LEVEL, mean_interval
+from refocus.results import Change, Compared, Estimate, Interval
 
 _TAIL = (1 - LEVEL) / 2
 _Z = float(norm.ppf(1 - _TAIL))
@@ -23,14 +23,21 @@ _CALIBRATED = 100  # images below which the simulation does not vouch for the in
 
 def estimate(
     values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0
-) -> dict[str, Any]:
-    """{"value": mean, "interval": [low, high], "n"}; None where there is too little."""
+) -> Estimate:
+    """The mean of values `[n]` with its interval (`mean_interval`); None where there is too
+    little.
+    """
     values = np.asarray(values, dtype=float)
-    return {
-        "value": float(values.mean()) if len(values) else None,
-        "interval": mean_interval(values, bounds, seed),
-        "n": len(values),
-    }
+    mean = float(values.mean()) if len(values) else None
+    return Estimate(mean, mean_interval(values, bounds, seed), len(values))
+
+
+def mean_change(
+    changes: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0
+) -> Change:
+    """The mean of paired changes `[n]`, one per image, with its interval (`mean_interval`)."""
+    mean = estimate(changes, bounds, seed)
+    return Change(mean.value, mean.interval, mean.n)
 
 
 def sums_interval(
@@ -38,7 +45,7 @@ def sums_interval(
     statistic: Callable[[np.ndarray], np.ndarray],
     seed: int = 0,
     resamples: int = 2000,
-) -> list[float] | None:
+) -> Interval | None:
     """Percentile bootstrap over images of a number that is made of sums, such as a ratio: columns
     `[n, k]`, one row per image; statistic: sums `[r, k]` -> `[r]`. Draws in which it is not defined
     (0/0) are left out; None where nothing is left, or all draws agree.
@@ -55,7 +62,8 @@ def sums_interval(
     found = found[np.isfinite(found)]
     if not len(found) or np.ptp(found) == 0:
         return None
-    return [float(q) for q in np.quantile(found, [_TAIL, 1 - _TAIL])]
+    low, high = np.quantile(found, [_TAIL, 1 - _TAIL])
+    return float(low), float(high)
 
 
 def mcnemar(corrected: int, broken: int) -> float:
@@ -80,34 +88,31 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return _Binned.of(confidence, right).error
 
 
-def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
-    """Squared calibration error of each model's (confidence, right), with 95 % intervals.
+def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> Compared:
+    """Squared calibration error of one or two models, each given by (confidence, right).
 
-    The last of two is followed by the difference first minus second. The models answer the same
-    images in the same order.
+    With 95 % intervals; the change is the first model's error minus the second's. The models answer
+    the same images in the same order.
 
     Normal intervals. Their variance has the part that vanishes where a model is calibrated and the
     part that does not, so they stay valid at 0, where a bootstrap fails. By simulation they cover
     93 to 99 % at n >= 100 (benchmarks/harm.py; docs/evaluation.md); below that None.
     """
-    found = [_Binned.of(*answer) for answer in answers]
-    if not len(answers[0][0]):
-        return [{"value": None, "interval": None, "n": 0} for _ in range(len(answers) * 2 - 1)]
-    rows = [_row(one.error, one.level_interval()) for one in found]
-    if len(found) == 2:
-        first, second = found
-        value = first.error - second.error
-        half = _Z * math.sqrt(_variance(first, second))
-        rows.append(_row(value, [max(-1.0, value - half), min(1.0, value + half)]))
-    for row in rows:
-        row["n"] = len(answers[0][0])
-        if row["n"] < _CALIBRATED:
-            row["interval"] = None
-    return rows
-
-
-def _row(value: float, interval: list[float]) -> dict[str, Any]:
-    return {"value": value, "interval": interval}
+    n = len(answers[0][0])
+    if not n:
+        nothing = Estimate(None, None, 0)
+        both = len(answers) == 2
+        return Compared(nothing, nothing, Change(None, None, 0)) if both else Compared(nothing)
+    binned = [_Binned.of(*answer) for answer in answers]
+    few = n < _CALIBRATED
+    rows = [Estimate(one.error, None if few else one.level_interval(), n) for one in binned]
+    if len(binned) == 1:
+        return Compared(rows[0])
+    first, second = binned
+    value = first.error - second.error
+    half = _Z * math.sqrt(_variance(first, second))
+    interval = None if few else (max(-1.0, value - half), min(1.0, value + half))
+    return Compared(rows[0], rows[1], Change(value, interval, n))
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class _Binned:
         """Gap of each image minus the mean gap of its bin, `[n]`."""
         return self.gap - self.mean[self.bin]
 
-    def level_interval(self) -> list[float]:
+    def level_interval(self) -> Interval:
         """All errors t that are within 1.96 standard deviations of the estimate.
 
         The deviation is that under t; it grows with t.
@@ -150,7 +155,7 @@ class _Binned:
         middle = self.error + 2 * _Z**2 * slope / n
         under_root = middle**2 - self.error**2 + _Z**2 * constant
         half = math.sqrt(max(0.0, under_root))
-        return [max(0.0, middle - half), min(1.0, max(0.0, middle + half))]
+        return max(0.0, middle - half), min(1.0, max(0.0, middle + half))
 
 
 def _pure_noise(one: _Binned, other: _Binned) -> float:

@@ -24,17 +24,17 @@ from refocus.data.images import mask_of, read_image
 from refocus.data.transforms import joint_transform
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
-from refocus.evaluation.intervals import sums_interval
+from refocus.evaluation.intervals import estimate, mean_change, sums_interval
 from refocus.evaluation.metrics import (
     SEGMENTATION,
     background_share,
     pointing_hit,
     segmentation_counts,
 )
-from refocus.intervals import mean_interval
-from refocus.records import Sample
+from refocus.records import MapRecord, Records, Sample, typed
 from refocus.relevance.attention import logits_of
 from refocus.relevance.gae import explain
+from refocus.results import Change, Compared, Estimate
 from refocus.vit.loading import preprocessing
 
 log = logging.getLogger("refocus")
@@ -138,7 +138,7 @@ def measure(
     records: Path | None = None,
     workers: int = 0,
     label: str = "",
-) -> list[dict[str, Any]]:
+) -> Records[MapRecord]:
     """One record per image on the map of its predicted class.
 
     Args:
@@ -175,10 +175,10 @@ def measure(
     lines = collect(
         samples, root, load, answer, records=records, batch_size=32, workers=workers, label=label
     )
-    for line in lines:
-        if "unreadable" in line:
-            log.warning("skipped: %s", line["unreadable"])
-    return lines
+    found = typed(lines, MapRecord, records or root)
+    for reason in found.unreadable.values():
+        log.warning("skipped: %s", reason)
+    return found
 
 
 def insertion_deletion(
@@ -214,72 +214,62 @@ def insertion_deletion(
 
 
 def scores(
-    ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """Name -> {"value", "interval", "n"}, and with the records of another model {"against",
-    "difference", "difference_interval"}.
+    model: Sequence[MapRecord], against: Sequence[MapRecord] | None = None, seed: int = 0
+) -> dict[str, Compared]:
+    """Name of a map score -> its value in [0, 1], and with the records of another model the paired
+    change; over the images that both have.
 
     pixel_accuracy, miou and map are the published segmentation test; one minus background_share is
     the energy on the object.
     """
-    kept = _readable(ours)
-    other = _readable(theirs) if theirs is not None else None
-    if other is not None:
-        kept = {name: row for name, row in kept.items() if name in other}
-    found: dict[str, Any] = {}
-    if not kept:
-        return found
+    rows = [(row, row) for row in model] if against is None else _shared(model, against)
+    if not rows:
+        return {}
+    found = {}
     for name, statistic in SEGMENTATION.items():
-        mine = np.array([row["segmentation"] for row in kept.values()])
-        value = float(statistic(mine.sum(0)[None])[0])
-        found[name] = {
-            "value": value,
-            "interval": sums_interval(mine, statistic, seed),
-            "n": len(mine),
-        }
-        if other is not None:
-            both = np.hstack([mine, [other[image]["segmentation"] for image in kept]])
-            before, interval = _change(both, statistic, seed)
-            found[name] |= {
-                "against": before,
-                "difference": value - before,
-                "difference_interval": interval,
-            }
+        columns = np.array([[*a.segmentation, *b.segmentation] for a, b in rows])
+        found[name] = _of_sums(columns, statistic, seed, alone=against is None)
     for name in MEANS:
-        rows = [
-            i
-            for i, row in kept.items()
-            if row.get(name) is not None and (other is None or other[i].get(name) is not None)
-        ]
-        if not rows:
-            continue
-        values = np.array([kept[i][name] for i in rows])
-        found[name] = {
-            "value": float(values.mean()),
-            "interval": mean_interval(values, (0.0, 1.0), seed),
-            "n": len(values),
-        }
-        if other is not None:
-            before_ = np.array([other[i][name] for i in rows])
-            found[name] |= {
-                "against": float(before_.mean()),
-                "difference": float((values - before_).mean()),
-                "difference_interval": mean_interval(values - before_, (-1.0, 1.0), seed),
-            }
+        values = np.array(
+            [pair for a, b in rows if None not in (pair := (getattr(a, name), getattr(b, name)))],
+            dtype=float,
+        )
+        if len(values):
+            found[name] = _of_means(values, seed, alone=against is None)
     return found
 
 
-def _change(
-    both: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int
-) -> tuple[float, list[float] | None]:
-    """The second model's number, and the interval of first minus second; both `[n, 2 k]`, the first
-    model's columns first.
-    """
-    width = both.shape[1] // 2
-    return float(statistic(both[:, width:].sum(0)[None])[0]), sums_interval(
-        both, lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:]), seed
+def _shared(
+    model: Sequence[MapRecord], against: Sequence[MapRecord]
+) -> list[tuple[MapRecord, MapRecord]]:
+    other = {row.image: row for row in against}
+    return [(row, other[row.image]) for row in model if row.image in other]
+
+
+def _of_sums(
+    columns: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+    *,
+    alone: bool,
+) -> Compared:
+    """A score made of sums; columns `[n, 2 k]`, the first model's first."""
+    n, width = len(columns), columns.shape[1] // 2
+    model, against = columns[:, :width], columns[:, width:]
+    value, other = (float(statistic(part.sum(0)[None])[0]) for part in (model, against))
+    number = Estimate(value, sums_interval(model, statistic, seed), n)
+    if alone:
+        return Compared(number)
+    interval = sums_interval(
+        columns, lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:]), seed
     )
+    return Compared(number, Estimate(other, None, n), Change(value - other, interval, n))
 
 
-def _readable(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {line["image"]: line for line in lines if "unreadable" not in line}
+def _of_means(values: np.ndarray, seed: int, *, alone: bool) -> Compared:
+    """A score that is a mean over images; values `[n, 2]`, the first model's first."""
+    number = estimate(values[:, 0], (0.0, 1.0), seed)
+    if alone:
+        return Compared(number)
+    other = Estimate(float(values[:, 1].mean()), None, len(values))
+    return Compared(number, other, mean_change(values[:, 0] - values[:, 1], (-1.0, 1.0), seed))

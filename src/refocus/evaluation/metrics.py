@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,10 +15,18 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from refocus.errors import InputError
-from refocus.evaluation.intervals import calibration, mcnemar
-from refocus.intervals import mean_interval
+from refocus.evaluation.intervals import calibration, estimate, mcnemar, mean_change
 from refocus.records import Prediction
 from refocus.relevance.gae import minmax, upsample
+from refocus.results import (
+    Accuracy,
+    AccuracyChange,
+    Change,
+    ClassAccuracy,
+    Estimate,
+    GroupAccuracy,
+    GroupChange,
+)
 from refocus.vit.inputs import check_maps, check_masks
 
 PERCENT, DIFFERENCE = (
@@ -27,30 +35,40 @@ PERCENT, DIFFERENCE = (
 )  # what a mean, and a difference of means, of percentages can be
 
 
-def accuracy(
-    predictions: Sequence[Prediction], names: Sequence[str], seed: int = 0
-) -> dict[str, Any]:
-    """Top-1 and top-5 in percent with 95 % intervals, n, the calibration error, and the same per
-    class by name.
+def accuracy(predictions: Sequence[Prediction], names: Sequence[str], seed: int = 0) -> Accuracy:
+    """Top-1 and top-5 in percent with 95 % intervals, the calibration error, and the accuracies
+    of each class.
 
-    None where there is no image.
+    Args:
+        names: of the classes, by index.
     """
     groups: dict[int, list[Prediction]] = defaultdict(list)
     for p in predictions:
         groups[p.label].append(p)
-    return {
-        **_top(predictions),
-        "top1_interval": mean_interval([100 * p.right for p in predictions], PERCENT, seed),
-        "top5_interval": mean_interval([100 * p.right5 for p in predictions], PERCENT, seed),
-        "calibration_error": calibration([_confident(predictions)])[0],
-        "per_class": {names[label]: _top(groups[label]) for label in sorted(groups)},
-    }
+    return Accuracy(
+        top1(predictions, seed),
+        estimate([100.0 * p.right5 for p in predictions], PERCENT, seed),
+        calibration([_confident(predictions)]).model,
+        {names[label]: _of_class(groups[label]) for label in sorted(groups)},
+    )
 
 
-def _top(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    n = len(predictions)
-    top1, top5 = sum(p.right for p in predictions), sum(p.right5 for p in predictions)
-    return {"top1": 100 * top1 / n if n else None, "top5": 100 * top5 / n if n else None, "n": n}
+def top1(predictions: Sequence[Prediction], seed: int = 0) -> Estimate:
+    """Top-1 in percent with its 95 % interval."""
+    return estimate([100.0 * p.right for p in predictions], PERCENT, seed)
+
+
+def _share(right: Sequence[bool]) -> float:
+    """Percent of at least one answer."""
+    return 100 * sum(right) / len(right)
+
+
+def _of_class(predictions: Sequence[Prediction]) -> ClassAccuracy:
+    return ClassAccuracy(
+        _share([p.right for p in predictions]),
+        _share([p.right5 for p in predictions]),
+        len(predictions),
+    )
 
 
 def _confident(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
@@ -60,89 +78,88 @@ def _confident(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarra
 
 
 def paired(
-    ours: Sequence[Prediction], theirs: Sequence[Prediction]
+    model: Sequence[Prediction], against: Sequence[Prediction]
 ) -> list[tuple[Prediction, Prediction]]:
-    """The images that both answered, in the order of `ours`."""
-    other = {p.image: p for p in theirs}
-    return [(p, other[p.image]) for p in ours if p.image in other]
+    """The images that both answered, in the order of `model`."""
+    other = {p.image: p for p in against}
+    return [(p, other[p.image]) for p in model if p.image in other]
 
 
 def paired_difference(
-    ours: Sequence[Prediction], theirs: Sequence[Prediction], seed: int = 0
-) -> dict[str, Any]:
-    """Top-1 and top-5 of `ours` minus `theirs` in percentage points over the same images, with 95 %
-    bootstrap intervals over images, how many images were corrected and broken (top-1), and
-    McNemar's exact p-value. None for fewer than two shared images.
+    model: Sequence[Prediction], against: Sequence[Prediction], seed: int = 0
+) -> AccuracyChange:
+    """Top-1 and top-5 of `model` minus `against` in percentage points over the same images.
+
+    With 95 % bootstrap intervals over images; for top-1 with McNemar's exact p-value and how many
+    images were corrected and broken. No difference for fewer than two shared images.
     """
-    pairs = paired(ours, theirs)
+    pairs = paired(model, against)
     change = np.array([int(a.right) - int(b.right) for a, b in pairs])
     change5 = np.array([int(a.right5) - int(b.right5) for a, b in pairs])
     corrected, broken = int((change > 0).sum()), int((change < 0).sum())
-    return {
-        "top1": float(100 * change.mean()) if len(pairs) > 1 else None,
-        "interval": mean_interval(100 * change, DIFFERENCE, seed),
-        "top5": float(100 * change5.mean()) if len(pairs) > 1 else None,
-        "top5_interval": mean_interval(100 * change5, DIFFERENCE, seed),
-        "n": len(pairs),
-        "corrected": corrected,
-        "broken": broken,
-        "mcnemar": mcnemar(corrected, broken),
-    }
+    return AccuracyChange(
+        replace(
+            _points(change, seed),
+            p=mcnemar(corrected, broken),
+            corrected=corrected,
+            broken=broken,
+        ),
+        _points(change5, seed),
+    )
+
+
+def _points(change: np.ndarray, seed: int) -> Change:
+    """Mean of changes of one image each, -1, 0 or 1: in points."""
+    found = mean_change(100 * change, DIFFERENCE, seed)
+    return found if found.n > 1 else replace(found, difference=None)
 
 
 def group_differences(
-    ours: Sequence[Prediction],
-    theirs: Sequence[Prediction],
+    model: Sequence[Prediction],
+    against: Sequence[Prediction],
     group: Callable[[Prediction], str],
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """`paired_difference` of each group with both accuracies, largest gain first; `group` names the
-    group of an image.
+) -> tuple[GroupChange, ...]:
+    """`paired_difference` of each group with both accuracies, largest gain first.
+
+    Args:
+        group: names the group of an image.
     """
     groups: dict[str, list[tuple[Prediction, Prediction]]] = defaultdict(list)
-    for pair in paired(ours, theirs):
+    for pair in paired(model, against):
         groups[group(pair[0])].append(pair)
     rows = []
     for name in sorted(groups):
-        after, before = zip(*groups[name], strict=True)
-        change = paired_difference(after, before, seed)
-        rows.append(
-            {
-                "name": name,
-                "top1": _top(after)["top1"],
-                "before": _top(before)["top1"],
-                "difference": change,
-            }
-        )
-    return sorted(rows, key=lambda row: -(row["top1"] - row["before"]))
+        ours, theirs = zip(*groups[name], strict=True)
+        after, before = (_share([p.right for p in some]) for some in (ours, theirs))
+        rows.append(GroupChange(name, after, before, paired_difference(ours, theirs, seed)))
+    return tuple(sorted(rows, key=lambda row: -row.gain))
 
 
 def group_accuracies(
     predictions: Sequence[Prediction], group: Callable[[Prediction], str], seed: int = 0
-) -> list[dict[str, Any]]:
-    """Top-1 of each group with its interval, the worst group first."""
+) -> tuple[GroupAccuracy, ...]:
+    """Accuracies of each group, the lowest top-1 first; `group` names the group of an image."""
     groups: dict[str, list[Prediction]] = defaultdict(list)
     for p in predictions:
         groups[group(p)].append(p)
-    rows = [
-        {
-            "name": name,
-            **_top(ps),
-            "top1_interval": mean_interval([100 * p.right for p in ps], PERCENT, seed),
-        }
-        for name, ps in sorted(groups.items())
-    ]
-    return sorted(rows, key=lambda row: row["top1"])
+    rows = [(_share([p.right for p in some]), name, some) for name, some in sorted(groups.items())]
+    return tuple(
+        GroupAccuracy(name, top1(some, seed), _share([p.right5 for p in some]))
+        for _, name, some in sorted(rows, key=lambda row: row[:2])
+    )
 
 
-def calibration_difference(
-    ours: Sequence[Prediction], theirs: Sequence[Prediction]
-) -> dict[str, Any]:
-    """Squared calibration error of `ours` minus `theirs` over the same images, with a 95 %
+def calibration_difference(model: Sequence[Prediction], against: Sequence[Prediction]) -> Change:
+    """Squared calibration error of `model` minus `against` over the same images, with a 95 %
     interval.
     """
-    pairs = paired(ours, theirs)
-    return calibration([_confident([a for a, _ in pairs]), _confident([b for _, b in pairs])])[-1]
+    pairs = paired(model, against)
+    change = calibration(
+        [_confident([a for a, _ in pairs]), _confident([b for _, b in pairs])]
+    ).change
+    assert change is not None  # of two models there is one
+    return change
 
 
 def background_share(patches: Tensor, masks: Tensor) -> Tensor:

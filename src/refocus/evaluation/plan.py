@@ -1,10 +1,9 @@
-"""What to measure, checked before anything is written: test sets, masks, shifts, protocols, and
-where records go.
-"""
+"""What to measure, checked before anything is written: test sets, masks, shifts, protocols."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from refocus.errors import InputError
 from refocus.evaluation import cues, maps
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.masks.trust import masked
-from refocus.records import from_json
+from refocus.records import Sample, from_json
 from refocus.vit.families import view
 from refocus.vit.loading import Models
 
@@ -30,38 +29,42 @@ CUES, SEGMENTS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """What to measure, and how."""
 
-    suites: name -> folder or file. masks, groups: name of a suite -> folder, CSV file.
+    suites: Mapping[str, str | Path]  # name -> folder or file
+    masks: Mapping[str, str | Path] = field(default_factory=dict)  # name of a suite -> folder
+    shifts: tuple[str, ...] = ()  # made from images and masks, `data.shifts.KINDS`
+    protocols: tuple[str, ...] | None = None  # None: both for known sets, standard for own folders
+    groups: Mapping[str, str | Path] = field(default_factory=dict)  # name of a suite -> CSV file
+    mapping: str | Path | None = None  # JSON: classes of cue-conflict stimuli -> the model's
+    faithful: int = 0  # number of images for insertion and deletion, 32 forward passes each
+    mask_score: float = 0.5  # masks that `refocus masks` scored lower are left out
+    mask_polarity: str = "ask"  # whether bright is the object in masks, see `data.polarity`
+    most: int | None = None  # maximum number of images for what needs masks; None: all
+    leave_out: frozenset[Path] = frozenset()  # images that are no part of any suite
+    backgrounds: str | Path | None = None  # images without the classes' objects, for shift `real`
+    trained: frozenset[int] = frozenset()  # labels of the classes tuned on
+    seed: int = 0  # of every random choice
+    batch_size: int = 64  # images per forward pass
+    workers: int = 0  # processes that decode images
+    quiet: bool = False  # no progress bars
 
-    protocols: None takes both for the paper's sets and `standard` for the user's folders. mapping:
-        for cue conflict. faithful: images for insertion and deletion. mask_score: masks that
-        `refocus masks` scored lower are left out. mask_polarity: see `data.polarity`.
-        most: at most so many images, spread over the classes, for what needs masks (None: all).
-        leave_out: images that are no part of any suite. backgrounds: a folder of images without the
-        classes' objects, for the shift `real`.
-    """
+    def path(self, name: str) -> Path:
+        """The folder or file of a suite."""
+        return Path(self.suites[name]).expanduser()
 
-    suites: dict[str, Path]
-    masks: dict[str, Path] = field(default_factory=dict)
-    shifts: tuple[str, ...] = ()
-    protocols: tuple[str, ...] | None = None
-    groups: dict[str, Path] = field(default_factory=dict)
-    mapping: Path | None = None
-    faithful: int = 0
-    mask_score: float = 0.5
-    mask_polarity: str = "ask"
-    most: int | None = None
-    leave_out: frozenset[Path] = frozenset()
-    backgrounds: Path | None = None
+    def masks_of(self, name: str) -> Path | None:
+        """The folder of masks of a suite, where one was given."""
+        return Path(self.masks[name]).expanduser() if name in self.masks else None
 
     def open(self, name: str, model: nn.Module, protocol: str = "standard") -> TestSet:
+        """A suite as the model is asked about it, without the images that are left out."""
         tests = open_suite(
             name,
-            self.suites[name],
+            self.path(name),
             model,
             protocol=protocol,
-            masks=self.masks.get(name),
+            masks=self.masks_of(name),
             mask_polarity=self.mask_polarity,
         )
         return replace(
@@ -69,57 +72,39 @@ class Plan:
         )
 
     def protocols_of(self, name: str) -> tuple[str, ...]:
+        """The protocols under which a suite is measured."""
         return self.protocols or (("standard", "paper") if name in SUITES else ("standard",))
 
-
-@dataclass(frozen=True)
-class How:
-    """folder: where records go.
-
-    trained: labels of the classes tuned on. quiet: no progress bars.
-    """
-
-    folder: Path
-    batch_size: int = 64
-    workers: int = 0
-    seed: int = 0
-    trained: frozenset[int] = frozenset()
-    quiet: bool = False
-
-    def settings(self, name: str, stage: str, which: str) -> dict[str, Any]:
-        """Where one model's records of one stage go, and how its progress bar is called."""
-        place = self.folder / "records" / name
-        place.mkdir(parents=True, exist_ok=True)
-        label = "" if self.quiet else f"{name}: {stage} ({which})"
-        return {
-            "records": place / f"{stage}.{which}.jsonl",
-            "workers": self.workers,
-            "label": label,
-        }
+    def masked_samples(self, name: str, samples: list[Sample]) -> list[Sample]:
+        """Those of a suite's samples whose masks are trusted; none where it has no masks."""
+        folder = self.masks_of(name)
+        return [] if folder is None else masked(samples, folder, self.mask_score)
 
 
-def settings(model: str, against: str | None, plan: Plan, seed: int) -> dict[str, Any]:
+def settings(model: str, against: str | None, plan: Plan) -> dict[str, Any]:
     """What decides every record in a folder, to compare when an evaluation is resumed."""
 
-    def places(given: dict[str, Path]) -> dict[str, str]:
-        return {name: str(path.expanduser().resolve()) for name, path in given.items()}
+    def full(given: Mapping[str, str | Path]) -> dict[str, str]:
+        return {name: str(Path(path).expanduser().resolve()) for name, path in given.items()}
 
-    read = [*plan.suites.values(), *plan.masks.values(), *([plan.mapping] if plan.mapping else [])]
+    mapping = Path(plan.mapping).expanduser().resolve() if plan.mapping else None
+    read = [Path(path).expanduser() for path in (*plan.suites.values(), *plan.masks.values())]
+    read += [mapping] if mapping else []
     return {
         "model": outputs.fingerprint(model),
         "against": None if against is None else outputs.fingerprint(against),
-        "suites": places(plan.suites),
-        "masks": places(plan.masks),
+        "suites": full(plan.suites),
+        "masks": full(plan.masks),
         "shifts": list(plan.shifts),
-        "mapping": plan.mapping and str(plan.mapping.expanduser().resolve()),
+        "mapping": mapping and str(mapping),
         "faithful": plan.faithful,
         "mask_score": plan.mask_score,
         "mask_polarity": plan.mask_polarity,
         "most": plan.most,
         "leave_out": sorted(map(str, plan.leave_out)),
-        "files": {str(path.expanduser().resolve()): outputs.state(path) for path in read},
-        "seed": seed,
-        **(places({"backgrounds": plan.backgrounds}) if plan.backgrounds else {}),
+        "files": {str(path.resolve()): outputs.state(path) for path in read},
+        "seed": plan.seed,
+        **(full({"backgrounds": plan.backgrounds}) if plan.backgrounds else {}),
     }
 
 
@@ -132,6 +117,7 @@ class _Kept:
     mask_score: float
     most: int | None
     leave_out: list[str]
+    seed: int
     mask_polarity: str = "ask"
 
 
@@ -143,61 +129,68 @@ def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:
     """
     kept = from_json(settings, _Kept, source)
     return Plan(
-        {name: Path(path) for name, path in kept.suites.items()},
-        {name: Path(path) for name, path in kept.masks.items()},
+        kept.suites,
+        kept.masks,
         mask_score=kept.mask_score,
+        mask_polarity=kept.mask_polarity,
         most=kept.most,
         leave_out=frozenset(map(Path, kept.leave_out)),
-        mask_polarity=kept.mask_polarity,
+        seed=kept.seed,
     )
 
 
 def check(models: Models, plan: Plan) -> None:
     """Open everything once, so that bad input is said before anything is written."""
+    _check_names(plan)
+    for name in plan.suites:
+        if name == CUES:
+            for model in models.values():
+                cues.check(plan.path(name), cues.mapping(model, plan.mapping))
+        elif name == SEGMENTS:
+            for model in models.values():
+                view(model)
+                maps.Gtsegs(plan.path(name), model).samples()
+        else:
+            _check_images(name, models, plan)
+    if plan.mapping and CUES not in plan.suites:
+        raise InputError(f"‹mapping› {plan.mapping}: only with ‹suites› {CUES}=PATH")
+
+
+def _check_names(plan: Plan) -> None:
+    """Masks and groups are of suites that are measured, and of the user's own."""
     for parameter, given in (("masks", plan.masks), ("groups", plan.groups)):
-        if unknown := [name for name in given if name not in plan.suites]:
-            raise InputError(
-                f"‹{parameter}› {unknown[0]}=...: none of ‹suites› has that name; given are "
-                f"{', '.join(plan.suites)}"
-            )
-        if special := [
-            name
-            for name in given
-            if name in (CUES, SEGMENTS) or (parameter == "masks" and name in SUITES)
-        ]:
-            raise InputError(
-                f"‹{parameter}› {special[0]}=...: only for image folders of your own; give the set "
-                "under another name"
-            )
+        for name in given:
+            if name not in plan.suites:
+                raise InputError(
+                    f"‹{parameter}› {name}=...: none of ‹suites› has that name; given are "
+                    f"{', '.join(plan.suites)}"
+                )
+            if name in (CUES, SEGMENTS) or (parameter == "masks" and name in SUITES):
+                raise InputError(
+                    f"‹{parameter}› {name}=...: only for image folders of your own; give the set "
+                    "under another name"
+                )
     if plan.shifts and not plan.masks:
         raise InputError(
             f"‹shifts› {plan.shifts[0]}: needs ‹masks› NAME=PATH; `refocus masks` makes some "
             "without annotation"
         )
-    for name, path in plan.suites.items():
+
+
+def _check_images(name: str, models: Models, plan: Plan) -> None:
+    for model in models.values():
+        for protocol in plan.protocols_of(name):
+            opened = plan.open(name, model, protocol)
+    if name in plan.masks:
         for model in models.values():
-            if name == CUES:
-                cues.check(path.expanduser(), cues.mapping(model, plan.mapping))
-            elif name == SEGMENTS:
-                view(model)
-                maps.Gtsegs(path.expanduser(), model).samples()
-            else:
-                for protocol in plan.protocols_of(name):
-                    opened = plan.open(name, model, protocol)
-        if name in plan.masks:
-            for model in models.values():
-                view(model)
-            samples = masked(opened.samples, plan.masks[name], plan.mask_score)
-            if not usable(samples, 1, skip_bad=True):
-                raise InputError(
-                    f"‹masks› {name}={plan.masks[name]}: none of the masks can be used"
-                )
-            for kind in plan.shifts:
-                shifted.shifts(samples, kind, 0, backgrounds=shifted.grounds(plan.backgrounds))
-        if name in plan.groups:
-            read_groups(plan.groups[name], opened)
-    if plan.mapping and CUES not in plan.suites:
-        raise InputError(f"‹mapping› {plan.mapping}: only with ‹suites› {CUES}=PATH")
+            view(model)
+        samples = plan.masked_samples(name, opened.samples)
+        if not usable(samples, 1, skip_bad=True):
+            raise InputError(f"‹masks› {name}={plan.masks[name]}: none of the masks can be used")
+        for kind in plan.shifts:
+            shifted.shifts(samples, kind, 0, backgrounds=shifted.grounds(plan.backgrounds))
+    if name in plan.groups:
+        read_groups(Path(plan.groups[name]), opened)
 
 
 def read_groups(file: Path, tests: TestSet) -> dict[str, str]:

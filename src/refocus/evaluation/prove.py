@@ -1,129 +1,281 @@
-"""Models x test sets -> records and numbers: accuracy, shifts, cues and maps, with intervals,
-before and after.
-"""
+"""Models x test sets -> records and numbers with intervals: accuracy, shifts, cues and maps."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from refocus import outputs
 from refocus.data import shifts
 from refocus.data.sampling import chosen
-from refocus.evaluation import cues
+from refocus.errors import InputError
+from refocus.evaluation import cues, maps
+from refocus.evaluation.background import background_reliance
 from refocus.evaluation.classify import SuiteResult, evaluate, summary
-from refocus.evaluation.intervals import estimate
-from refocus.evaluation.maps import Gtsegs, MaskedView, measure, scores
-from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference
-from refocus.evaluation.plan import CUES, SEGMENTS, How, Plan, read_groups
+from refocus.evaluation.intervals import estimate, mean_change
+from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference, top1
+from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, read_groups, settings
+from refocus.evaluation.stored import RESULTS
 from refocus.evaluation.suites import TestSet
-from refocus.intervals import mean_interval
-from refocus.masks.trust import masked
-from refocus.records import Prediction, Sample
-from refocus.vit.loading import Models
+from refocus.records import MapRecord, Prediction, Sample, to_json
+from refocus.results import (
+    Classification,
+    Compared,
+    CueConflict,
+    Evaluation,
+    Level,
+    ShiftEntry,
+    SuiteEntry,
+)
+from refocus.vit.loading import Models, load_models, pick_device
+
+Answers = dict[str, SuiteResult]  # "model", and perhaps "against" -> its answers
 
 
-def prove(models: Models, plan: Plan, how: How) -> dict[str, Any]:
-    """Measure everything in the plan; what records hold already is not computed again.
+def evaluate_suites(
+    model: str,
+    plan: Plan,
+    out: str | Path,
+    *,
+    against: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> Evaluation:
+    """Measure a model, or two that are compared, on several test sets.
 
-    Returns suite name -> entry.
+    Writes results.json and one JSON line per image (`records/SUITE/STAGE.WHICH.jsonl`) into `out`.
+
+    Args:
+        model: timm name, hf:ID, torchvision:NAME or a model folder.
+        plan: what to measure, and how.
+        out: a new folder.
+        against: the model to compare with, such as the one before tuning.
+        resume: continue in a folder that an interrupted evaluation left.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        InputError: the input cannot be used; nothing is written then.
     """
-    return {name: _suite(name, path, models, plan, how) for name, path in plan.suites.items()}
+    models = load_models(model, against, pick_device(device))
+    check(models, plan)
+    if resume and (Path(out).expanduser() / outputs.MANIFEST).exists():
+        raise InputError(f"‹out› {out}: is complete, nothing to resume")
+    apart = {f"‹suites› {name}": path for name, path in plan.suites.items()}
+    folder = outputs.resumable(out, resume, settings(model, against, plan), apart=apart)
+    return measure(models, plan, folder, model=model, against=against)
 
 
-def _suite(name: str, path: Path, models: Models, plan: Plan, how: How) -> dict[str, Any]:
-    if name == CUES:
-        return _cue_conflict(name, path.expanduser(), models, plan, how)
-    if name == SEGMENTS:
-        loaders = {which: Gtsegs(path.expanduser(), model) for which, model in models.items()}
-        samples = loaders["model"].samples()
-        return {
-            "kind": "segmentation",
-            "n": len(samples),
-            "maps": _maps(name, path.parent, samples, loaders, models, plan, how),
-        }
-    entries = {}
-    for protocol in plan.protocols_of(name):
-        tests = {which: plan.open(name, model, protocol) for which, model in models.items()}
-        groups = read_groups(plan.groups[name], tests["model"]) if name in plan.groups else None
-        found = _answers(name, protocol, tests, models, how)
-        entries[protocol] = {"protocol": protocol, **_summary(found, models, how, groups)}
-    first = next(iter(entries.values()))
-    entry = {"kind": "classification", **first, "protocols": entries}
-    if name in plan.masks:
-        entry |= _with_masks(name, path.expanduser(), models, plan, how)
-    return entry
-
-
-def _answers(
-    name: str, stage: str, tests: dict[str, TestSet], models: Models, how: How
-) -> dict[str, SuiteResult]:
-    """Every model's answers in one stage."""
-    return {
-        which: evaluate(
-            model, tests[which], batch_size=how.batch_size, **how.settings(name, stage, which)
-        )
-        for which, model in models.items()
-    }
-
-
-def _summary(
-    found: dict[str, SuiteResult], models: Models, how: How, groups: dict[str, str] | None = None
-) -> dict[str, Any]:
-    against = (models["against"], found["against"]) if "against" in models else None
-    return summary(
-        models["model"], found["model"], against, how.seed, trained=how.trained, groups=groups
+def measure(
+    models: Models, plan: Plan, folder: Path, *, model: str, against: str | None
+) -> Evaluation:
+    """Measure everything in the plan into a folder that is ready for it; `model` and `against` say
+    what the models are.
+    """
+    found = Evaluation(
+        model=outputs.resolved(model),
+        against=against and outputs.resolved(against),
+        seed=plan.seed,
+        suites=prove(models, plan, folder),
     )
+    outputs.write_json(folder / RESULTS, to_json(found))
+    outputs.finish(folder, "evaluate", seed=plan.seed)
+    return found
 
 
-# --- what masks make possible -------------------------------------------------------------------
+def prove(models: Models, plan: Plan, folder: Path) -> dict[str, SuiteEntry]:
+    """Measure everything in the plan; what the records in `folder` hold is not computed again.
+
+    Returns:
+        name of the suite -> entry.
+    """
+    measuring = _Measuring(models, plan, folder)
+    return {name: measuring.suite(name) for name in plan.suites}
 
 
-def _with_masks(name: str, root: Path, models: Models, plan: Plan, how: How) -> dict[str, Any]:
-    opened = {which: plan.open(name, model) for which, model in models.items()}
-    samples = {
-        which: masked(tests.samples, plan.masks[name], plan.mask_score)
-        for which, tests in opened.items()
-    }
-    kept = chosen(samples["model"], plan.most, how.seed)
-    mapped = [s for s in samples["model"] if s.image in kept]
-    loaders = {which: MaskedView(model) for which, model in models.items()}
-    maps = _maps(name, root, mapped, loaders, models, plan, how)
-    entry: dict[str, Any] = {"masked": len(mapped), "maps": maps, "shifts": {}}
-    answers: dict[str, dict[str, list[Prediction]]] = {}
-    for kind in plan.shifts:
-        made = {
-            which: shifts.shifts(some, kind, how.seed, kept, shifts.grounds(plan.backgrounds))
-            for which, some in samples.items()
+@dataclass(frozen=True)
+class _Measuring:
+    """Asks the models and keeps their records; numbers are made by the functions below."""
+
+    models: Models
+    plan: Plan
+    folder: Path
+
+    def suite(self, name: str) -> SuiteEntry:
+        if name == CUES:
+            return self.cue_conflict(name)
+        if name == SEGMENTS:
+            return self.segmentation(name)
+        protocols = {}
+        for protocol in self.plan.protocols_of(name):
+            tests = self.opened(name, protocol)
+            csv = self.plan.groups.get(name)
+            groups = read_groups(Path(csv), tests["model"]) if csv else None
+            protocols[protocol] = self.summary(self.answers(name, protocol, tests), groups)
+        first = next(iter(protocols.values()))
+        entry = SuiteEntry("classification", first.n, protocols)
+        return self.with_masks(name, entry) if name in self.plan.masks else entry
+
+    def opened(self, name: str, protocol: str = "standard") -> dict[str, TestSet]:
+        return {which: self.plan.open(name, m, protocol) for which, m in self.models.items()}
+
+    def kept(self, name: str, stage: str, which: str) -> dict[str, Any]:
+        """Where one model's records of one stage go, and what its progress bar is called."""
+        records = self.folder / "records" / name
+        records.mkdir(parents=True, exist_ok=True)
+        return {
+            "records": records / f"{stage}.{which}.jsonl",
+            "workers": self.plan.workers,
+            "label": "" if self.plan.quiet else f"{name}: {stage} ({which})",
         }
-        levels: dict[str, dict[str, SuiteResult]] = {}
-        for number, (shift, _) in enumerate(made["model"]):
-            tests = {
-                w: replace(opened[w], samples=made[w][number][1], read=made[w][number][0])
-                for w in models
-            }
-            levels[shift.level] = _answers(
-                name, f"{kind}-{shift.level}" if shift.level else kind, tests, models, how
+
+    def answers(self, name: str, stage: str, tests: dict[str, TestSet]) -> Answers:
+        """Every model's answers in one stage."""
+        return {
+            which: evaluate(
+                model,
+                tests[which],
+                batch_size=self.plan.batch_size,
+                **self.kept(name, stage, which),
             )
-        answers[kind] = {
-            w: [p for found in levels.values() for p in found[w].predictions] for w in models
+            for which, model in self.models.items()
         }
-        found = _summary(levels[""], models, how) if "" in levels else curve(levels, how.seed)
-        chance = _chance(answers[kind]["model"])
-        entry["shifts"][kind] = {**found, "about": shifts.KINDS[kind].about, "chance": chance}
-    if {"mixed-same", "mixed-rand"} <= set(plan.shifts):
-        plain = {
-            which: result.predictions
-            for which, result in _answers(name, "standard", opened, models, how).items()
-        }
-        entry["background"] = background_reliance(
-            plain, answers["mixed-same"], answers["mixed-rand"], how.seed
+
+    def summary(self, answers: Answers, groups: dict[str, str] | None = None) -> Classification:
+        against = None
+        if "against" in answers:
+            against = (self.models["against"], answers["against"])
+        return summary(
+            self.models["model"],
+            answers["model"],
+            against,
+            self.plan.seed,
+            trained=self.plan.trained,
+            groups=groups,
         )
-    return entry
+
+    # --- what masks make possible ---------------------------------------------------------------
+
+    def with_masks(self, name: str, entry: SuiteEntry) -> SuiteEntry:
+        opened = self.opened(name)
+        samples = {
+            which: self.plan.masked_samples(name, tests.samples) for which, tests in opened.items()
+        }
+        some = chosen(samples["model"], self.plan.most, self.plan.seed)
+        mapped = [s for s in samples["model"] if s.image in some]
+        loaders = {which: maps.MaskedView(model) for which, model in self.models.items()}
+        scores = self.maps(name, self.plan.path(name), mapped, loaders)
+        answers, entries = {}, {}
+        grounds = shifts.grounds(self.plan.backgrounds)
+        for kind in self.plan.shifts:
+            shifted = {
+                which: shifts.shifts(all_of_it, kind, self.plan.seed, some, grounds)
+                for which, all_of_it in samples.items()
+            }
+            answers[kind] = self.shift(name, kind, opened, shifted)
+            entries[kind] = self.shift_entry(kind, answers[kind])
+        background = None
+        if {"mixed-same", "mixed-rand"} <= set(answers):
+            background = background_reliance(
+                _predictions([self.answers(name, "standard", opened)]),
+                _predictions(answers["mixed-same"].values()),
+                _predictions(answers["mixed-rand"].values()),
+                self.plan.seed,
+            )
+        return replace(
+            entry, masked=len(mapped), maps=scores, shifts=entries, background=background
+        )
+
+    def shift(
+        self,
+        name: str,
+        kind: str,
+        opened: dict[str, TestSet],
+        shifted: dict[str, list[tuple[shifts.Shift, list[Sample]]]],
+    ) -> dict[str, Answers]:
+        """Level -> every model's answers; the level of a shift without levels is ""."""
+        levels = {}
+        for number, (shift, _) in enumerate(shifted["model"]):
+            tests = {}
+            for which, of_model in shifted.items():
+                read, samples = of_model[number]
+                tests[which] = replace(opened[which], samples=samples, read=read)
+            stage = f"{kind}-{shift.level}" if shift.level else kind
+            levels[shift.level] = self.answers(name, stage, tests)
+        return levels
+
+    def shift_entry(self, kind: str, levels: dict[str, Answers]) -> ShiftEntry:
+        about = shifts.KINDS[kind].about
+        chance = _chance(_predictions(levels.values())["model"])
+        if "" in levels:
+            return ShiftEntry(about, chance, self.summary(levels[""]))
+        mean, by_level = curve(levels, self.plan.seed)
+        return ShiftEntry(about, chance, mean=mean, levels=by_level)
+
+    def maps(
+        self, name: str, root: Path, samples: list[Sample], loaders: Mapping[str, Any]
+    ) -> dict[str, Compared]:
+        records: dict[str, list[MapRecord]] = {
+            which: maps.measure(
+                model,
+                samples,
+                root,
+                loaders[which],
+                faithful=self.plan.faithful,
+                **self.kept(name, "maps", which),
+            ).rows
+            for which, model in self.models.items()
+        }
+        return maps.scores(records["model"], records.get("against"), self.plan.seed)
+
+    def segmentation(self, name: str) -> SuiteEntry:
+        file = self.plan.path(name)
+        loaders = {which: maps.Gtsegs(file, model) for which, model in self.models.items()}
+        samples = loaders["model"].samples()
+        scores = self.maps(name, file.parent, samples, loaders)
+        return SuiteEntry("segmentation", len(samples), maps=scores)
+
+    # --- cue conflict ---------------------------------------------------------------------------
+
+    def cue_conflict(self, name: str) -> SuiteEntry:
+        tables = {which: cues.mapping(m, self.plan.mapping) for which, m in self.models.items()}
+        decisions = {
+            which: cues.decisions(
+                model,
+                self.plan.path(name),
+                tables[which],
+                batch_size=self.plan.batch_size,
+                **self.kept(name, "cues", which),
+            ).rows
+            for which, model in self.models.items()
+        }
+        bias = {
+            which: cues.shape_bias(rows, tables[which], self.plan.seed)
+            for which, rows in decisions.items()
+        }
+        change = None
+        if "against" in decisions:
+            change = cues.shape_bias_difference(
+                decisions["model"], decisions["against"], tables["model"], self.plan.seed
+            )
+        conflict = CueConflict(bias["model"], bias.get("against"), change)
+        return SuiteEntry("cue conflict", bias["model"].shape_bias.n, cues=conflict)
+
+
+def _predictions(some: Iterable[Answers]) -> dict[str, list[Prediction]]:
+    """Every model's predictions of all levels, one after the other."""
+    found: dict[str, list[Prediction]] = {}
+    for answers in some:
+        for which, result in answers.items():
+            found.setdefault(which, []).extend(result.predictions)
+    return found
 
 
 def _chance(predictions: Sequence[Prediction]) -> float:
@@ -131,38 +283,36 @@ def _chance(predictions: Sequence[Prediction]) -> float:
     return 100 * max(Counter(p.label for p in predictions).values()) / len(predictions)
 
 
-def curve(levels: dict[str, dict[str, SuiteResult]], seed: int) -> dict[str, Any]:
-    """A curve's entry: each level's accuracy, and their mean.
+# --- curves -------------------------------------------------------------------------------------
+
+
+def curve(levels: dict[str, Answers], seed: int) -> tuple[Compared, tuple[Level, ...]]:
+    """The mean of all levels, and each level's top-1.
 
     Intervals of the mean resample images, each with all its levels.
     """
-    entry: dict[str, Any] = {"levels": []}
-    for level, found in levels.items():
-        rows = {which: _top1(result.predictions, seed) for which, result in found.items()}
-        line = {"level": level, **rows["model"]}
-        if "against" in found:
-            difference = paired_difference(
-                found["model"].predictions, found["against"].predictions, seed
-            )
-            line |= {"against": rows["against"], "difference": difference}
-        entry["levels"].append(line)
+    lines = tuple(Level(level, _compared(answers, seed)) for level, answers in levels.items())
     right = {
-        which: _mean_right([found[which] for found in levels.values()])
+        which: _mean_right([answers[which] for answers in levels.values()])
         for which in next(iter(levels.values()))
     }
-    for which, values in right.items():
-        mean = estimate(list(values.values()), PERCENT, seed)
-        row = {"top1": mean["value"], "top1_interval": mean["interval"], "n": mean["n"]}
-        entry |= row if which == "model" else {"against": row}
-    if "against" in right:
-        change = [
-            value - right["against"][image]
-            for image, value in right["model"].items()
-            if image in right["against"]
-        ]
-        mean = estimate(change, DIFFERENCE, seed)
-        entry["difference"] = {"top1": mean["value"], "interval": mean["interval"], "n": mean["n"]}
-    return entry
+    means = {which: estimate(list(v.values()), PERCENT, seed) for which, v in right.items()}
+    if "against" not in right:
+        return Compared(means["model"]), lines
+    other = right["against"]
+    changes = [value - other[i] for i, value in right["model"].items() if i in other]
+    change = mean_change(changes, DIFFERENCE, seed)
+    return Compared(means["model"], means["against"], change), lines
+
+
+def _compared(answers: Answers, seed: int) -> Compared:
+    """Top-1 of one level."""
+    model = answers["model"].predictions
+    if "against" not in answers:
+        return Compared(top1(model, seed))
+    against = answers["against"].predictions
+    change = paired_difference(model, against, seed).top1
+    return Compared(top1(model, seed), top1(against, seed), change)
 
 
 def _mean_right(results: list[SuiteResult]) -> dict[str, float]:
@@ -172,113 +322,3 @@ def _mean_right(results: list[SuiteResult]) -> dict[str, float]:
         for p in result.predictions:
             sums.setdefault(p.image, []).append(100.0 * p.right)
     return {image: float(np.mean(values)) for image, values in sums.items()}
-
-
-def background_reliance(
-    plain: dict[str, list[Prediction]],
-    same: dict[str, list[Prediction]],
-    rand: dict[str, list[Prediction]],
-    seed: int,
-) -> dict[str, Any]:
-    """How much the decision rests on the background, for each model and as the difference of the
-    two, all over the same images.
-
-    bg_gap: top-1 on mixed-same minus mixed-rand, percentage points (Xiao et al., ICLR 2021).
-        confidence_change: the softmax share of the true class on mixed-rand minus that on
-        mixed-same, so that what pasting does by itself cancels. plain, mixed_same, mixed_rand:
-        top-1.
-    """
-    found: dict[str, Any] = {}
-    per_image: dict[str, dict[str, tuple[float, float]]] = {}
-    for which in plain:
-        by_image = [{p.image: p for p in some[which]} for some in (plain, same, rand)]
-        shared = [image for image in by_image[0] if image in by_image[1] and image in by_image[2]]
-        p, s, r = ([group[image] for image in shared] for group in by_image)
-        gap = paired_difference(s, r, seed)
-        change = [_true(b) - _true(a) for a, b in zip(s, r, strict=True)]
-        per_image[which] = {
-            image: (100.0 * a.right - 100.0 * b.right, c)
-            for image, a, b, c in zip(shared, s, r, change, strict=True)
-        }
-        found[which] = {
-            "bg_gap": {
-                "value": gap["top1"],
-                "interval": gap["interval"],
-                "n": gap["n"],
-                "mcnemar": gap["mcnemar"],
-            },
-            "confidence_change": estimate(change, (-1.0, 1.0), seed),
-            **{
-                key: _top1(some, seed)
-                for key, some in (("plain", p), ("mixed_same", s), ("mixed_rand", r))
-            },
-        }
-    if "against" in found:
-        shared = [image for image in per_image["model"] if image in per_image["against"]]
-        for number, (key, bounds) in enumerate(
-            (("bg_gap", (-200.0, 200.0)), ("confidence_change", (-2.0, 2.0)))
-        ):
-            change = [
-                per_image["model"][image][number] - per_image["against"][image][number]
-                for image in shared
-            ]
-            found.setdefault("difference", {})[key] = estimate(change, bounds, seed)
-    return found
-
-
-def _true(prediction: Prediction) -> float:
-    assert prediction.true_confidence is not None  # `evaluate` writes it
-    return prediction.true_confidence
-
-
-def _top1(predictions: list[Prediction], seed: int) -> dict[str, Any]:
-    right = [100.0 * p.right for p in predictions]
-    mean = float(np.mean(right)) if right else None
-    return {"top1": mean, "top1_interval": mean_interval(right, PERCENT, seed), "n": len(right)}
-
-
-def _maps(
-    name: str,
-    root: Path,
-    samples: list[Sample],
-    loaders: dict[str, Any],
-    models: Models,
-    plan: Plan,
-    how: How,
-) -> dict[str, Any]:
-    found = {
-        which: measure(
-            model,
-            samples,
-            root,
-            loaders[which],
-            faithful=plan.faithful,
-            **how.settings(name, "maps", which),
-        )
-        for which, model in models.items()
-    }
-    return scores(found["model"], found.get("against"), how.seed)
-
-
-# --- cue conflict -------------------------------------------------------------------------------
-
-
-def _cue_conflict(name: str, root: Path, models: Models, plan: Plan, how: How) -> dict[str, Any]:
-    tables = {which: cues.mapping(model, plan.mapping) for which, model in models.items()}
-    found = {
-        which: cues.decisions(
-            model,
-            root,
-            tables[which],
-            batch_size=how.batch_size,
-            **how.settings(name, "cues", which),
-        )
-        for which, model in models.items()
-    }
-    entry = {"kind": "cue conflict", **cues.shape_bias(found["model"], tables["model"], how.seed)}
-    if "against" in found:
-        entry["against"] = cues.shape_bias(found["against"], tables["against"], how.seed)
-        entry["difference"] = cues.shape_bias_difference(
-            found["model"], found["against"], tables["model"], how.seed
-        )
-    return entry

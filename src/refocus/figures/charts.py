@@ -1,7 +1,7 @@
-"""Charts of `results.json` as SVG data URIs.
+"""Charts of what was measured as SVG data URIs.
 
-Before is an open blue circle, after a filled orange one: shapes differ as well as colours, and the
-two colours (Okabe and Ito) can be told apart with any kind of colour vision.
+The model compared with is an open blue circle, the model a filled orange one: shapes differ as well
+as colours, and the two colours (Okabe and Ito) can be told apart with any kind of colour vision.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from refocus.figures.html import data_uri
 from refocus.figures.tables import Row
+from refocus.results import Estimate, GroupChange, ShiftEntry
 
 BEFORE, AFTER, MUTED = "#0072B2", "#D55E00", "#767676"
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito
@@ -43,27 +44,21 @@ def _bare(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def accuracies(
-    rows: Sequence[Row], befores: Sequence[list[float] | None], labels: tuple[str, str]
-) -> str:
-    """Top-1 of each row with its 95 % interval, the first row on top.
+def accuracies(rows: Sequence[Row], labels: tuple[str, str]) -> str:
+    """Top-1 of each row with its 95 % interval, and of the model compared with where there is one;
+    the first row on top.
 
-    Where there is a model before, its top-1 beside it.
-
-    befores: interval of each row's `before`. labels: legend of before and after.
+    `labels` are the legend of the model compared with, and of the model.
     """
     page = Figure(figsize=(_WIDTH, 0.8 + 0.42 * len(rows)), layout="constrained")
     axes = page.subplots()
-    paired = any(row.before is not None for row in rows)
-    for position, (row, interval) in enumerate(zip(rows, befores, strict=True)):
+    paired = any(row.paired for row in rows)
+    for position, row in enumerate(rows):
         y = len(rows) - position
-        if row.before is not None:
-            _whisker(
-                axes, row.before, interval, y + 0.14, "before", labels[0] if position == 0 else ""
-            )
-        if row.value is not None:
-            label = labels[1] if position == 0 and paired else ""
-            _whisker(axes, row.value, row.interval, y - 0.14 * paired, "after", label)
+        legend = labels if position == 0 and paired else ("", "")
+        if row.number.against is not None:
+            _whisker(axes, row.number.against, y + 0.14, "before", legend[0])
+        _whisker(axes, row.number.model, y - 0.14 * paired, "after", legend[1])
     several = len({row.protocol for row in rows}) > 1
     names = [f"{row.name} ({row.protocol})" if several else row.name for row in rows]
     axes.set_yticks(range(len(rows), 0, -1), names, parse_math=False)
@@ -78,10 +73,11 @@ def accuracies(
     return _uri(page)
 
 
-def _whisker(
-    axes: Axes, value: float, interval: list[float] | None, y: float, style: str, label: str
-) -> None:
-    low, high = interval or (value, value)
+def _whisker(axes: Axes, number: Estimate, y: float, style: str, label: str) -> None:
+    if number.value is None:
+        return
+    value = number.value
+    low, high = number.interval or (value, value)
     look: dict[str, Any] = {**STYLES[style], "linestyle": ""}
     axes.errorbar(
         [value],
@@ -94,85 +90,79 @@ def _whisker(
     )
 
 
-def curve(entry: dict[str, Any], xlabel: str, labels: tuple[str, str]) -> str:
-    """Accuracy over the levels of a shift, with bands of 95 %.
+def _lines(shift: ShiftEntry, labels: tuple[str, str]) -> dict[str, tuple[str, list[Estimate]]]:
+    """Style -> legend and the numbers of all levels; of the model compared with first."""
+    against = [level.top1.against for level in shift.levels if level.top1.against]
+    lines = {"before": (labels[0], against)} if against else {}
+    return lines | {"after": (labels[1], [level.top1.model for level in shift.levels])}
 
-    Levels are named by numbers (percent or degrees).
+
+def curve(shift: ShiftEntry, xlabel: str, labels: tuple[str, str]) -> str:
+    """Accuracy over the levels of a shift, with bands of 95 %; levels are named by numbers (percent
+    or degrees).
     """
     page = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
     axes = page.subplots()
-    at = [float(line["level"]) for line in entry["levels"]]
-    series = {"after": entry["levels"]}
-    if "against" in entry:
-        series = {"before": [line["against"] for line in entry["levels"]], **series}
-    for style, lines in series.items():
-        band = np.array([line["top1_interval"] or [line["top1"]] * 2 for line in lines])
-        label = labels[style == "after"] if len(series) > 1 else None
+    at = [float(level.level) for level in shift.levels]
+    lines = _lines(shift, labels)
+    for style, (label, numbers) in lines.items():
+        band = np.array([number.interval or (number.value,) * 2 for number in numbers])
         look: dict[str, Any] = STYLES[style]
-        axes.plot(at, [line["top1"] for line in lines], label=label, markersize=5, **look)
+        values = np.array([number.value for number in numbers], dtype=float)
+        axes.plot(at, values, label=label if len(lines) > 1 else None, markersize=5, **look)
         axes.fill_between(at, band[:, 0], band[:, 1], color=look["color"], alpha=0.15, linewidth=0)
     if at[0] > 0 and at[-1] / at[0] > 20:
         axes.set_xscale("log")
     axes.set_xticks(at, [f"{value:g}" for value in at])
     axes.minorticks_off()
-    axes.axhline(entry["chance"], color=MUTED, linewidth=1, linestyle=":")
-    axes.annotate("chance", (at[0], entry["chance"]), fontsize=8, color=MUTED, va="bottom")
+    axes.axhline(shift.chance, color=MUTED, linewidth=1, linestyle=":")
+    axes.annotate("chance", (at[0], shift.chance), fontsize=8, color=MUTED, va="bottom")
     axes.set_xlabel(xlabel)
     axes.set_ylabel("top-1 accuracy, %")
     axes.set_ylim(0, 100)
-    if len(series) > 1:
+    if len(lines) > 1:
         axes.legend(frameon=False, fontsize=8)
     _bare(axes)
     return _uri(page)
 
 
-def places(entry: dict[str, Any], labels: tuple[str, str]) -> str:
+def places(shift: ShiftEntry, labels: tuple[str, str]) -> str:
     """Accuracy by place of the object's centre: one grid per model, numbers in percent."""
-    grids = {labels[1]: entry["levels"]}
-    if "against" in entry:
-        grids = {labels[0]: [line["against"] for line in entry["levels"]], **grids}
-    names = [line["level"].split("-") for line in entry["levels"]]
+    grids = _lines(shift, labels).values()
+    names = [level.level.split("-") for level in shift.levels]
     columns, rows = (sorted({name[i] for name in names}) for i in range(2))
     page = Figure(figsize=(_WIDTH / 2 * len(grids), 2.9), layout="constrained")
-    for axes, (title, lines) in zip(
-        page.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True
+    for axes, (title, numbers) in zip(
+        page.subplots(1, len(grids), squeeze=False)[0], grids, strict=True
     ):
         values = np.zeros((len(rows), len(columns)))
-        for (column, row), line in zip(names, lines, strict=True):
-            values[rows.index(row), columns.index(column)] = line["top1"]
+        for (column, row), number in zip(names, numbers, strict=True):
+            values[rows.index(row), columns.index(column)] = number.value
         axes.imshow(values, cmap="cividis", vmin=0, vmax=100)
         for (y, x), value in np.ndenumerate(values):
-            axes.text(
-                x,
-                y,
-                f"{value:.0f}",
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if value < 60 else "black",
-            )
+            color = "white" if value < 60 else "black"
+            axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(title, fontsize=10, parse_math=False)
     return _uri(page)
 
 
-def changes(rows: Sequence[dict[str, Any]]) -> str:
-    """Change of top-1 of each class in points with its 95 % interval.
-
-    Sorted as `metrics.group_differences` sorts them; each has one.
+def changes(rows: Sequence[GroupChange]) -> str:
+    """Change of top-1 of each class in points with its 95 % interval, in the order of
+    `metrics.group_differences`; each has one.
     """
     page = Figure(figsize=(_WIDTH, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()
     at = np.arange(len(rows), 0, -1)
-    values = np.array([row["top1"] - row["before"] for row in rows])
-    intervals = np.array([row["difference"]["interval"] for row in rows])
+    values = np.array([row.gain for row in rows])
+    intervals = np.array([row.change.top1.interval for row in rows])
     colors = [AFTER if value > 0 else BEFORE if value < 0 else MUTED for value in values]
     axes.barh(at, values, color=colors, height=0.6)
     reach = np.clip([values - intervals[:, 0], intervals[:, 1] - values], 0, None)
     axes.errorbar(values, at, xerr=reach, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
     axes.axvline(0, color="#333333", linewidth=1)
-    axes.set_yticks(at, [row["name"] for row in rows], fontsize=8, parse_math=False)
+    axes.set_yticks(at, [row.name for row in rows], fontsize=8, parse_math=False)
     axes.set_xlabel("change of top-1, points (95 % interval)")
     _bare(axes)
     return _uri(page)

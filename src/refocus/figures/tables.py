@@ -1,4 +1,4 @@
-"""`results.json` -> rows of tables, the same for the terminal, Markdown, CSV and HTML.
+"""What was measured -> rows of tables, the same for the terminal, Markdown, CSV and HTML.
 
 No difference without an interval.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from refocus.results import Compared, Interval, SuiteEntry
 
 MEASURES = {  # key in an entry's maps -> title
     "background_share": "relevance on the background",
@@ -21,211 +22,122 @@ MEASURES = {  # key in an entry's maps -> title
     "deletion": "deletion",
 }
 HEAD = (
-    "suite", "measure", "protocol", "n", "value", "low", "high", "before",
+    "suite", "measure", "protocol", "n", "value", "low", "high", "against",
     "difference", "difference_low", "difference_high",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of the model and, where there is one, of the model before.
+    """One number of a table, ready to be written."""
 
-    value and before are in the measure's unit, intervals are [low, high]. digits: decimals to show.
-    """
-
-    name: str
-    measure: str
-    n: int
-    value: float | None
-    interval: list[float] | None
+    name: str  # of the suite
+    measure: str  # its title
+    number: Compared  # in the measure's unit
     protocol: str = ""
-    before: float | None = None
-    difference: float | None = None
-    difference_interval: list[float] | None = None
-    digits: int = 1
-    chance: float | None = None  # McNemar's p-value, for differences of accuracies
+    digits: int = 1  # decimals to show
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return self.number.model.n
+
+    @property
+    def paired(self) -> bool:
+        """Is there a model to compare with?"""
+        return self.number.against is not None
 
     @property
     def value_text(self) -> str:
-        """The number of the model, as shown."""
-        return "-" if self.value is None else f"{self.value:.{self.digits}f}"
+        """The number of the model."""
+        return _plain(self.number.model.value, self.digits)
 
     @property
     def interval_text(self) -> str:
-        """Its interval, as shown."""
-        return _between(self.interval, self.digits, "")
+        """Its interval."""
+        return between(self.number.model.interval, self.digits)
 
     @property
-    def before_text(self) -> str:
-        """The number of the model before, as shown."""
-        return "-" if self.before is None else f"{self.before:.{self.digits}f}"
+    def against_text(self) -> str:
+        """The number of the model compared with."""
+        against = self.number.against
+        return _plain(against.value if against else None, self.digits)
 
     @property
-    def difference_text(self) -> str:  # never without its interval
-        """The difference with its interval, as shown."""
-        return (
-            "-"
-            if self.difference is None or not self.difference_interval
-            else f"{self.difference:+.{self.digits}f}"
-        )
+    def difference_text(self) -> str:
+        """The change; never without its interval."""
+        change = self.number.change
+        shown = change is not None and change.difference is not None and change.interval is not None
+        return f"{change.difference:+.{self.digits}f}" if shown and change else "-"
 
     @property
     def difference_interval_text(self) -> str:
-        """The interval of the difference, as shown."""
-        return _between(self.difference_interval, self.digits, "+")
+        """The interval of the change."""
+        change = self.number.change
+        return between(change.interval if change else None, self.digits, "+")
 
     @property
     def decided(self) -> int:
-        """1 or -1 where a difference is shown, else 0.
-
-        Its interval must leave 0 out, and McNemar's test agree.
-        """
-        if not self.difference_interval or (self.chance is not None and self.chance >= 0.05):
-            return 0
-        low, high = self.difference_interval
-        return 1 if low > 0 else -1 if high < 0 else 0
+        """1 or -1 where the change's interval leaves 0 out and its test agrees, else 0."""
+        return self.number.change.decided if self.number.change else 0
 
 
-def _between(interval: list[float] | None, digits: int, sign: str) -> str:
+def _plain(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def between(interval: Interval | None, digits: int, sign: str = "") -> str:
+    """An interval in words; `sign` is "+" for changes."""
     return "{:{s}.{d}f} to {:{s}.{d}f}".format(*interval, s=sign, d=digits) if interval else "-"
 
 
-def accuracy_rows(entries: dict[str, Any]) -> list[Row]:
+def accuracy_rows(suites: Mapping[str, SuiteEntry]) -> list[Row]:
     """Top-1 of every suite, protocol and shift."""
     rows = []
-    for name, entry in entries.items():
-        for protocol, found in entry.get("protocols", {}).items():
-            rows.append(_accuracy_row(name, protocol, found))
-        for kind, found in entry.get("shifts", {}).items():
-            title = f"{name}: {kind}" + (" (mean)" if "levels" in found else "")
-            rows.append(_accuracy_row(title, "standard", found))
+    for name, entry in suites.items():
+        for protocol, answers in entry.protocols.items():
+            rows.append(Row(name, "top-1", answers.top1, protocol))
+        for kind, shift in entry.shifts.items():
+            title = f"{name}: {kind}" + (" (mean)" if shift.levels else "")
+            rows.append(Row(title, "top-1", shift.top1, "standard"))
     return rows
 
 
-def _accuracy_row(name: str, protocol: str, found: dict[str, Any]) -> Row:
-    difference = found.get("difference", {})
-    return Row(
-        name,
-        "top-1",
-        found["n"],
-        found["top1"],
-        found["top1_interval"],
-        protocol,
-        found.get("against", {}).get("top1"),
-        difference.get("top1"),
-        difference.get("interval"),
-        chance=difference.get("mcnemar"),
-    )
-
-
-def other_rows(entries: dict[str, Any]) -> list[Row]:
+def other_rows(suites: Mapping[str, SuiteEntry]) -> list[Row]:
     """All but top-1: top-5, reliance on the background, maps, calibration, shape bias."""
-    return [row for name, entry in entries.items() for row in _others(name, entry)]
+    return [row for name, entry in suites.items() for row in _others(name, entry)]
 
 
-def _others(name: str, entry: dict[str, Any]) -> Iterator[Row]:
-    if "background" in entry:
-        found = entry["background"]
-        for key, title, digits in (
-            ("bg_gap", "BG-gap, points", 1),
-            ("confidence_change", "confidence change by swap", 3),
-        ):
-            yield _estimate_row(
-                name,
-                title,
-                found["model"][key],
-                found.get("against", {}).get(key),
-                found,
-                key,
-                digits=digits,
-            )
+def _others(name: str, entry: SuiteEntry) -> Iterator[Row]:
+    if entry.background:
+        change = "confidence change by swap"
+        yield Row(name, "BG-gap, points", entry.background.bg_gap)
+        yield Row(name, change, entry.background.confidence_change, digits=3)
     for key, title in MEASURES.items():
-        if key in entry.get("maps", {}):
-            m = entry["maps"][key]
-            change = (m.get("against"), m.get("difference"), m.get("difference_interval"))
-            yield Row(name, title, m["n"], m["value"], m["interval"], "", *change, digits=3)
-    for protocol, found in entry.get("protocols", {}).items():
-        several = f" ({protocol})" if len(entry["protocols"]) > 1 else ""
-        change = found.get("difference", {})
-        yield Row(
-            name, f"top-5, %{several}", found["n"], found["top5"], found["top5_interval"], protocol,
-            found.get("against", {}).get("top5"), change.get("top5"), change.get("top5_interval"),
-        )  # fmt: skip
-        error, before = (
-            found["calibration_error"],
-            found.get("against", {}).get("calibration_error", {}),
-        )
-        change = found.get("calibration_difference", {})
-        title = f"squared calibration error{several}"
-        yield Row(
-            name, title, error["n"], error["value"], error["interval"], protocol,
-            before.get("value"), change.get("value"), change.get("interval"), digits=4,
-        )  # fmt: skip
-    if entry["kind"] == "cue conflict":
-        change = entry.get("difference", {})
-        before = entry.get("against", {}).get("shape_bias")
-        decided = entry["shape_decisions"] + entry["texture_decisions"]
-        title = f"shape bias ({decided} of {entry['n']} by a cue)"
-        yield Row(
-            name, title, entry["n"], entry["shape_bias"], entry["interval"], "",
-            before, change.get("shape_bias"), change.get("interval"), digits=3,
-        )  # fmt: skip
-
-
-def _estimate_row(
-    name: str,
-    title: str,
-    now: dict[str, Any],
-    before: dict[str, Any] | None,
-    found: dict[str, Any],
-    key: str,
-    *,
-    digits: int,
-) -> Row:
-    change = found.get("difference", {}).get(key, {})
-    past = before["value"] if before else None
-    return Row(
-        name,
-        title,
-        now["n"],
-        now["value"],
-        now["interval"],
-        "",
-        past,
-        change.get("value"),
-        change.get("interval"),
-        digits,
-    )
+        if key in entry.maps:
+            yield Row(name, title, entry.maps[key], digits=3)
+    for protocol, answers in entry.protocols.items():
+        several = f" ({protocol})" if len(entry.protocols) > 1 else ""
+        error = f"squared calibration error{several}"
+        yield Row(name, f"top-5, %{several}", answers.top5, protocol)
+        yield Row(name, error, answers.calibration_error, protocol, digits=4)
+    if entry.cues:
+        decided = entry.cues.model.shape_decisions + entry.cues.model.texture_decisions
+        title = f"shape bias ({decided} of {entry.n} by a cue)"
+        yield Row(name, title, entry.cues.shape_bias, digits=3)
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """One table; the columns of a model before appear where there is one."""
-    paired = any(row.before is not None for row in rows)
-    head = [
-        "suite",
-        "measure",
-        "protocol",
-        "n",
-        "value",
-        "95 %",
-        *(["before", "difference", "95 %"] if paired else []),
-    ]
+    """One table; the columns of a model compared with appear where there is one."""
+    paired = any(row.paired for row in rows)
+    head = ["suite", "measure", "protocol", "n", "value", "95 %"]
+    head += ["against", "difference", "95 %"] if paired else []
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        change = (
-            [row.before_text, row.difference_text, row.difference_interval_text] if paired else []
-        )
-        lines.append(
-            [
-                row.name,
-                row.measure,
-                row.protocol,
-                str(row.n),
-                row.value_text,
-                row.interval_text,
-                *change,
-            ]
-        )
+        cells = [row.name, row.measure, row.protocol, str(row.n), row.value_text, row.interval_text]
+        if paired:
+            cells += [row.against_text, row.difference_text, row.difference_interval_text]
+        lines.append(cells)
     return (
         "\n".join(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
@@ -240,10 +152,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(HEAD)
     for row in rows:
-        (low, high), (worse, better) = row.interval or ("", ""), row.difference_interval or ("", "")
-        difference = row.difference if row.difference_interval else None
-        numbers = [row.value, low, high, row.before, difference, worse, better]
-        writer.writerow(
-            [row.name, row.measure, row.protocol, row.n, *("" if v is None else v for v in numbers)]
-        )
+        model, against, change = row.number.model, row.number.against, row.number.change
+        numbers = [model.value, *(model.interval or (None, None))]
+        numbers.append(against.value if against else None)
+        if change and change.interval:  # no difference without its interval
+            numbers += [change.difference, *change.interval]
+        else:
+            numbers += [None, None, None]
+        texts = ["" if number is None else number for number in numbers]
+        writer.writerow([row.name, row.measure, row.protocol, row.n, *texts])
     return sink.getvalue()

@@ -16,6 +16,7 @@ from refocus.figures.html import data_uri, jpeg_uri, page
 from refocus.figures.tables import Row, as_csv, markdown
 from refocus.probes import curves
 from refocus.probes.registry import PROBES
+from refocus.results import Change, Compared, Estimate
 
 PAGE = "probes.html"
 _WIDTH = 900  # pixels of an example on the page
@@ -40,19 +41,17 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 def row(result: dict[str, Any]) -> Row:
     """The headline as a row of the table."""
     found = result["headline"]
-    now, before = found["model"], found.get("against", {})
-    return Row(
-        result["kind"],
-        result["unit"],
-        now["n"],
-        now["value"],
-        now["interval"],
-        "",
-        before.get("value"),
-        found.get("difference"),
-        found.get("difference_interval"),
-        digits=1 if "%" in result["unit"] else 2,
-    )
+    model, against, change = found["model"], found.get("against"), None
+    n = model["n"]
+    if against:
+        interval = found["difference_interval"]
+        change = Change(found["difference"], interval and tuple(interval), n)
+    number = Compared(_estimate(model), _estimate(against) if against else None, change)
+    return Row(result["kind"], result["unit"], number, digits=1 if "%" in result["unit"] else 2)
+
+
+def _estimate(cell: dict[str, Any]) -> Estimate:
+    return Estimate(cell["value"], cell["interval"] and tuple(cell["interval"]), cell["n"])
 
 
 def write(folder: Path) -> list[Row]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from refocus.intervals import mean_interval
+from refocus.results import Interval
 
 Bounds = tuple[float, float] | None  # None: a number without bounds, such as a loss
 
@@ -96,7 +97,7 @@ def _headline(tables: dict[str, np.ndarray], first: int, wanted: Sequence[str]) 
     )
 
 
-def _interval(values: np.ndarray, bounds: Bounds, seed: int) -> list[float] | None:
+def _interval(values: np.ndarray, bounds: Bounds, seed: int) -> Interval | None:
     """None also for values without bounds that are all alike, for which there is nothing to say."""
     if bounds is None:
         return (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from refocus.data.listing import images_below
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError
 from refocus.figures.pictures import figure, overlay, to_picture
-from refocus.records import Explanation
+from refocus.records import Explanation, to_json
 from refocus.relevance.gae import explain
 from refocus.vit.classes import class_count, class_names, folder_names
 from refocus.vit.families import view
@@ -35,16 +35,45 @@ def find(paths: list[Path]) -> list[Path]:
     return found
 
 
+@dataclass(frozen=True)
+class ClassShare:
+    """A class and its share of the softmax."""
+
+    name: str  # of the class
+    confidence: float  # in [0, 1]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model says of one image, and where that comes from."""
+
+    prediction: str  # name of the class
+    confidence: float  # its softmax share, in [0, 1]
+    top5: tuple[ClassShare, ...]  # best first
+    explained: str  # name of the class that the map explains
+    relevance: tuple[tuple[float, ...], ...]  # of each patch, by rows
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """One image of `explanations.json`."""
+
+    image: str  # its path as given
+    overlay: str  # file in the same folder
+    model: Answer  # what the model says
+    against: Answer | None = None  # what the model beside it says
+
+
 def write(
     images: list[Path],
     refs: dict[str, str],
-    out: Path,
+    out: str | Path,
     *,
     target: str | None = None,
     device: torch.device | str = "cpu",
-) -> list[dict[str, Any]]:
+) -> list[ExplainedImage]:
     """One PNG per image (what the model saw, then an overlay per model) and explanations.json;
-    returns its content.
+    returns its images.
 
     All models and images are read before the folder is made, so that bad input leaves nothing
     behind.
@@ -56,29 +85,39 @@ def write(
     for path in images:
         read_image(path)
     folder = outputs.new_folder(out)
-    rows: list[dict[str, Any]] = []
+    rows = []
     for position, path in enumerate(
         track(images, description="explaining", transient=True, console=Console(stderr=True))
     ):
-        name = f"{position:04d}-{path.stem}.png"
-        tiles: list[np.ndarray] = []
-        titles, captions = ["image"], [path.name]
-        row: dict[str, Any] = {"image": str(path), "overlay": name}
-        for which, model in models.items():
-            config = preprocessing(model)
-            pixels = eval_image(model)(read_image(path)).to(device)
-            answer = explain(model, pixels[None], targets[which])
-            row[which] = _facts(model, answer)
-            picture = to_picture(pixels, config["mean"], config["std"])
-            tiles = tiles or [picture]
-            tiles.append(overlay(picture, answer.relevance[0]))
-            titles.append(which)
-            captions.append(f"{row[which]['prediction']} ({row[which]['confidence']:.0%})")
-        figure([tiles], titles, [captions], folder / name)
-        rows.append(row)
-    outputs.write_json(folder / "explanations.json", {"models": refs, "images": rows})
+        overlaid = folder / f"{position:04d}-{path.stem}.png"
+        answers = _explained(path, models, targets, overlaid)
+        rows.append(ExplainedImage(str(path), overlaid.name, **answers))
+    outputs.write_json(
+        folder / "explanations.json", {"models": refs, "images": [to_json(row) for row in rows]}
+    )
     outputs.finish(folder, "explain")
     return rows
+
+
+def _explained(
+    path: Path, models: dict[str, nn.Module], targets: dict[str, int | None], overlaid: Path
+) -> dict[str, Answer]:
+    """Every model's answer on one image, drawn into one PNG."""
+    tiles: list[np.ndarray] = []
+    titles, captions = ["image"], [path.name]
+    answers = {}
+    for which, model in models.items():
+        config = preprocessing(model)
+        pixels = eval_image(model)(read_image(path)).to(next(model.parameters()).device)
+        explanation = explain(model, pixels[None], targets[which])
+        answers[which] = _answer(model, explanation)
+        picture = to_picture(pixels, config["mean"], config["std"])
+        tiles = tiles or [picture]
+        tiles.append(overlay(picture, explanation.relevance[0]))
+        titles.append(which)
+        captions.append(f"{answers[which].prediction} ({answers[which].confidence:.0%})")
+    figure([tiles], titles, [captions], overlaid)
+    return answers
 
 
 def _target(model: nn.Module, wanted: str | None) -> int | None:
@@ -96,17 +135,15 @@ def _target(model: nn.Module, wanted: str | None) -> int | None:
     )
 
 
-def _facts(model: nn.Module, answer: Explanation) -> dict[str, Any]:
+def _answer(model: nn.Module, explanation: Explanation) -> Answer:
     names = class_names(model) or [str(i) for i in range(class_count(model))]
-    shares = answer.logits[0].float().softmax(0)
+    shares = explanation.logits[0].float().softmax(0)
     top = shares.topk(min(5, len(shares)))
-    return {
-        "prediction": names[int(top.indices[0])],
-        "confidence": float(top.values[0]),
-        "top5": [
-            {"class": names[i], "confidence": v}
-            for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ],
-        "explained": names[int(answer.targets[0])],
-        "relevance": answer.patches[0].cpu().tolist(),
-    }
+    best = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return Answer(
+        prediction=names[int(top.indices[0])],
+        confidence=float(top.values[0]),
+        top5=tuple(ClassShare(names[i], share) for i, share in best),
+        explained=names[int(explanation.targets[0])],
+        relevance=tuple(map(tuple, explanation.patches[0].cpu().tolist())),
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from refocus.errors import InputError
 from refocus.evaluation.plan import SEGMENTS
 from refocus.objectives.registry import objective
 from refocus.processes import Place
+from refocus.records import to_json
 from refocus.relevance.attention import logits_of
+from refocus.results import GroupChange
 from refocus.studies import figures, layouts, subset_study
 from refocus.studies.datasets import KINDS, Ground
 from refocus.studies.jobs import Job, run
@@ -158,7 +161,7 @@ def _findings(order: Order) -> tuple[list[Line], list[Any], list[Any], dict[str,
         )
     if row.layout == "per_class":
         shown, every = figures.class_charts(ground, order.models, order.suites, out)
-        return [], shown, [], {"classes": every, "text": _class_text(every)}
+        return [], shown, [], {"classes": to_json(every), "text": _class_text(every)}
     if row.layout == "claims":
         lines = layouts.methods(*given)
         lines += layouts.segmentation(*given) if order.map_images else []
@@ -182,16 +185,16 @@ def _findings(order: Order) -> tuple[list[Line], list[Any], list[Any], dict[str,
     return lines, figures.accuracy_charts(lines), [], {}
 
 
-def _class_text(every: dict[str, Any]) -> str:
+def _class_text(every: Mapping[str, Sequence[GroupChange]]) -> str:
     text = ""
     for title, rows in every.items():
-        changes = [r["top1"] - r["before"] for r in rows]
+        changes = [row.gain for row in rows]
         text += (
             f"{title}: {sum(c > 0 for c in changes)} classes gain, "
             f"{sum(c < 0 for c in changes)} lose, {changes.count(0)} stay.\n"
         )
-        ends = [r for r in [*rows[:5], *rows[-5:]] if r["top1"] != r["before"]]
-        text += "".join(f"  {r['top1'] - r['before']:+.1f}  {r['name']}\n" for r in ends)
+        ends = [row for row in (*rows[:5], *rows[-5:]) if row.gain]
+        text += "".join(f"  {row.gain:+.1f}  {row.name}\n" for row in ends)
     return text
 
 

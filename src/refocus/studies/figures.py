@@ -15,6 +15,7 @@ from refocus.figures.html import page
 from refocus.figures.tables import Row
 from refocus.records import Prediction
 from refocus.reports import gallery
+from refocus.results import Compared, Estimate, GroupChange
 from refocus.studies import jobs
 from refocus.studies.datasets import Ground
 from refocus.studies.jobs import Job
@@ -45,22 +46,21 @@ def accuracy_charts(lines: Sequence[Line], before: str = ORIGINAL.title) -> list
         ]
         starts = {line.classes: line for line in some if line.method == before}
         rest = [line for line in some if line.method != before]
-        rows, befores = [], []
+        rows = []
         for line in rest:
             start = starts[line.classes]
             name = line.method if line.classes == "all" else f"{line.method}, {line.classes}"
-            rows.append(
-                Row(name, metric, line.n, line.value, _pair(line.low, line.high), "", start.value)
-            )
-            befores.append(_pair(start.low, start.high))
+            number = Compared(_estimate(line), _estimate(start))
+            rows.append(Row(name, metric, number))
         if rows and metric in ("top1", "top5"):
-            picture = charts.accuracies(rows, befores, ("original", "tuned"))
+            picture = charts.accuracies(rows, ("original", "tuned"))
             shown.append({"title": f"{model}: {suite}, {METRICS[metric]}", "picture": picture})
     return shown
 
 
-def _pair(low: float | None, high: float | None) -> list[float] | None:
-    return None if low is None or high is None else [low, high]
+def _estimate(line: Line) -> Estimate:
+    interval = None if line.low is None or line.high is None else (line.low, line.high)
+    return Estimate(line.value, interval, line.n)
 
 
 def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
@@ -92,10 +92,9 @@ def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
 
 def class_charts(
     ground: Ground, models: Sequence[str], suites: Sequence[str], out: Path
-) -> tuple[list[Any], Any]:
-    """Figures 8 to 14: the classes that gain and lose most.
-
-    And the change of every class for the records.
+) -> tuple[list[Any], dict[str, tuple[GroupChange, ...]]]:
+    """Figures 8 to 14: the classes that gain and lose most, and the change of every class for the
+    records.
     """
     shown, every = [], {}
     for model in models:
@@ -107,7 +106,7 @@ def class_charts(
             )
             rows = group_differences(after, before, lambda p, names=names: names[p.label])  # type: ignore[misc]
             every[f"{model}: {suite}"] = rows
-            moved = [r for r in rows if r["difference"]["interval"] and r["top1"] != r["before"]]
+            moved = [r for r in rows if r.change.top1.interval and r.gain]
             ends = moved if len(moved) <= 2 * ENDS else moved[:ENDS] + moved[-ENDS:]
             if ends:
                 shown.append(

@@ -17,13 +17,12 @@ from torch import nn
 from refocus import outputs
 from refocus.data.folders import scan
 from refocus.data.sampling import chosen
-from refocus.errors import InputError
 from refocus.evaluation.classify import evaluate, read_predictions
 from refocus.evaluation.maps import Gtsegs, MaskedView, measure
 from refocus.evaluation.plan import SEGMENTS
 from refocus.masks.trust import masked
 from refocus.processes import Place, wait_for
-from refocus.records import Prediction, read_lines
+from refocus.records import MapRecord, Prediction, read_records
 from refocus.studies.datasets import MASK_SCORE, Ground
 from refocus.studies.registry import Variant, settings_of
 from refocus.tuning.recipe import Recipe
@@ -181,12 +180,9 @@ def answers(job: Job, ground: Ground, suite: str, out: Path) -> dict[str, list[P
     return {level: read_predictions(file) for level, file in files.items()}
 
 
-def maps_of(job: Job, out: Path) -> list[dict[str, Any]]:
+def maps_of(job: Job, out: Path) -> list[MapRecord]:
     """Records of the maps."""
-    found = list(read_lines(job.records(out, "maps")))
-    if not found:
-        raise InputError(f"{job.records(out, 'maps')}: is missing")
-    return found
+    return read_records(job.records(out, "maps"), MapRecord).rows
 
 
 def trained_labels(job: Job, out: Path) -> frozenset[int]:

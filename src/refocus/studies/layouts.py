@@ -17,6 +17,7 @@ from refocus.evaluation import maps
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT
 from refocus.intervals import mean_interval
 from refocus.records import Prediction
+from refocus.results import Interval
 from refocus.studies import jobs
 from refocus.studies.datasets import Ground
 from refocus.studies.jobs import Job
@@ -238,23 +239,24 @@ def segmentation(
             found = maps.scores(records, before if variant.tunes else None, 0)
             for metric in ("pixel_accuracy", "miou", "map"):
                 one = found[metric]
-                low, high = one["interval"] or (None, None)
-                worse, better = one.get("difference_interval") or (None, None)
-                values = {"value": one["value"], "low": low, "high": high}
-                values |= {
-                    "change": one.get("difference"),
-                    "change_low": worse,
-                    "change_high": better,
-                }
-                numbers: dict[str, Any] = {
-                    key: None if v is None else 100 * v for key, v in values.items()
+                numbers = {"value": one.model.value, **_pair("low", "high", one.model.interval)}
+                if one.change:
+                    numbers["change"] = one.change.difference
+                    numbers |= _pair("change_low", "change_high", one.change.interval)
+                percent: dict[str, Any] = {
+                    k: None if v is None else 100 * v for k, v in numbers.items()
                 }
                 printed = _printed(row, ground, model, variant, "imagenet-segmentation", metric)
                 suite = "test images with masks" if ground.own else "imagenet-segmentation"
                 lines.append(
-                    Line(model, variant.title, suite, metric, one["n"], **numbers, **printed)
+                    Line(model, variant.title, suite, metric, one.model.n, **percent, **printed)
                 )
     return lines
+
+
+def _pair(low: str, high: str, interval: Interval | None) -> dict[str, float | None]:
+    """The ends of an interval by name."""
+    return dict(zip((low, high), interval or (None, None), strict=True))
 
 
 # --- in writing ---------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""`refocus report`: which folder it is, and its page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from refocus.errors import InputError
+from refocus.evaluation.stored import RESULTS
+from refocus.probes import page as probe_page
+from refocus.reports import before_after
+from refocus.reports.before_after import ReportSettings
+from refocus.results import Evaluation
+from refocus.vit.loading import pick_device
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that was written, and the numbers on it (none on a page of probes)."""
+
+    page: Path
+    evaluation: Evaluation | None
+
+
+def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
+    """Write one self-contained page of what tuning changed: `run/report.html`, with report.md,
+    report.csv and classes.csv.
+
+    For a tuning run, original and tuned model are measured into `run/proof` first; what lies there
+    already is not computed again. Probes in `run/probes` are linked.
+
+    Args:
+        run: folder of `tune`, of `evaluate`, or of `probe` (whose own page is written anew).
+        settings: how to measure; without it, as `refocus report` does.
+
+    Raises:
+        InputError: another folder, or suites that this one cannot be measured on.
+    """
+    settings, folder = settings or ReportSettings(), Path(run).expanduser()
+    device = pick_device(settings.device)
+    if (folder / "selection.json").exists():
+        if settings.masks and not settings.suites:
+            name, path = next(iter(settings.masks.items()))
+            raise InputError(f"‹masks› {name}={path}: of which suite? give ‹suites› as well")
+        measured = before_after.prove_run(folder, settings, device)
+        found = before_after.write(measured, folder, run=folder, code=settings.code, device=device)
+        return Report(folder / before_after.PAGE, found)
+    if (folder / "settings.json").exists() and (folder / RESULTS).exists():
+        _refuse_suites(folder, settings, "an evaluation; its suites", "evaluate")
+        found = before_after.write(folder, folder, code=settings.code, device=device)
+        return Report(folder / before_after.PAGE, found)
+    if any(folder.glob("*/result.json")):
+        _refuse_suites(folder, settings, "a folder of probes; its images", "probe")
+        probe_page.write(folder)
+        return Report(folder / probe_page.PAGE, None)
+    raise InputError(
+        f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate` nor of `refocus "
+        "probe`"
+    )
+
+
+def _refuse_suites(folder: Path, settings: ReportSettings, what: str, command: str) -> None:
+    if settings.suites or settings.masks:
+        raise InputError(f"‹suites›: {folder} is {what} are chosen by `refocus {command}`")

@@ -1,0 +1,379 @@
+"""What a report says: headline, facts, tables, charts and pictures, as HTML and as Markdown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor, nn
+
+from refocus import outputs
+from refocus.data import shifts
+from refocus.data.images import mask_of, read_image
+from refocus.errors import InputError
+from refocus.evaluation import plan as plans
+from refocus.evaluation.classify import read_predictions
+from refocus.evaluation.suites import PROTOCOLS, SUITES, plain
+from refocus.figures import charts
+from refocus.figures.html import page
+from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
+from refocus.records import Sample
+from refocus.reports import gallery
+from refocus.results import Classification, Compared, Estimate, Evaluation, GroupChange, SuiteEntry
+from refocus.tuning.recipe import Recipe
+from refocus.tuning.results import TuneResults
+from refocus.tuning.selection import Selection
+from refocus.vit.classes import class_folder_names
+from refocus.vit.families import view
+
+log = logging.getLogger("refocus")
+LABELS = ("original", "tuned")
+HELD_OUT = "held-out"  # name of the suite that a run is measured on where none is given
+_AXES = {"size": "box of the object, % of the image", "rotation": "degrees, counter-clockwise"}
+_TITLES = {"size": "Object size", "rotation": "Object rotation", "location": "Object location"}
+_ENDS = 10  # classes shown that gain most, and that lose most
+Suites = Mapping[str, SuiteEntry]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a tuning run recorded of itself."""
+
+    recipe: Recipe
+    selection: Selection
+    results: TuneResults
+    probes: str  # its page of probes, or empty
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a report is about: an evaluation in its folder, and perhaps the run that it measures."""
+
+    folder: Path
+    evaluation: Evaluation
+    tuning: Tuning | None
+
+    @property
+    def suites(self) -> Suites:
+        """Name -> what was measured on it."""
+        return self.evaluation.suites
+
+
+def html(told: Told, models: dict[str, nn.Module]) -> str:
+    """The whole page; models by their names on it, the original first."""
+    suites, tuning = told.suites, told.tuning
+    rows = accuracy_rows(suites)
+    paired = told.evaluation.against is not None
+    return page(
+        "report.html.j2",
+        headline=_headline(told),
+        facts=_facts(told),
+        recipe=tuning.recipe.to_dict() if tuning else {},
+        paired=paired,
+        accuracies=rows,
+        others=other_rows(suites),
+        chart=charts.accuracies(rows, LABELS) if rows else "",
+        shifts={kind: s.about for entry in suites.values() for kind, s in entry.shifts.items()},
+        protocols=PROTOCOLS if any(name in SUITES for name in suites) else {},
+        curves=_curves(suites),
+        trained=_trained_rows(suites),
+        groups=_group_rows(suites),
+        classes=_classes(suites),
+        probes=tuning.probes if tuning else "",
+        galleries=_galleries(told, models) if paired else [],
+        tile_columns=4,
+    )
+
+
+def text(told: Told) -> str:
+    """The same as Markdown, without pictures."""
+    headline = _headline(told)
+    parts = [f"# {headline.title}", headline.verdict, headline.sentence, headline.caution]
+    for title, rows in (
+        ("Accuracy (top-1, %)", accuracy_rows(told.suites)),
+        ("Background, maps and calibration", other_rows(told.suites)),
+    ):
+        parts += [f"## {title}", markdown(rows)] if rows else []
+    facts = "\n".join(f"- {key}: {value}" for key, value in _facts(told).items())
+    parts += ["## What was done", facts]
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Headline:
+    title: str
+    verdict: str
+    sentence: str
+    caution: str
+
+
+def _headline(told: Told) -> _Headline:
+    title = f"Evaluation of {told.evaluation.model}"
+    if told.evaluation.against is not None:
+        title = "Before and after"
+    if told.tuning:
+        shots, results = len(told.tuning.selection.train), told.tuning.results
+        title = f"Refocused with {shots} images of {len(results.trained_classes)} classes"
+    caution = ""
+    if HELD_OUT in told.suites:
+        caution = (
+            "These images were not trained on, but some of them chose the best epoch and the "
+            "weights that were kept. Images that "
+            "the run never saw are the stronger test: give `refocus report` a suite of such images "
+            "and its masks."
+        )
+    parts = [_changed(title_, number) for title_, number in _main_numbers(told.suites)]
+    sentence = "; ".join(parts) + "." if parts else ""
+    verdict = _verdict(told.tuning.results) if told.tuning else ""
+    return _Headline(title, verdict, sentence, caution)
+
+
+def _main_numbers(suites: Suites) -> Iterator[tuple[str, Compared]]:
+    for name, entry in suites.items():
+        if entry.protocols:
+            yield f"{name}, as they are", entry.first.top1
+        if "mixed-rand" in entry.shifts:
+            yield f"{name}, with another class's background", entry.shifts["mixed-rand"].top1
+
+
+def _changed(title: str, number: Compared) -> str:
+    row = Row(title, "", number)
+    numbers = f"{row.value_text} %"
+    if row.paired:
+        numbers = (
+            f"{row.against_text} -> {numbers} ({row.difference_text} points, 95 %: "
+            f"{row.difference_interval_text})"
+        )
+    return f"{title}: top-1 {numbers}"
+
+
+def _verdict(results: TuneResults) -> str:
+    """The run's own, and what was kept where it was overruled."""
+    sentence = results.verdict.sentence
+    if results.chosen_share == results.advised_share:
+        return sentence
+    return (
+        f"{sentence} The rule was switched off: {results.chosen_share:.0%} of the way to the tuned "
+        "weights was kept."
+    )
+
+
+def _facts(told: Told) -> dict[str, str]:
+    facts = {
+        "model": told.evaluation.model,
+        "compared with": told.evaluation.against or "-",
+        "seed of the evaluation": str(told.evaluation.seed),
+    }
+    if told.tuning:
+        recipe, selection, results = (
+            told.tuning.recipe,
+            told.tuning.selection,
+            told.tuning.results,
+        )
+        facts |= {
+            "objective": recipe.objective,
+            "images trained on": f"{len(selection.train)} ({recipe.shots} each of "
+            f"{len(results.trained_classes)} classes)",
+            "validated on": f"{len(selection.select)} images for the epoch, "
+            f"{len(selection.check)} for the do-no-harm rule",
+            "epochs": f"{recipe.epochs}, best {results.best_epoch}",
+            "learning rate": f"{results.lr:g}",
+            "seed of the run": str(recipe.seed),
+        }
+    versions = outputs.read_json(told.folder / outputs.MANIFEST)["environment"]
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return facts
+
+
+# --- tables and charts --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Curve:
+    title: str
+    about: str
+    n: int
+    chart: str
+
+
+def _curves(suites: Suites) -> list[_Curve]:
+    found = []
+    for name, entry in suites.items():
+        for kind, shift in entry.shifts.items():
+            if not shift.levels:
+                continue
+            chart = (
+                charts.places(shift, LABELS)
+                if kind == "location"
+                else charts.curve(shift, _AXES[kind], LABELS)
+            )
+            n = shift.top1.model.n
+            found.append(_Curve(f"{_TITLES[kind]} ({name})", shift.about, n, chart))
+    return found
+
+
+def _parts(suites: Suites) -> Iterator[tuple[str, Classification]]:
+    """Every suite as it is, and every shift of it without levels."""
+    for name, entry in suites.items():
+        if entry.protocols:
+            yield name, entry.first
+        for kind, shift in entry.shifts.items():
+            if shift.answers:
+                yield f"{name}: {kind}", shift.answers
+
+
+def _trained_rows(suites: Suites) -> list[Row]:
+    """Classes tuned on, and never tuned on."""
+    return [
+        _change_row(title, change)
+        for title, answers in _parts(suites)
+        for change in answers.trained_changes
+    ]
+
+
+def _group_rows(suites: Suites) -> list[Row]:
+    """Of each suite the group with the lowest accuracy first."""
+    rows = []
+    for name, entry in suites.items():
+        if not entry.protocols:
+            continue
+        changes = {change.name: change for change in entry.first.group_changes}
+        for group in entry.first.groups:
+            number = Compared(group.top1)
+            if change := changes.get(group.name):
+                against = Estimate(change.against, None, change.change.top1.n)
+                number = Compared(group.top1, against, change.change.top1)
+            rows.append(Row(name, group.name, number))
+    return rows
+
+
+def _change_row(suite: str, change: GroupChange) -> Row:
+    top1 = change.change.top1
+    ours, theirs = (Estimate(value, None, top1.n) for value in (change.model, change.against))
+    return Row(suite, change.name, Compared(ours, theirs, top1))
+
+
+def class_rows(suites: Suites) -> list[Row]:
+    """The change of every class."""
+    return [
+        _change_row(name, change)
+        for name, entry in suites.items()
+        if entry.protocols
+        for change in entry.first.class_changes
+    ]
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """The classes that gain and lose most in one suite."""
+
+    suite: str
+    gained: int
+    lost: int
+    same: int
+    decided: int
+    chart: str
+
+
+def _classes(suites: Suites) -> _Classes | None:
+    """Of the first suite that has classes."""
+    for name, entry in suites.items():
+        changes = entry.first.class_changes if entry.protocols else ()
+        rows = [change for change in changes if change.change.top1.interval]
+        if not rows:
+            continue
+        moved = [row for row in rows if row.gain]
+        both_ends = moved if len(moved) <= 2 * _ENDS else moved[:_ENDS] + moved[-_ENDS:]
+        return _Classes(
+            suite=name,
+            gained=sum(row.gain > 0 for row in rows),
+            lost=sum(row.gain < 0 for row in rows),
+            same=sum(row.gain == 0 for row in rows),
+            decided=sum(row.change.top1.decided != 0 for row in rows),
+            chart=charts.changes(both_ends) if both_ends else "",
+        )
+    return None
+
+
+# --- gallery ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A group of images of one outcome, as pictures."""
+
+    group: gallery.Group
+    cards: list[gallery.Card]
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    title: str
+    groups: list[_Shown]
+
+
+def _galleries(told: Told, models: dict[str, nn.Module]) -> list[_Gallery]:
+    """Corrected, spoiled and unchanged images of the first suite of the user's own: as they are,
+    and with swapped backgrounds.
+    """
+    own = [name for name, entry in told.suites.items() if entry.protocols and name not in SUITES]
+    try:
+        for model in models.values():
+            view(model)
+    except InputError as error:
+        log.warning("no pictures: %s", error)
+        return []
+    return _galleries_of(own[0], told, models) if own else []
+
+
+def _galleries_of(name: str, told: Told, models: dict[str, nn.Module]) -> list[_Gallery]:
+    kept = told.folder / outputs.SETTINGS
+    plan = plans.plan_of(outputs.read_json(kept), kept)
+    entry = told.suites[name]
+    opened = {which: plan.open(name, model) for which, model in models.items()}
+    tests = opened["tuned"]
+    every = zip(*(t.samples for t in opened.values()), strict=True)
+    labels = {same[0].image: [s.label for s in same] for same in every}
+    masked = plan.masked_samples(name, tests.samples)
+    trusted = {s.image for s in masked}
+    stages: list[tuple[str, str, Callable[[Sample], Image.Image]]] = [
+        (next(iter(entry.protocols)), "as they are", plain)
+    ]
+    if "mixed-rand" in entry.shifts:
+        swap = shifts.shifts(masked, "mixed-rand", told.evaluation.seed)[0][0]
+        stages.append(("mixed-rand", "with another class's background", swap))
+    by_name = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
+    folders = class_folder_names(models["tuned"])
+
+    def card(image: str, read: Callable[[Sample], Image.Image]) -> gallery.Card:
+        sample = by_name[image]
+        mask = _mask(sample) if sample.image in trusted else None
+        shown = gallery.tiles(models, read(sample), mask, labels[sample.image])
+        return gallery.Card(image, folders[sample.label], shown)
+
+    galleries = []
+    for stage, title, read in stages:
+        against, model = (
+            read_predictions(told.folder / "records" / name / f"{stage}.{which}.jsonl")
+            for which in ("against", "model")
+        )
+        groups = [
+            _Shown(group, [card(image, read) for image in group.shown])
+            for group in gallery.outcomes(against, model)
+        ]
+        galleries.append(_Gallery(f"Images of {name} {title}", groups))
+    return galleries
+
+
+def _mask(sample: Sample) -> Tensor | None:
+    """An image's mask where it has a usable one."""
+    try:
+        return mask_of(sample, read_image(sample.image)) if sample.mask else None
+    except InputError:
+        return None
