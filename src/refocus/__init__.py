@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.errors import InputError
     from refocus.evaluation.classify import evaluate
     from refocus.evaluation.metrics import background_share, segmentation_scores
+    from refocus.evaluation.shifted import ShiftSettings, shifts
     from refocus.masks.discovery import tokencut
     from refocus.masks.folder import MaskSettings, find_masks
     from refocus.objectives.registry import objective
@@ -33,6 +34,7 @@ __all__ = [
     "InputError",
     "MaskSettings",
     "Recipe",
+    "ShiftSettings",
     "__version__",
     "attention_maps",
     "background_share",
@@ -48,6 +50,7 @@ __all__ = [
     "resume",
     "save",
     "segmentation_scores",
+    "shifts",
     "tokencut",
     "tune",
 ]
@@ -57,6 +60,7 @@ _PUBLIC = {
     "InputError": "errors",
     "MaskSettings": "masks.folder",
     "Recipe": "tuning.recipe",
+    "ShiftSettings": "evaluation.shifted",
     "attention_maps": "relevance.attention",
     "background_share": "evaluation.metrics",
     "eval_image": "data.transforms",
@@ -71,6 +75,7 @@ _PUBLIC = {
     "resume": "tuning.tune",
     "save": "vit.loading",
     "segmentation_scores": "evaluation.metrics",
+    "shifts": "evaluation.shifted",
     "tokencut": "masks.discovery",
     "tune": "tuning.tune",
 }

@@ -168,47 +168,23 @@ def shifts(
     """Make distribution shifts from images and masks: other backgrounds, and the object moved,
     scaled and turned.
     """
-    from refocus.data import shifts as shifted
-    from refocus.data.folders import folder_samples
-    from refocus.masks.trust import masked
+    from refocus.data.shifts import KINDS, kinds
+    from refocus.evaluation import shifted
 
-    names = shifted.kinds(kind)
-    samples = masked(folder_samples(images, masks, mask_polarity=mask_polarity), masks, mask_score)
-    for name in names:
-        shifted.shifts(
-            samples, name, seed
-        )  # what cannot be made is said before anything is written
-    places = {
-        "images": str(images.expanduser().resolve()),
-        "masks": str(masks.expanduser().resolve()),
-    }
-    files = {
-        "images": outputs.state(images),
-        "masks": outputs.state(masks),
-    }  # who lends a background depends on the listing
-    folder = outputs.resumable(
-        out,
-        resume,
-        {
-            **places,
-            "files": files,
-            "seed": seed,
-            "mask_score": mask_score,
-            "mask_polarity": mask_polarity,
-        },
-        apart={"IMAGES": images, "--masks": masks},
+    settings = shifted.ShiftSettings(
+        kinds=tuple(kinds(kind)),
+        mask_score=mask_score,
+        mask_polarity=mask_polarity,
+        workers=workers,
+        seed=seed,
     )
-    content = shifted.write(samples, folder, names, seed=seed, workers=workers)
+    made = shifted.shifts(images, masks, out, settings, resume=resume)
     table = Table("shift", "images", "what it is")
-    for name, count in content["written"].items():
-        table.add_row(name, str(count), shifted.KINDS[name].about)
+    for name, count in made.written.items():
+        table.add_row(name, str(count), KINDS[name].about)
     console.print(table)
-    note = (
-        f"{len(content['skipped'])} images skipped (see shifts.json)\n"
-        if content["skipped"]
-        else ""
-    )
-    console.print(f"{note}each is an ImageFolder below {folder}", soft_wrap=True)
+    note = f"{len(made.skipped)} images skipped (see shifts.json)\n" if made.skipped else ""
+    console.print(f"{note}each is an ImageFolder below {made.folder}", soft_wrap=True)
 
 
 def _protocols(given: str | None) -> tuple[str, ...] | None:

@@ -1,0 +1,136 @@
+"""Shifted test sets as folders that any tool can read: the library's side of `refocus shifts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from refocus import outputs
+from refocus.data import shifts as shifted
+from refocus.data.folders import folder_samples, image_files
+from refocus.masks.trust import masked
+from refocus.settings import CountOrZero, Fraction, Seed, Text, about, check
+from refocus.vit.inputs import check_path
+
+DEFAULT = ("only-fg", "only-bg", "mixed-same", "mixed-rand")
+
+
+@dataclass(frozen=True)
+class ShiftSettings:
+    """Which shifts are made of which masks.
+
+    Raises:
+        InputError: a value that is not legal.
+
+    Example:
+        >>> import refocus
+        >>> refocus.ShiftSettings(kinds=("size", "rotation")).mask_score
+        0.5
+    """
+
+    kinds: Annotated[
+        tuple[Text, ...], about("Kinds of shifts, or all. `refocus shifts --help` lists them.")
+    ] = DEFAULT
+    backgrounds: Annotated[
+        Text | None, about("Folder of images whose backgrounds the kind real takes.")
+    ] = None
+    mask_score: Annotated[
+        Fraction, about("Leave out masks that `refocus masks` gave a lower score.")
+    ] = 0.5
+    mask_polarity: Annotated[
+        Text, about("ask, keep or invert: what to do where most masks seem to mark the background.")
+    ] = "ask"
+    workers: Annotated[CountOrZero, about("Processes that make images.")] = 0
+    seed: Annotated[Seed, about("Seed: whose background each object gets.")] = 0
+
+    def __post_init__(self) -> None:
+        """Every field holds what is legal."""
+        check(self)
+        object.__setattr__(self, "kinds", tuple(shifted.kinds(",".join(self.kinds), real=True)))
+
+
+@dataclass(frozen=True)
+class ShiftFolder:
+    """What `shifts` left in a folder."""
+
+    folder: Path
+    written: dict[str, int]  # kind -> number of images, over all levels
+    skipped: dict[str, str]  # image below the folder -> why it could not be made
+
+
+def shifts(
+    images: str | Path,
+    masks: str | Path,
+    out: str | Path,
+    settings: ShiftSettings | None = None,
+    *,
+    resume: bool = True,
+) -> ShiftFolder:
+    """Make distribution shifts from images and masks, each as a folder of images.
+
+    Other backgrounds, as in ImageNet-9 (Xiao et al., ICLR 2021); the object moved, scaled and
+    turned, as in SI-Score (Djolonga et al., CVPR 2021). A kind is `out/KIND/CLASS/STEM.png`, one
+    with several levels `out/KIND/LEVEL/CLASS/STEM.png`; `evaluate` gives the same answers on it as
+    on shifts that are made on the fly.
+
+    Args:
+        images: ImageFolder, CLASS/FILE.
+        masks: foreground masks, CLASS/FILE-STEM.png.
+        out: folder for the shifts.
+        settings: which; without it, as `refocus shifts` does.
+        resume: skip what `out` holds already; else it must be a new folder.
+
+    Returns:
+        How many images of each kind `out` holds, and what could not be made.
+
+    Raises:
+        InputError: the input cannot be used, or too few masks for a kind; nothing is written then.
+
+    Example:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> example = write("example", per_class=2)
+        >>> made = refocus.shifts(example.images, example.masks, "shifts")
+        >>> made.written
+        {'only-fg': 20, 'only-bg': 20, 'mixed-same': 20, 'mixed-rand': 20}
+    """
+    settings = settings or ShiftSettings()
+    images, masks = check_path(images, "‹images›"), check_path(masks, "‹masks›")
+    samples = masked(
+        folder_samples(images, masks, mask_polarity=settings.mask_polarity),
+        masks,
+        settings.mask_score,
+    )
+    backgrounds = image_files(Path(settings.backgrounds)) if settings.backgrounds else []
+    for kind in settings.kinds:  # what cannot be made is said before anything is written
+        shifted.shifts(samples, kind, settings.seed, backgrounds=backgrounds)
+    kept = _kept(images, masks, settings)
+    read = {"‹images›": images, "‹masks›": masks}
+    folder = outputs.resumable(check_path(out, "‹out›"), resume, kept, apart=read)
+    content = shifted.write(
+        samples,
+        folder,
+        settings.kinds,
+        seed=settings.seed,
+        workers=settings.workers,
+        backgrounds=backgrounds,
+    )
+    return ShiftFolder(folder, content["written"], content["skipped"])
+
+
+def _kept(images: Path, masks: Path, settings: ShiftSettings) -> dict[str, Any]:
+    """What decides each image, for a later call on the same folder; further kinds may be added."""
+    kept: dict[str, Any] = {
+        "images": str(images.resolve()),
+        "masks": str(masks.resolve()),
+        # whose background an image gets depends on the listing
+        "files": {"images": outputs.state(images), "masks": outputs.state(masks)},
+        "seed": settings.seed,
+        "mask_score": settings.mask_score,
+        "mask_polarity": settings.mask_polarity,
+    }
+    if settings.backgrounds:
+        place = Path(settings.backgrounds).expanduser()
+        kept |= {"backgrounds": [str(place.resolve()), outputs.state(place)]}
+    return kept
