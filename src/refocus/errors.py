@@ -15,8 +15,9 @@ _PARAMETER = re.compile(r"‹(\w+)(?:=([^‹›]*))?›")
 
 
 class Message:
-    """A text that marks parameters with ‹ and ›; `str` gives it without the marks, as Python reads
-    it. Give one to a logger where what is said names a parameter.
+    """A text that marks parameters with ‹ and ›; `str` gives it without the marks.
+
+    That is how Python reads it. Give one to a logger where what is said names a parameter.
     """
 
     def __init__(self, marked: str) -> None:
@@ -26,8 +27,9 @@ class Message:
         return self.worded(lambda name, value: name if value is None else f"{name}={value}")
 
     def worded(self, words: Callable[[str, str | None], str]) -> str:
-        """The text with `words(name, value)` in place of each mark; `value` is None where the mark
-        has none.
+        """The text with `words(name, value)` in place of each mark.
+
+        `value` is None where the mark has none.
         """
         return _PARAMETER.sub(lambda found: words(found[1], found[2]), self.marked)
 

@@ -137,8 +137,9 @@ def _holder(file: Path) -> dict[str, object]:
 
 
 def _dead(holder: dict[str, object]) -> bool:
-    """Whether the holder was a process of this machine that has ended; a child that it left behind
-    may keep its lock for a while.
+    """Whether the holder was a process of this machine that has ended.
+
+    A child that it left behind may keep its lock for a while.
     """
     process = holder.get("process")
     if holder.get("host") != platform.node() or not isinstance(process, int):

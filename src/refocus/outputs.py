@@ -79,8 +79,10 @@ def new_folder(
 
 
 def _only_leftovers(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a process leaves that was killed at its start: its
-    lock, files with a temporary name, empty folders, and what a run writes before it can resume.
+    """Whether a folder holds nothing but what a process leaves that was killed at its start.
+
+    Its lock, files with a temporary name, empty folders, and what a run writes before it can
+    resume.
     """
     killed = (folder / LOCK).exists()  # else it would have been released
     return all(
@@ -114,8 +116,9 @@ def resumable(
     *,
     apart: Mapping[str, Path | str | None] = MappingProxyType({}),
 ) -> Path:
-    """A new folder, or with `resume` the one that was started with the same settings, finished or
-    not; its lock is held, and what killed processes left half-written is removed.
+    """A new folder, or with `resume` the one that was started with the same settings.
+
+    Finished or not; its lock is held, and what killed processes left half-written is removed.
 
     Raises:
         InputError: as `new_folder`, or it was started with other settings; names the first.
@@ -168,8 +171,9 @@ _SAID = re.compile(r"(?P<ref>.+)\?(?P<key>names|order)=(?P<value>[^?]+)", re.DOT
 
 
 def split_reference(ref: str) -> tuple[str, dict[str, str]]:
-    """A model's reference without what follows it, and that: MODEL?order=natural,
-    MODEL?names=FILE.
+    """A model's reference without what follows it, and that.
+
+    MODEL?order=natural, MODEL?names=FILE.
     """
     match = _SAID.fullmatch(ref)
     return (match["ref"], {match["key"]: match["value"]}) if match else (ref, {})
@@ -214,15 +218,17 @@ def _digest(file: Path, _size: int, _time: int) -> str:
 
 
 def identity(weights: str, files: Iterable[Path]) -> dict[str, Any]:
-    """What a run starts from, to be compared when it is resumed: a fingerprint of its model's
-    weights, and one of each image and mask.
+    """What a run starts from, to be compared when it is resumed.
+
+    A fingerprint of its model's weights, and one of each image and mask.
     """
     return {"weights": weights, "files": {str(file): digest(file) for file in sorted(set(files))}}
 
 
 def reopen(run: Path, weights: str, shown: str) -> None:
-    """Go on with a tuning run: hold its lock, see that it starts from what it was started from, and
-    remove what a killed process left half-written.
+    """Hold the lock of a tuning run that is continued, and see that it starts from the same.
+
+    What a killed process left half-written is removed.
 
     Raises:
         InputError: another process is at it, or its model, an image or a mask was changed.
@@ -261,8 +267,9 @@ def refuse_changed(kept: Path, weights: str, shown: str) -> None:
 
 
 def state(path: Path) -> str:
-    """Changes when a file at or below a path is changed, added or removed (by name, size and time;
-    hidden files left out).
+    """A fingerprint that changes when a file at or below a path does.
+
+    When one is changed, added or removed (by name, size and time; hidden files left out).
     """
     root = path.expanduser().resolve()
     files = [root] if root.is_file() else [f for f in _below(root) if not f.name.startswith(".")]
@@ -301,8 +308,9 @@ def folder_of(model: str) -> Path:
 
 
 def _folder(model: str) -> tuple[str, Path]:
-    """The folder in a model's reference, and what stands before it: FOLDER, hf:FOLDER or
-    py:MODULE:FUNCTION@FOLDER.
+    """The folder in a model's reference, and what stands before it.
+
+    FOLDER, hf:FOLDER or py:MODULE:FUNCTION@FOLDER.
     """
     model = split_reference(model)[0]
     at = (
@@ -349,6 +357,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

@@ -53,9 +53,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
+        """Whether this is the process that prepares and finishes."""
         return self.rank == 0
 
     def wait(self) -> None:
+        """Wait until all processes are here."""
         if self._state:
             self._state.wait_for_everyone()
 
@@ -72,8 +74,9 @@ class Place:
 
 
 def take_place() -> Place:
-    """Read what torchrun says, and forget it: each process does whole runs, so nothing below may
-    join their gradients.
+    """Read what torchrun says, and forget it.
+
+    Each process does whole runs, so nothing below may join their gradients.
     """
     place = Place(_said("RANK", 0), _said("WORLD_SIZE", 1))
     for name in (

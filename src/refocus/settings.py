@@ -1,5 +1,6 @@
-"""Settings are frozen dataclasses whose annotations say everything once: the type of a field, what
-is legal and what it means.
+"""Settings: frozen dataclasses whose annotations say everything once.
+
+That is the type of a field, what is legal and what it means.
 
     @dataclass(frozen=True)
     class Plan:
@@ -80,8 +81,9 @@ def settings_of(kind: type) -> list[Setting]:
 
 
 def check(settings: Any) -> None:
-    """Refuse what a field may not hold, for `__post_init__`; a path becomes the text it stands for,
-    and a list from JSON a tuple.
+    """Refuse what a field may not hold, for `__post_init__`.
+
+    A path becomes the text it stands for, and a list from JSON a tuple.
 
     Raises:
         InputError: names the first such field, its value and what is legal.
@@ -106,8 +108,10 @@ def _checked(setting: Setting, value: Any) -> Any:
 
 
 def _pieces(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
-    """What is checked by itself, so that the one that is wrong is named: each entry of a
-    dictionary, each item of a list, and at last the whole. In words, value and hint.
+    """What is checked by itself, so that the one that is wrong is named.
+
+    Each entry of a dictionary, each item of a list, and at last the whole. In words, value and
+    hint.
     """
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if get_origin(kind) is dict and isinstance(value, dict):

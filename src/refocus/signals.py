@@ -39,8 +39,9 @@ class _State:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it, SIGINT and SIGTERM raise `Interrupted` in the main thread, again and again until
-    the block is left.
+    """Within it, SIGINT and SIGTERM raise `Interrupted` in the main thread.
+
+    Again and again until the block is left.
     """
     if threading.current_thread() is not threading.main_thread():  # no signals can be handled here
         yield

@@ -1,3 +1,1 @@
-"""Images, masks and labels from folders; transforms; shifts of the background, place, size and
-angle.
-"""
+"""Images, masks and labels from folders; transforms; shifts of background, place, size, angle."""

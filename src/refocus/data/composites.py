@@ -22,8 +22,9 @@ _SMALLEST = 0.5  # of its size, an object that is moved
 
 
 def feather(mask: Tensor) -> Tensor:
-    """Soften the edge inwards, `[1, H, W]`: outside stays 0, so that nothing of the old background
-    comes along.
+    """Soften the edge inwards, `[1, H, W]`.
+
+    Outside stays 0, so that nothing of the old background comes along.
     """
     return torch.minimum(mask, v2.functional.gaussian_blur(mask, [7, 7], [_BLUR, _BLUR]))
 
@@ -111,6 +112,9 @@ def placed(
     """The object anew on another background (SI-Score, Djolonga et al., CVPR 2021).
 
     Args:
+        image: where the object is.
+        mask: `[1, H, W]` of its size.
+        background: an image of any size, fitted to that of `image`.
         area: the object's bounding box, before rotation, as a share of the image.
         centre: of that box as a share of width and height, from the left and from the top.
         angle: degrees, counter-clockwise.
@@ -133,8 +137,9 @@ def placed(
 
 
 def _box(mask: Tensor) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the object: where the mask is above one half, or above 0 where it
-    nowhere is.
+    """Left, top, right, bottom of the object.
+
+    Where the mask is above one half, or above 0 where it nowhere is.
     """
     ys, xs = np.nonzero(mask[0].numpy() > (0.5 if mask.max() > 0.5 else 0))
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1

@@ -1,5 +1,6 @@
-"""Folders of images and of their masks: which output of a model each class folder means, and which
-mask belongs to which image.
+"""Folders of images and of their masks.
+
+Which output of a model each class folder means, and which mask belongs to which image.
 """
 
 from __future__ import annotations
@@ -97,9 +98,7 @@ def _by_name(files: dict[Path, list[Path]], parameter: str) -> dict[str, list[Pa
 
 
 def image_files(root: Path, parameter: str = "images") -> list[Path]:
-    """Sorted image files of a folder: those in its class folders, and those that lie in it
-    directly.
-    """
+    """Sorted image files of a folder: in its class folders, and in it directly."""
     top = listing(root, parameter)
     if top.images and not top.folders:
         say_left_out(root, [top.left_out])
@@ -114,10 +113,14 @@ def image_files(root: Path, parameter: str = "images") -> list[Path]:
 def outputs_of(
     model: nn.Module, folders: Sequence[str], shown: str, *, all_needed: bool = True
 ) -> dict[str, int]:
-    """Class folder -> the model's output for it. The names that a model carries decide; the first
-    folder that a model without names meets gives it its names, where one order of them is known.
+    """Class folder -> the model's output for it.
+
+    The names that a model carries decide; the first folder that a model without names meets gives
+    it its names, where one order of them is known.
 
     Args:
+        model: a classifier.
+        folders: names of class folders, in any order.
         shown: what to call the folder in messages.
         all_needed: False: class folders that the model does not know are not in the answer.
 
@@ -208,8 +211,7 @@ def scan(
     parameter: str = "images",
     mask_polarity: str = ASK,
 ) -> list[Sample]:
-    """All images of a folder with the model's labels, and with their masks where a mask folder is
-    given.
+    """All images of a folder with the model's labels, and with masks where a folder is given.
 
     mask_polarity: "ask", "keep" or "invert", see `polarity`.
 
@@ -233,8 +235,9 @@ def scan(
 
 
 def folder_samples(root: Path, masks: Path, *, mask_polarity: str = ASK) -> list[Sample]:
-    """All images of a folder with their masks, labelled by the position of their class folder; no
-    model is asked.
+    """All images of a folder with their masks, labelled by the position of their class folder.
+
+    No model is asked.
     """
     folders = class_folders(root.expanduser(), "images")
     return _samples(
@@ -282,8 +285,9 @@ def _masks_parameter(images: str) -> str:
 def _mask_files(
     root: Path, folders: dict[str, list[Path]], parameter: str
 ) -> dict[str, dict[str, Path]]:
-    """class name -> image stem -> mask file; a mask without its image is an error (a misspelt name
-    would be lost).
+    """Class name -> image stem -> mask file.
+
+    A mask without its image is an error: a misspelt name would be lost.
     """
     classes = {plain(f.name): f for f in listing(root, parameter).folders}
     if strangers := sorted(set(classes) - set(folders)):

@@ -270,8 +270,9 @@ def palette_colours(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _palette(picture: Image.Image, path: Path) -> np.ndarray:
-    """By colour: grey levels as they are; of two indices, one of them black, the other one is the
-    foreground.
+    """By colour: grey levels as they are.
+
+    Of two indices, one of them black, the other one is the foreground.
     """
     indices, colours = palette_colours(picture)
     used = np.unique(indices)
@@ -327,8 +328,9 @@ def looks_like_ids(levels: np.ndarray) -> bool:
 
 
 def looks_like_void(levels: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether the highest of sorted levels means "not labelled" beside a few ids: small numbers, or
-    more pixels than the highest has.
+    """Whether the highest of sorted levels means "not labelled" beside a few ids.
+
+    Small numbers, or more pixels than the highest has.
     """
     inside = (levels > 0) & (levels < levels[-1])
     if not 0 < inside.sum() <= _VOID_IDS:

@@ -28,6 +28,9 @@ def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str)
     """Whether to exchange object and background of all masks of a folder.
 
     Args:
+        samples: the images, some of them with masks.
+        root: the folder of the masks.
+        parameter: what the caller calls it, for the messages.
         answer: "ask" looks at some masks and stops where most seem to be something else; "keep"
             and "invert" answer that question.
 

@@ -1,5 +1,6 @@
-"""Which images a run takes: the few shots, the images it validates on, a sample spread over the
-classes.
+"""Which images a run takes.
+
+The few shots, the images it validates on, a sample spread over the classes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
 
 
 def pick_classes(samples: list[Sample], count: int | None, class_seed: int | None) -> list[int]:
-    """Labels to train on: the first `count` in listing order, or after a shuffle by `class_seed`;
+    """Labels to train on: the first `count` in listing order, or shuffled by `class_seed`.
+
     None: half of them.
     """
     labels = list(
@@ -104,8 +106,9 @@ def pick_shots(
 
 
 def spread(samples: list[Sample], count: int, seed: int, *, skip_bad: bool) -> list[Sample]:
-    """At most `count` usable samples, spread over their classes: the first of each class, then the
-    second of each, ...
+    """At most `count` usable samples, spread over their classes.
+
+    The first of each class, then the second of each, ...
     """
     turn: Counter[int] = Counter()
     keyed = []
@@ -116,13 +119,15 @@ def spread(samples: list[Sample], count: int, seed: int, *, skip_bad: bool) -> l
 
 
 def shuffled(samples: list[Sample], seed: int) -> list[Sample]:
+    """The samples in an order that follows from the seed alone."""
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     return [samples[i] for i in order]
 
 
 def chosen(samples: Sequence[Sample], most: int | None, seed: int) -> frozenset[Path]:
-    """At most so many images, spread over the classes: one of each class in random order, then a
-    second of each, ...
+    """At most `most` images, spread over the classes.
+
+    One of each class in random order, then a second of each, ...
     """
     if most is None or len(samples) <= most:
         return frozenset(s.image for s in samples)

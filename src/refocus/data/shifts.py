@@ -1,5 +1,6 @@
-"""A labelled folder with masks -> its distribution shifts, image by image, in memory or as folders
-that any tool can read.
+"""A labelled folder with masks -> its distribution shifts.
+
+Image by image, in memory or as folders that any tool can read.
 
 Two families: that of ImageNet-9 (Xiao et al., "Noise or Signal", ICLR 2021) asks what foreground
     and background each contribute; that of SI-Score (Djolonga et al., CVPR 2021) moves, scales and
@@ -170,8 +171,9 @@ def kinds(text: str, parameter: str = "kinds", *, real: bool = False) -> list[st
 
 
 def donors(samples: Sequence[Sample], rule: str, seed: int) -> dict[Path, Sample]:
-    """image -> whose background it gets; images without such a donor (alone in their class, or one
-    class alone) are missing.
+    """Image -> whose background it gets.
+
+    Images without such a donor (alone in their class, or one class alone) are missing.
 
     A choice depends on the seed, the listing and the image's position in it.
     """
@@ -203,8 +205,9 @@ def _class(sample: Sample) -> str:
 
 @dataclass(frozen=True)
 class Shift:
-    """One kind at one level over a list of samples with masks; called with a sample it gives the
-    shifted image.
+    """One kind at one level over a list of samples with masks.
+
+    Called with a sample it gives the shifted image.
     """
 
     kind: str
@@ -212,6 +215,7 @@ class Shift:
     partners: dict[Path, Sample]  # who lends a background; those of a folder have no mask
 
     def __call__(self, sample: Sample) -> Image.Image:
+        """The shifted image of a sample."""
         row = KINDS[self.kind]
         image, mask = _read(sample)
         background = None
@@ -236,8 +240,9 @@ def shifts(
     only: Collection[Path] | None = None,
     backgrounds: Sequence[Path] = (),
 ) -> list[tuple[Shift, list[Sample]]]:
-    """One Shift per level of a kind, with the samples it applies to: those with a mask, and a donor
-    where one is needed.
+    """One Shift per level of a kind, with the samples it applies to.
+
+    Those with a mask, and a donor where one is needed.
 
     only: images to shift; all others still lend their backgrounds. backgrounds: image files, for
     the kind `real`.
@@ -320,8 +325,9 @@ def write(
     workers: int = 0,
     backgrounds: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Write each kind as an ImageFolder, `KIND/CLASS/STEM.png`, curves as
-    `KIND/LEVEL/CLASS/STEM.png`.
+    """Write each kind as an ImageFolder, `KIND/CLASS/STEM.png`.
+
+    Curves are written as `KIND/LEVEL/CLASS/STEM.png`.
 
     What is there already stays, so an interrupted run goes on. PNG keeps every pixel: evaluating
     the folder and evaluating on the fly give the same answers.

@@ -15,8 +15,9 @@ MARGIN = 0.04  # of the shorter side, filled around an object that is taken out
 
 
 def fill_object(images: Tensor, masks: Tensor) -> Tensor:
-    """Replace the object by what surrounds it: normalized averages at halved and halved resolution
-    (push-pull).
+    """Replace the object by what surrounds it.
+
+    Normalized averages at halved and halved resolution (push-pull).
 
     Background pixels stay as they are; a hole takes the mean of the nearest scale at which it sees
     background.
@@ -50,8 +51,9 @@ def widened(masks: Tensor, margin: float = MARGIN) -> Tensor:
 def swap_backgrounds(
     images: Tensor, masks: Tensor, donors: Tensor, donor_masks: Tensor, margin: float = MARGIN
 ) -> Tensor:
-    """Each object on a donor's background, the donor's own object filled in ("mixed" in Xiao et
-    al., ICLR 2021).
+    """Put each object on a donor's background, the donor's own object filled in.
+
+    That is "mixed" in Xiao et al., ICLR 2021.
 
     margin: of the donor's object, filled in as well. Masks are often a little too tight, and the
         rim of the object that they leave tells what stood there.
@@ -60,8 +62,9 @@ def swap_backgrounds(
 
 
 def other_class_donors(labels: Tensor, seed: int) -> Tensor:
-    """For each image the position of a donor of another class, `[n]`; with one class alone, of any
-    image.
+    """For each image the position of a donor of another class, `[n]`.
+
+    With one class alone, of any image.
     """
     generator = torch.Generator().manual_seed(seed)
     donors = []

@@ -62,9 +62,10 @@ _PAPER = {
 
 
 def paper_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
-    """The published code's evaluation transform at the model's input size, for comparison with the
-    paper's tables: shorter side to 256/224 of it (bilinear), centre crop, mean = std = 0.5 for
-    every model. PIL image -> `[3, H, W]`.
+    """The published code's evaluation transform, for comparison with the paper's tables.
+
+    At the model's input size: shorter side to 256/224 of it (bilinear), centre crop, mean = std =
+    0.5 for every model. PIL image -> `[3, H, W]`.
     """
     return create_transform(**{**preprocessing(model), **_PAPER}, is_training=False)
 
@@ -87,8 +88,9 @@ class _Cover(v2.Transform):
 def joint_transform(
     model: nn.Module, *, train: bool, flip: float = 0.5, protocol: str = "standard"
 ) -> v2.Transform:
-    """PIL image and `tv_tensors.Mask` together -> normalized `[3, H, W]` and mask `[1, H, W]`
-    (nearest, soft values stay).
+    """PIL image and `tv_tensors.Mask` together -> normalized `[3, H, W]` and mask `[1, H, W]`.
+
+    The mask is resized by nearest neighbour, soft values stay.
 
     train: resize both sides, random crop, flip (paper Section 4). Otherwise the model's own
         evaluation crop. protocol: `paper` takes the published code's interpolation, crop and mean =

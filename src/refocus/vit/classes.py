@@ -76,8 +76,9 @@ def class_count(model: nn.Module) -> int:
 
 
 def label_names(model: nn.Module) -> list[str] | None:
-    """The checkpoint's own names; None also where they are of another head, as timm leaves them
-    after `reset_classifier`.
+    """The checkpoint's own names, or None.
+
+    None also where they are of another head, as timm leaves them after `reset_classifier`.
     """
     names = _carried(model)
     return names if names and len(names) == class_count(model) else None
@@ -89,8 +90,9 @@ def _carried(model: nn.Module) -> list[str]:
 
 
 def class_names(model: nn.Module) -> list[str] | None:
-    """Names by class index: from the checkpoint, else timm's table for ImageNet models; None where
-    there are none.
+    """Names by class index: from the checkpoint, else timm's table for ImageNet models.
+
+    None where there are none.
     """
     if names := label_names(model):
         return names
@@ -100,8 +102,9 @@ def class_names(model: nn.Module) -> list[str] | None:
 
 
 def folder_names(model: nn.Module) -> list[str] | None:
-    """What the class folders of a test set are called, by class index: WordNet ids for ImageNet
-    models, else the class names.
+    """What the class folders of a test set are called, by class index.
+
+    WordNet ids for ImageNet models, else the class names.
     """
     subset = _imagenet(model)
     return label_names(model) or (list(subset.label_names()) if subset else None)

@@ -28,8 +28,9 @@ class Readable(Protocol):
     prefix: int  # tokens before the patches: class token, distillation token, registers
 
     def attention_maps(self) -> AbstractContextManager[list[Tensor]]:
-        """Within the `with`, each forward pass fills the list with its maps, first layer first:
-        `[B, H, N, N]`.
+        """Within the `with`, each forward pass fills the list with its maps.
+
+        First layer first, each `[B, H, N, N]`.
         """
         ...
 
@@ -44,8 +45,9 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """A model as its family reads it: `Readable` but for the maps, which `attention.attention_maps`
-    records for all families.
+    """A model as its family reads it: `Readable` but for the maps.
+
+    These `attention.attention_maps` records for all families.
 
     blocks: in their order, for `last_blocks` and `lora` of a recipe. branches: attention layers
         that read the same tokens side by side.
@@ -114,6 +116,7 @@ def _inside(model: nn.Module) -> nn.Module | None:
 
 
 def class_token(tokens: int) -> Tensor:
+    """The answer is read from the first token alone: weights `[N]`."""
     return _weights(tokens, {0: 1.0})
 
 
@@ -396,6 +399,7 @@ USE = (
 
 
 def unsupported(model: nn.Module, reason: str) -> InputError:
+    """The error for a model of no family, with the reason and what is supported."""
     return InputError(f"{type(model).__name__}: {reason}; {USE}")
 
 

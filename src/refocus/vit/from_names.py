@@ -50,8 +50,9 @@ def write_zero_shot(
 
 
 def read_names(given: str | Path) -> list[str]:
-    """Class names from a file with one a line, from the folders of an ImageFolder, or from the text
-    itself: "a,b,c".
+    """Class names from a file, from the folders of an ImageFolder, or from the text itself.
+
+    A file has one a line, a text is "a,b,c".
 
     Raises:
         InputError: fewer than two, or one twice.

@@ -168,8 +168,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def source(model: nn.Module) -> str:
-    """What `load` was called with (a resolved path for a folder), or the class name of a model it
-    did not load.
+    """What `load` was called with (a resolved path for a folder).
+
+    The class name for a model that it did not load.
     """
     return getattr(model, _LOADED_FROM, type(model).__name__)
 
@@ -204,8 +205,9 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
 
 
 def preprocessing(model: nn.Module) -> dict[str, Any]:
-    """The model's own input size, interpolation, mean, std and crop share, as timm resolves
-    them.
+    """The model's own input size, interpolation, mean, std and crop share.
+
+    As timm resolves them.
     """
     return {
         k: tuple(v) if isinstance(v, list) else v

@@ -1,5 +1,6 @@
-"""Models of the user's own: `py:MODULE:FUNCTION[@FOLDER]` calls a function of the user's code and
-reads weights from a folder.
+"""Models of the user's own: `py:MODULE:FUNCTION[@FOLDER]`.
+
+It calls a function of the user's code and reads weights from a folder.
 
 Code is only run that the user names on the command line; a folder cannot name any.
 """
@@ -21,8 +22,9 @@ from refocus.vit.families import view
 
 
 def load(name: str, *, pretrained: bool) -> nn.Module:
-    """The module that FUNCTION() of MODULE (importable from here) returns, with the weights of
-    FOLDER where one is given.
+    """The module that FUNCTION() of MODULE (importable from here) returns.
+
+    With the weights of FOLDER where one is given.
     """
     made_by, _, place = name.partition("@")
     module, _, function = made_by.partition(":")

@@ -14,6 +14,7 @@ from refocus.vit.families import REFUSED, USE
 
 
 def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    """A model from a timm hub folder, `config` as its config.json holds it."""
     architecture = str(config["architecture"])
     _refuse_unsupported(architecture)
     try:
@@ -26,7 +27,8 @@ def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn
 
 
 def load_name(name: str, *, pretrained: bool) -> nn.Module:
-    architecture = name.split(".")[0]
+    """A model by timm's name, ARCHITECTURE or ARCHITECTURE.WEIGHTS."""
+    architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = (
@@ -67,6 +69,7 @@ def _refuse_unsupported(architecture: str) -> None:
 
 
 def save(model: nn.Module, folder: Path, names: list[str] | None) -> None:
+    """Write a timm hub folder."""
     try:
         timm.models.save_for_hf(
             model,

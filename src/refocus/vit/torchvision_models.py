@@ -1,5 +1,6 @@
-"""torchvision's Vision Transformers: by name, and in a folder of ours, for torchvision has no
-folder format.
+"""torchvision's Vision Transformers: by name, and in a folder of ours.
+
+torchvision has no folder format.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _ARGUMENTS = ("image_size", "patch_size", "hidden_dim", "mlp_dim")
 
 
 def load_name(name: str, *, pretrained: bool) -> nn.Module:
-    """`torchvision:vit_b_16` with its best weights, or `torchvision:vit_b_16.IMAGENET1K_V1`; random
-    without `pretrained`.
+    """`torchvision:vit_b_16` with its best weights, or `torchvision:vit_b_16.IMAGENET1K_V1`.
+
+    Random without `pretrained`.
     """
     kind, _, wanted = name.partition(".")
     if kind not in _NAMES:
@@ -61,6 +63,7 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
 
 
 def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    """A model from a folder of ours, `config` as its config.json holds it."""
     try:
         model: Any = VisionTransformer(**config["torchvision"])
         if pretrained:

@@ -1,5 +1,6 @@
-"""transformers' image classifiers: from the hub or a folder, with the preprocessing and class names
-that they carry.
+"""transformers' image classifiers, from the hub or a folder.
+
+With the preprocessing and class names that they carry.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
 
 
 def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
+    """A model from a folder that `save_pretrained` wrote."""
     return _load(str(folder), str(folder), pretrained=pretrained)
 
 
@@ -90,14 +92,17 @@ def configuration(shown: str, place: str) -> Any:
 
 
 def image_processor(shown: str, place: str) -> Any:
+    """The image processor of a checkpoint."""
     transformers = library()
     how = {"use_fast": False, "trust_remote_code": False}
     return fetch(shown, lambda: transformers.AutoImageProcessor.from_pretrained(place, **how))
 
 
 def weights(shown: str, kind: Any, place: str) -> Any:
-    """Safetensors alone are read, as float32 (half precision would round small steps of tuning to
-    nothing), and every weight must be there: a head that was made up would answer at random.
+    """Read safetensors alone, as float32, and insist on every weight.
+
+    Half precision would round small steps of tuning to nothing, and a head that was made up would
+    answer at random.
     """
     logging.getLogger("transformers").setLevel(
         logging.ERROR
@@ -123,6 +128,7 @@ def weights(shown: str, kind: Any, place: str) -> Any:
 
 
 def fetch(shown: str, get: Any) -> Any:
+    """What `get` gives; what goes wrong is said in one line that names the model."""
     try:
         return get()
     except (
@@ -202,9 +208,10 @@ def preprocessing(processor: Any) -> dict[str, Any]:
 
 
 def _names(config: Any, shown: str) -> list[str] | None:
-    """Class names by index; None where they are transformers' own LABEL_0, LABEL_1, ..., or
-    ImageNet's in its order, whose class folders are called by WordNet ids (timm's tables have
-    both).
+    """Class names by index, or None.
+
+    None where they are transformers' own LABEL_0, LABEL_1, ..., or ImageNet's in its order, whose
+    class folders are called by WordNet ids (timm's tables have both).
     """
     labels = {int(key): str(name) for key, name in config.id2label.items()}
     count = config.num_labels
@@ -223,6 +230,7 @@ def _names(config: Any, shown: str) -> list[str] | None:
 
 
 def save(model: Any, folder: Path) -> None:
+    """Write a folder that `from_pretrained` reads."""
     model.save_pretrained(folder, max_shard_size="1TB")
     if hasattr(model, "image_processor"):
         model.image_processor.save_pretrained(folder)

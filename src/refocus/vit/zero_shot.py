@@ -1,5 +1,6 @@
-"""Zero-shot classifiers: an image tower of CLIP or SigLIP with a head of class names (Radford et
-al., ICML 2021, Section 3.1).
+"""Zero-shot classifiers: an image tower of CLIP or SigLIP with a head of class names.
+
+Radford et al., ICML 2021, Section 3.1.
 """
 
 from __future__ import annotations
@@ -51,9 +52,11 @@ class ZeroShot(nn.Module):
 
     @property
     def num_classes(self) -> int:
+        """How many names the head has."""
         return self.classifier.out_features
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalized images `[B, 3, H, W]` -> logits `[B, K]`."""
         output = self.tower(images)
         embedding = output.image_embeds if hasattr(output, "image_embeds") else output.pooler_output
         return self.scale * self.classifier(F.normalize(embedding, dim=-1)) + self.shift
