@@ -105,8 +105,9 @@ class Records(Generic[T]):
 
 
 def to_json(record: Any) -> Any:
-    """A record, or a container of records, as what `json` writes: dictionaries, lists, strings and
-    numbers. Fields that have their default are written as well.
+    """A record, or a container of records, as what `json` writes.
+
+    Dictionaries, lists, strings and numbers. Fields that have their default are written as well.
     """
     if is_dataclass(record) and not isinstance(record, type):
         return {f.name: to_json(getattr(record, f.name)) for f in fields(record)}
@@ -130,8 +131,9 @@ def from_json(content: Any, kind: type[T], source: str | Path) -> T:
 
 
 def decode(content: bytes) -> Any:
-    """What JSON holds; strict, but for file names that are not UTF-8, which `json` writes as lone
-    surrogates.
+    """What JSON holds, checked strictly.
+
+    But for file names that are not UTF-8, which `json` writes as lone surrogates.
 
     Raises:
         ValueError, msgspec.MsgspecError, RecursionError: it is none.

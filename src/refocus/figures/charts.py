@@ -45,8 +45,9 @@ def _bare(axes: Axes) -> None:
 
 
 def accuracies(rows: Sequence[Row], labels: tuple[str, str]) -> str:
-    """Top-1 of each row with its 95 % interval, and of the model compared with where there is one;
-    the first row on top.
+    """Top-1 of each row with its 95 % interval, the first row on top.
+
+    Where there is a model compared with, its top-1 beside it.
 
     `labels` are the legend of the model compared with, and of the model.
     """
@@ -98,8 +99,9 @@ def _lines(shift: ShiftEntry, labels: tuple[str, str]) -> dict[str, tuple[str, l
 
 
 def curve(shift: ShiftEntry, xlabel: str, labels: tuple[str, str]) -> str:
-    """Accuracy over the levels of a shift, with bands of 95 %; levels are named by numbers (percent
-    or degrees).
+    """Accuracy over the levels of a shift, with bands of 95 %.
+
+    Levels are named by numbers (percent or degrees).
     """
     page = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
     axes = page.subplots()
@@ -149,8 +151,9 @@ def places(shift: ShiftEntry, labels: tuple[str, str]) -> str:
 
 
 def changes(rows: Sequence[GroupChange]) -> str:
-    """Change of top-1 of each class in points with its 95 % interval, in the order of
-    `metrics.group_differences`; each has one.
+    """Change of top-1 of each class in points with its 95 % interval.
+
+    In the order of `metrics.group_differences`; each has one.
     """
     page = Figure(figsize=(_WIDTH, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()

@@ -93,8 +93,9 @@ def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
 def class_charts(
     ground: Ground, models: Sequence[str], suites: Sequence[str], out: Path
 ) -> tuple[list[Any], dict[str, tuple[GroupChange, ...]]]:
-    """Figures 8 to 14: the classes that gain and lose most, and the change of every class for the
-    records.
+    """Figures 8 to 14: the classes that gain and lose most.
+
+    And the change of every class for the records.
     """
     shown, every = [], {}
     for model in models:
