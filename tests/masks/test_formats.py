@@ -48,7 +48,9 @@ def test_png_with_a_value_to_ignore(tmp_path: Path) -> None:
     values[9] = 255
     save(tmp_path / "a.png", values)
     np.testing.assert_array_equal(formats.reader("png", tmp_path, ignore=255)(image(), SIZE), BOX)
-    assert formats.reader("png", tmp_path)(image(), SIZE)[9].all()
+    assert formats.reader("png", tmp_path, ignore=0)(image(), SIZE)[9].all()
+    with pytest.raises(InputError, match=r"255 beside 3.*ignore=255"):
+        formats.reader("png", tmp_path)(image(), SIZE)
 
 
 def test_voc_counts_the_border_of_objects_as_background(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from refocus.cli.options import MaskPolarity
 from refocus.cli.printing import console
 
 
@@ -57,6 +58,14 @@ def masks(
         int | None,
         typer.Option(help="With --from png: this value counts as background, such as 255."),
     ] = None,
+    orientation: Annotated[
+        str,
+        typer.Option(
+            help="With --from, where EXIF turns images: upright, if they were annotated as viewers "
+            "show them, or raw, on the stored pixels. ask: by their sizes, or stop."
+        ),
+    ] = "ask",
+    mask_polarity: MaskPolarity = "ask",
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
     resume: Annotated[
         bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
@@ -77,6 +86,8 @@ def masks(
         learn_from=learn_from,
         source=source,
         ignore=ignore,
+        orientation=orientation,
+        mask_polarity=mask_polarity,
         workers=workers,
         device=device,
     )

@@ -19,7 +19,7 @@ from refocus.errors import InputError, first_line
 from refocus.records import Sample
 from refocus.vit.inputs import check_path, shown
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -34,7 +34,7 @@ _MIRRORED_OR_TURNED = (2, 3, 4)  # EXIF orientations that keep the size
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
     """An upright picture in the mode it is stored in.
 
     deep: 16 bits a channel, of which Pillow keeps the upper 8 where there are several channels.
@@ -75,10 +75,10 @@ def read_image(path: str | Path) -> Image.Image:
     """
     path = check_path(path)
     try:
-        file = _opened(path)
+        file = open_upright(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as an image ({first_line(error)})") from error
     _refuse_long(path, file.picture.size)
     try:
@@ -94,7 +94,7 @@ def orientation(path: Path) -> int:
     try:
         with _bombs_refused(), Image.open(path) as file:
             return int(file.getexif().get(0x0112, 1))
-    except (*_UNREADABLE, TypeError):
+    except (*UNREADABLE, TypeError):
         return 1
 
 
@@ -111,14 +111,19 @@ class _bombs_refused(warnings.catch_warnings):  # noqa: N801
         warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def _opened(path: Path) -> _File:
+def open_upright(path: Path) -> File:
+    """A picture as it is stored, turned upright.
+
+    Raises:
+        one of UNREADABLE.
+    """
     if path.exists() and not path.is_file():
         raise OSError("not a regular file")  # a pipe or a device would never end
     with _bombs_refused(), Image.open(path) as file:
         deep = any(";16" in repr(tile) for tile in getattr(file, "tile", ()))
         kind = str(file.format)
         file.load()
-        return _File(ImageOps.exif_transpose(file), deep, kind)
+        return File(ImageOps.exif_transpose(file), deep, kind)
 
 
 def _refuse_long(path: Path, size: tuple[int, int]) -> None:
@@ -128,7 +133,7 @@ def _refuse_long(path: Path, size: tuple[int, int]) -> None:
         )
 
 
-def _eight_bit(file: _File, path: Path) -> Image.Image:
+def _eight_bit(file: File, path: Path) -> Image.Image:
     """8 bits a channel; 16-bit grey, which Pillow would clip to white, is scaled.
 
     Raises:
@@ -201,8 +206,8 @@ def read_mask(
     if image is not None and not isinstance(image, Image.Image):
         raise InputError(f"image: {shown(image)}; legal is a PIL image, which read_image returns")
     try:
-        values = mask_values(_opened(path), path)
-    except _UNREADABLE as error:
+        values = mask_values(open_upright(path), path)
+    except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as a mask ({first_line(error)})") from error
@@ -229,7 +234,7 @@ def mask_of(sample: Sample, image: Image.Image | None = None) -> Tensor:
 _LEGAL = "legal are 0/255 with soft values between, or 0/1; `refocus masks` takes other masks over"
 
 
-def mask_values(file: _File, path: Path) -> np.ndarray:
+def mask_values(file: File, path: Path) -> np.ndarray:
     """Foreground `[H, W]` in [0, 1] from whichever channel says it."""
     alpha = alpha_of(file.picture)
     if alpha is not None:

@@ -62,7 +62,7 @@ def _refuse_doubtful(pairs: tuple[tuple[Path, Path], ...], root: Path, parameter
             continue
         read += 1
         around += frame_share(values > 0.5) > _BORDER
-        same += _is_image(values, image)
+        same += is_image(values, image)
     if turned:
         log.info(
             "%s: %d of %d images looked at carry an EXIF orientation that does not change their "
@@ -90,7 +90,7 @@ def frame_share(mask: np.ndarray) -> float:
     return float(frame.mean())
 
 
-def _is_image(values: np.ndarray, image: Path) -> bool:
+def is_image(values: np.ndarray, image: Path) -> bool:
     """Whether a mask `[H, W]` in [0, 1] is the image itself in grey."""
     try:
         grey = read_image(image).convert("L").resize(_SMALL)

@@ -9,7 +9,6 @@ same for both.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from refocus import outputs
 from refocus.data.folders import image_files, refuse_shared_stems
 from refocus.data.images import read_image
+from refocus.data.polarity import ASK
 from refocus.errors import InputError
 from refocus.masks.backbones import Pixels, Reader, keys_of, load_backbone
 from refocus.masks.discovery import (
@@ -37,9 +37,11 @@ from refocus.masks.discovery import (
     overlap,
     shipped_head,
 )
-from refocus.masks.formats import MaskReader, reader
+from refocus.masks.formats import reader
 from refocus.masks.quality import Quality, assess
+from refocus.masks.reading import MaskReader
 from refocus.masks.sheet import contact_sheet
+from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.masks.trust import RECORDS, digest
 from refocus.processes import Processes
 from refocus.records import drop_partial_line, read_lines, write_line
@@ -74,6 +76,8 @@ class MaskSettings:
     learn_from: str | Path | None = None  # images that show the look of objects; None: as shipped
     source: tuple[str, str | Path] | None = None  # format and path of masks to take over
     ignore: int | None = None  # with source "png": this value counts as background
+    orientation: str = ASK  # with a source: annotated "upright" or "raw", where EXIF turns an image
+    mask_polarity: str = ASK  # with a source: "keep", or "invert" masks that mark the background
     workers: int = 0  # processes that decode images
     device: str = "auto"  # auto, cpu, cuda or mps
 
@@ -82,6 +86,9 @@ class MaskSettings:
             raise InputError(f"‹refine› {self.refine}: legal are bilateral, none")
         if self.ignore is not None and self.source is None:
             raise InputError(f"‹ignore› {self.ignore}: only with ‹source=png›")
+        for name in ("orientation", "mask_polarity"):
+            if getattr(self, name) != ASK and self.source is None:
+                raise InputError(f"‹{name}› {getattr(self, name)}: only with ‹source›")
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ def find_masks(
     """
     settings = settings or MaskSettings()
     images, device = Path(images).expanduser(), pick_device(settings.device)
-    make, kept = _taken_over(settings) if settings.source else _by_backbone(images, settings)
+    make, kept = (_taken_over if settings.source else _by_backbone)(images, settings)
     group = Processes(cpu=device.type == "cpu")
     content = write(images, Path(out), make, kept, resume=resume, group=group)
     if not content:  # a process other than the first
@@ -190,13 +197,22 @@ def find_masks(
     return MaskFolder(Path(out).expanduser(), scores, skipped, content["usable_from"])
 
 
-def _taken_over(settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
+def _taken_over(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
     """The finder that reads masks of another format, and what decides its masks."""
     assert settings.source is not None
     kind, path = settings.source
-    read = reader(kind, Path(path), settings.ignore)
-    source = str(Path(path).expanduser().resolve())
-    return lambda _files, _out: imported(read), {"from": [kind, source], "ignore": settings.ignore}
+    source = Path(path).expanduser().resolve()
+    files = image_files(images)
+    read = reader(kind, Path(path), settings.ignore, images=files)
+    answers = {"frame": settings.orientation, "mask_polarity": settings.mask_polarity}
+    refuse_open_questions(read, files, **answers)
+    kept = {
+        "from": [kind, str(source), outputs.state(source)],
+        "ignore": settings.ignore,
+        "orientation": settings.orientation,
+        "mask_polarity": settings.mask_polarity,
+    }
+    return lambda _files, _out: imported(read, **answers), kept
 
 
 def _by_backbone(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
@@ -254,18 +270,15 @@ def discovered(
     return find
 
 
-def imported(read: MaskReader) -> Find:
+def imported(read: MaskReader, *, frame: str = ASK, mask_polarity: str = ASK) -> Find:
     """Take masks from a reader of `formats`."""
 
     def find(files: list[Path]) -> Iterator[Found]:
         for file in files:
             try:
-                mask = read(file, read_image(file).size)
+                mask = mask_for(read, file, frame=frame, mask_polarity=mask_polarity)
             except InputError as error:
                 yield Found(file, problem=str(error))
-                continue
-            if mask is None:
-                yield Found(file, problem=f"{file}: no mask for it in the source")
             else:
                 yield Found(file, Image.fromarray(mask.astype(np.uint8) * 255))
 
@@ -299,11 +312,7 @@ def write(
         the content of `masks.json`.
     """
     images, out = images.resolve(), out.expanduser()
-    if out.resolve().is_relative_to(images):
-        raise InputError(
-            f"‹out› {out}: lies inside ‹images› {images}, where masks would be taken for images; "
-            "name a folder beside it"
-        )
+    outputs.refuse_inside(out, {"‹images›": images})
     files = image_files(images)
     refuse_shared_stems(_by_folder(files))
     if group.first:
@@ -321,7 +330,7 @@ def write(
         log.info("%s: %d masks are there already", out, len(done))
     group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"
-    with record.open("a") as lines:
+    with record.open("a", encoding="utf-8") as lines:
         for found in track(
             find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first
         ):
@@ -354,9 +363,8 @@ def _keep(found: Found, name: str, folder: Path) -> dict[str, Any]:
         }
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    found.mask.save(partial, format="PNG")
-    os.replace(partial, target)
+    with outputs.replacing(target) as partial:
+        found.mask.save(partial, format="PNG")
     small = found.mask.copy()
     small.thumbnail(
         (512, 512), Image.Resampling.NEAREST
@@ -414,8 +422,6 @@ def kept_head(
     path = folder / _HEAD
     if not path.exists():
         head = learn(backbone, files, size=size, workers=workers)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with outputs.replacing(path) as partial, partial.open("wb") as file:
             np.save(file, head.weights)
-        os.replace(partial, path)
     return ObjectHead(np.load(path, allow_pickle=False))

@@ -1,0 +1,83 @@
+"""Tables as people have them: saved by Excel, with semicolons, blanks, tabs or a mark at their
+start.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from refocus.errors import InputError, first_line
+from refocus.outputs import read_bytes
+
+_MOST = 1 << 28  # bytes
+_DELIMITERS = ",;\t|"
+
+
+def read_table(file: Path, columns: Sequence[str], shown: str) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file that has a head, with at least `columns`; blanks around names and values
+    do not count, nor does case in the head.
+
+    Raises:
+        InputError: not such a file, or a row that lacks a value; names `shown` and the row.
+    """
+    needed = ",".join(columns)
+    try:
+        text = _text(read_bytes(file.expanduser(), _MOST))
+        head = next((line for line in text.splitlines() if line.strip()), "")
+        delimiter = max(_DELIMITERS, key=head.count)
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        names = [name.strip().lower() for name in next(r for r in rows if any(r))]
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise InputError(f"{shown}: cannot be read ({reason})") from error
+    except (ValueError, csv.Error, StopIteration) as error:
+        raise InputError(f"{shown}: must be CSV with {needed} ({first_line(error)})") from error
+    if lacking := [c for c in columns if names.count(c) != 1]:
+        raise InputError(f"{shown}: must be CSV with {needed}; it has not one column {lacking[0]}")
+    places = {c: names.index(c) for c in columns}
+    try:
+        for line in rows:
+            if not any(cell.strip() for cell in line):
+                continue
+            row = {c: line[i].strip() if i < len(line) else "" for c, i in places.items()}
+            if missing := [c for c, value in row.items() if not value]:
+                raise InputError(f"{shown}, line {rows.line_num}: has no value for {missing[0]}")
+            yield {c: v.replace(",", ".") if delimiter == ";" and _decimal(v) else v
+                   for c, v in row.items()}  # fmt: skip
+    except csv.Error as error:
+        raise InputError(f"{shown}, line {rows.line_num}: {first_line(error)}") from error
+
+
+def _text(content: bytes) -> str:
+    """UTF-8 with or without its mark, or what Excel calls Unicode; else Latin-1."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _decimal(value: str) -> bool:
+    """Whether a value is a number with a comma, as Excel writes it beside semicolons."""
+    whole, comma, rest = value.partition(",")
+    return bool(comma) and whole.lstrip("+-").isdigit() and rest.isdigit()
+
+
+def number(text: str, shown: str) -> float:
+    """A finite number from a cell.
+
+    Raises:
+        InputError: it is none; names `shown`.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or abs(value) > 1e9:
+        raise InputError(f"{shown}: {text!r} is not finite or no number; legal are pixels")
+    return value

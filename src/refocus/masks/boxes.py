@@ -1,0 +1,126 @@
+"""Masks from boxes: a table of corners, Pascal VOC's XML; a box that cannot be is refused."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from refocus.data.tables import number, read_table
+from refocus.errors import InputError, first_line
+from refocus.masks.joins import Join, files_below
+from refocus.masks.reading import MaskReader, Size
+from refocus.vit.classes import loose
+
+Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels from 0, the end outside
+_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
+_ASKED = 200  # XML files whose classes are looked at first, evenly spaced
+_LARGE = 1 << 22  # bytes; an annotation has a few thousand
+
+
+def boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
+    """A CSV file with the columns image,xmin,ymin,xmax,ymax in pixels from 0, the right and lower
+    edge outside; several rows for an image add up. image is a path, of which as much counts as
+    there is.
+    """
+    shown = f"‹source› boxes {source}"
+    found: dict[str, list[Corners]] = defaultdict(list)
+    for row in read_table(source, ("image", *_COLUMNS), shown):
+        x0, y0, x1, y1 = (number(row[c], f"{shown}: {c} of {row['image']}") for c in _COLUMNS)
+        found[row["image"]].append((x0, y0, x1, y1))
+    join = Join(found, images)
+
+    def read(image: Path, size: Size) -> np.ndarray | None:
+        name = join(image)
+        return None if name is None else rectangles(found[name], size, f"{source.name}: {name}")
+
+    return MaskReader(read)
+
+
+def voc_boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
+    """Pascal VOC or ImageNet annotations: a folder of XML files, each box a rectangle.
+
+    Both corners belong to the box. Objects named like the image's class folder count, or all where
+    no file knows such a class.
+    """
+    files = files_below(source, (".xml",))
+    join = Join(files, images)
+    some = [list(files.values())[i] for i in range(0, len(files), max(1, len(files) // _ASKED))]
+    known = {loose(o.findtext("name", "")) for file in some for o in _objects(file, lenient=True)}
+
+    def size(image: Path) -> Size | None:
+        name = join(image)
+        said = None if name is None else _root(files[name]).find("size")
+        if said is None:
+            return None
+        try:
+            return int(said.findtext("width", "")), int(said.findtext("height", ""))
+        except ValueError:
+            return None
+
+    def read(image: Path, size: Size) -> np.ndarray | None:
+        name = join(image)
+        if name is None:
+            return None
+        file, folder = files[name], image.parent.name
+        objects = _objects(file)
+        mine = [o for o in objects if loose(o.findtext("name", "")) == loose(folder)]
+        if not mine and loose(folder) in known:
+            raise InputError(f"{file}: has no object called {folder}")
+        corners = [_corners(o, file) for o in mine or objects]
+        return rectangles([c for c in corners if c], size, str(file)) if corners else None
+
+    return MaskReader(read, size)
+
+
+def _root(file: Path) -> Any:
+    try:
+        if file.stat().st_size > _LARGE:
+            raise ValueError("larger than any annotation")
+        return ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError, ValueError, RecursionError, LookupError) as error:
+        raise InputError(f"{file}: not a Pascal VOC annotation ({first_line(error)})") from error
+
+
+def _objects(file: Path, *, lenient: bool = False) -> list[Any]:
+    try:
+        return list(_root(file).findall("object"))
+    except InputError:
+        if lenient:
+            return []
+        raise
+
+
+def _corners(thing: Any, file: Path) -> Corners | None:
+    box = thing.find("bndbox")
+    if box is None:
+        return None
+    x0, y0, x1, y1 = (number(box.findtext(tag, ""), f"{file}: {tag}") for tag in _COLUMNS)
+    return x0 - 1, y0 - 1, x1, y1  # VOC counts from 1
+
+
+def rectangles(corners: Sequence[Corners], size: Size, shown: str) -> np.ndarray:
+    """Boxes as a mask bool `[H, W]`, clipped to the image.
+
+    Raises:
+        InputError: a box in shares of the image, with exchanged corners, or outside of the image.
+    """
+    width, height = size
+    mask = np.zeros((height, width), bool)
+    for x0, y0, x1, y1 in corners:
+        box = f"({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+        if max(abs(v) for v in (x0, y0, x1, y1)) <= 1 < min(size):
+            raise InputError(f"{shown}: box {box} is in shares from 0 to 1; legal are pixels")
+        if x1 <= x0 or y1 <= y0:
+            raise InputError(f"{shown}: box {box} ends before it begins; legal is the upper left "
+                             "corner first")  # fmt: skip
+        if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+            raise InputError(f"{shown}: box {box} lies outside of the image, {width}x{height}")
+        left, top = (round(max(v, 0)) for v in (x0, y0))
+        right, bottom = (round(min(v, end)) for v, end in ((x1, width), (y1, height)))
+        mask[top:bottom, left:right] = True
+    return mask

@@ -1,0 +1,205 @@
+"""Masks from COCO's instances JSON. Numbers are checked before any of them reaches C code."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refocus.errors import InputError, first_line
+from refocus.masks.boxes import rectangles
+from refocus.masks.joins import Join
+from refocus.masks.reading import MaskReader, Size
+from refocus.outputs import read_json
+from refocus.vit.classes import loose, plain
+
+log = logging.getLogger("refocus")
+
+_MOST = 1 << 31  # bytes; COCO's own files have 450 MB
+_CORNERS = 100_000  # of one polygon
+
+
+def coco(source: Path, images: Sequence[Path] = ()) -> MaskReader:
+    """COCO instances JSON: polygons and RLE (compressed or not), or the box where there is no
+    segmentation. Objects of the category named like the image's class folder, or all where there is
+    no such category; crowds count.
+    """
+    try:
+        from pycocotools import mask as rle
+    except ImportError as error:
+        raise InputError(
+            "‹source› coco: pycocotools is not installed; run `pip install refocus-vit[coco]`"
+        ) from error
+    categories, sizes, objects = _content(source)
+    join = Join(objects, images)
+    said: set[str] = set()
+
+    def size(image: Path) -> Size | None:
+        name = join(image)
+        return None if name is None else sizes[name]
+
+    def read(image: Path, size: Size) -> np.ndarray | None:
+        name = join(image)
+        if name is None:
+            return None
+        if sizes[name] not in (None, tuple(size)):
+            raise InputError(
+                f"{image}: is {size[0]}x{size[1]} pixels, {source.name} says "
+                f"{sizes[name][0]}x{sizes[name][1]}"
+            )
+        mask: np.ndarray = np.zeros(size[::-1], bool)
+        for annotation in _of_class(objects[name], categories, image, said):
+            shown = f"{source}: annotation {annotation.get('id')} of {name}"
+            mask = mask | _object(annotation, size, rle, shown)
+        return mask
+
+    return MaskReader(read, size)
+
+
+def _content(
+    source: Path,
+) -> tuple[dict[str, str], dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Category -> name; file -> size, where it is said; file -> its annotations. Numbers and texts
+    count alike as ids.
+    """
+    content = read_json(source, most=_MOST)
+    try:
+        categories = {str(c["id"]): str(c["name"]) for c in content.get("categories", [])}
+        files = {str(i["id"]): str(i["file_name"]) for i in content["images"]}
+        sizes = {
+            str(i["file_name"]): (int(i["width"]), int(i["height"])) if "width" in i else None
+            for i in content["images"]
+        }
+        objects: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for annotation in content["annotations"]:
+            objects[files[str(annotation["image_id"])]].append(dict(annotation))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"‹source› coco {source}: not a COCO instances file ({error!r})"
+        ) from error
+    return categories, sizes, objects
+
+
+def _of_class(
+    objects: list[dict[str, Any]], categories: dict[str, str], image: Path, said: set[str]
+) -> list[dict[str, Any]]:
+    """The objects of the image's class, or all where no category is called so."""
+    folder = image.parent.name
+    wanted = {i for i, name in categories.items() if plain(name) == plain(folder)}
+    if not wanted:
+        wanted = {i for i, name in categories.items() if loose(name) == loose(folder)}
+        _say(folder, sorted(categories[i] for i in wanted), said)
+    if not wanted:
+        return objects
+    mine = [o for o in objects if str(o.get("category_id")) in wanted]
+    if not mine:
+        others = sorted({categories.get(str(o.get("category_id")), "?") for o in objects})
+        raise InputError(f"{image}: has no object of its class {folder}, but {', '.join(others)}")
+    return mine
+
+
+def _say(folder: str, taken: list[str], said: set[str]) -> None:
+    """How a class folder without a category of its very name is understood, once."""
+    if folder not in said:
+        said.add(folder)
+        if taken:
+            log.info("category %s is taken for class folder %s", " and ".join(taken), folder)
+        else:
+            log.info("no category is called %s: all objects of its images count", folder)
+
+
+def _object(annotation: dict[str, Any], size: Size, rle: Any, shown: str) -> np.ndarray:
+    try:
+        mask = _shape(annotation, size, rle, shown)
+    except InputError:
+        raise
+    except Exception as error:  # pycocotools raises bare Exceptions
+        raise InputError(f"{shown} cannot be read ({first_line(error)})") from error
+    if not mask.any():
+        raise InputError(f"{shown} encloses no pixel of the image")
+    return mask
+
+
+def _shape(annotation: dict[str, Any], size: Size, rle: Any, shown: str) -> np.ndarray:
+    width, height = size
+    shape = annotation.get("segmentation")
+    if isinstance(shape, dict):
+        return _runs(shape, size, shown)
+    polygons = shape or []
+    if polygons and not isinstance(polygons[0], list):  # one polygon without its list
+        polygons = [polygons]
+    polygons = [p for p in polygons if len(p) >= 6]  # fewer than three points enclose nothing
+    if not polygons:
+        x, y, w, h = _numbers(annotation["bbox"], shown)
+        return rectangles([(x, y, x + w, y + h)], size, shown)
+    checked = [_polygon(p, size, shown) for p in polygons]
+    return np.asarray(rle.decode(rle.merge(rle.frPyObjects(checked, height, width)))).astype(bool)
+
+
+def _numbers(values: Any, shown: str) -> list[float]:
+    found = [float(v) for v in values]
+    if not all(math.isfinite(v) for v in found):
+        raise InputError(f"{shown}: has a number that is not finite; legal are pixels")
+    return found
+
+
+def _polygon(values: Any, size: Size, shown: str) -> list[float]:
+    """Corners x, y, x, y, ... in pixels, at most one image away from the image.
+
+    Raises:
+        InputError: shares of the image, too many corners, or corners far outside.
+    """
+    found = _numbers(values, shown)
+    if len(found) % 2 or len(found) > 2 * _CORNERS:
+        raise InputError(f"{shown}: a polygon of {len(found)} numbers; legal are pairs x, y")
+    if max(map(abs, found)) <= 1 < min(size):
+        raise InputError(f"{shown}: its polygon is in shares from 0 to 1; legal are pixels")
+    for position, value in enumerate(found):
+        side = size[position % 2]
+        if not -side <= value <= 2 * side:
+            raise InputError(
+                f"{shown}: a corner at {value:g} lies far outside of the image, {size[0]}x{size[1]}"
+            )
+    return found
+
+
+def _runs(shape: dict[str, Any], size: Size, shown: str) -> np.ndarray:
+    """Run lengths, column by column and background first, compressed into a text or not."""
+    width, height = size
+    if list(shape.get("size", ())) != [height, width]:
+        raise InputError(
+            f"{shown}: its run lengths are for size {shape.get('size')}, the image has "
+            f"[{height}, {width}] (height, width)"
+        )
+    counts = shape["counts"]
+    counts = _unpacked(counts) if isinstance(counts, str) else [int(c) for c in counts]
+    if min(counts, default=0) < 0 or sum(counts) != width * height:
+        raise InputError(f"{shown}: its run lengths do not add up to the image's pixels")
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(width, height).T
+
+
+def _unpacked(text: str) -> list[int]:
+    """Counts of COCO's compressed run lengths: five bits a character, as differences to the last
+    but one (`rleFrString` of the COCO API).
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 40:
+            raise ValueError("no compressed run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value, shift = 0, 0
+    return counts

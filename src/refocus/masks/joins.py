@@ -1,0 +1,131 @@
+"""Which entry of somebody's annotations belongs to an image: the one whose path ends most alike.
+
+A file name alone decides only where it is unique on both sides: `0.png` of one class is not `0.png`
+of another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from refocus.data.listing import hidden
+from refocus.errors import InputError
+from refocus.vit.classes import plain
+
+_Key = Callable[[str], str]  # how the last part of a path is compared
+
+
+def _exact(name: str) -> str:
+    return name
+
+
+def _stem(name: str) -> str:
+    """Without extension and case: a PNG is the mask of a JPEG, and a table may say a/0."""
+    stem, dot, end = name.rpartition(".")
+    return (stem if dot and end.isalnum() else name).casefold()
+
+
+def parts(name: str) -> tuple[str, ...]:
+    """The parts of a path of any system, as they are compared."""
+    return tuple(p for p in plain(name).replace("\\", "/").split("/") if p not in ("", "."))
+
+
+class Join:
+    """Image file -> name of its entry.
+
+    names: of the entries, paths of any length. images: all that will be asked for; without them
+    each is taken to be the only one.
+    """
+
+    def __init__(self, names: Iterable[str], images: Sequence[Path] = ()) -> None:
+        named = [(name, parts(name)) for name in names]
+        shown = [parts(str(image)) for image in images]
+        self._tables = [(key, _table(named, key), _images(shown, key)) for key in (_exact, _stem)]
+
+    def __call__(self, image: Path) -> str | None:
+        """The entry of an image; None where it has none.
+
+        Raises:
+            InputError: several entries could be meant, or the entry could be of another image.
+        """
+        mine = parts(str(image))
+        for key, table, images in self._tables:
+            candidates = table.get(key(mine[-1]), [])
+            if not candidates:
+                continue
+            scored = [(_alike(mine, entry), name, entry) for name, entry in candidates]
+            best = max(score for score, _, _ in scored)
+            winners = [(name, entry) for score, name, entry in scored if score == best]
+            if len(winners) > 1:
+                raise InputError(
+                    f"{image}: {winners[0][0]} and {winners[1][0]} could both be meant; give paths "
+                    "that tell them apart, such as CLASS/FILE"
+                )
+            name, entry = winners[0]
+            rivals = [(_alike(other, entry), other) for other in images.get(key(mine[-1]), [])]
+            score, rival = max((r for r in rivals if r[1] != mine), default=(0, ()))
+            if score > best:
+                return None
+            if score == best:
+                raise InputError(
+                    f"{image}: {name} could as well be {'/'.join(rival[-2:])}; give paths that "
+                    "tell them apart, such as CLASS/FILE"
+                )
+            return name
+        return None
+
+
+def _table(
+    named: list[tuple[str, tuple[str, ...]]], key: _Key
+) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    table: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+    for name, entry in named:
+        if entry:
+            table[key(entry[-1])].append((name, entry))
+    return table
+
+
+def _images(shown: list[tuple[str, ...]], key: _Key) -> dict[str, list[tuple[str, ...]]]:
+    table: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for image in shown:
+        table[key(image[-1])].append(image)
+    return table
+
+
+def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """How many parts of two paths agree from the end; the last, which was looked up, counts."""
+    count = 1
+    while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
+        count += 1
+    return count
+
+
+def files_below(source: Path, extensions: Sequence[str]) -> dict[str, Path]:
+    """Path below a folder -> file, for regular files with one of some extensions, at any depth.
+
+    Raises:
+        InputError: no such folder, or no such file in it.
+    """
+    if not source.is_dir():
+        raise InputError(f"‹source› {source}: no such folder")
+    found = {}
+    for place, folders, files in os.walk(source, followlinks=True):
+        folders[:] = sorted(f for f in folders if not hidden(Path(f)))
+        if len(Path(place).parts) > len(source.parts) + _DEEP:  # a link back up
+            folders.clear()
+        for name in sorted(files):
+            file = Path(place, name)
+            if file.suffix.lower() in extensions and not hidden(file) and file.is_file():
+                found[file.relative_to(source).as_posix()] = file
+    if not found:
+        raise InputError(
+            f"‹source› {source}: holds no {' '.join(extensions[:4])} files, neither directly nor "
+            "in folders"
+        )
+    return found
+
+
+_DEEP = 12  # folders below a source

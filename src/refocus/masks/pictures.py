@@ -1,0 +1,191 @@
+"""Masks drawn as pictures: PNG and others, ImageNet-S, Pascal VOC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from refocus.data.images import (
+    UNREADABLE,
+    File,
+    alpha_of,
+    looks_like_void,
+    open_upright,
+    palette_colours,
+)
+from refocus.data.listing import EXTENSIONS
+from refocus.errors import InputError, first_line
+from refocus.masks.joins import Join, files_below
+from refocus.masks.reading import MaskReader, Size
+
+# ImageNet-S merges these synsets with others, so its masks do not say which of them an image shows
+# (method facts)
+MERGED_SYNSETS = frozenset(
+    {
+        "n04356056",
+        "n04355933",
+        "n04493381",
+        "n02808440",
+        "n03642806",
+        "n03832673",
+        "n04008634",
+        "n03773504",
+        "n03887697",
+        "n15075141",
+    }
+)
+_IMAGENET_S_IGNORED = 1000
+_VOC_BORDER = 255
+_COLOURS = 256  # more are of a photograph
+_SOFT = (32, 4)  # levels above which a grey mask is soft, whatever it ends at, and up to white
+_GREY = 8  # channels of a grey JPEG may differ by this much
+
+Foreground = Callable[[File, Path], np.ndarray]
+
+
+def png(source: Path, images: Sequence[Path] = (), ignore: int | None = None) -> MaskReader:
+    """A folder of masks in grey, in the colours of a palette or in alpha, `CLASS/STEM.png` or
+    `STEM.png`: 0 or black is background, all else foreground but `ignore`; a soft mask is cut at
+    half.
+    """
+    return _drawn(source, images, lambda file, path: _foreground(file, path, ignore))
+
+
+def imagenet_s(source: Path, images: Sequence[Path] = ()) -> MaskReader:
+    """ImageNet-S: `CLASS/STEM.png`, id = R + 256 G; 0 is other, 1000 is ignored and counts as
+    background.
+    """
+
+    def foreground(file: File, path: Path) -> np.ndarray:
+        values = np.asarray(file.picture)
+        if values.ndim != 3:
+            raise InputError(
+                f"{path}: not an ImageNet-S mask: it has no colour channels (id = R + 256 G)"
+            )
+        ids = values[..., 0].astype(int) + 256 * values[..., 1].astype(int)
+        return (ids != 0) & (ids != _IMAGENET_S_IGNORED)
+
+    drawn = _drawn(source, images, foreground)
+
+    def read(image: Path, size: Size) -> np.ndarray | None:
+        return None if image.parent.name in MERGED_SYNSETS else drawn(image, size)
+
+    return MaskReader(read, drawn.size, drawn.picture)
+
+
+def voc(source: Path, images: Sequence[Path] = ()) -> MaskReader:
+    """Pascal VOC: a folder of `SegmentationClass` or `SegmentationObject` PNGs; palette index 0 is
+    background, 255 the border of objects, which counts as background.
+    """
+
+    def foreground(file: File, path: Path) -> np.ndarray:
+        values = np.asarray(file.picture)
+        if values.ndim != 2:
+            raise InputError(f"{path}: not a Pascal VOC mask: it is in colours without a palette")
+        return (values != 0) & (values != _VOC_BORDER)
+
+    return _drawn(source, images, foreground)
+
+
+def _drawn(source: Path, images: Sequence[Path], foreground: Foreground) -> MaskReader:
+    files = files_below(source, EXTENSIONS)
+    join = Join(files, images)
+
+    def picture(image: Path) -> Path | None:
+        name = join(image)
+        return None if name is None else files[name]
+
+    def size(image: Path) -> Size | None:
+        file = picture(image)
+        return None if file is None else _opened(file).picture.size
+
+    def read(image: Path, size: Size) -> np.ndarray | None:
+        file = picture(image)
+        if file is None:
+            return None
+        mask = foreground(_opened(file), file)
+        if mask.shape != size[::-1]:
+            raise InputError(
+                f"{file}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image "
+                f"{size[0]}x{size[1]}"
+            )
+        return mask
+
+    return MaskReader(read, size, picture)
+
+
+def _opened(path: Path) -> File:
+    try:
+        return open_upright(path)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read as a mask ({first_line(error)})") from error
+
+
+def _foreground(file: File, path: Path, ignore: int | None) -> np.ndarray:
+    picture = file.picture
+    alpha = alpha_of(picture)
+    if alpha is not None:
+        return alpha > 127
+    if picture.mode == "P":
+        return _of_palette(picture, path, ignore)
+    values = np.asarray(picture)
+    if values.ndim == 3:
+        values = np.asarray(picture.convert("L" if "L" in picture.getbands() else "RGB"))
+    if values.ndim == 3 and int(np.ptp(values.astype(np.int16), axis=-1).max()) > _GREY:
+        return _of_colours(values, path)
+    return _of_levels(values if values.ndim == 2 else values[..., 0], path, ignore)
+
+
+def _of_palette(picture: Image.Image, path: Path, ignore: int | None) -> np.ndarray:
+    """By colour, for an index says nothing: black is background."""
+    indices, colours = palette_colours(picture)
+    kept = np.unique(indices)
+    shown = colours[kept]
+    _refuse_void(*np.unique(indices, return_counts=True), path, ignore)
+    if (shown == shown[:, :1]).all():
+        levels = colours[indices][..., 0]
+        return _of_levels(levels, path, ignore) & (indices != (-1 if ignore is None else ignore))
+    if shown.any(axis=1).all():
+        raise InputError(
+            f"{path}: no colour of its palette is black, so which one is background is not known; "
+            "legal is a black background"
+        )
+    mask: np.ndarray = colours[indices].any(axis=-1)
+    return mask if ignore is None else mask & (indices != ignore)
+
+
+def _of_colours(values: np.ndarray, path: Path) -> np.ndarray:
+    colours = np.unique(values.reshape(-1, 3), axis=0)
+    if len(colours) > _COLOURS or colours.any(axis=1).all():
+        what = "photograph" if len(colours) > _COLOURS else "picture without black background"
+        raise InputError(f"{path}: is a {what}; legal are masks on a black background")
+    return np.asarray(values.any(axis=-1))
+
+
+def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray:
+    """Ids count alike; a soft mask, of many levels up to white, is cut at half."""
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise InputError(f"{path}: its values are negative or not finite; legal are ids from 0")
+    if values.dtype.kind == "f" and values.max() <= 1:
+        return values > 0.5
+    levels, counts = np.unique(values, return_counts=True)
+    _refuse_void(levels, counts, path, ignore)
+    many, some = _SOFT
+    ids = len(levels) - 1 == levels[-1]  # 0, 1, 2, ... without a gap
+    soft = 250 <= levels[-1] <= 255 and len(levels) > some + 2 and not ids
+    if soft or (levels[-1] <= 255 and len(levels) > many and not ids):
+        return values > 127
+    return (values != 0) & (values != (-1 if ignore is None else ignore))
+
+
+def _refuse_void(levels: np.ndarray, counts: np.ndarray, path: Path, ignore: int | None) -> None:
+    """255 beside a few ids is what is not labelled."""
+    if ignore is None and levels[-1] == 255 and looks_like_void(levels, counts):
+        raise InputError(
+            f"{path}: has 255 beside {', '.join(str(v) for v in levels[1:-1])}, as where it means "
+            "not labelled; give ‹ignore=255› to count it as background, or ‹ignore=0› if it is an "
+            "object"
+        )
