@@ -27,6 +27,7 @@ def reader(
     """The reader of a format.
 
     Args:
+        name: a row of `FORMATS`.
         source: the folder or file.
         ignore: for png, a value that counts as background.
         images: all images that will be asked for, so that a name that several of them have is not

@@ -39,6 +39,8 @@ def refuse_open_questions(
     """Look at the images and at some masks before anything is written.
 
     Args:
+        reader: of the source.
+        files: all images.
         frame: "upright", "raw" or "ask": whether annotations were made on images as viewers show
             them, or on stored pixels where EXIF says to turn them.
         mask_polarity: "keep", "invert" or "ask".
