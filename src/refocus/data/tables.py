@@ -1,5 +1,6 @@
-"""Tables as people have them: saved by Excel, with semicolons, blanks, tabs or a mark at their
-start.
+"""Tables as people have them.
+
+Saved by Excel, with semicolons, blanks, tabs or a mark at their start.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ _DELIMITERS = ",;\t|"
 
 
 def read_table(file: Path, columns: Sequence[str], shown: str) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file that has a head, with at least `columns`; blanks around names and values
-    do not count, nor does case in the head.
+    """Rows of a CSV file that has a head, with at least `columns`.
+
+    Blanks around names and values do not count, nor does case in the head.
 
     Raises:
         InputError: not such a file, or a row that lacks a value; names `shown` and the row.

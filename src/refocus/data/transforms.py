@@ -48,7 +48,10 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
         [3, 224, 224]
     """
     check_model(model)
-    return create_transform(**preprocessing(model), is_training=False)
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        **preprocessing(model), is_training=False
+    )
+    return transform
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -67,7 +70,10 @@ def paper_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     At the model's input size: shorter side to 256/224 of it (bilinear), centre crop, mean = std =
     0.5 for every model. PIL image -> `[3, H, W]`.
     """
-    return create_transform(**{**preprocessing(model), **_PAPER}, is_training=False)
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        **{**preprocessing(model), **_PAPER}, is_training=False
+    )
+    return transform
 
 
 class _Cover(v2.Transform):

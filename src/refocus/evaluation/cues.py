@@ -194,7 +194,8 @@ def shape_bias_difference(
     )
 
     def change(sums: np.ndarray) -> np.ndarray:
-        return sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
+        values: np.ndarray = sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
+        return values
 
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(change(both.sum(0)[None])[0])

@@ -141,7 +141,8 @@ class _Binned:
     @property
     def rest(self) -> np.ndarray:
         """Gap of each image minus the mean gap of its bin, `[n]`."""
-        return self.gap - self.mean[self.bin]
+        values: np.ndarray = self.gap - self.mean[self.bin]
+        return values
 
     def level_interval(self) -> Interval:
         """All errors t that are within 1.96 standard deviations of the estimate.

@@ -256,13 +256,14 @@ def segmentation_counts(relevance: Tensor, mask: Tensor) -> list[float]:
 
 def _miou(sums: np.ndarray) -> np.ndarray:
     """Mean IoU of background and foreground; a side that neither map nor mask has is no error."""
-    return np.mean(
+    values: np.ndarray = np.mean(
         [
             np.where(sums[:, u] > 0, sums[:, u - 1] / np.maximum(sums[:, u], 1e-12), 1.0)
             for u in (3, 5)
         ],
         axis=0,
     )
+    return values
 
 
 SEGMENTATION: dict[

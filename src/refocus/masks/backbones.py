@@ -151,7 +151,8 @@ def _attention(vit: Any, query: Tensor, key: Tensor) -> Tensor:
     q, k = (x.reshape(len(x), attention.num_heads, -1).transpose(0, 1) for x in (query, key))
     with torch.inference_mode():
         scores = (attention.q_norm(q) * attention.scale) @ attention.k_norm(k).transpose(1, 2)
-        return scores.softmax(-1).mean((0, 1))
+        values: Tensor = scores.softmax(-1).mean((0, 1))
+        return values
 
 
 def load_backbone(ref: str) -> nn.Module:
@@ -195,7 +196,8 @@ def _offline_backbone() -> nn.Module:
     by_node = {node.name: node for node in graph.node}
     model = plain_vit(timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518))
     model.load_state_dict(_timm_weights(arrays, by_node))
-    return model
+    module: nn.Module = model
+    return module
 
 
 def _timm_weights(arrays: dict[str, np.ndarray], nodes: dict[str, Any]) -> dict[str, Tensor]:

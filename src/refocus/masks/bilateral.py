@@ -51,7 +51,8 @@ def bilateral(
     start = value / np.maximum(weight, 1e-9)
     jacobi = diags(1 / np.maximum(system.diagonal(), 1e-9))
     solved, _ = cg(system, value, x0=start, M=jacobi, maxiter=_ITERATIONS, rtol=1e-5)
-    return solved[vertex].reshape(target.shape)
+    values: np.ndarray = solved[vertex].reshape(target.shape)
+    return values
 
 
 def _grid(image: np.ndarray) -> tuple[np.ndarray, csr_matrix]:

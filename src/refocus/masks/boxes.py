@@ -23,9 +23,10 @@ _LARGE = 1 << 22  # bytes; an annotation has a few thousand
 
 
 def boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
-    """A CSV file with the columns image,xmin,ymin,xmax,ymax in pixels from 0, the right and lower
-    edge outside; several rows for an image add up. image is a path, of which as much counts as
-    there is.
+    """A CSV file with the columns image,xmin,ymin,xmax,ymax.
+
+    In pixels from 0, the right and lower edge outside; several rows for an image add up. image is a
+    path, of which as much counts as there is.
     """
     shown = f"‹source› boxes {source}"
     found: dict[str, list[Corners]] = defaultdict(list)

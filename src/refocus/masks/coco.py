@@ -25,9 +25,10 @@ _CORNERS = 100_000  # of one polygon
 
 
 def coco(source: Path, images: Sequence[Path] = ()) -> MaskReader:
-    """COCO instances JSON: polygons and RLE (compressed or not), or the box where there is no
-    segmentation. Objects of the category named like the image's class folder, or all where there is
-    no such category; crowds count.
+    """COCO instances JSON: polygons and RLE, or the box where there is no segmentation.
+
+    RLE compressed or not. Objects of the category named like the image's class folder, or all where
+    there is no such category; crowds count.
     """
     try:
         from pycocotools import mask as rle
@@ -64,8 +65,9 @@ def coco(source: Path, images: Sequence[Path] = ()) -> MaskReader:
 def _content(
     source: Path,
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Category -> name; file -> size, where it is said; file -> its annotations. Numbers and texts
-    count alike as ids.
+    """Category -> name; file -> size, where it is said; file -> its annotations.
+
+    Numbers and texts count alike as ids.
     """
     content = read_json(source, most=_MOST)
     try:
@@ -185,8 +187,9 @@ def _runs(shape: dict[str, Any], size: Size, shown: str) -> np.ndarray:
 
 
 def _unpacked(text: str) -> list[int]:
-    """Counts of COCO's compressed run lengths: five bits a character, as differences to the last
-    but one (`rleFrString` of the COCO API).
+    """Counts of COCO's compressed run lengths.
+
+    Five bits a character, as differences to the last but one (`rleFrString` of the COCO API).
     """
     counts: list[int] = []
     value, shift = 0, 0

@@ -92,7 +92,8 @@ def cosines(features: Tensor) -> np.ndarray:
     """
     values = features.detach().cpu().numpy()
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    return unit @ unit.T
+    found: np.ndarray = unit @ unit.T
+    return found
 
 
 def second_eigenvector(weights: np.ndarray) -> np.ndarray:
@@ -109,7 +110,8 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
 
     def product(z: np.ndarray) -> np.ndarray:
         z = z.ravel()
-        return scale * (weights @ (scale * z)) - 2 * known * (known @ z)
+        values: np.ndarray = scale * (weights @ (scale * z)) - 2 * known * (known @ z)
+        return values
 
     start = np.random.default_rng(0).standard_normal(len(weights)).astype(weights.dtype)
     tolerance = (
@@ -117,7 +119,7 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
     )  # 4e-10 in float64; machine precision itself may never be reached
     try:
         operator = LinearOperator(weights.shape, matvec=product, dtype=weights.dtype)
-        return (
+        values: np.ndarray = (
             scale
             * eigsh(
                 operator,
@@ -129,13 +131,15 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
                 maxiter=100,
             )[1][:, 0]
         )
+        return values
     except (
         ArpackNoConvergence,
         ValueError,
     ):  # (almost) equal eigenvalues, or too few patches for Lanczos
         normalized = scale[:, None] * weights * scale - 2 * np.outer(known, known)
         last = len(weights) - 1
-        return scale * eigh(normalized, subset_by_index=[last, last])[1][:, 0]
+        values = scale * eigh(normalized, subset_by_index=[last, last])[1][:, 0]
+        return values
 
 
 # --- ours: one image ----------------------------------------------------------------------------
@@ -159,7 +163,8 @@ def cut(image: Keys) -> np.ndarray:
         return np.zeros(image.grid)
     upper = vector > threshold_otsu(vector)
     low, high = vector[~upper].mean(), vector[upper].mean()
-    return ((vector - low) / (high - low)).clip(0, 1)
+    values: np.ndarray = ((vector - low) / (high - low)).clip(0, 1)
+    return values
 
 
 def threshold(alike: np.ndarray) -> float:
@@ -183,7 +188,8 @@ def is_object(side: np.ndarray, saliency: np.ndarray) -> bool:
         _centre(side.shape)[side].mean() >= _centre(side.shape)[~side].mean(),
         saliency[side].mean() >= saliency[~side].mean(),
     ]
-    return sum(votes) >= 2
+    answer: bool = sum(votes) >= 2
+    return answer
 
 
 def border_contact(side: np.ndarray) -> float:
@@ -217,7 +223,8 @@ class ObjectHead:
         """
         raw = (_inputs(image) @ self.weights).reshape(image.grid)
         low, high = np.percentile(raw, (_BACKGROUND, _OBJECT))
-        return ((raw - low) / max(high - low, 1e-6)).clip(0, 1)
+        values: np.ndarray = ((raw - low) / max(high - low, 1e-6)).clip(0, 1)
+        return values
 
 
 def learn_head(images: Iterable[Keys]) -> ObjectHead:
@@ -308,4 +315,5 @@ def _small_parts(soft: np.ndarray) -> np.ndarray:
     """
     parts, count = connected_parts(soft > 0.5, np.ones((3, 3)))
     evidence = np.bincount(parts.ravel(), soft.ravel(), minlength=count + 1)
-    return (parts > 0) & (evidence < _SMALL_PART * evidence[1:].max(initial=0))[parts]
+    values: np.ndarray = (parts > 0) & (evidence < _SMALL_PART * evidence[1:].max(initial=0))[parts]
+    return values

@@ -47,16 +47,18 @@ Foreground = Callable[[File, Path], np.ndarray]
 
 
 def png(source: Path, images: Sequence[Path] = (), ignore: int | None = None) -> MaskReader:
-    """A folder of masks in grey, in the colours of a palette or in alpha, `CLASS/STEM.png` or
-    `STEM.png`: 0 or black is background, all else foreground but `ignore`; a soft mask is cut at
-    half.
+    """A folder of masks, `CLASS/STEM.png` or `STEM.png`.
+
+    In grey, in the colours of a palette or in alpha: 0 or black is background, all else foreground
+    but `ignore`; a soft mask is cut at half.
     """
     return _drawn(source, images, lambda file, path: _foreground(file, path, ignore))
 
 
 def imagenet_s(source: Path, images: Sequence[Path] = ()) -> MaskReader:
-    """ImageNet-S: `CLASS/STEM.png`, id = R + 256 G; 0 is other, 1000 is ignored and counts as
-    background.
+    """ImageNet-S: `CLASS/STEM.png`, id = R + 256 G.
+
+    0 is other, 1000 is ignored and counts as background.
     """
 
     def foreground(file: File, path: Path) -> np.ndarray:
@@ -66,7 +68,8 @@ def imagenet_s(source: Path, images: Sequence[Path] = ()) -> MaskReader:
                 f"{path}: not an ImageNet-S mask: it has no colour channels (id = R + 256 G)"
             )
         ids = values[..., 0].astype(int) + 256 * values[..., 1].astype(int)
-        return (ids != 0) & (ids != _IMAGENET_S_IGNORED)
+        found: np.ndarray = (ids != 0) & (ids != _IMAGENET_S_IGNORED)
+        return found
 
     drawn = _drawn(source, images, foreground)
 
@@ -77,15 +80,17 @@ def imagenet_s(source: Path, images: Sequence[Path] = ()) -> MaskReader:
 
 
 def voc(source: Path, images: Sequence[Path] = ()) -> MaskReader:
-    """Pascal VOC: a folder of `SegmentationClass` or `SegmentationObject` PNGs; palette index 0 is
-    background, 255 the border of objects, which counts as background.
+    """Pascal VOC: a folder of `SegmentationClass` or `SegmentationObject` PNGs.
+
+    Palette index 0 is background, 255 the border of objects, which counts as background.
     """
 
     def foreground(file: File, path: Path) -> np.ndarray:
         values = np.asarray(file.picture)
         if values.ndim != 2:
             raise InputError(f"{path}: not a Pascal VOC mask: it is in colours without a palette")
-        return (values != 0) & (values != _VOC_BORDER)
+        found: np.ndarray = (values != 0) & (values != _VOC_BORDER)
+        return found
 
     return _drawn(source, images, foreground)
 
@@ -147,7 +152,10 @@ def _of_palette(picture: Image.Image, path: Path, ignore: int | None) -> np.ndar
     _refuse_void(*np.unique(indices, return_counts=True), path, ignore)
     if (shown == shown[:, :1]).all():
         levels = colours[indices][..., 0]
-        return _of_levels(levels, path, ignore) & (indices != (-1 if ignore is None else ignore))
+        values: np.ndarray = _of_levels(levels, path, ignore) & (
+            indices != (-1 if ignore is None else ignore)
+        )
+        return values
     if shown.any(axis=1).all():
         raise InputError(
             f"{path}: no colour of its palette is black, so which one is background is not known; "
@@ -178,7 +186,8 @@ def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray
     soft = 250 <= levels[-1] <= 255 and len(levels) > some + 2 and not ids
     if soft or (levels[-1] <= 255 and len(levels) > many and not ids):
         return values > 127
-    return (values != 0) & (values != (-1 if ignore is None else ignore))
+    found: np.ndarray = (values != 0) & (values != (-1 if ignore is None else ignore))
+    return found
 
 
 def _refuse_void(levels: np.ndarray, counts: np.ndarray, path: Path, ignore: int | None) -> None:

@@ -1,5 +1,6 @@
-"""Masks that people have, taken over onto upright images; what is open is asked before anything is
-written.
+"""Masks that people have, taken over onto upright images.
+
+What is open is asked before anything is written.
 """
 
 from __future__ import annotations
@@ -97,8 +98,9 @@ def _stored(file: Path) -> Size:
 
 
 def upright(reader: MaskReader, file: Path, size: Size, frame: str) -> np.ndarray | None:
-    """The mask of an image bool `[H, W]` as the image stands upright, of `size`; None where the
-    source has none.
+    """The mask of an image bool `[H, W]` as the image stands upright, of `size`.
+
+    None where the source has none.
     """
     tag = orientation(file)
     if (_frame(reader, file) or frame) != RAW or tag not in _TURN:

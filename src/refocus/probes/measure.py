@@ -162,7 +162,8 @@ class _Seen:
     def __call__(self, sample: Sample) -> Tensor:
         image = read_image(sample.image)
         if not self.with_mask:
-            return self.transform(image)
+            values: Tensor = self.transform(image)
+            return values
         assert sample.mask is not None
         pixels, mask = self.transform(image, tv_tensors.Mask(mask_of(sample, image)))
         return torch.cat([part.as_subclass(Tensor) for part in (pixels, mask.to(pixels.dtype))])
@@ -201,7 +202,8 @@ def run(name: str, models: Models, plan: Plan) -> dict[str, Any]:
     )
     if (folder / outputs.MANIFEST).exists():
         log.info("%s: there already, read from its records", name)
-        return outputs.read_json(folder / "result.json")
+        content: dict[str, Any] = outputs.read_json(folder / "result.json")
+        return content
     root, records = plan.root(probe), {}
     for which, model in models.items():
         samples = plan.samples(probe, model)

@@ -300,7 +300,8 @@ def _steps(order: Order, variant: Variant) -> int:
     """Steps of one run, batch 8."""
     settings = {**order.ground.settings, **order.common, **variant.settings}
     shots = settings.get("shots", 3) * settings.get("classes", max(1, order.classes // 2))
-    return -(-shots // settings.get("batch_size", 8)) * settings.get("epochs", 50)
+    count: int = -(-shots // settings.get("batch_size", 8)) * settings.get("epochs", 50)
+    return count
 
 
 def time_step(ref: str) -> tuple[float, float]:

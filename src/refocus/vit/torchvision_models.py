@@ -59,7 +59,8 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
         "std": tuple(preset.std),
         "num_classes": len(chosen.meta["categories"]),
     }
-    return model
+    module: nn.Module = model
+    return module
 
 
 def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn.Module:
@@ -74,7 +75,8 @@ def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn
         raise InputError(
             f"‹model› {folder}: cannot be loaded by torchvision: {first_line(error)}"
         ) from error
-    return model
+    module: nn.Module = model
+    return module
 
 
 def save(model: Any, folder: Path, names: list[str] | None) -> None:

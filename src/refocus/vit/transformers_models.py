@@ -74,7 +74,8 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
     config._attn_implementation = "sdpa"
     model = weights(shown, made_by, place) if pretrained else made_by(config)
     names = _names(config, f"‹model› {shown}")
-    return described(model, image_processor(shown, place), names, config.num_labels)
+    module: nn.Module = described(model, image_processor(shown, place), names, config.num_labels)
+    return module
 
 
 def configuration(shown: str, place: str) -> Any:

@@ -59,7 +59,8 @@ class ZeroShot(nn.Module):
         """Normalized images `[B, 3, H, W]` -> logits `[B, K]`."""
         output = self.tower(images)
         embedding = output.image_embeds if hasattr(output, "image_embeds") else output.pooler_output
-        return self.scale * self.classifier(F.normalize(embedding, dim=-1)) + self.shift
+        values: Tensor = self.scale * self.classifier(F.normalize(embedding, dim=-1)) + self.shift
+        return values
 
 
 def templates() -> list[str]:
@@ -115,7 +116,8 @@ def build(
     )
     shift = float(whole.logit_bias) if hasattr(whole, "logit_bias") else 0.0
     model = ZeroShot(tower, embeddings, float(whole.logit_scale.exp()), shift)
-    return described(model.eval(), processor, list(folders), len(folders))
+    module: nn.Module = described(model.eval(), processor, list(folders), len(folders))
+    return module
 
 
 def _class_embedding(whole: Any, tokenizer: Any, sentences: list[str]) -> Tensor:
@@ -145,7 +147,10 @@ def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     tower = weights(str(folder), kind, str(folder)) if pretrained else kind(config)
     names, parts = fetch(str(folder), lambda: _read_head(folder / HEAD))
     model = ZeroShot(tower, parts["embeddings"], float(parts["scale"]), float(parts["shift"]))
-    return described(model, image_processor(str(folder), str(folder)), names, len(names))
+    module: nn.Module = described(
+        model, image_processor(str(folder), str(folder)), names, len(names)
+    )
+    return module
 
 
 def _read_head(file: Path) -> tuple[list[str], dict[str, Tensor]]:

@@ -55,7 +55,10 @@ def fgsm(
     """
     attack = library().attacks.LinfFastGradientAttack(random_start=False)
     with frozen(model):
-        return attack(_attacked(logits, pixels.device), pixels, labels, epsilons=budget)[1]
+        values: Tensor = attack(_attacked(logits, pixels.device), pixels, labels, epsilons=budget)[
+            1
+        ]
+        return values
 
 
 def pgd(

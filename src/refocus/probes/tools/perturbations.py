@@ -111,7 +111,10 @@ def high_pass(pixels: Tensor, radius: float) -> Tensor:
 
 
 def _filtered(pixels: Tensor, keep: Tensor) -> Tensor:
-    return torch.fft.ifft2(torch.fft.fft2(pixels) * keep.to(pixels.device)).real.clamp(0, 1)
+    values: Tensor = torch.fft.ifft2(torch.fft.fft2(pixels) * keep.to(pixels.device)).real.clamp(
+        0, 1
+    )
+    return values
 
 
 def fourier_basis(height: int, width: int, row: int, column: int) -> Tensor:
@@ -123,7 +126,8 @@ def fourier_basis(height: int, width: int, row: int, column: int) -> Tensor:
     spectrum[row % height, column % width] += 1
     spectrum[-row % height, -column % width] += 1
     wave = torch.fft.ifft2(spectrum).real
-    return wave / wave.norm()
+    values: Tensor = wave / wave.norm()
+    return values
 
 
 def fourier_noise(
@@ -145,7 +149,8 @@ def stylize(pixels: Tensor, styles: Tensor, strength: float) -> Tensor:
     """
     own, other = torch.fft.fft2(pixels), torch.fft.fft2(styles)
     amplitude = (1 - strength) * own.abs() + strength * other.abs()
-    return torch.fft.ifft2(torch.polar(amplitude, own.angle())).real.clamp(0, 1)
+    values: Tensor = torch.fft.ifft2(torch.polar(amplitude, own.angle())).real.clamp(0, 1)
+    return values
 
 
 # --- shapes -------------------------------------------------------------------------------------

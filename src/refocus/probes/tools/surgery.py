@@ -68,7 +68,8 @@ def _branch(model: nn.Module, block: Any, part: str) -> nn.Module:
     name = next((name for name in _NAMES[part] if hasattr(block, name)), None)
     if name is None or "Post" in kind:  # a norm behind the branch would add its bias
         raise unsupported(unwrap(model), f"the {part} of its {kind} cannot be taken out alone")
-    return getattr(block, name)
+    module: nn.Module = getattr(block, name)
+    return module
 
 
 def _identity(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
