@@ -94,8 +94,15 @@ def _only_leftovers(folder: Path) -> bool:
     )
 
 
-def refuse_inside(out: str | Path, apart: Mapping[str, Path | str | None]) -> None:
+def refuse_inside(
+    out: str | Path, apart: Mapping[str, Path | str | None], *, called: str = "out"
+) -> None:
     """Stop where results would be taken for input.
+
+    Args:
+        out: where results go.
+        apart: what a folder of input is called, such as "‹images›" -> the folder.
+        called: the parameter that `out` is.
 
     Raises:
         InputError: `out` is one of the folders of `apart`, or lies in one.
@@ -104,8 +111,8 @@ def refuse_inside(out: str | Path, apart: Mapping[str, Path | str | None]) -> No
     for name, folder in apart.items():
         if folder is not None and place.is_relative_to(Path(folder).expanduser().resolve()):
             raise InputError(
-                f"‹out› {out}: lies inside {name} {folder}, where results would be taken for "
-                "input; name a folder beside it"
+                f"‹{called}› {out}: lies inside {name} {folder}, where results would be taken "
+                "for input; name a folder beside it"
             )
 
 

@@ -53,7 +53,7 @@ def app(
     model = outputs.reference(model, names=names, order=order)
     against = against and outputs.reference(against, names=names, order=order)
     if images is not None:
-        outputs.refuse_inside(work, {"--images": images, "--masks": masks})
+        outputs.refuse_inside(work, {"‹images›": images, "‹masks›": masks}, called="work")
     given = AppSettings(model, against, images, masks, work, backbone, host, port)
     server = prepared(given)
     console.print(f"open in a browser: http://{host}:{port}   (Ctrl+C ends it)", soft_wrap=True)

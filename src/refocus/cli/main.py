@@ -7,20 +7,19 @@ Each command prints a table for people, writes JSON for programs, exits 0, 2 (yo
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
-from refocus import __version__, outputs, processes
+from refocus import __version__, processes
 from refocus.cli import ending
 from refocus.cli.app import app as app_page
+from refocus.cli.demo import demo
 from refocus.cli.evaluate import evaluate, shifts
+from refocus.cli.explain import explain
 from refocus.cli.masks import masks
 from refocus.cli.models import models, zero_shot
-from refocus.cli.options import Called, Device, Model, Names, Order, Seed
 from refocus.cli.printing import console
 from refocus.cli.probe import list_probes, probe
 from refocus.cli.report import audit, report
@@ -61,97 +60,24 @@ def root(
         )
 
 
-@app.command(cls=Command)
-def demo(
-    out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
-    seed: Seed = 0,
-    device: Device = "cpu",
-) -> None:
-    """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the
-    proof.
-    """
-    from refocus.demo import story as story
-    from refocus.vit.loading import pick_device
-
-    results = story.run(out, seed=seed, device=str(pick_device(device)))
-    table = Table(
-        "model",
-        "as in training",
-        "shuffled",
-        "digits tuned on",
-        "other digits",
-        "background",
-        title="top-1, %",
-    )
-    for name, row in results.items():
-        cells = (f"{row[key]:.1f}" for key in ("in_domain", "shuffled", "trained", "untrained"))
-        table.add_row(story.TITLES[name], *cells, f"{row['background_share']:.2f}")
-    console.print(table)
-    console.print(
-        f"maps before and after: {out / 'maps.png'}\nopen in a browser:     {out / 'report.html'}",
-        soft_wrap=True,
-    )
-
-
-@app.command(cls=Command)
-def explain(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    model: Model,
-    out: Annotated[Path, typer.Option(help="New folder for the overlays and explanations.json.")],
-    names: Names = None,
-    order: Order = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="A second model, such as the one before tuning, shown beside it."),
-    ] = None,
-    class_: Annotated[
-        str | None,
-        typer.Option("--class", help="Class to explain, by name or index; else what is predicted."),
-        Called("target"),
-    ] = None,
-    device: Device = "auto",
-) -> None:
-    """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
-    from refocus.reports import explanations
-    from refocus.vit.loading import pick_device
-
-    refs = {
-        which: outputs.reference(ref, names=names, order=order)
-        for which, ref in (("model", model), ("against", against))
-        if ref
-    }
-    for folder in filter(Path.is_dir, images):
-        outputs.refuse_inside(out, {"IMAGES": folder})
-    rows = explanations.write(
-        explanations.find(images), refs, out, target=class_, device=pick_device(device)
-    )
-    table = Table(
-        Column("image", overflow="fold"), "model", "prediction", "confidence", "explained"
-    )
-    for row in rows:
-        answers = {"model": row.model, **({"against": row.against} if row.against else {})}
-        for which, answer in answers.items():
-            named = (escape(row.image), which, escape(answer.prediction))
-            table.add_row(*named, f"{answer.confidence:.1%}", escape(answer.explained))
-    console.print(table)
-    console.print(f"overlays: {out}", soft_wrap=True)
-
-
-for name, function in (
-    ("masks", masks),
-    ("tune", tune),
-    ("evaluate", evaluate),
-    ("shifts", shifts),
-    ("audit", audit),
-    ("probe", probe),
-    ("app", app_page),
-    ("probes", list_probes),
-    ("report", report),
-    ("study", study),
-    ("models", models),
-    ("zero-shot", zero_shot),
-):
-    app.command(name, cls=Command)(function)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "explain": explain,
+    "masks": masks,
+    "tune": tune,
+    "evaluate": evaluate,
+    "shifts": shifts,
+    "audit": audit,
+    "probe": probe,
+    "app": app_page,
+    "probes": list_probes,
+    "report": report,
+    "study": study,
+    "models": models,
+    "zero-shot": zero_shot,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name, cls=Command)(_command)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,13 @@ from refocus.vit.families import view
 from refocus.vit.loading import load, preprocessing
 
 
-def find(paths: list[Path]) -> list[Path]:
+def find(paths: Sequence[Path]) -> list[Path]:
     """Image files as they are, folders as all images below them."""
     found: list[Path] = []
     for path in paths:
         inside = images_below(path, "images") if path.is_dir() else [path]
         if not inside:
-            raise InputError(f"IMAGE {path}: a folder without images")
+            raise InputError(f"‹images› {path}: a folder without images")
         found += inside
     return found
 
@@ -65,19 +66,35 @@ class ExplainedImage:
 
 
 def write(
-    images: list[Path],
+    paths: Sequence[Path],
     refs: dict[str, str],
     out: str | Path,
     *,
     target: str | None = None,
     device: torch.device | str = "cpu",
 ) -> list[ExplainedImage]:
-    """One PNG per image (what the model saw, then an overlay per model) and explanations.json;
-    returns its images.
+    """One PNG per image (what the model saw, then an overlay per model) and explanations.json.
 
     All models and images are read before the folder is made, so that bad input leaves nothing
     behind.
+
+    Args:
+        paths: image files, or folders of them.
+        refs: what a model is called here, such as "model" or "against" -> how to load it.
+        out: new folder.
+        target: class to explain, by name or index; None: what is predicted.
+        device: where to compute.
+
+    Returns:
+        the images of explanations.json.
+
+    Raises:
+        InputError: a file that is no image, a model that cannot be read, an unknown class, or `out`
+            lies inside one of the folders.
     """
+    for folder in filter(Path.is_dir, paths):
+        outputs.refuse_inside(out, {"‹images›": folder})
+    images = find(paths)
     models = {which: load(ref, device=device) for which, ref in refs.items()}
     for model in models.values():
         view(model)

@@ -1,0 +1,53 @@
+"""`refocus explain`: where a model looks, one overlay per image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from refocus import outputs
+from refocus.cli.options import Called, Device, Model, Names, Order
+from refocus.cli.printing import console
+
+
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="New folder for the overlays and explanations.json.")],
+    names: Names = None,
+    order: Order = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="A second model, such as the one before tuning, shown beside it."),
+    ] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option("--class", help="Class to explain, by name or index; else what is predicted."),
+        Called("target"),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
+    from refocus.reports import explanations
+    from refocus.vit.loading import pick_device
+
+    refs = {
+        which: outputs.reference(ref, names=names, order=order)
+        for which, ref in (("model", model), ("against", against))
+        if ref
+    }
+    rows = explanations.write(images, refs, out, target=class_, device=pick_device(device))
+    table = Table(
+        Column("image", overflow="fold"), "model", "prediction", "confidence", "explained"
+    )
+    for row in rows:
+        answers = {"model": row.model, **({"against": row.against} if row.against else {})}
+        for which, answer in answers.items():
+            named = (escape(row.image), which, escape(answer.prediction))
+            table.add_row(*named, f"{answer.confidence:.1%}", escape(answer.explained))
+    console.print(table)
+    console.print(f"overlays: {out}", soft_wrap=True)
