@@ -117,9 +117,10 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
     tolerance = (
         float(np.finfo(weights.dtype).eps) ** 0.6
     )  # 4e-10 in float64; machine precision itself may never be reached
+    values: np.ndarray
     try:
         operator = LinearOperator(weights.shape, matvec=product, dtype=weights.dtype)
-        values: np.ndarray = (
+        values = (
             scale
             * eigsh(
                 operator,
@@ -131,7 +132,6 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
                 maxiter=100,
             )[1][:, 0]
         )
-        return values
     except (
         ArpackNoConvergence,
         ValueError,
@@ -139,7 +139,7 @@ def second_eigenvector(weights: np.ndarray) -> np.ndarray:
         normalized = scale[:, None] * weights * scale - 2 * np.outer(known, known)
         last = len(weights) - 1
         values = scale * eigh(normalized, subset_by_index=[last, last])[1][:, 0]
-        return values
+    return values
 
 
 # --- ours: one image ----------------------------------------------------------------------------
