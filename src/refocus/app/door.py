@@ -16,6 +16,7 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
     "worker-src 'self' blob:; frame-ancestors 'none'"
 )
+_PROXY = "/proxy="  # Gradio would ask another host for a client
 _READS = ("GET", "HEAD")
 # what the page itself asks for; Gradio has more (its REST interface, recordings, ...)
 _WRITES = ("queue/join", "upload", "component_server", "cancel", "reset")
@@ -38,6 +39,9 @@ class Door:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if "\0" in scope["path"] or _PROXY in scope["path"]:
+            await PlainTextResponse("the app has no such address", 404)(scope, receive, send)
+            return
         if scope["method"] not in _READS:
             if refusal := _refusal(scope["path"], headers):
                 await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
