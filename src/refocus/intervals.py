@@ -105,6 +105,11 @@ def images_needed(change: float, variance: float, limit: float) -> int | None:
     return math.ceil(max(floor, variance * (quantiles / room) ** 2))
 
 
+def counted(n: int) -> str:
+    """A number of images as tables show it, marked where it is too small to lean on."""
+    return f"{n} (few)" if n < FEW else str(n)
+
+
 # --- two-sided: an interval beside a number -------------------------------------------------------
 
 

@@ -41,7 +41,7 @@ def print_table(entries: Mapping[str, SuiteEntry]) -> None:
             cells = [
                 row.name,
                 row.protocol if "protocol" in head else row.measure,
-                str(row.n),
+                row.n_text,
                 row.value_text,
                 row.interval_text,
             ]

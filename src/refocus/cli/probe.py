@@ -139,7 +139,7 @@ def probe(
         change = (
             [row.against_text, row.difference_text, row.difference_interval_text] if paired else []
         )
-        table.add_row(row.name, row.measure, str(row.n), row.value_text, row.interval_text, *change)
+        table.add_row(row.name, row.measure, row.n_text, row.value_text, row.interval_text, *change)
     console.print(table)
     console.print(f"open in a browser: {plan.out / page.PAGE}", soft_wrap=True)
 

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from refocus.intervals import counted
 from refocus.results import Compared, Interval, SuiteEntry
 
 MEASURES = {  # key in an entry's maps -> title
@@ -46,6 +47,11 @@ class Row:
     def paired(self) -> bool:
         """Is there a model to compare with?"""
         return self.number.against is not None
+
+    @property
+    def n_text(self) -> str:
+        """How many images, marked where they are few."""
+        return counted(self.n)
 
     @property
     def value_text(self) -> str:
@@ -134,7 +140,7 @@ def markdown(rows: Sequence[Row]) -> str:
     head += ["against", "difference", "95 %"] if paired else []
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        cells = [row.name, row.measure, row.protocol, str(row.n), row.value_text, row.interval_text]
+        cells = [row.name, row.measure, row.protocol, row.n_text, row.value_text, row.interval_text]
         if paired:
             cells += [row.against_text, row.difference_text, row.difference_interval_text]
         lines.append(cells)

@@ -15,7 +15,7 @@ import numpy as np
 
 from refocus.evaluation import maps
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT
-from refocus.intervals import mean_interval
+from refocus.intervals import FEW, mean_interval
 from refocus.records import Prediction
 from refocus.results import Interval
 from refocus.studies import jobs
@@ -271,7 +271,13 @@ def markdown(lines: Sequence[Line]) -> str:
     rows: dict[tuple[str, str, str], dict[tuple[str, str], Line]] = defaultdict(dict)
     for line in lines:
         rows[line.model, line.method, line.classes][line.suite, line.metric] = line
-    head = ["model", "method", *(f"{suite} {METRICS[metric]}" for suite, metric in columns)]
+    count = {
+        column: min(found[column].n for found in rows.values() if column in found)
+        for column in columns
+    }
+    titles = [f"{suite} {METRICS[metric]}" for suite, metric in columns]
+    few = [f" (n = {count[column]}, few)" if count[column] < FEW else "" for column in columns]
+    head = ["model", "method", *(title + mark for title, mark in zip(titles, few, strict=True))]
     text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for (model, method, which), found in rows.items():
         title = method if which == "all" else f"{method}, {which} classes"
