@@ -31,6 +31,7 @@ from scipy.stats import binom, norm
 
 from refocus.evaluation.intervals import calibration, calibration_error
 from refocus.intervals import chance
+from refocus.results import Interval
 from refocus.tuning.harm import ERROR, SHARES, choose, standing
 
 _TOLERANCE = 1.0
@@ -235,6 +236,13 @@ def answered(
     return found
 
 
+def intervals(answers: list[tuple[np.ndarray, np.ndarray]]) -> list[Interval]:
+    """Of both errors and of their difference."""
+    found = calibration(answers)
+    every = (found.model, found.against, found.change)
+    return [part.interval for part in every if part is not None and part.interval is not None]
+
+
 def covers(args: argparse.Namespace) -> None:
     print("| first, second | n | first | second | difference |\n|---|---|---|---|---|")
     every = []
@@ -245,7 +253,7 @@ def covers(args: argparse.Namespace) -> None:
         for n in args.images:
             rng, hits = np.random.default_rng(n), np.zeros(3)
             for _ in range(args.runs):
-                rows = [row["interval"] for row in calibration(answered(pair, n, rng))]
+                rows = intervals(answered(pair, n, rng))
                 hits += [low <= t <= high for (low, high), t in zip(rows, truths, strict=True)]
             cells = [f"{100 * hit / args.runs:.1f}" for hit in hits]
             every += [100 * hit / args.runs for hit in hits]

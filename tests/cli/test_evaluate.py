@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from refocus.evaluation.stored import read_evaluation
 from tests.makers import NAMES, run
@@ -116,3 +118,56 @@ def test_evaluate_resumes_with_the_same_settings_only(
         == 0
     )
     assert json.loads((out / "results.json").read_text()) == whole
+
+
+def test_backgrounds_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, masks = image_folders
+    grounds = tmp_path / "grounds"
+    grounds.mkdir()
+    Image.new("RGB", (50, 40), (0, 0, 200)).save(grounds / "sky.png")
+    shifts = (
+        "shifts",
+        images,
+        "--masks",
+        masks,
+        "--out",
+        tmp_path / "made",
+        "--kind",
+        "real,plain",
+    )
+    assert run(monkeypatch, *shifts) == 2
+    assert "--backgrounds, a folder of images" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+    assert run(monkeypatch, *shifts, "--backgrounds", grounds) == 0
+    assert np.asarray(Image.open(tmp_path / "made" / "real" / "ant" / "0.png"))[0, 0, 2] == 200
+    proof = ("evaluate", "--model", model_folder, "--on", f"a={images}", "--masks", f"a={masks}")
+    options = ("--shift", "real", "--backgrounds", grounds, "--out", tmp_path / "ev")
+    assert run(monkeypatch, *proof, *options) == 0
+    found = json.loads((tmp_path / "ev" / "results.json").read_text())["suites"]["a"]["shifts"]
+    assert found["real"]["n"] == 24
+    recipe = (
+        "tune",
+        "--model",
+        model_folder,
+        "--images",
+        images,
+        "--masks",
+        masks,
+        "--epochs",
+        "1",
+    )
+    tuned = ("--device", "cpu", "--out", tmp_path / "run", "--backgrounds", grounds)
+    assert run(monkeypatch, *recipe, *tuned) == 0
+    said = capsys.readouterr()
+    assert "Keep the original model" in said.out
+    assert "images are left to check for harm" in said.err
+    assert "real" in json.loads((tmp_path / "run" / "results.json").read_text())["unseen"]
+    assert run(monkeypatch, *recipe, *tuned[:2], "--out", tmp_path / "no", *tuned[4:5], "none") == 2
+    assert "none: no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

@@ -28,6 +28,13 @@ def test_no_difference_is_shown_without_its_interval() -> None:
     assert as_csv([row]).splitlines()[1] == "a,top-1,,1,50.0,,,40.0,,,"
 
 
+def test_few_images_are_marked() -> None:
+    few, enough = (Row("a", "top-1", n, 50.0, [40.0, 60.0]) for n in (29, 30))
+    assert "| 29 (few) |" in markdown([few])
+    assert "| 30 |" in markdown([enough])
+    assert as_csv([few]).splitlines()[1].startswith("a,top-1,,29,")
+
+
 def test_numbers_of_every_suite_have_a_row(
     tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

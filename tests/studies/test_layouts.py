@@ -21,6 +21,15 @@ def test_a_curve_counts_an_image_once() -> None:
     assert (found["n"], found["value"], found["change"]) == (2, 75.0, 25.0)
 
 
+def test_columns_of_few_images_are_marked() -> None:
+    lines = [
+        layouts.Line("m", "original", "location", "top1", 16, 44.2),
+        layouts.Line("m", "original", "natural", "top1", 1000, 92.0),
+    ]
+    head = layouts.markdown(lines).splitlines()[0]
+    assert head == "| model | method | location top-1 (n = 16, few) | natural top-1 |"
+
+
 def test_the_sheet_names_every_claim_and_judges_those_that_were_run() -> None:
     line = layouts.Line(
         "ViT-B", "published objective", "objectnet", "top1", 18574, 41.9, 41.2, 42.6

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from refocus import outputs
-from refocus.cli.options import Called, MaskPolarity, Names, Order
+from refocus.cli.options import Backgrounds, Called, MaskPolarity, Names, Order
 from refocus.cli.printing import console, pairs, print_table
 from refocus.errors import InputError
 
@@ -56,6 +56,7 @@ def evaluate(
         ),
         Called("shifts"),
     ] = None,
+    backgrounds: Backgrounds = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -113,7 +114,8 @@ def evaluate(
     plan = Plan(
         suites=pairs("--on", [*on, *(more or [])]),
         masks=pairs("--masks", masks or []),
-        shifts=tuple(shifted.kinds(shift, "shifts")) if shift else (),
+        shifts=tuple(shifted.kinds(shift, "shifts", real=backgrounds is not None)) if shift else (),
+        backgrounds=backgrounds,
         protocols=_protocols(protocol),
         groups=pairs("--groups", groups or []),
         mapping=mapping,
@@ -148,12 +150,14 @@ def shifts(
         str,
         typer.Option(
             help="Comma-separated, or all. Background (ImageNet-9): only-fg, only-bg, no-fg, "
-            "mixed-same, mixed-rand, mixed-next. "
+            "mixed-same, mixed-rand, mixed-next. No objective trains on: blurred, plain, moved, "
+            "real (with --backgrounds). "
             "Object (SI-Score), a folder for each level: location, size, rotation. Sanity check: "
             "outline."
         ),
         Called("kinds"),
     ] = "only-fg,only-bg,mixed-same,mixed-rand",
+    backgrounds: Backgrounds = None,
     mask_score: Annotated[
         float,
         typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
@@ -172,7 +176,8 @@ def shifts(
     from refocus.evaluation import shifted
 
     settings = shifted.ShiftSettings(
-        kinds=tuple(kinds(kind)),
+        kinds=tuple(kinds(kind, real=backgrounds is not None)),
+        backgrounds=backgrounds and str(backgrounds),
         mask_score=mask_score,
         mask_polarity=mask_polarity,
         workers=workers,

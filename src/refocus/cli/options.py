@@ -70,6 +70,10 @@ MaskPolarity = Annotated[
         "invert: exchange object and background."
     ),
 ]
+Backgrounds = Annotated[
+    Path | None,
+    typer.Option(help="Folder of images without the classes' objects, for the shift real."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 

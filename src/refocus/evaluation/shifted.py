@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from refocus import outputs
 from refocus.data import shifts as shifted
-from refocus.data.folders import folder_samples, image_files
+from refocus.data.folders import folder_samples
 from refocus.masks.trust import masked
 from refocus.settings import CountOrZero, Fraction, Seed, Text, about, check
 from refocus.vit.inputs import check_path
@@ -102,7 +102,7 @@ def shifts(
         masks,
         settings.mask_score,
     )
-    backgrounds = image_files(Path(settings.backgrounds)) if settings.backgrounds else []
+    backgrounds = shifted.grounds(settings.backgrounds)
     for kind in settings.kinds:  # what cannot be made is said before anything is written
         shifted.shifts(samples, kind, settings.seed, backgrounds=backgrounds)
     kept = _kept(images, masks, settings)
