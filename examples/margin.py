@@ -80,7 +80,7 @@ def planted(given: str, draw: int, precision: str) -> tuple[Recipe, tuple[Path, 
         val_images=10,
         check_images=1,
         do_no_harm=False,
-        precision=precision,
+        precision=precision,  # type: ignore[arg-type]  # argparse checked it
         device="cpu",
     )
     same, shuffled = (Path(data, name, "images") for name in ("test_same", "test_shuffled"))
@@ -116,6 +116,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             groups[name].setdefault(row["draw"], {})[row["margin"]] = row[which]
     text = f"| | | margin | {' | '.join(COLUMNS)} | draws |\n|{'---|' * (len(COLUMNS) + 4)}\n"
     for (name, which), draws in groups.items():
+        cells: list[str]
         both = [found for found in draws.values() if len(found) == len(MARGINS)]
         for margin in MARGINS:
             values = [[found[margin][c] for found in both] for c in COLUMNS]

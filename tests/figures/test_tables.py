@@ -29,7 +29,7 @@ def test_no_difference_is_shown_without_its_interval() -> None:
 
 
 def test_few_images_are_marked() -> None:
-    few, enough = (Row("a", "top-1", n, 50.0, [40.0, 60.0]) for n in (29, 30))
+    few, enough = (Row("a", "top-1", Compared(Estimate(50.0, (40.0, 60.0), n))) for n in (29, 30))
     assert "| 29 (few) |" in markdown([few])
     assert "| 30 |" in markdown([enough])
     assert as_csv([few]).splitlines()[1].startswith("a,top-1,,29,")

@@ -177,7 +177,7 @@ def shifts(
 
     settings = shifted.ShiftSettings(
         kinds=tuple(kinds(kind, real=backgrounds is not None)),
-        backgrounds=backgrounds and str(backgrounds),
+        backgrounds=str(backgrounds) if backgrounds else None,
         mask_score=mask_score,
         mask_polarity=mask_polarity,
         workers=workers,

@@ -47,7 +47,8 @@ class ShiftSettings:
     def __post_init__(self) -> None:
         """Every field holds what is legal."""
         check(self)
-        object.__setattr__(self, "kinds", tuple(shifted.kinds(",".join(self.kinds), real=True)))
+        real = self.backgrounds is not None
+        object.__setattr__(self, "kinds", tuple(shifted.kinds(",".join(self.kinds), real=real)))
 
 
 @dataclass(frozen=True)
