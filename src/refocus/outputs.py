@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +26,7 @@ import msgspec
 from refocus import __version__, locks
 from refocus.errors import InputError, first_line
 from refocus.locks import LOCK
-from refocus.records import decode
+from refocus.records import decode, from_json, to_json
 
 MANIFEST = "manifest.json"
 SETTINGS = "settings.json"
@@ -412,12 +413,36 @@ def environment() -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """What was done in a folder, and with what."""
+
+    command: str  # of refocus, such as "evaluate"
+    environment: dict[str, str]  # package, "python" or "platform" -> version
+    files: tuple[str, ...]  # paths below the folder, but for hidden ones
+    seed: int | None = None  # of every random choice
+    kind: str | None = None  # of `probe`: which one
+    processes: int | None = None  # of `tune`: how many it ran in
+    count: int | None = None  # of `masks`: how many were made
+    unreadable: tuple[str, ...] = ()  # of `masks`: images without one
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest of a complete folder.
+
+    Raises:
+        InputError: there is none, or it is not one.
+    """
+    return from_json(read_json(folder / MANIFEST), Manifest, folder / MANIFEST)
+
+
 def finish(folder: Path, command: str, **facts: Any) -> None:
-    """Write the manifest: its presence says that everything before it is complete."""
+    """Write the manifest: its presence says that everything before it is complete.
+
+    `facts` are further fields of `Manifest`.
+    """
     paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     files = sorted(str(p) for p in paths if not p.name.startswith(".") and str(p) != MANIFEST)
-    write_json(
-        folder / MANIFEST,
-        {"command": command, "environment": environment(), **facts, "files": files},
-    )
+    manifest = Manifest(command, environment(), tuple(files), **facts)
+    write_json(folder / MANIFEST, to_json(manifest))
     locks.release(folder)

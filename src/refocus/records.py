@@ -53,7 +53,7 @@ class Prediction:
     top5: tuple[int, ...]  # class indices, best first
     confidence: float  # softmax share of the first of top5
     true_confidence: float | None = None  # softmax share of `label`
-    also: tuple[int, ...] = ()  # further labels that count as right
+    also: tuple[int, ...] = ()  # further class indices that count as right
 
     @property
     def right(self) -> bool:
@@ -86,6 +86,14 @@ class CueDecision:
     shape: str  # class of the shape, from the file's name
     texture: str  # class of the texture, likewise
     decision: str  # class that the model names
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """One model's numbers on one image under one probe."""
+
+    image: str  # path below the folder of images
+    values: dict[str, tuple[float | None, ...]]  # series -> one number for each level
 
 
 @dataclass(frozen=True)

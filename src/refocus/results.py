@@ -38,9 +38,7 @@ class Change:
     difference: float | None  # None where there are too few images
     interval: Interval | None  # 95 %, paired
     n: int  # images that both answered
-    p: float | None = (
-        None  # two-sided, of the test that goes with the measure (accuracies: McNemar)
-    )
+    p: float | None = None  # two-sided, of the measure's own test (accuracies: McNemar)
     corrected: int | None = None  # images that `model` alone gets right
     broken: int | None = None  # images that `against` alone gets right
 
@@ -274,11 +272,11 @@ class CueConflict:
 class SuiteEntry:
     """All that was measured on one test set."""
 
-    kind: Literal["classification", "segmentation", "cue conflict"]
+    kind: Literal["classification", "segmentation", "cue conflict"]  # what was asked
     n: int  # images that count
     protocols: dict[str, Classification] = field(default_factory=dict)  # name -> answers
     masked: int | None = None  # images whose masks were used
-    maps: dict[str, Compared] = field(default_factory=dict)  # map score -> value in [0, 1]
+    maps: dict[str, Compared] = field(default_factory=dict)  # score, such as "miou" -> in [0, 1]
     shifts: dict[str, ShiftEntry] = field(default_factory=dict)  # kind -> answers
     background: Background | None = None  # where mixed-same and mixed-rand were measured
     cues: CueConflict | None = None  # of a cue-conflict set

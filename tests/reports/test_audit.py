@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from refocus.evaluation.stored import read_audit
+from refocus.records import to_json
 from refocus.reports.audit import verdict, worst_images
 from refocus.results import Background, Estimate, Reliance, SuiteEntry
 from tests.makers import answer, run, self_contained
@@ -37,6 +39,7 @@ def test_audit_writes_its_page_and_goes_on_where_it_stopped(
     assert run(monkeypatch, *arguments) == 0
     assert "BG-gap" in capsys.readouterr().out
     found = read_audit(out / "audit.json")
+    assert json.loads((out / "audit.json").read_text()) == to_json(found)  # nothing unread
     assert found.entry.masked == 12
     assert sum(row.n for row in found.classes) == 12
     text = self_contained(out / "audit.html")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from refocus.evaluation.stored import read_evaluation
+from refocus.records import to_json
+from refocus.tuning.results import results_of
 from tests.makers import NAMES, make_images, run, self_contained, tuned
 
 
@@ -25,6 +28,8 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     assert "report.html" in capsys.readouterr().out
     entry = read_evaluation(folder / "proof" / "results.json").suites["held-out"]
     assert entry.n == 24 - 4  # what was trained on is no part of it
+    run_results = json.loads((folder / "results.json").read_text())
+    assert run_results == to_json(results_of(folder))  # nothing that docs/schema.md does not name
     text = self_contained(folder / "report.html")
     for expected in (
         "Refocused with 4 images of 2 classes",

@@ -411,7 +411,7 @@ def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
     outputs.write_json(folder / RECORDS, content)
     if made:
         outputs.write_text(folder / SHEET, contact_sheet(made, folder, images, usable=USABLE))
-    outputs.finish(folder, "masks", count=len(made), unreadable=[r["image"] for r in skipped])
+    outputs.finish(folder, "masks", count=len(made), unreadable=tuple(r["image"] for r in skipped))
     return content
 
 

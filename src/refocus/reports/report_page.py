@@ -186,7 +186,7 @@ def _facts(told: Told) -> dict[str, str]:
             "learning rate": f"{results.lr:g}",
             "seed of the run": str(recipe.seed),
         }
-    versions = outputs.read_json(told.folder / outputs.MANIFEST)["environment"]
+    versions = outputs.manifest_of(told.folder).environment
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return facts
 

@@ -15,64 +15,44 @@ SCHEMA = 2  # of results.json; 1 is that of versions up to 0.1
 
 @dataclass(frozen=True)
 class Candidate:
-    """One share of the way from the original to the tuned weights, measured on the check images.
+    """One share of the way from the original to the tuned weights, measured on the check images."""
 
-    in_domain, swapped: top-1 in percent on the images as they are and with the background of
-        another class, against the original weights.
-    most_lost: points of in-domain top-1 that are lost at most, with 95 % confidence (below 0: it
-        gained). least_gained: points on swapped backgrounds that are gained at least, likewise.
-    stands: whether it passes both tests of the do-no-harm rule.
-    relevance_loss: Eq. 3 of the paper with its weights; of the ends and of what stands.
-    """
-
-    share: float
-    in_domain: Compared
-    swapped: Compared
-    most_lost: float | None = None
-    least_gained: float | None = None
-    stands: bool = False
-    relevance_loss: float | None = None
+    share: float  # 0 is the original, 1 the tuned weights
+    in_domain: Compared  # top-1 on the images as they are, percent; against the original weights
+    swapped: Compared  # top-1 with the background of another class, percent; likewise
+    most_lost: float | None = None  # points in domain lost at most, 95 % sure; below 0: it gained
+    least_gained: float | None = None  # points on swapped backgrounds gained at least, likewise
+    stands: bool = False  # does it pass both tests of the do-no-harm rule?
+    relevance_loss: float | None = None  # Eq. 3 of the paper; of the ends and of what stands
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The do-no-harm rule's answer, for a reader who wants one sentence.
+    """The do-no-harm rule's answer, for a reader who wants one sentence."""
 
-    ship: whether tuned weights are advised. share: which, 0 being the original ones.
-    sentence: what improved, what it cost, how sure that is, what to do, what would make it surer.
-    needed: check images that would decide, where these were too few; None where they were enough,
-        or where no number would be.
-    """
-
-    ship: bool
-    share: float
-    sentence: str
-    needed: int | None = None
+    ship: bool  # are tuned weights advised?
+    share: float  # which ones, 0 being the original
+    sentence: str  # what improved, what it cost, how sure that is, what to do
+    needed: int | None = None  # check images that would decide, where these were too few
 
 
 @dataclass(frozen=True)
 class TuneResults:
-    """What `refocus.tune` returns and `results.json` holds.
+    """What `refocus.tune` returns and `results.json` holds."""
 
-    candidates: the points on the line between original and tuned weights, the original first.
-    unseen: kind of shift -> top-1 of the judged candidate against the original on the check images,
-        for shifts that no objective trains on.
-    advised_share: what the rule advises. chosen_share: what was kept in `model/`.
-    """
-
-    model: str
-    objective: str
-    lr: float
-    best_epoch: int
-    check_images: int
-    tolerance: float
-    candidates: tuple[Candidate, ...]
-    advised_share: float
-    chosen_share: float
-    verdict: Verdict
-    trained_classes: tuple[str, ...]
-    unseen: dict[str, Compared] = field(default_factory=dict)
-    schema: int = SCHEMA
+    model: str  # what was tuned
+    objective: str  # name of the objective
+    lr: float  # learning rate
+    best_epoch: int  # whose weights were judged; counts from 0
+    check_images: int  # images for the do-no-harm rule
+    tolerance: float  # points of in-domain top-1 that may be lost
+    candidates: tuple[Candidate, ...]  # points between original and tuned, the original first
+    advised_share: float  # what the do-no-harm rule advises
+    chosen_share: float  # what was kept in `model/`
+    verdict: Verdict  # the rule's answer
+    trained_classes: tuple[str, ...]  # names
+    unseen: dict[str, Compared] = field(default_factory=dict)  # shift no objective trains on: top-1
+    schema: int = SCHEMA  # version of this file; 1 where it was read from the first version's
 
 
 def results_of(folder: str | Path) -> TuneResults:
