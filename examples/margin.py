@@ -112,11 +112,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str], dict[int, dict[float, Any]]] = defaultdict(dict)
     for row in rows:
         for which in ("tuned", "last"):
-            name = (Path(row["set"]).name, which)
-            groups[name].setdefault(row["draw"], {})[row["margin"]] = row[which]
+            group = (Path(row["set"]).name, which)
+            groups[group].setdefault(row["draw"], {})[row["margin"]] = row[which]
     text = f"| | | margin | {' | '.join(COLUMNS)} | draws |\n|{'---|' * (len(COLUMNS) + 4)}\n"
     for (name, which), draws in groups.items():
-        cells: list[str]
         both = [found for found in draws.values() if len(found) == len(MARGINS)]
         for margin in MARGINS:
             values = [[found[margin][c] for found in both] for c in COLUMNS]

@@ -150,7 +150,7 @@ def test_backgrounds_of_ones_own(
     options = ("--shift", "real", "--backgrounds", grounds, "--out", tmp_path / "ev")
     assert run(monkeypatch, *proof, *options) == 0
     found = json.loads((tmp_path / "ev" / "results.json").read_text())["suites"]["a"]["shifts"]
-    assert found["real"]["n"] == 24
+    assert found["real"]["answers"]["top1"]["model"]["n"] == 24
     recipe = (
         "tune",
         "--model",
