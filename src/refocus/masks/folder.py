@@ -202,7 +202,7 @@ def _taken_over(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[st
     assert settings.source is not None
     kind, path = settings.source
     source = Path(path).expanduser().resolve()
-    files = image_files(images)
+    files = image_files(images.resolve())  # as `write` will name them
     read = reader(kind, Path(path), settings.ignore, images=files)
     answers = {"frame": settings.orientation, "mask_polarity": settings.mask_polarity}
     refuse_open_questions(read, files, **answers)

@@ -42,7 +42,7 @@ class Join:
 
     def __init__(self, names: Iterable[str], images: Sequence[Path] = ()) -> None:
         named = [(name, parts(name)) for name in names]
-        shown = [parts(str(image)) for image in images]
+        shown = [parts(os.path.abspath(image)) for image in images]
         self._tables = [(key, _table(named, key), _images(shown, key)) for key in (_exact, _stem)]
 
     def __call__(self, image: Path) -> str | None:
@@ -51,7 +51,7 @@ class Join:
         Raises:
             InputError: several entries could be meant, or the entry could be of another image.
         """
-        mine = parts(str(image))
+        mine = parts(os.path.abspath(image))
         for key, table, images in self._tables:
             candidates = table.get(key(mine[-1]), [])
             if not candidates:
