@@ -248,7 +248,7 @@ def covers(args: argparse.Namespace) -> None:
     every = []
     for pair in _PAIRS:
         long = answered(pair, 2_000_000, np.random.default_rng(9))
-        truths = [calibration_error(*answer) for answer in long]
+        truths = [max(0.0, calibration_error(*answer)) for answer in long]
         truths.append(truths[0] - truths[1])
         for n in args.images:
             rng, hits = np.random.default_rng(n), np.zeros(3)
