@@ -1,0 +1,90 @@
+"""Folders that are no masks of objects stop with a question that an option answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refocus.data.folders import folder_samples, scan
+from refocus.data.images import mask_of
+from refocus.errors import InputError
+from tests.makers import Build
+
+
+def each(masks: Path, change: Callable[[np.ndarray, Path], np.ndarray]) -> None:
+    for file in sorted(masks.glob("*/*.png")):
+        with Image.open(file) as mask:
+            values = np.asarray(mask)
+        Image.fromarray(change(values, file)).save(file)
+
+
+def grey(values: np.ndarray, file: Path) -> np.ndarray:
+    image = file.parents[2] / "images" / file.parent.name / file.name
+    with Image.open(image) as opened:
+        return np.asarray(opened.convert("L"))
+
+
+DOUBTFUL: dict[str, tuple[Callable[[np.ndarray, Path], np.ndarray], str]] = {
+    "inverted": (
+        lambda v, _f: 255 - v,
+        "of 16 masks looked at 16 cover most of the image's border",
+    ),
+    "inverted, 0 and 1": (lambda v, _f: (v == 0).astype(np.uint8), "border"),
+    "most inverted": (lambda v, f: v if f.stem == "0" else 255 - v, "border"),
+    "grey photographs": (grey, "16 look like their images"),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_a_folder_of_doubtful_masks_stops_with_a_question(
+    tiny: Build, image_folders: tuple[Path, Path], name: str
+) -> None:
+    images, masks = image_folders
+    change, message = DOUBTFUL[name]
+    each(masks, change)
+    for samples in (
+        lambda **how: scan(images, tiny(), masks=masks, **how),
+        lambda **how: folder_samples(images, masks, **how),
+    ):
+        with pytest.raises(InputError, match=rf"{message}.*mask_polarity=keep"):
+            samples()
+        kept = samples(mask_polarity="keep")[1]
+        swapped = samples(mask_polarity="invert")[1]
+        assert (mask_of(swapped) == 1 - mask_of(kept)).all()
+
+
+def test_a_few_masks_at_the_border_are_no_question(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
+    images, masks = image_folders
+    each(masks, lambda v, f: 255 - v if f.stem in "01" else v)
+    assert not any(s.inverted for s in scan(images, tiny(), masks=masks))
+
+
+def test_masks_that_refocus_wrote_are_judged_by_their_scores(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
+    images, masks = image_folders
+    each(masks, lambda v, _f: 255 - v)
+    (masks / "masks.json").write_text("{}")
+    assert len(scan(images, tiny(), masks=masks)) == 24
+
+
+@pytest.mark.parametrize("place", ["images", "images/../images", "link"])
+def test_the_folder_of_the_images_is_no_folder_of_masks(
+    tiny: Build, image_folders: tuple[Path, Path], place: str
+) -> None:
+    images, _ = image_folders
+    (images.parent / "link").symlink_to(images)
+    with pytest.raises(InputError, match="is the folder of the images"):
+        scan(images, tiny(), masks=images.parent / place)
+
+
+def test_another_answer_is_refused(tiny: Build, image_folders: tuple[Path, Path]) -> None:
+    images, masks = image_folders
+    with pytest.raises(InputError, match="mask_polarity yes: legal are ask, keep, invert"):
+        scan(images, tiny(), masks=masks, mask_polarity="yes")
