@@ -39,9 +39,7 @@ def app(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
 ) -> None:
-    """Open a page on this machine: compare two models, mend masks, change backgrounds, tune on your
-    folder, audit.
-    """
+    """Open a page on this machine to compare models, mend masks, tune and audit."""
     try:
         import gradio  # noqa: F401
     except ImportError as error:

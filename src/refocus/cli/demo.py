@@ -17,9 +17,7 @@ def demo(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """The whole story, offline: a ViT learns a shortcut, is refocused with 15 images, and shows the
-    proof.
-    """
+    """Run the whole story offline: a ViT learns a shortcut, and unlearns it with 15 images."""
     from refocus.demo import story
     from refocus.vit.loading import pick_device
 

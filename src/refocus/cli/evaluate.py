@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from refocus import outputs
-from refocus.cli.options import Backgrounds, Called, MaskPolarity, Names, Order
+from refocus.cli.options import Backgrounds, Called, MaskPolarity, Names, Order, Rows
 from refocus.cli.printing import console, pairs, print_table
 from refocus.errors import InputError
 
@@ -25,12 +25,11 @@ def evaluate(
         list[str],
         typer.Option(
             help="NAME=PATH; more may follow. An ImageFolder of your classes under any name, or a "
-            "known test set: imagenet, "
-            "imagenet-v2, imagenet-a, imagenet-r, imagenet-sketch, objectnet, si-location, "
-            "si-rotation, si-size, "
-            "cue-conflict, or imagenet-segmentation (gtsegs_ijcv.mat)."
+            "known test set by its name: cue-conflict, imagenet-segmentation (gtsegs_ijcv.mat), or "
+            "one of those below."
         ),
         Called("suites"),
+        Rows("refocus.evaluation.suites:SUITES", "Test sets", inline=False, described=True),
     ],
     more: Annotated[
         list[str] | None, typer.Argument(help="Further NAME=PATH.", metavar="[NAME=PATH]...")
@@ -51,10 +50,11 @@ def evaluate(
     shift: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated shifts made from images and masks (`refocus shifts --help`), or "
-            "all."
+            help="Comma-separated shifts made from images and masks, or all. See also `refocus "
+            "shifts --help`."
         ),
         Called("shifts"),
+        Rows("refocus.data.shifts:KINDS", "Shifts"),
     ] = None,
     backgrounds: Backgrounds = None,
     protocol: Annotated[
@@ -101,8 +101,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Accuracy on test sets, your own shifts and known ones, before and after, with one record per
-    image.
+    """Measure accuracy on test sets and on shifts of your images, before and after.
+
+    Every image leaves one record.
     """
     from refocus.data import shifts as shifted
     from refocus.evaluation.plan import Plan
@@ -149,13 +150,10 @@ def shifts(
     kind: Annotated[
         str,
         typer.Option(
-            help="Comma-separated, or all. Background (ImageNet-9): only-fg, only-bg, no-fg, "
-            "mixed-same, mixed-rand, mixed-next. No objective trains on: blurred, plain, moved, "
-            "real (with --backgrounds). "
-            "Object (SI-Score), a folder for each level: location, size, rotation. Sanity check: "
-            "outline."
+            help="Comma-separated kinds of shift, or all. Curves have a folder for each level."
         ),
         Called("kinds"),
+        Rows("refocus.data.shifts:KINDS", "Shifts", described=True),
     ] = "only-fg,only-bg,mixed-same,mixed-rand",
     backgrounds: Backgrounds = None,
     mask_score: Annotated[
@@ -169,8 +167,9 @@ def shifts(
     ] = True,
     seed: Annotated[int, typer.Option(help="Seed: whose background each object gets.", min=0)] = 0,
 ) -> None:
-    """Make distribution shifts from images and masks: other backgrounds, and the object moved,
-    scaled and turned.
+    """Make distribution shifts from images and masks.
+
+    Objects get other backgrounds, or are moved, scaled and turned.
     """
     from refocus.data.shifts import KINDS, kinds
     from refocus.evaluation import shifted

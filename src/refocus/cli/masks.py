@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refocus.cli.options import MaskPolarity
+from refocus.cli.options import MaskPolarity, Rows
 from refocus.cli.printing import console
 
 
@@ -50,9 +50,10 @@ def masks(
         tuple[str, Path] | None,
         typer.Option(
             "--from",
-            help="FORMAT PATH: take over masks you have. png, imagenet-s, voc, voc-boxes: a "
-            "folder; coco, boxes (CSV): a file.",
+            help="FORMAT PATH: take over masks you have, from a folder or, for coco and boxes "
+            "(CSV), a file.",
         ),
+        Rows("refocus.masks.formats:FORMATS", "Formats"),
     ] = None,
     ignore: Annotated[
         int | None,
@@ -72,10 +73,10 @@ def masks(
     ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Find foreground masks without annotation, or convert yours; with a score for each and a page
-    that shows the worst.
+    """Find foreground masks without annotation, or convert yours, with a score for each.
 
-    Runs on where it was stopped. Under `torchrun` the images are split over the processes.
+    A page shows the worst. Resumes where it stopped. Under `torchrun` the images are split over the
+    processes.
     """
     from refocus.masks.folder import SHEET, MaskSettings, find_masks
 

@@ -1,6 +1,4 @@
-"""`refocus models` and `refocus zero-shot`: which models are supported, and a classifier from class
-names alone.
-"""
+"""`refocus models`: which are supported; `refocus zero-shot`: a classifier from class names."""
 
 from __future__ import annotations
 
@@ -55,8 +53,9 @@ def zero_shot(
         ),
     ] = None,
 ) -> None:
-    """Make a classifier of CLIP or SigLIP from class names, without training; then `audit`, `tune`,
-    ... take it as a --model.
+    """Make a classifier of CLIP or SigLIP from class names, without training.
+
+    `audit`, `tune` and the others take it as a --model.
     """
     from refocus.vit.classes import class_count
     from refocus.vit.from_names import read_sentences, write_zero_shot

@@ -1,6 +1,4 @@
-"""Options: those that several commands share, and those that are the fields of a settings
-dataclass.
-"""
+"""Options that several commands share, and options made of the fields of settings."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Called:
-    """Beside an option whose parameter the library calls differently, as in
-    `on: Annotated[list[str], typer.Option(...), Called("suites")]`.
+    """Beside an option whose parameter the library calls differently.
+
+    As in `on: Annotated[list[str], typer.Option(...), Called("suites")]`.
     """
 
     name: str
@@ -30,15 +29,18 @@ class Called:
 
 @dataclass(frozen=True)
 class Rows:
-    """Beside an option whose values are names of rows: help lists them, and reads the table only
-    then (most tables import torch).
+    """Beside an option whose values are names of rows, which its help lists.
+
+    The table is read only then, as most tables import torch.
 
     table: "module:TABLE", a mapping, or a function without arguments that returns one. title: above
-    the list. described: whether what the rows say about themselves is shown below the help.
+    the list. inline: whether the option's help ends with the names. described: whether what the
+    rows say about themselves is shown below the help.
     """
 
     table: str
     title: str
+    inline: bool = True
     described: bool = False
 
 
@@ -96,9 +98,10 @@ def with_settings(
     spelt: Mapping[str, str] | None = None,
     beside: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
-    """Give a command that takes `**given` an option for every field of a settings dataclass; name,
-    type, default, help and what is legal are the field's. Fields that must be given come first,
-    then what the command declares itself, then the rest.
+    """Give a command that takes `**given` an option for every field of a settings dataclass.
+
+    Name, type, default, help and what is legal are the field's. Fields that must be given come
+    first, then what the command declares itself, then the rest.
 
     optional: fields without a default that may be left out here, and are None then. spelt: fields
         whose option has another name. beside: a further annotation of an option, by field.
@@ -121,8 +124,9 @@ def with_settings(
 
 
 def settings_from(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a settings dataclass from the values of its options: NAME=NUMBER pairs as a
-    dictionary, a number or a word as what it is.
+    """Fields of a settings dataclass from the values of its options.
+
+    NAME=NUMBER pairs become a dictionary, a number or a word what it is.
 
     Raises:
         InputError: a pair that is none.

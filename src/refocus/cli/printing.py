@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -12,48 +13,42 @@ from rich.table import Column, Table
 from refocus.errors import InputError
 from refocus.results import SuiteEntry
 
+if TYPE_CHECKING:
+    from refocus.figures.tables import Row
+
 console = Console()
 
 
 def print_table(entries: Mapping[str, SuiteEntry]) -> None:
-    """Accuracies, shifts, cue and map scores of every suite, with differences where there is a
-    model to compare with.
-    """
+    """Print accuracies, shifts, cue and map scores of every suite."""
     from refocus.figures.tables import accuracy_rows, other_rows
 
-    accuracies = (accuracy_rows(entries), ["suite", "protocol", "n", "top-1, %"])
-    others = (other_rows(entries), ["suite", "measure", "n", "value"])
-    for rows, head in (accuracies, others):
-        if not rows:
-            continue
-        paired = any(row.paired for row in rows)
-        columns = [
-            *head,
-            "95 % interval",
-            *(["against", "difference", "95 % interval"] if paired else []),
-        ]
-        table = Table(
-            *(Column(title, overflow="fold") for title in columns),
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        for row in rows:
-            cells = [
-                row.name,
-                row.protocol if "protocol" in head else row.measure,
-                row.n_text,
-                row.value_text,
-                row.interval_text,
-            ]
-            table.add_row(
-                *cells,
-                *(
-                    [row.against_text, row.difference_text, row.difference_interval_text]
-                    if paired
-                    else []
-                ),
-            )
-        console.print(table)
+    print_rows(accuracy_rows(entries), ("suite", "protocol", "n", "top-1, %"))
+    print_rows(other_rows(entries), ("suite", "measure", "n", "value"))
+
+
+def print_rows(rows: Sequence[Row], head: tuple[str, str, str, str]) -> None:
+    """Print one table of numbers, with differences where there is a model to compare with.
+
+    rows: none prints nothing. head: titles of name, protocol or measure, n and value.
+    """
+    if not rows:
+        return
+    paired = any(row.paired for row in rows)
+    change = ("against", "difference", "95 % interval") if paired else ()
+    titles = (*head, "95 % interval", *change)
+    table = Table(
+        *(Column(title, overflow="fold") for title in titles),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for row in rows:
+        second = row.protocol if "protocol" in head else row.measure
+        cells = [row.name, second, row.n_text, row.value_text, row.interval_text]
+        if paired:
+            cells += [row.against_text, row.difference_text, row.difference_interval_text]
+        table.add_row(*cells)
+    console.print(table)
 
 
 def pairs(option: str, given: list[str]) -> dict[str, Path]:

@@ -1,6 +1,4 @@
-"""`refocus probe` and `refocus probes`: robustness tests of the literature on any model and
-folder.
-"""
+"""`refocus probe` and `refocus probes`: robustness tests of the literature."""
 
 from __future__ import annotations
 
@@ -8,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import outputs
-from refocus.cli.options import Called, MaskPolarity, Names, Order, spelling
-from refocus.cli.printing import console
+from refocus.cli.options import Called, MaskPolarity, Names, Order, Rows, spelling
+from refocus.cli.printing import console, print_rows
 from refocus.errors import InputError
 
 
@@ -31,9 +28,10 @@ def probe(
     kind: Annotated[
         list[str],
         typer.Option(
-            help="Names of probes (`refocus probes` lists them); more may follow. Or all."
+            help="Names of probes, or all; more may follow. `refocus probes` says what each tests."
         ),
         Called("kinds"),
+        Rows("refocus.probes.registry:PROBES", "Probes"),
     ],
     more: Annotated[
         list[str] | None, typer.Argument(help="Further names.", metavar="[NAME]...")
@@ -82,11 +80,10 @@ def probe(
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Attacks, occlusion, corruptions, frequencies, removed blocks, ...: how a model bears them,
-    before and after.
+    """Measure how a model bears attacks, occlusion, corruptions and more, before and after.
 
-    Every probe has a folder of its own in --out: what is there is kept, what was interrupted goes
-    on, and further probes can be added later with the same options.
+    Every probe has a folder of its own in --out: what is there is kept, what was interrupted is
+    resumed, and further probes can be added later with the same options.
     """
     from refocus.probes import measure, page, registry
     from refocus.probes.batch import Options
@@ -131,16 +128,7 @@ def probe(
     for name in kinds:
         measure.run(name, models, plan)
     rows = page.write(plan.out)
-    paired = any(row.paired for row in rows)
-    head = ["measure", "n", "value", "95 %", *(["before", "difference", "95 %"] if paired else [])]
-    columns = [Column("probe", no_wrap=True), *(Column(title, overflow="fold") for title in head)]
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        change = (
-            [row.against_text, row.difference_text, row.difference_interval_text] if paired else []
-        )
-        table.add_row(row.name, row.measure, row.n_text, row.value_text, row.interval_text, *change)
-    console.print(table)
+    print_rows(rows, ("probe", "measure", "n", "value"))
     console.print(f"open in a browser: {plan.out / page.PAGE}", soft_wrap=True)
 
 

@@ -1,6 +1,4 @@
-"""`refocus audit` and `refocus report`: pages that show how much rests on the background, and what
-tuning changed.
-"""
+"""`refocus audit` and `refocus report`: pages on the background, and on what tuning changed."""
 
 from __future__ import annotations
 
@@ -64,8 +62,9 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed: which images, whose backgrounds.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """How much of a model's decision rests on the background: numbers with intervals, worst
-    classes, worst images.
+    """Measure how much a model relies on the background.
+
+    The page shows numbers with intervals, and the worst classes and images.
     """
     from refocus.reports import audit as audits
 
@@ -124,8 +123,9 @@ def report(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """One self-contained page of what tuning changed: RUN/report.html, with report.md, report.csv
-    and classes.csv.
+    """Write one self-contained page of what tuning changed: RUN/report.html.
+
+    Beside it are report.md, report.csv and classes.csv.
 
     For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted
     report goes on where it stopped. Probes that lie in RUN/probes are linked; a folder of probes

@@ -39,8 +39,7 @@ def study(
     ] = False,
     **given: Any,
 ) -> None:
-    """Run a table or figure of the paper, on its data sets (--data) or on your own images and model
-    (--on).
+    """Run a table or figure of the paper, on its data sets or on your own images and model.
 
     Every number is printed beside the paper's. Under `torchrun`, on one machine or several that
     share OUT, each process takes whole runs of the study.

@@ -57,11 +57,11 @@ def tune(
     order: Order = None,
     **given: Any,
 ) -> None:
-    """Fine-tune where a model looks, with a few images and masks; the original stays if that did
-    not help.
+    """Fine-tune where a model looks, with a few images and masks.
 
-    The number of classes and shots, the rate and the objective default to the paper's. Under
-    `torchrun` or `accelerate launch` the batch is split over the processes.
+    The original stays where tuning did not help. The number of classes and shots, the rate and the
+    objective default to the paper's. Under `torchrun` or `accelerate launch` the batch is split
+    over the processes.
     """
     from refocus.tuning import tune as tuning
 

@@ -1,6 +1,7 @@
-"""A command that speaks its own language: what the library says about a parameter (see
-`refocus.errors`) names the option or the argument that the command declares for it, help lists the
-rows of the tables, and no option is empty.
+"""A command that speaks its own language.
+
+What the library says about a parameter (see `refocus.errors`) names the option or the argument that
+the command declares for it, help lists the rows of the tables, and no option is empty.
 """
 
 from __future__ import annotations
@@ -87,8 +88,9 @@ class Command(TyperCommand):
         """Print it, with the rows of the tables that options name."""
         tables = [(name, extra, _rows(extra)) for name, extra in self._extras(Rows)]
         declared = self._declared
-        for name, _, rows in tables:
-            declared[name].help += f" One of {', '.join(rows)}."
+        for name, extra, rows in tables:
+            if extra.inline:
+                declared[name].help += f" One of {', '.join(rows)}."
         super().format_help(ctx, formatter)
         for _, extra, rows in tables:
             if extra.described:
@@ -149,9 +151,7 @@ class _Plain(logging.Formatter):
 
 
 class _Once(logging.Filter):
-    """A folder may be read several times in one command; what there is to say about it is said
-    once.
-    """
+    """What there is to say about a folder is said once, however often a command reads it."""
 
     def __init__(self) -> None:
         super().__init__()

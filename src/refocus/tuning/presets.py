@@ -1,6 +1,4 @@
-"""The paper's hyperparameters (its Tables 5, 6 and 7) for its seven models, from
-`assets/recipes.toml`.
-"""
+"""The paper's hyperparameters for its seven models (Tables 5, 6 and 7), `assets/recipes.toml`."""
 
 from __future__ import annotations
 
@@ -24,13 +22,15 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def preset(name: str, objective: str = "relevance", model: str | None = None) -> dict[str, Any]:
-    """What the paper tuned this model with, as fields of a Recipe: model, lr, temperature and
-    weights.
+    """What the paper tuned this model with, as fields of a Recipe.
 
     Args:
         name: ViT-B, ViT-L, AR-S, AR-B, AR-L, DeiT-S or DeiT-B.
         objective: `relevance`; or `gradmask` or `rrr`, also with `-as-published` or `-exact`.
         model: the caller's own weights, in place of timm's.
+
+    Returns:
+        model, lr, temperature and weights.
 
     Raises:
         InputError: no such model, an objective that the paper did not run on it, or weights that no

@@ -1,6 +1,4 @@
-"""Everything that decides a tuning run, as one frozen record; a run folder keeps it as
-`recipe.json`.
-"""
+"""Everything that decides a tuning run; a run folder keeps it as `recipe.json`."""
 
 from __future__ import annotations
 
