@@ -36,7 +36,7 @@ typecheck: $(VENV)/.installed ## mypy, strict, on the package
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed ## the guides and the reference as a site (site/); a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 demo-weights: $(VENV)/.installed ## train the demo's small ViT anew (about 14 minutes on 2 cores)
 	$(BIN)/python scripts/train_demo_weights.py

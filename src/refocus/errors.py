@@ -40,7 +40,7 @@ class InputError(ValueError):
     The message is one line; it names the file or the parameter, the value and what is legal. It may
     mark parameters, see `refocus.errors`.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> try:
         ...     refocus.load("resnet50", pretrained=False)

@@ -65,7 +65,7 @@ def read_image(path: str | Path) -> Image.Image:
         InputError: missing, truncated, not an image, so large or so long that decoding it could
             exhaust memory, or of pixels whose brightness is not known.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> Image.new("L", (60, 40), 128).save("grey.png")
         >>> import refocus
@@ -192,7 +192,7 @@ def read_mask(
         InputError: unreadable, of another size than `image`, without any foreground or background,
             with object ids or void, or in colours.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> mask = Image.new("L", (60, 40))
         >>> mask.paste(255, (20, 10, 40, 30))

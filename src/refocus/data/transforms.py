@@ -39,7 +39,7 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     Raises:
         InputError: `model` is no module.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> from PIL import Image
         >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)

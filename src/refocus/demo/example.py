@@ -34,7 +34,7 @@ def write(folder: str | Path, per_class: int = 4) -> Example:
     Raises:
         InputError: the folder holds something already.
 
-    Example:
+    Examples:
         >>> from refocus.demo.example import write
         >>> example = write("example", per_class=1)
         >>> sorted(path.name for path in example.images.iterdir())[:3]

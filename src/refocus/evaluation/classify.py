@@ -78,7 +78,7 @@ def evaluate(
         InputError: no such folder, an empty class, a class the model does not know, or no readable
             image at all.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> from refocus.demo.example import write
         >>> example = write("example")

@@ -178,7 +178,7 @@ def background_share(patches: Tensor, masks: Tensor) -> Tensor:
     Raises:
         InputError: another type, shape or range.
 
-    Example:
+    Examples:
         >>> import torch, refocus
         >>> masks = torch.zeros(1, 4, 4)
         >>> masks[:, :, :2] = 1
@@ -213,7 +213,7 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
     Raises:
         InputError: another type, shape or range.
 
-    Example:
+    Examples:
         >>> import torch, refocus
         >>> masks = torch.zeros(2, 8, 8)
         >>> masks[:, 2:6, 2:6] = 1

@@ -23,7 +23,7 @@ class ShiftSettings:
     Raises:
         InputError: a value that is not legal.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> refocus.ShiftSettings(kinds=("size", "rotation")).mask_score
         0.5
@@ -88,7 +88,7 @@ def shifts(
     Raises:
         InputError: the input cannot be used, or too few masks for a kind; nothing is written then.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> from refocus.demo.example import write
         >>> example = write("example", per_class=2)

@@ -56,7 +56,7 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
     Raises:
         InputError: features that are no finite floats or do not fill the grid, or another tau.
 
-    Example:
+    Examples:
         >>> import torch, refocus
         >>> features = torch.tensor([[1.0, 0.0]]).repeat(16, 1)
         >>> features[[5, 6]] = torch.tensor([0.0, 1.0])  # two patches unlike the others

@@ -62,7 +62,7 @@ class MaskSettings:
     Raises:
         InputError: a value that is not legal.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> refocus.MaskSettings(source=("png", "annotations"), ignore=255).size
         392
@@ -172,7 +172,7 @@ def find_masks(
     Raises:
         InputError: the input cannot be used, or no mask could be made.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> from refocus.demo.example import write
         >>> example = write("example", per_class=1)

@@ -235,7 +235,7 @@ def objective(
         InputError: unknown objective or term, a switch that the objective does not read, a value of
             the wrong type or range, or no `original` where one is needed.
 
-    Example:
+    Examples:
         >>> import torch, refocus
         >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
         >>> images, labels = torch.zeros(2, 3, 224, 224), torch.tensor([0, 1])

@@ -182,7 +182,7 @@ def attention_maps(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
     Raises:
         InputError: an unsupported model.
 
-    Example:
+    Examples:
         >>> import torch, refocus
         >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
         >>> with refocus.attention_maps(model) as maps:
@@ -213,7 +213,7 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
     Raises:
         InputError: `model` or one of `layers` is no module.
 
-    Example:
+    Examples:
         >>> import torch, refocus
         >>> attention = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
         >>> tokens = torch.zeros(1, 5, 8)

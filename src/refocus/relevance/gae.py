@@ -273,7 +273,7 @@ def explain(
         InputError: an unsupported model, or images or targets of the wrong type, shape, device or
             range.
 
-    Example:
+    Examples:
         >>> import torch, refocus
         >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
         >>> found = refocus.explain(model, torch.zeros(2, 3, 224, 224), targets=3)

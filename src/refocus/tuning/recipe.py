@@ -32,7 +32,7 @@ class Recipe:
     Raises:
         InputError: a value that is not legal, or two that contradict each other.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> recipe = refocus.Recipe("vit_small_patch16_224", "images", "masks", shots=5)
         >>> recipe.objective, recipe.epochs

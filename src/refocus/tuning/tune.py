@@ -80,7 +80,7 @@ def tune(
         InputError: the user's input cannot be used (nothing is written then).
         Diverged: a term of the loss became NaN or infinite.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> from refocus.demo.example import write
         >>> example = write("example")
@@ -150,7 +150,7 @@ def resume(
         InputError: no such run, one that is complete, or one whose model or images have changed.
         Diverged: a term of the loss became NaN or infinite.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> from refocus.demo.example import write
         >>> example = write("example")

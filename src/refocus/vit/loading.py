@@ -75,7 +75,7 @@ def load(
         InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or
             no way to the hub.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
         >>> type(model).__name__, model.num_classes, model.training
@@ -230,7 +230,7 @@ def save(model: nn.Module, folder: str | Path) -> None:
     Raises:
         InputError: the folder holds anything else, or the model is of no supported family.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
         >>> refocus.save(model, "model")
