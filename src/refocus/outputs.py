@@ -343,12 +343,31 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{token_hex(4)}")
     try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException as error:
+        with naming(path):
+            yield partial
+            os.replace(partial, path)
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, Exception) and _SPACE.search(str(error)):  # torch's, safetensors' own
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What is written within it belongs to `path`: an error of the disk names that.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; torch and safetensors say so in errors of
+            their own.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
+    except Exception as error:
+        if _SPACE.search(str(error)):
             raise OSError(errno.ENOSPC, first_line(error), str(path)) from error
         raise
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+_SUM = "sum"  # key of a line's checksum, by which a record that was changed by hand is noticed
+_SUMMED = re.compile(rb', "sum": "([0-9a-f]{8})"}\s*$')
 
 
 @dataclass(frozen=True)
@@ -159,8 +164,24 @@ def _no_number(token: str) -> Any:
 
 
 def write_line(file: Any, record: Any) -> None:
-    """Append one record as a JSON line; NaN is an error, not a token."""
-    file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
+    """Append one record as a JSON line with its checksum; NaN is an error, not a token."""
+    text = json.dumps(to_json(record), allow_nan=False)
+    file.write(f'{text[:-1]}, "{_SUM}": "{_checksum(text.encode())}"}}\n')
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[Any]:
+    """A file of records to append to; an error of the disk names it."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _checksum(text: bytes) -> str:
+    return blake2b(text, digest_size=4).hexdigest()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -184,7 +205,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
+    """A line's record; earlier versions wrote no checksum."""
     try:
+        if found := _SUMMED.search(line):
+            line = line[: found.start()] + b"}"
+            if _checksum(line).encode() != found[1]:
+                raise ValueError("it was changed since")
         return msgspec.convert(decode(line), dict[str, Any])
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(

@@ -17,8 +17,11 @@ _AGAIN = 1.0  # seconds until a signal that was swallowed is raised once more
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal asked this process to end; `number` says which."""
+class Interrupted(BaseException):
+    """A signal asked this process to end; `number` says which.
+
+    It is no KeyboardInterrupt, which libraries turn into an end of their own.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

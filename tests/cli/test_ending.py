@@ -98,7 +98,7 @@ def test_a_signal_that_a_library_swallows_comes_again(number: int, status: int) 
         while True:
             try:
                 os.kill(os.getpid(), number) if not swallowed else signal.pause()
-            except KeyboardInterrupt as error:
+            except BaseException as error:
                 swallowed.append(error)
                 if len(swallowed) == 3:
                     raise

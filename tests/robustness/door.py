@@ -7,6 +7,7 @@ milliseconds and may still be killed, hang, run out of memory or crash. `Door` t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -15,7 +16,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -104,37 +104,24 @@ class Door:
         after, send: seconds after which it gets this signal. limits: names of `resource.RLIMIT_...`
         and their values.
         """
-        with tempfile.TemporaryDirectory() as place:
-            files = {name: str(Path(place, name)) for name in ("out", "err")}
-            self._send(
-                {
-                    "argv": [str(a) for a in arguments],
-                    "cwd": str(cwd or ROOT),
-                    **files,
-                    "limits": limits or {},
-                    "env": env or {},
-                }
-            )
-            pid = self._receive()["pid"]
-            ended, killed = threading.Event(), threading.Event()
-            watch = threading.Thread(
-                target=_watch, args=(pid, ended, killed, timeout, after, send), daemon=True
-            )
-            watch.start()
-            answer = self._receive()
-            ended.set()
-            watch.join()
-            said = {
-                name: Path(file).read_text(encoding="utf-8", errors="replace")
-                for name, file in files.items()
+        self._send(
+            {
+                "argv": [str(a) for a in arguments],
+                "cwd": str(cwd or ROOT),
+                "limits": limits or {},
+                "env": env or {},
             }
-        return Done(
-            answer["status"],
-            **said,
-            seconds=answer["seconds"],
-            peak=answer["peak"],
-            timed_out=killed.is_set(),
         )
+        pid = self._receive()["pid"]
+        ended, killed = threading.Event(), threading.Event()
+        watch = threading.Thread(
+            target=_watch, args=(pid, ended, killed, timeout, after, send), daemon=True
+        )
+        watch.start()
+        answer = self._receive()
+        ended.set()
+        watch.join()
+        return Done(**answer, timed_out=killed.is_set())
 
     def close(self) -> None:
         assert self.server.stdin is not None
@@ -186,14 +173,18 @@ def serve() -> None:
     for text in sys.stdin:
         request = json.loads(text)
         started = time.monotonic()
+        pipes = [_pipe(), _pipe()]
         pid = os.fork()
         if pid == 0:
-            _command(request)
+            _command(request, [write for _, write in pipes])
         talk.write(json.dumps({"pid": pid}) + "\n")
         talk.flush()
         _, status, used = os.wait4(pid, 0)
+        out, err = (_said(*pipe) for pipe in pipes)
         answer = {
             "status": os.waitstatus_to_exitcode(status),
+            "out": out,
+            "err": err,
             "seconds": time.monotonic() - started,
             "peak": used.ru_maxrss << 10,
         }
@@ -201,15 +192,31 @@ def serve() -> None:
         talk.flush()
 
 
-def _command(request: dict[str, Any]) -> None:
+def _pipe() -> tuple[int, int]:
+    """Wide enough for all that a command says; a file would fall under the limit on files."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
+    os.set_blocking(read, False)  # a worker that is left behind may hold the other end
+    return read, write
+
+
+def _said(read: int, write: int) -> str:
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        return (pipe.read() or b"").decode(errors="replace")
+
+
+def _command(request: dict[str, Any], pipes: list[int]) -> None:
     """In the fork: become the command, and never return."""
     import multiprocessing.util
+
+    from refocus import locks
 
     code = 1
     try:
         os.setpgid(0, 0)
-        for number, name, mode in ((1, "out", os.O_WRONLY), (2, "err", os.O_WRONLY)):
-            os.dup2(os.open(request[name], mode | os.O_CREAT | os.O_TRUNC, 0o644), number)
+        for number, pipe in enumerate(pipes, 1):
+            os.dup2(pipe, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(request["cwd"])
         os.environ.update(request["env"])
@@ -224,8 +231,9 @@ def _command(request: dict[str, Any]) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(BaseException):
-            multiprocessing.util._exit_function()  # ends the workers, as leaving Python would
+        with contextlib.suppress(BaseException):  # as leaving Python would
+            multiprocessing.util._exit_function()
+            locks._release_all()
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
             sys.stderr.flush()

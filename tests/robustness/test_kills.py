@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.makers import make_images
 from tests.robustness.dice import LONG, SEED
-from tests.robustness.door import Door
+from tests.robustness.door import Done, Door
 from tests.robustness.world import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -36,7 +38,7 @@ def _resume(out: Path) -> list[object]:
 
 
 COMMANDS = {
-    "tune": Command("tune --model {model} --images {images} --masks {masks} --epochs 4", _resume),
+    "tune": Command("tune --model {model} --images {images} --masks {masks} --epochs 3", _resume),
     "evaluate": Command(
         "evaluate --model {model} --against {other} --on own={images} --masks own={masks} "
         "--shift mixed-same,mixed-rand --batch-size 2",
@@ -58,37 +60,71 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("kills")
-    images, masks = make_images(root)
+    images, masks = make_images(root, count=4)
     model, other = tiny_model(root / "model"), tiny_model(root / "other", seed=1)
     return {"model": model, "other": other, "images": images, "masks": masks}
 
 
+def _kill(dice: random.Random, length: float) -> dict[str, Any]:
+    return {"after": dice.uniform(0, 1.1 * length)}
+
+
+def _signal(dice: random.Random, length: float) -> dict[str, Any]:
+    return {
+        "after": dice.uniform(0, length),
+        "send": dice.choice([signal.SIGINT, signal.SIGTERM]),
+    }
+
+
+def _disk(dice: random.Random, _length: float) -> dict[str, Any]:
+    """A disk that is full: no file may become larger than so many bytes."""
+    return {"limits": {"RLIMIT_FSIZE": int(2 ** dice.uniform(5, 19))}}
+
+
+HOW = {"killed": (_kill, KILLS), "stopped": (_signal, KILLS // 4), "no room": (_disk, KILLS // 4)}
+
+
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_killed_command_ends_as_if_nothing_had_happened(
-    name: str, places: dict[str, Path], door: Door, tmp_path: Path
+def test_a_command_that_was_cut_off_ends_as_if_nothing_had_happened(
+    name: str, how: str, places: dict[str, Path], door: Door, tmp_path: Path
 ) -> None:
-    dice = random.Random(f"{SEED} {name}")
-    print(f"seed {SEED}: {KILLS} kills of {name}")
+    dice = random.Random(f"{SEED} {name} {how}")
+    cut, times = HOW[how]
+    print(f"seed {SEED}: {name} is {how} {times} times")
     arguments = COMMANDS[name].start.format(**places).split()
     whole = tmp_path / "whole"
     done = door.run(*arguments, "--out", whole)
     assert done.status == 0, str(done)
     wanted, length = _content(whole), done.seconds
-    for number in range(KILLS):
+    for number in range(times):
         out = tmp_path / "out"
-        killed = door.run(*arguments, "--out", out, after=dice.uniform(0, 1.1 * length))
-        moment = f"kill {number} of {name} after {killed.seconds:.2f} s of {length:.2f}"
-        if killed.status != 0:
+        ended = door.run(*arguments, "--out", out, **cut(dice, length))
+        moment = f"{number}: {how} after {ended.seconds:.2f} s of {length:.2f}: {ended}"
+        _must_say_it(ended, how, moment)
+        if ended.status != 0:
             again = _again(name, arguments, out)
-            if dice.random() < 0.3:  # killed once more while it goes on
+            if how == "killed" and dice.random() < 0.3:  # and once more while it goes on
                 door.run(*again, after=dice.uniform(0, length))
                 again = _again(name, arguments, out)
             finished = door.run(*again)
-            complete = "complete" in finished.err  # killed after the last word
-            assert finished.status == 0 or complete, f"{moment}: {finished}"
+            complete = "complete" in finished.err  # cut off after the last word
+            assert finished.status == 0 or complete, f"{moment}\nthen {finished}"
         assert _content(out) == wanted, moment
         assert _left_behind(out) == [], moment
         shutil.rmtree(out)
+
+
+def _must_say_it(ended: Done, how: str, moment: str) -> None:
+    """A documented status and one line; a command that had ended before says nothing."""
+    if how == "killed" or ended.status == 0:
+        return
+    said = {130: "stopped by SIGINT", 143: "stopped by SIGTERM", 1: "File too large"}
+    assert ended.status in ((130, 143) if how == "stopped" else (1,)), moment
+    assert len(ended.errors) == 1, moment
+    assert said[ended.status] in ended.errors[0], moment
+    assert "Traceback" not in ended.err, moment
+    assert how == "stopped" or "/out" in ended.errors[0], moment  # the place is named
 
 
 def _again(name: str, arguments: list[str], out: Path) -> list[object]:

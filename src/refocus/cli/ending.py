@@ -37,10 +37,15 @@ def run(command: Callable[[], Any]) -> int:
     try:
         with interruptible():
             return _status(command)
-    except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        _say(f"stopped by {signal.Signals(number).name}; {_how_to_go_on()}")
-        return 128 + number
+    except Interrupted as error:
+        return _stopped(error.number)
+    except KeyboardInterrupt:  # of a place that handles signals itself
+        return _stopped(signal.SIGINT)
+
+
+def _stopped(number: int) -> int:
+    _say(f"stopped by {signal.Signals(number).name}; {_how_to_go_on()}")
+    return 128 + number
 
 
 def _status(command: Callable[[], Any]) -> int:

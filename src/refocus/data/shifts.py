@@ -9,7 +9,6 @@ Two families: that of ImageNet-9 (Xiao et al., "Noise or Signal", ICLR 2021) ask
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -359,9 +358,8 @@ def write(
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        picture.save(partial, format="PNG")
-        os.replace(partial, target)
+        with outputs.replacing(target) as partial:
+            picture.save(partial, format="PNG")
     for name in skipped:
         counts[Path(name).parts[0]] -= 1
     earlier = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from refocus.errors import InputError
-from refocus.records import Sample, drop_partial_line, read_lines, write_line
+from refocus.records import Sample, appending, drop_partial_line, read_lines, write_line
 from refocus.relevance.attention import logits_of
 
 Load = Callable[[Sample], Any]
@@ -81,8 +82,7 @@ def collect(
         _Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=_together
     )
     console = Console(stderr=True)
-    sink = records.open("a") if records else None
-    try:
+    with appending(records) if records else nullcontext() as sink:
         for batch, items in track(
             loader, label or "evaluating", disable=not label, transient=True, console=console
         ):
@@ -97,9 +97,6 @@ def collect(
                 }
                 if sink:
                     write_line(sink, done[name])
-    finally:
-        if sink:
-            sink.close()
     return [done[_name(s, root)] for s in samples]
 
 

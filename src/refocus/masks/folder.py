@@ -44,7 +44,7 @@ from refocus.masks.sheet import contact_sheet
 from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.masks.trust import RECORDS, digest
 from refocus.processes import Processes
-from refocus.records import drop_partial_line, read_lines, write_line
+from refocus.records import appending, drop_partial_line, read_lines, write_line
 from refocus.vit.loading import pick_device
 
 log = logging.getLogger("refocus")
@@ -330,7 +330,7 @@ def write(
         log.info("%s: %d masks are there already", out, len(done))
     group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"
-    with record.open("a", encoding="utf-8") as lines:
+    with appending(record) as lines:
         for found in track(
             find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first
         ):

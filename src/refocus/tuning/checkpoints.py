@@ -4,7 +4,7 @@ code.
 
 from __future__ import annotations
 
-import os
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from refocus import outputs
 from refocus.errors import InputError, first_line
 from refocus.records import drop_partial_line, from_json, read_lines, write_line
 
@@ -51,7 +52,8 @@ class Checkpoint:
         content = {name: part.state_dict() for name, part in self.parts.items()}
         content["rng"] = torch.get_rng_state()
         content["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        replace_file(path, lambda partial: torch.save({**content, "position": position}, partial))
+        with outputs.replacing(path) as partial, partial.open("wb") as file:
+            torch.save({**content, "position": position}, file)
 
     def read(self, path: Path) -> dict[str, Any]:
         """Put everything back where it was, and give the position.
@@ -99,9 +101,8 @@ def best_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     """A file that is either the old or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    os.replace(partial, path)
+    with outputs.replacing(path) as partial:
+        write(partial)
 
 
 def keep_epochs(history: Path, last: int) -> None:
@@ -111,6 +112,8 @@ def keep_epochs(history: Path, last: int) -> None:
     drop_partial_line(history)
     every = (from_json(line, Epoch, history) for line in read_lines(history))
     lines = [line for line in every if line.epoch <= last]
-    with history.open("w") as file:
+    if lines or history.exists():
+        text = io.StringIO()
         for line in lines:
-            write_line(file, line)
+            write_line(text, line)
+        outputs.write_text(history, text.getvalue())

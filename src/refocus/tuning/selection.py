@@ -121,6 +121,18 @@ def as_json(selection: Selection) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _Label:
+    label: int
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Of selection.json, what says which classes were trained on."""
+
+    train: list[_Label]
+
+
+@dataclass(frozen=True)
 class _Row:
     image: str
     label: int
@@ -179,6 +191,5 @@ def trained_classes(model: str) -> frozenset[int]:
     selection = outputs.folder_of(model).resolve().parent / "selection.json"
     if not selection.exists():
         return frozenset()
-    return frozenset(
-        sample.label for sample in from_json(outputs.read_json(selection), selection).train
-    )
+    found = records.from_json(outputs.read_json(selection), _Trained, selection)
+    return frozenset(row.label for row in found.train)

@@ -25,7 +25,7 @@ from refocus.data.transforms import joint_transform
 from refocus.errors import InputError, Message
 from refocus.objectives.registry import OBJECTIVES, Step, step_of
 from refocus.objectives.steps import Settings
-from refocus.records import Sample, to_json, write_line
+from refocus.records import Sample, appending, to_json, write_line
 from refocus.records import from_json as from_record
 from refocus.results import Compared
 from refocus.signals import uninterrupted
@@ -112,10 +112,7 @@ def tune(
         try:
             read = {"‹images›": recipe.images, "‹masks›": recipe.masks, "‹val›": recipe.val}
             folder = outputs.new_folder(out, apart={**read, "‹val_masks›": recipe.val_masks})
-            outputs.write_json(folder / "recipe.json", recipe.to_dict())
-            used = outputs.identity(weights_digest(model), selection.files)
-            outputs.write_json(folder / outputs.IDENTITY, used)
-            outputs.write_json(folder / "selection.json", as_json(selection))
+            _begin(recipe, selection, weights_digest(model), folder)
         except InputError as error:
             refusal = error.marked
     folder, refusal = broadcast_object_list([folder, refusal])
@@ -123,6 +120,22 @@ def tune(
         raise InputError(refusal)
     with locks.released(folder):
         return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
+
+
+def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> None:
+    """What a run is resumed from, selection.json last; all of it, or nothing."""
+    content = {
+        "recipe.json": recipe.to_dict(),
+        outputs.IDENTITY: outputs.identity(weights, selection.files),
+        "selection.json": as_json(selection),
+    }
+    try:
+        for name, value in content.items():
+            outputs.write_json(folder / name, value)
+    except BaseException:  # a full disk, a signal
+        for name in content:
+            (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def resume(
@@ -331,7 +344,7 @@ def _run(
                             checkpoints / _BEST, lambda path: save_file(plain_state(model), path)
                         )
                     best["epoch"] = epoch
-                    with history.open("a") as file:
+                    with appending(history) as file:
                         write_line(file, line)
                     state.write(checkpoints / _LAST, best)
                 bar.update(

@@ -21,7 +21,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from refocus.errors import InputError
-from refocus.outputs import split_reference
+from refocus.outputs import naming, split_reference
 from refocus.vit import own_models, timm_models, torchvision_models, transformers_models, zero_shot
 from refocus.vit.classes import (
     class_count,
@@ -248,20 +248,29 @@ def save(model: nn.Module, folder: str | Path) -> None:
         )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with naming(folder):
+            _write(model, partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(model: nn.Module, folder: Path) -> None:
+    """As the model's own library writes it."""
     names = label_names(model)
     row = family(model)
     if isinstance(model, zero_shot.ZeroShot):
-        zero_shot.save(model, partial)
+        zero_shot.save(model, folder)
     elif row is None:
-        own_models.save(model, partial)
+        own_models.save(model, folder)
     elif row[1].library == "transformers":
-        transformers_models.save(model, partial)
+        transformers_models.save(model, folder)
     elif row[1].library == "torchvision":
-        torchvision_models.save(model, partial, names)
+        torchvision_models.save(model, folder, names)
     else:
-        timm_models.save(model, partial, names)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+        timm_models.save(model, folder, names)
 
 
 def _plain(model: nn.Module) -> nn.Module:
