@@ -37,6 +37,7 @@ RANDOM = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Path) -> None:
     options = [part for name, path in folders.items() for part in (f"--{name}", path)]
@@ -78,6 +79,7 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
     assert 'src="http' not in page  # self-contained
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_chance_does_not_depend_on_batches_and_a_killed_probe_goes_on(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -245,6 +247,7 @@ def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_published_corruptions_give_an_mce(
     knowing: tuple[nn.Module, Path, Path], tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_worst_images_were_right_and_fell_most() -> None:
     ]  # c was wrong, d has no swap
 
 
+@pytest.mark.slow
 def test_audit_finds_its_own_masks_where_none_are_given(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,

@@ -16,6 +16,7 @@ from refocus.tuning.results import results_of
 from tests.makers import NAMES, make_images, run, self_contained, tuned
 
 
+@pytest.mark.slow
 def test_report_of_a_run_tells_what_was_done_and_what_changed(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,
