@@ -66,6 +66,6 @@ def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     quick = example.replace("epochs=10", "epochs=1")
     assert quick != example
     exec(quick, names)  # the README's example, on what the demo left behind
-    assert names["e"].logits.shape == (1, 10)
-    assert names["e"].relevance.shape == (1, 40, 40)
-    assert names["e"].patches.shape == (1, 8, 8)
+    assert names["found"].logits.shape == (1, 10)
+    assert names["found"].relevance.shape == (1, 40, 40)
+    assert names["found"].patches.shape == (1, 8, 8)
