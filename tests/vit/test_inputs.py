@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 import refocus
 from refocus.objectives.registry import step_of
 from refocus.objectives.steps import Settings
+from refocus.vit.classes import class_names
+from tests.makers import NAMES
 
 Build = Callable[..., nn.Module]
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
@@ -288,6 +291,46 @@ def test_wrapped_models_are_explained_and_trained_as_what_is_inside(tiny: Build,
     with refocus.attention_maps(wrapped) as maps:
         wrapped(IMAGES)
     assert len(maps) == 3
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrapped_models_keep_names_and_preprocessing_and_are_saved_as_what_is_inside(
+    tiny: Build, tmp_path: Path, name: str
+) -> None:
+    plain = tiny()
+    wrapped = WRAPPED[name](plain)
+    assert class_names(wrapped) == class_names(plain) == NAMES
+    picture = Image.new("RGB", (40, 30), "red")
+    pixels = refocus.eval_image(wrapped)(picture)
+    assert pixels.shape == (3, 32, 32)
+    refocus.save(wrapped, tmp_path / "model")
+    again = refocus.load(tmp_path / "model")
+    assert class_names(again) == NAMES
+    with torch.no_grad():
+        torch.testing.assert_close(again(pixels[None]), wrapped(pixels[None]))
+
+
+def test_adapters_that_have_learned_are_saved_with_the_model(tiny: Build, tmp_path: Path) -> None:
+    wrapped = _peft(tiny())
+    with torch.no_grad():
+        for weight_name, weight in wrapped.named_parameters():
+            if "lora_B" in weight_name:
+                weight.normal_()
+    expected = wrapped(IMAGES).detach()
+    refocus.save(wrapped, tmp_path / "model")
+    torch.testing.assert_close(refocus.load(tmp_path / "model")(IMAGES).detach(), expected)
+    torch.testing.assert_close(wrapped(IMAGES).detach(), expected)  # it was not merged itself
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
+def test_a_model_that_says_nothing_of_its_preprocessing_is_not_guessed_about(wrap: Any) -> None:
+    """transformers normalizes by 0.5, timm by ImageNet's mean: either guess is wrong for some."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3}
+    config = transformers.ViTConfig(**sizes, intermediate_size=24, image_size=32, patch_size=8)
+    model = wrap(transformers.ViTForImageClassification(config))
+    said = refusal(refocus.eval_image, model)
+    assert "ViTForImageClassification says nothing of its preprocessing; load it with" in said
 
 
 def test_compiled_code_is_on_again_after_a_recording(tiny: Build) -> None:

@@ -85,7 +85,7 @@ def label_names(model: nn.Module) -> list[str] | None:
 
 
 def _carried(model: nn.Module) -> list[str]:
-    names = (getattr(model, "pretrained_cfg", {}) or {}).get("label_names") or []
+    names = (getattr(unwrap(model), "pretrained_cfg", {}) or {}).get("label_names") or []
     return [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
 
 
@@ -122,7 +122,7 @@ def names_of(model: nn.Module) -> list[str]:
 
 def order_of(model: nn.Module) -> str | None:
     """The order of folders that was given with a model; None where none was."""
-    return getattr(model, _ORDER, None)
+    return getattr(unwrap(model), _ORDER, None)
 
 
 # --- names that a person gives ------------------------------------------------------------------
@@ -142,9 +142,9 @@ def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
         )
     if doubled := _doubled(names):
         raise InputError(f"{shown}: {doubled}; legal is each name once")
-    described: Any = model
+    described: Any = unwrap(model)
     described.pretrained_cfg = {
-        **(getattr(model, "pretrained_cfg", None) or {}),
+        **(getattr(described, "pretrained_cfg", None) or {}),
         "label_names": names,
     }
 
@@ -233,7 +233,7 @@ def _index_of_spelling() -> dict[str, int]:
 
 
 def _imagenet(model: nn.Module) -> ImageNetInfo | None:
-    subset = None if order_of(model) else infer_imagenet_subset(model)
+    subset = None if order_of(model) else infer_imagenet_subset(unwrap(model))
     return ImageNetInfo(subset) if subset else None
 
 

@@ -168,11 +168,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def source(model: nn.Module) -> str:
-    """What `load` was called with (a resolved path for a folder).
+    """What `load` was called with, or the class name of a model that it did not load.
 
-    The class name for a model that it did not load.
+    Of a folder the resolved path.
     """
-    return getattr(model, _LOADED_FROM, type(model).__name__)
+    inner = unwrap(model)
+    return getattr(inner, _LOADED_FROM, type(inner).__name__)
 
 
 def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
@@ -205,13 +206,20 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
 
 
 def preprocessing(model: nn.Module) -> dict[str, Any]:
-    """The model's own input size, interpolation, mean, std and crop share.
+    """The model's own input size, interpolation, mean, std and crop share, as timm resolves them.
 
-    As timm resolves them.
+    Raises:
+        InputError: the model says nothing of them, and a guess would be wrong for some.
     """
+    inner = unwrap(model)
+    if not getattr(inner, "pretrained_cfg", None):
+        raise InputError(
+            f"model: {type(inner).__name__} says nothing of its preprocessing; load it with "
+            "refocus.load, or give it an attribute pretrained_cfg (docs/extending.md)"
+        )
     return {
         k: tuple(v) if isinstance(v, list) else v
-        for k, v in resolve_model_data_config(model).items()
+        for k, v in resolve_model_data_config(inner).items()
     }
 
 
