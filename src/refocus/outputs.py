@@ -175,16 +175,20 @@ def clean(folder: Path) -> None:
 # --- which model, which files -------------------------------------------------------------------
 
 
-_SAID = re.compile(r"(?P<ref>.+)\?(?P<key>names|order)=(?P<value>[^?]+)", re.DOTALL)
+_SAID = re.compile(r"(?P<ref>.+)\?(?P<key>arch|names|order)=(?P<value>[^?]+)", re.DOTALL)
+_WEIGHTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")  # files of training scripts
 
 
 def split_reference(ref: str) -> tuple[str, dict[str, str]]:
     """A model's reference without what follows it, and that.
 
-    MODEL?order=natural, MODEL?names=FILE.
+    MODEL?order=natural, MODEL?names=FILE, and for a weight file FILE?arch=NAME before these.
     """
-    match = _SAID.fullmatch(ref)
-    return (match["ref"], {match["key"]: match["value"]}) if match else (ref, {})
+    said: dict[str, str] = {}
+    while match := _SAID.fullmatch(ref):
+        ref = match["ref"]
+        said = {match["key"]: match["value"], **said}
+    return ref, said
 
 
 def reference(ref: str, *, names: str | Path | None = None, order: str | None = None) -> str:
@@ -195,16 +199,26 @@ def reference(ref: str, *, names: str | Path | None = None, order: str | None = 
     """
     if names is not None and order is not None:
         raise InputError("‹names› and ‹order›: give one of them; names decide the order")
+    if names is None and order is None:
+        return ref
+    plain, said = split_reference(ref)
+    plain += f"?arch={said['arch']}" if "arch" in said else ""
     if names is not None:
-        return f"{split_reference(ref)[0]}?names={Path(names).expanduser().resolve()}"
-    return ref if order is None else f"{split_reference(ref)[0]}?order={order}"
+        return f"{plain}?names={Path(names).expanduser().resolve()}"
+    return f"{plain}?order={order}"
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a path is a weight file by its name and there."""
+    return path.suffix in _WEIGHTS and path.is_file()
 
 
 def fingerprint(model: str) -> list[str]:
     """What a model is: its reference, and the content of the folder and the names file in it."""
     before, folder = _folder(model)
     said = split_reference(model)[1]
-    files = [folder.resolve() / name for name in _MODEL_FILES]
+    files = [folder] if is_weights(folder) else []
+    files += [folder.resolve() / name for name in _MODEL_FILES]
     files += [Path(said["names"]).expanduser()] if "names" in said else []
     found = [digest(file) for file in files if file.is_file()]
     return [f"{before}{folder.resolve()}", *said.values(), *found] if found else [model]
@@ -304,7 +318,7 @@ def _below(root: Path) -> Iterator[Path]:
 def resolved(model: str) -> str:
     """A model as given, a folder by its full path, so that it can be loaded again from anywhere."""
     before, folder = _folder(model)
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_weights(folder):
         return model
     plain, said = split_reference(model)
     return f"{before}{folder.resolve()}{model[len(plain) :] if said else ''}"

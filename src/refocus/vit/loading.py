@@ -21,13 +21,21 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from refocus.errors import InputError
-from refocus.outputs import naming, split_reference
-from refocus.vit import own_models, timm_models, torchvision_models, transformers_models, zero_shot
+from refocus.outputs import is_weights, naming, split_reference
+from refocus.vit import (
+    checkpoints,
+    own_models,
+    timm_models,
+    torchvision_models,
+    transformers_models,
+    zero_shot,
+)
 from refocus.vit.classes import (
     class_count,
     folder_names,
     label_names,
     name_outputs,
+    natural,
     read_names,
     refuse_unfinished_weights,
     refuse_unusable_head,
@@ -50,6 +58,7 @@ def load(
     device: str | torch.device = "cpu",
     names: Sequence[str] | str | Path | None = None,
     order: str | None = None,
+    arch: str | None = None,
 ) -> nn.Module:
     """Load a Vision Transformer that classifies images, in eval mode.
 
@@ -57,9 +66,11 @@ def load(
         ref: a timm name ("vit_small_patch16_224"; weights come from the hub or its local cache),
             "hf:ID" (transformers), "torchvision:NAME" or "torchvision:NAME.WEIGHTS",
             "py:MODULE:FUNCTION@FOLDER" (your own, docs/extending.md), or a folder that timm
-            (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`) or `save` wrote. A
-            reference may end in "?order=natural", "?order=string" or "?names=FILE", which say the
-            same as the arguments below and travel with it into recipes and records.
+            (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`), PEFT or `save` wrote, or
+            a weight file of a timm model (.pth, .pt, .bin, .tar, .ckpt, .safetensors; read without
+            running what is in it). A reference may end in "?order=natural", "?order=string",
+            "?names=FILE" or "?arch=NAME", which say the same as the arguments below and travel with
+            it into recipes and records.
         pretrained: False gives random weights; names of timm and torchvision then need no network
             (for tests).
         device: where to put it.
@@ -67,6 +78,7 @@ def load(
             of any that the checkpoint carries.
         order: how class folders name the outputs of a model without names: "natural", as timm
             sorts them, or "string", as torchvision and transformers do.
+        arch: timm's name of the architecture, for a weight file that does not say it.
 
     Returns:
         The library's own module, with its preprocessing and class names in `pretrained_cfg`.
@@ -91,9 +103,13 @@ def load(
     names = said.get("names") if names is None else names
     order = said.get("order") if order is None else order
     ref = ref.removeprefix("local-dir:")
-    folder = _folder_of(ref)
-    model = _unnamed(ref, folder, pretrained=pretrained)
-    setattr(model, _LOADED_FROM, str(folder.resolve()) if folder else ref)
+    place = _place_of(ref)
+    arch = arch or said.get("arch")
+    model = _unnamed(ref, place, arch, pretrained=pretrained)
+    if place is not None:
+        known = f"?arch={arch}" if arch else ""
+        ref = f"{place.resolve()}{known}"
+    setattr(model, _LOADED_FROM, ref)
     refuse_unusable(model, f"‹model› {ref}")
     refuse_unusable_head(model, f"‹model› {ref}", renamed=names is not None)
     if pretrained:
@@ -106,20 +122,25 @@ def load(
     return model.eval().to(device)
 
 
-def _folder_of(ref: str) -> Path | None:
-    """The folder that a reference names, where there is such a folder."""
+def _place_of(ref: str) -> Path | None:
+    """The folder or weight file that a reference names, where there is one."""
     try:
-        folder = Path(ref.removeprefix("hf:")).expanduser()
-        return folder if folder.is_dir() else None
+        place = Path(ref.removeprefix("hf:")).expanduser()
+        return place if place.is_dir() or is_weights(place) else None
     except (OSError, RuntimeError):  # too long for a name, or the home of nobody
         return None
 
 
-def _unnamed(ref: str, folder: Path | None, *, pretrained: bool) -> nn.Module:
+def _unnamed(ref: str, place: Path | None, arch: str | None, *, pretrained: bool) -> nn.Module:
     """The library's module, before names and order that the caller gives."""
     library, _, name = ref.partition(":")
-    if folder is not None:
-        return _load_folder(folder, pretrained=pretrained)
+    file = checkpoints.in_folder(place) if place is not None and place.is_dir() else place
+    if file is not None:
+        return checkpoints.load_file(file, arch, pretrained=pretrained)
+    if arch is not None:
+        raise InputError(f"‹model› {ref}: ‹arch› {arch} is only for a weight file (.pth, .pt, ...)")
+    if place is not None:
+        return _load_folder(place, pretrained=pretrained)
     if library == "hf":
         return transformers_models.load_name(name, pretrained=pretrained)
     if library == "torchvision":
@@ -178,12 +199,9 @@ def source(model: nn.Module) -> str:
 
 def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     """Whose folder it is, its config.json says."""
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"‹model› {folder}: {name} is missing; a model folder holds config.json and "
-                "model.safetensors"
-            )
+    if (folder / transformers_models.ADAPTER).is_file():
+        return _adapted(folder, pretrained=pretrained)
+    _refuse_incomplete(folder)
     config = read_config(folder)
     kinds = [key for key in ("architecture", "model_type", "torchvision", "own") if key in config]
     if (folder / zero_shot.HEAD).is_file():
@@ -203,6 +221,32 @@ def _load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
         f"‹model› {folder / 'config.json'}: not a model configuration of timm, transformers or "
         "refocus"
     )
+
+
+def _refuse_incomplete(folder: Path) -> None:
+    missing = [n for n in ("config.json", "model.safetensors") if not (folder / n).is_file()]
+    if not missing:
+        return
+    steps = sorted(folder.glob("checkpoint-*"), key=lambda path: natural(path.name))
+    if steps and missing[0] == "config.json":
+        raise InputError(f"‹model› {folder}: holds training checkpoints; give {steps[-1]}")
+    if (folder / "pytorch_model.bin").is_file() and missing == ["model.safetensors"]:
+        raise InputError(
+            f"‹model› {folder}: holds its weights as pytorch_model.bin; write them as safetensors: "
+            f"AutoModelForImageClassification.from_pretrained({str(folder)!r})"
+            ".save_pretrained(NEW)"
+        )
+    raise InputError(
+        f"‹model› {folder}: {missing[0]} is missing; a model folder holds config.json and "
+        "model.safetensors"
+    )
+
+
+def _adapted(folder: Path, *, pretrained: bool) -> nn.Module:
+    """A base model with the adapter of a PEFT folder merged into it."""
+    base = transformers_models.base_of(folder)
+    model = load(base if _place_of(base) or ":" in base else f"hf:{base}", pretrained=pretrained)
+    return transformers_models.with_adapter(model, folder) if pretrained else model
 
 
 def preprocessing(model: nn.Module) -> dict[str, Any]:

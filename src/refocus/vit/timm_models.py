@@ -16,7 +16,7 @@ from refocus.vit.families import REFUSED, USE
 def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn.Module:
     """A model from a timm hub folder, `config` as its config.json holds it."""
     architecture = str(config["architecture"])
-    _refuse_unsupported(architecture)
+    check_architecture(architecture)
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
     # timm and safetensors raise many kinds here; all mean that this folder cannot be used
@@ -35,7 +35,7 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
             f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
         )
         raise InputError(f"‹model› {name}: not a timm model name nor a folder; {hint}")
-    _refuse_unsupported(architecture)
+    check_architecture(architecture)
     known = timm.list_models(f"{architecture}.*", pretrained=True)
     if name != architecture and name not in known:
         raise InputError(
@@ -54,7 +54,7 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
         ) from error
 
 
-def _refuse_unsupported(architecture: str) -> None:
+def check_architecture(architecture: str) -> None:
     """Before any download: timm's modules are named like the classes in them."""
     if not timm.is_model(architecture):
         raise InputError(f"‹model›: timm knows no architecture {architecture!r}")

@@ -6,17 +6,21 @@ With the preprocessing and class names that they carry.
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from refocus.errors import InputError, first_line
+from refocus.outputs import read_json
 from refocus.vit.classes import imagenet_in_order
 from refocus.vit.families import FAMILIES, REFUSED
 
 log = logging.getLogger("refocus")
+ADAPTER = "adapter_config.json"  # in a folder that PEFT wrote
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _RESAMPLE = {
     0: "nearest",
     1: "lanczos",
@@ -43,10 +47,71 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
 
 def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     """A model from a folder that `save_pretrained` wrote."""
-    return _load(str(folder), str(folder), pretrained=pretrained)
+    return _load(str(folder), str(folder), pretrained=pretrained, processor=_processor_at(folder))
 
 
-def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
+def _processor_at(folder: Path) -> str:
+    """Where the image processor lies: a Trainer keeps it beside its checkpoint folders, if at all.
+
+    Raises:
+        InputError: nowhere.
+    """
+    places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
+    for place in places:
+        if any((place / name).is_file() for name in _PROCESSORS):
+            return str(place)
+    raise InputError(
+        f"‹model› {folder}: {_PROCESSORS[0]} is missing, so how images are resized and "
+        "normalized is not known; copy it from the model that was trained, or write it with "
+        "AutoImageProcessor.from_pretrained(BASE).save_pretrained(FOLDER)"
+    )
+
+
+def base_of(folder: Path) -> str:
+    """The model that an adapter of PEFT was trained on, as its folder names it.
+
+    Raises:
+        InputError: it names none.
+    """
+    config = read_json(folder / ADAPTER)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        raise InputError(
+            f"‹model› {folder}: an adapter whose {ADAPTER} names no base model; merge it where it "
+            "was trained: model.merge_and_unload(), then save that"
+        )
+    return base
+
+
+def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """A model with the adapter in a folder merged into its weights.
+
+    Raises:
+        InputError: PEFT is not installed, or the adapter does not fit the model.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError(
+            f"‹model› {folder}: an adapter needs peft; install it with pip install "
+            "'refocus-vit[lora]'"
+        ) from error
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(f"‹model› {folder}: adapter_model.safetensors is missing")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT's own, of transformers
+            warnings.filterwarnings("error", message=".*missing adapter keys")
+            adapted: Any = peft.PeftModel.from_pretrained(cast(Any, model), str(folder))
+            merged: nn.Module = adapted.merge_and_unload()
+    except Exception as error:  # what PEFT raises differs by kind of adapter
+        raise InputError(
+            f"‹model› {folder}: the adapter does not fit its base ({first_line(error)})"
+        ) from error
+    return merged
+
+
+def _load(place: str, shown: str, *, pretrained: bool, processor: str | None = None) -> nn.Module:
     transformers = library()
     config = configuration(shown, place)
     kind = (config.architectures or [type(config).__name__])[0]
@@ -74,7 +139,9 @@ def _load(place: str, shown: str, *, pretrained: bool) -> nn.Module:
     config._attn_implementation = "sdpa"
     model = weights(shown, made_by, place) if pretrained else made_by(config)
     names = _names(config, f"‹model› {shown}")
-    module: nn.Module = described(model, image_processor(shown, place), names, config.num_labels)
+    module: nn.Module = described(
+        model, image_processor(shown, processor or place), names, config.num_labels
+    )
     return module
 
 
