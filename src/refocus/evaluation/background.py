@@ -22,7 +22,9 @@ def background_reliance(
 
     Args:
         plain: answers on the images as they are.
-        same, rand: answers on the shifts mixed-same and mixed-rand (Xiao et al., ICLR 2021).
+        same: answers on the shift mixed-same (Xiao et al., ICLR 2021).
+        rand: answers on the shift mixed-rand.
+        seed: of the intervals.
     """
     swapped = {which: _swapped(plain[which], same[which], rand[which]) for which in plain}
     model = _reliance(swapped["model"], seed)

@@ -135,8 +135,9 @@ def _answered(found: Records[Prediction]) -> SuiteResult:
 
 
 def read_predictions(records: Path) -> list[Prediction]:
-    """The readable images of a records file; one that is missing is an error, not an empty
-    answer.
+    """The readable images of a records file.
+
+    One that is missing is an error, not an empty answer.
     """
     return read_records(records, Prediction).rows
 
@@ -153,6 +154,10 @@ def summary(
     """The numbers of one suite; `against` adds another model's accuracy and the paired changes.
 
     Args:
+        model: whose answers they are.
+        result: the answers.
+        against: another model and its answers on the same images.
+        seed: of the intervals.
         trained: labels of the classes that were tuned on; splits the images into these and the
             rest.
         groups: image -> name of its group; adds each group's accuracy, the worst first.

@@ -39,8 +39,9 @@ class _Loaded(Dataset[tuple[Sample, Any, str]]):
 
 
 def _together(batch: list[tuple[Sample, Any, str]]) -> tuple[list[tuple[Sample, str]], Any]:
-    """Samples with their problems, and what was loaded of the readable ones: one tensor where it
-    can be, which a worker process hands over at once instead of one by one.
+    """Samples with their problems, and what was loaded of the readable ones.
+
+    One tensor where it can be, which a worker process hands over at once instead of one by one.
     """
     items = [item for _, item, problem in batch if not problem]
     alike = bool(items) and all(
@@ -62,15 +63,20 @@ def collect(
     workers: int = 0,
     label: str = "",
 ) -> list[dict[str, Any]]:
-    """One record per sample, in order: {"image": path below root, ...}, with "unreadable": reason
-    where it cannot be read.
+    """One record per sample, in order.
+
+    {"image": path below root, ...}, with "unreadable": reason where it cannot be read.
 
     Args:
+        samples: images, in the order of the records.
+        root: the folder that their paths are given below.
         load: a sample -> what `answer` needs of it; runs in `workers` processes. An InputError
             makes the sample unreadable.
         answer: the samples and loaded items of a batch -> the content of their records.
         records: JSONL file that receives each line as it is made; lines already there are not
             computed again.
+        batch_size: images in a batch.
+        workers: processes that load; 0 loads in this one.
         label: description of the progress bar; none without it.
     """
     done: dict[str, dict[str, Any]] = {}
@@ -107,8 +113,9 @@ def _name(sample: Sample, root: Path) -> str:
 def softmax_shares(
     model: nn.Module, images: Sequence[Tensor] | Tensor, among: Sequence[int] | None = None
 ) -> Tensor:
-    """Softmax shares `[B, K]` on the CPU, the model in eval mode and left as it was; outside of
-    `among` they are 0.
+    """Softmax shares `[B, K]` on the CPU; outside of `among` they are 0.
+
+    The model is in eval mode meanwhile and left as it was.
     """
     was_training = model.training
     model.eval()

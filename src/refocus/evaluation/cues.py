@@ -1,5 +1,6 @@
-"""Cue conflict: does a model name an image by its shape or by its texture? (Geirhos et al., ICLR
-2019)
+"""Cue conflict: does a model name an image by its shape or by its texture?
+
+Geirhos et al., ICLR 2019.
 
 Stimuli lie as SHAPE/SHAPEn-TEXTUREm.EXT. The model's classes are mapped to those of the stimuli by
 a table.
@@ -34,8 +35,9 @@ Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the m
 
 
 def mapping(model: nn.Module, file: str | Path | None = None) -> Mapping:
-    """The published table for ImageNet models (16 classes, 207 indices), or a JSON file {"cat":
-    ["tabby", 282, ...], ...} with names or indices of the model's classes.
+    """The published table for ImageNet models (16 classes, 207 indices), or a JSON file.
+
+    The file is {"cat": ["tabby", 282, ...], ...} with names or indices of the model's classes.
 
     Raises:
         InputError: a model without a table, a class that the model does not have, or one under two
@@ -129,8 +131,9 @@ def decisions(
     workers: int = 0,
     label: str = "",
 ) -> Records[CueDecision]:
-    """One record per stimulus: its shape, its texture, and the class whose indices have the highest
-    mean softmax share.
+    """One record per stimulus: its shape, its texture, and the model's decision.
+
+    The decision is the class whose indices have the highest mean softmax share.
     """
     names = list(table)
 
@@ -157,8 +160,9 @@ def decisions(
 
 
 def shape_bias(rows: Sequence[CueDecision], table: Mapping, seed: int = 0) -> ShapeBias:
-    """Share of the decisions for one of the two cues that are for the shape, in [0, 1], with an
-    interval.
+    """Share of the decisions for one of the two cues that are for the shape, in [0, 1].
+
+    With an interval.
 
     Stimuli whose cues agree, and those with a cue that the table does not know, are dropped and
     counted.
@@ -184,8 +188,9 @@ def shape_bias_difference(
     table: Mapping,
     seed: int = 0,
 ) -> Change:
-    """Shape bias of `model` minus that of `against` over the same stimuli, with a 95 % bootstrap
-    interval over stimuli.
+    """Shape bias of `model` minus that of `against` over the same stimuli.
+
+    With a 95 % bootstrap interval over stimuli.
     """
     first, second = _conflicts(model, table), _conflicts(against, table)
     shared = [image for image in first if image in second]

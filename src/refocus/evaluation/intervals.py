@@ -24,8 +24,9 @@ _CALIBRATED = 100  # images below which the simulation does not vouch for the in
 def estimate(
     values: Sequence[float] | np.ndarray, bounds: tuple[float, float], seed: int = 0
 ) -> Estimate:
-    """The mean of values `[n]` with its interval (`mean_interval`); None where there is too
-    little.
+    """The mean of values `[n]` with its interval (`mean_interval`).
+
+    None where there is too little.
     """
     values = np.asarray(values, dtype=float)
     mean = float(values.mean()) if len(values) else None
@@ -46,9 +47,10 @@ def sums_interval(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Interval | None:
-    """Percentile bootstrap over images of a number that is made of sums, such as a ratio: columns
-    `[n, k]`, one row per image; statistic: sums `[r, k]` -> `[r]`. Draws in which it is not defined
-    (0/0) are left out; None where nothing is left, or all draws agree.
+    """Percentile bootstrap over images of a number that is made of sums, such as a ratio.
+
+    Columns `[n, k]`, one row per image; statistic: sums `[r, k]` -> `[r]`. Draws in which it is not
+    defined (0/0) are left out; None where nothing is left, or all draws agree.
     """
     n = len(columns)
     if n < 2:
@@ -67,8 +69,9 @@ def sums_interval(
 
 
 def mcnemar(corrected: int, broken: int) -> float:
-    """Exact McNemar test, two-sided: the chance of so uneven a split of the images that changed,
-    were both sides as likely.
+    """Exact McNemar test, two-sided.
+
+    The chance of so uneven a split of the images that changed, were both sides as likely.
     """
     return (
         float(binomtest(corrected, corrected + broken, 0.5).pvalue) if corrected + broken else 1.0

@@ -48,14 +48,16 @@ MEANS = (
 
 
 class MaskedView:
-    """What the model sees of an image and its mask: `[3, H, W]` and `[H, W]`, by its own evaluation
-    crop.
+    """What the model sees of an image and its mask, by its own evaluation crop.
+
+    `[3, H, W]` and `[H, W]`.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.transform = joint_transform(model, train=False)
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Image `[3, H, W]` and mask `[H, W]` of a sample."""
         image = read_image(sample.image)
         assert sample.mask is not None  # only samples with a mask come here
         pixels, mask = self.transform(image, tv_tensors.Mask(mask_of(sample, image)))
@@ -63,9 +65,10 @@ class MaskedView:
 
 
 class Gtsegs:
-    """ImageNet-Segmentation (Guillaumin et al., IJCV 2014), `gtsegs_ijcv.mat`, image and mask
-    squeezed to the model's input size, the mask by nearest neighbour, as in the published test. A
-    sample's file name is its number in the file.
+    """ImageNet-Segmentation (Guillaumin et al., IJCV 2014), `gtsegs_ijcv.mat`.
+
+    Image and mask are squeezed to the model's input size, the mask by nearest neighbour, as in the
+    published test. A sample's file name is its number in the file.
 
     Deviation: normalized as the model was trained; the published test takes mean = std = 0.5 for
         all.
@@ -91,6 +94,7 @@ class Gtsegs:
 
     @cached_property
     def content(self) -> Any:
+        """The open file."""
         try:
             import h5py
         except ImportError as error:
@@ -109,6 +113,7 @@ class Gtsegs:
         return {k: v for k, v in self.__dict__.items() if k != "content"}
 
     def samples(self) -> list[Sample]:
+        """One sample for each image of the file."""
         found = [
             Sample(self.file / f"{number:05d}", 0) for number in range(len(self.content["img"]))
         ]
@@ -116,6 +121,7 @@ class Gtsegs:
         return found
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Image `[3, H, W]` and mask `[H, W]` of a sample."""
         number, file = int(sample.image.name), self.content.file
         pixels = np.array(file[self.content["img"][number, 0]]).transpose(
             2, 1, 0
@@ -142,9 +148,15 @@ def measure(
     """One record per image on the map of its predicted class.
 
     Args:
+        model: whose maps they are.
+        samples: images with masks.
+        root: the folder that their paths are given below.
         load: a sample -> image `[3, H, W]` and mask `[H, W]`.
         faithful: insertion and deletion on so many of the images, spread evenly; 32 further forward
             passes each.
+        records: JSONL file, see `collect`.
+        workers: processes that load.
+        label: description of the progress bar; none without it.
     """
     chosen = {
         samples[i].image
@@ -184,9 +196,10 @@ def measure(
 def insertion_deletion(
     model: nn.Module, image: Tensor, relevance: Tensor, target: int
 ) -> tuple[float, float]:
-    """Areas under the curves of RISE (Petsiuk et al., BMVC 2018), in [0, 1]: the target's softmax
-    share while the most relevant pixels first appear in a blurred image (insertion, high is good)
-    or turn into the mean colour (deletion, low is good).
+    """Areas under the curves of RISE (Petsiuk et al., BMVC 2018), in [0, 1].
+
+    The target's softmax share while the most relevant pixels first appear in a blurred image
+    (insertion, high is good) or turn into the mean colour (deletion, low is good).
 
     image: normalized `[3, H, W]`. relevance `[H, W]`. Deviation: 16 steps between the ends, where
         RISE takes one per row of pixels.
@@ -216,8 +229,9 @@ def insertion_deletion(
 def scores(
     model: Sequence[MapRecord], against: Sequence[MapRecord] | None = None, seed: int = 0
 ) -> dict[str, Compared]:
-    """Name of a map score -> its value in [0, 1], and with the records of another model the paired
-    change; over the images that both have.
+    """Name of a map score -> its value in [0, 1].
+
+    With the records of another model also the paired change, over the images that both have.
 
     pixel_accuracy, miou and map are the published segmentation test; one minus background_share is
     the energy on the object.

@@ -36,11 +36,12 @@ PERCENT, DIFFERENCE = (
 
 
 def accuracy(predictions: Sequence[Prediction], names: Sequence[str], seed: int = 0) -> Accuracy:
-    """Top-1 and top-5 in percent with 95 % intervals, the calibration error, and the accuracies
-    of each class.
+    """Top-1 and top-5 in percent with 95 % intervals, the calibration error, and per class.
 
     Args:
+        predictions: one for each image.
         names: of the classes, by index.
+        seed: of the intervals.
     """
     groups: dict[int, list[Prediction]] = defaultdict(list)
     for p in predictions:
@@ -123,7 +124,10 @@ def group_differences(
     """`paired_difference` of each group with both accuracies, largest gain first.
 
     Args:
+        model: its predictions.
+        against: those of the other model; images that only one has answered do not count.
         group: names the group of an image.
+        seed: of the intervals.
     """
     groups: dict[str, list[tuple[Prediction, Prediction]]] = defaultdict(list)
     for pair in paired(model, against):
@@ -151,8 +155,9 @@ def group_accuracies(
 
 
 def calibration_difference(model: Sequence[Prediction], against: Sequence[Prediction]) -> Change:
-    """Squared calibration error of `model` minus `against` over the same images, with a 95 %
-    interval.
+    """Squared calibration error of `model` minus `against` over the same images.
+
+    With a 95 % interval.
     """
     pairs = paired(model, against)
     change = calibration(
@@ -236,9 +241,10 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
 
 
 def segmentation_counts(relevance: Tensor, mask: Tensor) -> list[float]:
-    """What one image adds to the published test; relevance, mask `[H, W]` -> [1, share of right
-    pixels, intersection and union of background, intersection and union of foreground (in shares of
-    the image), average precision].
+    """What one image adds to the published test.
+
+    relevance, mask `[H, W]` -> [1, share of right pixels, intersection and union of background,
+    intersection and union of foreground (in shares of the image), average precision].
     """
     r = minmax(relevance[None].float())[0].cpu()
     truth = mask.cpu() > 0.5
@@ -276,8 +282,9 @@ SEGMENTATION: dict[
 
 
 def pointing_hit(relevance: Tensor, mask: Tensor) -> bool:
-    """Pointing game (Zhang et al., IJCV 2018): does the map's maximum lie on the object, or nearer
-    to it than 15 pixels of an image of 224? relevance, mask `[H, W]`.
+    """Pointing game (Zhang et al., IJCV 2018): does the map's maximum lie on the object?
+
+    Or nearer to it than 15 pixels of an image of 224. relevance, mask `[H, W]`.
     """
     truth = mask.cpu().numpy() > 0.5
     peak = np.unravel_index(int(relevance.argmax()), relevance.shape)

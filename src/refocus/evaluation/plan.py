@@ -194,8 +194,9 @@ def _check_images(name: str, models: Models, plan: Plan) -> None:
 
 
 def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
-    """Image (path below the suite's folder) -> group, from a CSV file with the columns
-    image,group.
+    """Image (path below the suite's folder) -> group.
+
+    From a CSV file with the columns image,group.
     """
     try:
         with file.expanduser().open(newline="") as lines:

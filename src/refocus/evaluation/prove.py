@@ -76,8 +76,9 @@ def evaluate_suites(
 def measure(
     models: Models, plan: Plan, folder: Path, *, model: str, against: str | None
 ) -> Evaluation:
-    """Measure everything in the plan into a folder that is ready for it; `model` and `against` say
-    what the models are.
+    """Measure everything in the plan into a folder that is ready for it.
+
+    `model` and `against` say what the models are.
     """
     found = Evaluation(
         model=outputs.resolved(model),

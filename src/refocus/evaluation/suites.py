@@ -1,5 +1,6 @@
-"""Test sets: from a folder in a data set's own layout to images with their ImageNet labels, under
-one of two protocols.
+"""Test sets: from a folder in a data set's own layout to images with ImageNet labels.
+
+Under one of two protocols.
 
 A row of `SUITES` says how the folders of a set map to class indices; any other name is an
 ImageFolder of the model's classes.
@@ -65,8 +66,9 @@ def synsets(_root: Path) -> Labels:
 
 
 def numbers(_root: Path) -> Labels:
-    """Folders are class indices without leading zeros; their alphabetical order is not that of the
-    classes.
+    """Folders are class indices without leading zeros.
+
+    Their alphabetical order is not that of the classes.
     """
     return {str(i): (i,) for i in range(1000)}
 
@@ -80,8 +82,9 @@ def si_score(_root: Path) -> Labels:
 
 
 def objectnet(root: Path) -> Labels:
-    """ObjectNet's own four mapping files: folder -> label -> ImageNet names -> line in the 2012
-    list -> torch's index.
+    """ObjectNet's own four mapping files.
+
+    Folder -> label -> ImageNet names -> line in the 2012 list -> torch's index.
     """
     mappings = root / "mappings"
     label_of = read_json(mappings / "folder_to_objectnet_label.json")
@@ -144,6 +147,7 @@ class Borderless:
     border: int
 
     def __call__(self, sample: Sample) -> Image.Image:
+        """The image of a sample."""
         return ImageOps.crop(read_image(sample.image), self.border)
 
 
@@ -154,8 +158,10 @@ def plain(sample: Sample) -> Image.Image:
 
 @dataclass(frozen=True)
 class TestSet:
-    """What to ask a model: samples below `root`, how each is read, what the model sees of it, and
-    among which class indices it answers (None: all).
+    """What to ask a model.
+
+    Samples below `root`, how each is read, what the model sees of it, and among which class indices
+    it answers (None: all).
     """
 
     __test__ = False  # not a test of pytest's
@@ -256,8 +262,9 @@ def _labelled(
 
 
 def _other_spellings(folders: Iterable[str], labels: Labels) -> Labels:
-    """Folders of an ImageNet set that are called by another of its conventions: 0007 for 7, WordNet
-    ids for numbers, English names.
+    """Folders of an ImageNet set that are called by another of its conventions.
+
+    0007 for 7, WordNet ids for numbers, English names.
     """
     legal = set(labels.values())
     found = {f: int(f) if f.isdecimal() else imagenet_index(f) for f in folders if f not in labels}

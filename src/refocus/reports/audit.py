@@ -1,5 +1,6 @@
-"""How much of a model's decision rests on the background: numbers, worst classes, worst images, one
-page.
+"""How much of a model's decision rests on the background.
+
+Numbers, worst classes, worst images, one page.
 """
 
 from __future__ import annotations
@@ -165,8 +166,9 @@ def _prepared(
 
 
 def verdict(entry: SuiteEntry) -> str:
-    """One sentence, by the interval of the BG-gap and McNemar's test, then by the interval of the
-    change of confidence.
+    """One sentence, by the interval of the BG-gap and McNemar's test.
+
+    Then by the interval of the change of confidence.
     """
     assert entry.background is not None  # an audit swaps backgrounds
     found = entry.background.model
@@ -266,8 +268,9 @@ def class_reliance(
 def worst_images(
     same: list[Prediction], rand: list[Prediction], count: int
 ) -> tuple[WorstImage, ...]:
-    """Images right on their own class's background, the greatest fall of the true class's
-    confidence on another's first.
+    """Images right on their own class's background, the greatest fall first.
+
+    The fall is that of the true class's confidence on another's background.
     """
     other = {p.image: p for p in rand}
     rows = []

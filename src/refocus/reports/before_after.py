@@ -55,8 +55,9 @@ class ReportSettings:
 
 
 def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path:
-    """Measure a tuning run's original against its tuned model; without suites on the images it did
-    not train on.
+    """Measure a tuning run's original against its tuned model.
+
+    Without suites on the images it did not train on.
 
     Returns:
         The folder of the evaluation; what it holds already is not computed again.
@@ -100,8 +101,9 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
 
 
 def _free(run: Path, kept: dict[str, Any]) -> Path:
-    """RUN/proof, or where other suites or options were measured there, the first of RUN/proof-2,
-    ... that is free or the same.
+    """RUN/proof, or the first of RUN/proof-2, ... that is free or the same.
+
+    Where other suites or options were measured in RUN/proof.
     """
     for number in count(1):
         folder = run / ("proof" if number == 1 else f"proof-{number}")
@@ -122,8 +124,9 @@ def write(
     code: str | None = None,
     device: torch.device,
 ) -> Evaluation:
-    """report.html, report.md, report.csv and classes.csv into `out`, from an evaluation's folder;
-    `run` adds what was done.
+    """Write report.html, report.md, report.csv and classes.csv into `out`.
+
+    From an evaluation's folder; `run` adds what was done.
     """
     found = read_evaluation(evaluation / RESULTS)
     told = Told(evaluation, found, _tuning(run) if run else None)

@@ -1,5 +1,6 @@
-"""Pictures of single images, chosen by rule and never by hand: what the model sees, its mask, and
-the map of each model.
+"""Pictures of single images, chosen by rule and never by hand.
+
+What the model sees, its mask, and the map of each model.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ OUTLINE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture as a data URI, with a caption and whether the prediction in it is right (None:
-    there is none).
+    """A picture as a data URI, with a caption and whether the prediction in it is right.
+
+    None: there is none.
     """
 
     picture: str
@@ -48,8 +50,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Group:
-    """Images of one outcome: how many there are, the names of those shown, best example first, and
-    the rule.
+    """Images of one outcome: how many, the names of those shown, and the rule.
+
+    The best example comes first.
     """
 
     title: str
@@ -61,8 +64,9 @@ class Group:
 def outcomes(
     before: Sequence[Prediction], after: Sequence[Prediction], count: int = 4
 ) -> list[Group]:
-    """Corrected, spoiled and unchanged images, by rule: the greatest change of confidence in the
-    true class, or evenly spaced.
+    """Corrected, spoiled and unchanged images, by rule.
+
+    The greatest change of confidence in the true class, or evenly spaced.
     """
     pairs = [(old, new) for new, old in paired(after, before)]
 
@@ -112,8 +116,9 @@ def _evenly(
 def tiles(
     models: dict[str, nn.Module], image: Image.Image, mask: Tensor | None, labels: Sequence[int]
 ) -> list[Tile]:
-    """What the first model sees, the mask beside it, and for each model the map of its prediction
-    with the mask's outline.
+    """What the first model sees, the mask beside it, and each model's map of its prediction.
+
+    The map has the mask's outline.
 
     mask: `[1, H, W]` of the image's size, or None. labels: the true class's index for each model.
     """

@@ -23,8 +23,9 @@ class Report:
 
 
 def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
-    """Write one self-contained page of what tuning changed: `run/report.html`, with report.md,
-    report.csv and classes.csv.
+    """Write one self-contained page of what tuning changed: `run/report.html`.
+
+    Beside it report.md, report.csv and classes.csv.
 
     For a tuning run, original and tuned model are measured into `run/proof` first; what lies there
     already is not computed again. Probes in `run/probes` are linked.

@@ -319,8 +319,9 @@ class _Gallery:
 
 
 def _galleries(told: Told, models: dict[str, nn.Module]) -> list[_Gallery]:
-    """Corrected, spoiled and unchanged images of the first suite of the user's own: as they are,
-    and with swapped backgrounds.
+    """Corrected, spoiled and unchanged images of the first suite of the user's own.
+
+    As they are, and with swapped backgrounds.
     """
     own = [name for name, entry in told.suites.items() if entry.protocols and name not in SUITES]
     try:

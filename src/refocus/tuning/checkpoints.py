@@ -1,5 +1,6 @@
-"""What an interrupted run needs to go on: written whole or not at all, read without unpickling
-code.
+"""What an interrupted run needs to resume.
+
+It is written whole or not at all, and read without unpickling code.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ class Epoch:
 
 
 class Checkpoint:
-    """Weights, optimizer, schedule, RNG and position in one file, read back with
-    `weights_only=True`.
+    """Weights, optimizer, schedule, RNG and position in one file.
+
+    It is read back with `weights_only=True`.
     """
 
     def __init__(self, model: nn.Module, optimizer: Any, schedule: Any) -> None:
         self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
 
     def write(self, path: Path, position: dict[str, Any]) -> None:
+        """Write the file, whole or not at all."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
         content["rng"] = torch.get_rng_state()
         content["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -106,8 +109,9 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def keep_epochs(history: Path, last: int) -> None:
-    """Drop lines of epochs that the checkpoint does not hold, as a crash between the two writes
-    leaves them.
+    """Drop lines of epochs that the checkpoint does not hold.
+
+    A crash between the two writes leaves such lines.
     """
     drop_partial_line(history)
     every = (from_json(line, Epoch, history) for line in read_lines(history))

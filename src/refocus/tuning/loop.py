@@ -1,6 +1,4 @@
-"""The parts of the training loop: which images form a step, one pass over them, and the validation
-after it.
-"""
+"""The parts of the training loop: the images of a step, one pass over them, the validation."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from refocus.tuning.recipe import Recipe
 from refocus.tuning.trainable import restrict
 
 
-class Diverged(InputError):
+class Diverged(InputError):  # noqa: N818 - says what happened, as people catch it
     """A loss term became NaN or infinite; the last good checkpoint is kept."""
 
 
@@ -58,16 +56,18 @@ class Batches(Sampler[list[int]]):
 
     @property
     def weights(self) -> list[float]:
-        """For each step, this process's images as a share of the batch; the shares of all processes
-        sum to 1.
+        """For each step, this process's images as a share of the batch.
+
+        The shares of all processes sum to 1.
         """
         sizes = [min(self.batch, self.size - start) for start in range(0, self.size, self.batch)]
         return [len(range(self.process, n, self.processes)) / n for n in sizes]
 
 
 class Training:
-    """Everything that moves while a model is tuned: the weights that may, the optimizer, its
-    schedule, and the order of images.
+    """Everything that moves while a model is tuned.
+
+    The weights that may, the optimizer, its schedule, and the order of images.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Training:
 
     @property
     def rate(self) -> float:
+        """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def epoch(self, number: int, step: Step, advance: Callable[[], None]) -> dict[str, float]:
@@ -156,11 +157,13 @@ def mean_terms(
 
 
 def masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> DataLoader[Any]:
+    """Images and masks by the model's evaluation crop, in the order given."""
     dataset = MaskedImages(samples, joint_transform(model, train=False, protocol=recipe.protocol))
     return DataLoader(dataset, batch_size=32, num_workers=recipe.workers)
 
 
 def progress_bar(shown: bool) -> Progress:
+    """A bar on standard error, or none."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,5 +1,6 @@
-"""A learning rate of "auto": the paper's rule for it (Section 4), as a short search that keeps what
-it tried.
+"""A learning rate of "auto": the paper's rule for it (Section 4), as a short search.
+
+The search keeps what it tried.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def grid(low: float, high: float) -> list[float]:
 def search(
     recipe: Recipe, selection: Selection, step: Step, accelerator: Accelerator, *, progress: bool
 ) -> dict[str, Any]:
-    """The highest rate with which validation accuracy falls by at most `FALL` points and the
-    classification term does not rise.
+    """The highest rate with which accuracy holds and the classification term does not rise.
+
+    Validation accuracy may fall by at most `FALL` points.
 
     Each try starts from the original weights and takes a fifth of the epochs. Both are measured on
     the images that choose the epoch: those of the do-no-harm rule choose nothing. Stops at the

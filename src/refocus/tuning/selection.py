@@ -41,8 +41,9 @@ class Selection:
 
 
 def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
-    """Few-shot selection from the recipe's folders; every chosen image and mask has been read
-    once.
+    """Few-shot selection from the recipe's folders.
+
+    Every chosen image and mask has been read once.
     """
     samples = trusted(
         scan(recipe.images, model, masks=recipe.masks, mask_polarity=recipe.mask_polarity),
@@ -101,6 +102,8 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
 
 
 def as_json(selection: Selection) -> dict[str, Any]:
+    """What `selection.json` holds."""
+
     def rows(samples: list[Sample]) -> list[dict[str, Any]]:
         return [
             {
@@ -185,8 +188,9 @@ def refuse_labels(selection: Selection, classes: int, source: str | Path) -> Non
 
 
 def trained_classes(model: str) -> frozenset[int]:
-    """Labels of the classes that a run of `refocus tune` trained on, for a model that lies in its
-    folder; else none.
+    """Labels of the classes that a run of `refocus tune` trained on.
+
+    For a model that lies in the run's folder; else none.
     """
     selection = outputs.folder_of(model).resolve().parent / "selection.json"
     if not selection.exists():

@@ -1,5 +1,6 @@
-"""Which weights tuning may move: all of them, the last blocks, or a low-rank addition (LoRA) that
-is merged when it is saved.
+"""Which weights tuning may move: all, the last blocks, or a low-rank addition.
+
+The addition (LoRA) is merged when it is saved.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
     """Freeze what may not move; without an option nothing is.
 
     Args:
+        model: is changed in place.
         last_blocks: only the last so many blocks, what follows them and the classifier stay free.
         lora: only low-rank additions of this rank to the linear layers of all blocks (Hu et al.,
             ICLR 2022) and the classifier. torchvision's attention has no such layers
@@ -55,8 +57,9 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
 
 
 def _freeze_before(model: nn.Module, block: nn.Module) -> None:
-    """Weights are registered in the order in which an image passes them: embeddings, blocks, norm,
-    pooling, classifier.
+    """Freeze what an image passes before this.
+
+    Weights are registered in that order: embeddings, blocks, norm, pooling, classifier.
     """
     first = next(block.parameters())
     free = False
@@ -76,8 +79,9 @@ def _names_after(model: nn.Module, block: nn.Module) -> set[str]:
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights under the names of the plain architecture, low-rank additions merged; on the
-    CPU.
+    """The weights under the names of the plain architecture, on the CPU.
+
+    Low-rank additions are merged.
     """
     state = {
         name.replace(".base_layer.", "."): value.detach().cpu().clone()

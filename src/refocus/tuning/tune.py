@@ -1,5 +1,6 @@
-"""The only training loop: few shots, one forward and two backward passes a step, resumable, and it
-must do no harm.
+"""`tune`: few shots, one forward and two backward passes a step; it must do no harm.
+
+A run can be interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ def tune(
     if refusal:
         raise InputError(refusal)
     with locks.released(folder):
-        return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
+        return _run(
+            recipe, selection, model, folder, accelerator, on_epoch=on_epoch, progress=progress
+        )
 
 
 def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> None:
@@ -201,12 +204,15 @@ def resume(
     if refusal:
         raise InputError(refusal)
     with locks.released(folder):
-        return _run(recipe, selection, model, folder, accelerator, on_epoch, progress)
+        return _run(
+            recipe, selection, model, folder, accelerator, on_epoch=on_epoch, progress=progress
+        )
 
 
 def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> TuneResults:
-    """Whatever is left to do of a run: all of it, the rest of it, or nothing but reading its
-    results. For long series of runs.
+    """Do what is left of a run: all of it, the rest, or only read its results.
+
+    For long series of runs.
     """
     folder = Path(run).expanduser()
     if not (folder / "selection.json").exists():
@@ -231,8 +237,9 @@ def _absolute(recipe: Recipe) -> Recipe:
 def _step(
     recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None
 ) -> Step:
-    """The recipe's objective; without a device it is only checked and gets no weights to compare
-    with.
+    """The recipe's objective.
+
+    Without a device it is only checked and gets no weights to compare with.
     """
     original = None
     if recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
@@ -257,8 +264,9 @@ def _searched_rate(
     accelerator: Accelerator,
     progress: bool,
 ) -> float:
-    """The rate that `rates.search` finds, kept in the run folder so that a resumed run does not
-    search again.
+    """The rate that `rates.search` finds.
+
+    It is kept in the run folder so that a resumed run does not search again.
     """
     kept = folder / _RATES
     if not kept.exists():
@@ -296,6 +304,7 @@ def _run(
     model: nn.Module,
     folder: Path,
     accelerator: Accelerator,
+    *,
     on_epoch: Progressed | None,
     progress: bool,
 ) -> TuneResults:
@@ -375,8 +384,9 @@ def _conclude(
     best: dict[str, Any],
     accelerator: Accelerator,
 ) -> TuneResults:
-    """Choose between original and best weights, save the model and the finding, the manifest
-    last.
+    """Choose between original and best weights, save the model and the finding.
+
+    The manifest comes last.
     """
     if best["best"] < 0:
         raise Diverged("no epoch had a finite validation loss; lower ‹lr›")
@@ -418,6 +428,7 @@ class Line:
     shares: tuple[float, ...]
 
     def at(self, position: int) -> dict[str, Tensor]:
+        """The weights at a position on the line."""
         return interpolate(self.start, self.end, self.shares[position])
 
 
