@@ -48,8 +48,7 @@ def read_table(file: Path, columns: Sequence[str], shown: str) -> Iterator[dict[
             row = {c: line[i].strip() if i < len(line) else "" for c, i in places.items()}
             if missing := [c for c, value in row.items() if not value]:
                 raise InputError(f"{shown}, line {rows.line_num}: has no value for {missing[0]}")
-            yield {c: v.replace(",", ".") if delimiter == ";" and _decimal(v) else v
-                   for c, v in row.items()}  # fmt: skip
+            yield row
     except csv.Error as error:
         raise InputError(f"{shown}, line {rows.line_num}: {first_line(error)}") from error
 
@@ -64,12 +63,6 @@ def _text(content: bytes) -> str:
         return content.decode("latin-1")
 
 
-def _decimal(value: str) -> bool:
-    """Whether a value is a number with a comma, as Excel writes it beside semicolons."""
-    whole, comma, rest = value.partition(",")
-    return bool(comma) and whole.lstrip("+-").isdigit() and rest.isdigit()
-
-
 def number(text: str, shown: str) -> float:
     """A finite number from a cell.
 
@@ -77,7 +70,7 @@ def number(text: str, shown: str) -> float:
         InputError: it is none; names `shown`.
     """
     try:
-        value = float(text)
+        value = float(text.replace(",", ".") if "." not in text else text)  # Excel's comma
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or abs(value) > 1e9:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +13,17 @@ from torch import nn
 from refocus import outputs
 from refocus.data import shifts as shifted
 from refocus.data.sampling import usable
+from refocus.data.tables import read_table
 from refocus.errors import InputError
 from refocus.evaluation import cues, maps
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
+from refocus.masks.joins import Join
 from refocus.masks.trust import masked
 from refocus.records import Sample, from_json
 from refocus.vit.families import view
 from refocus.vit.loading import Models
+
+log = logging.getLogger("refocus")
 
 CUES, SEGMENTS = (
     "cue-conflict",
@@ -198,18 +202,20 @@ def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
 
     From a CSV file with the columns image,group.
     """
-    try:
-        with file.expanduser().open(newline="") as lines:
-            found = {row["image"]: row["group"] for row in csv.DictReader(lines)}
-        if unnamed := [image for image, group in found.items() if not group]:
-            raise KeyError(f"no group for {unnamed[0]}")
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+    shown, rows = f"‹groups› {file}", dict[str, str]()
+    for row in read_table(file, ("image", "group"), shown):
+        image, group = row["image"], row["group"]
+        if rows.setdefault(image, group) != group:
+            raise InputError(
+                f"{shown}: {image} is in {rows[image]} and {group}; legal is one group for each"
+            )
+    join = Join(rows, [s.image for s in tests.samples])
+    named = {s.image.relative_to(tests.root).as_posix(): join(s.image) for s in tests.samples}
+    found = {image: rows[name] for image, name in named.items() if name is not None}
+    if not found:
         raise InputError(
-            f"‹groups› {file}: must be CSV with the columns image,group ({error!r})"
-        ) from error
-    images = {s.image.relative_to(tests.root).as_posix() for s in tests.samples}
-    if not images & set(found):
-        raise InputError(
-            f"‹groups› {file}: names none of the images below {tests.root}; image is CLASS/FILE"
+            f"{shown}: names none of the images below {tests.root}; image is CLASS/FILE"
         )
+    if lacking := len(named) - len(found):
+        log.info("%s: %d of %d images have no group in it", file, lacking, len(named))
     return found
