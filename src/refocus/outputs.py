@@ -42,6 +42,7 @@ _MODEL_FILES = (
     "zero_shot.safetensors",
 )
 _MOST = 1 << 28  # bytes of a JSON file that refocus writes, with room to spare
+_TEXT = 1 << 26  # bytes of a text file
 _SPACE = re.compile("No space left|File too large|Disk quota|write failed|failed writing", re.I)
 
 
@@ -413,6 +414,15 @@ def read_json(path: Path, *, most: int = _MOST) -> Any:
         return decode(read_bytes(path, most).removeprefix(codecs.BOM_UTF8))
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({first_line(error)})") from error
+
+
+def read_text(path: Path, *, most: int = _TEXT) -> str:
+    """A regular file's text, in UTF-8 with or without its mark.
+
+    Raises:
+        OSError, ValueError: as `read_bytes`, or it is no UTF-8.
+    """
+    return read_bytes(path, most).decode("utf-8-sig")
 
 
 def read_bytes(path: Path, most: int) -> bytes:

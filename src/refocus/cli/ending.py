@@ -22,6 +22,15 @@ from refocus.signals import Interrupted, interruptible
 MACHINE, INPUT = 1, 2
 # of click, which older releases of Typer import and newer ones carry in themselves
 _Usage: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
+_NAMES = (  # what is wrong with a path that was given
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENXIO,
+    errno.EINVAL,
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAFE = "what was written before is whole"
@@ -72,6 +81,10 @@ def _told(error: Exception) -> tuple[int, str] | None:
     elif isinstance(error, BrokenPipeError):  # `refocus models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         told = MACHINE, ""
+    elif isinstance(error, OSError) and error.errno in _NAMES:
+        told = INPUT, f"{error.filename}: {error.strerror}; name a path that can be used"
+    elif isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # before Python 3.13
+        told = INPUT, f"{error}; name a path that can be used"
     elif isinstance(error, OSError) and error.errno is not None:
         told = MACHINE, _of_the_machine(error)
     elif _out_of_memory(error):

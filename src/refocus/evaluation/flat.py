@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from pathlib import Path
 
 from refocus.data.listing import listing, say_left_out
 from refocus.errors import InputError, first_line
+from refocus.outputs import read_text
 from refocus.records import Sample
 from refocus.vit.classes import imagenet_index
 
@@ -47,7 +49,7 @@ def flat_samples(root: Path, shown: str) -> list[Sample]:
 
 def _labels(file: Path, names: list[str]) -> dict[str, int]:
     """Stem of an image -> ImageNet's index."""
-    with file.open(newline="", encoding="utf-8-sig") as stream:
+    with io.StringIO(read_text(file), newline="") as stream:
         if file.suffix == ".csv":
             rows = [
                 (r["ImageId"], r["PredictionString"].split()[0]) for r in csv.DictReader(stream)

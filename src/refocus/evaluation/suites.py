@@ -23,9 +23,9 @@ from refocus.data.folders import class_folders, scan
 from refocus.data.images import read_image
 from refocus.data.listing import listing
 from refocus.data.transforms import eval_image, paper_image
-from refocus.errors import InputError
+from refocus.errors import InputError, first_line
 from refocus.evaluation.flat import flat_samples
-from refocus.outputs import read_json
+from refocus.outputs import read_json, read_text
 from refocus.plugins import Table
 from refocus.records import Sample
 from refocus.vit.classes import class_count, imagenet_index, imagenet_outputs, label_names
@@ -91,10 +91,11 @@ def objectnet(root: Path) -> Labels:
     names_of = read_json(mappings / "objectnet_to_imagenet_1k.json")
     number_of = read_json(mappings / "pytorch_to_imagenet_2012_id.json")
     try:
-        lines = (mappings / "imagenet_to_label_2012_v2").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = read_text(mappings / "imagenet_to_label_2012_v2").splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{error.filename}: cannot be read ({error.strerror}); it comes with ObjectNet"
+            f"{mappings / 'imagenet_to_label_2012_v2'}: cannot be read ({first_line(error)}); it "
+            "comes with ObjectNet"
         ) from error
     index_of = {number: int(index) for index, number in number_of.items()}
     torch_index = {

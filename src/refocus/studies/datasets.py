@@ -18,10 +18,11 @@ from torch import nn
 from refocus.data import shifts
 from refocus.data.folders import class_folders, scan
 from refocus.data.sampling import chosen
-from refocus.errors import InputError
+from refocus.errors import InputError, first_line
 from refocus.evaluation.plan import SEGMENTS
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.masks.trust import masked
+from refocus.outputs import read_text
 from refocus.records import Sample
 from refocus.studies.paper import MODELS
 from refocus.tuning.presets import presets
@@ -93,24 +94,12 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
         InputError: unreadable, a key that is not known, or neither images nor masks to train on.
     """
     try:
-        content = tomllib.loads(file.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"‹data› {file}: not a readable TOML file ({error})") from error
-    legal = {
-        "train": ("images", "annotated", "unsupervised", "val", "val_masks"),
-        "suites": (*SUITES, SEGMENTS),
-        "models": MODELS,
-    }
-    for table, entries in content.items():
-        if table not in legal or not isinstance(entries, dict):
-            raise InputError(
-                f"‹data› {file}: unknown table [{table}]; legal are {', '.join(legal)}"
-            )
-        if unknown := [key for key in entries if key not in legal[table]]:
-            raise InputError(
-                f"‹data› {file}: unknown key {unknown[0]!r} in [{table}]; legal are "
-                f"{', '.join(legal[table])}"
-            )
+        content = tomllib.loads(read_text(file.expanduser()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"‹data› {file}: not a readable TOML file ({first_line(error)})"
+        ) from error
+    _refuse_unknown(content, file)
     train = content.get("train", {})
     if "images" not in train:
         raise InputError(
@@ -140,6 +129,30 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
         val_masks=path("val_masks"),
         settings={"protocol": "paper", "classes": 500, "val_images": 414, "skip_bad": True},
     )
+
+
+def _refuse_unknown(content: dict[str, Any], file: Path) -> None:
+    """Tables and keys that no study knows, and values that are no path or name."""
+    legal = {
+        "train": ("images", "annotated", "unsupervised", "val", "val_masks"),
+        "suites": (*SUITES, SEGMENTS),
+        "models": MODELS,
+    }
+    for table, entries in content.items():
+        if table not in legal or not isinstance(entries, dict):
+            raise InputError(
+                f"‹data› {file}: unknown table [{table}]; legal are {', '.join(legal)}"
+            )
+        if unknown := [key for key in entries if key not in legal[table]]:
+            raise InputError(
+                f"‹data› {file}: unknown key {unknown[0]!r} in [{table}]; legal are "
+                f"{', '.join(legal[table])}"
+            )
+        for key, value in entries.items():
+            if not isinstance(value, str) or not value.strip() or "\0" in value:
+                raise InputError(
+                    f"‹data› {file}: {key} in [{table}] is {value!r}; legal is a path or a name"
+                )
 
 
 # --- the user's own -----------------------------------------------------------------------------

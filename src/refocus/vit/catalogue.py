@@ -28,7 +28,7 @@ def write(out: Path) -> None:
     Raises:
         InputError: the file exists, or cannot be written.
     """
-    if out.exists():
+    if out.is_symlink() or out.exists():
         raise InputError(f"‹out› {out}: exists and is not overwritten; name a new file")
     try:
         write_text(out, markdown())

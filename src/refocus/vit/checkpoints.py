@@ -23,6 +23,7 @@ from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
 from refocus.errors import InputError, first_line
+from refocus.outputs import read_text
 from refocus.vit.timm_models import check_architecture
 
 log = logging.getLogger("refocus")
@@ -37,6 +38,7 @@ _PLACES = (
     "model",
 )
 _SAID = ("mean", "std", "interpolation", "crop_pct")  # of timm's arguments, for the preprocessing
+_ARGUMENTS = 1 << 20  # bytes of args.yaml
 BEST = "model_best.pth.tar"  # what timm's train.py leaves in its output folder
 
 
@@ -115,8 +117,8 @@ def _arguments(content: dict[str, Any], file: Path) -> dict[str, Any]:
         return {}
     yaml: Any = import_module("yaml")  # timm depends on it
     try:
-        said = yaml.safe_load(beside.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        said = yaml.safe_load(read_text(beside, most=_ARGUMENTS))
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{beside}: cannot be read ({first_line(error)})") from error
     return said if isinstance(said, dict) else {}
 

@@ -20,6 +20,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from refocus.errors import InputError, first_line
+from refocus.outputs import read_text
 from refocus.vit.families import unwrap
 
 log = logging.getLogger("refocus")
@@ -168,7 +169,7 @@ def read_names(file: Path) -> list[str]:
     try:
         if not file.is_file():
             raise OSError("no such file")
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
         content = json.loads(text) if file.suffix == ".json" else text.splitlines()
         if isinstance(content, dict):
             content = content.get("id2label", content)

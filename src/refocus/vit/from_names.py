@@ -9,6 +9,7 @@ from timm.data import ImageNetInfo
 from torch import nn
 
 from refocus.errors import InputError, first_line
+from refocus.outputs import read_text
 from refocus.vit import zero_shot
 from refocus.vit.loading import save
 
@@ -101,8 +102,8 @@ def _distinct(names: list[str], shown: str) -> list[str]:
 
 def _lines(parameter: str, file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"‹{parameter}› {file}: cannot be read as text ({first_line(error)})"
         ) from error

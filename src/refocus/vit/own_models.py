@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import split_reference
+from refocus.outputs import read_json, split_reference
 from refocus.vit.families import view
 
 
@@ -50,7 +50,7 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
     if place:
         folder = Path(place).expanduser()
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = read_json(folder / "config.json")
             if pretrained:
                 model.load_state_dict(load_file(folder / "model.safetensors"))
             model.pretrained_cfg = config["own"]
