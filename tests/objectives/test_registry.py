@@ -145,3 +145,22 @@ def test_recompute_refuses_dropped_maps_and_maps_of_ones_own(tiny: Build) -> Non
             refocus.objective("relevance", recompute=True)(
                 model, images, masks, torch.tensor([0, 1])
             )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_row_says_whether_the_objective_trains_the_map_of_a_target(
+    tiny: Build, name: str
+) -> None:
+    model, (images, masks, labels) = tiny(), masked_batch()
+    if not OBJECTIVES[name].by_map:
+        for given in ({"target": lambda z: z[:, 0]}, {"recompute": True}):
+            with pytest.raises(refocus.InputError, match=f"objective '{name}' does not read it"):
+                refocus.objective(name, **given)
+        return
+    labels = labels.new_full(labels.shape, 3)
+    step = refocus.objective(name, target=lambda z: z[:, 0])
+    own, plain = (s(model, images, masks, labels) for s in (step, refocus.objective(name)))
+    (term, *_) = set(OBJECTIVES[name].weights) & {"background", "energy", "bce"}
+    assert not torch.equal(own[term], plain[term])
+    zeros = refocus.objective(name)(model, images, masks, torch.zeros_like(labels))
+    torch.testing.assert_close(own[term], zeros[term])
