@@ -25,15 +25,18 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import binom, norm
+from scipy.stats import binom
 
 from refocus.evaluation.intervals import calibration, calibration_error
 from refocus.intervals import chance
 from refocus.results import Interval
 from refocus.tuning.harm import ERROR, SHARES, choose, standing
 
+_NORMAL = NormalDist()
 _TOLERANCE = 1.0
 _SWAPS, _MOST_SWAPS = 400, 8  # as refocus.tuning.checks has them; it would load torch
 _SIGNED = (-1.0, 1.0)
@@ -94,8 +97,8 @@ def simulated(
         where = math.cos(turn) * ground + math.sin(turn) * ground_drift
         hard = math.sqrt(_IMAGE) * now[1] + math.sqrt(1 - _IMAGE) * where
         goals = [b + c / 100 for b, c in zip(_BEFORE, setting.changes(share), strict=True)]
-        plain[at] = now[0] < norm.ppf(goals[0])
-        swapped[at] = (hard < norm.ppf(goals[1])).mean(0)
+        plain[at] = now[0] < _NORMAL.inv_cdf(goals[0])
+        swapped[at] = (hard < _NORMAL.inv_cdf(goals[1])).mean(0)
     if setting.skewed:  # images that were right with all backgrounds, and with none
         lucky, luck = rng.random(n) < 0.5, rng.random((rounds, n))
         for at, share in enumerate(shares):
@@ -108,6 +111,12 @@ def simulated(
 # --- rules ----------------------------------------------------------------------------------------
 
 
+@cache
+def heads(count: int) -> np.ndarray:
+    """Chances of 0 to `count` heads."""
+    return np.asarray(binom.pmf(np.arange(count + 1), count, 0.5))
+
+
 def sign_flip(change: np.ndarray, rounds: int) -> float:
     """Exact one-sided sign-flip test of changes in multiples of 1/rounds, as the first rule had."""
     steps = np.rint(change * rounds).astype(int)
@@ -115,7 +124,7 @@ def sign_flip(change: np.ndarray, rounds: int) -> float:
     spread = np.ones(1)
     for size, count in zip(sizes, counts, strict=True):
         each = np.zeros(size * count + 1)
-        each[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        each[::size] = heads(int(count))
         spread = np.convolve(spread, each)
     return float(spread[(steps.sum() + sizes @ counts) // 2 :].sum()) if len(sizes) else 1.0
 
