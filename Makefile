@@ -22,7 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 test: $(VENV)/.installed ## install, then all tests
 	$(PYTEST)
 
-test-fast: $(VENV)/.installed ## the tests without those marked slow: under two minutes on 2 cores
+test-fast: $(VENV)/.installed ## the tests without those marked slow
 	$(PYTEST) -m 'not slow'
 
 coverage: $(VENV)/.installed ## all tests, and which lines none of them runs (htmlcov/)

@@ -256,10 +256,9 @@ def test_processes_share_the_list(
         sys.executable,
         "-m",
         "torch.distributed.run",
+        "--standalone",  # a port of its own, whatever else runs
         "--nproc-per-node",
         "2",
-        "--master-port",
-        "29713",
         "-m",
         "refocus.cli",
     ]
