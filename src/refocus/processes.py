@@ -24,6 +24,11 @@ def started_several() -> bool:
     return _said("WORLD_SIZE", 1) > 1
 
 
+def rank() -> int:
+    """Which of several processes this is; 0 where it is alone."""
+    return _said("RANK", 0)
+
+
 def _said(name: str, default: int) -> int:
     """A number that torchrun puts into the environment."""
     text = os.environ.get(name, str(default))
@@ -78,7 +83,7 @@ def take_place() -> Place:
 
     Each process does whole runs, so nothing below may join their gradients.
     """
-    place = Place(_said("RANK", 0), _said("WORLD_SIZE", 1))
+    place = Place(rank(), _said("WORLD_SIZE", 1))
     for name in (
         "RANK",
         "LOCAL_RANK",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from refocus import outputs
+from refocus import outputs, processes
 from refocus.cli.options import Called, Names, Order, Rows, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.errors import InputError
@@ -63,8 +62,6 @@ def tune(
     objective default to the paper's. Under `torchrun` or `accelerate launch` the batch is split
     over the processes.
     """
-    from refocus.tuning import tune as tuning
-
     named = {name for name in context.params if _is_named(context, name)}
     if resume is not None:
         if others := sorted(named - {"resume", "code"}):
@@ -72,7 +69,9 @@ def tune(
                 f"‹{others[0]}›: ‹run› continues as the run was started and takes no option but "
                 "‹code›"
             )
-        results, folder = tuning.resume(resume, code=code), resume
+        from refocus.tuning.tune import resume as resumed
+
+        results, folder = resumed(resume, code=code), resume
     else:
         if code is not None:
             raise InputError(
@@ -82,8 +81,10 @@ def tune(
         recipe = replace(recipe, model=outputs.reference(recipe.model, names=names, order=order))
         if out is None:
             raise InputError("‹out›: missing")
-        results, folder = tuning.tune(recipe, out), out
-    if not int(os.environ.get("RANK", "0")):  # the first of several processes prints
+        from refocus.tuning.tune import tune as tuned  # loads torch, so what is wrong is said first
+
+        results, folder = tuned(recipe, out), out
+    if processes.rank() == 0:
         _print(results, folder)
 
 
