@@ -1,0 +1,297 @@
+"""Output folders: what killed processes leave, who writes, what a run started from, full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from refocus import locks, outputs
+from refocus.errors import InputError
+
+DEAD = 2**22 + 1  # above the largest number of a process on Linux
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_held() -> None:
+    yield
+    locks._release_all()
+
+
+# --- leftovers ----------------------------------------------------------------------------------
+
+
+def dead_lock(folder: Path) -> None:
+    import platform
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / locks.LOCK).write_text(json.dumps({"process": DEAD, "host": platform.node()}))
+
+
+def outputs_partial(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / ".refocus-partial-123-abc").write_bytes(b"half")
+
+
+LEFTOVERS: dict[str, Callable[[Path], None]] = {
+    "nothing": lambda p: p.mkdir(),
+    "a temporary file": outputs_partial,
+    "one of an earlier version": lambda p: (p.mkdir(), (p / ".settings.json.a8_x7kq1").touch()),
+    "empty folders": lambda p: (p / "checkpoints" / "more").mkdir(parents=True),
+    "a dead lock": dead_lock,
+    "a recipe of a dead process": lambda p: (dead_lock(p), (p / "recipe.json").write_text("{}")),
+    "a temporary file below": lambda p: outputs_partial(p / "records"),
+}
+
+
+@pytest.mark.parametrize("name", LEFTOVERS)
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_killed_start_left_is_no_content(tmp_path: Path, name: str, resume: bool) -> None:
+    out = tmp_path / "out"
+    LEFTOVERS[name](out)
+    assert outputs.resumable(out, resume, {"a": 1}) == out
+    assert sorted(p.name for p in out.rglob("*")) == [locks.LOCK, "settings.json"]
+
+
+CONTENT: dict[str, Callable[[Path], None]] = {
+    "a file": lambda p: (p.mkdir(), (p / "thesis.txt").touch()),
+    "a file below": lambda p: ((p / "a").mkdir(parents=True), (p / "a" / "b.txt").touch()),
+    "a hidden file": lambda p: (p.mkdir(), (p / ".bashrc").touch()),
+    "somebody's own recipe": lambda p: (p.mkdir(), (p / "recipe.json").write_text("{}")),
+    "a link to a folder": lambda p: (p.mkdir(), (p / "link").symlink_to("/tmp")),
+    "a file in its place": lambda p: p.touch(),
+}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_what_somebody_keeps_is_never_touched(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    CONTENT[name](out)
+    before = sorted(map(str, tmp_path.rglob("*")))
+    with pytest.raises(InputError, match="exists already and is never overwritten"):
+        outputs.new_folder(out)
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
+def test_temporary_files_are_removed_where_a_folder_goes_on(tmp_path: Path) -> None:
+    out = outputs.resumable(tmp_path / "out", True, {"a": 1})
+    outputs_partial(out / "deep" / "er")
+    outputs.resumable(out, True, {"a": 1})
+    assert not list(out.rglob(".refocus-partial-*"))
+
+
+# --- who writes ---------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from refocus import locks, outputs
+from refocus.errors import InputError
+try:
+    {take}
+except InputError as error:
+    print(error); sys.exit(2)
+print("held", flush=True)
+time.sleep({seconds})
+"""
+TAKE = {
+    "hold": "locks.hold(Path({out!r}))",
+    "new folder": "outputs.new_folder({out!r})",
+    "go on": "outputs.resumable({out!r}, True, {{'a': 1}})",
+}
+
+
+def process(out: Path, take: str, seconds: float = 60) -> subprocess.Popen[str]:
+    code = HOLD.format(take=TAKE[take].format(out=str(out)), seconds=seconds)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("take", TAKE)
+def test_a_second_process_is_told_who_writes_and_a_dead_ones_lock_is_taken(
+    tmp_path: Path, take: str
+) -> None:
+    out = outputs.resumable(tmp_path / "out", True, {"a": 1})
+    locks.release(out)
+    if take == "new folder":
+        out = tmp_path / "new"
+    with process(out, take) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with process(out, take) as second:
+            said, _ = second.communicate()
+        first.kill()
+    assert second.returncode == 2
+    assert f"process {first.pid} on " in said
+    with process(out, take, seconds=0) as third:
+        assert third.communicate()[0] == "held\n"
+
+
+def test_a_lock_that_a_child_of_a_dead_process_keeps_is_taken_over(tmp_path: Path) -> None:
+    """Workers that decode images inherit it, and live on for some seconds after a kill -9."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from refocus import locks\n"
+        f"locks.hold(Path({str(tmp_path)!r}))\n"
+        "child = os.fork()\n"
+        "if child: print(child, flush=True); os.kill(os.getpid(), 9)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as dead:
+        assert dead.stdout is not None
+        child = int(dead.stdout.readline())
+        dead.wait()
+        try:
+            locks.hold(tmp_path)
+        finally:
+            os.kill(child, 9)
+
+
+def test_one_process_may_take_its_lock_again_and_gives_it_back_at_the_end(tmp_path: Path) -> None:
+    for _ in range(2):
+        locks.hold(tmp_path)
+    assert (tmp_path / locks.LOCK).exists()
+    with locks.released(tmp_path):
+        pass
+    assert not (tmp_path / locks.LOCK).exists()
+    locks.hold(tmp_path)
+    outputs.finish(tmp_path, "test")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [outputs.MANIFEST]
+
+
+# --- out inside the input -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["images", "images/out", "images/a/b/out", "x/../images/out"])
+def test_results_may_not_lie_where_images_are_read(tmp_path: Path, place: str) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for make in (
+        lambda apart: outputs.new_folder(tmp_path / place, apart=apart),
+        lambda apart: outputs.resumable(tmp_path / place, True, {}, apart=apart),
+    ):
+        with pytest.raises(InputError, match=r"lies inside images .*taken for input"):
+            make({"‹images›": tmp_path / "images", "‹masks›": None})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# --- what a run starts from ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ({"seed": 0}, {"seed": 1}, "seed: 0 then, 1 now"),
+        ({"model": ["m", "abc"]}, {"model": ["m", "abd"]}, 'model: "abc" then, "abd" now'),
+        ({"files": {"/x": "1"}}, {"files": {"/x": "2"}}, 'files /x: "1" then, "2" now'),
+        ({"masks": None}, {"masks": "m"}, 'masks: null then, "m" now'),
+    ],
+)
+def test_a_folder_goes_on_only_with_its_own_settings(
+    tmp_path: Path, before: dict, now: dict, message: str
+) -> None:
+    locks.release(outputs.resumable(tmp_path / "out", True, before))
+    with pytest.raises(InputError) as refusal:
+        outputs.resumable(tmp_path / "out", True, now)
+    assert message in str(refusal.value)
+
+
+def test_a_model_is_known_by_the_content_of_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).write_text("one")
+    first = outputs.fingerprint(str(folder))
+    for file in folder.iterdir():
+        os.utime(file, ns=(1, 1))  # touched, copied
+    assert outputs.fingerprint(str(folder)) == first
+    (folder / "model.safetensors").write_text("two")
+    assert outputs.fingerprint(str(folder)) != first
+    (tmp_path / "names.txt").write_text("a\nb")
+    named = outputs.reference(str(folder), names=tmp_path / "names.txt")
+    second = outputs.fingerprint(named)
+    (tmp_path / "names.txt").write_text("b\na")
+    assert outputs.fingerprint(named) != second
+    assert outputs.fingerprint("vit_tiny_patch16_224") == ["vit_tiny_patch16_224"]
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "an image": (lambda p: (p / "0.png").write_bytes(b"other"), "0.png was changed since"),
+    "a mask gone": (lambda p: (p / "1.png").unlink(), "1.png is gone since"),
+    "the weights": (lambda p: None, "its model's weights were changed since"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_run_resumes_only_from_what_it_was_started_from(tmp_path: Path, name: str) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(2)]
+    for file in files:
+        file.write_bytes(b"one")
+    outputs.write_json(tmp_path / outputs.IDENTITY, outputs.identity("w", files))
+    os.utime(files[0], ns=(1, 1))
+    outputs.reopen(tmp_path, "w", "‹run› r")
+    change, message = CHANGES[name]
+    change(tmp_path)
+    with pytest.raises(InputError, match=message):
+        outputs.reopen(tmp_path, "other" if name == "the weights" else "w", "‹run› r")
+
+
+@pytest.mark.parametrize(
+    ("given", "plain", "said"),
+    [
+        ("m?order=natural", "m", {"order": "natural"}),
+        ("/a b/m?names=/x/y.txt", "/a b/m", {"names": "/x/y.txt"}),
+        ("py:a:b@/m?order=string", "py:a:b@/m", {"order": "string"}),
+        ("what?.bin", "what?.bin", {}),
+        ("m?size=3", "m?size=3", {}),
+    ],
+)
+def test_what_follows_a_models_reference(given: str, plain: str, said: dict[str, str]) -> None:
+    assert outputs.split_reference(given) == (plain, said)
+
+
+def test_names_and_an_order_are_given_one_at_a_time() -> None:
+    with pytest.raises(InputError, match="give one of them"):
+        outputs.reference("m", names="n.txt", order="natural")
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def _dying(path: Path, error: BaseException) -> None:
+    with outputs.replacing(path) as partial:
+        partial.write_bytes(b"half")
+        raise error
+
+
+@pytest.mark.parametrize("name", ["x.json", "k" * 250 + ".json", "caf\udce9.json"])
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    outputs.write_json(path, {"name": name})
+    assert outputs.read_json(path) == {"name": name}
+    with pytest.raises(KeyboardInterrupt):
+        _dying(path, KeyboardInterrupt())
+    assert outputs.read_json(path) == {"name": name}
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+        ValueError("I/O error: File too large (os error 27)"),
+    ],
+)
+def test_a_full_disk_is_an_error_of_the_system_whoever_says_it(
+    tmp_path: Path, error: Exception
+) -> None:
+    with pytest.raises(OSError, match=r"No space|failed writing|too large") as full:
+        _dying(tmp_path / "x.pt", error)
+    assert full.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
