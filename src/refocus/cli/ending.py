@@ -23,6 +23,7 @@ MACHINE, INPUT = 1, 2
 # of click, which older releases of Typer import and newer ones carry in themselves
 _Usage: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 _NAMES = (  # what is wrong with a path that was given
+    errno.ENOENT,
     errno.ENAMETOOLONG,
     errno.ELOOP,
     errno.ENOTDIR,

@@ -180,14 +180,6 @@ def own(
     folder = folder.expanduser()
     if not (folder / "train").is_dir():
         folder, masks = _split(folder, masks, out / "split")
-    if not (folder / "test").is_dir():
-        raise InputError(f"‹on› {folder}: has train/ but no test/")
-    for kind, root in masks.items():
-        for part in ("train", "test"):
-            if not (root / part).is_dir():
-                raise InputError(
-                    f"‹masks› {root}: {part}/ is missing; masks of kind {kind} lie as the images do"
-                )
     first = next(iter(masks.values()))
     tests = masked(
         scan(folder / "test", network, masks=first / "test", parameter="on"),
@@ -215,6 +207,38 @@ def own(
     )
 
 
+def check_own(folder: Path, network: nn.Module, masks: dict[str, Path]) -> None:
+    """What `own` needs, looked at before anything is written.
+
+    Raises:
+        InputError: a folder is missing, a class has too few images, or there is no mask for them.
+    """
+    folder = folder.expanduser()
+    if not (folder / "train").is_dir():
+        _check_one_folder(folder, network, masks)
+        return
+    if not (folder / "test").is_dir():
+        raise InputError(f"‹on› {folder}: has train/ but no test/")
+    for kind, root in masks.items():
+        for part in ("train", "test"):
+            if not (root / part).is_dir():
+                raise InputError(
+                    f"‹masks› {root}: {part}/ is missing; masks of kind {kind} lie as the images do"
+                )
+            found = scan(folder / part, network, masks=root / part, parameter="on")
+            masked(found, root / part, MASK_SCORE)
+
+
+def _check_one_folder(folder: Path, network: nn.Module, masks: dict[str, Path]) -> None:
+    for name, files in class_folders(folder, "on").items():
+        if len(files) < 2:
+            raise InputError(
+                f"‹on› {folder / name}: needs two images or more, for training and for testing"
+            )
+    for root in masks.values():
+        masked(scan(folder, network, masks=root, parameter="on"), root, MASK_SCORE)
+
+
 def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) -> None:
     partial = folder / f"{kind}.partial"
     partial.mkdir(parents=True, exist_ok=True)
@@ -229,10 +253,6 @@ def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[
     Every other image goes to train/, the rest to test/.
     """
     for name, files in class_folders(folder, "on").items():
-        if len(files) < 2:
-            raise InputError(
-                f"‹on› {folder / name}: needs two images or more, for training and for testing"
-            )
         for position, file in enumerate(files):
             part = "test" if position % 2 else "train"
             _link(file, out / "images" / part / name / file.name)

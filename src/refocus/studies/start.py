@@ -98,6 +98,7 @@ def _own(settings: StudySettings, folder: Path, place: Place) -> datasets.Ground
     assert settings.on is not None
     assert settings.model is not None
     network = load(settings.model)
+    datasets.check_own(Path(settings.on), network, settings.mask_folders)
     _keep(folder, settings, place)
     prepared = folder / "prepared.json"
     if place.rank:
