@@ -1,6 +1,6 @@
 """How often the do-no-harm rule keeps weights that it should not, and misses such as it should.
 
-    python benchmarks/harm.py [--quick] [--finer] [--calibration]
+    python benchmarks/harm.py [--quick] [--shares 4|8] [--calibration]
 
 Simulates the answers of an original and a tuned model on n check images, as they are and with
 swapped backgrounds, and lets the rule judge them: the first one (point estimate of the in-domain
@@ -10,7 +10,7 @@ point (promise 1), or where the true accuracy on swapped backgrounds did not ris
 gain is missed where the original is kept though some share keeps both promises.
 
 --calibration: how often the intervals of the squared calibration error hold the truth instead.
---finer: eighths of the way in place of quarters.
+--shares: quarters or eighths of the way for all n; the rule takes quarters below 400 images.
 The last line is the worst rate of wrong keeps over all settings. --quick takes 10 seconds of one
 idle core, a whole table about a quarter of an hour.
 
@@ -34,7 +34,7 @@ from scipy.stats import binom
 from refocus.evaluation.intervals import calibration, calibration_error
 from refocus.intervals import chance
 from refocus.results import Interval
-from refocus.tuning.harm import ERROR, SHARES, choose, standing
+from refocus.tuning.harm import ERROR, FINER, SHARES, choose, shares_for, standing
 
 _NORMAL = NormalDist()
 _TOLERANCE = 1.0
@@ -169,6 +169,7 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], int]] = {
 class Rates:
     """Of all runs of a setting, in percent; `missed` is None where no share keeps both promises."""
 
+    gained: float = 0  # points of true swapped accuracy that are kept, on average
     lost_more: float = 0
     no_gain: float = 0
     missed: float | None = 0
@@ -185,6 +186,7 @@ def rates(
         answers = simulated(setting, n, shares, rng)
         for name in names:
             kept, rate = RULES[name](*answers), found[name]
+            rate.gained += truth[kept][1] / runs
             rate.lost_more += 100 / runs * (truth[kept][0] < -_TOLERANCE)
             rate.no_gain += 100 / runs * (kept > 0 and truth[kept][1] <= 0)
             if rate.missed is not None:
@@ -193,17 +195,18 @@ def rates(
 
 
 def harm(args: argparse.Namespace) -> None:
-    shares = tuple(i / 8 for i in range(9)) if args.finer else SHARES
     names = ["first", "today"] if args.quick else list(RULES)
-    columns = " | ".join(f"{name}: lost more, no gain, missed" for name in names)
+    columns = " | ".join(f"{name}: lost more, no gain, missed, gained" for name in names)
     print(f"| setting | n | {columns} |\n|{'---|' * (2 + len(names))}", flush=True)
     worst = 0.0
     for setting in SETTINGS:
         for n in args.images:
+            shares = {4: SHARES, 8: FINER, None: shares_for(n)}[args.shares]
             found = rates(setting, n, shares, args.runs, names)
             cells = [
                 f"{r.lost_more:.1f}, {r.no_gain:.1f}, "
                 + ("-" if r.missed is None else f"{r.missed:.0f}")
+                + f", {r.gained:.1f}"
                 for r in found.values()
             ]
             print(f"| {setting.name} | {n} | {' | '.join(cells)} |", flush=True)
@@ -275,7 +278,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="two sizes, few runs")
-    parser.add_argument("--finer", action="store_true", help="eighths of the way")
+    parser.add_argument("--shares", choices=(4, 8), type=int, help="parts of the way, for all n")
     parser.add_argument("--calibration", action="store_true", help="coverage of its intervals")
     parser.add_argument("--runs", type=int, help="simulated runs of each setting")
     parser.add_argument("--images", type=int, nargs="+", help="numbers of check images")

@@ -72,6 +72,11 @@ def test_a_share_stands_where_both_bounds_say_so() -> None:
     assert whole.in_domain.model.value == pytest.approx(50 - 0.25)
 
 
+def test_many_images_judge_finer_shares() -> None:
+    assert harm.shares_for(399) == harm.SHARES
+    assert harm.shares_for(400) == tuple(i / 8 for i in range(9))
+
+
 def test_the_tolerance_is_what_may_be_lost() -> None:
     plain, swapped = answered([(0, 4)]), answered([(30, 4)])
     kept = [choose(standing(plain, swapped, t)) for t in (0.0, 1.0, 2.0, 3.0)]

@@ -17,8 +17,15 @@ from refocus.tuning.results import Candidate
 
 # points on the line from the original weights (0) to the tuned ones (1)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FINER = tuple(i / 8 for i in range(9))
+_MANY = 400  # check images from which finer shares keep more of a gain (docs/results.md)
 ERROR = 1 - LEVEL  # chance with which each of the rule's two promises may be broken
 _SIGNED = (-1.0, 1.0)  # bounds of one image's change
+
+
+def shares_for(check_images: int) -> tuple[float, ...]:
+    """Points on the line that so many images are to judge: the first has to pass before others."""
+    return FINER if check_images >= _MANY else SHARES
 
 
 # --- the rule -----------------------------------------------------------------------------------

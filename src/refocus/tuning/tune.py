@@ -33,7 +33,7 @@ from refocus.signals import uninterrupted
 from refocus.tuning import rates
 from refocus.tuning.checkpoints import Checkpoint, best_weights, keep_epochs, replace_file
 from refocus.tuning.checks import answers, interpolate, relevance_loss, unseen_answers
-from refocus.tuning.harm import SHARES, candidates, choose, compare_right, shortage
+from refocus.tuning.harm import candidates, choose, compare_right, shares_for, shortage
 from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, Verdict, results_of
@@ -395,7 +395,7 @@ def _conclude(
     tuned = best_weights(folder / "checkpoints" / _BEST, original)
     start = {name: value.clone() for name, value in original.state_dict().items()}
     own = OBJECTIVES[recipe.objective].share if recipe.share is None else recipe.share
-    line = Line(start, tuned, tuple(sorted({*SHARES, own})))
+    line = Line(start, tuned, tuple(sorted({*shares_for(len(selection.check)), own})))
     checked = check(recipe, selection.check, original, line)
     share = checked.verdict.share if recipe.do_no_harm else own
     original.load_state_dict(interpolate(start, tuned, share))
