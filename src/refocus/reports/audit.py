@@ -5,7 +5,6 @@ Numbers, worst classes, worst images, one page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from refocus.masks.backbones import load_backbone
 from refocus.masks.folder import MaskSettings, find_masks
 from refocus.records import MapRecord, Prediction, read_records, to_json
 from refocus.reports.audit_page import audit_page
+from refocus.reports.settings import AuditSettings
 from refocus.results import (
     Audit,
     ClassReliance,
@@ -39,20 +39,6 @@ from refocus.vit.loading import load_models, pick_device
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "outline")
 SUITE = "images"
 _CARDS = 8
-
-
-@dataclass(frozen=True)
-class AuditSettings:
-    """How an audit is made."""
-
-    backbone: str = MaskSettings.backbone  # finds masks where none are given
-    most: int | None = 300  # maximum number of images with swapped backgrounds; None: all
-    faithful: int = 0  # number of images for insertion and deletion, 32 forward passes each
-    mask_score: float = 0.5  # masks that `refocus masks` scored lower are left out
-    mask_polarity: str = "ask"  # whether bright is the object in masks, see `data.polarity`
-    workers: int = 0  # processes that decode images
-    seed: int = 0  # which images, whose backgrounds
-    device: str = "auto"  # auto, cpu, cuda or mps
 
 
 def audit(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
 from refocus.reports import report_page
 from refocus.reports.report_page import Told, Tuning
+from refocus.reports.settings import ReportSettings
 from refocus.results import Evaluation
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
@@ -31,24 +30,6 @@ from refocus.vit.loading import load, load_models
 log = logging.getLogger("refocus")
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "location", "size", "rotation")
 PAGE = "report.html"
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """How the report of a tuning run measures; the page of an evaluation or of probes only reads.
-
-    The suites and masks that are compared on are by default the images that the run did not train
-    on.
-    """
-
-    suites: Mapping[str, str | Path] = field(default_factory=dict)  # name -> folder or file
-    masks: Mapping[str, str | Path] = field(default_factory=dict)  # name of a suite -> folder
-    most: int | None = 300  # maximum number of images for what needs masks; None: all
-    faithful: int = 0  # number of images for insertion and deletion, 32 forward passes each
-    workers: int = 0  # processes that decode images
-    code: str | None = None  # py:MODULE:FUNCTION of a model of your own; a folder cannot name code
-    seed: int = 0  # of every random choice
-    device: str = "auto"  # auto, cpu, cuda or mps
 
 
 # --- measuring a run ----------------------------------------------------------------------------

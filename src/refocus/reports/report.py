@@ -9,7 +9,7 @@ from refocus.errors import InputError
 from refocus.evaluation.stored import RESULTS
 from refocus.probes import page as probe_page
 from refocus.reports import before_after
-from refocus.reports.before_after import ReportSettings
+from refocus.reports.settings import ReportSettings
 from refocus.results import Evaluation
 from refocus.vit.loading import pick_device
 
@@ -40,9 +40,6 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     settings, folder = settings or ReportSettings(), Path(run).expanduser()
     device = pick_device(settings.device)
     if (folder / "selection.json").exists():
-        if settings.masks and not settings.suites:
-            name, path = next(iter(settings.masks.items()))
-            raise InputError(f"‹masks› {name}={path}: of which suite? give ‹suites› as well")
         measured = before_after.prove_run(folder, settings, device)
         found = before_after.write(measured, folder, run=folder, code=settings.code, device=device)
         return Report(folder / before_after.PAGE, found)
