@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.objectives.registry import objective
     from refocus.relevance.attention import attention_maps, recorded
     from refocus.relevance.gae import explain
+    from refocus.reports.audit import audit
+    from refocus.reports.report import report
+    from refocus.reports.settings import AuditSettings, ReportSettings
     from refocus.tuning.recipe import Recipe
     from refocus.tuning.tune import resume, tune
     from refocus.vit.loading import load, save
@@ -31,12 +34,15 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "AuditSettings",
     "InputError",
     "MaskSettings",
     "Recipe",
+    "ReportSettings",
     "ShiftSettings",
     "__version__",
     "attention_maps",
+    "audit",
     "background_share",
     "eval_image",
     "evaluate",
@@ -47,6 +53,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "recorded",
+    "report",
     "resume",
     "save",
     "segmentation_scores",
@@ -57,11 +64,14 @@ __all__ = [
 
 # name -> module; no module may share a name, or importing it would shadow the function
 _PUBLIC = {
+    "AuditSettings": "reports.settings",
     "InputError": "errors",
     "MaskSettings": "masks.folder",
     "Recipe": "tuning.recipe",
+    "ReportSettings": "reports.settings",
     "ShiftSettings": "evaluation.shifted",
     "attention_maps": "relevance.attention",
+    "audit": "reports.audit",
     "background_share": "evaluation.metrics",
     "eval_image": "data.transforms",
     "evaluate": "evaluation.classify",
@@ -72,6 +82,7 @@ _PUBLIC = {
     "read_image": "data.images",
     "read_mask": "data.images",
     "recorded": "relevance.attention",
+    "report": "reports.report",
     "resume": "tuning.tune",
     "save": "vit.loading",
     "segmentation_scores": "evaluation.metrics",

@@ -38,11 +38,11 @@ Answers = dict[str, SuiteResult]  # "model", and perhaps "against" -> its answer
 
 
 def evaluate_suites(
-    model: str,
+    model: str | Path,
     plan: Plan,
     out: str | Path,
     *,
-    against: str | None = None,
+    against: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
 ) -> Evaluation:
@@ -64,6 +64,7 @@ def evaluate_suites(
     Raises:
         InputError: the input cannot be used; nothing is written then.
     """
+    model, against = str(model), None if against is None else str(against)
     models = load_models(model, against, pick_device(device))
     check(models, plan)
     if resume and (Path(out).expanduser() / outputs.MANIFEST).exists():

@@ -42,7 +42,7 @@ _CARDS = 8
 
 
 def audit(
-    model: str,
+    model: str | Path,
     images: str | Path,
     out: str | Path,
     *,
@@ -67,8 +67,19 @@ def audit(
 
     Raises:
         InputError: the input cannot be used; nothing is written then.
+
+    Example:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> example = write("example")
+        >>> few = refocus.AuditSettings(most=20)
+        >>> found = refocus.audit(
+        ...     example.model, example.images, "audit", masks=example.masks, settings=few
+        ... )
+        >>> found.verdict.startswith("No use of the background can be shown")
+        True
     """
-    settings = settings or AuditSettings()
+    settings, model = settings or AuditSettings(), str(model)
     network = load_models(model, None, pick_device(settings.device))["model"]
     plan = _plan(Path(images).expanduser(), masks, settings)
     folder = _prepared(model, network, plan, out, settings, resume=resume)

@@ -23,19 +23,31 @@ class Report:
 
 
 def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
-    """Write one self-contained page of what tuning changed: `run/report.html`.
+    """Write one self-contained page of what tuning changed.
 
-    Beside it report.md, report.csv and classes.csv.
-
-    For a tuning run, original and tuned model are measured into `run/proof` first; what lies there
+    It is `run/report.html`, beside it lie report.md, report.csv and classes.csv. For a tuning run, original and tuned model are measured into `run/proof` first; what lies there
     already is not computed again. Probes in `run/probes` are linked.
 
     Args:
         run: folder of `tune`, of `evaluate`, or of `probe` (whose own page is written anew).
         settings: how to measure; without it, as `refocus report` does.
 
+    Returns:
+        The page that was written, and the numbers on it.
+
     Raises:
         InputError: another folder, or suites that this one cannot be measured on.
+
+    Example:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> from refocus.evaluation.plan import Plan
+        >>> from refocus.evaluation.prove import evaluate_suites
+        >>> example = write("example", per_class=1)
+        >>> plan = Plan({"digits": example.images})
+        >>> _ = evaluate_suites(example.model, plan, "proof")
+        >>> refocus.report("proof").page.name
+        'report.html'
     """
     settings, folder = settings or ReportSettings(), Path(run).expanduser()
     device = pick_device(settings.device)
