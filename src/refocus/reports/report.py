@@ -25,8 +25,9 @@ class Report:
 def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     """Write one self-contained page of what tuning changed.
 
-    It is `run/report.html`, beside it lie report.md, report.csv and classes.csv. For a tuning run, original and tuned model are measured into `run/proof` first; what lies there
-    already is not computed again. Probes in `run/probes` are linked.
+    It is `run/report.html`; beside it lie report.md, report.csv and classes.csv. For a tuning run,
+    original and tuned model are measured into `run/proof` first; what lies there already is not
+    computed again. Probes in `run/probes` are linked.
 
     Args:
         run: folder of `tune`, of `evaluate`, or of `probe` (whose own page is written anew).
