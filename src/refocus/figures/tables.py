@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from refocus.figures.escape import harmless, inline
 from refocus.intervals import counted
 from refocus.results import Compared, Interval, SuiteEntry
 
@@ -140,16 +141,12 @@ def markdown(rows: Sequence[Row]) -> str:
     head += ["against", "difference", "95 %"] if paired else []
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        cells = [row.name, row.measure, row.protocol, row.n_text, row.value_text, row.interval_text]
+        cells = [*map(inline, (row.name, row.measure, row.protocol)), row.n_text]
+        cells += [row.value_text, row.interval_text]
         if paired:
             cells += [row.against_text, row.difference_text, row.difference_interval_text]
         lines.append(cells)
-    return (
-        "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-        )
-        + "\n"
-    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -166,5 +163,6 @@ def as_csv(rows: Sequence[Row]) -> str:
         else:
             numbers += [None, None, None]
         texts = ["" if number is None else number for number in numbers]
-        writer.writerow([row.name, row.measure, row.protocol, row.n, *texts])
+        names = map(harmless, (row.name, row.measure, row.protocol))
+        writer.writerow([*names, row.n, *texts])
     return sink.getvalue()

@@ -18,6 +18,7 @@ from refocus.evaluation import plan as plans
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.suites import PROTOCOLS, SUITES, plain
 from refocus.figures import charts
+from refocus.figures.escape import inline
 from refocus.figures.html import page
 from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
 from refocus.records import Sample
@@ -91,13 +92,15 @@ def html(told: Told, models: dict[str, nn.Module]) -> str:
 def text(told: Told) -> str:
     """The same as Markdown, without pictures."""
     headline = _headline(told)
-    parts = [f"# {headline.title}", headline.verdict, headline.sentence, headline.caution]
+    said = (headline.title, headline.verdict, headline.sentence, headline.caution)
+    title, *words = map(inline, said)
+    parts = [f"# {title}", *words]
     for title, rows in (
         ("Accuracy (top-1, %)", accuracy_rows(told.suites)),
         ("Background, maps and calibration", other_rows(told.suites)),
     ):
         parts += [f"## {title}", markdown(rows)] if rows else []
-    facts = "\n".join(f"- {key}: {value}" for key, value in _facts(told).items())
+    facts = "\n".join(f"- {key}: {inline(value)}" for key, value in _facts(told).items())
     parts += ["## What was done", facts]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 

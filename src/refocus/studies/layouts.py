@@ -15,6 +15,7 @@ import numpy as np
 
 from refocus.evaluation import maps
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT
+from refocus.figures.escape import harmless, inline
 from refocus.intervals import FEW, mean_interval
 from refocus.records import Prediction
 from refocus.results import Interval
@@ -279,7 +280,8 @@ def markdown(lines: Sequence[Line]) -> str:
     few = [f" (n = {count[column]}, few)" if count[column] < FEW else "" for column in columns]
     head = ["model", "method", *(title + mark for title, mark in zip(titles, few, strict=True))]
     text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for (model, method, which), found in rows.items():
+    for (name, method, which), found in rows.items():
+        model = inline(name)
         title = method if which == "all" else f"{method}, {which} classes"
         text.append(
             "| " + " | ".join([model, title, *(_ours(found.get(c)) for c in columns)]) + " |"
@@ -317,7 +319,9 @@ def as_csv(lines: Sequence[Line]) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, [f.name for f in fields(Line)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in asdict(line).items()} for line in lines)
+    writer.writerows(
+        {k: "" if v is None else harmless(v) for k, v in asdict(line).items()} for line in lines
+    )
     return sink.getvalue()
 
 
