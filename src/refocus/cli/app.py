@@ -8,19 +8,23 @@ from typing import Annotated
 import typer
 
 from refocus import outputs
-from refocus.cli.options import Names, Order
+from refocus.cli.options import (
+    Model,
+    Names,
+    Order,
+)
 from refocus.cli.printing import console
 from refocus.errors import InputError
 
 
 def app(
-    model: Annotated[
-        str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
-    ],
-    against: Annotated[str | None, typer.Option(help="The model before, to compare with.")] = None,
+    model: Model,
+    against: Annotated[
+        str | None, typer.Option(help="The model to compare with, such as the one before tuning.")
+    ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="ImageFolder to mend masks of, to tune on and to audit with."),
+        typer.Option(help="ImageFolder whose masks are mended, to tune on and to audit with."),
     ] = None,
     masks: Annotated[
         Path | None,

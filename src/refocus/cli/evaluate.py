@@ -9,15 +9,25 @@ import typer
 from rich.table import Table
 
 from refocus import outputs
-from refocus.cli.options import Backgrounds, Called, MaskPolarity, Names, Order, Rows
+from refocus.cli.options import (
+    Backgrounds,
+    Called,
+    Device,
+    MaskPolarity,
+    MaskScore,
+    Model,
+    Names,
+    Order,
+    Rows,
+    Seed,
+    Workers,
+)
 from refocus.cli.printing import console, pairs, print_table
 from refocus.errors import InputError
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
-    ],
+    model: Model,
     out: Annotated[
         Path, typer.Option(help="New folder: results.json and one JSON line per image.")
     ],
@@ -36,12 +46,14 @@ def evaluate(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="The model before; adds paired differences with 95 % intervals."),
+        typer.Option(
+            help="The model to compare with: adds paired differences with 95 % intervals."
+        ),
     ] = None,
     masks: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=PATH, masks of a suite of your own: adds map scores, and allows --shift."
+            help="NAME=PATH: masks of a test set of your own, for map scores and --shift."
         ),
     ] = None,
     names: Names = None,
@@ -67,7 +79,7 @@ def evaluate(
     groups: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=CSV with columns image,group: adds accuracy per group, the worst first."
+            help="NAME=CSV with the columns image,group: adds accuracy per group, the worst first."
         ),
     ] = None,
     mapping: Annotated[
@@ -79,29 +91,23 @@ def evaluate(
     faithfulness: Annotated[
         int,
         typer.Option(
-            help="With --masks: number of images for insertion and deletion (32 forward passes "
-            "each).",
+            help="With --masks: images for insertion and deletion, 32 forward passes each.",
             min=0,
         ),
     ] = 0,
-    mask_score: Annotated[
-        float,
-        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
-    ] = 0.5,
+    mask_score: MaskScore = 0.5,
     most: Annotated[
         int | None,
         typer.Option(
-            help="With --masks: maximum number of images, spread over the classes; else all.",
+            help="With --masks: maximum number of images, spread over the classes. Default: all.",
             min=2,
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 64,
-    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue in an unfinished --out.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    workers: Workers = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished --out.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
     """Measure accuracy on test sets and on shifts of your images, before and after.
 
@@ -158,16 +164,15 @@ def shifts(
         Rows("refocus.data.shifts:KINDS", "Shifts", described=True),
     ] = "only-fg,only-bg,mixed-same,mixed-rand",
     backgrounds: Backgrounds = None,
-    mask_score: Annotated[
-        float,
-        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
-    ] = 0.5,
+    mask_score: MaskScore = 0.5,
     mask_polarity: MaskPolarity = "ask",
     workers: Annotated[int, typer.Option(help="Processes that make images.", min=0)] = 0,
     resume: Annotated[
         bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Seed: whose background each object gets.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed that decides whose background each object gets.", min=0)
+    ] = 0,
 ) -> None:
     """Make distribution shifts from images and masks.
 

@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from refocus.cli.options import MaskPolarity, Rows
+from refocus.cli.options import (
+    Device,
+    MaskPolarity,
+    Rows,
+    Workers,
+)
 from refocus.cli.printing import console
 
 
@@ -29,7 +34,7 @@ def masks(
         ),
     ] = "vit_small_patch16_224.dino",
     refine: Annotated[
-        str, typer.Option(help="bilateral: follow the image's edges; or none.")
+        str, typer.Option(help="bilateral follows the edges of the image; none does not.")
     ] = "bilateral",
     size: Annotated[
         int,
@@ -67,11 +72,11 @@ def masks(
         ),
     ] = "ask",
     mask_polarity: MaskPolarity = "ask",
-    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
+    workers: Workers = 0,
     resume: Annotated[
         bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Find foreground masks without annotation, or convert yours, with a score for each.
 

@@ -77,6 +77,11 @@ Backgrounds = Annotated[
     typer.Option(help="Folder of images without the classes' objects, for the shift real."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Workers = Annotated[int, typer.Option(help="Processes that decode images.", min=0)]
+MaskScore = Annotated[
+    float,
+    typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
+]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
 

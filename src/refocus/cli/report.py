@@ -8,19 +8,28 @@ from typing import Annotated, Any
 import typer
 
 from refocus import outputs
-from refocus.cli.options import Called, Names, Order, settings_from, with_settings
+from refocus.cli.options import (
+    Called,
+    Device,
+    Model,
+    Names,
+    Order,
+    Workers,
+    settings_from,
+    with_settings,
+)
 from refocus.cli.printing import console, pairs, print_table
 from refocus.reports.settings import AuditSettings, ReportSettings
 
 
 @with_settings(AuditSettings, spelt={"faithful": "faithfulness"})
 def audit(
-    model: Annotated[
-        str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
-    ],
+    model: Model,
     images: Annotated[
         Path,
-        typer.Option(help="ImageFolder of the model's classes; best images it was not trained on."),
+        typer.Option(
+            help="ImageFolder of the model's classes, at best of images that it was not trained on."
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for audit.html, audit.json, audit.csv and the records.")
@@ -34,9 +43,7 @@ def audit(
     ] = None,
     names: Names = None,
     order: Order = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue in an unfinished --out.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished --out.")] = False,
     **given: Any,
 ) -> None:
     """Measure how much a model relies on the background.
@@ -67,7 +74,7 @@ def report(
     ] = None,
     masks: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=PATH: masks of a suite of your own, for shifts and maps."),
+        typer.Option(help="NAME=PATH: masks of a test set of your own, for shifts and maps."),
     ] = None,
     most: Annotated[
         int,
@@ -78,10 +85,10 @@ def report(
     faithfulness: Annotated[
         int,
         typer.Option(
-            help="Number of images for insertion and deletion (32 forward passes each).", min=0
+            help="Number of images for insertion and deletion, 32 forward passes each.", min=0
         ),
     ] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
+    workers: Workers = 0,
     code: Annotated[
         str | None,
         typer.Option(
@@ -89,7 +96,7 @@ def report(
             "to run."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Write one self-contained page of what tuning changed: RUN/report.html.
 
