@@ -66,7 +66,9 @@ PARTS = (
         "`records/SUITE/STAGE.WHICH.jsonl`, where WHICH is `model` or `against`. A stage is a "
         "protocol (`standard`, `paper`), a shift (`mixed-rand`, `size-050`), `maps`, or `cues`. "
         "Probes write `PROBE/WHICH.jsonl`. Lines are appended as images are answered, so an "
-        "interrupted command resumes from them. Of two lines of one image the later counts.",
+        "interrupted command resumes from them. Of two lines of one image the later counts. "
+        "Each line ends with `sum`, its own checksum: a line that was changed by hand is refused. "
+        "Lines without one are read, as earlier versions wrote them.",
         (
             records.Prediction,
             records.MapRecord,

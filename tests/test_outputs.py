@@ -295,3 +295,18 @@ def test_a_full_disk_is_an_error_of_the_system_whoever_says_it(
         _dying(tmp_path / "x.pt", error)
     assert full.value.errno == errno.ENOSPC
     assert not list(tmp_path.iterdir())
+
+
+# --- links --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "records", "model/config.json", locks.LOCK])
+def test_a_link_in_an_output_folder_is_not_followed(tmp_path: Path, name: str) -> None:
+    out, target = outputs.resumable(tmp_path / "out", True, {"a": 1}), tmp_path / "elsewhere"
+    locks.release(out)
+    target.write_text("not ours")
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).symlink_to(target)
+    with pytest.raises(InputError, match="is a link, and links inside an output folder"):
+        outputs.resumable(out, True, {"a": 1})
+    assert target.read_text() == "not ours"

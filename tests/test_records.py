@@ -10,7 +10,15 @@ import pytest
 
 from refocus import InputError
 from refocus.outputs import read_json
-from refocus.records import Prediction, from_json, read_lines, read_records, to_json
+from refocus.records import (
+    Prediction,
+    appending,
+    from_json,
+    read_lines,
+    read_records,
+    to_json,
+    write_line,
+)
 from refocus.results import Change, Compared, Estimate
 
 WHOLE = Compared(
@@ -146,3 +154,21 @@ def test_a_line_of_another_shape_is_named(content: bytes, said: str, tmp_path: P
 def test_records_that_are_missing_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing; evaluate again"):
         read_records(tmp_path / "standard.model.jsonl", Prediction)
+
+
+def test_a_line_that_was_changed_by_hand_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    with appending(file) as lines:
+        for image, right in (("a", 1), ("b", 0)):
+            write_line(lines, {"image": image, "right": right})
+    assert read_lines(file) == [{"image": "a", "right": 1}, {"image": "b", "right": 0}]
+    file.write_text(file.read_text().replace('"right": 0', '"right": 1'))
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: .*it was changed since"):
+        read_lines(file)
+    file.write_text('{"image": "a", "right": 1}\n')  # of an earlier version
+    assert read_lines(file) == [{"image": "a", "right": 1}]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"a\.jsonl"), appending(tmp_path / "a.jsonl"):
+        raise OSError(28, "No space left on device")

@@ -84,7 +84,7 @@ def _taken(file: Path) -> int | None:
     Raises:
         FileExistsError: somebody else holds it.
     """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     try:
         if fcntl is None or not _flocked(descriptor):
             os.close(descriptor)

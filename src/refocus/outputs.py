@@ -134,6 +134,7 @@ def resumable(
     """
     refuse_inside(out, apart)
     folder = Path(out).expanduser()
+    refuse_links(folder)
     kept = folder / SETTINGS
     if resume and kept.exists():
         before = read_json(kept)
@@ -165,6 +166,21 @@ def _difference(before: Any, now: Any, where: str = "") -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 80 else text[:77] + "..."
+
+
+def refuse_links(folder: Path) -> None:
+    """Stop where a folder to be continued holds a link, which would lead what is written elsewhere.
+
+    Raises:
+        InputError: names the link.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (link := Path(place, name)).is_symlink():
+                raise InputError(
+                    f"{link}: is a link, and links inside an output folder are not followed; "
+                    "remove it, or put what it leads to in its place"
+                )
 
 
 def clean(folder: Path) -> None:
@@ -256,6 +272,7 @@ def reopen(run: Path, weights: str, shown: str) -> None:
     Raises:
         InputError: another process is at it, or its model, an image or a mask was changed.
     """
+    refuse_links(run)
     locks.hold(run)
     try:
         if (run / IDENTITY).exists():  # not in runs of earlier versions

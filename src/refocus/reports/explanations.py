@@ -18,7 +18,15 @@ from refocus.data.listing import images_below
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError
 from refocus.figures.pictures import figure, overlay, to_picture
-from refocus.records import Explanation, to_json
+from refocus.records import (
+    Explanation,
+    appending,
+    drop_partial_line,
+    read_lines,
+    to_json,
+    typed,
+    write_line,
+)
 from refocus.relevance.gae import explain
 from refocus.vit.classes import class_count, class_names, folder_names
 from refocus.vit.families import view
@@ -34,6 +42,9 @@ def find(paths: Sequence[Path]) -> list[Path]:
             raise InputError(f"‹images› {path}: a folder without images")
         found += inside
     return found
+
+
+_KEPT = ".explained.jsonl"  # images that are done, until all are
 
 
 @dataclass(frozen=True)
@@ -101,19 +112,41 @@ def write(
     targets = {which: _target(model, target) for which, model in models.items()}
     for path in images:
         read_image(path)
-    folder = outputs.new_folder(out)
+    folder = _opened(out, refs, images, target)
+    kept = folder / _KEPT
+    drop_partial_line(kept)
+    done = {row.image: row for row in typed(read_lines(kept), ExplainedImage, kept).rows}
     rows = []
-    for position, path in enumerate(
-        track(images, description="explaining", transient=True, console=Console(stderr=True))
-    ):
-        overlaid = folder / f"{position:04d}-{path.stem}.png"
-        answers = _explained(path, models, targets, overlaid)
-        rows.append(ExplainedImage(str(path), overlaid.name, **answers))
+    with appending(kept) as lines:
+        for position, path in enumerate(
+            track(images, description="explaining", transient=True, console=Console(stderr=True))
+        ):
+            row = done.get(str(path))
+            if row is None or not (folder / row.overlay).exists():
+                overlaid = folder / f"{position:04d}-{path.stem}.png"
+                answers = _explained(path, models, targets, overlaid)
+                row = ExplainedImage(str(path), overlaid.name, **answers)
+                write_line(lines, row)
+                lines.flush()
+            rows.append(row)
     outputs.write_json(
         folder / "explanations.json", {"models": refs, "images": [to_json(row) for row in rows]}
     )
     outputs.finish(folder, "explain")
+    kept.unlink()
     return rows
+
+
+def _opened(out: str | Path, refs: dict[str, str], images: list[Path], target: str | None) -> Path:
+    """A new folder, or the one in which the same was interrupted."""
+    if (Path(out).expanduser() / outputs.MANIFEST).exists():
+        return outputs.new_folder(out)  # which refuses it
+    settings = {
+        "models": {which: outputs.fingerprint(ref) for which, ref in refs.items()},
+        "images": [str(path.resolve()) for path in images],
+        "target": target,
+    }
+    return outputs.resumable(out, True, settings)
 
 
 def _explained(
