@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import typer
 
+import refocus
 from refocus.cli import main
 from refocus.cli.wording import Command
 from refocus.errors import InputError, Message
@@ -40,6 +43,15 @@ def test_a_parameter_becomes_the_option_of_the_command(
     command: str, marked: str, said: str
 ) -> None:
     assert _command(command).worded(Message(marked)) == said
+
+
+def test_every_parameter_that_the_library_names_is_one_of_some_command() -> None:
+    source = Path(refocus.__file__).parent
+    commands = typer.main.get_command(main.app).commands.values()  # type: ignore[attr-defined]
+    known = {name for command in commands for name in command._declared}
+    for file in source.rglob("*.py"):
+        for name in re.findall(r"‹(\w+)(?:=[^›]*)?›", file.read_text(encoding="utf-8")):
+            assert name in known, f"{file.name}: ‹{name}› would be shown as an option there is not"
 
 
 def _fails() -> None:

@@ -138,7 +138,7 @@ def _unnamed(ref: str, place: Path | None, arch: str | None, *, pretrained: bool
     if file is not None:
         return checkpoints.load_file(file, arch, pretrained=pretrained)
     if arch is not None:
-        raise InputError(f"‹model› {ref}: ‹arch› {arch} is only for a weight file (.pth, .pt, ...)")
+        raise InputError(f"‹model› {ref}: arch {arch} is only for a weight file (.pth, .pt, ...)")
     if place is not None:
         return _load_folder(place, pretrained=pretrained)
     if library == "hf":
