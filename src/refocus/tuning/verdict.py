@@ -93,9 +93,9 @@ def _elsewhere(unseen: Mapping[str, Compared]) -> str:
     if not unseen:
         return ""
     parts = ", ".join(f"{kind} {_points(found):+.1f}" for kind, found in unseen.items())
-    worse = [kind for kind, found in unseen.items() if found.change and found.change.decided < 0]
-    agree = f"but not on {worse[0]}" if worse else "and shifts that nothing trains on say"
-    return f", {agree} ({parts})"
+    decided = {found.change.decided for found in unseen.values() if found.change}
+    word = "contradicted" if -1 in decided else "confirmed" if 1 in decided else "left open"
+    return f", {word} by shifts that no objective trains on ({parts} points)"
 
 
 def warning(check_images: int, tolerance: float) -> str:
