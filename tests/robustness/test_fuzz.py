@@ -26,10 +26,11 @@ from refocus import InputError
 from refocus.data.images import read_image, read_mask
 from refocus.evaluation import cues, plan
 from refocus.evaluation.classify import read_predictions
+from refocus.evaluation.stored import read_evaluation
 from refocus.evaluation.suites import open_suite
 from refocus.masks import trust
 from refocus.masks.formats import reader
-from refocus.outputs import read_json
+from refocus.outputs import manifest_of, read_json
 from refocus.records import read_lines
 from refocus.studies.datasets import read_toml
 from refocus.tuning.checkpoints import Checkpoint, keep_epochs
@@ -38,12 +39,12 @@ from refocus.tuning.results import results_of
 from refocus.tuning.selection import from_json
 from refocus.vit import loading
 from refocus.vit.classes import read_names
-from tests.makers import NAMES, make_images
+from tests.makers import NAMES
 from tests.robustness.dice import LONG, SEED
-from tests.robustness.world import tiny_model
+from tests.robustness.world import World
 
 pytestmark = pytest.mark.slow
-EXAMPLES = 800 if LONG else 60  # of each reader
+EXAMPLES = 700 if LONG else 60  # of each reader
 MEMORY = 8 << 30  # bytes that a reader may take
 SECONDS = 10  # that it may take
 
@@ -182,18 +183,22 @@ MASKS = {
 
 
 @pytest.fixture(scope="module")
-def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+def targets(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
     root = tmp_path_factory.mktemp("fuzz")
-    images, _ = make_images(root, count=3)
-    folder = tiny_model(root / "model")
+    folder = world.root / "model"
     model = loading.load(folder)
-    opened = open_suite("own", images, model)
-    run = _run(root)
+    opened = open_suite("own", world.root / "images", model)
+    run = {
+        name: read_json(world.root / "run" / f"{name}.json")
+        for name in ("recipe", "selection", "results", "manifest")
+    }
+    proof = {
+        name: read_json(world.root / "proof" / f"{name}.json") for name in ("settings", "results")
+    }
     state = Checkpoint(model, *_optimizer(model))
     state.write(root / "last.pt", {"epoch": 3, "best": 1, "loss": 0.5})
-    lines = json.dumps({"image": "ant/0.png", "label": 0, "top5": [0, 1], "confidence": 0.5})
-    lines = lines.replace("}", ', "true_confidence": 0.5}')
-    lines += "\n" + json.dumps({"image": "bee/1.png", "unreadable": "why"}) + "\n"
+    lines = (world.root / "proof" / "records" / "own" / "standard.model.jsonl").read_bytes()
+    lines += json.dumps({"image": "bee/x.png", "unreadable": "why"}).encode() + b"\n"
     history = json.dumps({"epoch": 0, "lr": 1e-6, "train": {"loss": 1}, "validation": {"loss": 1}})
     found = {
         f"image {kind}": Target(f"a.{kind.lower()}", _picture(kind), _image(f"a.{kind.lower()}"))
@@ -213,10 +218,17 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
         "imagenet-s": Target("0.png", _picture("PNG"), _mask_from("imagenet-s", "")),
         "recipe": Target("recipe.json", run["recipe"], recipe_of, json=True),
         "selection": Target("a.json", run["selection"], _json(from_json), json=True),
-        "settings": Target("a.json", run["settings"], _json(plan.plan_of), json=True),
+        "settings": Target("a.json", proof["settings"], _json(plan.plan_of), json=True),
         "results": Target("results.json", run["results"], results_of, json=True),
-        "records": Target("a.jsonl", lines.encode(), lambda p: read_predictions(p / "a.jsonl")),
-        "lines": Target("a.jsonl", lines.encode(), lambda p: list(read_lines(p / "a.jsonl"))),
+        "evaluation": Target(
+            "results.json",
+            proof["results"],
+            lambda place: read_evaluation(place / "results.json"),
+            json=True,
+        ),
+        "manifest": Target("manifest.json", run["manifest"], manifest_of, json=True),
+        "records": Target("a.jsonl", lines, lambda p: read_predictions(p / "a.jsonl")),
+        "lines": Target("a.jsonl", lines, lambda p: list(read_lines(p / "a.jsonl"))),
         "history": Target("a.jsonl", history.encode(), lambda p: keep_epochs(p / "a.jsonl", 3)),
         "masks.json": Target("masks.json", MASKS, trust.scores, json=True),
         "study": Target("a.toml", TOML, lambda place: read_toml(place / "a.toml")),
@@ -266,24 +278,22 @@ def _optimizer(model: nn.Module) -> tuple[Any, Any]:
     return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.85)
 
 
-def _run(root: Path) -> dict[str, Any]:
-    """What a run and an evaluation write."""
-    import refocus
-    from refocus.tuning.recipe import Recipe
-
-    given = Recipe(str(root / "model"), str(root / "images"), str(root / "masks"), epochs=1)
-    out = root / "run"
-    refocus.tune(given, out, progress=False)
-    found = {name: read_json(out / f"{name}.json") for name in ("recipe", "selection", "results")}
-    suites = plan.Plan({"own": root / "images"}, {"own": root / "masks"})
-    return found | {"settings": plan.settings(str(root / "model"), None, suites, 0)}
-
-
 TARGETS = (
     *(f"image {kind}" for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")),
     *(f"mask {mode}" for mode in ("L", "P", "1", "RGBA", "I;16")),
     *("coco", "voc-boxes", "boxes", "png", "imagenet-s", "recipe", "selection", "settings"),
-    *("results", "records", "lines", "history", "masks.json", "study", "mapping", "groups"),
+    *(
+        "results",
+        "evaluation",
+        "manifest",
+        "records",
+        "lines",
+        "history",
+        "masks.json",
+        "study",
+        "mapping",
+        "groups",
+    ),
     *("names", "config", "weights", "checkpoint"),
 )
 
