@@ -90,7 +90,7 @@ def evaluate(
     _at_least("batch_size", batch_size, 1)
     _at_least("workers", workers, 0)
     if not isinstance(tests, TestSet):
-        tests = open_suite("", tests, model)
+        tests = open_suite("", check_path(tests, "tests"), model)
 
     def answer(samples: list[Sample], images: Any) -> list[dict[str, Any]]:
         shares = softmax_shares(model, images, tests.among)

@@ -11,7 +11,7 @@ from refocus.data import shifts as shifted
 from refocus.data.folders import folder_samples
 from refocus.masks.trust import masked
 from refocus.settings import CountOrZero, Fraction, Seed, Text, about, check
-from refocus.vit.inputs import check_path
+from refocus.vit.inputs import check_path, check_settings
 
 DEFAULT = ("only-fg", "only-bg", "mixed-same", "mixed-rand")
 
@@ -96,8 +96,9 @@ def shifts(
         >>> made.written
         {'only-fg': 20, 'only-bg': 20, 'mixed-same': 20, 'mixed-rand': 20}
     """
-    settings = settings or ShiftSettings()
-    images, masks = check_path(images, "‹images›"), check_path(masks, "‹masks›")
+    settings = check_settings(settings, ShiftSettings)
+    images, masks = check_path(images, "images"), check_path(masks, "masks")
+    out = check_path(out, "out")
     samples = masked(
         folder_samples(images, masks, mask_polarity=settings.mask_polarity),
         masks,
@@ -108,7 +109,7 @@ def shifts(
         shifted.shifts(samples, kind, settings.seed, backgrounds=backgrounds)
     kept = _kept(images, masks, settings)
     read = {"‹images›": images, "‹masks›": masks}
-    folder = outputs.resumable(check_path(out, "‹out›"), resume, kept, apart=read)
+    folder = outputs.resumable(out, resume, kept, apart=read)
     content = shifted.write(
         samples,
         folder,

@@ -45,6 +45,7 @@ from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.masks.trust import RECORDS, digest
 from refocus.processes import Processes
 from refocus.records import appending, drop_partial_line, read_lines, write_line
+from refocus.vit.inputs import check_path, check_settings
 from refocus.vit.loading import pick_device
 
 log = logging.getLogger("refocus")
@@ -181,8 +182,9 @@ def find_masks(
         >>> len(made.scores), made.folder.name
         (10, 'masks')
     """
-    settings = settings or MaskSettings()
-    images, device = Path(images).expanduser(), pick_device(settings.device)
+    settings = check_settings(settings, MaskSettings)
+    images, out = check_path(images, "images"), check_path(out, "out")
+    device = pick_device(settings.device)
     make, kept = (_taken_over if settings.source else _by_backbone)(images, settings)
     group = Processes(cpu=device.type == "cpu")
     content = write(images, Path(out), make, kept, resume=resume, group=group)

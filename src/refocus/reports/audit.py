@@ -34,6 +34,7 @@ from refocus.results import (
 )
 from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
+from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import load_models, pick_device
 
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "outline")
@@ -79,7 +80,8 @@ def audit(
         >>> found.verdict.startswith("No use of the background can be shown")
         True
     """
-    settings, model = settings or AuditSettings(), str(model)
+    settings, model = check_settings(settings, AuditSettings), check_reference(model)
+    images, out = check_path(images, "images"), check_path(out, "out")
     network = load_models(model, None, pick_device(settings.device))["model"]
     plan = _plan(Path(images).expanduser(), masks, settings)
     folder = _prepared(model, network, plan, out, settings, resume=resume)

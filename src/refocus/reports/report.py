@@ -11,6 +11,7 @@ from refocus.probes import page as probe_page
 from refocus.reports import before_after
 from refocus.reports.settings import ReportSettings
 from refocus.results import Evaluation
+from refocus.vit.inputs import check_path, check_settings
 from refocus.vit.loading import pick_device
 
 
@@ -50,7 +51,7 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
         >>> refocus.report("proof").page.name
         'report.html'
     """
-    settings, folder = settings or ReportSettings(), Path(run).expanduser()
+    settings, folder = check_settings(settings, ReportSettings), check_path(run, "run")
     device = pick_device(settings.device)
     if (folder / "selection.json").exists():
         measured = before_after.prove_run(folder, settings, device)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from refocus.errors import InputError, first_line
 from refocus.vit.classes import head_size
 from refocus.vit.families import family, unwrap
 
+T = TypeVar("T")
 _FAR = 20  # times the reach of normalized pixels; 0..255 pixels lie further out, noise does not
 _SLACK = 1e-3  # beyond 0 and 1, for masks that were resized in floats
 _NORMALIZED = "normalized floats [B, 3, height, width]"
@@ -92,6 +93,33 @@ def check_path(path: object, name: str = "path") -> Path:
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise InputError(f"{name}: {shown(path)}; legal is the path of a file, str or Path")
     return Path(path).expanduser()
+
+
+def check_reference(model: object, name: str = "model") -> str:
+    """A model given by name or folder, as text or `Path`.
+
+    Raises:
+        InputError: anything else, such as the module itself.
+    """
+    if not isinstance(model, str | os.PathLike) or not str(model):
+        raise InputError(
+            f"{name}: {shown(model)}; legal is a name or a folder that refocus.load takes, str or "
+            "Path"
+        )
+    return str(model)
+
+
+def check_settings(settings: object, kind: type[T]) -> T:
+    """Settings of a kind; None stands for its defaults.
+
+    Raises:
+        InputError: anything else, such as a dictionary.
+    """
+    if settings is None:
+        return kind()
+    if not isinstance(settings, kind):
+        raise InputError(f"settings: {shown(settings)}; legal is a refocus.{kind.__name__}")
+    return settings
 
 
 def check_maps(name: str, values: object, axes: str) -> Tensor:

@@ -1,0 +1,120 @@
+"""Arguments that no public function can use: each is refused in one line that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import refocus
+
+MAPS = torch.rand(2, 8, 8)
+NAN = MAPS * torch.nan
+FEATURES = torch.rand(12, 4)
+PICTURE = Image.new("RGB", (40, 30))
+PLAIN = nn.Linear(2, 2)
+Row = tuple[Callable[..., object], tuple[Any, ...], dict[str, Any], str]
+
+CALLS: dict[str, Row] = {
+    "load: nothing": (refocus.load, (None,), {}, "model: NoneType; legal is a name or a folder"),
+    "load: a module": (refocus.load, (PLAIN,), {}, "model: torch.nn.modules.linear.Linear"),
+    "load: empty": (refocus.load, ("",), {}, "model: str ''"),
+    "load: device": (
+        refocus.load,
+        ("vit_tiny_patch16_224",),
+        {"pretrained": False, "device": "gpu"},
+        "device: str 'gpu'; legal is a device of torch, such as cpu or cuda:0",
+    ),
+    "load: order": (
+        refocus.load,
+        ("vit_tiny_patch16_224",),
+        {"pretrained": False, "order": "size"},
+        "order size",
+    ),
+    "save: a name": (refocus.save, ("vit", "out"), {}, "model: str 'vit'; legal is a torch.nn"),
+    "save: no folder": (refocus.save, (PLAIN, None), {}, "folder: NoneType; legal is the path"),
+    "read_image: a picture": (refocus.read_image, (PICTURE,), {}, "path: PIL.Image.Image [40, 30]"),
+    "read_image: nothing": (refocus.read_image, (None,), {}, "path: NoneType; legal is the path"),
+    "read_image: absent": (refocus.read_image, ("no.png",), {}, "no.png: no such image"),
+    "read_mask: an array": (refocus.read_mask, (np.zeros((2, 2)),), {}, "path: numpy.ndarray"),
+    "read_mask: image as a path": (
+        refocus.read_mask,
+        ("m.png", "i.png"),
+        {},
+        "image: str 'i.png'; legal is a PIL image",
+    ),
+    "eval_image: a name": (refocus.eval_image, ("vit",), {}, "model: str 'vit'"),
+    "eval_image: a plain module": (refocus.eval_image, (PLAIN,), {}, "says nothing of its prep"),
+    "tokencut: an array": (refocus.tokencut, (np.zeros((12, 4)), (3, 4)), {}, "features: numpy"),
+    "tokencut: a batch": (refocus.tokencut, (MAPS, (2, 4)), {}, "features: [2, 8, 8] float32"),
+    "tokencut: NaN": (refocus.tokencut, (FEATURES * torch.nan, (3, 4)), {}, "NaN or infinite"),
+    "tokencut: another grid": (refocus.tokencut, (FEATURES, (3, 3)), {}, "grid of 3 x 3"),
+    "tokencut: one side": (refocus.tokencut, (FEATURES, 12), {}, "grid: int 12; legal are two"),
+    "tokencut: floats": (refocus.tokencut, (FEATURES, (3.0, 4.0)), {}, "grid: tuple"),
+    "tokencut: tau": (refocus.tokencut, (FEATURES, (3, 4), 2), {}, "tau: int 2; legal is a cos"),
+    "scores: an array": (
+        refocus.segmentation_scores,
+        (MAPS.numpy(), MAPS),
+        {},
+        "relevance: numpy.ndarray [2, 8, 8]; legal is a tensor [B, H, W]",
+    ),
+    "scores: one map": (refocus.segmentation_scores, (MAPS[0], MAPS), {}, "relevance: [8, 8]"),
+    "scores: sizes": (refocus.segmentation_scores, (MAPS, MAPS[:, :4]), {}, "must both be"),
+    "scores: 0..255": (refocus.segmentation_scores, (MAPS, MAPS * 255), {}, "masks: values from"),
+    "scores: NaN": (refocus.segmentation_scores, (NAN, MAPS), {}, "relevance: holds NaN"),
+    "share: NaN mask": (refocus.background_share, (MAPS, NAN), {}, "masks: values from nan"),
+    "share: bytes": (
+        refocus.background_share,
+        (MAPS, (MAPS * 255).byte()),
+        {},
+        "divide 0/255 masks by 255",
+    ),
+    "share: counts": (refocus.background_share, (MAPS, MAPS[:1]), {}, "masks: 1 for 2 maps"),
+    "share: a channel": (refocus.background_share, (MAPS, MAPS[:, None]), {}, "masks: [2, 1, 8"),
+    "tune: a dictionary": (refocus.tune, ({"model": "m"}, "out"), {}, "recipe: dict; legal is a"),
+    "resume: nothing": (refocus.resume, (None,), {}, "run: NoneType; legal is the path"),
+    "resume: absent": (refocus.resume, ("absent",), {}, "not a run folder"),
+    "evaluate: a name": (refocus.evaluate, ("vit", "images"), {}, "model: str 'vit'"),
+    "evaluate: a number": (refocus.evaluate, (PLAIN, 3), {}, "tests: int 3; legal is the path"),
+    "evaluate: batch": (refocus.evaluate, (PLAIN, "i"), {"batch_size": 0}, "batch_size 0: must"),
+    "find_masks: images": (refocus.find_masks, (3, "out"), {}, "images: int 3; legal is the path"),
+    "find_masks: out": (refocus.find_masks, ("images", None), {}, "out: NoneType"),
+    "find_masks: settings": (
+        refocus.find_masks,
+        ("images", "out", {"size": 3}),
+        {},
+        "settings: dict; legal is a refocus.MaskSettings",
+    ),
+    "shifts: masks": (refocus.shifts, ("images", None, "out"), {}, "masks: NoneType"),
+    "shifts: settings": (refocus.shifts, ("i", "m", "o", "size"), {}, "settings: str 'size'"),
+    "audit: images": (refocus.audit, ("vit", None, "out"), {}, "images: NoneType"),
+    "audit: out": (refocus.audit, ("vit", "images", 3), {}, "out: int 3"),
+    "audit: a module": (refocus.audit, (PLAIN, "images", "out"), {}, "model: torch.nn.modules"),
+    "audit: settings": (
+        refocus.audit,
+        ("vit", "images", "out"),
+        {"settings": 3},
+        "settings: int 3; legal is a refocus.AuditSettings",
+    ),
+    "report: nothing": (refocus.report, (None,), {}, "run: NoneType; legal is the path"),
+    "report: settings": (refocus.report, ("run", 3), {}, "settings: int 3; legal is a refocus.Rep"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_arguments_are_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    function, given, named, message = CALLS[name]
+    with pytest.raises(refocus.InputError) as refused:
+        function(*given, **named)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())  # nothing was begun
