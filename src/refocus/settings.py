@@ -17,10 +17,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +45,12 @@ Positive = Annotated[float, Meta(gt=0)]
 PositiveOrZero = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
+if TYPE_CHECKING:  # what may be given; `check` makes texts of paths
+    PathText = str | Path
+    Folders = Mapping[str, str | Path]
+else:
+    PathText = Text
+    Folders = dict[Text, Text]
 
 
 def about(text: str) -> Meta:
@@ -94,17 +110,23 @@ def check(settings: Any) -> None:
 
 
 def _checked(setting: Setting, value: Any) -> Any:
+    value = _texts(value)
     for shown, part, hint in _pieces(value, setting.hint):
-        given = os.fspath(part) if isinstance(part, os.PathLike) else part
         name = f"‹{setting.name}› {shown}".rstrip()
         try:
-            found = msgspec.convert(given, hint)
+            found = msgspec.convert(part, hint)
         except msgspec.ValidationError as error:
             raise InputError(f"{name}: must be {_words(hint)}") from error
         if isinstance(found, float) and not math.isfinite(found):
             raise InputError(f"{name}: must be a finite number")
-    given = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return msgspec.convert(given, setting.hint)
+    return msgspec.convert(value, setting.hint)
+
+
+def _texts(value: Any) -> Any:
+    """Paths, also those in a dictionary, as the texts they stand for."""
+    if isinstance(value, Mapping):
+        return {name: _texts(part) for name, part in value.items()}
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _pieces(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -149,7 +171,7 @@ def _words(hint: Any) -> str:
 def _shape(kind: Any) -> str:
     """Of the collections that settings hold."""
     if get_origin(kind) is dict:
-        return "names with a number each"
+        return f"names with {'a path' if get_args(kind)[1] is Text else 'a number'} each"
     if get_origin(kind) is tuple:
         first, *more = get_args(kind)
         return f"a list, each {_words(first)}" if Ellipsis in more else f"{1 + len(more)} numbers"

@@ -25,7 +25,7 @@ from refocus.reports.settings import AuditSettings, ReportSettings
         (ReportSettings, {"masks": {"a": "b"}}, "masks a=b: of which suite"),
         (ReportSettings, {"suites": {"a": ""}}, "suites"),
         (ReportSettings, {"suites": {3: "images"}}, "suites"),
-        (ReportSettings, {"suites": ["images"]}, "suites .*: must be a dictionary"),
+        (ReportSettings, {"suites": ["images"]}, "suites .*: must be names with a path each"),
     ],
 )
 def test_what_is_not_legal(kind: type, given: dict[str, Any], message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -198,8 +198,8 @@ def shifts(
     console.print(f"{note}each is an ImageFolder below {made.folder}", soft_wrap=True)
 
 
-def _protocols(given: str | None) -> tuple[str, ...] | None:
-    legal = {
+def _protocols(given: str | None) -> tuple[Literal["standard", "paper"], ...] | None:
+    legal: dict[str | None, tuple[Literal["standard", "paper"], ...] | None] = {
         None: None,
         "both": ("standard", "paper"),
         "standard": ("standard",),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -20,6 +20,8 @@ from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.masks.joins import Join
 from refocus.masks.trust import masked
 from refocus.records import Sample, from_json
+from refocus.settings import Count, CountOrZero, Folders, Fraction, PathText, Seed, Text
+from refocus.settings import check as check_settings
 from refocus.vit.families import view
 from refocus.vit.loading import Models
 
@@ -35,23 +37,32 @@ CUES, SEGMENTS = (
 class Plan:
     """What to measure, and how."""
 
-    suites: Mapping[str, str | Path]  # name -> folder or file
-    masks: Mapping[str, str | Path] = field(default_factory=dict)  # name of a suite -> folder
-    shifts: tuple[str, ...] = ()  # made from images and masks, `data.shifts.KINDS`
-    protocols: tuple[str, ...] | None = None  # None: both for known sets, standard for own folders
-    groups: Mapping[str, str | Path] = field(default_factory=dict)  # name of a suite -> CSV file
-    mapping: str | Path | None = None  # JSON: classes of cue-conflict stimuli -> the model's
-    faithful: int = 0  # number of images for insertion and deletion, 32 forward passes each
-    mask_score: float = 0.5  # masks that `refocus masks` scored lower are left out
-    mask_polarity: str = "ask"  # whether bright is the object in masks, see `data.polarity`
-    most: int | None = None  # maximum number of images for what needs masks; None: all
+    suites: Folders  # name -> folder or file
+    masks: Folders = field(default_factory=dict)  # name of a suite -> folder
+    shifts: tuple[Text, ...] = ()  # made from images and masks, `data.shifts.KINDS`
+    # None: both for known sets, standard for own folders
+    protocols: tuple[Literal["standard", "paper"], ...] | None = None
+    groups: Folders = field(default_factory=dict)  # name of a suite -> CSV file
+    mapping: PathText | None = None  # JSON: classes of cue-conflict stimuli -> the model's
+    faithful: CountOrZero = 0  # number of images for insertion and deletion
+    mask_score: Fraction = 0.5  # masks that `refocus masks` scored lower are left out
+    mask_polarity: Text = "ask"  # whether bright is the object in masks, see `data.polarity`
+    most: Count | None = None  # maximum number of images for what needs masks; None: all
     leave_out: frozenset[Path] = frozenset()  # images that are no part of any suite
-    backgrounds: str | Path | None = None  # images without the classes' objects, for shift `real`
+    backgrounds: PathText | None = None  # images without the classes' objects, for shift `real`
     trained: frozenset[int] = frozenset()  # labels of the classes tuned on
-    seed: int = 0  # of every random choice
-    batch_size: int = 64  # images per forward pass
-    workers: int = 0  # processes that decode images
+    seed: Seed = 0  # of every random choice
+    batch_size: Count = 64  # images per forward pass
+    workers: CountOrZero = 0  # processes that decode images
     quiet: bool = False  # no progress bars
+
+    def __post_init__(self) -> None:
+        """Every field holds what is legal."""
+        check_settings(self)
+        if not self.suites:
+            raise InputError("‹suites›: empty; name at least one test set and its folder")
+        if self.shifts:
+            shifted.kinds(",".join(self.shifts), "shifts", real=self.backgrounds is not None)
 
     def path(self, name: str) -> Path:
         """The folder or file of a suite."""

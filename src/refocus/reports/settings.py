@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from refocus.errors import InputError
-from refocus.settings import CountOrZero, Fraction, Seed, Text, about, check
+from refocus.settings import CountOrZero, Folders, Fraction, Seed, Text, about, check
 
-if TYPE_CHECKING:  # what may be given; `check` makes texts of it
-    Folders = Mapping[str, str | Path]
-else:
-    Folders = dict[Text, Text]
 AtLeastTwo = Annotated[int, Meta(ge=2)]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], about("Where to compute; auto takes a GPU if any.")
@@ -88,12 +82,6 @@ class ReportSettings:
 
     def __post_init__(self) -> None:
         """Every field holds what is legal."""
-        for name in ("suites", "masks"):
-            given = getattr(self, name)
-            if not isinstance(given, Mapping):
-                raise InputError(f"‹{name}› {given}: must be a dictionary of names and folders")
-            texts = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
-            object.__setattr__(self, name, texts)
         check(self)
         if self.masks and not self.suites:
             name, path = next(iter(self.masks.items()))
