@@ -14,7 +14,9 @@ from torch import nn
 from refocus import evaluate
 from refocus.errors import InputError
 from refocus.probes import measure, registry
-from refocus.probes.batch import Batch, Options
+from refocus.probes.batch import Batch
+from refocus.probes.results import read
+from refocus.probes.settings import Material, ProbeSettings
 from refocus.probes.tools import corruptions
 from refocus.records import read_lines
 from refocus.vit import loading
@@ -47,14 +49,14 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
     for name in LIGHT:
         assert name in output
         assert f'id="{name}"' in page
-        result = json.loads((out / name / "result.json").read_text())
+        numbers = read(out / name / "result.json").numbers
         for which in ("model", "against"):
             lines = (out / name / f"{which}.jsonl").read_text().splitlines()
-            assert len(lines) == result["n"][which] == 4
+            assert len(lines) == numbers.curves[which].n == 4
             assert all(
-                c["value"] is None or c["n"]
-                for row in result["curves"][which].values()
-                for c in row
+                p.value is None or p.n
+                for points in numbers.curves[which].series.values()
+                for p in points
             )
         assert (out / name / "curve.png").stat().st_size > 1000
         assert (out / name / "manifest.json").exists()
@@ -62,8 +64,7 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
             not registry.PROBES[name].numbers or registry.PROBES[name].picture is not None
         )
     plain = {
-        r: json.loads((out / r / "result.json").read_text())["curves"]["model"]
-        for r in ("cutout", "permutation")
+        r: read(out / r / "result.json").numbers.model.series for r in ("cutout", "permutation")
     }
     found = evaluate(loading.load(folders["model"]), folders["images"]).predictions
     seen = {
@@ -71,8 +72,8 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
     }
     top1 = 100 * np.mean([p.right for p in found if p.image in seen])
     assert (
-        plain["cutout"]["hole"][0]["value"]
-        == plain["permutation"]["shuffled"][0]["value"]
+        plain["cutout"]["hole"][0].value
+        == plain["permutation"]["shuffled"][0].value
         == pytest.approx(top1)
     )
     assert len((out / "probes.csv").read_text().splitlines()) == len(LIGHT) + 1
@@ -192,7 +193,7 @@ def test_zero_shot_models_and_models_without_blocks(
 ) -> None:
     _, images, masks = knowing
     clip = ZOO["zero-shot CLIP, SigLIP"]["CLIP"]()
-    plan = measure.Plan(images, Options(masks=masks), tmp_path, 4, refs={"model": "clip"})
+    material = Material(images, ProbeSettings(masks=str(masks), most=4), {"model": "clip"})
     for name in (
         "occlusion",
         "surgery",
@@ -201,7 +202,7 @@ def test_zero_shot_models_and_models_without_blocks(
         "attention-segmentation",
         "local-attention",
     ):
-        assert measure.run(name, {"model": clip}, plan)["n"]["model"] == 4
+        assert measure.run(name, {"model": clip}, material, tmp_path).numbers.model.n == 4
 
     class Own(nn.Module):
         num_classes, prefix = 4, 0
@@ -233,10 +234,10 @@ def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: P
         "--kind",
         "shape-bias",
     )
-    result = json.loads((tmp_path / "o" / "shape-bias" / "result.json").read_text())
-    (cell,) = result["curves"]["model"]["decisions for the shape"]
-    assert result["n"]["model"] == 4
-    assert cell["n"] <= 2  # agreeing and unknown cues do not count
+    found = read(tmp_path / "o" / "shape-bias" / "result.json").numbers.model
+    (point,) = found.series["decisions for the shape"]
+    assert found.n == 4
+    assert point.n <= 2  # agreeing and unknown cues do not count
     values = {
         line["image"]: line["values"] for line in read_lines(tmp_path / "o/shape-bias/model.jsonl")
     }
@@ -269,15 +270,11 @@ def test_published_corruptions_give_an_mce(
         "imagenet-c",
     )
     assert "imagenet-c" in output
-    result = json.loads((tmp_path / "o" / "imagenet-c" / "result.json").read_text())
-    curves = result["curves"]["model"]
+    found = read(tmp_path / "o" / "imagenet-c" / "result.json").numbers.model
+    curves = found.series
     assert len(curves) == 15
-    assert curves["fog"][0]["value"] == 25
-    assert curves["snow"][0]["value"] > 60
-    errors = {
-        name: 1 - np.mean([cell["value"] for cell in cells]) / 100 for name, cells in curves.items()
-    }
-    assert result["summary"]["model"]["mce"] == pytest.approx(
-        corruptions.mean_corruption_error(errors)
-    )
+    assert curves["fog"][0].value == 25
+    assert curves["snow"][0].value > 60
+    errors = {name: 1 - np.mean([p.value for p in points]) / 100 for name, points in curves.items()}
+    assert found.summary["mce"] == pytest.approx(corruptions.mean_corruption_error(errors))
     assert "mCE (model)" in (tmp_path / "o" / "probes.html").read_text()

@@ -18,7 +18,7 @@ from tests.zoo import ZOO
     [
         n
         for n, row in registry.PROBES.items()
-        if row.first == 1 and not row.needs and row.unit == registry.PERCENT
+        if row.first == 1 and not row.needs and row.unit == registry.TOP1
     ],
 )
 def test_the_first_level_of_a_disturbance_is_none(name: str, tiny: Build) -> None:

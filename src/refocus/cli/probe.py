@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,7 +12,6 @@ from rich.table import Column, Table
 from refocus import outputs
 from refocus.cli.options import Called, MaskPolarity, Names, Order, Rows, spelling
 from refocus.cli.printing import console, print_rows
-from refocus.errors import InputError
 
 
 def probe(
@@ -85,51 +84,32 @@ def probe(
     Every probe has a folder of its own in --out: what is there is kept, what was interrupted is
     resumed, and further probes can be added later with the same options.
     """
-    from refocus.probes import measure, page, registry
-    from refocus.probes.batch import Options
-    from refocus.vit import loading
-    from refocus.vit.loading import pick_device
+    from refocus.probes import measure, page
+    from refocus.probes.settings import ProbeSettings
 
-    if saliency not in ("relevance", "attention"):
-        raise InputError(f"--saliency {saliency}: legal are relevance, attention")
-    if mapping is not None and cues is None:
-        raise InputError(f"--mapping {mapping}: only with --cues")
-    folders = {
+    given: dict[str, Any] = {
+        "kinds": (*kind, *(more or [])),
         "masks": masks,
+        "mask_polarity": mask_polarity,
         "styles": styles,
         "cues": cues,
         "mapping": mapping,
         "imagenet_c": imagenet_c,
+        "saliency": saliency,
+        "most": most,
+        "mask_score": mask_score,
+        "batch_size": batch_size,
+        "workers": workers,
+        "seed": seed,
+        "device": device,
     }
+    settings = ProbeSettings(**given)
     model = outputs.reference(model, names=names, order=order)
     against = against and outputs.reference(against, names=names, order=order)
-    options = Options(
-        **{k: v and v.expanduser() for k, v in folders.items()},
-        mask_polarity=mask_polarity,
-        saliency=saliency,
-    )
-    given = [*kind, *(more or [])]
-    kinds = registry.names(given, options)
-    refs = {"model": model, **({"against": against} if against else {})}
-    plan = measure.Plan(
-        images and images.expanduser(),
-        options,
-        out.expanduser(),
-        most,
-        mask_score=mask_score,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-        refs=refs,
-    )
-    models = loading.load_models(model, against, pick_device(device))
-    kinds = registry.supported(kinds, given, models.values())
-    measure.check(kinds, models, plan)
-    for name in kinds:
-        measure.run(name, models, plan)
-    rows = page.write(plan.out)
+    measure.probe(model, out, settings, images=images, against=against)
+    rows = [page.row(result) for result in page.results(out.expanduser()).values()]
     print_rows(rows, ("probe", "measure", "n", "value"))
-    console.print(f"open in a browser: {plan.out / page.PAGE}", soft_wrap=True)
+    console.print(f"open in a browser: {out.expanduser() / page.PAGE}", soft_wrap=True)
 
 
 def list_probes() -> None:

@@ -26,15 +26,11 @@ from refocus.vit.loading import preprocessing
 
 Series = dict[str, Tensor]  # name -> `[B, levels]`
 Views = Iterator[tuple[str, Tensor]]  # (series, pixels), each series' levels in their order
-Level = float | str
 
 
 @dataclass(frozen=True)
 class Options:
-    """Folders beside the images, and choices.
-
-    saliency: `relevance` (GAE) or `attention` (as DINO shows it).
-    """
+    """Folders beside the images, and choices; what they are say `ProbeSettings`."""
 
     masks: Path | None = None
     styles: Path | None = None

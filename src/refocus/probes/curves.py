@@ -14,19 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from refocus.figures.charts import STYLES
+from refocus.probes.results import AGAINST, MODEL, Curves, Point, ProbeResult
 
 _PANELS = 3  # beside each other
+_TICKS = 7  # levels that are named, about
+_THINGS = 3  # so many levels that are no numbers are things, not a curve
 _COLD, _DIVERGING = "cividis", "PuOr"
+_STYLE = {AGAINST: "before", MODEL: "after"}
 
 
-def curve(result: dict[str, Any], labels: dict[str, str]) -> bytes:
+def curve(result: ProbeResult, labels: dict[str, str]) -> bytes:
     """All series of a result, a panel each, with bands of 95 %.
 
     labels: "model", "against" -> what they are called.
     """
-    if result["kind"] == "fourier":
+    if result.kind == "fourier":
         return _heat(result, labels)
-    series = list(result["curves"]["model"])
+    series = list(result.numbers.model.series)
     columns = min(_PANELS, len(series))
     rows = -(-len(series) // columns)
     page = Figure(figsize=(max(4.2, 2.9 * columns), 0.5 + 2.3 * rows), layout="constrained")
@@ -38,34 +42,32 @@ def curve(result: dict[str, Any], labels: dict[str, str]) -> bytes:
         if len(series) > 1:
             axes.set_title(name, fontsize=9, parse_math=False)
     for row in range(rows):
-        panels[row * columns].set_ylabel(result["unit"], fontsize=9)
-    if result["xlabel"]:
-        page.supxlabel(result["xlabel"], fontsize=9)
-    if len(result["curves"]) > 1:
+        panels[row * columns].set_ylabel(result.unit, fontsize=9)
+    if result.xlabel:
+        page.supxlabel(result.xlabel, fontsize=9)
+    if result.numbers.against is not None:
         handles, names = panels[0].get_legend_handles_labels()
         page.legend(handles, names, frameon=False, fontsize=9, ncols=2, loc="outside upper center")
     return _png(page)
 
 
-def thumbnail(result: dict[str, Any], counting: Sequence[str]) -> bytes:
+def thumbnail(result: ProbeResult, counting: Sequence[str]) -> bytes:
     """The mean over the series that count in the headline, without words, for an overview.
 
-    None named: all.
+    counting: their names; none: all.
     """
     page = Figure(figsize=(2.0, 1.1), layout="constrained")
     axes = page.subplots()
-    for style, which in _order(result):
+    for which, curves in _in_order(result):
         rows = [
-            row
-            for series, row in result["curves"][which].items()
+            _values(points)
+            for series, points in curves.series.items()
             if not counting or series in counting
         ]
-        values = np.nanmean(
-            [[np.nan if c["value"] is None else c["value"] for c in row] for row in rows], axis=0
-        )
-        look: dict[str, Any] = {**STYLES[style], "markersize": 3, "linewidth": 1.2}
+        values = np.nanmean(rows, axis=0)
+        look: dict[str, Any] = {**STYLES[_STYLE[which]], "markersize": 3, "linewidth": 1.2}
         axes.plot(range(len(values)), values, **look)
-    if "%" in result["unit"]:
+    if result.in_percent:
         axes.set_ylim(-4, 104)
     axes.set_xticks([])
     axes.tick_params(labelsize=6)
@@ -73,46 +75,35 @@ def thumbnail(result: dict[str, Any], counting: Sequence[str]) -> bytes:
     return _png(page)
 
 
-def _order(result: dict[str, Any]) -> list[tuple[str, str]]:
-    return (
-        [("before", "against"), ("after", "model")]
-        if "against" in result["curves"]
-        else [("after", "model")]
-    )
+def _in_order(result: ProbeResult) -> list[tuple[str, Curves]]:
+    """The one before first, so that it lies below."""
+    found = result.numbers.curves
+    return [(which, found[which]) for which in (AGAINST, MODEL) if which in found]
 
 
-def _panel(axes: Axes, result: dict[str, Any], series: str, labels: dict[str, str]) -> None:
-    for style, which in _order(result):
-        cells = result["curves"][which].get(series, [])
-        levels = result["levels"][which]
+def _values(points: Sequence[Point]) -> np.ndarray:
+    return np.array([np.nan if p.value is None else p.value for p in points], dtype=float)
+
+
+def _panel(axes: Axes, result: ProbeResult, series: str, labels: dict[str, str]) -> None:
+    paired = result.numbers.against is not None
+    for which, curves in _in_order(result):
+        points, levels = curves.series.get(series, []), curves.levels
+        if not points:  # the other model has no such series
+            continue
         numeric = all(isinstance(level, int | float) for level in levels)
         at = np.array(levels if numeric else range(len(levels)), dtype=float)
-        values = np.array([np.nan if c["value"] is None else c["value"] for c in cells])
-        ends = np.array([c["interval"] or [c["value"]] * 2 for c in cells], dtype=float)
-        look: dict[str, Any] = STYLES[style]
-        if len(cells) <= 3 and not numeric:  # things, not a curve
-            shift = 0.12 if style == "after" else -0.12 if "against" in result["curves"] else 0
-            reach = np.clip([values - ends[:, 0], ends[:, 1] - values], 0, None)
-            axes.errorbar(
-                at + shift,
-                values,
-                yerr=reach,
-                capsize=3,
-                label=labels[which],
-                **{**look, "linestyle": ""},
-            )
+        if len(points) <= _THINGS and not numeric:
+            shift = (0.12 if which == MODEL else -0.12) if paired else 0
+            _whiskers(axes, at + shift, points, _STYLE[which], labels[which])
         else:
-            axes.plot(at, values, label=labels[which], markersize=4, **look)
-            axes.fill_between(
-                at, ends[:, 0], ends[:, 1], color=look["color"], alpha=0.15, linewidth=0
-            )
+            _line(axes, at, points, _STYLE[which], labels[which])
         if not numeric:
-            step = max(1, len(levels) // 7)
-            axes.set_xticks(
-                at[::step], [str(level) for level in levels][::step], fontsize=8, parse_math=False
-            )
+            step = max(1, len(levels) // _TICKS)
+            names = [str(level) for level in levels][::step]
+            axes.set_xticks(at[::step], names, fontsize=8, parse_math=False)
             axes.set_xlim(-0.5, len(levels) - 0.5)
-    if "%" in result["unit"]:
+    if result.in_percent:
         axes.set_ylim(-3, 103)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -120,51 +111,64 @@ def _panel(axes: Axes, result: dict[str, Any], series: str, labels: dict[str, st
     axes.set_axisbelow(True)
 
 
-def _heat(result: dict[str, Any], labels: dict[str, str]) -> bytes:
+def _ends(points: Sequence[Point]) -> np.ndarray:
+    """Low and high of each point, its value where it has no interval: `[n, 2]`."""
+    return np.array([p.interval or [p.value] * 2 for p in points], dtype=float)
+
+
+def _whiskers(axes: Axes, at: np.ndarray, points: Sequence[Point], style: str, label: str) -> None:
+    values, ends = _values(points), _ends(points)
+    reach = np.clip([values - ends[:, 0], ends[:, 1] - values], 0, None)
+    look: dict[str, Any] = {**STYLES[style], "linestyle": ""}
+    axes.errorbar(at, values, yerr=reach, capsize=3, label=label, **look)
+
+
+def _line(axes: Axes, at: np.ndarray, points: Sequence[Point], style: str, label: str) -> None:
+    ends = _ends(points)
+    look: dict[str, Any] = STYLES[style]
+    axes.plot(at, _values(points), label=label, markersize=4, **look)
+    axes.fill_between(at, ends[:, 0], ends[:, 1], color=look["color"], alpha=0.15, linewidth=0)
+
+
+def _heat(result: ProbeResult, labels: dict[str, str]) -> bytes:
     """Top-1 under noise of each frequency, of each model, and the difference.
 
-    The half that is a mirror is drawn too.
+    The half of the plane that is a mirror is drawn too.
     """
     grids = {
-        labels[which]: _plane(result, result["curves"][which]["noise"], which)
-        for _, which in _order(result)
+        labels[which]: _plane(curves, _values(curves.series["noise"]).tolist())
+        for which, curves in _in_order(result)
     }
-    if "differences" in result:
-        cells = [{"value": change["difference"]} for change in result["differences"]["noise"]]
-        grids["difference, points"] = _plane(result, cells, "model")
+    if result.numbers.changes is not None:
+        changes = [c.difference for c in result.numbers.changes["noise"]]
+        grids["difference, points"] = _plane(result.numbers.model, changes)
     page = Figure(figsize=(3.1 * len(grids), 3.2), layout="constrained")
-    for axes, (title, (grid, rows, columns)) in zip(
-        page.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True
-    ):
+    panels = page.subplots(1, len(grids), squeeze=False)[0]
+    for axes, (title, (grid, rows, columns)) in zip(panels, grids.items(), strict=True):
         change = title.startswith("difference")
         reach = max(1.0, float(np.nanmax(np.abs(grid))))
-        picture = axes.imshow(
-            grid,
-            cmap=_DIVERGING if change else _COLD,
-            vmin=-reach if change else 0,
-            vmax=reach if change else 100,
-        )
+        low, high = (-reach, reach) if change else (0, 100)
+        picture = axes.imshow(grid, cmap=_DIVERGING if change else _COLD, vmin=low, vmax=high)
         axes.set_xticks(range(len(columns)), columns, fontsize=7)
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
         axes.set_title(title, fontsize=9, parse_math=False)
         page.colorbar(picture, ax=axes, shrink=0.7).ax.tick_params(labelsize=7)
-    page.supxlabel(result["xlabel"], fontsize=9)
+    page.supxlabel(result.xlabel, fontsize=9)
     return _png(page)
 
 
 def _plane(
-    result: dict[str, Any], cells: list[dict[str, Any]], which: str
+    curves: Curves, values: Sequence[float | None]
 ) -> tuple[np.ndarray, list[int], list[int]]:
-    at = [tuple(map(int, level.split(","))) for level in result["levels"][which]]
+    """One value per frequency as a grid, and the frequencies of its rows and columns."""
+    at = [tuple(map(int, str(level).split(","))) for level in curves.levels]
     every = at + [(-row, -column) for row, column in at]
-    rows, columns = (sorted({place[axis] for place in every}) for axis in (0, 1))
+    rows, columns = (sorted({frequency[axis] for frequency in every}) for axis in (0, 1))
     grid = np.full((len(rows), len(columns)), np.nan)
-    for (row, column), cell in zip(every, cells * 2, strict=True):
-        grid[rows.index(row), columns.index(column)] = cell["value"]
-    grid = np.where(
-        np.isnan(grid), grid[::-1], grid
-    )  # at the highest frequency both signs are one wave, measured once
-    return grid, rows, columns
+    for (row, column), value in zip(every, [*values, *values], strict=True):
+        grid[rows.index(row), columns.index(column)] = np.nan if value is None else value
+    # at the highest frequency both signs are one wave, measured once
+    return np.where(np.isnan(grid), grid[::-1], grid), rows, columns
 
 
 def _png(page: Figure) -> bytes:

@@ -22,7 +22,8 @@ from refocus.evaluation import cues
 from refocus.evaluation.collect import softmax_shares
 from refocus.figures.pictures import figure
 from refocus.objectives import rotations
-from refocus.probes.batch import Batch, Level, Series, Views, attention_of_readout
+from refocus.probes.batch import Batch, Series, Views, attention_of_readout
+from refocus.probes.results import Level
 from refocus.probes.tools import attacks, corruptions
 from refocus.probes.tools import perturbations as change
 from refocus.probes.tools.subsets import sufficient_subsets

@@ -14,7 +14,7 @@ from torch import nn
 
 from refocus.errors import InputError, Message
 from refocus.plugins import Table
-from refocus.probes.batch import Batch, Level, Options, Series, answers
+from refocus.probes.batch import Batch, Options, Series, answers
 from refocus.probes.kinds import (
     AREAS,
     BUDGETS,
@@ -55,6 +55,7 @@ from refocus.probes.kinds import (
     subsets_picture,
     surgery,
 )
+from refocus.probes.results import Level, Values
 from refocus.probes.tools.corruptions import SEVERITIES, summary
 from refocus.probes.tools.surgery import PARTS, without
 from refocus.relevance.attention import limited_attention
@@ -62,7 +63,7 @@ from refocus.vit.families import view
 from refocus.vit.loading import preprocessing
 
 log = logging.getLogger("refocus")
-PERCENT = "top-1, %"
+TOP1 = "top-1, %"
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,16 @@ class Probe:
     xlabel: str
     cost: str
     numbers: bool = False
-    unit: str = PERCENT
+    unit: str = TOP1
     first: int = 1
     better: bool = True
     needs: tuple[str, ...] = ()
     most: int | None = None
     on: str = "images"
     check: Callable[[nn.Module], None] | None = None
-    after: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
+    after: Callable[[list[Values]], list[Values]] | None = None
     picture: Callable[[Batch, Path], None] | None = None
-    extra: Callable[[dict[str, list[float]]], dict[str, Any]] | None = None
+    extra: Callable[[dict[str, list[float]]], dict[str, float | None]] | None = None
     headline: tuple[str, ...] = field(default=())  # series that count in it; none: all
 
     def levels_of(self, model: nn.Module) -> list[Level]:

@@ -1,141 +1,298 @@
 """Records of a probe -> curves and a headline, with 95 % intervals over images.
 
-Paired where two models answered.
-
-A record is {"image", "values": {series: [number or None per level]}}; numbers come out in `scale`
-times theirs.
+Paired where two models answered. `result.json` holds a `ProbeResult`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from refocus import outputs
+from refocus.errors import InputError
 from refocus.intervals import mean_interval
-from refocus.results import Interval
+from refocus.records import from_json, to_json
+from refocus.results import Change, Compared, Estimate, Interval
 
+SCHEMA = 1
+FILE = "result.json"
+Values = dict[str, list[float | None]]  # series -> one number per level, None where there is none
+Level = int | float | str
 Bounds = tuple[float, float] | None  # None: a number without bounds, such as a loss
+MODEL, AGAINST = "model", "against"
 
 
-def result(
-    records: dict[str, list[dict[str, Any]]],
-    levels: dict[str, list[Any]],
-    *,
-    scale: float,
-    first: int,
-    headline: Sequence[str] = (),
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Curves and headline of each model, and the differences where there is one before.
+@dataclass(frozen=True)
+class Answers:
+    """What one model's answer to one image is worth; image: its path below the images' folder."""
 
-    The model before is "against"; differences are model minus against.
+    image: str
+    values: Values
 
-    Args:
-        records: "model", and perhaps "against" -> its records.
-        levels: likewise -> the levels of its series.
-        scale: 100 for numbers that are shares.
-        first: the headline is each image's mean over this level and all later ones, of the series
-            named in `headline`.
-        headline: series that count in the headline (none: all).
-        seed: of the intervals.
 
-    Returns:
-        {"levels", "n", "curves": {which: {series: [{"value", "interval", "deviation", "n"}, ...]}},
-        "headline": {which: ..., "difference", "interval"}, "differences": {series: [...]}};
-        differences of single levels only where both have the same.
+@dataclass(frozen=True)
+class Point(Estimate):
+    """One level of a series: the mean over images, and the deviation between them."""
+
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What one model answered.
+
+    levels: values along the x axis. n: images. series: a point for each level. summary: further
+    numbers, such as the mean corruption error.
     """
-    bounds = (0.0, scale) if scale != 1 else None
-    tables = {which: _tables(rows, scale) for which, rows in records.items()}
+
+    levels: list[Level]
+    n: int
+    series: dict[str, list[Point]]
+    summary: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Curves of the model and of the one it is compared with.
+
+    headline: each image's mean over the levels and series that count. changes: of each level, only
+    where both models have the same levels.
+    """
+
+    model: Curves
+    against: Curves | None
+    headline: Compared
+    changes: dict[str, list[Change]] | None
+
+    @property
+    def curves(self) -> dict[str, Curves]:
+        """Model, and against where there is one -> its curves."""
+        return {MODEL: self.model, **({AGAINST: self.against} if self.against else {})}
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One probe on one model, or on two.
+
+    about, source, xlabel, unit, better: of its row in the table. models: "model", and perhaps
+    "against" -> as given.
+    """
+
+    kind: str
+    about: str
+    source: str
+    xlabel: str
+    unit: str
+    better: bool
+    models: dict[str, str]
+    numbers: Numbers
+    schema: int = SCHEMA
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether its numbers are shares in percent."""
+        return "%" in self.unit
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How numbers are made of records.
+
+    scale: 100 for numbers that are shares. first: the headline is the mean over this level and all
+    later ones, of the series named in `headline` (none: all). seed: of the intervals.
+    """
+
+    scale: float
+    first: int
+    headline: Sequence[str] = ()
+    seed: int = 0
+
+    @property
+    def bounds(self) -> Bounds:
+        """The least and greatest value that a number can have."""
+        return (0.0, self.scale) if self.scale != 1 else None
+
+
+# --- reading and writing ------------------------------------------------------------------------
+
+
+def write(file: Path, result: ProbeResult) -> None:
+    """Write `result.json`."""
+    outputs.write_json(file, to_json(result))
+
+
+def read(file: Path) -> ProbeResult:
+    """Read `result.json`, also one that was written before it had a schema.
+
+    Raises:
+        InputError: not such a file, or of a newer refocus.
+    """
+    content = outputs.read_json(file)
+    if isinstance(content, dict) and "schema" not in content:
+        try:
+            content = _with_schema(content)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: not what refocus writes (no {error})") from error
+    found = from_json(content, ProbeResult, file)
+    if found.schema > SCHEMA:
+        raise InputError(f"{file}: schema {found.schema} is of a newer refocus; legal is {SCHEMA}")
+    return found
+
+
+def _with_schema(old: dict[str, Any]) -> dict[str, Any]:
+    """The first `result.json` had no schema, and dictionaries by model inside of each part."""
     curves = {
         which: {
-            series: [_cell(column, bounds, seed) for column in table.T]
-            for series, table in found.items()
+            "levels": old["levels"][which],
+            "n": old["n"][which],
+            "series": series,
+            "summary": old["summary"].get(which, {}),
         }
-        for which, found in tables.items()
+        for which, series in old["curves"].items()
     }
-    means = {which: _headline(found, first, headline) for which, found in tables.items()}
-    out: dict[str, Any] = {
-        "levels": levels,
-        "n": {which: len(rows) for which, rows in records.items()},
-        "curves": curves,
-        "headline": {which: _cell(values, bounds, seed) for which, values in means.items()},
+    headline = old["headline"]
+    shared = headline[MODEL]["n"] if AGAINST not in headline else headline[AGAINST]["n"]
+    numbers = {
+        MODEL: curves[MODEL],
+        AGAINST: curves.get(AGAINST),
+        "headline": {
+            MODEL: headline[MODEL],
+            AGAINST: headline.get(AGAINST),
+            "change": _old_change(headline, shared) if AGAINST in headline else None,
+        },
+        "changes": {
+            series: [_old_change(cell, shared) for cell in cells]
+            for series, cells in old["differences"].items()
+        }
+        if "differences" in old
+        else None,
     }
-    if "against" in records:
-        ours, theirs = _shared(records["model"], records["against"])
-        out["headline"] |= _change(means["model"][ours], means["against"][theirs], bounds, seed)
-        if levels["model"] == levels["against"] and set(tables["model"]) == set(tables["against"]):
-            out["differences"] = {
-                series: [
-                    _change(a, b, bounds, seed)
-                    for a, b in zip(table[ours].T, tables["against"][series][theirs].T, strict=True)
-                ]
-                for series, table in tables["model"].items()
-            }
-    return out
+    kept = ("kind", "about", "source", "xlabel", "unit", "better", "models")
+    return {**{key: old[key] for key in kept}, "numbers": numbers, "schema": SCHEMA}
 
 
-def _tables(rows: list[dict[str, Any]], scale: float) -> dict[str, np.ndarray]:
-    """Series -> numbers `[n, levels]`, NaN where there is none."""
-    found = rows[0]["values"] if rows else {}
+def _old_change(cell: dict[str, Any], n: int) -> dict[str, Any]:
     return {
-        series: scale * np.array([row["values"][series] for row in rows], dtype=float)
-        for series in found
+        "difference": cell["difference"],
+        "interval": cell["difference_interval"],
+        "n": n,
     }
 
 
-def _headline(tables: dict[str, np.ndarray], first: int, wanted: Sequence[str]) -> np.ndarray:
+# --- from records to numbers --------------------------------------------------------------------
+
+
+def compared(
+    records: dict[str, list[Answers]],
+    levels: dict[str, list[Level]],
+    counting: Counting,
+    extra: Callable[[dict[str, list[float]]], dict[str, float | None]] | None = None,
+) -> Numbers:
+    """Curves and headline of each model, and where there are two their differences.
+
+    records, levels: "model", and perhaps "against" -> its records, the levels of its series. extra:
+    makes further numbers of the means of each series.
+    """
+    tables = {which: _tables(rows, counting.scale) for which, rows in records.items()}
+    curves = {
+        which: _curves(tables[which], levels[which], len(rows), counting, extra)
+        for which, rows in records.items()
+    }
+    means = {which: _headline(found, counting) for which, found in tables.items()}
+    estimates = {which: _estimate(values, counting) for which, values in means.items()}
+    if AGAINST not in records:
+        return Numbers(curves[MODEL], None, Compared(estimates[MODEL]), None)
+    ours, theirs = _shared(records[MODEL], records[AGAINST])
+    change = _change(means[MODEL][ours], means[AGAINST][theirs], counting)
+    headline = Compared(estimates[MODEL], estimates[AGAINST], change)
+    changes = None
+    if levels[MODEL] == levels[AGAINST] and set(tables[MODEL]) == set(tables[AGAINST]):
+        changes = {
+            series: [
+                _change(a, b, counting)
+                for a, b in zip(table[ours].T, tables[AGAINST][series][theirs].T, strict=True)
+            ]
+            for series, table in tables[MODEL].items()
+        }
+    return Numbers(curves[MODEL], curves[AGAINST], headline, changes)
+
+
+def _curves(
+    tables: dict[str, np.ndarray],
+    levels: list[Level],
+    n: int,
+    counting: Counting,
+    extra: Callable[[dict[str, list[float]]], dict[str, float | None]] | None,
+) -> Curves:
+    series = {
+        name: [_point(column, counting) for column in table.T] for name, table in tables.items()
+    }
+    means = {
+        name: [np.nan if p.value is None else p.value for p in points]
+        for name, points in series.items()
+    }
+    return Curves(levels, n, series, extra(means) if extra else {})
+
+
+def _tables(rows: list[Answers], scale: float) -> dict[str, np.ndarray]:
+    """Series -> numbers `[n, levels]`, NaN where there is none."""
+    return {
+        series: scale * np.array([row.values[series] for row in rows], dtype=float)
+        for series in (rows[0].values if rows else {})
+    }
+
+
+def _headline(tables: dict[str, np.ndarray], counting: Counting) -> np.ndarray:
     """Each image's mean over the series and levels that count: `[n]`."""
+    wanted = counting.headline or tuple(tables)
     columns = np.concatenate(
-        [table[:, first:] for series, table in tables.items() if not wanted or series in wanted],
-        axis=1,
+        [table[:, counting.first :] for name, table in tables.items() if name in wanted], axis=1
     )
     known = ~np.isnan(columns)
-    return np.where(
-        known.any(1), np.where(known, columns, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan
-    )
+    sums = np.where(known, columns, 0).sum(1)
+    return np.where(known.any(1), sums / np.maximum(known.sum(1), 1), np.nan)
 
 
 def _interval(values: np.ndarray, bounds: Bounds, seed: int) -> Interval | None:
     """None also for values without bounds that are all alike, for which there is nothing to say."""
     if bounds is None:
-        return (
-            mean_interval(values, (-np.inf, np.inf), seed)
-            if len(values) and np.ptp(values) > 0
-            else None
-        )
-    return mean_interval(values, bounds, seed)
+        if not len(values) or np.ptp(values) == 0:
+            return None
+        bounds = (-np.inf, np.inf)
+    found = mean_interval(values, bounds, seed)
+    return None if found is None else (found[0], found[1])
 
 
-def _cell(values: np.ndarray, bounds: Bounds, seed: int) -> dict[str, Any]:
+def _estimate(values: np.ndarray, counting: Counting) -> Estimate:
     known = values[~np.isnan(values)]
-    return {
-        "value": float(known.mean()) if len(known) else None,
-        "interval": _interval(known, bounds, seed),
-        "deviation": float(known.std()) if len(known) else None,
-        "n": len(known),
-    }
+    mean = float(known.mean()) if len(known) else None
+    return Estimate(mean, _interval(known, counting.bounds, counting.seed), len(known))
 
 
-def _change(ours: np.ndarray, theirs: np.ndarray, bounds: Bounds, seed: int) -> dict[str, Any]:
+def _point(values: np.ndarray, counting: Counting) -> Point:
+    found, known = _estimate(values, counting), values[~np.isnan(values)]
+    deviation = float(known.std()) if len(known) else None
+    return Point(found.value, found.interval, found.n, deviation)
+
+
+def _change(ours: np.ndarray, theirs: np.ndarray, counting: Counting) -> Change:
     change = ours - theirs
-    known = change[~np.isnan(change)]
+    known, bounds = change[~np.isnan(change)], counting.bounds
     both = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    return {
-        "difference": float(known.mean()) if len(known) > 1 else None,
-        "difference_interval": _interval(known, both, seed),
-    }
+    mean = float(known.mean()) if len(known) > 1 else None
+    return Change(mean, _interval(known, both, counting.seed), len(known))
 
 
-def _shared(
-    ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
-) -> tuple[list[int], list[int]]:
+def _shared(ours: list[Answers], theirs: list[Answers]) -> tuple[list[int], list[int]]:
     """Positions of the images that both answered."""
-    place = {row["image"]: position for position, row in enumerate(theirs)}
+    position_of = {row.image: position for position, row in enumerate(theirs)}
     both = [
-        (position, place[row["image"]])
+        (position, position_of[row.image])
         for position, row in enumerate(ours)
-        if row["image"] in place
+        if row.image in position_of
     ]
     return [a for a, _ in both], [b for _, b in both]

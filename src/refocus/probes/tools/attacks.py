@@ -24,7 +24,7 @@ _STEP = 2.5
 
 
 def library() -> Any:
-    """foolbox, an extra."""
+    """Foolbox, which is an extra."""
     try:
         import foolbox
     except ImportError as error:
@@ -55,10 +55,8 @@ def fgsm(
     """
     attack = library().attacks.LinfFastGradientAttack(random_start=False)
     with frozen(model):
-        values: Tensor = attack(_attacked(logits, pixels.device), pixels, labels, epsilons=budget)[
-            1
-        ]
-        return values
+        found: Tensor = attack(_attacked(logits, pixels.device), pixels, labels, epsilons=budget)[1]
+    return found
 
 
 def pgd(
@@ -75,13 +73,13 @@ def pgd(
     """Projected gradient descent from a random start (Madry et al., ICLR 2018).
 
     Args:
-        model: what is attacked.
-        logits: pixels -> the model's answers.
+        model: whose weights are left alone meanwhile.
+        logits: its answer to pixels in [0, 1].
         pixels: `[B, 3, H, W]` in [0, 1].
-        labels: `[B]`.
+        labels: `[B]`, the true classes.
         budget: largest change of a pixel.
-        seeds: one for each image, of its random start.
-        steps: how many.
+        seeds: of the random start, one for each image.
+        steps: signed steps.
         where: `[B, 1, H, W]`, 1 where pixels may change; there the budget is all that is possible
             (a patch attack). None: everywhere, within the budget.
 
@@ -89,10 +87,22 @@ def pgd(
         The attacked pixels, and the loss of each image before each step and after the last, `[B,
         steps + 1]`.
     """
-    foolbox = library()
     losses: list[Tensor] = []
+    attack = _descent(losses, seeds, where)(
+        steps=steps, rel_stepsize=_STEP / steps, random_start=True
+    )
+    epsilon = budget if where is None else 1.0
+    with frozen(model):
+        changed = attack(_attacked(logits, pixels.device), pixels, labels, epsilons=epsilon)[1]
+        with torch.no_grad():
+            last = nn.functional.cross_entropy(logits(changed), labels, reduction="none")
+    return changed, torch.stack([*losses, last.cpu()], dim=1)
 
-    class Attack(foolbox.attacks.LinfProjectedGradientDescentAttack):  # type: ignore[name-defined]
+
+def _descent(losses: list[Tensor], seeds: Sequence[int], where: Tensor | None) -> Any:
+    """Foolbox's attack, which notes the losses, with a start for each image and a region."""
+
+    class Descent(library().attacks.LinfProjectedGradientDescentAttack):  # type: ignore[misc]
         def get_loss_fn(self, network: Any, truth: Any) -> Callable[[Any], Any]:
             def loss_of(inputs: Any) -> Any:
                 each = nn.functional.cross_entropy(network(inputs).raw, truth.raw, reduction="none")
@@ -102,9 +112,9 @@ def pgd(
             return loss_of
 
         def get_random_start(self, start: Any, epsilon: float) -> Any:
-            noise = torch.stack(
-                [torch.rand(pixels.shape[1:], generator=generator(seed)) for seed in seeds]
-            ).to(start.raw)
+            shape = start.raw.shape[1:]
+            drawn = [torch.rand(shape, generator=generator(seed)) for seed in seeds]
+            noise = torch.stack(drawn).to(start.raw)
             moved = (
                 start.raw + epsilon * (2 * noise - 1)
                 if where is None
@@ -117,16 +127,4 @@ def pgd(
                 return super().project(x, start, epsilon)
             return type(x)(start.raw * (1 - where) + x.raw.clamp(0, 1) * where)
 
-    attack = Attack(steps=steps, rel_stepsize=_STEP / steps, random_start=True)
-    with frozen(model):
-        changed = attack(
-            _attacked(logits, pixels.device),
-            pixels,
-            labels,
-            epsilons=budget if where is None else 1.0,
-        )[1]
-        with torch.no_grad():
-            losses.append(
-                nn.functional.cross_entropy(logits(changed), labels, reduction="none").cpu()
-            )
-    return changed, torch.stack(losses, dim=1)
+    return Descent

@@ -9,7 +9,6 @@ numbers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -104,7 +103,7 @@ def published(root: Path) -> dict[str, Path]:
     return found
 
 
-def summary(means: dict[str, list[float]]) -> dict[str, Any]:
+def summary(means: dict[str, list[float]]) -> dict[str, float | None]:
     """What is said of the published folders beside the curves.
 
     means: corruption -> top-1 in percent at each severity.
