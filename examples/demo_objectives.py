@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from refocus import load, outputs
 from refocus.demo import story
-from refocus.records import read_lines, write_line
+from refocus.records import read_lines, to_json, write_line
 from refocus.tuning.tune import complete
 
 ROWS = (
@@ -73,7 +73,7 @@ def main() -> None:
             ("last", torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]),
         ]:
             model.load_state_dict(weights)
-            line[which] = story.measure(model, args.demo / "data")
+            line[which] = to_json(story.measure(model, args.demo / "data"))
         with file.open("a") as sink:
             write_line(sink, line)
     text = f"seed {seed}\n\n| | epoch | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}\n"

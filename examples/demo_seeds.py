@@ -16,6 +16,7 @@ import torch
 
 from refocus import load, outputs
 from refocus.demo import story
+from refocus.records import to_json
 
 COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
 
@@ -28,7 +29,8 @@ def last_epoch(folder: Path, name: str) -> dict[str, float]:
     model = load(folder / name / "model")
     checkpoint = torch.load(folder / name / "checkpoints" / "last.pt", weights_only=True)
     model.load_state_dict(checkpoint["model"])
-    return story.measure(model, folder / "data")
+    row: dict[str, float] = to_json(story.measure(model, folder / "data"))
+    return row
 
 
 def cell(values: list[float], digits: int) -> str:

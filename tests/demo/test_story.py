@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from refocus.demo import digits, story
+from refocus.records import to_json
 from tests.makers import ROOT
 
 
@@ -34,6 +35,30 @@ def test_the_packaged_weights_know_digits_on_any_texture() -> None:
         assert (guess == labels).mean() > 0.93
 
 
+def test_the_shortcut_is_planted_as_a_plain_loop_would() -> None:
+    """Bit for bit, against the loop in its own words."""
+    torch.manual_seed(5)
+    rng = np.random.default_rng([5, 99])
+    model: Any = story.pretrained()
+    model.reset_classifier(10)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=4)
+    model.train()
+    for _ in range(4):
+        labels = rng.integers(0, 10, size=8)
+        images, _ = digits.draw(labels, rng, split="train", biased=True, faded=True)
+        pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5
+        loss = torch.nn.functional.cross_entropy(model(pixels), torch.from_numpy(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    planted = story.plant_shortcut(5, epochs=1, size=32, batch=8, progress=False)
+    assert not planted.training
+    for name, weight in model.state_dict().items():
+        assert torch.equal(planted.state_dict()[name], weight), name
+
+
 @pytest.mark.slow
 def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(story, "PER_CLASS", {"tune": 5, "in_domain": 4, "shuffled": 6})
@@ -47,13 +72,16 @@ def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     results = story.run(tmp_path / "refocus-demo", seed=1, progress=False)
     assert list(results) == ["biased", "finetune", "relevance", "refocus"]
     for row in results.values():
-        assert list(row) == ["in_domain", "shuffled", "trained", "untrained", "background_share"]
-        assert row["shuffled"] == pytest.approx((row["trained"] + row["untrained"]) / 2)
-        assert 0 <= row["background_share"] <= 1
-    assert json.loads((tmp_path / "refocus-demo" / "results.json").read_text()) == results
+        assert row.shuffled == pytest.approx((row.trained + row.untrained) / 2)
+        assert 0 <= row.background_share <= 1
+    kept = json.loads((tmp_path / "refocus-demo" / "results.json").read_text())
+    assert kept == to_json(results)
+    assert list(kept["biased"]) == [
+        "in_domain", "shuffled", "trained", "untrained", "background_share"
+    ]  # fmt: skip
     page = (tmp_path / "refocus-demo" / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "")  # self-contained
-    assert f"{results['refocus']['untrained']:.1f}" in page
+    assert f"{results['refocus'].untrained:.1f}" in page
     with Image.open(tmp_path / "refocus-demo" / "maps.png") as picture:
         assert picture.width > 800
     assert (

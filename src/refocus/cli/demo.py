@@ -32,8 +32,9 @@ def demo(
         title="top-1, %",
     )
     for name, row in results.items():
-        cells = (f"{row[key]:.1f}" for key in ("in_domain", "shuffled", "trained", "untrained"))
-        table.add_row(story.TITLES[name], *cells, f"{row['background_share']:.2f}")
+        numbers = (row.in_domain, row.shuffled, row.trained, row.untrained)
+        cells = (f"{number:.1f}" for number in numbers)
+        table.add_row(story.TITLES[name], *cells, f"{row.background_share:.2f}")
     console.print(table)
     console.print(
         f"maps before and after: {out / 'maps.png'}\nopen in a browser:     {out / 'report.html'}",

@@ -8,6 +8,7 @@ the published objective and by ours.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from refocus.evaluation.metrics import background_share, mean
 from refocus.figures.charts import bar_chart
 from refocus.figures.html import embed, page
 from refocus.figures.pictures import figure, overlay, to_picture
-from refocus.records import Prediction
+from refocus.records import Prediction, to_json
 from refocus.relevance.gae import explain
+from refocus.tuning.loop import descend
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.tune import tune
 from refocus.vit.classes import class_names
@@ -55,16 +57,30 @@ TITLES = {
 }
 
 
+@dataclass(frozen=True)
+class DemoRow:
+    """One model of the demo, a row of its table; accuracies are top-1 in percent.
+
+    in_domain: digits on their own textures. shuffled: on others. trained, untrained: of the
+    shuffled, digits tuned on and digits never tuned on. background_share: of the relevance, in [0,
+    1].
+    """
+
+    in_domain: float
+    shuffled: float
+    trained: float
+    untrained: float
+    background_share: float
+
+
 def run(
     out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool = True
-) -> dict[str, Any]:
-    """Run the demo into a new folder; returns what `results.json` holds.
+) -> dict[str, DemoRow]:
+    """Run the demo into a new folder.
 
-    Accuracies are top-1 in percent.
-
-    Each of `biased`, `finetune`, `relevance` and `refocus` has `in_domain` (digits on their own
-    textures), `shuffled` (on others), `trained` and `untrained` (of the shuffled: digits tuned on,
-    digits never tuned on) and `background_share`.
+    Returns:
+        What `results.json` holds: `biased`, `finetune`, `relevance` and `refocus`, each with its
+        row of the table.
     """
     folder = outputs.new_folder(out)
     data = folder / "data"
@@ -80,7 +96,7 @@ def run(
         name: measure(load(path, device=device), data, label=TITLES[name] if progress else "")
         for name, path in models.items()
     }
-    outputs.write_json(folder / "results.json", results)
+    outputs.write_json(folder / "results.json", to_json(results))
     maps_before_after(
         {name: load(path) for name, path in models.items()}, data, folder / "maps.png"
     )
@@ -151,40 +167,49 @@ def plant_shortcut(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     steps = math.ceil(epochs * size / batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-    model.train()
-    for _ in track(
+    shown = track(
         range(steps),
         description="planting the shortcut",
         disable=not progress,
         console=Console(stderr=True),
-    ):
-        labels = rng.integers(0, 10, size=batch)
-        images, _masks = digits.draw(labels, rng, split="train", biased=True, faded=True)
-        pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5
-        loss = F.cross_entropy(model(pixels.to(device)), torch.from_numpy(labels).to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    )
+    drawn = ((1.0, [part.to(device) for part in _biased(rng, batch)]) for _ in shown)
+    descend(model, optimizer, drawn, _cross_entropy, advance=schedule.step)
     return model.eval().cpu()
 
 
-def measure(model: nn.Module, data: Path, *, label: str = "") -> dict[str, float]:
+def _biased(rng: np.random.Generator, count: int) -> list[Tensor]:
+    """Images `[B, 3, H, W]` as the demo's models take them, masks `[B, 1, H, W]` and labels."""
+    labels = rng.integers(0, 10, size=count)
+    images, masks = digits.draw(labels, rng, split="train", biased=True, faded=True)
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) - 0.5) / 0.5
+    return [pixels, torch.from_numpy(masks)[:, None], torch.from_numpy(labels)]
+
+
+def _cross_entropy(
+    model: nn.Module, images: Tensor, _masks: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    return {"loss": F.cross_entropy(model(images), labels)}
+
+
+def measure(model: nn.Module, data: Path, *, label: str = "") -> DemoRow:
     """One row of the table."""
     in_domain = evaluate(model, data / "in_domain" / "images", label=label).predictions
     predictions = evaluate(model, data / "shuffled" / "images", label=label).predictions
     trained = [p for p in predictions if p.label < CLASSES]
     untrained = [p for p in predictions if p.label >= CLASSES]
-    place = next(model.parameters()).device
+    device = next(model.parameters()).device
     batches = masked_batches(model, data / "shuffled")
-    shares = [background_share(explain(model, x.to(place)).patches.cpu(), m) for x, m, _ in batches]
-    return {
-        "in_domain": _percent(in_domain),
-        "shuffled": _percent(predictions),
-        "trained": _percent(trained),
-        "untrained": _percent(untrained),
-        "background_share": mean(shares),
-    }
+    shares = [
+        background_share(explain(model, x.to(device)).patches.cpu(), m) for x, m, _ in batches
+    ]
+    return DemoRow(
+        in_domain=_percent(in_domain),
+        shuffled=_percent(predictions),
+        trained=_percent(trained),
+        untrained=_percent(untrained),
+        background_share=mean(shares),
+    )
 
 
 def _percent(predictions: list[Prediction]) -> float:
@@ -230,11 +255,11 @@ def maps_before_after(models: dict[str, nn.Module], data: Path, path: Path) -> N
     figure(rows, ["image", "mask", *(TITLES[name] for name in models)], captions, path)
 
 
-def write_page(folder: Path, results: dict[str, dict[str, float]], seed: int) -> None:
+def write_page(folder: Path, results: dict[str, DemoRow], seed: int) -> None:
     """Write `report.html`: the table, the chart and the maps."""
     chart = bar_chart(
         {
-            TITLES[name]: [row[key] for key in ("in_domain", "shuffled", "untrained")]
+            TITLES[name]: [row.in_domain, row.shuffled, row.untrained]
             for name, row in results.items()
         },
         ["as in training", "shuffled backgrounds", "of it: digits never tuned on"],

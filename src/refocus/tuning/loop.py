@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -106,26 +106,67 @@ class Training:
         """One pass over the shots: mean of each term over steps and processes."""
         accelerator = self.accelerator
         self.dataset.epoch = self.batches.epoch = number
-        self.wrapped.train()
-        sums: dict[str, float] = {}
-        for position, (weight, batch) in enumerate(
-            zip(self.batches.weights, self.loader, strict=True)
-        ):
-            terms = step(self.wrapped, *(part.to(accelerator.device) for part in batch))
-            _must_be_finite(terms, f"epoch {number}, step {position}")
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + weight * value.item()
-            self.optimizer.zero_grad()
-            accelerator.backward(
-                terms["loss"] * weight * accelerator.num_processes
-            )  # gradients are averaged over processes
-            self.optimizer.step()
-            advance()
+        batches = (
+            (weight, [part.to(accelerator.device) for part in batch])
+            for weight, batch in zip(self.batches.weights, self.loader, strict=True)
+        )
+        sums = descend(
+            self.wrapped,
+            self.optimizer,
+            batches,
+            step,
+            backward=lambda loss: accelerator.backward(
+                loss * accelerator.num_processes  # gradients are averaged over processes
+            ),
+            advance=advance,
+            where=f"epoch {number}",
+        )
         self.schedule.step()
         means = accelerator.reduce(
             torch.tensor(list(sums.values()), device=accelerator.device), "sum"
         ) / len(self.loader)
         return dict(zip(sums, means.tolist(), strict=True))
+
+
+def descend(
+    model: nn.Module,
+    optimizer: Any,
+    batches: Iterable[tuple[float, list[Tensor]]],
+    step: Step,
+    *,
+    backward: Callable[[Tensor], Any] = Tensor.backward,
+    advance: Callable[[], Any] = lambda: None,
+    where: str = "training",
+) -> dict[str, float]:
+    """A step of the optimizer for each batch: the one loop in which weights move.
+
+    Args:
+        model: in training mode afterwards.
+        optimizer: of its weights.
+        batches: what part of a step's gradient a batch is, and its images, masks and labels.
+        step: the objective.
+        backward: takes the weighted loss back to the gradients.
+        advance: is called after each step.
+        where: for the message of a loss that is not finite.
+
+    Returns:
+        The weighted sum of each term over the batches.
+
+    Raises:
+        Diverged: a term became NaN or infinite.
+    """
+    model.train()
+    sums: dict[str, float] = {}
+    for position, (weight, batch) in enumerate(batches):
+        terms = step(model, *batch)
+        _must_be_finite(terms, f"{where}, step {position}")
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + weight * value.item()
+        optimizer.zero_grad()
+        backward(terms["loss"] * weight)
+        optimizer.step()
+        advance()
+    return sums
 
 
 def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
