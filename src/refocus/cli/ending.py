@@ -102,12 +102,12 @@ def _usage(error: Any) -> str:
     """What Typer has against a command line, with the nearest option and where to read more."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context else "refocus"
-    if hasattr(error, "possibilities"):
+    if hasattr(error, "possibilities") and hasattr(error, "option_name"):
         near = get_close_matches(error.option_name, error.possibilities or [], n=1)
         text = f"{error.option_name}: no such option"
         text += f"; did you mean {near[0]}?" if near else ""
     elif context and getattr(error, "param", None) is not None:
-        lowered = error.message[:1].lower() + error.message[1:]
+        lowered = error.message[:1].lower() + error.message[1:].rstrip(".")
         problem = "missing" if hasattr(error, "param_type") else lowered
         text = context.command.worded(Message(f"‹{error.param.name}›: {problem}"))
     else:
