@@ -5,6 +5,7 @@ The real ones lie in ../shared where the project is developed.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from refocus.vit import loading
 from tests.makers import NAMES, Build, make_images
 
 SHARED = Path(__file__).parents[2] / "shared"
+# limits and signals as Unix has them
+collect_ignore = ["robustness"] if sys.platform == "win32" else []
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

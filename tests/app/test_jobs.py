@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from refocus.app.jobs import Job, Jobs, command_line
 from refocus.app.progress import Progress
 from refocus.errors import InputError
 from tests.app.makers import wait_until
+
+fcntl = pytest.importorskip("fcntl")  # locks of another kind on Windows
 
 
 @pytest.mark.slow

@@ -144,7 +144,14 @@ def test_the_verdict_of_a_gain() -> None:
     assert ship
     assert needed is None
     assert sentence.startswith("Ship the tuned model (100% of the way): on backgrounds of other")
-    for part in ("56.5 % right instead of 50.0 %", "95 %", "on 400 images", "confirmed by shifts", "plain +5.0", "surer"):
+    for part in (
+        "56.5 % right instead of 50.0 %",
+        "95 %",
+        "on 400 images",
+        "confirmed by shifts",
+        "plain +5.0",
+        "surer",
+    ):
         assert part in sentence
     assert "it loses nothing (it gains at least" in sentence
 
