@@ -132,8 +132,8 @@ def write(
     outputs.write_json(
         folder / "explanations.json", {"models": refs, "images": [to_json(row) for row in rows]}
     )
+    kept.unlink(missing_ok=True)
     outputs.finish(folder, "explain")
-    kept.unlink()
     return rows
 
 
