@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refocus.app import jobs as app_jobs
 from refocus.app.jobs import Job, Jobs, command_line
 from refocus.app.progress import Progress
 from refocus.errors import InputError
@@ -148,3 +149,11 @@ def test_a_job_imports_nothing_from_the_current_folder(
     assert not (tmp_path / "run").exists()
     assert "not a run folder" in job.words
     assert job.failed
+
+
+def test_without_locks_no_job_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_jobs, "fcntl", None)  # as on Windows
+    jobs = Jobs(tmp_path)
+    with pytest.raises(InputError, match="need Linux or macOS"):
+        jobs.start("one", ["--version"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -6,7 +6,6 @@ that was killed, is found at the next start: it holds a lock on its record as lo
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -23,6 +22,11 @@ from typing import IO, Any
 from refocus import outputs
 from refocus.errors import InputError
 from refocus.records import from_json, to_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: models are compared, but no job is started
+    fcntl = None  # type: ignore[assignment]
 
 _WAIT = 20.0  # seconds for a process to end by itself
 _STOPPED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses of one that did not fail
@@ -59,6 +63,8 @@ class Job:
     def start(self) -> None:
         """Start it as a process, in a group of its own."""
         assert self.record is not None
+        if fcntl is None:
+            raise InputError("jobs of the app need Linux or macOS; start the command itself")
         self.record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.record.open("a+") as held, self.record.with_suffix(".log").open("w") as said:
             try:
@@ -120,6 +126,8 @@ class Job:
 
 def _held(record: Path) -> bool:
     """Whether a process holds the lock on a job's record."""
+    if fcntl is None:
+        return False
     try:
         file: IO[str] = record.open()
     except OSError:
