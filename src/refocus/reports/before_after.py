@@ -25,7 +25,7 @@ from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
 from refocus.tuning.selection import Selection, from_json, trained_classes
 from refocus.vit import own_models
-from refocus.vit.loading import load, load_models
+from refocus.vit.loading import load, load_models, weights_digest
 
 log = logging.getLogger("refocus")
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "location", "size", "rotation")
@@ -110,8 +110,11 @@ def write(
     From an evaluation's folder; `run` adds what was done.
     """
     found = read_evaluation(evaluation / RESULTS)
-    told = Told(evaluation, found, _tuning(run) if run else None)
     models = _models(found, code, device)
+    changed = _changed(evaluation, found, run, models.get("original"))
+    if changed:
+        log.warning("%s: %s", out, changed)
+    told = Told(evaluation, found, _tuning(run) if run else None, changed)
     rows = [*accuracy_rows(found.suites), *other_rows(found.suites)]
     files = {
         PAGE: report_page.html(told, models),
@@ -134,6 +137,29 @@ def _models(found: Evaluation, code: str | None, device: torch.device) -> dict[s
         for title, ref in refs.items()
         if ref is not None
     }
+
+
+def _changed(
+    evaluation: Path, found: Evaluation, run: Path | None, original: nn.Module | None
+) -> str:
+    """Which model is another today than when it was measured, or tuned from; empty where none is."""
+    kept = outputs.read_json(evaluation / "settings.json")
+    for title, which, ref in (("model", "model", found.model), ("base", "against", found.against)):
+        before = kept.get(which) if isinstance(kept, dict) else None
+        if ref and before and len(before) > 1 and outputs.fingerprint(ref) != before:
+            return (
+                f"the {title} {ref} was changed after it was measured: numbers are of the one "
+                "before, pictures of the one that lies there now"
+            )
+    started = run / outputs.IDENTITY if run else None
+    if started and started.exists() and original is not None:
+        known = outputs.read_json(started)
+        if isinstance(known, dict) and known.get("weights") != weights_digest(original):
+            return (
+                f"the base {found.against} was changed after the run was tuned from it: the "
+                "comparison is with another model than the run's original"
+            )
+    return ""
 
 
 def _selection(run: Path) -> Selection:

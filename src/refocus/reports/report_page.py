@@ -56,6 +56,7 @@ class Told:
     folder: Path
     evaluation: Evaluation
     tuning: Tuning | None
+    changed: str = ""  # which model is another than the one that was measured
 
     @property
     def suites(self) -> Suites:
@@ -189,6 +190,8 @@ def _facts(told: Told) -> dict[str, str]:
             "learning rate": f"{results.lr:g}",
             "seed of the run": str(recipe.seed),
         }
+    if told.changed:
+        facts["changed since"] = told.changed
     versions = outputs.manifest_of(told.folder).environment
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return facts

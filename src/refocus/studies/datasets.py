@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from refocus import outputs
 from refocus.data import shifts
 from refocus.data.folders import class_folders, scan
 from refocus.data.sampling import chosen
@@ -65,6 +66,7 @@ class Ground:
     val: Path | None = None
     val_masks: Path | None = None
     test_masks: Path | None = None
+    mask_polarity: str = "ask"
     settings: dict[str, Any] = field(default_factory=dict)  # of every Recipe
 
     def like(self, suite: str) -> str:
@@ -160,13 +162,13 @@ def _refuse_unknown(content: dict[str, Any], file: Path) -> None:
 
 def own(
     folder: Path,
-    model: str,
-    network: nn.Module,
+    model: tuple[str, nn.Module],
     masks: dict[str, Path],
     out: Path,
     *,
     most: int,
     seed: int,
+    mask_polarity: str = "ask",
     kinds: Sequence[str] = ("mixed-rand", *CURVES),
 ) -> Ground:
     """The user's images and model.
@@ -175,14 +177,20 @@ def own(
     becomes a test image. Shifts of the test images are written to OUT/shifts once, curves from
     `most` images.
 
-    masks: kind -> folder of the same layout as FOLDER.
+    model: its reference, and as it was loaded. masks: kind -> folder of the same layout as FOLDER.
     """
-    folder = folder.expanduser()
+    (reference, network), folder = model, folder.expanduser()
     if not (folder / "train").is_dir():
         folder, masks = _split(folder, masks, out / "split")
     first = next(iter(masks.values()))
     tests = masked(
-        scan(folder / "test", network, masks=first / "test", parameter="on"),
+        scan(
+            folder / "test",
+            network,
+            masks=first / "test",
+            parameter="on",
+            mask_polarity=mask_polarity,
+        ),
         first / "test",
         MASK_SCORE,
     )
@@ -195,7 +203,7 @@ def own(
         suites[kind] = out / "shifts" / kind
     has_val = (folder / "val").is_dir() and (first / "val").is_dir()
     return Ground(
-        models={Path(model).expanduser().name: model},
+        models={outputs.folder_of(reference).name: reference},
         train=folder / "train",
         masks={kind: root / "train" for kind, root in masks.items()},
         suites=suites,
@@ -203,11 +211,14 @@ def own(
         val=folder / "val" if has_val else None,
         val_masks=first / "val" if has_val else None,
         test_masks=first / "test",
-        settings={"skip_bad": True},
+        mask_polarity=mask_polarity,
+        settings={"skip_bad": True, "mask_polarity": mask_polarity},
     )
 
 
-def check_own(folder: Path, network: nn.Module, masks: dict[str, Path]) -> None:
+def check_own(
+    folder: Path, network: nn.Module, masks: dict[str, Path], *, mask_polarity: str = "ask"
+) -> None:
     """What `own` needs, looked at before anything is written.
 
     Raises:
@@ -215,7 +226,7 @@ def check_own(folder: Path, network: nn.Module, masks: dict[str, Path]) -> None:
     """
     folder = folder.expanduser()
     if not (folder / "train").is_dir():
-        _check_one_folder(folder, network, masks)
+        _check_one_folder(folder, network, masks, mask_polarity)
         return
     if not (folder / "test").is_dir():
         raise InputError(f"‹on› {folder}: has train/ but no test/")
@@ -225,18 +236,27 @@ def check_own(folder: Path, network: nn.Module, masks: dict[str, Path]) -> None:
                 raise InputError(
                     f"‹masks› {root}: {part}/ is missing; masks of kind {kind} lie as the images do"
                 )
-            found = scan(folder / part, network, masks=root / part, parameter="on")
+            found = scan(
+                folder / part,
+                network,
+                masks=root / part,
+                parameter="on",
+                mask_polarity=mask_polarity,
+            )
             masked(found, root / part, MASK_SCORE)
 
 
-def _check_one_folder(folder: Path, network: nn.Module, masks: dict[str, Path]) -> None:
+def _check_one_folder(
+    folder: Path, network: nn.Module, masks: dict[str, Path], mask_polarity: str
+) -> None:
     for name, files in class_folders(folder, "on").items():
         if len(files) < 2:
             raise InputError(
                 f"‹on› {folder / name}: needs two images or more, for training and for testing"
             )
     for root in masks.values():
-        masked(scan(folder, network, masks=root, parameter="on"), root, MASK_SCORE)
+        found = scan(folder, network, masks=root, parameter="on", mask_polarity=mask_polarity)
+        masked(found, root, MASK_SCORE)
 
 
 def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) -> None:

@@ -152,7 +152,12 @@ def _measure_maps(
         return
     assert ground.test_masks is not None  # the user's own ground has them
     samples = masked(
-        scan(ground.suites["natural"], model, masks=ground.test_masks),
+        scan(
+            ground.suites["natural"],
+            model,
+            masks=ground.test_masks,
+            mask_polarity=ground.mask_polarity,
+        ),
         ground.test_masks,
         MASK_SCORE,
     )

@@ -12,7 +12,14 @@ from refocus import outputs
 from refocus.errors import InputError
 from refocus.settings import Count, CountOrZero, Positive, Seed, Text, about, check
 
-_ONLY_ON = ("model", "masks", "automatic_masks", "shifts")  # a TOML file names these itself
+_ONLY_ON = (
+    "model",
+    "names",
+    "order",
+    "masks",
+    "automatic_masks",
+    "shifts",
+)  # a TOML file names these itself
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,26 @@ class StudySettings:
         Text | None,
         about("With ‹on›: timm name, hf:ID, torchvision:NAME or a model folder."),
     ] = None
+    names: Annotated[
+        Text | None,
+        about(
+            "With ‹on›: class names in the order of the model's outputs, a file with one a line."
+        ),
+    ] = None
+    order: Annotated[
+        Literal["natural", "string"] | None,
+        about("With ‹on›: how class folders name the outputs of a model without names."),
+    ] = None
     masks: Annotated[
         Text | None, about("With ‹on›: masks made by people, laid out as the images.")
     ] = None
     automatic_masks: Annotated[
         Text | None, about("With ‹on›: masks of `refocus masks`, laid out as the images.")
     ] = None
+    mask_polarity: Annotated[
+        Literal["ask", "keep", "invert"],
+        about("With ‹on›: ask stops where most masks seem to mark the background."),
+    ] = "ask"
     models: Annotated[
         tuple[Text, ...],
         about("With ‹data›: only this model of the paper."),
@@ -126,6 +147,12 @@ class StudySettings:
         }
 
     @property
+    def reference(self) -> str:
+        """The user's own model, and how its outputs are named."""
+        assert self.model is not None
+        return outputs.reference(self.model, names=self.names, order=self.order)
+
+    @property
     def kept(self) -> dict[str, Any]:
         """What all studies of one folder must agree on, as its `settings.json` holds it."""
         tuning = {k: v for k, v in self.tuning.items() if k not in ("workers", "device")}
@@ -133,7 +160,8 @@ class StudySettings:
             **tuning,
             "data": _resolved(self.data),
             "on": _resolved(self.on),
-            "model": self.model and outputs.resolved(self.model),
+            "model": self.model and outputs.fingerprint(self.reference),
+            "mask_polarity": self.mask_polarity,
             "masks": _resolved(self.masks),
             "automatic_masks": _resolved(self.automatic_masks),
             "most": self.most,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.errors import InputError
 from refocus.objectives.registry import OBJECTIVES
 from refocus.processes import Place, take_place, wait_for
@@ -40,7 +40,8 @@ def study(
     ground = _own(settings, folder, place) if settings.on else _published(settings)
     if settings.data:
         _keep(folder, settings, place)
-    return conduct(_order(name, row, ground, folder, settings), place, progress=progress)
+    with locks.released(folder):
+        return conduct(_order(name, row, ground, folder, settings), place, progress=progress)
 
 
 def estimate(name: str, settings: StudySettings) -> dict[str, Any]:
@@ -97,20 +98,23 @@ def _own(settings: StudySettings, folder: Path, place: Place) -> datasets.Ground
     """The user's images and model; the first process writes the shifts, the others wait for it."""
     assert settings.on is not None
     assert settings.model is not None
-    network = load(settings.model)
-    datasets.check_own(Path(settings.on), network, settings.mask_folders)
+    outputs.refuse_inside(folder, {"‹on›": settings.on, **settings.mask_folders})
+    network = load(settings.reference)
+    datasets.check_own(
+        Path(settings.on), network, settings.mask_folders, mask_polarity=settings.mask_polarity
+    )
     _keep(folder, settings, place)
     prepared = folder / "prepared.json"
     if place.rank:
         wait_for(prepared)
     ground = datasets.own(
         Path(settings.on),
-        settings.model,
-        network,
+        (settings.reference, network),
         settings.mask_folders,
         folder,
         most=settings.most,
         seed=settings.seed,
+        mask_polarity=settings.mask_polarity,
         kinds=settings.shifts or ("mixed-rand", *datasets.CURVES),
     )
     if not place.rank:
@@ -119,17 +123,19 @@ def _own(settings: StudySettings, folder: Path, place: Place) -> datasets.Ground
 
 
 def _keep(folder: Path, settings: StudySettings, place: Place) -> None:
-    """One folder, one set of settings: runs are shared by all studies in it."""
+    """One folder, one set of settings: runs are shared by all studies in it.
+
+    The first process holds its lock, for itself and those that torchrun started with it.
+    """
     kept = folder / "settings.json"
+    if place.rank == 0 and kept.exists():
+        locks.hold(folder)
+        outputs.clean(folder)
     if kept.exists():
         if outputs.read_json(kept) != settings.kept:
             raise InputError(
                 f"‹out› {folder}: holds studies with other settings (see {kept}); name a new folder"
             )
     elif place.rank == 0:
-        if folder.exists() and any(folder.iterdir()):
-            raise InputError(
-                f"‹out› {folder}: exists already and holds no study; name a new folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
+        outputs.new_folder(folder)
         outputs.write_json(kept, settings.kept)
