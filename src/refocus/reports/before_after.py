@@ -142,7 +142,7 @@ def _models(found: Evaluation, code: str | None, device: torch.device) -> dict[s
 def _changed(
     evaluation: Path, found: Evaluation, run: Path | None, original: nn.Module | None
 ) -> str:
-    """Which model is another today than when it was measured, or tuned from; empty where none is."""
+    """Which model is another today than when it was measured, or tuned from; "" where none is."""
     kept = outputs.read_json(evaluation / "settings.json")
     for title, which, ref in (("model", "model", found.model), ("base", "against", found.against)):
         before = kept.get(which) if isinstance(kept, dict) else None
