@@ -187,7 +187,7 @@ def _biased(rng: np.random.Generator, count: int) -> list[Tensor]:
 
 
 def _cross_entropy(
-    model: nn.Module, images: Tensor, _masks: Tensor, labels: Tensor
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
     return {"loss": F.cross_entropy(model(images), labels)}
 
