@@ -6,6 +6,7 @@ GPU waits for it once. Functions of this package that call one another skip the 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def check_images(model: nn.Module, images: object) -> None:
     _check_form(model, images)
     assert isinstance(images, Tensor)
     if images.numel():
-        _check_pixels(model, float(images.detach().abs().amax()))
+        _check_pixels(model, *_looked_at(images))
 
 
 def check_batch(
@@ -72,15 +73,12 @@ def check_batch(
     if not len(images):
         raise InputError("images: an empty batch; legal is at least one image")
     shaped = _mask_form(images, masks)
-    extremes = [images.detach().abs().amax(), shaped.amin(), shaped.amax()]
-    if reads_labels:
-        labels = _label_form(images, labels)
-        extremes += [labels.amin(), labels.amax()]
-    pixel, low, high, *ends = torch.stack([value.float() for value in extremes]).tolist()
-    _check_pixels(model, pixel)
+    labels = _label_form(images, labels) if reads_labels else labels
+    dark, bright, low, high, *ends = _looked_at(images, shaped, *([labels] if reads_labels else []))
+    _check_pixels(model, dark, bright)
     check_share("masks", low, high)
     if ends:
-        _check_indices(model, ends[0], ends[1])
+        _check_indices(model, *ends)
     return shaped, labels
 
 
@@ -141,8 +139,7 @@ def check_masks(name: str, values: object, axes: str) -> Tensor:
     """
     masks = check_maps(name, values, axes)
     if masks.numel():
-        low, high = torch.stack([masks.amin(), masks.amax()]).tolist()
-        check_share(name, low, high)
+        check_share(name, *_looked_at(masks))
     return masks
 
 
@@ -255,8 +252,16 @@ def _same_device(name: str, values: Tensor, images: Tensor) -> None:
 # --- values -------------------------------------------------------------------------------------
 
 
-def _check_pixels(model: nn.Module, largest: float) -> None:
-    if not largest < float("inf"):
+def _looked_at(*tensors: Tensor) -> list[float]:
+    """The least and the largest value of each tensor, NaN where one is, in one transfer."""
+    ends = [end.float() for tensor in tensors for end in torch.aminmax(tensor.detach())]
+    found: list[float] = torch.stack(ends).tolist()
+    return found
+
+
+def _check_pixels(model: nn.Module, low: float, high: float) -> None:
+    largest = max(-low, high)
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("images: hold NaN or infinite values; legal are finite floats")
     if largest > _FAR * _reach(model):
         raise InputError(
