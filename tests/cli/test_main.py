@@ -216,7 +216,7 @@ def test_explain_takes_any_file_name(
                 "--groups",
                 "a={images}/absent.csv",
             ],
-            "must be CSV",
+            "absent.csv: cannot be read",
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "imagenet-segmentation={images}/x.mat"],
