@@ -10,7 +10,17 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import outputs
-from refocus.cli.options import Called, MaskPolarity, Names, Order, Rows, spelling
+from refocus.cli.options import (
+    Called,
+    Device,
+    MaskPolarity,
+    MaskScore,
+    Names,
+    Order,
+    Rows,
+    Workers,
+    spelling,
+)
 from refocus.cli.printing import console, print_rows
 
 
@@ -40,7 +50,7 @@ def probe(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="The model before; adds paired differences with 95 % intervals."),
+        typer.Option(help="The model to compare with: adds paired differences with intervals."),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Foreground masks, for shapes and attention-segmentation.")
@@ -66,18 +76,18 @@ def probe(
         str, typer.Option(help="What occlusion calls salient: relevance or attention (as DINO).")
     ] = "relevance",
     most: Annotated[
-        int, typer.Option(help="At most so many images, spread over the classes.", min=2)
+        int, typer.Option(help="Maximum number of images, spread over the classes.", min=2)
     ] = 200,
-    mask_score: Annotated[
-        float,
-        typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
-    ] = 0.5,
+    mask_score: MaskScore = 0.5,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 32,
-    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=0)] = 0,
+    workers: Workers = 0,
     seed: Annotated[
-        int, typer.Option(help="Seed: which images, and all that is drawn at random.", min=0)
+        int,
+        typer.Option(
+            help="Seed that decides which images, and all that is drawn at random.", min=0
+        ),
     ] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Measure how a model bears attacks, occlusion, corruptions and more, before and after.
 
