@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_AGAIN = 1.0  # seconds until a signal that was swallowed is raised once more
+_AGAIN = 2.0  # seconds until a signal that was swallowed is raised once more
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -54,7 +54,8 @@ def run(command: Callable[[], Any]) -> int:
 
 
 def _stopped(number: int) -> int:
-    _say(f"stopped by {signal.Signals(number).name}; {_how_to_go_on()}")
+    if _name() != "app":  # which is ended so
+        _say(f"stopped by {signal.Signals(number).name}; {_how_to_go_on()}")
     return 128 + number
 
 
@@ -126,8 +127,12 @@ def _of_the_machine(error: OSError) -> str:
 
 
 def _how_to_go_on() -> str:
-    name = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return f"go on with {_GO_ON.get(name, 'the same command')}"
+    return f"go on with {_GO_ON.get(_name(), 'the same command')}"
+
+
+def _name() -> str:
+    """The command that runs."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), "")
 
 
 def _out_of_memory(error: Exception) -> bool:
