@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from refocus import outputs, records, results
+from refocus.probes import results as probes
 from refocus.tuning import results as tuning
 
 FILE = Path(__file__).parents[1] / "docs" / "schema.md"
@@ -61,6 +62,11 @@ PARTS = (
         (tuning.TuneResults,),
     ),
     Part("audit.json", "Of `refocus audit`.", (results.Audit,)),
+    Part(
+        "result.json of `refocus probe`",
+        "In the folder of each probe, beside its records. This schema is 1.",
+        (probes.ProbeResult,),
+    ),
     Part(
         "Records: one JSON line per image",
         "`records/SUITE/STAGE.WHICH.jsonl`, where WHICH is `model` or `against`. A stage is a "

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.masks.discovery import tokencut
     from refocus.masks.folder import MaskSettings, find_masks
     from refocus.objectives.registry import objective
+    from refocus.probes.measure import probe
+    from refocus.probes.settings import ProbeSettings
     from refocus.relevance.attention import attention_maps, recorded
     from refocus.relevance.gae import explain
     from refocus.reports.audit import audit
@@ -37,6 +39,7 @@ __all__ = [
     "AuditSettings",
     "InputError",
     "MaskSettings",
+    "ProbeSettings",
     "Recipe",
     "ReportSettings",
     "ShiftSettings",
@@ -50,6 +53,7 @@ __all__ = [
     "find_masks",
     "load",
     "objective",
+    "probe",
     "read_image",
     "read_mask",
     "recorded",
@@ -67,6 +71,7 @@ _PUBLIC = {
     "AuditSettings": "reports.settings",
     "InputError": "errors",
     "MaskSettings": "masks.folder",
+    "ProbeSettings": "probes.settings",
     "Recipe": "tuning.recipe",
     "ReportSettings": "reports.settings",
     "ShiftSettings": "evaluation.shifted",
@@ -79,6 +84,7 @@ _PUBLIC = {
     "find_masks": "masks.folder",
     "load": "vit.loading",
     "objective": "objectives.registry",
+    "probe": "probes.measure",
     "read_image": "data.images",
     "read_mask": "data.images",
     "recorded": "relevance.attention",

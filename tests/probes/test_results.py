@@ -9,14 +9,16 @@ import pytest
 
 from refocus import outputs
 from refocus.errors import InputError
-from refocus.probes.results import Answers, Counting, ProbeResult, compared, read, write
-from refocus.records import to_json
+from refocus.probes.results import Counting, ProbeResult, compared, read, write
+from refocus.records import ProbeRecord, to_json
 
 
 def test_results_are_means_with_paired_differences_and_gaps_left_out() -> None:
-    ours = [Answers(f"{i}", {"a": [1.0, float(i % 2), None if i == 0 else 1.0]}) for i in range(4)]
+    ours = [
+        ProbeRecord(f"{i}", {"a": [1.0, float(i % 2), None if i == 0 else 1.0]}) for i in range(4)
+    ]
     # another order, one more
-    theirs = [Answers(f"{i}", {"a": [1.0, 0.0, 0.0]}) for i in (3, 2, 1, 0, 9)]
+    theirs = [ProbeRecord(f"{i}", {"a": [1.0, 0.0, 0.0]}) for i in (3, 2, 1, 0, 9)]
     levels = {"model": [0, 1, 2], "against": [0, 1, 2]}
     found = compared({"model": ours, "against": theirs}, levels, Counting(100, 1))
     points, headline = found.model.series["a"], found.headline
@@ -34,8 +36,8 @@ def test_results_are_means_with_paired_differences_and_gaps_left_out() -> None:
 
 
 def test_models_of_other_depth_have_curves_of_their_own() -> None:
-    ours = [Answers(f"{i}", {"a": [1.0, 0.0]}) for i in range(3)]
-    theirs = [Answers(f"{i}", {"a": [1.0, 1.0, 0.0]}) for i in range(3)]
+    ours = [ProbeRecord(f"{i}", {"a": [1.0, 0.0]}) for i in range(3)]
+    theirs = [ProbeRecord(f"{i}", {"a": [1.0, 1.0, 0.0]}) for i in range(3)]
     levels = {"model": ["1", "2"], "against": ["1", "2", "3"]}
     found = compared({"model": ours, "against": theirs}, levels, Counting(100, 0))
     assert found.changes is None
@@ -43,7 +45,7 @@ def test_models_of_other_depth_have_curves_of_their_own() -> None:
 
 
 def test_a_loss_that_never_differs_has_no_interval() -> None:
-    rows = [Answers(f"{i}", {"loss": [0.5, float(i)]}) for i in range(5)]
+    rows = [ProbeRecord(f"{i}", {"loss": [0.5, float(i)]}) for i in range(5)]
     levels = {"model": [0, 1], "against": [0, 1]}
     found = compared({"model": rows, "against": rows}, levels, Counting(1, 1))
     assert found.headline.change.difference == 0
@@ -54,7 +56,7 @@ def test_a_loss_that_never_differs_has_no_interval() -> None:
 
 
 def test_a_headline_may_count_one_series_alone() -> None:
-    rows = [Answers(f"{i}", {"a": [1.0], "b": [0.0]}) for i in range(3)]
+    rows = [ProbeRecord(f"{i}", {"a": [1.0], "b": [0.0]}) for i in range(3)]
     found = compared({"model": rows}, {"model": ["x"]}, Counting(100, 0, ("a",)))
     assert found.headline.model.value == 100
     assert found.headline.change is None
@@ -64,7 +66,7 @@ def test_a_headline_may_count_one_series_alone() -> None:
 
 
 def made(*, paired: bool) -> ProbeResult:
-    rows = [Answers(f"{i}", {"a": [1.0, float(i % 2)]}) for i in range(4)]
+    rows = [ProbeRecord(f"{i}", {"a": [1.0, float(i % 2)]}) for i in range(4)]
     records = {"model": rows, **({"against": rows} if paired else {})}
     levels: dict[str, list[Any]] = {which: [0, 0.5] for which in records}
     numbers = compared(records, levels, Counting(100, 1), lambda means: {"mce": means["a"][1]})

@@ -23,7 +23,7 @@ from refocus.evaluation.collect import softmax_shares
 from refocus.figures.pictures import figure
 from refocus.objectives import rotations
 from refocus.probes.batch import Batch, Series, Views, attention_of_readout
-from refocus.probes.results import Level
+from refocus.probes.results import Level, Values
 from refocus.probes.tools import attacks, corruptions
 from refocus.probes.tools import perturbations as change
 from refocus.probes.tools.subsets import sufficient_subsets
@@ -322,9 +322,7 @@ def rotation_features(b: Batch) -> Series:
     return {"features": features.unflatten(0, (rotations.TURNS, -1)).transpose(0, 1).flatten(1)}
 
 
-def rotation_answers(
-    values: list[dict[str, list[float | None]]],
-) -> list[dict[str, list[float | None]]]:
+def rotation_answers(values: list[Values]) -> list[Values]:
     """Which turns a linear head on the features tells."""
     features = np.array([row["features"] for row in values], dtype=np.float64)
     found = rotations.held_out(features.reshape(len(values), rotations.TURNS, -1))

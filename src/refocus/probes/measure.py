@@ -21,7 +21,6 @@ from refocus.probes import page, pictures
 from refocus.probes.registry import PROBES, Probe, names, supported
 from refocus.probes.results import (
     FILE,
-    Answers,
     Counting,
     Numbers,
     ProbeResult,
@@ -31,19 +30,20 @@ from refocus.probes.results import (
 )
 from refocus.probes.seen import Loader, batch_of
 from refocus.probes.settings import Material, ProbeSettings
-from refocus.records import Sample
+from refocus.records import ProbeRecord, Sample
+from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import Models, load_models, pick_device
 
 log = logging.getLogger("refocus")
 
 
 def probe(
-    model: str,
+    model: str | Path,
     out: str | Path,
     settings: ProbeSettings | None = None,
     *,
     images: str | Path | None = None,
-    against: str | None = None,
+    against: str | Path | None = None,
 ) -> dict[str, ProbeResult]:
     """Run robustness tests of the literature on a model, and on one to compare it with.
 
@@ -63,14 +63,25 @@ def probe(
 
     Raises:
         InputError: something cannot be used; nothing is written then.
+
+    Examples:
+        >>> import refocus
+        >>> from refocus.demo.example import write
+        >>> example = write("example", per_class=2)
+        >>> few = refocus.ProbeSettings(kinds=("cutout",), most=10)
+        >>> found = refocus.probe(example.model, "probes", few, images=example.images)
+        >>> found["cutout"].numbers.model.n
+        10
     """
-    settings = settings or ProbeSettings()
+    settings, model = check_settings(settings, ProbeSettings), check_reference(model)
+    against = None if against is None else check_reference(against, "against")
+    folder = check_path(out, "out")
     kinds = names(settings.kinds, settings.options)
     refs = {"model": model, **({"against": against} if against else {})}
-    material = Material(Path(images).expanduser() if images else None, settings, refs)
+    root = None if images is None else check_path(images, "images")
+    material = Material(root, settings, refs)
     models = load_models(model, against, pick_device(settings.device))
     kinds = supported(kinds, settings.kinds, models.values())
-    folder = Path(out).expanduser()
     check(kinds, models, material, folder)
     found = {name: run(name, models, material, folder) for name in kinds}
     page.write(folder)
@@ -136,7 +147,9 @@ def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult
     return found
 
 
-def _numbers(row: Probe, records: dict[str, list[Answers]], models: Models, seed: int) -> Numbers:
+def _numbers(
+    row: Probe, records: dict[str, list[ProbeRecord]], models: Models, seed: int
+) -> Numbers:
     levels = {which: row.levels_of(model) for which, model in models.items()}
     counting = Counting(100.0 if "%" in row.unit else 1.0, row.first, row.headline, seed)
     return compared(records, levels, counting, row.extra)
@@ -144,7 +157,7 @@ def _numbers(row: Probe, records: dict[str, list[Answers]], models: Models, seed
 
 def _answered(
     name: str, which: str, model: nn.Module, material: Material, folder: Path
-) -> list[Answers]:
+) -> list[ProbeRecord]:
     """One model's records; those that are in the folder already are not made again."""
     row, settings = PROBES[name], material.settings
     root, levels = material.root(row), len(row.levels_of(model))
@@ -171,7 +184,11 @@ def _answered(
     for line in lines:
         if "unreadable" in line:
             log.warning("skipped: %s", line["unreadable"])
-    readable = [Answers(x["image"], x["values"]) for x in lines if "unreadable" not in x]
+    readable = [
+        ProbeRecord(line["image"], {name: tuple(v) for name, v in line["values"].items()})
+        for line in lines
+        if "unreadable" not in line
+    ]
     if not readable:
         raise InputError(f"{root}: none of the {len(lines)} images can be read")
     return _final(row, readable)
@@ -191,9 +208,12 @@ def _plain(values: Tensor) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 6) for value in values.tolist()]
 
 
-def _final(row: Probe, answers: list[Answers]) -> list[Answers]:
+def _final(row: Probe, answers: list[ProbeRecord]) -> list[ProbeRecord]:
     """With the numbers that follow from all records together, where the probe has such."""
     if row.after is None:
         return answers
     made = row.after([answer.values for answer in answers])
-    return [Answers(a.image, values) for a, values in zip(answers, made, strict=True)]
+    return [
+        ProbeRecord(answer.image, {name: tuple(v) for name, v in values.items()})
+        for answer, values in zip(answers, made, strict=True)
+    ]

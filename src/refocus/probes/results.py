@@ -5,7 +5,7 @@ Paired where two models answered. `result.json` holds a `ProbeResult`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,58 +15,45 @@ import numpy as np
 from refocus import outputs
 from refocus.errors import InputError
 from refocus.intervals import mean_interval
-from refocus.records import from_json, to_json
+from refocus.records import ProbeRecord, from_json, to_json
 from refocus.results import Change, Compared, Estimate, Interval
 
 SCHEMA = 1
 FILE = "result.json"
-Values = dict[str, list[float | None]]  # series -> one number per level, None where there is none
+Values = Mapping[str, Sequence[float | None]]  # series -> one number per level, as in a record
 Level = int | float | str
 Bounds = tuple[float, float] | None  # None: a number without bounds, such as a loss
 MODEL, AGAINST = "model", "against"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one model's answer to one image is worth; image: its path below the images' folder."""
-
-    image: str
-    values: Values
-
-
-@dataclass(frozen=True)
-class Point(Estimate):
+class Point:
     """One level of a series: the mean over images, and the deviation between them."""
 
-    deviation: float | None = None
+    value: float | None  # None where no image has a number
+    interval: Interval | None  # 95 %; None where there is too little to say
+    n: int  # images that have a number
+    deviation: float | None  # standard deviation over images
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What one model answered.
+    """What one model answered under one probe."""
 
-    levels: values along the x axis. n: images. series: a point for each level. summary: further
-    numbers, such as the mean corruption error.
-    """
-
-    levels: list[Level]
-    n: int
-    series: dict[str, list[Point]]
-    summary: dict[str, float | None]
+    levels: list[Level]  # values along the x axis
+    n: int  # images
+    series: dict[str, list[Point]]  # name -> a point for each level
+    summary: dict[str, float | None]  # further numbers, such as the mean corruption error
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Curves of the model and of the one it is compared with.
+    """Curves of the model and of the one it is compared with."""
 
-    headline: each image's mean over the levels and series that count. changes: of each level, only
-    where both models have the same levels.
-    """
-
-    model: Curves
-    against: Curves | None
-    headline: Compared
-    changes: dict[str, list[Change]] | None
+    model: Curves  # the model that is judged
+    against: Curves | None  # the model compared with
+    headline: Compared  # each image's mean over the levels and series that count
+    changes: dict[str, list[Change]] | None  # of each level, where both models have the same
 
     @property
     def curves(self) -> dict[str, Curves]:
@@ -76,21 +63,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One probe on one model, or on two.
+    """One probe on one model, or on two."""
 
-    about, source, xlabel, unit, better: of its row in the table. models: "model", and perhaps
-    "against" -> as given.
-    """
-
-    kind: str
-    about: str
-    source: str
-    xlabel: str
-    unit: str
-    better: bool
-    models: dict[str, str]
-    numbers: Numbers
-    schema: int = SCHEMA
+    kind: str  # name of the probe
+    about: str  # what it tests
+    source: str  # the paper
+    xlabel: str  # what the levels are
+    unit: str  # of the numbers
+    better: bool  # is more better?
+    models: dict[str, str]  # "model", and perhaps "against" -> as given
+    numbers: Numbers  # curves and headline
+    schema: int = SCHEMA  # version of this file
 
     @property
     def in_percent(self) -> bool:
@@ -187,7 +170,7 @@ def _old_change(cell: dict[str, Any], n: int) -> dict[str, Any]:
 
 
 def compared(
-    records: dict[str, list[Answers]],
+    records: dict[str, list[ProbeRecord]],
     levels: dict[str, list[Level]],
     counting: Counting,
     extra: Callable[[dict[str, list[float]]], dict[str, float | None]] | None = None,
@@ -238,7 +221,7 @@ def _curves(
     return Curves(levels, n, series, extra(means) if extra else {})
 
 
-def _tables(rows: list[Answers], scale: float) -> dict[str, np.ndarray]:
+def _tables(rows: list[ProbeRecord], scale: float) -> dict[str, np.ndarray]:
     """Series -> numbers `[n, levels]`, NaN where there is none."""
     return {
         series: scale * np.array([row.values[series] for row in rows], dtype=float)
@@ -287,7 +270,7 @@ def _change(ours: np.ndarray, theirs: np.ndarray, counting: Counting) -> Change:
     return Change(mean, _interval(known, both, counting.seed), len(known))
 
 
-def _shared(ours: list[Answers], theirs: list[Answers]) -> tuple[list[int], list[int]]:
+def _shared(ours: list[ProbeRecord], theirs: list[ProbeRecord]) -> tuple[list[int], list[int]]:
     """Positions of the images that both answered."""
     position_of = {row.image: position for position, row in enumerate(theirs)}
     both = [

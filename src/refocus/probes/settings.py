@@ -28,6 +28,11 @@ class ProbeSettings:
 
     Raises:
         InputError: a value that is not legal.
+
+    Examples:
+        >>> import refocus
+        >>> refocus.ProbeSettings(kinds=("occlusion", "cutout")).most
+        200
     """
 
     kinds: Annotated[
