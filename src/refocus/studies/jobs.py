@@ -26,6 +26,7 @@ from refocus.records import MapRecord, Prediction, read_records
 from refocus.studies.datasets import MASK_SCORE, Ground
 from refocus.studies.registry import Variant, settings_of
 from refocus.tuning.recipe import Recipe
+from refocus.tuning.selection import trained_classes
 from refocus.tuning.tune import complete
 from refocus.vit.loading import load
 
@@ -192,6 +193,4 @@ def maps_of(job: Job, out: Path) -> list[MapRecord]:
 
 def trained_labels(job: Job, out: Path) -> frozenset[int]:
     """Labels of the classes that a job trained on."""
-    return frozenset(
-        row["label"] for row in outputs.read_json(job.folder(out) / "selection.json")["train"]
-    )
+    return trained_classes(str(job.folder(out) / "model"))
