@@ -102,6 +102,9 @@ CALLS: dict[str, Row] = {
         {"settings": 3},
         "settings: int 3; legal is a refocus.AuditSettings",
     ),
+    "probe: a module": (refocus.probe, (PLAIN, "out"), {}, "model: torch.nn.modules"),
+    "probe: images": (refocus.probe, ("vit", "out"), {"images": 3}, "images: int 3; legal is"),
+    "probe: settings": (refocus.probe, ("vit", "out", ["fgsm"]), {}, "settings: list; legal is a"),
     "report: nothing": (refocus.report, (None,), {}, "run: NoneType; legal is the path"),
     "report: settings": (refocus.report, ("run", 3), {}, "settings: int 3; legal is a refocus.Rep"),
 }
