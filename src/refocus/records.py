@@ -247,5 +247,7 @@ def drop_partial_line(path: Path) -> None:
     """Cut off what a crash left behind the last whole line, so that appending can continue."""
     if path.exists():
         content = path.read_bytes()
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)

@@ -321,3 +321,13 @@ def test_usable_score_is_what_tune_takes() -> None:
     from refocus.tuning.recipe import Recipe
 
     assert Recipe(model="m", images="i", masks="k").mask_score == USABLE
+
+
+def test_nothing_is_left_where_no_mask_could_be_made(
+    monkeypatch: pytest.MonkeyPatch, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "others").mkdir()
+    (image_folders[1] / "cat" / "0.png").rename(tmp_path / "others" / "nobody.png")
+    given = ("--from", "png", tmp_path / "others", "--out", tmp_path / "out")
+    assert run(monkeypatch, "masks", image_folders[0], *given) == 2
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ same for both.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -192,11 +193,21 @@ def find_masks(
         return None
     skipped = {r["image"]: r["problem"] for r in content["skipped"]}
     if not content["masks"]:
+        _undo(Path(out).expanduser())
         raise InputError(
             f"‹images› {images}: no mask could be made ({next(iter(skipped.values()))})"
         )
     scores = {r["mask"]: r["score"] for r in content["masks"]}
     return MaskFolder(Path(out).expanduser(), scores, skipped, content["usable_from"])
+
+
+def _undo(folder: Path) -> None:
+    """Leave nothing of a folder in which no mask could be made."""
+    names = (outputs.MANIFEST, outputs.SETTINGS, RECORDS, _HEAD)
+    for file in (*map(folder.joinpath, names), *folder.glob(".records.*.jsonl")):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds something else
+        folder.rmdir()
 
 
 def _taken_over(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:

@@ -114,9 +114,9 @@ def keep_epochs(history: Path, last: int) -> None:
     A crash between the two writes leaves such lines.
     """
     drop_partial_line(history)
-    every = (from_json(line, Epoch, history) for line in read_lines(history))
+    every = [from_json(line, Epoch, history) for line in read_lines(history)]
     lines = [line for line in every if line.epoch <= last]
-    if lines or history.exists():
+    if len(lines) < len(every):
         text = io.StringIO()
         for line in lines:
             write_line(text, line)
