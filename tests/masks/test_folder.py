@@ -18,6 +18,7 @@ from PIL import Image
 from refocus.cli import main
 from refocus.masks.folder import USABLE, Found, _keep
 from refocus.masks.trust import scores
+from tests.makers import run
 
 
 @pytest.fixture
