@@ -78,3 +78,12 @@ def test_what_is_no_result_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({**FIRST, "lr": "fast"}))
     with pytest.raises(refocus.InputError, match=r"results\.json: not what refocus writes"):
         results_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "candidates", [5, [3], {"a": 1}, [{"in_domain": "x"}], [{"in_domain": None}]]
+)
+def test_garbage_without_a_schema_is_refused_too(candidates: Any, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"candidates": candidates}))
+    with pytest.raises(refocus.InputError, match=r"results\.json"):
+        results_of(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def results_of(folder: str | Path) -> TuneResults:
     path = Path(folder) / "results.json"
     content = read_json(path)
     if isinstance(content, dict) and "schema" not in content:
-        content = _from_first(content)
+        # what is no result of the first version either is left to `from_json`
+        with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+            content = _from_first(content)
     return from_json(content, TuneResults, path)
 
 
