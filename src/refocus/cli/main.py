@@ -15,6 +15,7 @@ import typer
 from refocus import __version__, processes
 from refocus.cli import ending
 from refocus.cli.app import app as app_page
+from refocus.cli.check import check
 from refocus.cli.demo import demo
 from refocus.cli.evaluate import evaluate, shifts
 from refocus.cli.explain import explain
@@ -62,6 +63,7 @@ def root(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
+    "check": check,
     "explain": explain,
     "masks": masks,
     "tune": tune,
@@ -82,4 +84,7 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Entry point: whatever happens ends in one line and a documented exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     sys.exit(ending.run(lambda: app(prog_name="refocus", standalone_mode=False)))

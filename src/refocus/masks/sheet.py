@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from refocus.data.images import read_image
+from refocus.data.images import mask_of, read_image
 from refocus.figures.html import jpeg_uri, page
+from refocus.records import Sample
 
 
 def contact_sheet(
@@ -49,11 +50,24 @@ def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:
 
     The outline of the mask is drawn in both.
     """
-    picture = read_image(image)
     with Image.open(mask) as shape:
-        size = (width, max(1, min(2 * width, round(width * picture.height / picture.width))))
-        pixels = np.asarray(picture.resize(size))
-        inside = np.asarray(shape.convert("L").resize(size)) > 127
+        return _beside(read_image(image), shape.convert("L"), width)
+
+
+def tile(sample: Sample, width: int = 220) -> str:
+    """The same of a sample; one without a mask stands alone."""
+    picture = read_image(sample.image)
+    if sample.mask is None:
+        picture.thumbnail((width, 2 * width))
+        return jpeg_uri(picture, quality=80)
+    inside = (mask_of(sample, picture)[0].numpy() * 255).astype(np.uint8)
+    return _beside(picture, Image.fromarray(inside), width)
+
+
+def _beside(picture: Image.Image, shape: Image.Image, width: int) -> str:
+    size = (width, max(1, min(2 * width, round(width * picture.height / picture.width))))
+    pixels = np.asarray(picture.resize(size))
+    inside = np.asarray(shape.resize(size)) > 127
     outline = inside ^ binary_erosion(inside, iterations=2)
     halves = [pixels.copy(), np.where(inside[..., None], pixels, pixels // 4)]
     for half in halves:

@@ -1,0 +1,62 @@
+"""`refocus check`: how a model, images and masks are understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from refocus import outputs
+from refocus.cli.options import MaskPolarity, Model, Names, Order
+from refocus.cli.printing import console
+from refocus.errors import InputError
+
+
+def check(
+    model: Model,
+    images: Annotated[Path, typer.Option(help="ImageFolder of the model's classes: CLASS/FILE.")],
+    masks: Annotated[
+        Path | None, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New HTML file: the same, with ten images and masks.")
+    ] = None,
+    names: Names = None,
+    order: Order = None,
+    mask_polarity: MaskPolarity = "ask",
+) -> None:
+    """Print how refocus understands a model, images and masks, before anyone spends an hour."""
+    from refocus.reports import check as checks
+    from refocus.vit.loading import load
+
+    if out is not None and out.exists():
+        raise InputError(f"‹out› {out}: exists and is not overwritten; name a new file")
+    if out is not None:
+        outputs.refuse_inside(out, {"‹images›": images, "‹masks›": masks})
+    network = load(outputs.reference(model, names=names, order=order))
+    found = checks.check(network, images, masks, mask_polarity=mask_polarity)
+    table = Table("output", Column("class folder", overflow="fold"), "images", "masks")
+    for row in found.classes:
+        table.add_row(str(row.output), escape(row.folder), str(row.images), str(row.masks))
+    console.print(table)
+    console.print(
+        f"{found.outputs} outputs; {found.pixels[0]} x {found.pixels[1]} pixels", soft_wrap=True
+    )
+    if found.coverage:
+        low, middle, high = found.coverage.object
+        console.print(
+            f"of {found.coverage.looked_at} masks looked at the object covers {middle:.0f} % of "
+            f"the image (10 to 90 %: {low:.0f} to {high:.0f}) and {found.coverage.border:.0f} % of "
+            "its border",
+            soft_wrap=True,
+        )
+    if found.turned:
+        console.print(f"{found.turned} images looked at are turned upright as EXIF says")
+    for problem in found.problems:
+        console.print(f"cannot be used: {problem}", soft_wrap=True, markup=False)
+    if out is not None:
+        checks.write(found, network, out)
+        console.print(f"open in a browser: {out}", soft_wrap=True)
