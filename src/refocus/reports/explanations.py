@@ -123,7 +123,7 @@ def write(
         ):
             row = done.get(str(path))
             if row is None or not (folder / row.overlay).exists():
-                overlaid = folder / f"{position:04d}-{path.stem}.png"
+                overlaid = folder / f"{position:04d}-{path.stem[:60]}.png"
                 answers = _explained(path, models, targets, overlaid)
                 row = ExplainedImage(str(path), overlaid.name, **answers)
                 write_line(lines, row)
@@ -154,7 +154,7 @@ def _explained(
 ) -> dict[str, Answer]:
     """Every model's answer on one image, drawn into one PNG."""
     tiles: list[np.ndarray] = []
-    titles, captions = ["image"], [path.name]
+    titles, captions = ["image"], [path.name.encode("utf-8", "replace").decode()]
     answers = {}
     for which, model in models.items():
         config = preprocessing(model)
