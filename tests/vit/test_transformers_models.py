@@ -128,6 +128,7 @@ def test_a_folder_without_a_head_or_with_pickles_is_refused(tmp_path: Path) -> N
     torch.save(whole, folder / "model.safetensors")
     with pytest.raises(refocus.InputError, match="cannot be loaded"):
         refocus.load(folder)
+    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
         json.dumps({**config, "architectures": ["ViTMAEForPreTraining"]})
