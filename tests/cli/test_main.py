@@ -73,13 +73,9 @@ def test_demo_prints_its_table_and_where_to_look(
 ) -> None:
     from refocus.demo import story
 
-    row = {
-        "in_domain": 97.0,
-        "shuffled": 44.6,
-        "trained": 52.6,
-        "untrained": 36.6,
-        "background_share": 0.68,
-    }
+    row = story.DemoRow(
+        in_domain=97.0, shuffled=44.6, trained=52.6, untrained=36.6, background_share=0.68
+    )
     monkeypatch.setattr(story, "run", lambda out, seed, device: {"biased": row, "refocus": row})
     assert run(monkeypatch, "demo", "--out", tmp_path / "d", "--device", "cpu") == 0
     shown = capsys.readouterr().out
