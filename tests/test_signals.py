@@ -32,8 +32,13 @@ def test_without_a_handler_nothing_is_held_back() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             signal.pause()
 
-    with pytest.raises(KeyboardInterrupt):
-        work()
+    # a worker of pytest-xdist ignores Ctrl-C, and would wait here for ever
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_forked_worker_does_not_answer_for_its_parent() -> None:

@@ -14,7 +14,7 @@ import torch
 
 import refocus
 from refocus import Recipe
-from refocus.objectives import registry
+from refocus.objectives import steps
 from refocus.tuning import loop
 from tests.tuning.makers import weights
 from tests.zoo import build
@@ -23,13 +23,13 @@ from tests.zoo import build
 def test_a_nonfinite_term_stops_by_name_and_keeps_the_last_good_checkpoint(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine, calls = registry.losses.background, []
+    genuine, calls = steps.losses.background, []
 
     def explode(relevance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return genuine(relevance, mask) * (float("nan") if len(calls) > 4 else 1.0)
 
-    monkeypatch.setattr(registry.losses, "background", explode)
+    monkeypatch.setattr(steps.losses, "background", explode)
     with pytest.raises(loop.Diverged, match=r"epoch 1, step 1: term 'background' is nan"):
         refocus.tune(
             recipe, tmp_path / "run", progress=False

@@ -212,7 +212,7 @@ def state_of(job: Job, done: int) -> str:
     if job.running:
         return f"Running: epoch {done} done."
     if job.complete:
-        return escape(results_of(job.folder).verdict.sentence)
+        return f"Done: {escape(results_of(job.folder).verdict.sentence)}"
     if job.failed:
         return escape(job.words) or "It failed; start the app in a terminal to see why."
     return f"Stopped after epoch {done}. Resume continues from there."
