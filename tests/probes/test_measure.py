@@ -172,7 +172,7 @@ def test_bad_input_is_said_before_anything_is_written(
         (["--kind", "blur"], "--kind blur: unknown; legal are all, fgsm"),
         (["--kind", "shapes"], "--kind shapes: needs --masks"),
         (["--kind", "stylization", "--styles", tmp_path / "nothing"], "--styles"),
-        (["--kind", "cutout", "--saliency", "lime"], "--saliency lime: must be relevance or attention"),
+        (["--kind", "cutout", "--saliency", "lime"], "--saliency lime: must be relevance or"),
         (["--kind", "imagenet-c"], "needs --imagenet-c"),
         (["--kind", "cutout", "--mapping", "x.json"], "only with --cues"),
     ):
