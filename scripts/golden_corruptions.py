@@ -14,6 +14,6 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.test_corruptions import GOLDEN, grid  # noqa: E402
+from tests.probes.tools.test_corruptions import GOLDEN, grid  # noqa: E402
 
 Image.fromarray(grid()).save(GOLDEN, optimize=True)
