@@ -19,9 +19,12 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from refocus.signals import interruptible
 
 ROOT = Path(__file__).parents[2]
 _MODULES = (  # what a command would import itself, at a cost of seconds
@@ -42,6 +45,7 @@ _MODULES = (  # what a command would import itself, at a cost of seconds
     "refocus.studies.registry",
     "refocus.tuning.tune",
 )
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 MEMORY = 6 * 2**30  # bytes of address space that a command may take beyond what the server has
 
 
@@ -213,6 +217,8 @@ def _command(request: dict[str, Any], pipes: list[int]) -> None:
     from refocus import locks
 
     code = 1
+    # a signal in the milliseconds of this start waits for the command, which alone can speak of it
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         os.setpgid(0, 0)
         for number, pipe in enumerate(pipes, 1):
@@ -223,8 +229,9 @@ def _command(request: dict[str, Any], pipes: list[int]) -> None:
         _limit({"RLIMIT_AS": _taken() + MEMORY, **request["limits"]})
         sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
         sys.argv = ["refocus", *request["argv"]]
-        from refocus.cli import main
+        from refocus.cli import ending, main
 
+        ending.interruptible = _listening
         main.main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
@@ -238,6 +245,14 @@ def _command(request: dict[str, Any], pipes: list[int]) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    """`interruptible`, which from here on hears the signals that were held back."""
+    with interruptible():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        yield
 
 
 def _limit(limits: dict[str, int]) -> None:
