@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from tests.makers import Build, masked_batch
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_terms_are_finite_scalars_and_loss_is_among_them(tiny: Build, name: str) -> None:
-    terms = refocus.objective(name)(tiny(), *masked_batch())
+    terms = refocus.objective(name, original=tiny())(tiny(), *masked_batch())
     assert set(terms) - {"loss"} <= set(OBJECTIVES[name].weights)
     assert all(value.ndim == 0 and value.isfinite() for value in terms.values())
 
@@ -86,7 +88,7 @@ def test_any_objective_takes_the_regularizers(tiny: Build, name: str) -> None:
     original = tiny()
     weights = {"confidence": 0.5, "labels": 0.25, "kl": 2.0, "l2_sp": 3.0}
     terms = refocus.objective(name, original=original, **weights)(model, *given)
-    plain = refocus.objective(name)(model, *given)
+    plain = refocus.objective(name, original=original)(model, *given)
     added = sum(weight * terms[term] for term, weight in weights.items())
     torch.testing.assert_close(terms["loss"], plain["loss"] + added)
     torch.testing.assert_close(terms["labels"], losses.classification(model(given[0]), given[2]))
@@ -120,6 +122,18 @@ def test_distances_to_the_original_are_zero_there_and_hold_the_model(tiny: Build
 def test_distance_to_the_original_needs_one() -> None:
     with pytest.raises(refocus.InputError, match=r"'kl' needs `original`"):
         refocus.objective("finetune", kl=1.0)
+    with pytest.raises(refocus.InputError, match=r"'consistency': it needs `original`"):
+        refocus.objective("consistency")
+
+
+@pytest.mark.parametrize("name", ["refocus", "consistency"])
+def test_a_term_of_weight_0_is_not_computed_and_changes_no_other(tiny: Build, name: str) -> None:
+    model, given, original = tiny(), masked_batch(), tiny()
+    whole = refocus.objective(name, original=original)(model, *given)
+    less = refocus.objective(name, original=original, energy=0.0)(model, *given)
+    assert set(whole) - set(less) == {"energy"}
+    for term in set(less) - {"loss"}:
+        torch.testing.assert_close(less[term], whole[term])
 
 
 @pytest.mark.parametrize(
@@ -157,10 +171,17 @@ def test_the_row_says_whether_the_objective_trains_the_map_of_a_target(
             with pytest.raises(refocus.InputError, match=f"objective '{name}' does not read it"):
                 refocus.objective(name, **given)
         return
-    labels = labels.new_full(labels.shape, 3)
-    step = refocus.objective(name, target=lambda z: z[:, 0])
-    own, plain = (s(model, images, masks, labels) for s in (step, refocus.objective(name)))
-    (term, *_) = set(OBJECTIVES[name].weights) & {"background", "energy", "bce"}
-    assert not torch.equal(own[term], plain[term])
-    zeros = refocus.objective(name)(model, images, masks, torch.zeros_like(labels))
-    torch.testing.assert_close(own[term], zeros[term])
+
+    def term_of(label: int, **given: Any) -> Tensor:
+        """With images of this class, by their labels and by the original's answers."""
+        original = tiny()
+        with torch.no_grad():
+            original.head.bias[label] += 100
+        step = refocus.objective(name, original=original, **given)
+        terms = step(model, images, masks, labels.new_full(labels.shape, label))
+        (term, *_) = set(OBJECTIVES[name].weights) & {"background", "energy", "bce"}
+        return terms[term]
+
+    own = term_of(3, target=lambda z: z[:, 0])
+    assert not torch.equal(own, term_of(3))
+    torch.testing.assert_close(own, term_of(0))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import refocus
+from refocus.data.swaps import swap_backgrounds
 from refocus.evaluation.metrics import background_share
 from refocus.objectives import losses
+from refocus.objectives.steps import trained_logits
 from refocus.relevance.gae import minmax, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
 from tests.makers import Build, masked_batch
@@ -23,12 +27,14 @@ MASK_TERMS = {
     "energy": ("energy",),
     "bce": ("bce",),
     "refocus": ("energy",),
+    "consistency": ("energy",),
 }
 BY_MAP = (
     "relevance",
     "relevance-exact",
     "energy",
     "refocus",
+    "consistency",
 )  # terms on the map that background_share measures
 BY_GRADIENT = {"gradmask": losses.gradmask, "rrr": losses.right_reasons}
 
@@ -57,7 +63,7 @@ def test_relevance_is_that_of_the_true_class_and_confidence_of_the_predicted(tin
 @pytest.mark.parametrize(("name", "term"), [(n, t) for n, ts in MASK_TERMS.items() for t in ts])
 def test_the_mask_term_alone_moves_the_weights(tiny: Build, name: str, term: str) -> None:
     model = tiny()
-    refocus.objective(name)(model, *masked_batch())[term].backward()
+    refocus.objective(name, original=tiny())(model, *masked_batch())[term].backward()
     moved = [p for p in model.blocks.parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert len(moved) > 20
 
@@ -81,7 +87,7 @@ def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does
         torch.manual_seed(0)
         model = tiny()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        step = refocus.objective(objective)
+        step = refocus.objective(objective, original=tiny())
         before = background_share(
             refocus.explain(model, images, labels).patches, masks[:, 0]
         ).mean()
@@ -120,6 +126,46 @@ def test_refocus_on_classes_outside_seen_compares_with_them_too(tiny: Build) -> 
         given["classification"],
         refocus.objective("refocus")(model, images, masks, labels)["classification"],
     )
+
+
+def test_consistency_holds_the_original_answer_on_image_and_swaps(tiny: Build) -> None:
+    model, original, (images, masks, labels) = tiny(), tiny(), masked_batch()
+    with torch.no_grad():
+        model.head.bias += torch.randn_like(model.head.bias)
+    terms = refocus.objective("consistency", original=original)(model, images, masks, labels)
+    p = original(images).softmax(1)
+    views = [images] + [
+        swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0))
+        for turn in (1, 2, 3)
+    ]
+    by_hand = [(p * (p / model(view).softmax(1)).log()).sum(1).mean() for view in views]
+    torch.testing.assert_close(terms["consistency"], torch.stack(by_hand).mean())
+    other = refocus.objective("consistency", original=original)(model, images, masks, labels * 0)
+    torch.testing.assert_close(other["loss"], terms["loss"])  # the labels are not read
+
+
+def test_logits_that_train_are_the_same_with_maps_and_with_fused_attention(tiny: Build) -> None:
+    model, images = tiny(), masked_batch()[0]
+    assert model.blocks[0].attn.fused_attn
+    with torch.autocast("cpu", torch.bfloat16):
+        formed, fused = trained_logits(model, images), model(images)
+    torch.testing.assert_close(formed, fused, atol=0.02, rtol=0.02)
+    names = [type(node).__name__ for node in _graph(formed)]
+    assert not any("ScaledDotProduct" in name for name in names)
+    names = [type(node).__name__ for node in _graph(trained_logits(model, images))]
+    assert any("ScaledDotProduct" in name for name in names)
+
+
+def _graph(result: Tensor) -> set[Any]:
+    """All nodes of the graph behind a result."""
+    found: set[Any] = set()
+    left = [result.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            left += [parent for parent, _ in node.next_functions]
+    return found
 
 
 def test_a_few_steps_of_bce_fit_the_map_to_the_mask_and_plain_finetuning_does_not(

@@ -24,6 +24,7 @@ from refocus.objectives.steps import (
     Settings,
     Terms,
     bce_step,
+    consistency_step,
     energy_step,
     finetune_step,
     gradmask_step,
@@ -77,6 +78,7 @@ class Objective:
             (`Recipe.share`).
         by_map: trains GAE's relevance map by `relevance_patches`, so that it reads the settings
             `target` and `recompute`.
+        needs_original: reads the model before tuning, `Settings.original`.
     """
 
     step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Found]
@@ -87,6 +89,7 @@ class Objective:
     exact: bool = False
     share: float = 1.0
     by_map: bool = False
+    needs_original: bool = False
 
 
 _PUBLISHED = {
@@ -185,6 +188,16 @@ _OWN = {
         switches=("second_order",),
         by_map=True,
     ),
+    "consistency": Objective(
+        consistency_step,
+        {"energy": 1.0, "consistency": 1.0},
+        "ours, without labels: the original model's answers to the images, held on them and on "
+        "their background swaps, and energy",
+        lr=1e-5,
+        switches=("second_order",),
+        by_map=True,
+        needs_original=True,
+    ),
 }
 OBJECTIVES = Table("refocus.objectives", _OWN, Objective)
 
@@ -217,7 +230,8 @@ def objective(
             published code).
         seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these
             only. None: all classes.
-        original: the model before tuning, frozen; `kl` and `l2_sp` measure the distance to it.
+        original: the model before tuning, frozen: `consistency` learns its answers, `kl` and
+            `l2_sp` measure the distance to it.
         target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is
             trained in place of the true class's (regression, several labels); set the weight of
             terms that read labels to 0 then.
@@ -276,13 +290,17 @@ def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step
     merged = {**row.weights, **weights}
     extra = [term for term in REGULARIZERS if merged.get(term)]
     if settings.original is None:
-        for term in extra:
-            if REGULARIZERS[term].needs_original:
-                raise InputError(
-                    f"objective {name!r}: the term {term!r} needs `original`, the model before "
-                    "tuning"
-                )
-    used = replace(settings, second_order=settings.second_order or row.exact)
+        needing = [f"the term {term!r}" for term in extra if REGULARIZERS[term].needs_original]
+        if row.needs_original or needing:
+            what = "it" if row.needs_original else needing[0]
+            raise InputError(
+                f"objective {name!r}: {what} needs `original`, the model before tuning"
+            )
+    used = replace(
+        settings,
+        second_order=settings.second_order or row.exact,
+        unread=frozenset(term for term, weight in merged.items() if not weight),
+    )
 
     def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
         terms, logits = row.step(model, images, masks.to(images.dtype), labels, used)

@@ -34,6 +34,7 @@ class Settings:
     target: Callable[[Tensor], Tensor] | None = None
     recompute: bool = False
     original: nn.Module | None = None
+    unread: frozenset[str] = frozenset()  # terms of weight 0, which need not be computed
 
     def explained(self, labels: Tensor) -> Target:
         """What the relevance is of: the true class, or what the caller named."""
@@ -175,8 +176,20 @@ def finetune_step(
 
     The baseline that every claim must beat.
     """
-    logits = logits_of(model, images)
+    logits = trained_logits(model, images)
     return {"classification": losses.classification(logits, labels)}, logits
+
+
+def trained_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits `[B, K]` for a backward pass.
+
+    In bfloat16 on a CPU attention is computed by its map: the backward pass of torch's fused
+    attention makes a whole step 1.4 times slower there (docs/performance.md).
+    """
+    if images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with attention_maps(model):
+            return logits_of(model, images)
+    return logits_of(model, images)
 
 
 def swap_step(
@@ -188,7 +201,8 @@ def swap_step(
     The donor is the batch's next image, so a batch of one keeps its own background.
     """
     swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
-    return {"classification": losses.classification(logits_of(model, swapped), labels)}, None
+    logits = trained_logits(model, swapped)
+    return {"classification": losses.classification(logits, labels)}, None
 
 
 def refocus_step(
@@ -196,19 +210,56 @@ def refocus_step(
 ) -> Found:
     """Ours: each image and three background swaps of it in one batch.
 
-    Relevance energy, and cross-entropy among the classes tuned on. The donors are the batch's next
-    three images, so a batch of one has no swaps.
+    Relevance energy, and cross-entropy among the classes tuned on.
+    """
+    every, count = _with_swaps(images, masks)
+    repeated = labels.repeat(count)
+    logits, terms = _energy(model, every, masks, repeated, s)
+    seen = _seen(labels, s, logits.shape[1])
+    terms["classification"] = losses.seen_classification(logits, repeated, seen)
+    return terms, logits[: len(images)]
+
+
+def consistency_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> Found:
+    """Ours, without labels: what the original answers to an image is to hold on its swaps as well.
+
+    The mean KL(p || q) over each image and three background swaps of it, p the original model's
+    softmax on the untouched image, and the relevance energy of the class that it predicts. The
+    labels are not read.
+    """
+    assert s.original is not None
+    with torch.no_grad():
+        teacher = logits_of(s.original, images)
+    every, count = _with_swaps(images, masks)
+    predicted = teacher.argmax(1).repeat(count)
+    logits, terms = _energy(model, every, masks, predicted, s)
+    terms["consistency"] = losses.distance_to_teacher(logits, teacher.repeat(count, 1))
+    return terms, logits[: len(images)]
+
+
+def _with_swaps(images: Tensor, masks: Tensor) -> tuple[Tensor, int]:
+    """The images and their background swaps `[count B, 3, H, W]`, and `count`.
+
+    The donors are the batch's next three images, so a batch of one has no swaps.
     """
     turns = range(1, min(_SWAPS, len(images) - 1) + 1)
     swapped = [
         swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0)) for turn in turns
     ]
-    every, count = torch.cat([images, *swapped]), 1 + len(swapped)
-    mask, repeated = masks[:, 0].repeat(count, 1, 1), labels.repeat(count)
-    logits, raw = relevance_map(model, every, repeated, s)
-    energy = losses.outside_energy(upsample(raw, images.shape[-2:]), mask)
-    classification = losses.seen_classification(logits, repeated, _seen(labels, s, logits.shape[1]))
-    return {"energy": energy, "classification": classification}, logits[: len(images)]
+    return torch.cat([images, *swapped]), 1 + len(swapped)
+
+
+def _energy(
+    model: nn.Module, every: Tensor, masks: Tensor, labels: Tensor, s: Settings
+) -> tuple[Tensor, Terms]:
+    """Logits of the images and their swaps, and the relevance energy where it has a weight."""
+    if "energy" in s.unread:
+        return trained_logits(model, every), {}
+    logits, raw = relevance_map(model, every, labels, s)
+    mask = masks[:, 0].repeat(len(every) // len(masks), 1, 1)
+    return logits, {"energy": losses.outside_energy(upsample(raw, every.shape[-2:]), mask)}
 
 
 def _seen(labels: Tensor, s: Settings, classes: int) -> Tensor:

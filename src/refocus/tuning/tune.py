@@ -242,7 +242,8 @@ def _step(
     Without a device it is only checked and gets no weights to compare with.
     """
     original = None
-    if recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
+    row = OBJECTIVES.get(recipe.objective)  # an unknown one is refused by `step_of`
+    if (row and row.needs_original) or recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
         original = load(
             recipe.model, pretrained=device is not None, device=device or "cpu"
         ).requires_grad_(False)
