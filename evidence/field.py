@@ -1,0 +1,470 @@
+"""A fair field: every method at its best rate, on the same images, for the same steps or passes.
+
+    python -m evidence.field search --out OUT --data bar=ROOT --masks bar=MASKS --model bar=FOLDER
+    python -m evidence.field final --out OUT (the same options)
+
+`search` tries four rates of each method, a factor 3 apart, and goes on beyond an end that is best.
+It reads development images alone: training images held out, as they are and on the backgrounds of
+other classes. `final` trains each method at its best rate on five draws and reads the test sets.
+One JSON line a cell in OUT/rows.jsonl; run again to go on after an interruption. docs/evidence.md
+explains the choices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import timm.layers
+import torch
+from torch import Tensor, nn
+
+from evidence.methods import METHODS, Method, passes_per_image
+from evidence.rows import (
+    END,
+    READINGS,
+    SELECTED,
+    WISE,
+    Answers,
+    Cell,
+    Development,
+    Passes,
+    Row,
+    append,
+    digest,
+    pack,
+    read,
+)
+from evidence.sources import DATA, Source, prepare
+from evidence.work import BATCH, Outcome, Work, counting
+from refocus import InputError, evaluate, load
+from refocus.data.transforms import MaskedImages, joint_transform
+from refocus.records import drop_partial_line
+from refocus.tuning.checks import answers, interpolate
+from refocus.tuning.loop import Diverged
+from refocus.vit.loading import weights_digest
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the base model to the end of training
+# images that go forward in training, for each step of `refocus`; None: the steps are given
+BUDGETS: Mapping[str, int | None] = {"steps": None, "passes": 4, "long": 16}
+SEARCH_DRAW = 1000  # apart from the draws of the final cells
+_BEYOND = 2  # further rates that a search tries at either end
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data set on this machine and the base models that were trained on it."""
+
+    source: Source
+    models: tuple[Path, ...]
+    early: tuple[Path, ...]
+
+    def model(self, draw: int) -> Path:
+        """Base models take turns over the draws."""
+        return self.models[draw % len(self.models)]
+
+
+@dataclass(frozen=True)
+class Field:
+    """What all cells share."""
+
+    out: Path
+    places: Mapping[str, Place]
+    steps: int
+    precision: str
+
+    @property
+    def rows(self) -> Path:
+        return self.out / "rows.jsonl"
+
+
+# --- one cell -------------------------------------------------------------------------------------
+
+
+def run(cell: Cell, field: Field, readings: Sequence[str]) -> Row:
+    """Train, measure on development images, and in a final cell read the test sets."""
+    place, method = field.places[cell.data], METHODS[cell.method]
+    base = load(place.model(cell.draw))
+    work = _work(cell, field)
+    start = {name: value.clone() for name, value in base.state_dict().items()}
+    settings = _settings(method, work, field)
+    begun = time.perf_counter()
+    with counting(base) as counted:
+        try:
+            made = method.run(work)
+        except Diverged as error:
+            made = Outcome(start, [], [], 0, {"diverged": str(error)})
+    seconds = time.perf_counter() - begun
+    row = Row(
+        cell=cell,
+        model=weights_digest(base),
+        settings=settings,
+        used=digest(made.used),
+        used_count=len(made.used),
+        trained=made.trained,
+        steps=made.steps,
+        passes=Passes(settings["per_image"], counted.trained, counted.all),
+        seconds=round(seconds, 2),
+        development=[],
+        notes=made.notes,
+    )
+    if "diverged" not in made.notes:
+        row = _measured(row, base, start, made.weights, field, readings)
+    shutil.rmtree(work.folder, ignore_errors=True)
+    return row
+
+
+def _settings(method: Method, work: Work, field: Field) -> dict[str, object]:
+    return {
+        "steps": work.steps,
+        "batch": BATCH,
+        "precision": field.precision,
+        "per_image": passes_per_image(method, load(work.model)),
+        "recipe": dict(method.recipe),
+        "labels": method.labels,
+        "model": work.model.name,
+    }
+
+
+def _work(cell: Cell, field: Field) -> Work:
+    place = field.places[cell.data]
+    return Work(
+        model=place.model(cell.draw),
+        source=place.source,
+        images=cell.images,
+        half=cell.classes == "half",
+        seed=cell.draw,
+        steps=steps_for(cell, field),
+        rate=cell.rate,
+        precision=field.precision,
+        folder=field.out / "runs" / name_of(cell),
+        early=place.early[cell.draw % len(place.early)] if place.early else None,
+    )
+
+
+def name_of(cell: Cell) -> str:
+    """A folder for the run of a cell."""
+    return "-".join(str(value) for value in asdict(cell).values())
+
+
+def steps_for(cell: Cell, field: Field) -> int:
+    """Steps with which a cell has its budget."""
+    passes = BUDGETS[cell.budget]
+    if passes is None:
+        return field.steps
+    model = load(field.places[cell.data].model(cell.draw))
+    each = max(1, passes_per_image(METHODS[cell.method], model))
+    return max(1, round(field.steps * passes / each))
+
+
+def _measured(
+    row: Row,
+    model: nn.Module,
+    start: dict[str, Tensor],
+    end: dict[str, Tensor],
+    field: Field,
+    readings: Sequence[str],
+) -> Row:
+    """Development accuracy at each share, the readings' shares, and the tests of a final cell."""
+    source = field.places[row.cell.data].source
+    with torch.autocast("cpu", torch.bfloat16, enabled=field.precision == "bf16"):
+        found = development(model, source, start, end)
+    best = max(found, key=lambda d: (d.score, -d.share))
+    shares = {END: 1.0, WISE: 0.5, SELECTED: best.share}
+    if row.cell.method == "base":
+        found, shares = found[:1], dict.fromkeys(READINGS, 0.0)
+    row = replace(row, development=found, shares=shares)
+    if row.cell.phase != "final":
+        return row
+    wanted = {name: shares[name] for name in readings}
+    right: dict[str, dict[float, Answers]] = {test: {} for test in source.kind.tests}
+    for share in sorted(set(wanted.values())):
+        model.load_state_dict(interpolate(start, end, share))
+        for test in source.kind.tests:
+            right[test][share] = test_answers(model, source.test(test), field.precision)
+    tests = {
+        test: replace(
+            next(iter(by_share.values())),
+            right={name: by_share[share].right[""] for name, share in wanted.items()},
+        )
+        for test, by_share in right.items()
+    }
+    return replace(row, tests=tests)
+
+
+def development(
+    model: nn.Module, source: Source, start: dict[str, Tensor], end: dict[str, Tensor]
+) -> list[Development]:
+    """Top-1 on the development images as they are and on other backgrounds, at each share."""
+    samples = source.dev.masked(model)
+    data = MaskedImages(samples, joint_transform(model, train=False))
+    columns = list(zip(*(data[i] for i in range(len(data))), strict=True))
+    images, masks = torch.stack(columns[0]), torch.stack(columns[1])
+    line = [interpolate(start, end, share) for share in SHARES]
+    plain, swapped = answers(model, line, images, masks, torch.tensor(columns[2]))
+    return [
+        Development(share, 100 * float(p.mean()), 100 * float(s.mean()))
+        for share, p, s in zip(SHARES, plain, swapped, strict=True)
+    ]
+
+
+def test_answers(model: nn.Module, folder: Path, precision: str) -> Answers:
+    """A model's right answers on a test set, under the reading ""."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        found = sorted(evaluate(model, folder).predictions, key=lambda p: p.image)
+    counts: dict[str, int] = {}
+    for p in found:
+        folder_name = p.image.split("/")[0]
+        counts[folder_name] = counts.get(folder_name, 0) + 1
+    return Answers(digest(p.image for p in found), counts, {"": pack([p.right for p in found])})
+
+
+test_answers.__test__ = False  # type: ignore[attr-defined]  # not for pytest
+
+
+# --- the search -----------------------------------------------------------------------------------
+
+
+def search(wanted: Iterable[Cell], field: Field) -> None:
+    """Four rates of each method, and further ones while the best of a reading lies at an end."""
+    for cell in wanted:
+        method = METHODS[cell.method]
+        first, last = -1, 2
+        while True:
+            tried = method.rates(first, last)
+            for rate in tried:
+                _do(replace(cell, rate=rate), field, ())
+            best = {best_rate(read(field.rows), cell, reading) for reading in READINGS}
+            lower = tried[0] in best and first > -1 - _BEYOND
+            upper = tried[-1] in best and last < 2 + _BEYOND
+            if not (lower or upper):
+                break
+            first, last = first - lower, last + upper
+
+
+def best_rate(rows: Sequence[Row], cell: Cell, reading: str) -> float | None:
+    """The rate with the best development score of a reading, the lower of two alike.
+
+    Of the searched numbers of images a class the nearest to the cell's.
+    """
+    found = [r for r in rows if r.cell.phase == "search" and _same_search(r.cell, cell)]
+    scores = {
+        (r.cell.images, r.cell.rate): score
+        for r in found
+        if (score := reading_score(r, reading)) is not None
+    }
+    if not scores:
+        return None
+    near = min(
+        {images for images, _ in scores}, key=lambda n: abs((n or 1e9) - (cell.images or 1e9))
+    )
+    return max(
+        (rate for images, rate in scores if images == near), key=lambda r: (scores[near, r], -r)
+    )
+
+
+def _same_search(one: Cell, other: Cell) -> bool:
+    keys = ("data", "method", "budget", "classes")
+    return all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def reading_score(row: Row, reading: str) -> float | None:
+    """The development score at a reading's share; None where training diverged."""
+    return next((d.score for d in row.development if d.share == row.shares[reading]), None)
+
+
+# --- the final cells ------------------------------------------------------------------------------
+
+
+def final(wanted: Iterable[Cell], field: Field, searched: Sequence[Row]) -> None:
+    """Each method at the best rate of each reading; the tests are read here and nowhere else."""
+    for cell in wanted:
+        for rate, readings in readings_by_rate(cell, searched).items():
+            one = replace(cell, phase="final", rate=rate)
+            _refuse_second_look(read(field.rows), one, readings)
+            _do(one, field, readings)
+
+
+def readings_by_rate(cell: Cell, searched: Sequence[Row]) -> dict[float, list[str]]:
+    """Which rate each reading is made at."""
+    if cell.method == "base":
+        return {0.0: [END]}
+    found: dict[float, list[str]] = {}
+    for reading in READINGS:
+        rate = best_rate(searched, cell, reading)
+        if rate is None:
+            raise InputError(
+                f"{cell.method} on {cell.data}, budget {cell.budget}: no rate was searched; run "
+                "`search` with the same options first"
+            )
+        found.setdefault(rate, []).append(reading)
+    return found
+
+
+def _refuse_second_look(rows: Sequence[Row], cell: Cell, readings: Sequence[str]) -> None:
+    """A rate that is searched again after the tests were read would be chosen by them."""
+    for row in rows:
+        if replace(row.cell, rate=cell.rate) != cell or row.cell.rate == cell.rate:
+            continue
+        again = {name for test in row.tests.values() for name in test.right} & set(readings)
+        if again:
+            raise InputError(
+                f"{cell.method} on {cell.data}: {', '.join(sorted(again))} has been read at "
+                f"rate {row.cell.rate:g}, and the search now says {cell.rate:g}; the tests are "
+                "read once"
+            )
+
+
+def _do(cell: Cell, field: Field, readings: Sequence[str]) -> None:
+    """One cell, unless its line is there."""
+    if any(row.cell == cell for row in read(field.rows)):
+        return
+    row = run(cell, field, readings)
+    append(field.rows, row)
+    end = next((d for d in row.development if d.share == row.shares[END]), None)
+    shown = "diverged" if end is None else f"{end.plain:.1f} / {end.swapped:.1f} on development"
+    print(f"{name_of(cell)}: {shown}, {row.seconds:.0f} s", flush=True)
+
+
+# --- the cells ------------------------------------------------------------------------------------
+
+
+def cells(args: argparse.Namespace, field: Field) -> Iterator[Cell]:
+    """What the options ask for, the cheapest budget first."""
+    draws = [SEARCH_DRAW] if args.phase == "search" else args.draws
+    for budget in args.budgets:
+        for data in field.places:
+            for draw in draws:
+                for name in args.methods:
+                    yield from _of_method(name, data, budget, draw, args, field)
+
+
+def _of_method(
+    name: str, data: str, budget: str, draw: int, args: argparse.Namespace, field: Field
+) -> Iterator[Cell]:
+    method, place = METHODS[name], field.places[data]
+    if method.labels == "groups" and not place.source.kind.groups:
+        return
+    if name == "base" and (args.phase == "search" or draw >= len(place.models)):
+        return
+    fixed = method.stepless or method.per_image == 0
+    if budget != "steps" and (fixed or _same_as_steps(name, data, budget, field)):
+        return
+    for images in [0] if method.whole or name == "base" else args.images:
+        classes = "all" if method.whole or name == "base" else args.classes
+        yield Cell(args.phase, data, name, budget, images, classes, draw, 0.0)
+
+
+@cache
+def _passes(name: str, model: Path) -> int:
+    return passes_per_image(METHODS[name], load(model))
+
+
+def _same_as_steps(name: str, data: str, budget: str, field: Field) -> bool:
+    return _passes(name, field.places[data].model(0)) == BUDGETS[budget]
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evidence.field",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("phase", choices=("search", "final"))
+    parser.add_argument("--out", type=Path, required=True)
+    named = "NAME=FOLDER"
+    parser.add_argument("--data", nargs="+", required=True, metavar=named, help="roots")
+    parser.add_argument(
+        "--masks", nargs="+", default=[], metavar=named, help="SPLIT/CLASS/FILE.png"
+    )
+    parser.add_argument(
+        "--model", nargs="+", required=True, metavar=named, help="base models; several take turns"
+    )
+    parser.add_argument(
+        "--early", nargs="+", default=[], metavar=named, help="base models after one epoch (JTT)"
+    )
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument(
+        "--images", nargs="+", type=int, default=[3, 10, 50], help="a class; 0: all"
+    )
+    parser.add_argument("--classes", default="all", choices=("all", "half"))
+    parser.add_argument("--budgets", nargs="+", default=["steps", "passes"], choices=list(BUDGETS))
+    parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--searched", nargs="+", type=Path, default=[], help="rows.jsonl of searches made elsewhere"
+    )
+    return parser
+
+
+def named(pairs: Sequence[str], option: str) -> dict[str, tuple[Path, ...]]:
+    """NAME=FOLDER... by name."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for pair in pairs:
+        name, _, folder = pair.partition("=")
+        if name not in DATA or not folder:
+            raise InputError(f"{option} {pair}: must be NAME=FOLDER; names are {', '.join(DATA)}")
+        if not Path(folder).is_dir():
+            raise InputError(f"{option} {pair}: no such folder")
+        found[name] = (*found.get(name, ()), Path(folder).resolve())
+    return found
+
+
+def opened(args: argparse.Namespace) -> Field:
+    """The field that the options describe."""
+    roots, models = named(args.data, "--data"), named(args.model, "--model")
+    masks, early = named(args.masks, "--masks"), named(args.early, "--early")
+    if missing := set(roots) - set(models):
+        raise InputError(f"--model: none for {', '.join(sorted(missing))}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    drop_partial_line(args.out / "rows.jsonl")  # of a run that was killed while it wrote
+    places = {
+        name: Place(
+            prepare(name, folders[0], masks.get(name, (None,))[0], args.out),
+            models[name],
+            early.get(name, ()),
+        )
+        for name, folders in roots.items()
+    }
+    return Field(args.out.resolve(), places, args.steps, args.precision)
+
+
+@contextmanager
+def attention_for(precision: str) -> Iterator[None]:
+    """Plain attention in bf16: the fused one has a slow backward pass on a CPU (1.45 times)."""
+    before = timm.layers.use_fused_attn()
+    timm.layers.set_fused_attn(before and precision != "bf16")
+    try:
+        yield
+    finally:
+        timm.layers.set_fused_attn(before)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = options().parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    try:
+        with attention_for(args.precision):
+            field = opened(args)
+            if args.phase == "search":
+                search(cells(args, field), field)
+            else:
+                elsewhere = [row for file in args.searched for row in read(file)]
+                final(cells(args, field), field, [*elsewhere, *read(field.rows)])
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""The methods of the field, one table: objectives of the product, their variants, and baselines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from evidence import baselines
+from evidence.work import BATCH, DECAY, DECAYS, Outcome, Work, counting
+from refocus import Recipe, load, objective
+from refocus.objectives.registry import OBJECTIVES
+from refocus.outputs import read_json
+from refocus.tuning.selection import from_json
+from refocus.tuning.tune import complete
+from refocus.vit.inputs import fitting
+
+STEP = 3.0  # between two rates of a search
+_ALL = 1_000_000  # shots: every image there is
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row.
+
+    Args:
+        about: one line for tables.
+        run: trains, from a `Work` to an `Outcome`.
+        rate: the search tries a third of it, it, and three and nine times it.
+        labels: what it reads beside the images: none, labels, or groups.
+        whole: trains on the whole pool, whatever the number of images a class.
+        per_image: passes of one image in a step; None: counted on a batch (`passes_per_image`).
+        recipe: fields of the product's recipe, for what runs through its loop.
+        stepless: its training takes no steps, so that no budget changes it.
+    """
+
+    about: str
+    run: Callable[[Work], Outcome]
+    rate: float
+    labels: str = "labels"
+    whole: bool = False
+    per_image: int | None = 1
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    stepless: bool = False
+
+    def rates(self, first: int = -1, last: int = 2) -> list[float]:
+        """`rate` times powers of 3, two digits each."""
+        return [float(f"{self.rate * STEP**power:.1e}") for power in range(first, last + 1)]
+
+
+# --- through the product's own loop ---------------------------------------------------------------
+
+
+def tuned(work: Work, recipe: Mapping[str, Any]) -> Outcome:
+    """A run of `refocus.tune` as its users run it, the last weights kept."""
+    source = work.source
+    full = _recipe(work, recipe)
+    complete(full, work.folder, progress=False)
+    chosen = from_json(read_json(work.folder / "selection.json")).train
+    weights = load_file(work.folder / "checkpoints" / "best.safetensors")
+    names = [f"{s.image.parent.name}/{s.image.name}" for s in chosen]
+    assert not any(
+        s.image.is_relative_to(source.root / t) for s in chosen for t in source.kind.tests
+    )
+    steps = full.epochs * math.ceil(len(chosen) / BATCH)
+    trained = sorted({s.image.parent.name for s in chosen})
+    return Outcome(weights, names, trained, steps, {"epochs": full.epochs})
+
+
+def _recipe(work: Work, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe whose epochs come nearest to the steps; the rate falls by 0.85^25 in all."""
+    source = work.source
+    model = load(work.model)
+    found = source.pool.masked(model)
+    counts = [len([s for s in found if s.label == label]) for label in {s.label for s in found}]
+    classes = max(1, len(counts) // 2) if work.half else len(counts)
+    shots = work.images or _ALL
+    about = sum(min(shots, count) for count in counts) * classes / len(counts)
+    epochs = max(1, round(work.steps / math.ceil(about / BATCH)))
+    return Recipe(
+        model=str(work.model),
+        images=str(source.pool.images),
+        masks=str(source.pool.masks),
+        val=str(source.dev.images),
+        val_masks=str(source.dev.masks),
+        classes=classes,
+        class_seed=work.seed if work.half else None,
+        shots=shots,
+        fewer=True,
+        skip_bad=True,
+        mask_polarity="keep",
+        seed=work.seed,
+        epochs=epochs,
+        batch_size=BATCH,
+        lr=work.rate,
+        lr_decay=DECAY ** (DECAYS / epochs),
+        lr_decay_every=1,
+        select="last",
+        val_images=1,  # the field chooses by its own development images, for all methods alike
+        check_images=1,
+        do_no_harm=False,
+        precision=work.precision,  # type: ignore[arg-type]
+        device="cpu",
+        **changes,
+    )
+
+
+def passes_per_image(method: Method, model: nn.Module) -> int:
+    """How many images go forward for one of the batch in a step: counted on a small batch."""
+    if method.per_image is not None:
+        return method.per_image
+    size = model.pretrained_cfg["input_size"]  # type: ignore[index, operator]
+    images = torch.zeros(BATCH, *size)
+    masks = torch.zeros(BATCH, 1, *size[1:])
+    masks[:, :, size[1] // 4 : -size[1] // 4, size[2] // 4 : -size[2] // 4] = 1
+    step = objective(method.recipe["objective"], original=model, **method.recipe.get("weights", {}))
+    labels = torch.arange(BATCH) % 2
+    with fitting(images), counting(model) as found:
+        step(model, images, masks, labels)
+    return found.all // BATCH
+
+
+def _tuned(about: str, rate: float, **recipe: Any) -> Method:
+    return Method(about, partial(tuned, recipe=recipe), rate, per_image=None, recipe=recipe)
+
+
+_OBJECTIVES = {name: _tuned(row.about, row.lr, objective=name) for name, row in OBJECTIVES.items()}
+_ANCHORED = {
+    "finetune+kl": _tuned(
+        "the same, answers held near the original's (Li and Hoiem, ECCV 2016)",
+        OBJECTIVES["finetune"].lr,
+        objective="finetune",
+        weights={"kl": 1.0},
+    ),
+    "finetune+l2_sp": _tuned(
+        "the same, weights held near the original's (Li et al., ICML 2018)",
+        OBJECTIVES["finetune"].lr,
+        objective="finetune",
+        weights={"l2_sp": 0.1},  # alpha of the paper
+    ),
+    "finetune+lora": _tuned(
+        "cross-entropy through low-rank additions of rank 8 (Hu et al., ICLR 2022)",
+        10 * OBJECTIVES["finetune"].lr,
+        objective="finetune",
+        lora=8,
+    ),
+    "refocus+lora": _tuned(
+        "`refocus` through low-rank additions of rank 8",
+        10 * OBJECTIVES["refocus"].lr,
+        objective="refocus",
+        lora=8,
+    ),
+    "refocus-energy0": _tuned(
+        "`refocus` without its relevance term",
+        OBJECTIVES["refocus"].lr,
+        objective="refocus",
+        weights={"energy": 0.0},
+    ),
+}
+
+
+def _untouched(work: Work) -> Outcome:
+    return baselines.outcome(load(work.model), [], 0, {})
+
+
+_FULL = 1e-5  # where the search of methods that move all weights begins
+_BASELINES = {
+    "base": Method("the base model", _untouched, 0.0, stepless=True),
+    "erm": Method("plain training for longer, whole pool", baselines.erm, _FULL, whole=True),
+    "cutmix": Method("CutMix, whole pool", baselines.cutmix, _FULL, whole=True),
+    "background-randomization": Method(
+        "backgrounds exchanged, cross-entropy, whole pool",
+        baselines.background_randomization,
+        _FULL,
+        whole=True,
+    ),
+    "jtt": Method("just train twice, whole pool", baselines.jtt, _FULL, whole=True),
+    "last-layer": Method(
+        "class-balanced last layer", baselines.last_layer, 1e-3, whole=True, per_image=0
+    ),
+    "dfr": Method(
+        "last layer on balanced groups",
+        baselines.dfr,
+        0.1,
+        labels="groups",
+        whole=True,
+        per_image=0,
+        stepless=True,
+    ),
+    "group-dro": Method(
+        "worst group's loss, whole pool", baselines.group_dro, _FULL, labels="groups", whole=True
+    ),
+}
+
+
+METHODS: dict[str, Method] = {**_BASELINES, **_OBJECTIVES, **_ANCHORED}

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from evidence import field as module
+from evidence.field import best_rate, main, readings_by_rate
+from evidence.methods import METHODS, passes_per_image
+from evidence.rows import (
+    END,
+    READINGS,
+    SELECTED,
+    WISE,
+    Answers,
+    Cell,
+    Development,
+    Passes,
+    Row,
+    append,
+    read,
+    unpack,
+)
+from refocus import load
+from tests.evidence.makers import options, planted
+from tests.makers import Build
+
+CELL = Cell("search", "planted", "refocus", "steps", 3, "all", 1000, 1e-5)
+
+
+def a_row(cell: Cell, scores: tuple[float, ...], shares: dict[str, float] | None = None) -> Row:
+    development = [
+        Development(share, score, score)
+        for share, score in zip((0.0, 0.5, 1.0), scores, strict=True)
+    ]
+    default = {END: 1.0, WISE: 0.5, SELECTED: 0.5}
+    return Row(cell, "m", {}, "u", 1, [], 1, Passes(1, 1, 1), 1.0, development, shares or default)
+
+
+@pytest.mark.slow
+def test_a_field_is_searched_and_then_read(model_folder: Path, tmp_path: Path) -> None:
+    root, out = planted(tmp_path / "planted"), tmp_path / "out"
+    methods = ("--methods", "finetune", "erm", "base")
+    main(options("search", root, model_folder, out, *methods))
+    searched = read(out / "rows.jsonl")
+    counts = Counter(r.cell.method for r in searched)
+    assert counts.keys() == {"finetune", "erm"}
+    assert all(4 <= n <= 8 for n in counts.values())
+    assert not any(r.tests for r in searched)  # the tests are not read in a search
+    assert not list((out / "runs").glob("*"))
+    main(options("final", root, model_folder, out, *methods))
+    rows = [r for r in read(out / "rows.jsonl") if r.cell.phase == "final"]
+    for method in ("finetune", "erm"):
+        for draw in (0, 1):
+            found = [r for r in rows if (r.cell.method, r.cell.draw) == (method, draw)]
+            right = [name for r in found for name in r.tests["test_shuffled"].right]
+            assert sorted(right) == sorted(READINGS)
+    (base,) = (r for r in rows if r.cell.method == "base")
+    answers = base.tests["test_same"]
+    assert answers.classes == dict.fromkeys(["ant", "bee", "cat", "dog"], 2)
+    assert len(unpack(answers.right[END], 8)) == 8
+    finetuned = next(r for r in rows if r.cell.method == "finetune")
+    assert finetuned.used_count == 8
+    assert finetuned.passes.trained == finetuned.steps * 8
+
+
+def test_an_interrupted_field_goes_on_where_it_stopped(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = planted(tmp_path / "planted"), tmp_path / "out"
+    arguments = options("search", root, model_folder, out, "--methods", "erm")
+    done = []
+
+    def run(cell: Cell, *_: object) -> Row:
+        if len(done) == 2 and not interrupted:
+            raise KeyboardInterrupt
+        done.append(cell.rate)
+        return a_row(cell, (1.0, 2.0, 3.0 - abs(cell.rate - 1e-5)))
+
+    interrupted: list[bool] = []
+    monkeypatch.setattr(module, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments)
+    with (out / "rows.jsonl").open("a") as file:
+        file.write('{"cell": {"phase')  # a line that a crash cut off
+    interrupted.append(True)
+    main(arguments)
+    assert len(done) == len(set(done)) == len(read(out / "rows.jsonl"))
+    main(arguments)
+    assert len(done) == len(set(done))
+
+
+def test_a_search_goes_on_while_the_best_rate_lies_at_an_end(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = planted(tmp_path / "planted")
+
+    def rising(cell: Cell, *_: object) -> Row:
+        return a_row(cell, (0.0, 1e6 * cell.rate, 1e6 * cell.rate))
+
+    def inside(cell: Cell, *_: object) -> Row:
+        return a_row(cell, (0.0, 0.0, float(cell.rate == 1e-5)), dict.fromkeys(READINGS, 1.0))
+
+    monkeypatch.setattr(module, "run", rising)
+    main(options("search", root, model_folder, tmp_path / "up", "--methods", "erm"))
+    rates = [r.cell.rate for r in read(tmp_path / "up" / "rows.jsonl")]
+    assert rates == METHODS["erm"].rates(-1, 4)
+    monkeypatch.setattr(module, "run", inside)
+    main(options("search", root, model_folder, tmp_path / "in", "--methods", "erm"))
+    assert len(read(tmp_path / "in" / "rows.jsonl")) == 4
+
+
+def test_each_reading_has_its_own_best_rate_and_ties_go_to_the_lower() -> None:
+    scores = {1e-6: (50.0, 60.0, 70.0), 1e-5: (50.0, 80.0, 70.0), 1e-4: (50.0, 55.0, 20.0)}
+    rows = [a_row(replace(CELL, rate=rate), found) for rate, found in scores.items()]
+    diverged = replace(a_row(replace(CELL, rate=1e-3), (0, 0, 0)), development=[], shares={})
+    other = a_row(replace(CELL, rate=1.0, data="bar"), (99.0, 99.0, 99.0))
+    rows += [diverged, other]
+    wanted = replace(CELL, phase="final", draw=3, images=10)
+    assert best_rate(rows, wanted, END) == 1e-6
+    assert best_rate(rows, wanted, WISE) == 1e-5
+    assert readings_by_rate(wanted, rows) == {1e-6: [END], 1e-5: [WISE, SELECTED]}
+
+
+def test_a_number_of_images_that_was_not_searched_takes_the_nearest() -> None:
+    rows = [
+        a_row(replace(CELL, images=images, rate=rate), (0.0, score, score))
+        for images, rate, score in (
+            (3, 1e-6, 9.0),
+            (3, 1e-5, 1.0),
+            (50, 1e-6, 1.0),
+            (50, 1e-5, 9.0),
+        )
+    ]
+    assert best_rate(rows, replace(CELL, images=10), END) == 1e-6
+    assert best_rate(rows, replace(CELL, images=40), END) == 1e-5
+    assert best_rate(rows, replace(CELL, images=0), END) == 1e-5
+
+
+def test_final_needs_a_search(model_folder: Path, tmp_path: Path) -> None:
+    root = planted(tmp_path / "planted")
+    with pytest.raises(SystemExit, match="no rate was searched"):
+        main(options("final", root, model_folder, tmp_path / "out", "--methods", "erm"))
+
+
+def test_tests_are_not_read_again_at_another_rate(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = planted(tmp_path / "planted"), tmp_path / "out"
+    out.mkdir()
+    for rate, score in ((1e-5, 9.0), (3e-5, 1.0)):
+        append(
+            out / "rows.jsonl",
+            a_row(replace(CELL, method="erm", images=0, rate=rate), (0.0, score, score)),
+        )
+    seen = dict.fromkeys(READINGS, "80")
+    read_before = replace(
+        a_row(Cell("final", "planted", "erm", "steps", 0, "all", 0, 3e-5), (0.0, 1.0, 1.0)),
+        tests={"test_same": Answers("d", {"ant": 1}, seen)},
+    )
+    append(out / "rows.jsonl", read_before)
+    with pytest.raises(SystemExit, match="the tests are read once"):
+        main(options("final", root, model_folder, out, "--methods", "erm"))
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"), [("finetune", 1), ("swap", 1), ("refocus", 4), ("finetune+kl", 2)]
+)
+def test_passes_of_one_image_are_counted(method: str, passes: int, model_folder: Path) -> None:
+    assert passes_per_image(METHODS[method], load(model_folder)) == passes
+
+
+def test_the_budget_of_passes_gives_each_method_as_many(model_folder: Path, tmp_path: Path) -> None:
+    root = planted(tmp_path / "planted")
+    args = module.options().parse_args(
+        options("search", root, model_folder, tmp_path / "out", "--steps", "100")
+    )
+    field = module.opened(args)
+    for method, steps in (("finetune", 400), ("refocus", 100), ("finetune+kl", 200), ("erm", 400)):
+        assert module.steps_for(replace(CELL, method=method, budget="passes"), field) == steps
+        assert module.steps_for(replace(CELL, method=method), field) == 100
+
+
+def test_a_run_that_diverges_leaves_a_row(model_folder: Path, tmp_path: Path) -> None:
+    root = planted(tmp_path / "planted")
+    args = module.options().parse_args(options("search", root, model_folder, tmp_path / "out"))
+    row = module.run(replace(CELL, method="erm", rate=1e30), module.opened(args), ())
+    assert "diverged" in row.notes
+    assert best_rate([row], CELL, END) is None
+
+
+@pytest.mark.parametrize("given", ["bar", "nowhere=/", "planted=/nowhere"])
+def test_bad_options_are_one_line(given: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="error: --data"):
+        main(["search", "--out", str(tmp_path), "--data", given, "--model", given])
+
+
+def test_a_tiny_model_of_the_field_is_untouched(tiny: Build) -> None:
+    model = tiny()
+    before = torch.cat([v.flatten() for v in model.state_dict().values()])
+    passes_per_image(METHODS["refocus"], model)
+    assert torch.equal(before, torch.cat([v.flatten() for v in model.state_dict().values()]))
+    assert not model.training
