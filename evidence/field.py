@@ -392,7 +392,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--early", nargs="+", default=[], metavar=named, help="base models after one epoch (JTT)"
     )
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    usual = [name for name, method in METHODS.items() if not method.ablation]
+    parser.add_argument("--methods", nargs="+", default=usual, choices=list(METHODS))
     parser.add_argument(
         "--images", nargs="+", type=int, default=[3, 10, 50], help="a class; 0: all"
     )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from evidence import baselines
 from evidence.work import BATCH, DECAY, DECAYS, Outcome, Work, counting
 from refocus import Recipe, load, objective
+from refocus.data.swaps import swap_backgrounds
+from refocus.objectives import steps
 from refocus.objectives.registry import OBJECTIVES
 from refocus.outputs import read_json
 from refocus.tuning.selection import from_json
@@ -38,6 +42,7 @@ class Method:
         per_image: passes of one image in a step; None: counted on a batch (`passes_per_image`).
         recipe: fields of the product's recipe, for what runs through its loop.
         stepless: its training takes no steps, so that no budget changes it.
+        changed: names of `refocus.objectives.steps` that an ablation replaces while it trains.
     """
 
     about: str
@@ -48,6 +53,12 @@ class Method:
     per_image: int | None = 1
     recipe: Mapping[str, Any] = field(default_factory=dict)
     stepless: bool = False
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ablation(self) -> bool:
+        """A variant of an objective, which only runs where it is named."""
+        return bool(self.changed) or 0.0 in self.recipe.get("weights", {}).values()
 
     def rates(self, first: int = -1, last: int = 2) -> list[float]:
         """`rate` times powers of 3, two digits each."""
@@ -57,20 +68,22 @@ class Method:
 # --- through the product's own loop ---------------------------------------------------------------
 
 
-def tuned(work: Work, recipe: Mapping[str, Any]) -> Outcome:
+def tuned(work: Work, recipe: Mapping[str, Any], changed: Mapping[str, Any]) -> Outcome:
     """A run of `refocus.tune` as its users run it, the last weights kept."""
-    source = work.source
     full = _recipe(work, recipe)
-    complete(full, work.folder, progress=False)
+    with replaced(changed):
+        complete(full, work.folder, progress=False)
     chosen = from_json(read_json(work.folder / "selection.json")).train
     weights = load_file(work.folder / "checkpoints" / "best.safetensors")
     names = [f"{s.image.parent.name}/{s.image.name}" for s in chosen]
-    assert not any(
-        s.image.is_relative_to(source.root / t) for s in chosen for t in source.kind.tests
-    )
     steps = full.epochs * math.ceil(len(chosen) / BATCH)
     trained = sorted({s.image.parent.name for s in chosen})
     return Outcome(weights, names, trained, steps, {"epochs": full.epochs})
+
+
+def replaced(changed: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """The product's own step with one thing changed, so that an ablation shares all else."""
+    return mock.patch.multiple(steps, **changed) if changed else nullcontext()
 
 
 def _recipe(work: Work, changes: Mapping[str, Any]) -> Recipe:
@@ -121,47 +134,74 @@ def passes_per_image(method: Method, model: nn.Module) -> int:
     masks[:, :, size[1] // 4 : -size[1] // 4, size[2] // 4 : -size[2] // 4] = 1
     step = objective(method.recipe["objective"], original=model, **method.recipe.get("weights", {}))
     labels = torch.arange(BATCH) % 2
-    with fitting(images), counting(model) as found:
+    with fitting(images), replaced(method.changed), counting(model) as found:
         step(model, images, masks, labels)
     return found.all // BATCH
 
 
-def _tuned(about: str, rate: float, **recipe: Any) -> Method:
-    return Method(about, partial(tuned, recipe=recipe), rate, per_image=None, recipe=recipe)
+def _tuned(
+    about: str, rate: float, changed: Mapping[str, Any] | None = None, **recipe: Any
+) -> Method:
+    return Method(
+        about,
+        partial(tuned, recipe=recipe, changed=changed or {}),
+        rate,
+        labels="none" if recipe["objective"] == "consistency" else "labels",
+        per_image=None,
+        recipe=recipe,
+        changed=changed or {},
+    )
+
+
+def _every_class(labels: Tensor, s: steps.Settings, classes: int) -> Tensor:
+    return torch.arange(classes, device=labels.device)
 
 
 _OBJECTIVES = {name: _tuned(row.about, row.lr, objective=name) for name, row in OBJECTIVES.items()}
-_ANCHORED = {
+_PLAIN = OBJECTIVES["finetune"].lr
+_FURTHER = {
     "finetune+kl": _tuned(
-        "the same, answers held near the original's (Li and Hoiem, ECCV 2016)",
-        OBJECTIVES["finetune"].lr,
+        "cross-entropy, answers held near the original's (Li and Hoiem, ECCV 2016)",
+        _PLAIN,
         objective="finetune",
         weights={"kl": 1.0},
     ),
     "finetune+l2_sp": _tuned(
-        "the same, weights held near the original's (Li et al., ICML 2018)",
-        OBJECTIVES["finetune"].lr,
+        "cross-entropy, weights held near the original's (Li et al., ICML 2018)",
+        _PLAIN,
         objective="finetune",
         weights={"l2_sp": 0.1},  # alpha of the paper
     ),
     "finetune+lora": _tuned(
         "cross-entropy through low-rank additions of rank 8 (Hu et al., ICLR 2022)",
-        10 * OBJECTIVES["finetune"].lr,
+        10 * _PLAIN,
         objective="finetune",
         lora=8,
     ),
-    "refocus+lora": _tuned(
-        "`refocus` through low-rank additions of rank 8",
-        10 * OBJECTIVES["refocus"].lr,
-        objective="refocus",
-        lora=8,
+}
+_ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "energy0": ("without the relevance term", {}, {"weights": {"energy": 0.0}}),
+    "swaps0": ("without background swaps", {"_SWAPS": 0}, {}),
+    "swaps1": ("with one swap in place of three", {"_SWAPS": 1}, {}),
+    "margin0": (
+        "without a margin around the donor's object",
+        {"swap_backgrounds": partial(swap_backgrounds, margin=0.0)},
+        {},
     ),
-    "refocus-energy0": _tuned(
-        "`refocus` without its relevance term",
+}
+_VARIANTS = {
+    f"{name}-{short}": _tuned(
+        f"`{name}` {about}", OBJECTIVES[name].lr, changed, objective=name, **recipe
+    )
+    for name in ("refocus", "consistency")
+    for short, (about, changed, recipe) in _ABLATIONS.items()
+} | {
+    "refocus-all-classes": _tuned(
+        "`refocus` with all classes in the softmax (differs with --classes half)",
         OBJECTIVES["refocus"].lr,
+        {"_seen": _every_class},
         objective="refocus",
-        weights={"energy": 0.0},
-    ),
+    )
 }
 
 
@@ -199,4 +239,4 @@ _BASELINES = {
 }
 
 
-METHODS: dict[str, Method] = {**_BASELINES, **_OBJECTIVES, **_ANCHORED}
+METHODS: dict[str, Method] = {**_BASELINES, **_OBJECTIVES, **_FURTHER, **_VARIANTS}

@@ -3,13 +3,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from evidence import field as module
 from evidence.field import best_rate, main, readings_by_rate
-from evidence.methods import METHODS, passes_per_image
+from evidence.methods import METHODS, passes_per_image, replaced
 from evidence.rows import (
     END,
     READINGS,
@@ -24,9 +25,9 @@ from evidence.rows import (
     read,
     unpack,
 )
-from refocus import load
+from refocus import load, objective
 from tests.evidence.makers import options, planted
-from tests.makers import Build
+from tests.makers import Build, masked_batch
 
 CELL = Cell("search", "planted", "refocus", "steps", 3, "all", 1000, 1e-5)
 
@@ -167,7 +168,17 @@ def test_tests_are_not_read_again_at_another_rate(
 
 
 @pytest.mark.parametrize(
-    ("method", "passes"), [("finetune", 1), ("swap", 1), ("refocus", 4), ("finetune+kl", 2)]
+    ("method", "passes"),
+    [
+        ("finetune", 1),
+        ("swap", 1),
+        ("refocus", 4),
+        ("refocus-energy0", 4),
+        ("refocus-swaps1", 2),
+        ("finetune+kl", 2),
+        ("consistency", 5),  # four, and the teacher's
+        ("consistency-swaps0", 2),
+    ],
 )
 def test_passes_of_one_image_are_counted(method: str, passes: int, model_folder: Path) -> None:
     assert passes_per_image(METHODS[method], load(model_folder)) == passes
@@ -204,3 +215,19 @@ def test_a_tiny_model_of_the_field_is_untouched(tiny: Build) -> None:
     passes_per_image(METHODS["refocus"], model)
     assert torch.equal(before, torch.cat([v.flatten() for v in model.state_dict().values()]))
     assert not model.training
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.ablation])
+def test_an_ablation_changes_the_loss_and_leaves_no_trace(name: str, tiny: Build) -> None:
+    model, method = tiny(), METHODS[name]
+    images, masks, labels = masked_batch(8)
+    masks[::2] = masks[::2].roll(8, 2)  # else each object hides its donor's, margin and all
+
+    def loss(weights: dict[str, float], changed: dict[str, Any]) -> float:
+        step = objective(name.split("-", maxsplit=1)[0], original=model, seen=(0, 1), **weights)
+        with replaced(changed):
+            return step(model, images, masks, labels % 2)["loss"].item()
+
+    before = loss({}, {})
+    assert loss(method.recipe.get("weights", {}), method.changed) != pytest.approx(before, rel=1e-5)
+    assert loss({}, {}) == before
