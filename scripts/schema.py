@@ -20,6 +20,7 @@ from typing import Any, get_args, get_type_hints
 
 from refocus import outputs, records, results
 from refocus.probes import results as probes
+from refocus.studies import results as studies
 from refocus.tuning import results as tuning
 
 FILE = Path(__file__).parents[1] / "docs" / "schema.md"
@@ -66,6 +67,12 @@ PARTS = (
         "result.json of `refocus probe`",
         "In the folder of each probe, beside its records. This schema is 1.",
         (probes.ProbeResult,),
+    ),
+    Part(
+        "NAME.json of `refocus study`",
+        "In the folder of the studies, beside NAME.md, NAME.csv and NAME.html. This schema is 1; "
+        "nothing in refocus reads these files. Files without a schema are from the first version.",
+        (studies.StudyResults,),
     ),
     Part(
         "Records: one JSON line per image",

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom, bootstrap
 
-from refocus.intervals import chance, images_needed, lower_bound, mean_interval, upper_bound
+from refocus.intervals import (
+    chance,
+    crossed_interval,
+    images_needed,
+    lower_bound,
+    mean_interval,
+    upper_bound,
+)
 
 
 def test_the_draw_of_counts_is_the_bootstrap_of_images() -> None:
@@ -128,3 +135,29 @@ def test_images_needed_are_enough_in_four_of_five() -> None:
     assert 0.7 <= np.mean(enough) <= 0.9
     assert images_needed(0.0, 0.0, -0.01) == 299  # 0.99^299 < 0.05: no change at all is enough then
     assert images_needed(-0.02, 0.1, -0.01) is None
+
+
+def test_the_interval_over_draws_and_images_holds_its_promise() -> None:
+    """Three draws whose true means differ: 95 % of such intervals must hold the true mean.
+
+    The interval over images alone does not, which is why there is this one.
+    """
+    rng = np.random.default_rng(0)
+    held = alone = 0
+    for _ in range(200):
+        likely = 0.6 + 0.08 * rng.standard_normal((3, 1)) + 0.1 * rng.standard_normal((1, 60))
+        values = 100.0 * (rng.random((3, 60)) < likely)
+        low, high = crossed_interval(values, (0, 100)) or (0, 0)
+        held += low <= 60 <= high
+        low, high = mean_interval(values.mean(0), (0, 100)) or (0, 0)
+        alone += low <= 60 <= high
+    assert held >= 184  # 3 standard errors below 190
+    assert alone < 180
+
+
+def test_draws_that_agree_say_as_much_as_one() -> None:
+    values = np.tile([0.0, 100.0, 100.0, 100.0], (3, 10))
+    assert crossed_interval(values, (0, 100)) == pytest.approx(
+        mean_interval(values[0], (0, 100)), abs=2
+    )
+    assert crossed_interval(values[:1], (0, 100)) is None

@@ -160,3 +160,34 @@ def _few(values: np.ndarray, bounds: tuple[float, float]) -> Interval:
     half = float(t.ppf(1 - _TAIL, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     mean = float(values.mean())
     return max(low, mean - half), min(high, mean + half)
+
+
+def crossed_interval(values: np.ndarray, bounds: tuple[float, float]) -> Interval | None:
+    """95 % interval of the mean of values `[draws, images]`, over other draws and other images.
+
+    All draws answer the same images, so the two are crossed: the variance of the mean is that of
+    the draws' means plus that of the images' means, less the part that both hold (Owen, "The
+    pigeonhole bootstrap", Annals of Applied Statistics 2007). Student's quantile with
+    Satterthwaite's degrees of freedom, since draws are few and a bootstrap over three would be far
+    too narrow. Never narrower than the interval over images of these draws (`mean_interval`). None
+    for fewer than two draws or images.
+    """
+    draws, images = values.shape
+    of_images = values.mean(0) if draws else np.zeros(0)
+    inner = mean_interval(of_images, bounds)
+    if draws < 2 or inner is None:
+        return None
+    mean = float(values.mean())
+    by_draw = float(values.mean(1).var(ddof=1)) / draws
+    by_image = float(of_images.var(ddof=1)) / images
+    rest = values - values.mean(1, keepdims=True) - of_images + mean
+    both = float((rest**2).sum()) / ((draws - 1) * (images - 1)) / (draws * images)
+    variance = max(by_draw + by_image - both, by_draw, by_image)
+    if variance == 0:
+        return inner
+    freedom = variance**2 / (by_draw**2 / (draws - 1) + by_image**2 / (images - 1))
+    half = float(t.ppf(1 - _TAIL, freedom)) * math.sqrt(variance)
+    return (
+        max(bounds[0], min(inner[0], mean - half)),
+        min(bounds[1], max(inner[1], mean + half)),
+    )

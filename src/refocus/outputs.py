@@ -168,14 +168,19 @@ def _short(value: Any) -> str:
     return text if len(text) < 80 else text[:77] + "..."
 
 
-def refuse_links(folder: Path) -> None:
+def refuse_links(folder: Path, *, but: str = "") -> None:
     """Stop where a folder to be continued holds a link, which would lead what is written elsewhere.
+
+    Args:
+        folder: what is continued.
+        but: a folder in it that holds links to files of the user's, which are only read.
 
     Raises:
         InputError: names the link.
     """
     for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+        read = but and Path(place).is_relative_to(folder / but)
+        for name in (*folders, *(() if read else files)):
             if (link := Path(place, name)).is_symlink():
                 raise InputError(
                     f"{link}: is a link, and links inside an output folder are not followed; "

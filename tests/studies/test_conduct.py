@@ -13,8 +13,12 @@ import pytest
 
 from refocus import InputError
 from refocus.cli import main
-from refocus.studies import conduct, datasets, registry
-from tests.makers import NAMES
+from refocus.records import from_json, to_json
+from refocus.studies import datasets, registry
+from refocus.studies.estimate import dry_run
+from refocus.studies.order import Order
+from refocus.studies.results import StudyResults
+from tests.makers import NAMES, make_images
 from tests.studies.makers import RUN, options
 
 OWN = [name for name, row in registry.STUDIES.items() if row.layout != "claims"]
@@ -26,26 +30,25 @@ def test_every_study_runs_on_a_users_own_images(place: Path, name: str) -> None:
     assert result.exit_code == 0, result.exception
     out = place / "out"
     content = json.loads((out / f"{name}.json").read_text())
+    assert to_json(from_json(content, StudyResults, name)) == content  # nothing but what it holds
+    assert content["schema"] == 1
     assert (out / f"{name}.html").read_text().startswith("<!doctype html>")
     row = registry.STUDIES[name]
-    if row.layout in ("methods", "seeds", "classes", "segmentation", "samples"):
+    if row.layout in ("methods", "classes", "segmentation", "samples"):
         lines = content["lines"]
         assert lines
-        assert all(0 <= line["value"] <= 100 for line in lines)
+        assert all(0 <= line["number"]["value"] <= 100 for line in lines)
         assert {line["method"] for line in lines} > {"original"}
         assert (row.layout == "samples") == all(
             line["paper"] is None for line in lines if line["method"] != "original"
         )
         rows = list(csv.DictReader((out / f"{name}.csv").read_text().splitlines()))
-        assert [float(r["value"]) for r in rows] == [line["value"] for line in lines]
+        assert [float(r["value"]) for r in rows] == [line["number"]["value"] for line in lines]
     elif row.layout == "per_class":
         assert {r["name"] for rows in content["classes"].values() for r in rows} == set(NAMES)
     elif row.layout == "subsets":
-        assert (
-            content["subsets"]["pairs"]
-            == sum(not r["predicted"] for r in content["subsets"]["rows"])
-            > 0
-        )
+        (found,) = content["subsets"]
+        assert found["pairs"] == sum(not r["predicted"] for r in found["rows"]) > 0
     else:
         assert "data:image/jpeg" in (out / f"{name}.html").read_text()
 
@@ -70,6 +73,21 @@ def test_other_settings_need_another_folder(place: Path) -> None:
     result = RUN.invoke(main.app, ["study", "table3", *options(place, "--select", "last")])
     assert isinstance(result.exception, InputError)
     assert "holds studies with other settings" in str(result.exception)
+
+
+def test_links_in_its_folder_are_refused(place: Path, tmp_path: Path) -> None:
+    """But for those to the halves of one ImageFolder, which the study itself makes."""
+    images, masks = make_images(tmp_path / "flat", count=8)
+    given = ["study", "figure6", "--on", images, "--model", place / "model", "--masks", masks]
+    given += ["--shift", "mixed-rand", "--epochs", 1, "--out", tmp_path / "out"]
+    assert RUN.invoke(main.app, [str(a) for a in given]).exit_code == 0
+    assert RUN.invoke(main.app, [str(a) for a in given]).exit_code == 0
+    for link in (tmp_path / "out" / "records" / "away", tmp_path / "out" / "split" / "away"):
+        link.symlink_to(tmp_path / "flat")
+        result = RUN.invoke(main.app, [str(a) for a in given])
+        assert isinstance(result.exception, InputError)
+        assert f"{link}: is a link" in str(result.exception)
+        link.unlink()
 
 
 def test_two_processes_share_the_runs(place: Path, tmp_path: Path) -> None:
@@ -106,27 +124,25 @@ def test_two_processes_share_the_runs(place: Path, tmp_path: Path) -> None:
 def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:
     row = registry.study("table1")
     ground = datasets.narrowed(datasets.read_toml(toml), ["ViT-B"])
-    found = conduct.dry_run(
-        conduct.Order("table1", row, ground, toml.parent / "out", {"epochs": 2}, True)
-    )
-    there = {p["what"]: p["there"] for p in found["places"]}
+    found = dry_run(Order("table1", row, ground, toml.parent / "out", {"epochs": 2}, True))
+    there = {p.what: p.there for p in found.places}
     assert there == {
         "train": True,
         "masks (annotated)": True,
         "imagenet": True,
         "imagenet-a": False,
     }
-    assert found["masks not named"] == ["unsupervised"]
-    assert found["suites not named"] == [
+    assert found.masks_not_named == ("unsupervised",)
+    assert found.suites_not_named == (
         "imagenet-r",
         "imagenet-sketch",
         "imagenet-v2",
         "objectnet",
-    ]
-    (model,) = found["models"]
-    assert model["steps"] == 2 * 188 * model["runs"]  # 1500 images, batch 8
-    assert model["images"] == 57_500 * (model["runs"] + 1)
-    assert model["hours"] > 0
+    )
+    (model,) = found.models
+    assert model.steps == 2 * 188 * model.runs  # 1500 images, batch 8
+    assert model.images == 57_500 * (model.runs + 1)
+    assert model.hours > 0
     result = RUN.invoke(
         main.app, ["study", "table1", "--data", str(toml), "--models", "ViT-B", "--dry-run"]
     )
@@ -154,12 +170,12 @@ def test_claims_run_on_the_papers_layout(toml: Path) -> None:
     result = RUN.invoke(main.app, [*command, "--device", "cpu"])
     assert result.exit_code == 0, result.exception
     sheet = json.loads((out / "claims.json").read_text())["claims"]
-    ran = [r for r in sheet if r["Status"] != "not run"]
+    ran = [r for r in sheet if r["status"] != "not run"]
     # original, GradMask, RRR and the published objective on ImageNet, top-1 and top-5: a random
     # model verifies nothing
-    assert {(r["Dataset"], r["Status"]) for r in ran} == {("ImageNet", "not reproduced")}
+    assert {(r["dataset"], r["status"]) for r in ran} == {("ImageNet", "not reproduced")}
     assert len(ran) == 8
-    assert all(r["Ours"] is not None for r in ran)
+    assert all(r["ours"] is not None for r in ran)
 
 
 def test_bad_input_is_named(toml: Path, place: Path) -> None:

@@ -54,7 +54,8 @@ def test_a_study_from_python(place: Path, tmp_path: Path) -> None:
         device="cpu",
     )
     found = study("table4", tmp_path / "out", settings, progress=False)
-    assert "without Eq. 1" in found["table"]
+    assert found is not None
+    assert "without Eq. 1" in found.text
     assert (tmp_path / "out" / "table4.html").is_file()
     with pytest.raises(InputError, match="about the paper's own data sets"):
         estimate("table4", settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -12,6 +12,9 @@ from refocus.cli.options import Called, Rows, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.studies.settings import StudySettings
+
+if TYPE_CHECKING:
+    from refocus.studies.estimate import Estimated
 
 
 @with_settings(
@@ -63,25 +66,25 @@ def study(
         return
     assert out is not None
     found = start.study(name, out, settings)
-    if found:  # else a process other than the first
-        console.print(found["table"], soft_wrap=True, markup=False, highlight=False)
+    if found is not None:  # else a process other than the first
+        console.print(found.text, soft_wrap=True, markup=False, highlight=False)
         console.print(f"open in a browser: {out / (name + '.html')}", soft_wrap=True)
 
 
-def _print_estimate(found: dict[str, Any]) -> None:
+def _print_estimate(found: Estimated) -> None:
     table = Table(
         "what", Column("path", overflow="fold"), "there", "images", "GB", title="what it needs"
     )
-    for place in found["places"]:
-        size = "-" if place["gb"] is None else f"{place['gb']:g}"
-        images = "-" if place["images"] is None else str(place["images"])
-        table.add_row(
-            place["what"], place["path"], "yes" if place["there"] else "MISSING", images, size
-        )
+    for place in found.places:
+        size = "-" if place.gb is None else f"{place.gb:g}"
+        images = "-" if place.images is None else str(place.images)
+        table.add_row(place.what, place.path, "yes" if place.there else "MISSING", images, size)
     console.print(table)
-    for key in ("masks not named", "suites not named"):
-        if found[key]:
-            console.print(f"{key}: {', '.join(found[key])}; the rows that need them are left out")
+    for what, names in (("masks", found.masks_not_named), ("suites", found.suites_not_named)):
+        if names:
+            console.print(
+                f"{what} not named: {', '.join(names)}; the rows that need them are left out"
+            )
     table = Table(
         "model",
         "runs",
@@ -90,12 +93,6 @@ def _print_estimate(found: dict[str, Any]) -> None:
         "hours",
         title="what it takes on this machine, from one timed step",
     )
-    for row in found["models"]:
-        table.add_row(
-            row["model"],
-            str(row["runs"]),
-            str(row["steps"]),
-            str(row["images"]),
-            f"{row['hours']:.1f}",
-        )
+    for row in found.models:
+        table.add_row(row.model, str(row.runs), str(row.steps), str(row.images), f"{row.hours:.1f}")
     console.print(table)

@@ -171,29 +171,25 @@ def changes(rows: Sequence[GroupChange]) -> str:
     return _uri(page)
 
 
-def series(lines: dict[str, tuple[dict[int, Any], Any]], xlabel: str) -> str:
+def series(lines: dict[str, tuple[dict[int, Estimate], Estimate]], xlabel: str) -> str:
     """Top-1 over a number, one line for each suite, with bands of 95 %.
 
     The dotted line of its colour is the original.
 
-    lines: suite -> (number -> a record with value, low and high, the same of the original).
+    lines: suite -> (number -> top-1 in percent, the same of the original).
     """
     page = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
     axes = page.subplots()
     styles = zip(_SERIES, _MARKERS, strict=True)
     for (name, (points, start)), (color, marker) in zip(lines.items(), cycle(styles), strict=False):
-        at, values = list(points), [p.value for p in points.values()]
+        at, values = list(points), [np.nan if p.value is None else p.value for p in points.values()]
         axes.plot(at, values, color=color, marker=marker, markersize=5, label=name)
-        if all(p.low is not None for p in points.values()):
-            axes.fill_between(
-                at,
-                [p.low for p in points.values()],
-                [p.high for p in points.values()],
-                color=color,
-                alpha=0.1,
-                lw=0,
-            )
-        axes.axhline(start.value, color=color, linewidth=1, linestyle=":")
+        bands = [p.interval for p in points.values() if p.interval is not None]
+        if len(bands) == len(points):
+            low, high = zip(*bands, strict=True)
+            axes.fill_between(at, low, high, color=color, alpha=0.1, lw=0)
+        if start.value is not None:
+            axes.axhline(start.value, color=color, linewidth=1, linestyle=":")
     ticks = sorted({number for points, _ in lines.values() for number in points})
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.set_xlabel(xlabel)

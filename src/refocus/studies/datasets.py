@@ -35,17 +35,20 @@ else:
 
 KINDS = ("annotated", "unsupervised")  # of masks
 MASK_SCORE = 0.5  # masks that `refocus masks` gave a lower score are no part of a study
+SPLIT = "split"  # below OUT: links to the halves of one ImageFolder
 CURVES = (
     "location",
     "rotation",
     "size",
 )  # shifts of the user's own images, in the place of SI-Score
+MASKED = "test images with masks"  # of the user's own, whose maps are measured
 LIKE = {  # a suite of the user's own -> the paper's nearest
     "natural": "imagenet",
     "mixed-rand": "objectnet",
     "location": "si-location",
     "rotation": "si-rotation",
     "size": "si-size",
+    MASKED: SEGMENTS,
 }
 
 
@@ -181,7 +184,7 @@ def own(
     """
     (reference, network), folder = model, folder.expanduser()
     if not (folder / "train").is_dir():
-        folder, masks = _split(folder, masks, out / "split")
+        folder, masks = _split(folder, masks, out / SPLIT)
     first = next(iter(masks.values()))
     tests = masked(
         scan(

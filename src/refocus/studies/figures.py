@@ -1,40 +1,30 @@
-"""The figures of the studies, and the page that shows a study: charts, numbers, pictures."""
+"""The charts and galleries of the studies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from refocus import outputs
 from refocus.data.images import read_image
 from refocus.evaluation.metrics import group_differences
 from refocus.figures import charts
-from refocus.figures.html import page
 from refocus.figures.tables import Row
 from refocus.records import Prediction
 from refocus.reports import gallery
-from refocus.results import Compared, Estimate, GroupChange
-from refocus.studies import jobs
-from refocus.studies.datasets import Ground
-from refocus.studies.jobs import Job
-from refocus.studies.layouts import METRICS, Line
+from refocus.results import Compared, GroupChange
+from refocus.studies.jobs import Job, Levels
+from refocus.studies.order import Order
+from refocus.studies.page import Chart, Pictures
 from refocus.studies.registry import ORIGINAL, PUBLISHED
+from refocus.studies.results import Line
+from refocus.studies.writing import METRICS
 from refocus.vit.classes import class_folder_names
 from refocus.vit.loading import load
 
 ENDS = 50  # classes shown at each end of figures 8 to 14, as in the paper
-NOTE = (
-    "After a change, in brackets, its 95 % bootstrap interval over images, paired with the "
-    "original on the same images. "
-    "± is the standard deviation over seeds. Rows in italics: the paper's numbers, on its own "
-    "models and data; beside a user's own "
-    "folder those of ViT-B on the nearest data set."
-)
 
 
-def accuracy_charts(lines: Sequence[Line], before: str = ORIGINAL.title) -> list[dict[str, str]]:
+def accuracy_charts(lines: Sequence[Line], before: str = ORIGINAL.title) -> tuple[Chart, ...]:
     """One chart for each model and suite: every method against the original."""
     shown = []
     metric = lines[0].metric if lines else ""
@@ -44,26 +34,18 @@ def accuracy_charts(lines: Sequence[Line], before: str = ORIGINAL.title) -> list
             for line in lines
             if (line.model, line.suite, line.metric) == (model, suite, metric)
         ]
-        starts = {line.classes: line for line in some if line.method == before}
-        rest = [line for line in some if line.method != before]
+        starts = {line.classes: line.number for line in some if line.method == before}
         rows = []
-        for line in rest:
-            start = starts[line.classes]
+        for line in (line for line in some if line.method != before):
             name = line.method if line.classes == "all" else f"{line.method}, {line.classes}"
-            number = Compared(_estimate(line), _estimate(start))
-            rows.append(Row(name, metric, number))
+            rows.append(Row(name, metric, Compared(line.number, starts[line.classes])))
         if rows and metric in ("top1", "top5"):
             picture = charts.accuracies(rows, ("original", "tuned"))
-            shown.append({"title": f"{model}: {suite}, {METRICS[metric]}", "picture": picture})
-    return shown
+            shown.append(Chart(f"{model}: {suite}, {METRICS[metric]}", picture))
+    return tuple(shown)
 
 
-def _estimate(line: Line) -> Estimate:
-    interval = None if line.low is None or line.high is None else (line.low, line.high)
-    return Estimate(line.value, interval, line.n)
-
-
-def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
+def sample_charts(lines: Sequence[Line], classes: int) -> tuple[Chart, ...]:
     """Figure 7: top-1 over samples per class, and over the number of classes.
 
     Published are 3, and half of the classes.
@@ -79,70 +61,65 @@ def sample_charts(lines: Sequence[Line], classes: int) -> list[dict[str, str]]:
             for suite in dict.fromkeys(line.suite for line in lines):
                 some = [line for line in lines if (line.model, line.suite) == (model, suite)]
                 points = {
-                    int(line.method.split()[0]): line for line in some if line.method.endswith(word)
+                    int(line.method.split()[0]): line.number
+                    for line in some
+                    if line.method.endswith(word)
                 }
-                points[usual] = next(line for line in some if line.method == PUBLISHED.title)
-                start = next(line for line in some if line.method == ORIGINAL.title)
+                points[usual] = next(line.number for line in some if line.method == PUBLISHED.title)
+                start = next(line.number for line in some if line.method == ORIGINAL.title)
                 series[suite] = (dict(sorted(points.items())), start)
-            shown.append(
-                {"title": f"{model}: {title}", "picture": charts.series(series, title.lower())}
-            )
-    return shown
+            shown.append(Chart(f"{model}: {title}", charts.series(series, title.lower())))
+    return tuple(shown)
 
 
-def class_charts(
-    ground: Ground, models: Sequence[str], suites: Sequence[str], out: Path
-) -> tuple[list[Any], dict[str, tuple[GroupChange, ...]]]:
-    """Figures 8 to 14: the classes that gain and lose most.
-
-    And the change of every class for the records.
-    """
-    shown, every = [], {}
-    for model in models:
-        names = class_folder_names(load(ground.models[model]))
-        for suite in suites:
+def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
+    """Figures 8 to 14: "MODEL: SUITE" -> the change of every class, largest gain first."""
+    every = {}
+    for model in order.models:
+        names = class_folder_names(load(order.ground.models[model]))
+        for suite in order.suites:
             before, after = (
-                _flat(jobs.answers(Job(model, v), ground, suite, out))
-                for v in (ORIGINAL, PUBLISHED)
+                _flat(order.answers(Job(model, v), suite)) for v in (ORIGINAL, PUBLISHED)
             )
-            rows = group_differences(after, before, lambda p, names=names: names[p.label])  # type: ignore[misc]
-            every[f"{model}: {suite}"] = rows
-            moved = [r for r in rows if r.change.top1.interval and r.gain]
-            ends = moved if len(moved) <= 2 * ENDS else moved[:ENDS] + moved[-ENDS:]
-            if ends:
-                shown.append(
-                    {
-                        "title": f"{model}: {suite}, change of top-1 by class",
-                        "picture": charts.changes(ends),
-                    }
-                )
-    return shown, every
+            every[f"{model}: {suite}"] = group_differences(
+                after,
+                before,
+                lambda p, names=names: names[p.label],  # type: ignore[misc]
+            )
+    return every
 
 
-def _flat(levels: dict[str, list[Prediction]]) -> list[Prediction]:
+def class_charts(every: dict[str, tuple[GroupChange, ...]]) -> tuple[Chart, ...]:
+    """The classes that gain and lose most."""
+    shown = []
+    for title, rows in every.items():
+        moved = [r for r in rows if r.change.top1.interval and r.gain]
+        ends = moved if len(moved) <= 2 * ENDS else moved[:ENDS] + moved[-ENDS:]
+        if ends:
+            shown.append(Chart(f"{title}, change of top-1 by class", charts.changes(ends)))
+    return tuple(shown)
+
+
+def _flat(levels: Levels) -> list[Prediction]:
     """All levels in one list; the level becomes part of the image's name."""
     return [
         replace(p, image=f"{level}/{p.image}") for level, found in levels.items() for p in found
     ]
 
 
-def galleries(
-    ground: Ground, models: Sequence[str], suites: Sequence[str], out: Path, count: int = 4
-) -> list[dict[str, Any]]:
+def galleries(order: Order, count: int = 4) -> tuple[Pictures, ...]:
     """Figures 2, 3 and 6: corrected, spoiled and kept images with both maps, chosen by rule."""
-    groups = []
-    for model in models:
+    groups: list[Pictures] = []
+    for model in order.models:
         pair = {
-            "original": load(ground.models[model]),
-            "tuned": load(Job(model, PUBLISHED).folder(out) / "model"),
+            "original": load(order.ground.models[model]),
+            "tuned": load(Job(model, PUBLISHED).folder(order.out) / "model"),
         }
         names = class_folder_names(pair["tuned"])
-        for suite in suites:
-            before, after = (
-                jobs.answers(Job(model, v), ground, suite, out) for v in (ORIGINAL, PUBLISHED)
-            )
+        for suite in order.suites:
+            before, after = (order.answers(Job(model, v), suite) for v in (ORIGINAL, PUBLISHED))
             level = next(iter(before))
-            tests = ground.tests(suite, pair["tuned"])[level]
+            tests = order.ground.tests(suite, pair["tuned"])[level]
             samples = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
             for group in gallery.outcomes(before[level], after[level], count):
                 cards = []
@@ -151,41 +128,5 @@ def galleries(
                     tiles = gallery.tiles(pair, read_image(sample.image), None, [sample.label] * 2)
                     cards.append(gallery.Card(image, names[sample.label], tiles))
                 title = f"{model}, {suite}{' ' + level if level else ''}: {group.title.lower()}"
-                groups.append(
-                    {"title": title, "rule": group.rule, "total": group.total, "cards": cards}
-                )
-    return groups
-
-
-# --- the page -----------------------------------------------------------------------------------
-
-
-def write_page(
-    file: Path,
-    title: str,
-    about: str,
-    *,
-    table: str = "",
-    shown: Sequence[dict[str, str]] = (),
-    groups: Sequence[Any] = (),
-    facts: dict[str, Any],
-) -> None:
-    """One self-contained page; table: Markdown, as `study_tables.markdown` makes it."""
-    lines = [
-        [cell.strip().strip("*") for cell in line.strip("|").split("|")]
-        for line in table.splitlines()
-    ]
-    head, rows = (lines[0], lines[2:]) if lines else ([], [])
-    content = page(
-        "study.html.j2",
-        title=title,
-        about=about,
-        charts=shown,
-        head=head,
-        rows=rows,
-        note=NOTE,
-        groups=groups,
-        facts=facts,
-        tile_columns=7,
-    )
-    outputs.write_text(file, content)
+                groups.append(Pictures(title, group.rule, group.total, tuple(cards)))
+    return tuple(groups)

@@ -30,6 +30,8 @@ from refocus.tuning.selection import trained_classes
 from refocus.tuning.tune import complete
 from refocus.vit.loading import load
 
+Levels = dict[str, list[Prediction]]  # level of a shift, or "" -> predictions
+
 
 @dataclass(frozen=True)
 class Job:
@@ -172,7 +174,7 @@ def _measure_maps(
 # --- what a finished job says -------------------------------------------------------------------
 
 
-def answers(job: Job, ground: Ground, suite: str, out: Path) -> dict[str, list[Prediction]]:
+def answers(job: Job, ground: Ground, suite: str, out: Path) -> Levels:
     """Level -> predictions."""
     levels = (
         sorted(job.records(out, suite).parent.glob(f"{suite}-*.jsonl"))

@@ -1,11 +1,11 @@
 """The studies: which runs each table and figure of the paper needs.
 
-What is made of them stands in `study_tables.py`.
+What is made of them stands in `findings.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from refocus.errors import InputError
@@ -75,14 +75,6 @@ ABLATIONS = tuple(
     Variant(name, title, {"objective": "relevance", "weights": weights}, method=name)
     for name, (title, weights) in _ABLATED.items()
 )
-SEEDS = tuple(
-    Variant(
-        f"relevance-classes{seed}",
-        f"training classes by seed {seed}",
-        {"objective": "relevance", "class_seed": seed},
-    )
-    for seed in range(3)
-)
 SHOTS = (1, 2, 3, 5, 10)
 CLASS_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -113,10 +105,11 @@ def _samples(ground: Ground, classes: int) -> tuple[Variant, ...]:
 
 @dataclass(frozen=True)
 class Study:
-    """layout: the function of `study_tables` that makes it.
+    """layout: the row of `findings.LAYOUTS` that makes it.
 
     suites: of the paper's; all where empty. metrics: of accuracy. tables: of the paper, that have
-    its numbers. models: of the paper, that it was done for; all where empty.
+    its numbers. models: of the paper, that it was done for; all where empty. draws: of the training
+    classes, whose mean and deviation are shown; 0 for one run with the first classes.
     """
 
     about: str
@@ -126,6 +119,7 @@ class Study:
     metrics: tuple[str, ...] = ("top1", "top5")
     tables: tuple[int, ...] = ()
     models: tuple[str, ...] = ()
+    draws: int = 0
 
 
 _ALL = (*PAPER_SUITES, *SI_SUITES)
@@ -158,10 +152,20 @@ STUDIES = {
         ("ViT-B", "DeiT-B"),
     ),
     "table8": Study(
-        "three seeds of training classes, top-1", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top1",), (8,)
+        "three seeds of training classes, top-1",
+        "methods",
+        suites=_ALL,
+        metrics=("top1",),
+        tables=(8,),
+        draws=3,
     ),
     "table9": Study(
-        "three seeds of training classes, top-5", "seeds", (ORIGINAL, *SEEDS), _ALL, ("top5",), (9,)
+        "three seeds of training classes, top-5",
+        "methods",
+        suites=_ALL,
+        metrics=("top5",),
+        tables=(9,),
+        draws=3,
     ),
     "table10": Study(
         "trained against other classes", "classes", suites=PAPER_SUITES, tables=(10,), models=_BASE
@@ -267,6 +271,20 @@ def variants_of(row: Study, ground: Ground, classes: int) -> list[Variant]:
     """
     found = [*row.variants, *(_samples(ground, classes) if row.layout == "samples" else [])]
     return [v for v in found if not v.masks or (v.masks in ground.masks and len(ground.masks) > 1)]
+
+
+def draws_of(row: Study, variant: Variant) -> list[Variant]:
+    """The runs behind a row of the table: itself, or one for each draw of the training classes."""
+    if not row.draws or not variant.tunes:
+        return [variant]
+    return [
+        replace(
+            variant,
+            name=f"{variant.name}-classes{seed}",
+            settings={**variant.settings, "class_seed": seed},
+        )
+        for seed in range(row.draws)
+    ]
 
 
 def suites_of(row: Study, ground: Ground) -> list[str]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from refocus import locks, outputs
 from refocus.errors import InputError
 from refocus.objectives.registry import OBJECTIVES
 from refocus.processes import Place, take_place, wait_for
 from refocus.studies import datasets, registry
-from refocus.studies.conduct import Order, conduct, dry_run
+from refocus.studies.conduct import conduct
+from refocus.studies.estimate import Estimated, dry_run
+from refocus.studies.order import Order
+from refocus.studies.results import StudyResults
 from refocus.studies.settings import StudySettings
 from refocus.vit.loading import load
 
 
 def study(
     name: str, out: str | Path, settings: StudySettings, *, progress: bool = True
-) -> dict[str, Any]:
+) -> StudyResults | None:
     """Run a table or figure of the paper; what is done already in `out` is not done again.
 
     Under torchrun each process takes whole runs of the study.
@@ -29,8 +31,8 @@ def study(
         progress: show bars on stderr.
 
     Returns:
-        the content of NAME.json and its table as text, "table"; empty on a process other than the
-        first.
+        What NAME.json holds (docs/schema.md), the table as `text`; None on a process other than
+        the first.
 
     Raises:
         InputError: an unknown study or objective, or data that the study cannot be run on; `out`
@@ -44,10 +46,10 @@ def study(
         return conduct(_order(name, row, ground, folder, settings), place, progress=progress)
 
 
-def estimate(name: str, settings: StudySettings) -> dict[str, Any]:
+def estimate(name: str, settings: StudySettings) -> Estimated:
     """What a study on the paper's data sets would take.
 
-    "places", whether they are there and how large, and "models" with the hours on this machine.
+    Places, whether they are there and how large, and the hours of each model on this machine.
 
     Raises:
         InputError: the settings are about the user's own images.
@@ -127,6 +129,7 @@ def _keep(folder: Path, settings: StudySettings, place: Place) -> None:
 
     The first process holds its lock, for itself and those that torchrun started with it.
     """
+    outputs.refuse_links(folder, but=datasets.SPLIT)
     kept = folder / "settings.json"
     if place.rank == 0 and kept.exists():
         locks.hold(folder)

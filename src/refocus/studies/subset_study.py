@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
+from refocus.evaluation.suites import TestSet
 from refocus.figures import html
 from refocus.figures.pictures import to_picture
 from refocus.probes.tools.subsets import CONFIDENCE, sufficient_subsets
+from refocus.probes.tools.subsets import Subsets as Found
+from refocus.records import Sample
 from refocus.relevance.attention import logits_of
 from refocus.reports import gallery
 from refocus.studies.datasets import Ground
+from refocus.studies.page import Pictures
+from refocus.studies.results import Subset, Subsets
 from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
 from refocus.vit.loading import load, preprocessing
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One model, the images and the random classes that it is asked about."""
+
+    network: nn.Module
+    tests: TestSet
+    names: list[str]
+    samples: tuple[Sample, ...]
+    others: tuple[int, ...]  # labels
 
 
 def subset_study(
@@ -26,75 +44,97 @@ def subset_study(
     labels: int = 5,
     seed: int = 0,
     rounds: int = 100,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[Subsets, tuple[Pictures, ...]]:
     """Sufficient subsets of random test images: numbers, and pictures.
 
     For the predicted class and for random others.
     """
+    asked = _draw(ground, model, images, labels, seed)
+    rows: list[Subset] = []
+    groups = []
+    for sample in asked.samples:
+        some, card = _one_image(asked, sample, rounds)
+        rows += some
+        groups.append(Pictures(f"{model}: {sample.image.name}", "drawn at random", 1, (card,)))
+    return _numbers(model, rows), tuple(groups)
+
+
+def _draw(ground: Ground, model: str, images: int, labels: int, seed: int) -> Asked:
     network = load(ground.models[model])
     view(network)
     suite = "imagenet" if "imagenet" in ground.suites else next(iter(ground.suites))
     tests = next(iter(ground.tests(suite, network).values()))
     names = class_folder_names(network)
     rng = np.random.default_rng(seed)
-    picked = [
-        tests.samples[i]
-        for i in rng.choice(len(tests.samples), min(images, len(tests.samples)), replace=False)
-    ]
-    others = rng.choice(len(names), min(labels, len(names)), replace=False).tolist()
+    count = len(tests.samples)
+    picked = rng.choice(count, min(images, count), replace=False)
+    others = rng.choice(len(names), min(labels, len(names)), replace=False)
+    return Asked(
+        network, tests, names, tuple(tests.samples[i] for i in picked), tuple(others.tolist())
+    )
+
+
+def _one_image(asked: Asked, sample: Sample, rounds: int) -> tuple[list[Subset], gallery.Card]:
+    network, names = asked.network, asked.names
+    pixels = asked.tests.transform(asked.tests.read(sample))
+    with torch.inference_mode():
+        predicted = int(logits_of(network, pixels[None]).argmax())
+    targets = torch.tensor([predicted, *asked.others])
+    found = sufficient_subsets(
+        network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds
+    )
     config = preprocessing(network)
-    rows, groups = [], []
-    for sample in picked:
-        pixels = tests.transform(tests.read(sample))
-        with torch.inference_mode():
-            predicted = int(logits_of(network, pixels[None]).argmax())
-        targets = torch.tensor([predicted, *others])
-        found = sufficient_subsets(
-            network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds
-        )
-        picture = to_picture(pixels, config["mean"], config["std"])
-        tiles = [gallery.Tile(html.tile_uri(picture), "image", names[sample.label])]
-        for position, target in enumerate(targets.tolist()):
-            ok, share = bool(found.found[position]), float(found.share[position])
-            rows.append(
-                {
-                    "image": sample.image.name,
-                    "target": names[target],
-                    "predicted": target == predicted,
-                    "found": ok,
-                    "share": share if ok else None,
-                    "confidence": float(found.confidence[position]) if ok else None,
-                }
-            )
-            kept = found.pixels[position].numpy()[..., None]
-            text = (
-                f"{float(found.confidence[position]):.1%} from {share:.1%} of the pixels"
-                if ok
-                else "none found"
-            )
-            tiles.append(
-                gallery.Tile(
-                    html.tile_uri(np.where(kept, picture, 255).astype(np.uint8)),
-                    names[target],
-                    text,
-                )
-            )
-        groups.append(
-            {
-                "title": sample.image.name,
-                "total": 1,
-                "rule": "drawn at random",
-                "cards": [gallery.Card("", names[sample.label], tiles)],
-            }
-        )
-    foreign = [r for r in rows if not r["predicted"]]
-    reached = [r["share"] for r in foreign if r["found"]]
-    numbers = {
-        "model": model,
-        "pairs": len(foreign),
-        "reached": 100 * len(reached) / len(foreign) if foreign else None,
-        "median_share": float(np.median(reached)) if reached else None,
-        "confidence": CONFIDENCE,
-        "rows": rows,
-    }
-    return numbers, groups
+    picture = to_picture(pixels, config["mean"], config["std"])
+    rows = []
+    tiles = [gallery.Tile(html.tile_uri(picture), "image", names[sample.label])]
+    for position, target in enumerate(targets.tolist()):
+        row = _row(sample, names[target], target == predicted, found, position)
+        kept = found.pixels[position].numpy()[..., None]
+        shown = html.tile_uri(np.where(kept, picture, 255).astype(np.uint8))
+        tiles.append(gallery.Tile(shown, row.target, _caption(row)))
+        rows.append(row)
+    return rows, gallery.Card("", names[sample.label], tiles)
+
+
+def _row(sample: Sample, target: str, predicted: bool, found: Found, position: int) -> Subset:
+    ok = bool(found.found[position])
+    return Subset(
+        sample.image.name,
+        target,
+        predicted,
+        ok,
+        float(found.share[position]) if ok else None,
+        float(found.confidence[position]) if ok else None,
+    )
+
+
+def _caption(row: Subset) -> str:
+    if row.share is None or row.confidence is None:
+        return "none found"
+    return f"{row.confidence:.1%} from {row.share:.1%} of the pixels"
+
+
+def _numbers(model: str, rows: Sequence[Subset]) -> Subsets:
+    foreign = [r for r in rows if not r.predicted]
+    shares = [r.share for r in foreign if r.share is not None]
+    return Subsets(
+        model,
+        len(foreign),
+        100 * len(shares) / len(foreign) if foreign else None,
+        float(np.median(shares)) if shares else None,
+        CONFIDENCE,
+        tuple(rows),
+    )
+
+
+def summary(numbers: Subsets) -> str:
+    """What was found, in one sentence."""
+    if numbers.reached is None:
+        return f"{numbers.model}: every class that was drawn is the predicted one.\n"
+    text = (
+        f"{numbers.model}: {numbers.pairs} pairs of an image and a random class; a subset above "
+        f"{numbers.confidence:.0%} confidence was found for {numbers.reached:.0f} %"
+    )
+    if numbers.median_share is None:
+        return f"{text}.\n"
+    return f"{text}, at the median from {numbers.median_share:.1%} of the pixels.\n"

@@ -1,0 +1,95 @@
+"""Finished runs -> what a study shows: lines, charts, pictures, a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from refocus.results import GroupChange
+from refocus.studies import claims, figures, layouts, subset_study
+from refocus.studies.order import Order
+from refocus.studies.page import Chart, Pictures
+from refocus.studies.results import Claim, Line, Subsets
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a layout makes of the records; `text` stands in the place of a table."""
+
+    lines: tuple[Line, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    groups: tuple[Pictures, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    classes: dict[str, tuple[GroupChange, ...]] = field(default_factory=dict)
+    subsets: tuple[Subsets, ...] = ()
+    text: str = ""
+
+
+def find(order: Order) -> Findings:
+    """What the study's layout makes of its finished runs."""
+    return LAYOUTS[order.row.layout](order)
+
+
+def _table(make: Callable[[Order], list[Line]]) -> Callable[[Order], Findings]:
+    def found(order: Order) -> Findings:
+        lines = tuple(make(order))
+        return Findings(lines, figures.accuracy_charts(lines))
+
+    return found
+
+
+def _samples(order: Order) -> Findings:
+    lines = tuple(layouts.methods(order))
+    return Findings(lines, figures.sample_charts(lines, order.classes))
+
+
+def _gallery(order: Order) -> Findings:
+    return Findings(groups=figures.galleries(order), text="Pictures: see the page.\n")
+
+
+def _per_class(order: Order) -> Findings:
+    every = figures.class_changes(order)
+    return Findings(charts=figures.class_charts(every), classes=every, text=_class_text(every))
+
+
+def _class_text(every: Mapping[str, Sequence[GroupChange]]) -> str:
+    text = ""
+    for title, rows in every.items():
+        changes = [row.gain for row in rows]
+        text += (
+            f"{title}: {sum(c > 0 for c in changes)} classes gain, "
+            f"{sum(c < 0 for c in changes)} lose, {changes.count(0)} stay.\n"
+        )
+        ends = [row for row in (*rows[:5], *rows[-5:]) if row.gain]
+        text += "".join(f"  {row.gain:+.1f}  {row.name}\n" for row in ends)
+    return text
+
+
+def _subsets(order: Order) -> Findings:
+    numbers, groups = subset_study.subset_study(order.ground, order.models[0])
+    return Findings(groups=groups, subsets=(numbers,), text=subset_study.summary(numbers))
+
+
+def _claims(order: Order) -> Findings:
+    lines = layouts.methods(order)
+    lines += layouts.segmentation(order) if order.map_images else []
+    kind = next(iter(order.ground.masks))
+    titles = {
+        v.title: (v.method, "" if not v.tunes else v.masks or kind)
+        for v in order.variants
+        if v.method
+    }
+    sheet = claims.claims(lines, titles)
+    return Findings(tuple(lines), claims=sheet, text=claims.sheet_text(sheet))
+
+
+LAYOUTS: dict[str, Callable[[Order], Findings]] = {
+    "methods": _table(layouts.methods),
+    "classes": _table(layouts.classes),
+    "segmentation": _table(layouts.segmentation),
+    "samples": _samples,
+    "gallery": _gallery,
+    "per_class": _per_class,
+    "subsets": _subsets,
+    "claims": _claims,
+}

@@ -1,0 +1,84 @@
+"""What is asked of a study, and the runs that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refocus.data.folders import class_folders
+from refocus.evaluation.plan import SEGMENTS
+from refocus.studies import jobs
+from refocus.studies.datasets import Ground
+from refocus.studies.jobs import Job, Levels
+from refocus.studies.registry import (
+    Study,
+    Variant,
+    draws_of,
+    models_of,
+    suites_of,
+    variants_of,
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for.
+
+    common: settings of every run, `rates` by objective. maps: images for the maps of Table 3.
+    """
+
+    name: str
+    row: Study
+    ground: Ground
+    out: Path
+    common: dict[str, Any]
+    models_given: bool = False
+    maps: int = 200
+    workers: int = 0
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that are run."""
+        return models_of(self.row, self.ground, self.models_given)
+
+    @property
+    def suites(self) -> list[str]:
+        """Names of the suites that are measured."""
+        every = [name for name in suites_of(self.row, self.ground) if name != SEGMENTS]
+        return [] if self.row.layout == "segmentation" else every
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The rows of the study that can be run here."""
+        return variants_of(self.row, self.ground, self.classes)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are to train on."""
+        return 2 * self.common.get("classes", self.ground.settings.get("classes", 0)) or len(
+            class_folders(self.ground.train, "on")
+        )
+
+    def runs(self, model: str, variant: Variant) -> list[Job]:
+        """The jobs behind a row: one, or one for each draw."""
+        return [Job(model, drawn) for drawn in draws_of(self.row, variant)]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every model with every variant, and each of its draws."""
+        if self.row.layout == "subsets":
+            return []
+        return [job for m in self.models for v in self.variants for job in self.runs(m, v)]
+
+    def answers(self, job: Job, suite: str) -> Levels:
+        """Level -> predictions of a finished job."""
+        return jobs.answers(job, self.ground, suite, self.out)
+
+    @property
+    def map_images(self) -> int:
+        """How many images have their maps measured."""
+        wants = self.row.layout == "segmentation" or (
+            self.row.layout == "claims" and SEGMENTS in self.ground.suites
+        )
+        return self.maps if wants else 0

@@ -1,0 +1,57 @@
+"""The page that shows a study: charts, numbers, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from refocus import outputs
+from refocus.figures.html import page
+from refocus.reports.gallery import Card
+from refocus.studies.writing import NOTE, Table
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture as a data URI, and what stands above it."""
+
+    title: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images chosen by one rule: how many there are, and those that are shown."""
+
+    title: str
+    rule: str
+    total: int
+    cards: tuple[Card, ...]
+
+
+def write_page(
+    file: Path,
+    title: str,
+    about: str,
+    *,
+    table: Table,
+    charts: Sequence[Chart] = (),
+    groups: Sequence[Pictures] = (),
+    facts: Mapping[str, str],
+) -> None:
+    """One self-contained page."""
+    head, *rows = table or [[]]
+    content = page(
+        "study.html.j2",
+        title=title,
+        about=about,
+        charts=charts,
+        head=head,
+        rows=[[cell.strip("*") for cell in row] for row in rows],
+        note=NOTE,
+        groups=groups,
+        facts=facts,
+        tile_columns=7,
+    )
+    outputs.write_text(file, content)
