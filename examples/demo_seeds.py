@@ -16,6 +16,7 @@ import torch
 
 from refocus import load, outputs
 from refocus.demo import story
+from refocus.demo.settings import DemoSettings
 from refocus.records import to_json
 
 COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
@@ -52,7 +53,7 @@ def main() -> None:
     for seed in args.seeds:
         folder = args.out / f"seed{seed}"
         if not (folder / outputs.MANIFEST).exists():
-            story.run(folder, seed=seed)
+            story.run(folder, DemoSettings(seed=seed))
         rows = outputs.read_json(folder / "results.json")
         rows |= {f"{name}, last epoch": last_epoch(folder, name) for name in story.ROWS}
         found[seed] = rows

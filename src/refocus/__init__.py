@@ -15,9 +15,11 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.errors import InputError
     from refocus.evaluation.classify import evaluate
     from refocus.evaluation.metrics import background_share, segmentation_scores
-    from refocus.evaluation.shifted import ShiftSettings, shifts
+    from refocus.evaluation.settings import ShiftSettings
+    from refocus.evaluation.shifted import shifts
     from refocus.masks.discovery import tokencut
-    from refocus.masks.folder import MaskSettings, find_masks
+    from refocus.masks.folder import find_masks
+    from refocus.masks.settings import MaskSettings
     from refocus.objectives.registry import objective
     from refocus.probes.measure import probe
     from refocus.probes.settings import ProbeSettings
@@ -70,11 +72,11 @@ __all__ = [
 _PUBLIC = {
     "AuditSettings": "reports.settings",
     "InputError": "errors",
-    "MaskSettings": "masks.folder",
+    "MaskSettings": "masks.settings",
     "ProbeSettings": "probes.settings",
     "Recipe": "tuning.recipe",
     "ReportSettings": "reports.settings",
-    "ShiftSettings": "evaluation.shifted",
+    "ShiftSettings": "evaluation.settings",
     "attention_maps": "relevance.attention",
     "audit": "reports.audit",
     "background_share": "evaluation.metrics",

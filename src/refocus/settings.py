@@ -45,17 +45,42 @@ Positive = Annotated[float, Meta(gt=0)]
 PositiveOrZero = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
+AtLeastTwo = Annotated[int, Meta(ge=2)]
+_PATH = "path"
 if TYPE_CHECKING:  # what may be given; `check` makes texts of paths
     PathText = str | Path
     Folders = Mapping[str, str | Path]
 else:
-    PathText = Text
-    Folders = dict[Text, Text]
+    PathText = Annotated[str, Meta(pattern=r"\S", extra={_PATH: True})]
+    Folders = dict[Text, PathText]
 
 
 def about(text: str) -> Meta:
     """What a field means, for people: the command line shows it as the help of its option."""
     return Meta(description=text)
+
+
+# --- fields that several settings share -----------------------------------------------------------
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], about("Where to compute; auto takes a GPU if any.")
+]
+Workers = Annotated[CountOrZero, about("Processes that decode images.")]
+BatchSize = Annotated[Count, about("Images per forward pass.")]
+MaskScore = Annotated[Fraction, about("Leave out masks that `refocus masks` gave a lower score.")]
+MaskPolarity = Annotated[
+    Literal["ask", "keep", "invert"],
+    about(
+        "ask: stop where most masks seem to mark the background. keep: they are right. invert: "
+        "exchange object and background."
+    ),
+]
+Faithful = Annotated[
+    CountOrZero, about("Number of images for insertion and deletion (32 forward passes each).")
+]
+
+
+# --- one field ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -77,6 +102,11 @@ class Setting:
         return _bare(self.hint)
 
     @property
+    def is_path(self) -> bool:
+        """Whether it holds the path of a file or folder, or several by name."""
+        return _is_path(self.hint)
+
+    @property
     def legal(self) -> str:
         """What it may hold, in words: "a whole number of at least 1"."""
         return _words(self.hint)
@@ -86,14 +116,19 @@ def settings_of(kind: type) -> list[Setting]:
     """The fields of a settings dataclass in their order."""
     hints = get_type_hints(kind, include_extras=True)
     return [
-        Setting(
+        setting(
             field.name,
             hints[field.name],
             field.default_factory() if field.default_factory is not MISSING else field.default,
-            next((m.description for m in _metas(hints[field.name]) if m.description), ""),
         )
         for field in fields(kind)
     ]
+
+
+def setting(name: str, hint: Any, default: Any = MISSING) -> Setting:
+    """One field by its annotation."""
+    about = next((meta.description for meta in _metas(hint) if meta.description), "")
+    return Setting(name, hint, default, about)
 
 
 def check(settings: Any) -> None:
@@ -123,9 +158,11 @@ def _checked(setting: Setting, value: Any) -> Any:
 
 
 def _texts(value: Any) -> Any:
-    """Paths, also those in a dictionary, as the texts they stand for."""
+    """Paths, also those in a dictionary or a tuple, as the texts they stand for."""
     if isinstance(value, Mapping):
         return {name: _texts(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_texts(part) for part in value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -147,11 +184,22 @@ def _metas(hint: Any) -> list[Meta]:
     return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Meta)]
 
 
+def _is_path(hint: Any) -> bool:
+    """Whether a field holds a path, or paths by name."""
+    if get_origin(hint) in (Union, UnionType, dict):
+        return any(_is_path(part) for part in get_args(hint))
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    marked = any((meta.extra or {}).get(_PATH) for meta in _metas(hint))
+    return marked or (kind is not hint and _is_path(kind))
+
+
 def _bare(hint: Any) -> Any:
     if get_origin(hint) is Annotated:
         return _bare(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
         return Union[tuple(_bare(part) for part in get_args(hint))]  # noqa: UP007 - of a list
+    if get_origin(hint) is tuple:
+        return tuple[tuple(_bare(part) for part in get_args(hint))]  # type: ignore[misc]
     return hint
 
 
@@ -171,7 +219,7 @@ def _words(hint: Any) -> str:
 def _shape(kind: Any) -> str:
     """Of the collections that settings hold."""
     if get_origin(kind) is dict:
-        return f"names with {'a path' if get_args(kind)[1] is Text else 'a number'} each"
+        return f"names with {'a path' if _is_path(get_args(kind)[1]) else 'a number'} each"
     if get_origin(kind) is tuple:
         first, *more = get_args(kind)
         return f"a list, each {_words(first)}" if Ellipsis in more else f"{1 + len(more)} numbers"

@@ -76,7 +76,7 @@ def test_demo_prints_its_table_and_where_to_look(
     row = story.DemoRow(
         in_domain=97.0, shuffled=44.6, trained=52.6, untrained=36.6, background_share=0.68
     )
-    monkeypatch.setattr(story, "run", lambda out, seed, device: {"biased": row, "refocus": row})
+    monkeypatch.setattr(story, "run", lambda out, settings: {"biased": row, "refocus": row})
     assert run(monkeypatch, "demo", "--out", tmp_path / "d", "--device", "cpu") == 0
     shown = capsys.readouterr().out
     assert "44.6" in shown
@@ -187,7 +187,7 @@ def test_explain_takes_any_file_name(
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "a={images}", "--protocol", "mine"],
-            "legal are standard, paper, both",
+            "--protocol mine: must be standard, paper or both",
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed-rand"],

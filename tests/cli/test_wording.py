@@ -136,13 +136,10 @@ def test_help_lists_the_rows_of_the_tables(
         assert name in shown
 
 
-def test_tune_has_an_option_for_every_field_of_a_recipe() -> None:
-    from refocus.settings import settings_of
-    from refocus.tuning.recipe import Recipe
-
-    options = {option.name: option for option in _command("tune").params}
-    for setting in settings_of(Recipe):
-        assert setting.about, f"{setting.name}: says nothing about itself"
-        shown = options[setting.name].help
-        assert shown
-        assert "‹" not in shown
+def test_help_speaks_of_the_options_and_arguments_that_a_command_has() -> None:
+    shown = {option.name: option.help or "" for option in _command("masks").params}
+    assert "such as IMAGES itself" in shown["learn_from"]
+    assert "With --from png" in shown["ignore"]
+    for name, command in typer.main.get_command(main.app).commands.items():  # type: ignore[attr-defined]
+        for option in command.params:
+            assert "‹" not in (getattr(option, "help", "") or ""), name

@@ -173,10 +173,10 @@ def test_real_backgrounds_come_from_the_folder(
 
 
 def test_kinds_are_read_from_a_list() -> None:
-    assert shifts.kinds("only-fg, size,only-fg") == ["only-fg", "size"]
-    assert shifts.kinds("all", real=True) == list(shifts.KINDS)
-    assert shifts.kinds("all") == [name for name in shifts.KINDS if name != "real"]
+    assert shifts.kinds(["only-fg", "size", "only-fg"]) == ["only-fg", "size"]
+    assert shifts.kinds(["all"], real=True) == list(shifts.KINDS)
+    assert shifts.kinds(("all",)) == [name for name in shifts.KINDS if name != "real"]
     with pytest.raises(
         refocus.InputError, match="kinds blur: no such shift; legal are all, only-fg"
     ):
-        shifts.kinds("blur")
+        shifts.kinds(["blur"])

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from refocus.demo import digits, story
+from refocus.demo.settings import DemoSettings
 from refocus.records import to_json
 from tests.makers import ROOT
 
@@ -69,7 +70,7 @@ def test_the_story_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         story, "ROWS", {name: {**row, "epochs": 2} for name, row in story.ROWS.items()}
     )
-    results = story.run(tmp_path / "refocus-demo", seed=1, progress=False)
+    results = story.run(tmp_path / "refocus-demo", DemoSettings(seed=1), progress=False)
     assert list(results) == ["biased", "finetune", "relevance", "refocus"]
     for row in results.values():
         assert row.shuffled == pytest.approx((row.trained + row.untrained) / 2)

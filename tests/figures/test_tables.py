@@ -43,7 +43,7 @@ def test_numbers_of_every_suite_have_a_row(
         {"a": images},
         {"a": masks},
         ("only-fg", "rotation"),
-        protocols=("standard", "paper"),
+        protocol="both",
         quiet=True,
     )
     entries = prove.prove({"model": tiny()}, plan, tmp_path)

@@ -177,7 +177,7 @@ def test_masks_in_another_format_are_taken_over(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--refine", "sharp"), "--refine sharp: legal are bilateral, none"),
+        (("--refine", "sharp"), "--refine sharp: must be bilateral or none"),
         (("--from", "jpeg", "x"), "--from jpeg: legal are png"),
         (("--ignore", "255"), "--ignore 255: only with --from png"),
         (("--backbone", "no/such"), "--backbone no/such: no such folder"),

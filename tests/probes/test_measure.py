@@ -15,8 +15,9 @@ from refocus import evaluate
 from refocus.errors import InputError
 from refocus.probes import measure, registry
 from refocus.probes.batch import Batch
+from refocus.probes.material import Material
 from refocus.probes.results import read
-from refocus.probes.settings import Material, ProbeSettings
+from refocus.probes.settings import ProbeSettings
 from refocus.probes.tools import corruptions
 from refocus.records import read_lines
 from refocus.vit import loading

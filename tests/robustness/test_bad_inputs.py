@@ -92,7 +92,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "shifts": "--workers --seed",
         "audit": "--most --faithfulness --workers --seed",
         "probe": "--most --batch-size --workers --seed",
-        "report": "--most --faithfulness --workers",
+        "report": "--most --faithfulness --workers --seed",
         "study": "--epochs --classes --val-images --most --maps --workers --seed",
         "app": "--port",
         "demo": "--seed",

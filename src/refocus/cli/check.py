@@ -10,9 +10,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import outputs
-from refocus.cli.options import MaskPolarity, Model, Names, Order
+from refocus.cli.options import Model, Names, Order, option
 from refocus.cli.printing import console
 from refocus.errors import InputError
+from refocus.settings import MaskPolarity
 
 
 def check(
@@ -26,7 +27,7 @@ def check(
     ] = None,
     names: Names = None,
     order: Order = None,
-    mask_polarity: MaskPolarity = "ask",
+    mask_polarity: Annotated[str, option("mask_polarity", MaskPolarity)] = "ask",
 ) -> None:
     """Print how refocus understands a model, images and masks, before anyone spends an hour."""
     from refocus.reports import check as checks

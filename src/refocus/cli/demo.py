@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from refocus.cli.options import Device, Seed
+from refocus.cli.options import settings_from, with_settings
 from refocus.cli.printing import console
+from refocus.demo.settings import DemoSettings
 
 
+@with_settings(DemoSettings)
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
-    seed: Seed = 0,
-    device: Device = "cpu",
+    **given: Any,
 ) -> None:
     """Run the whole story offline: a ViT learns a shortcut, and unlearns it with 15 images."""
-    from refocus.demo import story
-    from refocus.vit.loading import pick_device
+    settings = DemoSettings(**settings_from(DemoSettings, given))
+    from refocus.demo import story  # loads torch
 
-    results = story.run(out, seed=seed, device=str(pick_device(device)))
+    results = story.run(out, settings)
     table = Table(
         "model",
         "as in training",

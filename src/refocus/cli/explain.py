@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import outputs
-from refocus.cli.options import Called, Device, Model, Names, Order
+from refocus.cli.options import Called, Model, Names, Order, option
 from refocus.cli.printing import console
+from refocus.settings import Device
 
 
 def explain(
@@ -29,7 +30,7 @@ def explain(
         typer.Option("--class", help="Class to explain, by name or index; else what is predicted."),
         Called("target"),
     ] = None,
-    device: Device = "auto",
+    device: Annotated[str, option("device", Device)] = "auto",
 ) -> None:
     """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
     from refocus.reports import explanations

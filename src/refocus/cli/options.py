@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 
-from refocus.errors import InputError, Message
-from refocus.settings import Setting, settings_of
+from refocus.errors import InputError
+from refocus.settings import Setting, setting, settings_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -65,24 +65,6 @@ Order = Annotated[
         "string (torchvision, transformers)."
     ),
 ]
-MaskPolarity = Annotated[
-    str,
-    typer.Option(
-        help="ask: stop where most masks seem to mark the background. keep: they are right. "
-        "invert: exchange object and background."
-    ),
-]
-Backgrounds = Annotated[
-    Path | None,
-    typer.Option(help="Folder of images without the classes' objects, for the shift real."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Workers = Annotated[int, typer.Option(help="Processes that decode images.", min=0)]
-MaskScore = Annotated[
-    float,
-    typer.Option(help="Leave out masks that `refocus masks` gave a lower score.", min=0, max=1),
-]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
 
 def spelling(name: str, value: str | None = None) -> str:
@@ -93,6 +75,12 @@ def spelling(name: str, value: str | None = None) -> str:
     return f"--{dashed}" if value is None else f"--{dashed} {value}"
 
 
+def option(name: str, hint: Any) -> Any:
+    """The option for a field that settings share, where a command has no settings."""
+    field = setting(name, hint)
+    return typer.Option(help=_help(field), metavar=_metavar(field))
+
+
 # --- options of settings ------------------------------------------------------------------------
 
 
@@ -100,6 +88,7 @@ def with_settings(
     kind: type,
     *,
     optional: Iterable[str] = (),
+    needed: Iterable[str] = (),
     spelt: Mapping[str, str] | None = None,
     beside: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
@@ -108,8 +97,9 @@ def with_settings(
     Name, type, default, help and what is legal are the field's. Fields that must be given come
     first, then what the command declares itself, then the rest.
 
-    optional: fields without a default that may be left out here, and are None then. spelt: fields
-        whose option has another name. beside: a further annotation of an option, by field.
+    optional: fields without a default that may be left out here, and are None then. needed: fields
+        with a default that must be given here. spelt: fields whose option has another name. beside:
+        a further annotation of an option, by field.
     """
 
     def decorate(function: Function) -> Function:
@@ -117,10 +107,11 @@ def with_settings(
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         first: list[inspect.Parameter] = []
         rest: list[inspect.Parameter] = []
-        for setting in settings_of(kind):
-            name = (spelt or {}).get(setting.name, setting.name)
-            made = _parameter(setting, name, setting.name in optional, beside or {})
-            (first if setting.default is MISSING else rest).append(made)
+        for field in settings_of(kind):
+            name = field.name
+            asked = replace(field, default=MISSING) if name in needed else field
+            made = _parameter(asked, (spelt or {}).get(name, name), name in optional, beside or {})
+            (first if asked.default is MISSING else rest).append(made)
         every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*first, *own, *rest)]
         function.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
         return function
@@ -131,25 +122,31 @@ def with_settings(
 def settings_from(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a settings dataclass from the values of its options.
 
-    NAME=NUMBER pairs become a dictionary, a number or a word what it is.
+    NAME=NUMBER and NAME=PATH pairs become a dictionary, words between commas a tuple, a number or a
+    word what it is. What may be repeated and was not given at all keeps its default.
 
     Raises:
         InputError: a pair that is none.
     """
-    return {s.name: _value(s, given[s.name]) for s in settings_of(kind) if s.name in given}
+    return {
+        s.name: _value(s, given[s.name])
+        for s in settings_of(kind)
+        if s.name in given and not (_repeats(s.kind) and given[s.name] is None)
+    }
 
 
 def _parameter(
     setting: Setting, name: str, optional: bool, beside: Mapping[str, Any]
 ) -> inspect.Parameter:
     option, default, kind = spelling(name), setting.default, _typed(setting.kind)
-    if _repeats(setting.kind):
-        default = None
+    shown: Any = True
     if default is MISSING and optional:
         kind, default = kind | None, None
+    elif default is not MISSING and _repeats(setting.kind):
+        kind, shown, default = kind | None, ", ".join(default) or False, None
     if default is True:
         option = f"{option}/{spelling(name, 'False')}"
-    info = typer.Option(option, help=_help(setting), metavar=_metavar(setting.kind))
+    info = typer.Option(option, help=_help(setting), metavar=_metavar(setting), show_default=shown)
     extras = [beside[setting.name]] if setting.name in beside else []
     return inspect.Parameter(
         setting.name,
@@ -172,32 +169,43 @@ def _repeats(kind: Any) -> bool:
 def _typed(kind: Any) -> Any:
     """What Typer parses: words and pairs stay text."""
     if _repeats(kind):
-        return list[str] | None
+        return list[str]
     if any(get_origin(part) is Literal for part in _parts(kind)):
         return str | None if NoneType in _parts(kind) else str
     return kind
 
 
-def _metavar(kind: Any) -> str | None:
+def _metavar(setting: Setting) -> str | None:
+    kind = setting.kind
     if get_origin(kind) is dict:
-        return "<NAME=NUMBER>"
+        return "<NAME=PATH>" if setting.is_path else "<NAME=NUMBER>"
     if _repeats(kind):
-        return _metavar(get_args(kind)[0]) or "<str>"
-    if _typed(kind) is kind:
-        return None  # Typer's own
-    names = [
-        "|".join(get_args(part)) if get_origin(part) is Literal else part.__name__
-        for part in _parts(kind)
-        if part is not NoneType
-    ]
-    return f"<{'|'.join(names)}>"
+        return f"<{_words(get_args(kind)[:1]) or 'str'}>"
+    if setting.is_path and str in _parts(kind):
+        return "<path>"
+    # else Typer's own
+    return f"<{_words(_parts(kind))}>" if _typed(kind) is not kind else None
+
+
+def _words(kinds: Iterable[Any]) -> str:
+    """Types and words as help shows what may be given: `float|auto`, `str`."""
+    return "|".join(
+        "|".join(get_args(kind)) if get_origin(kind) is Literal else kind.__name__
+        for kind in kinds
+        if kind is not NoneType
+    )
 
 
 def _help(setting: Setting) -> str:
-    """What a field means, and what it may hold where that is a range."""
-    text = Message(setting.about).worded(spelling)
-    if _repeats(setting.kind):
+    """What a field means, and what it may hold where that is a range.
+
+    Other fields are still marked; the command puts its options in their place.
+    """
+    text = setting.about
+    if get_origin(setting.kind) is dict:
         return f"{text} Repeat for more."
+    if _repeats(setting.kind):
+        return f"{text} Repeat for more, or separate them by commas."
     legal = setting.legal.removeprefix("a whole number ").removeprefix("a number ")
     bounded = legal != setting.legal and setting.name != "seed"
     return f"{text} [{legal.removeprefix('of ')}]" if bounded else text
@@ -205,20 +213,37 @@ def _help(setting: Setting) -> str:
 
 def _value(setting: Setting, given: Any) -> Any:
     if get_origin(setting.kind) is dict:
-        return dict(_pair(setting.name, pair) for pair in given or ())
+        return (_paths if setting.is_path else _numbers)(setting.name, given)
     if _repeats(setting.kind):
-        return tuple(given or ())
+        return tuple(word.strip() for text in given for word in text.split(","))
     if float in _parts(setting.kind) and isinstance(given, str):
         return _number(given)
     return given
 
 
-def _pair(name: str, pair: str) -> tuple[str, float]:
-    term, equals, value = pair.partition("=")
-    number = _number(value)
-    if not term or not equals or isinstance(number, str):
-        raise InputError(f"‹{name}› {pair}: must be NAME=NUMBER")
-    return term, number
+def _paths(name: str, given: Iterable[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for pair in given:
+        key, equals, path = pair.partition("=")
+        if not equals or not key or not path or "/" in key or key in (".", ".."):
+            raise InputError(
+                f"‹{name}› {pair}: must be NAME=PATH, with a name that can be a file name"
+            )
+        if key in found:
+            raise InputError(f"‹{name}› {pair}: the name {key!r} is used twice")
+        found[key] = Path(path).expanduser()
+    return found
+
+
+def _numbers(name: str, given: Iterable[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        number = _number(value)
+        if not key or not equals or isinstance(number, str):
+            raise InputError(f"‹{name}› {pair}: must be NAME=NUMBER")
+        found[key] = number
+    return found
 
 
 def _number(text: str) -> float | str:

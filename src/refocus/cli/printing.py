@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from refocus.errors import InputError
 from refocus.results import SuiteEntry
 
 if TYPE_CHECKING:
@@ -49,18 +47,3 @@ def print_rows(rows: Sequence[Row], head: tuple[str, str, str, str]) -> None:
             cells += [row.against_text, row.difference_text, row.difference_interval_text]
         table.add_row(*cells)
     console.print(table)
-
-
-def pairs(option: str, given: list[str]) -> dict[str, Path]:
-    """NAME=PATH options as a dictionary."""
-    found: dict[str, Path] = {}
-    for pair in given:
-        name, equals, path = pair.partition("=")
-        if not equals or not name or not path or "/" in name or name in (".", ".."):
-            raise InputError(
-                f"{option} {pair}: must be NAME=PATH, with a name that can be a file name"
-            )
-        if name in found:
-            raise InputError(f"{option} {pair}: the name {name!r} is used twice")
-        found[name] = Path(path).expanduser()
-    return found

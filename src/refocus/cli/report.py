@@ -8,17 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from refocus import outputs
-from refocus.cli.options import (
-    Called,
-    Device,
-    Model,
-    Names,
-    Order,
-    Workers,
-    settings_from,
-    with_settings,
-)
-from refocus.cli.printing import console, pairs, print_table
+from refocus.cli.options import Model, Names, Order, settings_from, with_settings
+from refocus.cli.printing import console, print_table
 from refocus.reports.settings import AuditSettings, ReportSettings
 
 
@@ -59,44 +50,13 @@ def audit(
     console.print(f"{found.verdict}\nopen in a browser: {out / 'audit.html'}", soft_wrap=True)
 
 
+@with_settings(ReportSettings, spelt={"suites": "on", "faithful": "faithfulness"})
 def report(
     run: Annotated[
         Path,
         typer.Argument(help="Folder of `refocus tune`, `refocus evaluate` or `refocus probe`."),
     ],
-    on: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="For a tuning run: NAME=PATH to compare original and tuned on, as in `evaluate`. "
-            "Default: its held-out images."
-        ),
-        Called("suites"),
-    ] = None,
-    masks: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=PATH: masks of a test set of your own, for shifts and maps."),
-    ] = None,
-    most: Annotated[
-        int,
-        typer.Option(
-            help="Maximum number of images for what needs masks, spread over the classes.", min=2
-        ),
-    ] = 300,
-    faithfulness: Annotated[
-        int,
-        typer.Option(
-            help="Number of images for insertion and deletion, 32 forward passes each.", min=0
-        ),
-    ] = 0,
-    workers: Workers = 0,
-    code: Annotated[
-        str | None,
-        typer.Option(
-            help="py:MODULE:FUNCTION once more, for a model of your own: a folder cannot name code "
-            "to run."
-        ),
-    ] = None,
-    device: Device = "auto",
+    **given: Any,
 ) -> None:
     """Write one self-contained page of what tuning changed: RUN/report.html.
 
@@ -106,18 +66,10 @@ def report(
     report resumes where it stopped. Probes that lie in RUN/probes are linked; a folder of probes
     has its page written anew.
     """
-    from refocus.reports.report import report as write_report
+    settings = ReportSettings(**settings_from(ReportSettings, given))
+    from refocus.reports.report import report as write_report  # loads torch
 
-    given: dict[str, Any] = {
-        "suites": pairs("--on", on or []),
-        "masks": pairs("--masks", masks or []),
-        "most": most,
-        "faithful": faithfulness,
-        "workers": workers,
-        "code": code,
-        "device": device,
-    }
-    written = write_report(run, ReportSettings(**given))
+    written = write_report(run, settings)
     if written.evaluation:
         print_table(written.evaluation.suites)
     console.print(f"open in a browser: {written.page}", soft_wrap=True)

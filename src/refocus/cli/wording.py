@@ -25,6 +25,12 @@ from refocus.errors import InputError, Message
 class Command(TyperCommand):
     """What `refocus NAME` runs."""
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        for option in self.params:
+            if text := getattr(option, "help", None):
+                option.help = self.worded(Message(text))  # type: ignore[attr-defined]
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is empty: as a path, '' would be the current folder, as a host, all hosts."""
         self._refuse_empty(ctx, args)

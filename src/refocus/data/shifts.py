@@ -158,10 +158,10 @@ KINDS = {
 }
 
 
-def kinds(text: str, parameter: str = "kinds", *, real: bool = False) -> list[str]:
-    """Names from a comma-separated list; `all` is every kind, `real` only where it can be made."""
+def kinds(given: Sequence[str], parameter: str = "kinds", *, real: bool = False) -> list[str]:
+    """Names of shifts; `all` alone is every kind, `real` only where it can be made."""
     every = [name for name in KINDS if real or name != REAL]
-    names = every if text == "all" else [n.strip() for n in text.split(",")]
+    names = every if list(given) == ["all"] else given
     if unknown := [n for n in names if n not in KINDS]:
         raise InputError(
             f"‹{parameter}› {unknown[0]}: no such shift; legal are all, {', '.join(KINDS)}"

@@ -26,6 +26,7 @@ from refocus.data.folders import scan
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.demo import digits
 from refocus.demo.example import write_folders
+from refocus.demo.settings import DemoSettings
 from refocus.evaluation.classify import evaluate
 from refocus.evaluation.metrics import background_share, mean
 from refocus.figures.charts import bar_chart
@@ -37,7 +38,7 @@ from refocus.tuning.loop import descend
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.tune import tune
 from refocus.vit.classes import class_names
-from refocus.vit.loading import load, preprocessing, save
+from refocus.vit.loading import load, pick_device, preprocessing, save
 
 PER_CLASS = {"tune": 12, "in_domain": 100, "shuffled": 100}
 CLASSES = 5  # digits tuned on, of 10
@@ -74,14 +75,18 @@ class DemoRow:
 
 
 def run(
-    out: str | Path, *, seed: int = 0, device: str = "cpu", progress: bool = True
+    out: str | Path, settings: DemoSettings | None = None, *, progress: bool = True
 ) -> dict[str, DemoRow]:
     """Run the demo into a new folder.
+
+    Without settings, as `refocus demo` does.
 
     Returns:
         What `results.json` holds: `biased`, `finetune`, `relevance` and `refocus`, each with its
         row of the table.
     """
+    settings = settings or DemoSettings()
+    seed, device = settings.seed, str(pick_device(settings.device))
     folder = outputs.new_folder(out)
     data = folder / "data"
     for position, name in enumerate(PER_CLASS):
@@ -89,8 +94,8 @@ def run(
     biased = plant_shortcut(seed, device=device, progress=progress)
     save(biased, folder / "biased" / "model")
     models = {"biased": folder / "biased" / "model"}
-    for name, settings in ROWS.items():
-        tune(recipe(folder, seed, device=device, **settings), folder / name, progress=progress)
+    for name, row in ROWS.items():
+        tune(recipe(folder, seed, device=device, **row), folder / name, progress=progress)
         models[name] = folder / name / "model"
     results = {
         name: measure(load(path, device=device), data, label=TITLES[name] if progress else "")

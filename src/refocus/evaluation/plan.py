@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +16,11 @@ from refocus.data.sampling import usable
 from refocus.data.tables import read_table
 from refocus.errors import InputError
 from refocus.evaluation import cues, maps
+from refocus.evaluation.settings import EvaluationSettings
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.masks.joins import Join
 from refocus.masks.trust import masked
 from refocus.records import Sample, from_json
-from refocus.settings import Count, CountOrZero, Folders, Fraction, PathText, Seed, Text
-from refocus.settings import check as check_settings
 from refocus.vit.families import view
 from refocus.vit.loading import Models
 
@@ -34,35 +33,21 @@ CUES, SEGMENTS = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to measure, and how."""
+class Plan(EvaluationSettings):
+    """What to measure, and how, with what a caller knows of the images beside the user."""
 
-    suites: Folders  # name -> folder or file
-    masks: Folders = field(default_factory=dict)  # name of a suite -> folder
-    shifts: tuple[Text, ...] = ()  # made from images and masks, `data.shifts.KINDS`
-    # None: both for known sets, standard for own folders
-    protocols: tuple[Literal["standard", "paper"], ...] | None = None
-    groups: Folders = field(default_factory=dict)  # name of a suite -> CSV file
-    mapping: PathText | None = None  # JSON: classes of cue-conflict stimuli -> the model's
-    faithful: CountOrZero = 0  # number of images for insertion and deletion
-    mask_score: Fraction = 0.5  # masks that `refocus masks` scored lower are left out
-    mask_polarity: Text = "ask"  # whether bright is the object in masks, see `data.polarity`
-    most: Count | None = None  # maximum number of images for what needs masks; None: all
     leave_out: frozenset[Path] = frozenset()  # images that are no part of any suite
-    backgrounds: PathText | None = None  # images without the classes' objects, for shift `real`
     trained: frozenset[int] = frozenset()  # labels of the classes tuned on
-    seed: Seed = 0  # of every random choice
-    batch_size: Count = 64  # images per forward pass
-    workers: CountOrZero = 0  # processes that decode images
     quiet: bool = False  # no progress bars
 
     def __post_init__(self) -> None:
-        """Every field holds what is legal."""
-        check_settings(self)
-        if not self.suites:
-            raise InputError("‹suites›: empty; name at least one test set and its folder")
+        """Every field holds what is legal; `all` shifts are named one by one."""
+        super().__post_init__()
         if self.shifts:
-            shifted.kinds(",".join(self.shifts), "shifts", real=self.backgrounds is not None)
+            real = self.backgrounds is not None
+            object.__setattr__(
+                self, "shifts", tuple(shifted.kinds(self.shifts, "shifts", real=real))
+            )
 
     def path(self, name: str) -> Path:
         """The folder or file of a suite."""
@@ -88,7 +73,8 @@ class Plan:
 
     def protocols_of(self, name: str) -> tuple[str, ...]:
         """The protocols under which a suite is measured."""
-        return self.protocols or (("standard", "paper") if name in SUITES else ("standard",))
+        given = self.protocol or ("both" if name in SUITES else "standard")
+        return ("standard", "paper") if given == "both" else (given,)
 
     def masked_samples(self, name: str, samples: list[Sample]) -> list[Sample]:
         """Those of a suite's samples whose masks are trusted; none where it has no masks."""
@@ -133,7 +119,7 @@ class _Kept:
     most: int | None
     leave_out: list[str]
     seed: int
-    mask_polarity: str = "ask"
+    mask_polarity: Literal["ask", "keep", "invert"] = "ask"
 
 
 def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:

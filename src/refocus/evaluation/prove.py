@@ -44,7 +44,6 @@ def evaluate_suites(
     *,
     against: str | Path | None = None,
     resume: bool = False,
-    device: str = "auto",
 ) -> Evaluation:
     """Measure a model, or two that are compared, on several test sets.
 
@@ -56,7 +55,6 @@ def evaluate_suites(
         out: a new folder.
         against: the model to compare with, such as the one before tuning.
         resume: continue in a folder that an interrupted evaluation left.
-        device: auto, cpu, cuda or mps.
 
     Returns:
         What results.json holds.
@@ -65,7 +63,7 @@ def evaluate_suites(
         InputError: the input cannot be used; nothing is written then.
     """
     model, against = str(model), None if against is None else str(against)
-    models = load_models(model, against, pick_device(device))
+    models = load_models(model, against, pick_device(plan.device))
     check(models, plan)
     if resume and (Path(out).expanduser() / outputs.MANIFEST).exists():
         raise InputError(f"‹out› {out}: is complete, nothing to resume")

@@ -4,51 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from refocus import outputs
 from refocus.data import shifts as shifted
 from refocus.data.folders import folder_samples
+from refocus.evaluation.settings import ShiftSettings
 from refocus.masks.trust import masked
-from refocus.settings import CountOrZero, Fraction, Seed, Text, about, check
 from refocus.vit.inputs import check_path, check_settings
-
-DEFAULT = ("only-fg", "only-bg", "mixed-same", "mixed-rand")
-
-
-@dataclass(frozen=True)
-class ShiftSettings:
-    """Which shifts are made of which masks.
-
-    Raises:
-        InputError: a value that is not legal.
-
-    Examples:
-        >>> import refocus
-        >>> refocus.ShiftSettings(kinds=("size", "rotation")).mask_score
-        0.5
-    """
-
-    kinds: Annotated[
-        tuple[Text, ...], about("Kinds of shifts, or all. `refocus shifts --help` lists them.")
-    ] = DEFAULT
-    backgrounds: Annotated[
-        Text | None, about("Folder of images whose backgrounds the kind real takes.")
-    ] = None
-    mask_score: Annotated[
-        Fraction, about("Leave out masks that `refocus masks` gave a lower score.")
-    ] = 0.5
-    mask_polarity: Annotated[
-        Text, about("ask, keep or invert: what to do where most masks seem to mark the background.")
-    ] = "ask"
-    workers: Annotated[CountOrZero, about("Processes that make images.")] = 0
-    seed: Annotated[Seed, about("Seed: whose background each object gets.")] = 0
-
-    def __post_init__(self) -> None:
-        """Every field holds what is legal."""
-        check(self)
-        real = self.backgrounds is not None
-        object.__setattr__(self, "kinds", tuple(shifted.kinds(",".join(self.kinds), real=real)))
 
 
 @dataclass(frozen=True)

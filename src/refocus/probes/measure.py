@@ -18,6 +18,7 @@ from refocus.data.folders import image_files
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
 from refocus.probes import page, pictures
+from refocus.probes.material import Material, options_of
 from refocus.probes.registry import PROBES, Probe, names, supported
 from refocus.probes.results import (
     FILE,
@@ -29,7 +30,7 @@ from refocus.probes.results import (
     write,
 )
 from refocus.probes.seen import Loader, batch_of
-from refocus.probes.settings import Material, ProbeSettings
+from refocus.probes.settings import ProbeSettings
 from refocus.records import ProbeRecord, Sample
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import Models, load_models, pick_device
@@ -76,7 +77,7 @@ def probe(
     settings, model = check_settings(settings, ProbeSettings), check_reference(model)
     against = None if against is None else check_reference(against, "against")
     folder = check_path(out, "out")
-    kinds = names(settings.kinds, settings.options)
+    kinds = names(settings.kinds, options_of(settings))
     refs = {"model": model, **({"against": against} if against else {})}
     root = None if images is None else check_path(images, "images")
     material = Material(root, settings, refs)

@@ -12,10 +12,10 @@ from torch import nn
 from refocus.errors import InputError
 from refocus.figures.pictures import figure
 from refocus.probes.batch import Batch, Views
+from refocus.probes.material import Material
 from refocus.probes.registry import Probe
 from refocus.probes.results import Level
 from refocus.probes.seen import Loader, batch_of
-from refocus.probes.settings import Material
 
 FILE = "picture.png"
 _SHOWN = 4  # images in a probe's own picture

@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from refocus.data.images import mask_of, read_image
 from refocus.data.transforms import eval_image, joint_transform
 from refocus.probes.batch import Batch, seeds_of
-from refocus.probes.settings import Material
+from refocus.probes.material import Material
 from refocus.records import Sample
 from refocus.vit.loading import preprocessing
 

@@ -20,7 +20,8 @@ from refocus.evaluation.plan import Plan, check
 from refocus.evaluation.prove import prove
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
 from refocus.masks.backbones import load_backbone
-from refocus.masks.folder import MaskSettings, find_masks
+from refocus.masks.folder import find_masks
+from refocus.masks.settings import MaskSettings
 from refocus.records import MapRecord, Prediction, read_records, to_json
 from refocus.reports.audit_page import audit_page
 from refocus.reports.settings import AuditSettings

