@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage lint typecheck docs demo-weights clean
+.PHONY: help demo test test-fast coverage lint typecheck docs results demo-weights clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,6 +37,9 @@ typecheck: $(VENV)/.installed ## mypy, strict, on the package
 
 docs: $(VENV)/.installed ## the guides and the reference as a site (site/); a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+results: $(VENV)/.installed ## the tables of README.md and docs/results.md from the committed rows
+	$(BIN)/python -m evidence.tables
 
 demo-weights: $(VENV)/.installed ## train the demo's small ViT anew (about 14 minutes on 2 cores)
 	$(BIN)/python scripts/train_demo_weights.py

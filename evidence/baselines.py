@@ -161,6 +161,7 @@ def outcome(
         [f"{s.image.parent.name}/{s.image.name}" for s in samples],
         sorted({names[s.label] if names else str(s.label) for s in samples}),
         steps,
+        steps * BATCH,
         notes,
     )
 

@@ -99,7 +99,7 @@ def run(cell: Cell, field: Field, readings: Sequence[str]) -> Row:
         try:
             made = method.run(work)
         except Diverged as error:
-            made = Outcome(start, [], [], 0, {"diverged": str(error)})
+            made = Outcome(start, [], [], 0, 0, {"diverged": str(error)})
     seconds = time.perf_counter() - begun
     row = Row(
         cell=cell,
@@ -109,7 +109,7 @@ def run(cell: Cell, field: Field, readings: Sequence[str]) -> Row:
         used_count=len(made.used),
         trained=made.trained,
         steps=made.steps,
-        passes=Passes(settings["per_image"], counted.trained, counted.all),
+        passes=Passes(settings["per_image"], made.batched, counted.trained, counted.all),
         seconds=round(seconds, 2),
         development=[],
         notes=made.notes,

@@ -78,7 +78,8 @@ def tuned(work: Work, recipe: Mapping[str, Any], changed: Mapping[str, Any]) -> 
     names = [f"{s.image.parent.name}/{s.image.name}" for s in chosen]
     steps = full.epochs * math.ceil(len(chosen) / BATCH)
     trained = sorted({s.image.parent.name for s in chosen})
-    return Outcome(weights, names, trained, steps, {"epochs": full.epochs})
+    batched = full.epochs * len(chosen)
+    return Outcome(weights, names, trained, steps, batched, {"epochs": full.epochs})
 
 
 def replaced(changed: Mapping[str, Any]) -> AbstractContextManager[Any]:

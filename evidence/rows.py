@@ -36,9 +36,15 @@ class Cell:
 class Passes:
     """Images that went forward through the network."""
 
-    per_image: int  # in one step, for each image of the batch
-    trained: int  # in steps, counted
-    all: int  # with teachers and the validation that the loop makes
+    per_image: int  # in one step, for each image of the batch, with a teacher's
+    batched: int  # images of all batches
+    trained: int  # through the network in training mode, as counted
+    all: int  # as counted, with teachers, features, and the validation that the loop makes
+
+    @property
+    def training(self) -> int:
+        """Those of the steps; of a method that only refits the last layer, all."""
+        return self.per_image * self.batched or self.all
 
 
 @dataclass(frozen=True)

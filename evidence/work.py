@@ -49,6 +49,7 @@ class Outcome:
     used: list[str]  # CLASS/FILE of the training images
     trained: list[str]  # class folders
     steps: int
+    batched: int  # images of all steps' batches
     notes: dict[str, Any] = field(default_factory=dict)
 
 

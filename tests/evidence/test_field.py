@@ -38,7 +38,9 @@ def a_row(cell: Cell, scores: tuple[float, ...], shares: dict[str, float] | None
         for share, score in zip((0.0, 0.5, 1.0), scores, strict=True)
     ]
     default = {END: 1.0, WISE: 0.5, SELECTED: 0.5}
-    return Row(cell, "m", {}, "u", 1, [], 1, Passes(1, 1, 1), 1.0, development, shares or default)
+    return Row(
+        cell, "m", {}, "u", 1, [], 1, Passes(1, 8, 8, 8), 1.0, development, shares or default
+    )
 
 
 @pytest.mark.slow
@@ -65,7 +67,7 @@ def test_a_field_is_searched_and_then_read(model_folder: Path, tmp_path: Path) -
     assert len(unpack(answers.right[END], 8)) == 8
     finetuned = next(r for r in rows if r.cell.method == "finetune")
     assert finetuned.used_count == 8
-    assert finetuned.passes.trained == finetuned.steps * 8
+    assert finetuned.passes.trained == finetuned.passes.training == finetuned.steps * 8
 
 
 def test_an_interrupted_field_goes_on_where_it_stopped(

@@ -1,0 +1,353 @@
+"""Every table of the field in README.md and docs/results.md, from the rows that are committed.
+
+    python -m evidence.tables                      write the tables anew (`make results`)
+    python -m evidence.tables --check              say which are not what the rows give; status 1
+    python -m evidence.tables --keep OUT/rows.jsonl...     add rows to results/field-DATA.jsonl.gz
+
+A table stands between two comments: the first names the data set and what is shown of it, each
+KEY=VALUE or KEY=VALUE,VALUE (a column more for each key with several values):
+
+    <!-- table: bar images=3,10 budget=steps reading=selected -->
+    <!-- end -->
+
+Keys: images (0: whole pool), budget, reading, classes, methods, against (what changes are measured
+from; default: the base model of the same draw). Numbers: top-1 in percent, the mean over draws;
+changes in points. Intervals: `evidence.intervals`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from evidence import rows as files
+from evidence.field import BUDGETS
+from evidence.intervals import Estimate, estimate, image_counts, lowest, per_draw
+from evidence.methods import METHODS
+from evidence.rows import END, READINGS, Answers, Row, unpack
+from evidence.sources import DATA
+from refocus import InputError
+
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "results"
+DOCS = (ROOT / "README.md", ROOT / "docs" / "results.md")
+EMPTY = "Not measured yet: no rows are committed."
+_BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(\n<!-- end -->)", re.S)
+_KEYS = ("images", "budget", "reading", "classes", "methods", "against")
+
+
+_Key = tuple[str, int, str, str]  # method, images, budget, reading
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a table shows."""
+
+    data: str
+    images: tuple[int, ...] = (3, 10, 50)
+    budget: tuple[str, ...] = ("steps",)
+    reading: tuple[str, ...] = READINGS
+    classes: str = "all"
+    methods: tuple[str, ...] = tuple(METHODS)
+    against: str = "base"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The draws of one line of a table, by draw; `reading` is what is shown of them."""
+
+    method: str
+    images: int
+    budget: str
+    reading: str
+    draws: dict[int, Row] = field(default_factory=dict)
+
+
+# --- what is asked --------------------------------------------------------------------------------
+
+
+def asked(text: str) -> Asked:
+    """The first comment's words."""
+    data, *pairs = text.split()
+    if data not in DATA:
+        raise InputError(f"table {text!r}: unknown data set; legal are {', '.join(DATA)}")
+    found = Asked(data)
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        values = tuple(value.split(","))
+        if key not in _KEYS or not value:
+            raise InputError(
+                f"table {text!r}: {pair}; legal are {', '.join(_KEYS)}, each KEY=VALUE"
+            )
+        if key == "images":
+            found = replace(found, images=tuple(int(v) for v in values))
+        else:
+            single = key in ("classes", "against")
+            found = replace(found, **{key: value if single else values})  # type: ignore[arg-type]
+    return found
+
+
+def groups(rows: Iterable[Row], wanted: Asked) -> list[Group]:
+    """The lines of a table, the base model first and then by accuracy where it matters most."""
+    found = _by_line(rows, wanted)
+    lines: dict[_Key, Group] = {}
+    for name in wanted.methods:
+        for images in (0,) if _whole(name) else wanted.images:
+            for budget, reading in product(wanted.budget, wanted.reading):
+                key = (name, images, budget, END if name == "base" else reading)
+                if draws := _draws(found, *key):
+                    lines.setdefault(
+                        ("base", 0, "", "") if name == "base" else key, Group(*key, draws)
+                    )
+    main = DATA[wanted.data].worst[-1]
+    return sorted(lines.values(), key=lambda g: (g.method != "base", -_plain(g, main)))
+
+
+def _by_line(rows: Iterable[Row], wanted: Asked) -> dict[_Key, dict[int, Row]]:
+    """The final rows of the data set by method, images, budget and reading, then by draw."""
+    found: dict[_Key, dict[int, Row]] = defaultdict(dict)
+    for row in rows:
+        cell = row.cell
+        fits = cell.classes == wanted.classes or _whole(cell.method)
+        if cell.phase == "final" and cell.data == wanted.data and fits:
+            for reading in {name for test in row.tests.values() for name in test.right}:
+                found[cell.method, cell.images, cell.budget, reading][cell.draw] = row
+    return found
+
+
+def _whole(name: str) -> bool:
+    return METHODS[name].whole or name == "base"
+
+
+def _draws(
+    found: dict[_Key, dict[int, Row]], name: str, images: int, budget: str, reading: str
+) -> dict[int, Row]:
+    """A budget that is that of the equal steps has no rows of its own."""
+    own = found.get((name, images, budget, reading))
+    steps = found.get((name, images, "steps", reading), {})
+    return own or {d: r for d, r in steps.items() if _same_budget(r, budget)}
+
+
+def _same_budget(row: Row, budget: str) -> bool:
+    fixed = METHODS[row.cell.method].stepless or METHODS[row.cell.method].per_image == 0
+    return fixed or row.passes.per_image == BUDGETS[budget]
+
+
+def _plain(group: Group, test: str) -> float:
+    return mean(float(_bits(r.tests[test], group.reading).mean()) for r in group.draws.values())
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def _bits(answers: Answers, reading: str) -> np.ndarray:
+    return unpack(answers.right[reading], sum(answers.classes.values()))
+
+
+def _folders(answers: Answers) -> np.ndarray:
+    """The class folder of each image."""
+    return np.repeat(list(answers.classes), list(answers.classes.values()))
+
+
+Inside = Callable[[Row, Answers], np.ndarray]  # which images of a test count for a draw, `[n]`
+
+
+def _everything(row: Row, answers: Answers) -> np.ndarray:
+    return np.ones(sum(answers.classes.values()), dtype=bool)
+
+
+def _values(group: Group, test: str, inside: Inside) -> np.ndarray:
+    """Accuracy of each draw in each resample, `[R + 1, D]`, draws in their order."""
+    rows = [group.draws[d] for d in sorted(group.draws)]
+    tests = [r.tests[test] for r in rows]
+    if len({a.files for a in tests}) > 1:
+        raise InputError(f"{group.method} on {test}: its rows are of different test images")
+    right = np.stack([_bits(a, group.reading) for a in tests]).astype(np.float32)
+    kept = np.stack([inside(r, a) for r, a in zip(rows, tests, strict=True)])
+    return per_draw(right, kept, image_counts(tests[0].files, right.shape[1]))
+
+
+def _worst(group: Group, tests: Sequence[str]) -> np.ndarray:
+    """The lowest accuracy of a class in any of the tests, `[R + 1, D]`."""
+    first = next(iter(group.draws.values()))
+    return lowest(
+        [
+            _values(group, test, lambda _, a, name=folder: _folders(a) == name)  # type: ignore[misc]
+            for test in tests
+            for folder in first.tests[test].classes
+        ]
+    )
+
+
+def _trained(row: Row, answers: Answers) -> np.ndarray:
+    return np.isin(_folders(answers), row.trained)
+
+
+def _others(row: Row, answers: Answers) -> np.ndarray:
+    return ~_trained(row, answers)
+
+
+def measures(wanted: Asked) -> dict[str, Callable[[Group], np.ndarray]]:
+    """The numbers of a table by the head of their column."""
+    kind = DATA[wanted.data]
+    found: dict[str, Callable[[Group], np.ndarray]] = {}
+    for test in kind.tests:
+        found[test.removeprefix("test_")] = lambda g, t=test: _values(g, t, _everything)  # type: ignore[misc]
+    if wanted.classes == "half":
+        main = kind.worst[-1]
+        found["of trained classes"] = lambda g: _values(g, main, _trained)
+        found["of other classes"] = lambda g: _values(g, main, _others)
+    found["worst group" if kind.groups else "worst class"] = lambda g: _worst(g, kind.worst)
+    return found
+
+
+def before(group: Group, every: Sequence[Row], wanted: Asked) -> tuple[Group, Group] | None:
+    """A line and what it is compared with, over the draws that both have."""
+    if group.method == wanted.against:
+        return None
+    if wanted.against != "base":
+        other = replace(wanted, methods=(wanted.against,), reading=(group.reading,))
+        other = replace(other, images=(group.images,), budget=(group.budget,))
+        (found,) = groups(every, other) or (None,)
+        if found is None:
+            return None
+        common = sorted(group.draws.keys() & found.draws.keys())
+        return _of(group, common), _of(found, common)
+    bases = {r.model: r for r in every if r.cell.method == "base" and r.cell.data == wanted.data}
+    if absent := [r.model for r in group.draws.values() if r.model not in bases]:
+        raise InputError(f"{wanted.data}: no row of the base model {absent[0]}; run it as well")
+    # with the classes of the draw, so that trained and other classes are the same for both
+    own = {d: replace(bases[r.model], trained=r.trained) for d, r in group.draws.items()}
+    return group, Group("base", 0, "steps", END, own)
+
+
+def _of(group: Group, draws: Sequence[int]) -> Group:
+    return replace(group, draws={d: group.draws[d] for d in draws})
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Row], wanted: Asked) -> str:
+    """A table as Markdown."""
+    lines = groups(rows, wanted)
+    if not lines:
+        return EMPTY
+    columns = measures(wanted)
+    keys = [k for k in ("images", "budget", "reading") if len(getattr(wanted, k)) > 1]
+    head = ["method", "reads", *keys, "rate", *columns, "passes", "seconds", "draws"]
+    text = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for group in lines:
+        text.append(f"| {' | '.join(_line(group, rows, wanted, keys, columns))} |")
+    return "\n".join(text)
+
+
+def _line(
+    group: Group,
+    rows: Sequence[Row],
+    wanted: Asked,
+    keys: Sequence[str],
+    columns: dict[str, Callable[[Group], np.ndarray]],
+) -> list[str]:
+    some = list(group.draws.values())
+    base = group.method == "base"
+    shown = {"images": str(group.images or "all"), "budget": group.budget, "reading": group.reading}
+    cells = [group.method, "-" if base else METHODS[group.method].labels]
+    cells += ["" if base else shown[key] for key in keys]
+    cells.append(
+        "" if base else ", ".join(f"{rate:g}" for rate in sorted({r.cell.rate for r in some}))
+    )
+    pair = before(group, rows, wanted)
+    for measure in columns.values():
+        text = _value(estimate(measure(group)), alone=pair is None)
+        if pair is not None:
+            text += " " + _change(estimate(measure(pair[0]) - measure(pair[1])))
+        cells.append(text)
+    passes = mean(r.passes.training for r in some)
+    return [*cells, f"{passes:.0f}", f"{mean(r.seconds for r in some):.0f}", str(len(some))]
+
+
+def _value(found: Estimate, *, alone: bool) -> str:
+    if math.isnan(found.value):
+        return ""
+    interval = f" [{max(0.0, found.low):.1f}, {min(100.0, found.high):.1f}]" if alone else ""
+    return f"{found.value:.1f}{interval}"
+
+
+def _change(found: Estimate) -> str:
+    return f"({found.value:+.1f}: {found.low:+.1f} to {found.high:+.1f})"
+
+
+def rendered(text: str, rows: Sequence[Row]) -> str:
+    """A document with its tables made anew."""
+    return _BLOCK.sub(lambda m: m[1] + table(rows, asked(m[2])) + m[4], text)
+
+
+def stale(document: Path, rows: Sequence[Row]) -> list[str]:
+    """The tables of a document that are not what the rows give."""
+    return [
+        m[2]
+        for m in _BLOCK.finditer(document.read_text(encoding="utf-8"))
+        if table(rows, asked(m[2])) != m[3]
+    ]
+
+
+# --- rows that are kept ---------------------------------------------------------------------------
+
+
+def committed(folder: Path = ROWS) -> list[Row]:
+    """All rows of the field that are kept in the project."""
+    return list(files.every(sorted(folder.glob("field-*.jsonl.gz"))))
+
+
+def keep(sources: Sequence[Path], folder: Path) -> None:
+    """Add rows; a cell that is there already must be the same."""
+    new: dict[str, list[Row]] = defaultdict(list)
+    for row in files.every(sources):
+        new[row.cell.data].append(row)
+    for data, some in new.items():
+        path = folder / f"field-{data}.jsonl.gz"
+        every = {row.cell: row for row in (files.read(path) if path.exists() else [])}
+        for row in some:
+            if every.get(row.cell, row) != row:
+                raise InputError(f"{path}: holds another row of {row.cell}; a cell is run once")
+            every[row.cell] = row
+        files.compress(every.values(), path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m evidence.tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--keep", nargs="+", type=Path, default=[], metavar="ROWS")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="folder of field-DATA.jsonl.gz")
+    parser.add_argument("--docs", nargs="+", type=Path, default=list(DOCS))
+    args = parser.parse_args(arguments)
+    try:
+        keep(args.keep, args.rows)
+        rows = committed(args.rows)
+        old = [f"{doc}: {name}" for doc in args.docs for name in stale(doc, rows)]
+        if args.check and old:
+            raise SystemExit("not what the rows give: " + "; ".join(old))
+        for document in [] if args.check else args.docs:
+            text = document.read_text(encoding="utf-8")
+            document.write_text(rendered(text, rows), encoding="utf-8")
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{len(rows)} rows; {len(old)} tables {'differ' if args.check else 'were changed'}")
+
+
+if __name__ == "__main__":
+    main()

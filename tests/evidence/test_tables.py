@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evidence import tables
+from evidence.rows import (
+    END,
+    READINGS,
+    Answers,
+    Cell,
+    Passes,
+    Row,
+    append,
+    digest,
+    pack,
+    read,
+    unpack,
+)
+from evidence.tables import EMPTY, asked, committed, groups, keep, main, rendered, stale, table
+from refocus import InputError
+
+FOLDERS = {"ant": 30, "bee": 70}
+
+
+def a_row(method: str, draw: int, accuracy: float, **changes: object) -> Row:
+    rng = np.random.default_rng([draw, len(method)])
+    images = changes.pop("images", 3)
+    budget = str(changes.pop("budget", "steps"))
+    per_image = int(str(changes.pop("per_image", 1)))
+    classes = str(changes.pop("classes", "all"))
+    readings = [END] if method == "base" else READINGS
+
+    def answers(share: float) -> Answers:
+        right = {name: pack(rng.random(100) < share) for name in readings}
+        return Answers(digest(["a"]), FOLDERS, right)
+
+    tests = {"test_same": answers(0.9), "test_shuffled": answers(accuracy)}
+    cell = Cell("final", "planted", method, budget, int(str(images)), classes, draw, 1e-5)
+    passes = Passes(per_image, 800, 800 * per_image, 900)
+    trained = [] if method == "base" else ["ant"]
+    return Row(cell, f"model{draw}", {}, "u", 6, trained, 100, passes, 10.0, [], {}, tests)
+
+
+ROWS = [
+    *(a_row("base", draw, 0.4, images=0) for draw in range(2)),
+    *(a_row("refocus", draw, 0.7, per_image=4) for draw in range(2)),
+    *(a_row("finetune", draw, 0.45) for draw in range(2)),
+    *(a_row("finetune", draw, 0.5, budget="passes") for draw in range(2)),
+]
+MARKED = "Before.\n<!-- table: planted images=3 reading=end -->\n{}\n<!-- end -->\nAfter.\n"
+
+
+def numbers(line: str, column: int) -> float:
+    return float(line.split("|")[column].split(maxsplit=1)[0])
+
+
+def test_a_table_has_the_accuracy_and_the_paired_change() -> None:
+    text = table(ROWS, asked("planted images=3 reading=end"))
+    lines = text.splitlines()
+    assert lines[0].startswith("| method | reads | rate | same | shuffled | worst class | passes")
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["base", "refocus", "finetune"]
+    by = {r.cell.method: r for r in ROWS if r.cell.draw == 0}
+
+    def mean_of(method: str, budget: str = "steps") -> float:
+        rows = [r for r in ROWS if r.cell.method == method and r.cell.budget == budget]
+        bits = [unpack(r.tests["test_shuffled"].right[END], 100) for r in rows]
+        return 100 * float(np.mean(bits))
+
+    assert numbers(lines[3], 5) == pytest.approx(mean_of("refocus"), abs=0.051)
+    change = float(lines[3].split("|")[5].split("(")[1].split(":")[0])
+    assert change == pytest.approx(mean_of("refocus") - mean_of("base"), abs=0.051)
+    assert "3200" in lines[3]
+    assert by["base"].tests["test_same"].classes == FOLDERS
+
+
+def test_a_budget_takes_its_own_rows_or_those_of_the_same_passes() -> None:
+    found = groups(ROWS, asked("planted images=3 budget=passes reading=end"))
+    budgets = {g.method: {r.cell.budget for r in g.draws.values()} for g in found}
+    assert budgets == {"base": {"steps"}, "refocus": {"steps"}, "finetune": {"passes"}}
+    assert len(groups(ROWS, asked("planted images=3 budget=long reading=end"))) == 1  # the base
+
+
+def test_the_worst_class_is_that_of_each_draw() -> None:
+    (group,) = groups(ROWS, asked("planted images=3 methods=refocus reading=end"))
+    expected = []
+    for row in group.draws.values():
+        both = [unpack(a.right[END], 100) for a in row.tests.values()]
+        expected.append(min(100 * part.mean() for b in both for part in (b[:30], b[30:])))
+    found = tables.measures(asked("planted"))["worst class"](group)
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_half_of_the_classes_are_shown_apart() -> None:
+    rows = [*ROWS[:2], *(a_row("swap", d, 0.6, classes="half") for d in range(2))]
+    text = table(rows, asked("planted images=3 reading=end classes=half"))
+    base, swap = text.splitlines()[2:]
+    assert "of trained classes | of other classes" in text
+    bits = [unpack(r.tests["test_shuffled"].right[END], 100) for r in rows[2:]]
+    assert numbers(swap, 6) == pytest.approx(100 * np.mean([b[:30] for b in bits]), abs=0.051)
+    assert numbers(swap, 7) == pytest.approx(100 * np.mean([b[30:] for b in bits]), abs=0.051)
+    assert base.split("|")[6].strip() == ""
+    assert table(rows, asked("planted images=3 reading=end")).count("swap") == 0
+
+
+def test_changes_can_be_measured_from_another_method() -> None:
+    text = table(ROWS, asked("planted images=3 reading=end against=finetune"))
+    line = next(line for line in text.splitlines() if "refocus" in line)
+    found = float(line.split("|")[5].split("(")[1].split(":")[0])
+    bits = {
+        m: np.mean(
+            [
+                unpack(r.tests["test_shuffled"].right[END], 100)
+                for r in ROWS
+                if r.cell.method == m and r.cell.budget == "steps"
+            ]
+        )
+        for m in ("refocus", "finetune")
+    }
+    assert found == pytest.approx(100 * (bits["refocus"] - bits["finetune"]), abs=0.051)
+
+
+def test_a_number_that_is_not_in_the_rows_is_found(tmp_path: Path) -> None:
+    rows, document = tmp_path / "rows", tmp_path / "results.md"
+    rows.mkdir()
+    for row in ROWS:
+        append(tmp_path / "rows.jsonl", row)
+    document.write_text(MARKED.format(""))
+    given = ["--rows", str(rows), "--docs", str(document)]
+    main([*given, "--keep", str(tmp_path / "rows.jsonl")])
+    made = document.read_text()
+    assert made.startswith("Before.\n<!-- table: planted images=3 reading=end -->\n| method")
+    assert made.endswith("<!-- end -->\nAfter.\n")
+    main([*given, "--check"])
+    main(given)
+    assert document.read_text() == made  # the same rows give the same text
+    digit = next(c for c in made.split("refocus")[1] if c in "12345678")
+    document.write_text(
+        made.replace(
+            f"refocus{made.split('refocus')[1].split(digit)[0]}{digit}",
+            f"refocus{made.split('refocus')[1].split(digit)[0]}9",
+        )
+    )
+    assert document.read_text() != made
+    with pytest.raises(SystemExit, match="not what the rows give"):
+        main([*given, "--check"])
+
+
+def test_the_documents_say_what_the_committed_rows_give() -> None:
+    rows = committed()
+    for document in tables.DOCS:
+        assert not stale(document, rows), f"{document.name}: run `make results`"
+
+
+def test_without_rows_a_table_says_so() -> None:
+    assert rendered(MARKED.format("| 1 |"), []) == MARKED.format(EMPTY)
+
+
+def test_a_cell_is_kept_once(tmp_path: Path) -> None:
+    append(tmp_path / "a.jsonl", ROWS[0])
+    keep([tmp_path / "a.jsonl", tmp_path / "a.jsonl"], tmp_path)
+    kept = tmp_path / "field-planted.jsonl.gz"
+    before = kept.read_bytes()
+    keep([tmp_path / "a.jsonl"], tmp_path)
+    assert kept.read_bytes() == before
+    assert read(kept) == ROWS[:1]
+    append(tmp_path / "b.jsonl", replace(ROWS[0], seconds=3.0))
+    with pytest.raises(InputError, match="a cell is run once"):
+        keep([tmp_path / "b.jsonl"], tmp_path)
+
+
+def test_a_change_needs_the_row_of_the_base_model() -> None:
+    with pytest.raises(InputError, match="no row of the base model model0"):
+        table(ROWS[2:], asked("planted images=3"))
+
+
+@pytest.mark.parametrize("text", ["nowhere", "planted image=3", "planted images"])
+def test_a_misspelt_table_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="legal are"):
+        asked(text)
+
+
+def test_bits_come_back() -> None:
+    right = np.random.default_rng(0).random(13) < 0.5
+    assert (unpack(pack(right.tolist()), 13) == right).all()
