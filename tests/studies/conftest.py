@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -11,6 +10,7 @@ import torch
 
 from refocus.vit import loading
 from tests.makers import NAMES, make_images
+from tests.studies.makers import miniature
 
 
 @pytest.fixture(scope="session")
@@ -43,31 +43,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def toml(tmp_path: Path, place: Path) -> Path:
+def toml(tmp_path: Path) -> Path:
     """An ImageNet in miniature: synsets as folders, a random ViT of 1000 classes as ViT-B."""
-    torch.manual_seed(0)
-    synsets = ["n01440764", "n01443537", "n01484850", "n01491361"]
-    for part, count in (("train", 4), ("imagenet", 2)):
-        images, masks = make_images(tmp_path / part, synsets, count=count)
-        images.rename(tmp_path / f"{part}-images")
-        masks.rename(tmp_path / f"{part}-masks")
-    args: dict[str, Any] = {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 3,
-        "num_classes": 1000,
-    }
-    config = {"input_size": (3, 32, 32), "crop_pct": 1.0}
-    loading.save(
-        timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=config, **args),
-        tmp_path / "vit",
-    )
-    file = tmp_path / "data.toml"
-    file.write_text(
-        '[train]\nimages = "train-images"\nannotated = "train-masks"\n'
-        '[suites]\nimagenet = "imagenet-images"\nimagenet-a = "nowhere"\n'
-        f'[models]\nViT-B = "{tmp_path / "vit"}"\n'
-    )
-    return file
+    return miniature(tmp_path)

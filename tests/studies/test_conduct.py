@@ -19,7 +19,7 @@ from refocus.studies.estimate import dry_run
 from refocus.studies.order import Order
 from refocus.studies.results import StudyResults
 from tests.makers import NAMES, make_images
-from tests.studies.makers import RUN, options
+from tests.studies.makers import RUN, only_imagenet, options
 
 OWN = [name for name, row in registry.STUDIES.items() if row.layout != "claims"]
 
@@ -151,7 +151,7 @@ def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:
 
 
 def test_claims_run_on_the_papers_layout(toml: Path) -> None:
-    toml.write_text(toml.read_text().replace('imagenet-a = "nowhere"\n', ""))
+    only_imagenet(toml)
     out = toml.parent / "out"
     command = [
         "study",

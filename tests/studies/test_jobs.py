@@ -16,7 +16,7 @@ from tests.studies.makers import RUN, options
 def test_seeds_have_a_mean_and_a_deviation(place: Path) -> None:
     RUN.invoke(main.app, ["study", "table8", *options(place)])
     lines = json.loads((place / "out" / "table8.json").read_text())["lines"]
-    mean = next(x for x in lines if x["method"].endswith("3 seeds") and x["suite"] == "natural")
+    mean = next(x for x in lines if x["draws"] == 3 and x["suite"] == "natural")
     name = next(p.name for p in (place / "out" / "records").iterdir())
     ground = datasets.Ground(
         {name: str(place / "model")}, place, {}, {"natural": place / "images" / "test"}, own=True

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 from refocus import outputs
-from refocus.errors import InputError
-from refocus.evaluation.plan import SEGMENTS
 from refocus.processes import Place
 from refocus.records import to_json
 from refocus.studies import writing
+from refocus.studies.checks import check
 from refocus.studies.findings import Findings, find
 from refocus.studies.jobs import run
 from refocus.studies.order import Order
@@ -25,25 +24,12 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> StudyResult
 
     None on a process other than the first.
     """
-    _refuse_nothing(order)
+    check(order)
     run(
-        order.jobs, order.ground, order.suites, order.out, order.common, place,
+        order.jobs, order.ground, order.measured, order.out, order.common, place,
         maps=order.map_images, workers=order.workers, progress=progress,
     )  # fmt: skip
     return None if place.rank else _write(order, find(order))
-
-
-def _refuse_nothing(order: Order) -> None:
-    """Stop where the data sets hold nothing that the study measures."""
-    if order.map_images and not order.ground.own and SEGMENTS not in order.ground.suites:
-        raise InputError(
-            f"‹data›: [suites] does not name {SEGMENTS}, which study {order.name} needs"
-        )
-    if order.row.layout != "segmentation" and not order.suites:
-        raise InputError(
-            f"‹data›: [suites] names none of those of study {order.name}: "
-            f"{', '.join(order.row.suites)}"
-        )
 
 
 def _write(order: Order, found: Findings) -> StudyResults:

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from refocus import outputs
 from refocus.data import shifts
-from refocus.data.folders import class_folders, scan
+from refocus.data.folders import class_folders, folder_samples, scan
 from refocus.data.sampling import chosen
 from refocus.errors import InputError, first_line
 from refocus.evaluation.plan import SEGMENTS
@@ -158,6 +159,23 @@ def _refuse_unknown(content: dict[str, Any], file: Path) -> None:
                 raise InputError(
                     f"‹data› {file}: {key} in [{table}] is {value!r}; legal is a path or a name"
                 )
+
+
+PAPERS_CLASSES = 919  # that have masks in ImageNet-S
+
+
+def classes_with_masks(ground: Ground) -> int:
+    """How many classes have masks to train on; the paper's where its folders are not here yet."""
+    kind = next(iter(ground.masks))
+    if not ground.own and not (ground.train.is_dir() and ground.masks[kind].is_dir()):
+        return PAPERS_CLASSES
+    return _classes_with_masks(ground.train, ground.masks[kind], ground.mask_polarity)
+
+
+@lru_cache(maxsize=8)
+def _classes_with_masks(images: Path, masks: Path, mask_polarity: str) -> int:
+    found = folder_samples(images, masks, mask_polarity=mask_polarity)
+    return len({s.label for s in masked(found, masks, MASK_SCORE)})
 
 
 # --- the user's own -----------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def _work(order: Order, model: str, images: int) -> Work:
 def _steps(order: Order, variant: Variant) -> int:
     """Steps of one run, batch 8."""
     settings = {**order.ground.settings, **order.common, **variant.settings}
-    shots = settings.get("shots", 3) * settings.get("classes", max(1, order.classes // 2))
+    shots = settings.get("shots", 3) * settings.get("classes", order.trained)
     count: int = -(-shots // settings.get("batch_size", 8)) * settings.get("epochs", 50)
     return count
 

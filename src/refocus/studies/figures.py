@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 from refocus.data.images import read_image
 from refocus.evaluation.metrics import group_differences
@@ -15,7 +16,7 @@ from refocus.results import Compared, GroupChange
 from refocus.studies.jobs import Job, Levels
 from refocus.studies.order import Order
 from refocus.studies.page import Chart, Pictures
-from refocus.studies.registry import ORIGINAL, PUBLISHED
+from refocus.studies.registry import AXIS_CLASSES, AXIS_SHOTS, ORIGINAL, PUBLISHED, Variant
 from refocus.studies.results import Line
 from refocus.studies.writing import METRICS
 from refocus.vit.classes import class_folder_names
@@ -45,30 +46,21 @@ def accuracy_charts(lines: Sequence[Line], before: str = ORIGINAL.title) -> tupl
     return tuple(shown)
 
 
-def sample_charts(lines: Sequence[Line], classes: int) -> tuple[Chart, ...]:
-    """Figure 7: top-1 over samples per class, and over the number of classes.
-
-    Published are 3, and half of the classes.
-    """
+def sample_charts(lines: Sequence[Line], variants: Sequence[Variant]) -> tuple[Chart, ...]:
+    """Figure 7: top-1 over samples per class, and over the number of classes."""
+    at = {variant.title: variant.at for variant in variants}
+    starts = {(x.model, x.suite): x.number for x in lines if x.method == ORIGINAL.title}
     shown = []
-    half = max(1, classes // 2)
-    for model in dict.fromkeys(line.model for line in lines):
-        for title, word, usual in (
-            ("Samples per class", "a class", 3),
-            ("Number of classes", "classes", half),
-        ):
-            series = {}
-            for suite in dict.fromkeys(line.suite for line in lines):
-                some = [line for line in lines if (line.model, line.suite) == (model, suite)]
-                points = {
-                    int(line.method.split()[0]): line.number
-                    for line in some
-                    if line.method.endswith(word)
-                }
-                points[usual] = next(line.number for line in some if line.method == PUBLISHED.title)
-                start = next(line.number for line in some if line.method == ORIGINAL.title)
-                series[suite] = (dict(sorted(points.items())), start)
-            shown.append(Chart(f"{model}: {title}", charts.series(series, title.lower())))
+    for model, axis in product(dict.fromkeys(x.model for x in lines), (AXIS_SHOTS, AXIS_CLASSES)):
+        series = {}
+        for suite in dict.fromkeys(line.suite for line in lines):
+            points = {
+                at[line.method][axis]: line.number
+                for line in lines
+                if (line.model, line.suite) == (model, suite) and axis in at[line.method]
+            }
+            series[suite] = (dict(sorted(points.items())), starts[model, suite])
+        shown.append(Chart(f"{model}: {axis}", charts.series(series, axis)))
     return tuple(shown)
 
 

@@ -10,6 +10,7 @@ from refocus.studies import claims, figures, layouts, subset_study
 from refocus.studies.order import Order
 from refocus.studies.page import Chart, Pictures
 from refocus.studies.results import Claim, Line, Subsets
+from refocus.studies.words import plural, signed
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def _table(make: Callable[[Order], list[Line]]) -> Callable[[Order], Findings]:
 
 def _samples(order: Order) -> Findings:
     lines = tuple(layouts.methods(order))
-    return Findings(lines, figures.sample_charts(lines, order.classes))
+    return Findings(lines, figures.sample_charts(lines, order.variants))
 
 
 def _gallery(order: Order) -> Findings:
@@ -57,11 +58,11 @@ def _class_text(every: Mapping[str, Sequence[GroupChange]]) -> str:
     for title, rows in every.items():
         changes = [row.gain for row in rows]
         text += (
-            f"{title}: {sum(c > 0 for c in changes)} classes gain, "
+            f"{title}: {plural(sum(c > 0 for c in changes), 'class gains', 'classes gain')}, "
             f"{sum(c < 0 for c in changes)} lose, {changes.count(0)} stay.\n"
         )
         ends = [row for row in (*rows[:5], *rows[-5:]) if row.gain]
-        text += "".join(f"  {row.gain:+.1f}  {row.name}\n" for row in ends)
+        text += "".join(f"  {signed(row.gain)}  {row.name}\n" for row in ends)
     return text
 
 

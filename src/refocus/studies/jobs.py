@@ -22,7 +22,7 @@ from refocus.evaluation.maps import Gtsegs, MaskedView, measure
 from refocus.evaluation.plan import SEGMENTS
 from refocus.masks.trust import masked
 from refocus.processes import Place, wait_for
-from refocus.records import MapRecord, Prediction, read_records
+from refocus.records import MapRecord, Prediction, Sample, read_records
 from refocus.studies.datasets import MASK_SCORE, Ground
 from refocus.studies.registry import Variant, settings_of
 from refocus.tuning.recipe import Recipe
@@ -30,6 +30,7 @@ from refocus.tuning.selection import trained_classes
 from refocus.tuning.tune import complete
 from refocus.vit.loading import load
 
+MAPS = "maps"  # measured beside the suites
 Levels = dict[str, list[Prediction]]  # level of a shift, or "" -> predictions
 
 
@@ -91,7 +92,7 @@ def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
 def run(  # noqa: PLR0913 - what is run, on what, where, how, and by whom
     jobs: Sequence[Job],
     ground: Ground,
-    suites: Sequence[str],
+    wanted: Sequence[str],
     out: Path,
     common: dict[str, Any],
     place: Place,
@@ -102,21 +103,20 @@ def run(  # noqa: PLR0913 - what is run, on what, where, how, and by whom
 ) -> None:
     """Do this process's share of the jobs; the first process then waits for the others.
 
-    maps: also measure the maps over so many images with masks.
+    wanted: suites, and `MAPS`, which are measured over `maps` images with masks.
     """
-    wanted = [*suites, *(["maps"] if maps else [])]
     for job in list(jobs)[place.rank :: place.count]:
-        left = [what for what in wanted if not job.done(out, what).exists()]
-        if not left:
+        todo = left(job, wanted, out)
+        if not todo:
             continue
         model = load(ground.models[job.model])
         if job.variant.tunes:
             complete(recipe(job, ground, common), job.folder(out), progress=progress)
             model = load(job.folder(out) / "model")
-        for what in left:
+        for what in todo:
             job.records(out, what).parent.mkdir(parents=True, exist_ok=True)
             title = f"{job.model}, {job.variant.name}: {what}" if progress else ""
-            if what == "maps":
+            if what == MAPS:
                 _measure_maps(job, model, ground, out, most=maps, workers=workers, title=title)
             else:
                 for level, tests in ground.tests(what, model).items():
@@ -129,6 +129,20 @@ def run(  # noqa: PLR0913 - what is run, on what, where, how, and by whom
                 wait_for(job.done(out, what))
 
 
+def left(job: Job, wanted: Sequence[str], out: Path) -> list[str]:
+    """What of `wanted` a job has not measured yet."""
+    return [what for what in wanted if not job.done(out, what).exists()]
+
+
+def masked_tests(ground: Ground, model: nn.Module) -> list[Sample]:
+    """The user's own test images that have masks."""
+    assert ground.test_masks is not None  # the user's own ground has them
+    samples = scan(
+        ground.suites["natural"], model, masks=ground.test_masks, mask_polarity=ground.mask_polarity
+    )
+    return masked(samples, ground.test_masks, MASK_SCORE)
+
+
 def _measure_maps(
     job: Job,
     model: nn.Module,
@@ -139,7 +153,7 @@ def _measure_maps(
     workers: int,
     title: str,
 ) -> None:
-    records = job.records(out, "maps")
+    records = job.records(out, MAPS)
     if not ground.own:
         file = ground.suites[SEGMENTS]
         load_one = Gtsegs(file, model)
@@ -153,17 +167,7 @@ def _measure_maps(
             label=title,
         )
         return
-    assert ground.test_masks is not None  # the user's own ground has them
-    samples = masked(
-        scan(
-            ground.suites["natural"],
-            model,
-            masks=ground.test_masks,
-            mask_polarity=ground.mask_polarity,
-        ),
-        ground.test_masks,
-        MASK_SCORE,
-    )
+    samples = masked_tests(ground, model)
     some = [s for s in samples if s.image in chosen(samples, most, 0)]
     view = MaskedView(model)
     measure(
@@ -190,7 +194,7 @@ def answers(job: Job, ground: Ground, suite: str, out: Path) -> Levels:
 
 def maps_of(job: Job, out: Path) -> list[MapRecord]:
     """Records of the maps."""
-    return read_records(job.records(out, "maps"), MapRecord).rows
+    return read_records(job.records(out, MAPS), MapRecord).rows
 
 
 def trained_labels(job: Job, out: Path) -> frozenset[int]:

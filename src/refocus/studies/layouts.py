@@ -160,7 +160,7 @@ def _line(order: Order, cell: Cell, variant: Variant, found: Numbers) -> Line:
     paper, paper_change = printed(order, cell, variant)
     return Line(
         cell.model,
-        f"{variant.title}, {found.draws} seeds" if found.draws > 1 else variant.title,
+        variant.title,
         cell.suite,
         cell.metric,
         found.number,

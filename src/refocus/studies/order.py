@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refocus.data.folders import class_folders
 from refocus.evaluation.plan import SEGMENTS
 from refocus.studies import jobs
-from refocus.studies.datasets import Ground
-from refocus.studies.jobs import Job, Levels
+from refocus.studies.datasets import Ground, classes_with_masks
+from refocus.studies.jobs import MAPS, Job, Levels
 from refocus.studies.registry import (
     Study,
     Variant,
@@ -51,14 +50,20 @@ class Order:
     @property
     def variants(self) -> list[Variant]:
         """The rows of the study that can be run here."""
-        return variants_of(self.row, self.ground, self.classes)
+        if self.row.layout != "samples":
+            return variants_of(self.row, self.ground, 0, 0)
+        return variants_of(self.row, self.ground, self.classes, self.trained)
 
     @property
     def classes(self) -> int:
-        """How many classes there are to train on."""
-        return 2 * self.common.get("classes", self.ground.settings.get("classes", 0)) or len(
-            class_folders(self.ground.train, "on")
-        )
+        """How many classes there are to train on: those that have masks."""
+        return classes_with_masks(self.ground)
+
+    @property
+    def trained(self) -> int:
+        """How many classes a run trains on where nothing else is said: half, or the paper's 500."""
+        given: int = self.common.get("classes", self.ground.settings.get("classes", 0))
+        return given or max(1, self.classes // 2)
 
     def runs(self, model: str, variant: Variant) -> list[Job]:
         """The jobs behind a row: one, or one for each draw."""
@@ -74,6 +79,11 @@ class Order:
     def answers(self, job: Job, suite: str) -> Levels:
         """Level -> predictions of a finished job."""
         return jobs.answers(job, self.ground, suite, self.out)
+
+    @property
+    def measured(self) -> list[str]:
+        """What each run answers: the suites, and the maps where they are measured."""
+        return [*self.suites, *([MAPS] if self.map_images else [])]
 
     @property
     def map_images(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from refocus.errors import InputError
 from refocus.studies.datasets import Ground
+from refocus.studies.words import plural
 from refocus.tuning.presets import presets
 
 PAPER_SUITES = (
@@ -28,7 +29,8 @@ class Variant:
     """One way to tune, a row of a table.
 
     settings: of the Recipe. masks: the kind, or empty for the best there is. method: what the paper
-    calls it, empty where it has no such row. tunes: False for the model as it came.
+    calls it, empty where it has no such row. tunes: False for the model as it came. at: where on an
+    axis of figure 7 it stands, by the axis.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Variant:
     masks: str = ""
     method: str = ""
     tunes: bool = True
+    at: dict[str, int] = field(default_factory=dict)
 
 
 ORIGINAL = Variant("original", "original", method="original", tunes=False)
@@ -75,32 +78,39 @@ ABLATIONS = tuple(
     Variant(name, title, {"objective": "relevance", "weights": weights}, method=name)
     for name, (title, weights) in _ABLATED.items()
 )
-SHOTS = (1, 2, 3, 5, 10)
+SHOTS, SHOTS_USUAL = (1, 2, 3, 5, 10), 3
+AXIS_SHOTS, AXIS_CLASSES = "samples per class", "number of classes"
 CLASS_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-def _samples(ground: Ground, classes: int) -> tuple[Variant, ...]:
+def _samples(classes: int, usual: int) -> tuple[Variant, ...]:
     """Figure 7: more samples of each class, and more classes.
 
-    The published setting is in both rows.
+    The published setting is on both axes. classes: that have masks. usual: trained on otherwise.
     """
     by_shots = [
         Variant(
             f"relevance-shots{n}",
             f"{n} a class",
             {"objective": "relevance", "shots": n, "fewer": True},
+            at={AXIS_SHOTS: n},
         )
         for n in SHOTS
-        if n != 3
+        if n != SHOTS_USUAL
     ]
-    half = max(1, classes // 2)
-    counts = {share: max(1, round(classes * share)) for share in CLASS_SHARES}
+    counts = dict.fromkeys(max(1, round(classes * share)) for share in CLASS_SHARES)
     by_classes = [
-        Variant(f"relevance-of{n}", f"{n} classes", {"objective": "relevance", "classes": n})
-        for n in dict.fromkeys(counts.values())
-        if n != half
+        Variant(
+            f"relevance-of{n}",
+            plural(n, "class", "classes"),
+            {"objective": "relevance", "classes": n},
+            at={AXIS_CLASSES: n},
+        )
+        for n in counts
+        if n != usual
     ]
-    return (PUBLISHED, *by_shots, *by_classes)
+    published = replace(PUBLISHED, at={AXIS_SHOTS: SHOTS_USUAL, AXIS_CLASSES: usual})
+    return (published, *by_shots, *by_classes)
 
 
 @dataclass(frozen=True)
@@ -264,12 +274,13 @@ def study(name: str) -> Study:
     return STUDIES[name]
 
 
-def variants_of(row: Study, ground: Ground, classes: int) -> list[Variant]:
+def variants_of(row: Study, ground: Ground, classes: int, usual: int) -> list[Variant]:
     """The rows of a study that can be run here.
 
-    A kind of masks has a row of its own where there are two.
+    A kind of masks has a row of its own where there are two. classes: that have masks. usual:
+    trained on where a row says nothing else.
     """
-    found = [*row.variants, *(_samples(ground, classes) if row.layout == "samples" else [])]
+    found = [*row.variants, *(_samples(classes, usual) if row.layout == "samples" else [])]
     return [v for v in found if not v.masks or (v.masks in ground.masks and len(ground.masks) > 1)]
 
 

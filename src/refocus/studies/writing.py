@@ -11,6 +11,7 @@ from typing import Any
 from refocus.figures.escape import harmless, inline
 from refocus.intervals import FEW
 from refocus.studies.results import Line
+from refocus.studies.words import signed
 
 METRICS = {
     "top1": "top-1",
@@ -40,7 +41,9 @@ def table_of(lines: Sequence[Line]) -> Table:
         rows[line.model, line.method, line.classes][line.suite, line.metric] = line
     table = [["model", "method", *(_title(column, rows.values()) for column in columns)]]
     for (name, method, which), found in rows.items():
-        title = method if which == "all" else f"{method}, {which} classes"
+        draws = max(line.draws for line in found.values())
+        title = method + (f", {draws} seeds" if draws > 1 else "")
+        title += "" if which == "all" else f", {which} classes"
         table.append([name, title, *(_ours(found.get(c)) for c in columns)])
         if any(line.paper is not None or line.paper_change is not None for line in found.values()):
             table.append(["", "*the paper*", *(_theirs(found.get(c)) for c in columns)])
@@ -67,9 +70,9 @@ def _ours(line: Line | None) -> str:
         return "-"
     text = f"{line.number.value:.1f}" + (f" ± {line.spread:.1f}" if line.spread is not None else "")
     if line.change is not None and line.change.difference is not None:
-        text += f" {line.change.difference:+.1f}"
+        text += f" {signed(line.change.difference)}"
         if line.change.interval is not None:
-            text += " ({:+.1f} to {:+.1f})".format(*line.change.interval)
+            text += " ({} to {})".format(*map(signed, line.change.interval))
     return text
 
 
@@ -77,7 +80,7 @@ def _theirs(line: Line | None) -> str:
     if line is None or line.paper is None:
         return "-"
     return f"{line.paper:.1f}" + (
-        f" {line.paper_change:+.1f}" if line.paper_change is not None else ""
+        f" {signed(line.paper_change)}" if line.paper_change is not None else ""
     )
 
 

@@ -50,6 +50,8 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
         recipe.masks,
         recipe.mask_score,
     )
+    if recipe.skip_bad:  # a class without a mask is none to train on
+        samples = [s for s in samples if s.mask is not None] or samples
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
     train = pick_shots(
         samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad, fewer=recipe.fewer
