@@ -52,7 +52,7 @@ def study(
     if name == "list":
         table = Table("study", Column("what it shows", overflow="fold"))
         for key, row in registry.STUDIES.items():
-            table.add_row(key, row.about)
+            table.add_row(key, row.told(row.suites))
         console.print(table)
         return
     registry.study(name)

@@ -153,13 +153,13 @@ def places(shift: ShiftEntry, labels: tuple[str, str]) -> str:
 def changes(rows: Sequence[GroupChange]) -> str:
     """Change of top-1 of each class in points with its 95 % interval.
 
-    In the order of `metrics.group_differences`; each has one.
+    In the order of `metrics.group_differences`; a class of one image has no interval.
     """
     page = Figure(figsize=(_WIDTH, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()
     at = np.arange(len(rows), 0, -1)
     values = np.array([row.gain for row in rows])
-    intervals = np.array([row.change.top1.interval for row in rows])
+    intervals = np.array([row.change.top1.interval or (row.gain, row.gain) for row in rows])
     colors = [AFTER if value > 0 else BEFORE if value < 0 else MUTED for value in values]
     axes.barh(at, values, color=colors, height=0.6)
     reach = np.clip([values - intervals[:, 0], intervals[:, 1] - values], 0, None)

@@ -37,7 +37,7 @@ def _write(order: Order, found: Findings) -> StudyResults:
     text = found.text or writing.markdown(found.lines)
     results = StudyResults(
         order.name,
-        order.row.about,
+        order.about,
         _facts(order),
         text,
         found.lines,

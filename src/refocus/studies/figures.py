@@ -1,28 +1,22 @@
-"""The charts and galleries of the studies."""
+"""The charts of the studies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 
-from refocus.data.images import read_image
 from refocus.evaluation.metrics import group_differences
 from refocus.figures import charts
 from refocus.figures.tables import Row
-from refocus.records import Prediction
-from refocus.reports import gallery
 from refocus.results import Compared, GroupChange
-from refocus.studies.jobs import Job, Levels
+from refocus.studies.jobs import Job, pooled
 from refocus.studies.order import Order
-from refocus.studies.page import Chart, Pictures
+from refocus.studies.page import Chart
 from refocus.studies.registry import AXIS_CLASSES, AXIS_SHOTS, ORIGINAL, PUBLISHED, Variant
 from refocus.studies.results import Line
 from refocus.studies.writing import METRICS
 from refocus.vit.classes import class_folder_names
 from refocus.vit.loading import load
-
-ENDS = 50  # classes shown at each end of figures 8 to 14, as in the paper
 
 
 def accuracy_charts(lines: Sequence[Line], before: str = ORIGINAL.title) -> tuple[Chart, ...]:
@@ -71,7 +65,7 @@ def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
         names = class_folder_names(load(order.ground.models[model]))
         for suite in order.suites:
             before, after = (
-                _flat(order.answers(Job(model, v), suite)) for v in (ORIGINAL, PUBLISHED)
+                pooled(order.answers(Job(model, v), suite)) for v in (ORIGINAL, PUBLISHED)
             )
             every[f"{model}: {suite}"] = group_differences(
                 after,
@@ -81,44 +75,11 @@ def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
     return every
 
 
-def class_charts(every: dict[str, tuple[GroupChange, ...]]) -> tuple[Chart, ...]:
-    """The classes that gain and lose most."""
+def class_charts(every: dict[str, tuple[GroupChange, ...]], ends: int) -> tuple[Chart, ...]:
+    """Every class, or the `ends` classes that gain and lose most."""
     shown = []
     for title, rows in every.items():
-        moved = [r for r in rows if r.change.top1.interval and r.gain]
-        ends = moved if len(moved) <= 2 * ENDS else moved[:ENDS] + moved[-ENDS:]
-        if ends:
-            shown.append(Chart(f"{title}, change of top-1 by class", charts.changes(ends)))
+        some = rows if not ends or len(rows) <= 2 * ends else rows[:ends] + rows[-ends:]
+        if some:
+            shown.append(Chart(f"{title}, change of top-1 by class", charts.changes(some)))
     return tuple(shown)
-
-
-def _flat(levels: Levels) -> list[Prediction]:
-    """All levels in one list; the level becomes part of the image's name."""
-    return [
-        replace(p, image=f"{level}/{p.image}") for level, found in levels.items() for p in found
-    ]
-
-
-def galleries(order: Order, count: int = 4) -> tuple[Pictures, ...]:
-    """Figures 2, 3 and 6: corrected, spoiled and kept images with both maps, chosen by rule."""
-    groups: list[Pictures] = []
-    for model in order.models:
-        pair = {
-            "original": load(order.ground.models[model]),
-            "tuned": load(Job(model, PUBLISHED).folder(order.out) / "model"),
-        }
-        names = class_folder_names(pair["tuned"])
-        for suite in order.suites:
-            before, after = (order.answers(Job(model, v), suite) for v in (ORIGINAL, PUBLISHED))
-            level = next(iter(before))
-            tests = order.ground.tests(suite, pair["tuned"])[level]
-            samples = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
-            for group in gallery.outcomes(before[level], after[level], count):
-                cards = []
-                for image in group.shown:
-                    sample = samples[image]
-                    tiles = gallery.tiles(pair, read_image(sample.image), None, [sample.label] * 2)
-                    cards.append(gallery.Card(image, names[sample.label], tiles))
-                title = f"{model}, {suite}{' ' + level if level else ''}: {group.title.lower()}"
-                groups.append(Pictures(title, group.rule, group.total, tuple(cards)))
-    return tuple(groups)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from refocus.results import GroupChange
-from refocus.studies import claims, figures, layouts, subset_study
+from refocus.studies import claims, figures, layouts, pictures, subset_study
 from refocus.studies.order import Order
 from refocus.studies.page import Chart, Pictures
 from refocus.studies.results import Claim, Line, Subsets
@@ -26,12 +26,15 @@ class Findings:
     text: str = ""
 
 
+Layout = Callable[[Order], Findings]
+
+
 def find(order: Order) -> Findings:
     """What the study's layout makes of its finished runs."""
     return LAYOUTS[order.row.layout](order)
 
 
-def _table(make: Callable[[Order], list[Line]]) -> Callable[[Order], Findings]:
+def _table(make: Callable[[Order], list[Line]]) -> Layout:
     def found(order: Order) -> Findings:
         lines = tuple(make(order))
         return Findings(lines, figures.accuracy_charts(lines))
@@ -44,13 +47,20 @@ def _samples(order: Order) -> Findings:
     return Findings(lines, figures.sample_charts(lines, order.variants))
 
 
-def _gallery(order: Order) -> Findings:
-    return Findings(groups=figures.galleries(order), text="Pictures: see the page.\n")
+def _shown(make: Callable[[Order], tuple[Pictures, ...]], nothing: str) -> Layout:
+    def found(order: Order) -> Findings:
+        groups = make(order)
+        said = [f"{group.title}: {plural(group.total, 'image', 'images')}\n" for group in groups]
+        return Findings(groups=groups, text="".join(said) or nothing)
+
+    return found
 
 
 def _per_class(order: Order) -> Findings:
     every = figures.class_changes(order)
-    return Findings(charts=figures.class_charts(every), classes=every, text=_class_text(every))
+    return Findings(
+        charts=figures.class_charts(every, order.row.ends), classes=every, text=_class_text(every)
+    )
 
 
 def _class_text(every: Mapping[str, Sequence[GroupChange]]) -> str:
@@ -84,12 +94,13 @@ def _claims(order: Order) -> Findings:
     return Findings(tuple(lines), claims=sheet, text=claims.sheet_text(sheet))
 
 
-LAYOUTS: dict[str, Callable[[Order], Findings]] = {
+LAYOUTS: dict[str, Layout] = {
     "methods": _table(layouts.methods),
     "classes": _table(layouts.classes),
     "segmentation": _table(layouts.segmentation),
     "samples": _samples,
-    "gallery": _gallery,
+    "gallery": _shown(pictures.galleries, "No image.\n"),
+    "worst": _shown(pictures.worst, "No class loses.\n"),
     "per_class": _per_class,
     "subsets": _subsets,
     "claims": _claims,

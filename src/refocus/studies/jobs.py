@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,18 @@ def answers(job: Job, ground: Ground, suite: str, out: Path) -> Levels:
         "": job.records(out, suite)
     }
     return {level: read_predictions(file) for level, file in files.items()}
+
+
+def pooled(levels: Levels) -> list[Prediction]:
+    """All levels in one list, each image named by its level as well."""
+    return [
+        replace(p, image=named(level, p.image)) for level, found in levels.items() for p in found
+    ]
+
+
+def named(level: str, image: str) -> str:
+    """An image of one level of a suite; most suites have one level, without a name."""
+    return f"{level}/{image}" if level else image
 
 
 def maps_of(job: Job, out: Path) -> list[MapRecord]:

@@ -37,6 +37,11 @@ class Order:
     workers: int = 0
 
     @property
+    def about(self) -> str:
+        """What it shows, on the suites that are here."""
+        return self.row.told(self.suites)
+
+    @property
     def models(self) -> list[str]:
         """Names of the models that are run."""
         return models_of(self.row, self.ground, self.models_given)

@@ -5,6 +5,7 @@ What is made of them stands in `findings.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -119,7 +120,9 @@ class Study:
 
     suites: of the paper's; all where empty. metrics: of accuracy. tables: of the paper, that have
     its numbers. models: of the paper, that it was done for; all where empty. draws: of the training
-    classes, whose mean and deviation are shown; 0 for one run with the first classes.
+    classes, whose mean and deviation are shown; 0 for one run with the first classes. shows:
+    outcomes of a gallery. skips: so many of the best examples, which another figure shows. ends:
+    classes shown at each end; 0 for all.
     """
 
     about: str
@@ -130,8 +133,17 @@ class Study:
     tables: tuple[int, ...] = ()
     models: tuple[str, ...] = ()
     draws: int = 0
+    shows: tuple[str, ...] = ()
+    skips: int = 0
+    ends: int = 0
+
+    def told(self, suites: Sequence[str]) -> str:
+        """What it shows, with the suites in it where there is one study for each."""
+        return f"{self.about}: {', '.join(suites)}" if self.layout == "per_class" else self.about
 
 
+_SHOWN = ("ViT-B", "ViT-L", "AR-B", "AR-L", "DeiT-B")  # in the paper's figures of examples
+_SHIFTED = ("imagenet-a", "objectnet", "si-rotation")
 _ALL = (*PAPER_SUITES, *SI_SUITES)
 _COMPARED = (ORIGINAL, *BASELINES, PUBLISHED, AUTOMATIC, OURS)
 _BASE = ("ViT-B", "AR-B", "DeiT-B")
@@ -200,13 +212,15 @@ STUDIES = {
         "kept, corrected and changed answers on natural images",
         "gallery",
         suites=("imagenet",),
-        models=("ViT-B",),
+        models=_SHOWN,
+        shows=("Right before and after", "Corrected", "Spoiled"),
     ),
     "figure3": Study(
         "corrected answers under shift",
         "gallery",
-        suites=("imagenet-a", "objectnet"),
-        models=("ViT-B",),
+        suites=_SHIFTED,
+        models=_SHOWN,
+        shows=("Corrected",),
     ),
     "figure4": Study(
         "change on trained and on other classes",
@@ -218,8 +232,10 @@ STUDIES = {
     "figure6": Study(
         "more corrected answers under shift",
         "gallery",
-        suites=("imagenet-r", "si-rotation"),
-        models=("ViT-B",),
+        suites=_SHIFTED,
+        models=_SHOWN,
+        shows=("Corrected",),
+        skips=4,
     ),
     "figure7": Study(
         "samples per class, and number of classes",
@@ -231,26 +247,33 @@ STUDIES = {
     ),
     **{
         f"figure{number}": Study(
-            f"classes that gain and lose most: {suite}",
+            "classes that gain and lose most" if ends else "change of every class",
             "per_class",
             suites=(suite,),
             metrics=("top1",),
             models=("ViT-B",),
+            ends=ends,
         )
-        for number, suite in zip(
+        for number, (suite, ends) in zip(
             range(8, 15),
             (
-                "imagenet",
-                "imagenet-v2",
-                "imagenet-a",
-                "imagenet-r",
-                "imagenet-sketch",
-                "si-rotation",
-                "si-size",
+                ("imagenet", 50),
+                ("imagenet-v2", 50),
+                ("imagenet-a", 0),
+                ("imagenet-r", 0),
+                ("imagenet-sketch", 50),
+                ("si-rotation", 0),
+                ("si-size", 0),
             ),
             strict=True,
         )
     },
+    "figure15": Study(
+        "first spoiled images of the two classes that lose most",
+        "worst",
+        suites=("imagenet-a", "imagenet-v2"),
+        models=("ViT-B",),
+    ),
     "appendix-a": Study(
         "sufficient input subsets, for the predicted and for any class",
         "subsets",
