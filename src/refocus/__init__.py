@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.tuning.recipe import Recipe
     from refocus.tuning.tune import resume, tune
     from refocus.vit.loading import load, save
+    from refocus.vit.onnx import export_onnx
 
 try:
     __version__ = version("refocus-vit")
@@ -52,6 +53,7 @@ __all__ = [
     "eval_image",
     "evaluate",
     "explain",
+    "export_onnx",
     "find_masks",
     "load",
     "objective",
@@ -83,6 +85,7 @@ _PUBLIC = {
     "eval_image": "data.transforms",
     "evaluate": "evaluation.classify",
     "explain": "relevance.gae",
+    "export_onnx": "vit.onnx",
     "find_masks": "masks.folder",
     "load": "vit.loading",
     "objective": "objectives.registry",

@@ -211,3 +211,107 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.png", BOX)
     with pytest.raises(InputError, match=r"is 12x10 pixels, its image 13x10"):
         formats.reader("png", tmp_path)(image(), (13, 10))
+
+
+# --- exports of tools -----------------------------------------------------------------------------
+
+
+def packed_brush(mask: np.ndarray) -> list[int]:
+    """Label Studio's run lengths, one run for each value, as thi.ng/rle-pack writes them."""
+    values = (np.repeat(mask.ravel(), 4) * 255).tolist()
+    bits = f"{len(values):032b}{7:05b}" + "".join(f"{n - 1:04b}" for n in (3, 4, 8, 16))
+    place = 0
+    while place < len(values):
+        end = place
+        while end < len(values) and values[end] == values[place]:
+            end += 1
+        bits += f"1{3:02b}{end - place - 1:016b}{values[place]:08b}"
+        place = end
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+
+
+LABEL_STUDIO = {
+    "brush": {"format": "rle", "rle": packed_brush(BOX), "brushlabels": ["cat"]},
+    "polygon": {"points": [[25, 20], [75, 20], [75, 60], [25, 60]], "polygonlabels": ["cat"]},
+    "rectangle": {"x": 25, "y": 20, "width": 50, "height": 40, "rectanglelabels": ["cat"]},
+    "turned": {"x": 75, "y": 20, "width": 40 * 10 / 12, "height": 50 * 12 / 10, "rotation": 90,
+               "rectanglelabels": ["cat"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LABEL_STUDIO)
+def test_label_studio(kind: str, tmp_path: Path) -> None:
+    other = {"x": 0, "y": 0, "width": 10, "height": 10, "rectanglelabels": ["dog"]}
+    results = [
+        {"original_width": 12, "original_height": 10, "value": value}
+        for value in (LABEL_STUDIO[kind], other)
+    ]
+    task = {"id": 3, "data": {"image": "/data/upload/1/0123abcd-a.jpg"},
+            "annotations": [{"result": [], "was_cancelled": 1}, {"result": results}]}  # fmt: skip
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    read = formats.reader("label-studio", tmp_path / "export.json")
+    np.testing.assert_array_equal(read(image(), SIZE), BOX)
+    assert read.size(image()) == SIZE
+    assert read(image("cat/other.jpg"), SIZE) is None
+    with pytest.raises(InputError, match=r"is 12x11 pixels, export\.json says 12x10"):
+        read(image(), (12, 11))
+
+
+def test_label_studio_refuses_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": []}')
+    with pytest.raises(InputError, match="not Label Studio's JSON export"):
+        formats.reader("label-studio", tmp_path / "a.json")
+    value = {"rle": packed_brush(BOX)[:9], "brushlabels": ["cat"]}
+    result = {"original_width": 12, "original_height": 10, "value": value}
+    task = {"id": 3, "data": {"image": "a.jpg"}, "annotations": [{"result": [result]}]}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(InputError, match=r"task 3: its brush cannot be read .it ends too early"):
+        formats.reader("label-studio", tmp_path / "a.json")(image(), SIZE)
+
+
+CVAT = {
+    "polygon": '<polygon label="cat" points="3,2;9,2;9,6;3,6"/>',
+    "box": '<box label="cat" xtl="3" ytl="2" xbr="9" ybr="6"/>',
+    "mask": '<mask label="cat" rle="0, 24" left="3" top="2" width="6" height="4"/>',
+}
+
+
+@pytest.mark.parametrize("kind", CVAT)
+def test_cvat(kind: str, tmp_path: Path) -> None:
+    inside = f'{CVAT[kind]}<box label="dog" xtl="0" ytl="0" xbr="2" ybr="2"/><tag label="x"/>'
+    size = 'width="12" height="10"'
+    text = f'<annotations><image name="cat/a.jpg" {size}>{inside}</image></annotations>'
+    (tmp_path / "export.xml").write_text(text)
+    read = formats.reader("cvat", tmp_path / "export.xml")
+    np.testing.assert_array_equal(read(image(), SIZE), BOX)
+    with pytest.raises(InputError, match="no object called bee"):
+        formats.reader("cvat", _cvat_of_dogs(tmp_path))(image("bee/a.jpg"), SIZE)
+    (tmp_path / "export.xml").write_text(
+        text.replace('"0, 24"', '"0, 25"').replace("3,2;", "nan,2;")
+    )
+    if kind != "box":
+        with pytest.raises(InputError, match=r"run lengths do not fit|not finite"):
+            formats.reader("cvat", tmp_path / "export.xml")(image(), SIZE)
+
+
+def _cvat_of_dogs(folder: Path) -> Path:
+    box = '<box label="dog" xtl="0" ytl="0" xbr="2" ybr="2"/>'
+    bee = '<image name="bee/b.jpg"><box label="bee" xtl="0" ytl="0" xbr="2" ybr="2"/></image>'
+    text = f'<annotations><image name="bee/a.jpg">{box}</image>{bee}</annotations>'
+    (folder / "dogs.xml").write_text(text)
+    return folder / "dogs.xml"
+
+
+def test_sam_takes_the_only_mask_and_asks_where_there_are_several(tmp_path: Path) -> None:
+    columns = BOX.T.ravel().astype(int)
+    counts = np.diff(np.flatnonzero(np.diff(np.concatenate([[-1], columns, [-1]])))).tolist()
+    runs = {"size": [10, 12], "counts": counts}
+    one = {"image": {"file_name": "a.jpg", "width": 12, "height": 10},
+           "annotations": [{"segmentation": runs}]}  # fmt: skip
+    (tmp_path / "sa_1.json").write_text(json.dumps(one))
+    (tmp_path / "b.json").write_text(json.dumps([{"segmentation": runs}, {"segmentation": runs}]))
+    read = formats.reader("sam", tmp_path)
+    np.testing.assert_array_equal(read(image(), SIZE), BOX)
+    with pytest.raises(InputError, match="has 2 masks and none says which is the object"):
+        read(image("cat/b.jpg"), SIZE)

@@ -19,6 +19,7 @@ from refocus.cli.check import check
 from refocus.cli.demo import demo
 from refocus.cli.evaluate import evaluate, shifts
 from refocus.cli.explain import explain
+from refocus.cli.export import export
 from refocus.cli.masks import masks
 from refocus.cli.models import models, zero_shot
 from refocus.cli.printing import console
@@ -75,6 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "probes": list_probes,
     "report": report,
     "study": study,
+    "export": export,
     "models": models,
     "zero-shot": zero_shot,
 }

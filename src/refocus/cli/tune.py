@@ -99,11 +99,20 @@ def _recipe(given: dict[str, Any], preset: str | None, named: set[str]) -> Recip
         row = published(preset, values["objective"], values["model"])
         values["weights"] = {**row.pop("weights"), **values["weights"]}
         values |= {name: value for name, value in row.items() if name not in named}
+    if values["masks"] is None and values["images"] is not None:
+        values["masks"] = _own_masks(values["images"])
     for name in NEEDED:
         if values[name] is None:
             hint = "; `refocus masks` makes some without annotation" if name == "masks" else ""
             raise InputError(f"‹{name}›: missing{hint}")
     return Recipe(**values)
+
+
+def _own_masks(images: str) -> str | None:
+    """The images' own name where they come with masks, as a table with such a column does."""
+    from refocus.data.sources.opened import opened
+
+    return images if opened(images).masks else None
 
 
 def _is_named(context: typer.Context, parameter: str) -> bool:

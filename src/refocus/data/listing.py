@@ -17,6 +17,20 @@ from refocus.vit.classes import plain
 
 log = logging.getLogger("refocus")
 
+_HEIF = (".heic", ".heif", ".hif")
+
+
+def _plugged_in() -> tuple[str, ...]:
+    """Endings of HEIC, as phones write it, where Pillow's plug-in for it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return ()
+    pillow_heif.register_heif_opener()
+    return _HEIF
+
+
+PLUGGED_IN = _plugged_in()
 # by name; the content decides how a file is read
 EXTENSIONS = (
     ".jpg",
@@ -36,6 +50,7 @@ EXTENSIONS = (
     ".avif",
     ".jp2",
     ".mpo",
+    *PLUGGED_IN,
 )
 _SYSTEM = frozenset(  # of macOS, Windows, Synology, QNAP and Linux, beside names with a dot
     (
@@ -91,10 +106,18 @@ def listing(folder: Path, parameter: str) -> Listing:
         elif not path.is_file():
             left_out["broken links" if path.is_symlink() else "not regular files"] += 1
         elif path.suffix.lower() not in EXTENSIONS:
-            left_out[f"{path.suffix.lower() or 'without extension'}"] += 1
+            left_out[_unread(path)] += 1
         else:
             images.append(path)
     return Listing(tuple(images), tuple(folders), left_out)
+
+
+def _unread(path: Path) -> str:
+    """Why a file is none of the images."""
+    ending = path.suffix.lower()
+    if ending in _HEIF:
+        return f"{ending} (needs pillow-heif: pip install 'refocus-vit[heic]')"
+    return ending or "without extension"
 
 
 def say_left_out(root: Path, counts: Iterable[Counter[str]]) -> None:

@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from refocus.errors import InputError, first_line
 from refocus.outputs import read_bytes
@@ -18,39 +19,57 @@ _MOST = 1 << 28  # bytes
 _DELIMITERS = ",;\t|"
 
 
-def read_table(file: Path, columns: Sequence[str], shown: str) -> Iterator[dict[str, str]]:
+def read_table(
+    file: Path, columns: Sequence[str], shown: str, *, optional: Sequence[str] = ()
+) -> Iterator[dict[str, str]]:
     """Rows of a CSV file that has a head, with at least `columns`.
 
     Blanks around names and values do not count, nor does case in the head.
+
+    optional: columns that are read where they are there, and whose cells may be empty.
 
     Raises:
         InputError: not such a file, or a row that lacks a value; names `shown` and the row.
     """
     needed = ",".join(columns)
-    try:
-        text = _text(read_bytes(file.expanduser(), _MOST))
-        head = next((line for line in text.splitlines() if line.strip()), "")
-        delimiter = max(_DELIMITERS, key=head.count)
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-        names = [name.strip().lower() for name in next(r for r in rows if any(r))]
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise InputError(f"{shown}: cannot be read ({reason})") from error
-    except (ValueError, csv.Error, StopIteration) as error:
-        raise InputError(f"{shown}: must be CSV with {needed} ({first_line(error)})") from error
+    rows, names = _opened(file, shown, needed)
     if lacking := [c for c in columns if names.count(c) != 1]:
         raise InputError(f"{shown}: must be CSV with {needed}; it has not one column {lacking[0]}")
-    places = {c: names.index(c) for c in columns}
+    places = {c: names.index(c) for c in (*columns, *(c for c in optional if c in names))}
     try:
         for line in rows:
             if not any(cell.strip() for cell in line):
                 continue
             row = {c: line[i].strip() if i < len(line) else "" for c, i in places.items()}
-            if missing := [c for c, value in row.items() if not value]:
+            if missing := [c for c in columns if not row[c]]:
                 raise InputError(f"{shown}, line {rows.line_num}: has no value for {missing[0]}")
             yield row
     except csv.Error as error:
         raise InputError(f"{shown}, line {rows.line_num}: {first_line(error)}") from error
+
+
+def head_of(file: Path, shown: str) -> list[str]:
+    """Names of the columns of a CSV file, in small letters.
+
+    Raises:
+        InputError: not such a file.
+    """
+    return _opened(file, shown, "a head")[1]
+
+
+def _opened(file: Path, shown: str, needed: str) -> tuple[Any, list[str]]:
+    """The rows after the head, and the names in it."""
+    try:
+        text = _text(read_bytes(file.expanduser(), _MOST))
+        head = next((line for line in text.splitlines() if line.strip()), "")
+        delimiter = max(_DELIMITERS, key=head.count)
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        return rows, [name.strip().lower() for name in next(r for r in rows if any(r))]
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise InputError(f"{shown}: cannot be read ({reason})") from error
+    except (ValueError, csv.Error, StopIteration) as error:
+        raise InputError(f"{shown}: must be CSV with {needed} ({first_line(error)})") from error
 
 
 def _text(content: bytes) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from refocus import outputs
 from refocus.data import shifts as shifted
 from refocus.data.sampling import usable
+from refocus.data.sources.opened import opened_pair
 from refocus.data.tables import read_table
 from refocus.errors import InputError
 from refocus.evaluation import cues, maps
@@ -80,6 +81,24 @@ class Plan(EvaluationSettings):
         """Those of a suite's samples whose masks are trusted; none where it has no masks."""
         folder = self.masks_of(name)
         return [] if folder is None else masked(samples, folder, self.mask_score)
+
+
+def with_sources(plan: Plan) -> Plan:
+    """The plan with class folders in place of tables, archives and data sets of the user's own.
+
+    Masks and groups that come with them are taken where no others were named.
+    """
+    suites, masks, groups = dict(plan.suites), dict(plan.masks), dict(plan.groups)
+    for name, given in plan.suites.items():
+        if name in (CUES, SEGMENTS) or name in SUITES:
+            continue
+        found = opened_pair(given, plan.masks.get(name), "suites", part="test")
+        suites[name] = found.images
+        if found.masks is not None:
+            masks[name] = found.masks
+        if found.groups is not None:
+            groups.setdefault(name, found.groups)
+    return replace(plan, suites=suites, masks=masks, groups=groups)
 
 
 def settings(model: str, against: str | None, plan: Plan) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from refocus.evaluation.background import background_reliance
 from refocus.evaluation.classify import SuiteResult, evaluate, summary
 from refocus.evaluation.intervals import estimate, mean_change
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference, top1
-from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, read_groups, settings
+from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, read_groups, settings, with_sources
 from refocus.evaluation.stored import RESULTS
 from refocus.evaluation.suites import TestSet
 from refocus.records import MapRecord, Prediction, Sample, to_json
@@ -63,6 +63,7 @@ def evaluate_suites(
         InputError: the input cannot be used; nothing is written then.
     """
     model, against = str(model), None if against is None else str(against)
+    plan = with_sources(plan)
     models = load_models(model, against, pick_device(plan.device))
     check(models, plan)
     if resume and (Path(out).expanduser() / outputs.MANIFEST).exists():

@@ -9,6 +9,7 @@ from typing import Any
 from refocus import outputs
 from refocus.data import shifts as shifted
 from refocus.data.folders import folder_samples
+from refocus.data.sources.opened import opened, opened_masks
 from refocus.evaluation.settings import ShiftSettings
 from refocus.masks.trust import masked
 from refocus.vit.inputs import check_path, check_settings
@@ -61,7 +62,7 @@ def shifts(
     """
     settings = check_settings(settings, ShiftSettings)
     images, masks = check_path(images, "images"), check_path(masks, "masks")
-    out = check_path(out, "out")
+    out, images, masks = check_path(out, "out"), opened(images).images, opened_masks(masks)
     samples = masked(
         folder_samples(images, masks, mask_polarity=settings.mask_polarity),
         masks,

@@ -131,7 +131,7 @@ def _shape(annotation: dict[str, Any], size: Size, rle: Any, shown: str) -> np.n
     width, height = size
     shape = annotation.get("segmentation")
     if isinstance(shape, dict):
-        return _runs(shape, size, shown)
+        return run_lengths(shape, size, shown)
     polygons = shape or []
     if polygons and not isinstance(polygons[0], list):  # one polygon without its list
         polygons = [polygons]
@@ -170,7 +170,7 @@ def _polygon(values: Any, size: Size, shown: str) -> list[float]:
     return found
 
 
-def _runs(shape: dict[str, Any], size: Size, shown: str) -> np.ndarray:
+def run_lengths(shape: dict[str, Any], size: Size, shown: str) -> np.ndarray:
     """Run lengths, column by column and background first, compressed into a text or not."""
     width, height = size
     if list(shape.get("size", ())) != [height, width]:

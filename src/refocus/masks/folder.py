@@ -28,6 +28,7 @@ from refocus import outputs
 from refocus.data.folders import image_files, refuse_shared_stems
 from refocus.data.images import read_image
 from refocus.data.polarity import ASK
+from refocus.data.sources.opened import opened
 from refocus.errors import InputError
 from refocus.masks.backbones import Pixels, Reader, keys_of, load_backbone
 from refocus.masks.discovery import (
@@ -149,7 +150,7 @@ def find_masks(
         (10, 'masks')
     """
     settings = check_settings(settings, MaskSettings)
-    images, out = check_path(images, "images"), check_path(out, "out")
+    images, out = opened(check_path(images, "images")).images, check_path(out, "out")
     device = pick_device(settings.device)
     make, kept = (_taken_over if settings.source else _by_backbone)(images, settings)
     group = Processes(cpu=device.type == "cpu")
@@ -196,7 +197,7 @@ def _taken_over(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[st
 def _by_backbone(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
     """The finder that looks for objects, and what decides its masks."""
     image_files(images)  # a wrong folder is said before a backbone is fetched
-    shown = Path(settings.learn_from).expanduser() if settings.learn_from else None
+    shown = opened(settings.learn_from, "learn_from").images if settings.learn_from else None
     teachers = image_files(shown, "learn_from") if shown else None
     carried = None if teachers else shipped_head(settings.backbone)
     network = load_backbone(settings.backbone).to(pick_device(settings.device))

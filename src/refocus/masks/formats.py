@@ -8,6 +8,7 @@ from pathlib import Path
 from refocus.errors import InputError
 from refocus.masks.boxes import boxes, voc_boxes
 from refocus.masks.coco import coco
+from refocus.masks.exports import cvat, label_studio, sam
 from refocus.masks.pictures import imagenet_s, png, voc
 from refocus.masks.reading import MaskReader
 
@@ -18,6 +19,9 @@ FORMATS: dict[str, Callable[..., MaskReader]] = {
     "voc": voc,
     "voc-boxes": voc_boxes,
     "boxes": boxes,
+    "label-studio": label_studio,
+    "cvat": cvat,
+    "sam": sam,
 }
 
 

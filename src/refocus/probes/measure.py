@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from refocus import outputs
 from refocus.data.folders import image_files
+from refocus.data.sources.opened import opened_pair
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
 from refocus.probes import page, pictures
@@ -80,6 +82,10 @@ def probe(
     kinds = names(settings.kinds, options_of(settings))
     refs = {"model": model, **({"against": against} if against else {})}
     root = None if images is None else check_path(images, "images")
+    if root is not None:
+        pair = opened_pair(root, settings.masks, part="test")
+        masks = None if pair.masks is None else str(pair.masks)
+        root, settings = pair.images, replace(settings, masks=masks)
     material = Material(root, settings, refs)
     models = load_models(model, against, pick_device(settings.device))
     kinds = supported(kinds, settings.kinds, models.values())

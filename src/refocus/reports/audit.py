@@ -13,6 +13,7 @@ from torch import nn
 
 from refocus import outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
+from refocus.data.sources.opened import opened_pair
 from refocus.errors import InputError
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import group_differences
@@ -84,18 +85,20 @@ def audit(
     settings, model = check_settings(settings, AuditSettings), check_reference(model)
     images, out = check_path(images, "images"), check_path(out, "out")
     network = load_models(model, None, pick_device(settings.device))["model"]
-    plan = _plan(Path(images).expanduser(), masks, settings)
+    found = opened_pair(images, masks, part="test")
+    images, masks = found.images, found.masks
+    plan = _plan(images, masks, settings)
     folder = _prepared(model, network, plan, out, settings, resume=resume)
     if masks is None:
         plan = _plan(plan.path(SUITE), folder / "masks", settings)
         wanted = MaskSettings(settings.backbone, workers=settings.workers, device=settings.device)
         find_masks(images, folder / "masks", wanted)
     entry = prove({"model": network}, plan, folder)[SUITE]
-    found = f"found without annotation by {settings.backbone}"
+    maker = f"found without annotation by {settings.backbone}"
     content = Audit(
         model=model,
         images=str(images),
-        masks=str(masks) if masks else found,
+        masks=str(masks) if masks else maker,
         automatic=masks is None,
         seed=settings.seed,
         verdict=verdict(entry),

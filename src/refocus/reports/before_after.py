@@ -65,7 +65,7 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
     if not suites:
         suites = {report_page.HELD_OUT: recipe.val or recipe.images}
         masks = {report_page.HELD_OUT: recipe.val_masks or recipe.masks}
-    return plans.Plan(
+    plan = plans.Plan(
         suites,
         masks,
         (*SHIFTS, *unseen(real=recipe.backgrounds is not None)) if masks else (),
@@ -79,6 +79,7 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         seed=settings.seed,
         workers=settings.workers,
     )
+    return plans.with_sources(plan) if settings.suites else plan
 
 
 def _free(run: Path, kept: dict[str, Any]) -> Path:

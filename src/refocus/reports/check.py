@@ -16,6 +16,7 @@ from refocus import outputs
 from refocus.data.folders import class_folders, scan
 from refocus.data.images import mask_of, orientation, read_image
 from refocus.data.polarity import frame_share
+from refocus.data.sources.opened import opened_pair
 from refocus.errors import InputError
 from refocus.figures.html import page
 from refocus.masks.sheet import tile
@@ -83,8 +84,9 @@ def check(
     Raises:
         InputError: what every command would refuse.
     """
-    images = Path(images).expanduser()
     with _heard() as notices:
+        found = opened_pair(images, masks)
+        images, masks = found.images, found.masks
         samples = scan(images, model, masks=masks, mask_polarity=mask_polarity)
     places = np.linspace(0, len(samples) - 1, min(_LOOKED_AT, len(samples))).astype(int)
     some = [samples[i] for i in places]
@@ -138,11 +140,14 @@ def _heard() -> Iterator[list[str]]:
                 said.append(record.getMessage())
 
     log, listener = logging.getLogger("refocus"), Listener()
+    level = log.level
     log.addHandler(listener)
+    log.setLevel(logging.INFO)
     try:
         yield said
     finally:
         log.removeHandler(listener)
+        log.setLevel(level)
 
 
 def write(checked: Checked, model: nn.Module, out: Path) -> None:

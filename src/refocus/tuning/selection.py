@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,9 @@ def as_json(selection: Selection) -> dict[str, Any]:
     def rows(samples: list[Sample]) -> list[dict[str, Any]]:
         return [
             {
-                "image": str(s.image.resolve()),
+                "image": os.path.abspath(s.image),  # a link may lead out of its class folder
                 "label": s.label,
-                "mask": str(s.mask.resolve()),
+                "mask": os.path.abspath(s.mask),
                 **({"inverted": True} if s.inverted else {}),
             }
             for s in samples

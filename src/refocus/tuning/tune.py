@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from refocus import locks, outputs
 from refocus.data.folders import name_by_folders
 from refocus.data.shifts import grounds
+from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.data.transforms import joint_transform
 from refocus.errors import InputError, Message
 from refocus.objectives.registry import OBJECTIVES, Step, step_of
@@ -225,13 +226,32 @@ def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> TuneR
 
 
 def _absolute(recipe: Recipe) -> Recipe:
-    """With absolute folders, so that a run can be resumed from anywhere."""
-    folders = ("images", "masks", "val", "val_masks", "backgrounds")
-    given = {name: getattr(recipe, name) for name in folders}
+    """With absolute folders, so that a run can be resumed from anywhere.
+
+    Sources that are no folders stand as the class folders that they were unpacked into.
+    """
+    found = opened_pair(recipe.images, recipe.masks)
+    val: str | Path | None = recipe.val
+    val_masks: str | Path | None = recipe.val_masks
+    if val is None and "val" in found.parts and (own := _validation(recipe)) is not None:
+        val, val_masks = own.images, own.masks
+    elif val is not None:
+        own = opened_pair(val, val_masks, "val", part="test")
+        val, val_masks = own.images, own.masks
+    given = {"images": found.images, "masks": found.masks, "val": val, "val_masks": val_masks}
+    given["backgrounds"] = recipe.backgrounds
     places: dict[str, Any] = {
         k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()
     }
     return replace(recipe, model=outputs.resolved(recipe.model), **places)
+
+
+def _validation(recipe: Recipe) -> Opened | None:
+    """The validation part of a data set that has one with masks; None where it lacks them."""
+    masks = opened(recipe.masks, "masks")
+    if "val" not in masks.parts:
+        return None
+    return opened_pair(f"{recipe.images}?split=val", f"{recipe.masks}?split=val")
 
 
 def _step(

@@ -1,0 +1,44 @@
+"""`refocus export`: a tuned model in a format for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refocus.cli.printing import console
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of `refocus tune`, or a model folder or name.")
+    ],
+    onnx: Annotated[
+        Path, typer.Option(help="New ONNX file. Needs pip install 'refocus-vit[onnx]'.")
+    ],
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            help="Largest difference between the logits of torch and onnxruntime on random images, "
+            "as a share of the largest logit.",
+            min=0,
+        ),
+    ] = 1e-4,
+) -> None:
+    """Write the tuned model as ONNX, and check it against the original in torch.
+
+    The file takes batches of any size and carries preprocessing and class names as metadata.
+
+    Example: `refocus export run --onnx tuned.onnx`
+    """
+    from refocus.vit.loading import load
+    from refocus.vit.onnx import export_onnx
+
+    model = run / "model" if (run / "model").is_dir() else run
+    made = export_onnx(load(str(model)), onnx, tolerance=tolerance)
+    console.print(
+        f"{made.file}: logits differ from torch's by at most {made.difference:.1g} of the largest "
+        f"({made.images} random images, tolerance {made.tolerance:g})",
+        soft_wrap=True,
+    )

@@ -1,0 +1,123 @@
+"""Annotations of objects read as classes: an image of objects of one category is of that class."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from refocus.data.listing import EXTENSIONS, hidden
+from refocus.data.sources.rows import Asked, LeftOut, Row, Source
+from refocus.errors import InputError, first_line
+from refocus.outputs import read_json, read_text
+
+_MOST = 1 << 31  # bytes; COCO's own files have 450 MB
+_SEVERAL, _NONE = "images of several classes", "images without an object"
+
+
+def coco(asked: Asked) -> Source:
+    """COCO's JSON: images, annotations with category_id, categories.
+
+    Images are looked for beside the file, in `images`, and in the folder that it is named after
+    (`annotations/instances_val2017.json`, `val2017/`).
+
+    Raises:
+        InputError: not such a file, or its images are not found.
+    """
+    file = asked.path
+    content = read_json(file, most=_MOST)
+    classes: dict[str, set[str]] = defaultdict(set)
+    try:
+        names = {str(c["id"]): str(c["name"]) for c in content["categories"]}
+        images = [(str(i["id"]), str(i["file_name"])) for i in content["images"]]
+        for annotation in content["annotations"]:
+            classes[str(annotation["image_id"])].add(names[str(annotation["category_id"])])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{asked.shown}: not COCO's JSON with images, annotations and categories ({error!r})"
+        ) from error
+    if not images:
+        raise InputError(f"{asked.shown}: names no images")
+    root = _image_folder(file, images[0][1], asked.shown)
+
+    def read() -> Iterator[Row | LeftOut]:
+        for key, name in images:
+            yield _row(classes[key], root / name, asked.shown)
+
+    return Source("COCO annotations", _state(file, [root / name for _, name in images]), read)
+
+
+def _image_folder(file: Path, name: str, shown: str) -> Path:
+    above, named_after = file.parent.parent, file.stem.partition("_")[2]
+    places = [file.parent, file.parent / "images", above, above / "images", above / "JPEGImages"]
+    places += [above / named_after, file.parent / named_after] if named_after else []
+    for place in places:
+        if (place / name).is_file():
+            return place
+    raise InputError(
+        f"{shown}: its images are not found ({name}, looked for in "
+        f"{', '.join(dict.fromkeys(map(str, places)))}); put it beside them"
+    )
+
+
+def is_voc(folder: Path) -> bool:
+    """Whether a folder is laid out as Pascal VOC is."""
+    return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
+
+
+def voc(asked: Asked) -> Source:
+    """Pascal VOC: Annotations/*.xml and JPEGImages; with ?split=, a list of ImageSets/Main.
+
+    Raises:
+        InputError: no annotations, or no such list.
+    """
+    root = asked.path
+    files = [f for f in sorted((root / "Annotations").glob("*.xml")) if not hidden(f)]
+    if asked.split is not None:
+        chosen = set(_listed(root / "ImageSets" / "Main" / f"{asked.split}.txt", asked.shown))
+        files = [f for f in files if f.stem in chosen]
+
+    def read() -> Iterator[Row | LeftOut]:
+        for file in files:
+            names, image = _annotated(file, root / "JPEGImages")
+            yield (
+                LeftOut("annotations without their image")
+                if image is None
+                else _row(names, image, asked.shown)
+            )
+
+    return Source("Pascal VOC annotations", _state(root, files), read)
+
+
+def _listed(file: Path, shown: str) -> list[str]:
+    try:
+        return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown}: has no list {file}") from error
+
+
+def _annotated(file: Path, images: Path) -> tuple[set[str], Path | None]:
+    """Classes in an image, and its file."""
+    try:
+        root: Any = ElementTree.fromstring(read_text(file, most=1 << 22))
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"{file}: not a Pascal VOC annotation ({first_line(error)})") from error
+    names = {o.findtext("name", "").strip() for o in root.findall("object")} - {""}
+    said = Path(root.findtext("filename", "") or f"{file.stem}.jpg").name
+    candidates = [images / said, *(images / f"{file.stem}{e}" for e in EXTENSIONS)]
+    return names, next((c for c in candidates if c.is_file()), None)
+
+
+def _row(names: set[str], image: Path, shown: str) -> Row | LeftOut:
+    if len(names) != 1:
+        return LeftOut(_SEVERAL if names else _NONE)
+    if not image.is_file():
+        raise InputError(f"{shown}: names {image.name}, and {image} is no file")
+    return Row(next(iter(names)), image.name, image)
+
+
+def _state(place: Path, files: list[Path]) -> tuple[str, ...]:
+    known = [f for f in (place, *files) if f.exists()]
+    return tuple(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in known)

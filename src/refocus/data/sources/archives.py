@@ -1,0 +1,89 @@
+"""WebDataset: tar files in which the members of one stem are one sample."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from refocus.data.listing import EXTENSIONS, hidden
+from refocus.data.sources.rows import (
+    COLUMNS,
+    Asked,
+    LeftOut,
+    Row,
+    Source,
+    class_names_beside,
+    named,
+)
+from refocus.errors import InputError, first_line
+from refocus.records import decode
+
+_MOST = 1 << 29  # bytes of one member
+_LABELS = ("cls", "class", "label", "txt")
+
+
+def archive(asked: Asked, files: Sequence[Path]) -> Source:
+    """Tar files: KEY.jpg beside KEY.cls, or KEY.json with a label; KEY.mask.png where known.
+
+    Members that lie as CLASS/FILE without any of these are labelled by their folder.
+    """
+    names = class_names_beside(files[0])
+
+    def read() -> Iterator[Row | LeftOut]:
+        for file in files:
+            for key, parts in _samples(file, asked.shown):
+                yield _row(key, parts, names, asked.shown)
+
+    state = tuple(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
+    what = f"an archive of {len(files)} file{'s' if len(files) > 1 else ''}"
+    return Source(what, (*state, *(names or ())), read)
+
+
+def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key -> extension -> content, for each run of members of one key."""
+    current, parts = "", dict[str, bytes]()
+    try:
+        with tarfile.open(file, "r|*") as tar:
+            for member in tar:
+                path = Path(member.name)
+                if not member.isfile() or hidden(path) or member.size > _MOST:
+                    continue
+                stem, _, ending = path.name.partition(".")
+                key = (path.parent / stem).as_posix()
+                if key != current and parts:
+                    yield current, parts
+                    parts = {}
+                current = key
+                content = tar.extractfile(member)
+                assert content is not None  # a regular file
+                parts[ending.lower()] = content.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"{shown}: cannot be read as tar ({first_line(error)})") from error
+    if parts:
+        yield current, parts
+
+
+def _row(key: str, parts: dict[str, bytes], names: list[str] | None, shown: str) -> Row | LeftOut:
+    images = [e for e in parts if f".{e}" in EXTENSIONS]
+    if not images:
+        return LeftOut("samples without an image")
+    label = _label(parts)
+    if label is None and "/" in key:
+        label = Path(key).parent.name
+    if not label:
+        return LeftOut("images without a label")
+    mask = next((parts[e] for e in parts if e.split(".")[0] in ("mask", "seg") and "." in e), None)
+    name = f"{Path(key).name}.{images[0]}"
+    return Row(named(label, names, shown), name, parts[images[0]], mask)
+
+
+def _label(parts: dict[str, bytes]) -> str | None:
+    for ending in _LABELS:
+        if ending in parts:
+            return parts[ending].decode("utf-8", "replace").strip()
+    if "json" in parts:
+        content = decode(parts["json"])
+        known = content if isinstance(content, dict) else {}
+        return next((str(known[name]) for name in COLUMNS["label"] if name in known), None)
+    return None

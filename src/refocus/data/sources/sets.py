@@ -1,0 +1,148 @@
+"""Data sets of Hugging Face's library `datasets`: from the hub, saved on disk, or parquet."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from refocus.data.sources.rows import (
+    HUB,
+    Asked,
+    LeftOut,
+    Row,
+    Source,
+    choose_split,
+    class_names_beside,
+    column,
+    named,
+    part_of,
+)
+from refocus.errors import InputError, first_line
+
+
+def hub(asked: Asked) -> Source:
+    """`hf-data:ID`, from the hub or from its local cache.
+
+    Raises:
+        InputError: no such data set, or no access to the hub.
+    """
+    library, name = _library(asked), asked.place.removeprefix(HUB)
+    found = _tried(asked, lambda: library.load_dataset(name, asked.config))
+    return _chosen(asked, found, f"the data set {name}")
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return (folder / "dataset_dict.json").is_file() or (
+        (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
+    )
+
+
+def saved(asked: Asked) -> Source:
+    """A folder that `save_to_disk` wrote."""
+    library = _library(asked)
+    found = _tried(asked, lambda: library.load_from_disk(str(asked.path)))
+    return _chosen(asked, found, "a saved data set")
+
+
+def parquet(asked: Asked, files: Sequence[Path]) -> Source:
+    """Parquet files with a column of images (content, or `datasets`' own) and one of labels.
+
+    Files called `train-...`, `test-...`, as the hub has them, are splits.
+    """
+    library = _library(asked)
+    of_split: dict[str, list[Path]] = {}
+    for file in files:
+        of_split.setdefault(file.stem.partition("-")[0], []).append(file)
+    if len(of_split) < 2 or not all(map(part_of, of_split)):
+        of_split = {"": list(files)}
+    split = choose_split(asked, list(of_split)) if "" not in of_split else ""
+    mine = [str(file) for file in of_split[split]]
+    names = class_names_beside(files[0])
+
+    def read() -> Iterator[Row | LeftOut]:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            found = _tried(asked, lambda: library.Dataset.from_parquet(mine, cache_dir=temporary))
+            yield from _rows(asked, library, found, names)
+
+    state = [f"{f}:{Path(f).stat().st_size}:{Path(f).stat().st_mtime_ns}" for f in mine]
+    what = f"parquet{f', split {split}' if split else ''}"
+    return Source(what, (*state, *(names or ())), read, _parts([s for s in of_split if s]))
+
+
+def _chosen(asked: Asked, found: Any, what: str) -> Source:
+    """A data set, or the split of several that is read."""
+    library = _library(asked)
+    parts: tuple[str, ...] = ()
+    if isinstance(found, dict):
+        split, parts = choose_split(asked, list(found)), _parts(list(found))
+        found, what = found[split], f"{what}, split {split}"
+    state = (*map(str, found.cache_files), str(len(found)))
+    return Source(what, state, lambda: _rows(asked, library, found, None), parts)
+
+
+def _parts(splits: list[str]) -> tuple[str, ...]:
+    return tuple(part for name in splits if (part := part_of(name)) is not None)
+
+
+def _rows(
+    asked: Asked, library: Any, found: Any, names: list[str] | None
+) -> Iterator[Row | LeftOut]:
+    """Every row, its image as content or path."""
+    columns = list(found.features)
+    of_kind = {name: type(feature).__name__ for name, feature in found.features.items()}
+    mask = column(asked, "mask", columns, needed=False)
+    label = _of_kind(asked, "label", "ClassLabel", of_kind)
+    images = {n: k for n, k in of_kind.items() if n != mask}
+    image = _of_kind(asked, "image", "Image", images)
+    group = column(asked, "group", columns, needed=False)
+    names = getattr(found.features[label], "names", None) or names
+    for name in (image, *([mask] if mask else [])):
+        kept = library.Image(decode=False)
+        found = _tried(asked, partial(found.cast_column, name, kept))
+    for position, row in enumerate(found):
+        said, pixels = row[label], row[image]
+        if pixels is None or said is None or (names and isinstance(said, int) and said < 0):
+            yield LeftOut("rows without an image or a label")
+            continue
+        content = _content(pixels)
+        name = Path(pixels.get("path") or f"{position:06d}").name
+        drawn = _content(row[mask]) if mask and row[mask] is not None else None
+        mine = str(row[group]) if group and row[group] is not None else ""
+        yield Row(named(str(said), names, asked.shown), name, content, drawn, mine)
+
+
+def _of_kind(asked: Asked, kind: str, feature: str, of_kind: dict[str, str]) -> str:
+    """The only column of a feature, or else the one of a usual name."""
+    typed = [name for name, found in of_kind.items() if found == feature]
+    if kind not in asked.columns and len(typed) == 1:
+        return typed[0]
+    found = column(asked, kind, typed or list(of_kind), needed=True)
+    assert found is not None
+    return found
+
+
+def _content(value: Any) -> Path | bytes:
+    return value["bytes"] if value.get("bytes") else Path(value["path"])
+
+
+def _library(asked: Asked) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"{asked.shown}: needs datasets; install it with pip install 'refocus-vit[datasets]'"
+        ) from error
+    return datasets
+
+
+def _tried(asked: Asked, get: Callable[[], Any]) -> Any:
+    try:
+        return get()
+    except Exception as error:  # what the library raises differs by version and by cause
+        raise InputError(
+            f"{asked.shown}: cannot be read as a data set ({first_line(error)})"
+        ) from error

@@ -1,0 +1,112 @@
+"""Shapes that annotation tools export, drawn as masks. Imports no tool."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from skimage.draw import polygon2mask
+
+from refocus.errors import InputError
+from refocus.masks.joins import Join
+from refocus.masks.reading import MaskReader, Size
+from refocus.vit.classes import loose, plain
+
+log = logging.getLogger("refocus")
+
+_CORNERS = 100_000  # of one polygon
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object: its label, "" where it has none, and size of the image -> bool `[H, W]`."""
+
+    label: str
+    draw: Callable[[Size], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An image of an export: its objects, and its size where the export says it."""
+
+    shapes: Sequence[Shape]
+    size: Size | None = None
+
+
+def shapes_reader(
+    entries: Mapping[str, Annotated], source: Path, images: Sequence[Path]
+) -> MaskReader:
+    """A reader of an export, by name of the image.
+
+    Objects of the label named like the image's class folder count, or all where no object of the
+    export has that label.
+    """
+    join = Join(entries, images)
+    known = {loose(s.label) for entry in entries.values() for s in entry.shapes}
+
+    def size(image: Path) -> Size | None:
+        name = join(image)
+        return None if name is None else entries[name].size
+
+    def read(image: Path, size: Size) -> np.ndarray | None:
+        name = join(image)
+        if name is None:
+            return None
+        entry = entries[name]
+        if entry.size not in (None, tuple(size)):
+            raise InputError(
+                f"{image}: is {size[0]}x{size[1]} pixels, {source.name} says "
+                f"{entry.size[0]}x{entry.size[1]}"
+            )
+        folder = loose(plain(image.parent.name))
+        mine = [s for s in entry.shapes if loose(s.label) == folder]
+        if not mine and folder in known:
+            raise InputError(f"{source}: {name} has no object called {image.parent.name}")
+        mask: np.ndarray = np.zeros(size[::-1], bool)
+        for shape in mine or entry.shapes:
+            mask = mask | shape.draw(size)
+        return mask if entry.shapes else None
+
+    return MaskReader(read, size)
+
+
+def polygon(corners: Sequence[tuple[float, float]], shown: str) -> Callable[[Size], np.ndarray]:
+    """A polygon of corners x, y in pixels.
+
+    Raises:
+        InputError: fewer than three corners, too many, or numbers that are not finite; when it is
+            drawn, corners in shares from 0 to 1 or far outside of the image.
+    """
+    if not 3 <= len(corners) <= _CORNERS:
+        raise InputError(f"{shown}: a polygon of {len(corners)} corners; legal are 3 or more")
+    if not all(math.isfinite(v) for corner in corners for v in corner):
+        raise InputError(f"{shown}: a corner is not finite; legal are pixels")
+
+    def draw(size: Size) -> np.ndarray:
+        width, height = size
+        if max(abs(v) for corner in corners for v in corner) <= 1 < min(size):
+            raise InputError(f"{shown}: its polygon is in shares from 0 to 1; legal are pixels")
+        for x, y in corners:
+            if not (-width <= x <= 2 * width and -height <= y <= 2 * height):
+                raise InputError(
+                    f"{shown}: a corner at {x:g}, {y:g} lies far outside of the image, "
+                    f"{width}x{height}"
+                )
+        # pixel centres, where the tools count from the corner of the first pixel
+        rows = np.array([(y - 0.5, x - 0.5) for x, y in corners])
+        return np.asarray(polygon2mask((height, width), rows), bool)
+
+    return draw
+
+
+def checked_size(width: object, height: object) -> Size | None:
+    """A size that an export states, None where it states none that is one."""
+    try:
+        found = int(str(width)), int(str(height))
+    except ValueError:
+        return None
+    return found if min(found) > 0 else None

@@ -1,0 +1,344 @@
+"""What people bring their images in: each kind on a miniature, read as class folders."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refocus.data.folders import scan
+from refocus.data.images import read_image
+from refocus.data.sources.opened import opened, opened_masks, opened_pair
+from refocus.errors import InputError
+from refocus.reports.check import check
+from tests.makers import Build, gradient, make_images, run
+
+Make = Callable[[Path, Path], Path]  # from images and masks of CLASS/FILE to a source
+
+
+def pixels(file: Path) -> np.ndarray:
+    return np.asarray(read_image(file))
+
+
+def rows(images: Path, masks: Path) -> list[tuple[str, str, Path, Path]]:
+    """class, name, image, mask."""
+    files = sorted(images.glob("*/*.png"))
+    return [(f.parent.name, f.name, f, masks / f.parent.name / f.name) for f in files]
+
+
+# --- makers of sources --------------------------------------------------------------------------
+
+
+def as_csv(images: Path, masks: Path, delimiter: str = ",", ending: str = "csv") -> Path:
+    root = images.parent
+    lines = [("path", "label", "mask", "group")]
+    for label, name, image, mask in rows(images, masks):
+        group = "left" if name == "0.png" else "right"
+        lines.append((os.path.relpath(image, root), label, os.path.relpath(mask, root), group))
+    file = root / f"table.{ending}"
+    file.write_text("\n".join(delimiter.join(line) for line in lines), encoding="utf-8")
+    return file
+
+
+def as_tsv(images: Path, masks: Path) -> Path:
+    return as_csv(images, masks, "\t", "tsv")
+
+
+def as_metadata(images: Path, masks: Path) -> Path:
+    """`datasets`' image folder: files side by side and metadata.jsonl."""
+    root = images.parent / "flat"
+    root.mkdir()
+    lines = []
+    for label, name, image, mask in rows(images, masks):
+        shutil.copy(image, root / f"{label}-{name}")
+        shutil.copy(mask, root / f"{label}-{name}.mask.png")
+        lines.append({"file_name": f"{label}-{name}", "label": label,
+                      "mask": f"{label}-{name}.mask.png"})  # fmt: skip
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return root
+
+
+def as_tar(images: Path, masks: Path) -> Path:
+    """WebDataset: numbers of classes, whose names lie beside."""
+    root = images.parent / "shards"
+    root.mkdir()
+    names = sorted({label for label, *_ in rows(images, masks)})
+    (root / "classes.txt").write_text("\n".join(names), encoding="utf-8")
+    with tarfile.open(root / "train-000.tar", "w") as tar:
+        for number, (label, _, image, mask) in enumerate(rows(images, masks)):
+            members = {"png": image.read_bytes(), "cls": str(names.index(label)).encode(),
+                       "mask.png": mask.read_bytes()}  # fmt: skip
+            for ending, content in members.items():
+                member = tarfile.TarInfo(f"{number:05d}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return root / "train-000.tar"
+
+
+def data_set(images: Path, masks: Path) -> object:
+    datasets = pytest.importorskip("datasets")
+    found = rows(images, masks)
+    names = sorted({label for label, *_ in found})
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image(),
+                                  "label": datasets.ClassLabel(names=names)})  # fmt: skip
+    content = {
+        "image": [{"bytes": f.read_bytes(), "path": None} for _, _, f, _ in found],
+        "mask": [{"bytes": m.read_bytes(), "path": None} for *_, m in found],
+        "label": [names.index(label) for label, *_ in found],
+    }
+    return datasets.Dataset.from_dict(content, features=features)
+
+
+def as_saved(images: Path, masks: Path) -> Path:
+    made = data_set(images, masks)
+    made.save_to_disk(str(images.parent / "saved"))  # type: ignore[attr-defined]
+    return images.parent / "saved"
+
+
+def as_parquet(images: Path, masks: Path) -> Path:
+    made = data_set(images, masks)
+    made.to_parquet(str(images.parent / "all.parquet"))  # type: ignore[attr-defined]
+    return images.parent / "all.parquet"
+
+
+KINDS: dict[str, Make] = {
+    "csv": as_csv,
+    "tsv": as_tsv,
+    "metadata": as_metadata,
+    "tar": as_tar,
+    "saved": as_saved,
+    "parquet": as_parquet,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_images_and_masks_that_went_in(
+    kind: str, tmp_path: Path, tiny: Build
+) -> None:
+    images, masks = make_images(tmp_path / "data", count=3)
+    found = opened(KINDS[kind](images, masks))
+    assert found.masks is not None
+    now = scan(found.images, tiny(), masks=found.masks)
+    before = scan(images, tiny(), masks=masks)
+    assert [s.label for s in now] == [s.label for s in before]
+    for one, other in zip(now, before, strict=True):
+        assert one.mask is not None
+        assert other.mask is not None
+        np.testing.assert_array_equal(pixels(one.image), pixels(other.image))
+        np.testing.assert_array_equal(Image.open(one.mask), Image.open(other.mask))
+
+
+def test_a_source_is_unpacked_once_and_again_when_it_changed(tmp_path: Path, cache: Path) -> None:
+    images, masks = make_images(tmp_path / "data", count=2)
+    file = as_csv(images, masks)
+    first = opened(file).images
+    assert opened(file).images == first
+    assert len(list((cache / "sources").iterdir())) == 1  # and nothing half-made beside it
+    text = file.read_text().splitlines()
+    file.write_text("\n".join(text[:-1]))
+    second = opened(file).images
+    assert second != first
+    assert len(list(second.glob("*/*"))) == len(list(first.glob("*/*"))) - 1
+    gradient().save(images / "ant" / "0.png")  # another picture under the old name
+    np.testing.assert_array_equal(
+        pixels(opened(file).images / "ant" / "0.png"), pixels(images / "ant" / "0.png")
+    )
+
+
+def test_split_folders_are_recognised_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("train", "valid", "test"):
+        make_images(tmp_path / part, count=1)
+        (tmp_path / part / "images").rename(tmp_path / f"{part}-images")
+    root = tmp_path / "root"
+    root.mkdir()
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}-images").rename(root / part)
+    with caplog.at_level(logging.INFO, "refocus"):
+        assert opened(root).images == root / "train"
+    assert "holds test, train, valid; train is read" in caplog.text
+    assert opened(root, part="test").images == root / "test"
+    assert opened(f"{root}?split=val").images == root / "valid"
+    assert set(opened(root).parts) == {"train", "val", "test"}
+    with pytest.raises(InputError, match=r"has no split 'extra'; it has test, train, valid"):
+        opened(f"{root}?split=extra")
+
+
+def test_classes_that_are_called_train_and_test_are_no_splits(tmp_path: Path) -> None:
+    images, _ = make_images(tmp_path, ["train", "test"], count=1)
+    assert opened(images).images == images
+
+
+def test_a_split_column_and_a_dataset_dict_choose_as_folders_do(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    images, masks = make_images(tmp_path / "data", ["ant", "bee"], count=2)
+    made = data_set(images, masks)
+    both = datasets.DatasetDict({"train": made, "test": made.select([0])})  # type: ignore[attr-defined]
+    both.save_to_disk(str(tmp_path / "both"))
+    assert len(list(opened(tmp_path / "both").images.glob("*/*"))) == 4
+    assert len(list(opened(tmp_path / "both", part="test").images.glob("*/*"))) == 1
+    table = images.parent / "split.csv"
+    table.write_text("path,label,split\nimages/ant/0.png,ant,train\nimages/bee/0.png,bee,val\n")
+    assert [f.parent.name for f in opened(table).images.glob("*/*")] == ["ant"]
+    assert [f.parent.name for f in opened(f"{table}?split=val").images.glob("*/*")] == ["bee"]
+
+
+def test_a_data_set_of_the_hub_is_named_by_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    images, masks = make_images(tmp_path / "data", count=1)
+    asked: list[tuple[object, ...]] = []
+
+    def stand_in(*arguments: object) -> object:
+        asked.append(arguments)
+        return datasets.DatasetDict({"validation": data_set(images, masks)})
+
+    monkeypatch.setattr(datasets, "load_dataset", stand_in)
+    found = opened("hf-data:people/pets?config=small")
+    assert asked == [("people/pets", "small")]
+    assert sorted(f.parent.name for f in found.images.glob("*/*")) == ["ant", "bee", "cat", "dog"]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+    with pytest.raises(InputError, match=r"images hf-data:a/b: cannot be read .*gone"):
+        opened("hf-data:a/b")
+
+
+def test_coco_and_voc_label_an_image_by_its_only_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, _ = make_images(tmp_path / "data", ["ant", "bee"], count=2)
+    root = tmp_path / "coco"
+    (root / "val2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    names = {1: ("ant", [7]), 2: ("bee", [9, 9]), 3: ("ant", [7, 9]), 4: ("bee", [])}
+    content: dict[str, list[dict[str, object]]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 7, "name": "ant"}, {"id": 9, "name": "bee"}],
+    }
+    for key, (label, found) in names.items():
+        shutil.copy(images / label / f"{(key - 1) // 2}.png", root / "val2017" / f"{key}.png")
+        content["images"].append({"id": key, "file_name": f"{key}.png"})
+        content["annotations"] += [{"image_id": key, "category_id": c} for c in found]
+    file = root / "annotations" / "instances_val2017.json"
+    file.write_text(json.dumps(content))
+    with caplog.at_level(logging.INFO, "refocus"):
+        read = opened(file).images
+    listed = sorted(f.relative_to(read).as_posix() for f in read.glob("*/*"))
+    assert listed == ["ant/1.png", "bee/2.png"]
+    assert "1 images of several classes, 1 images without an object" in caplog.text
+
+    voc = tmp_path / "voc"
+    (voc / "Annotations").mkdir(parents=True)
+    (voc / "ImageSets" / "Main").mkdir(parents=True)
+    shutil.copytree(root / "val2017", voc / "JPEGImages")
+    for key, (_, found) in names.items():
+        objects = "".join(f"<object><name>{content['categories'][c == 9]['name']}</name></object>"
+                          for c in found)  # fmt: skip
+        text = f"<annotation><filename>{key}.png</filename>{objects}</annotation>"
+        (voc / "Annotations" / f"{key}.xml").write_text(text)
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("2\n3\n")
+    read = opened(voc).images
+    assert sorted(f.relative_to(read).as_posix() for f in read.glob("*/*")) == listed
+    assert [f.name for f in opened(f"{voc}?split=train").images.glob("*/*")] == ["2.png"]
+
+
+def table(tmp_path: Path, text: str) -> Path:
+    gradient().save(tmp_path / "a.png")
+    file = tmp_path / "table.csv"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,label\nb.png,ant\n", r"names b\.png, and .* is no file"),
+        ("path,colour\na.png,ant\n", r"has no column label; it has path, colour"),
+        ("path,label,class\na.png,x,y\n", r"label and class could both be the label"),
+        ("path,label\na.png,../evil\n", r"'\.\./evil' cannot be the name of a folder"),
+        ("path,label\na.png,..\n", r"'\.\.' cannot be the name of a folder"),
+        ("path,label\na.png,.git\n", r"'\.git' cannot be the name of a folder"),
+        ("path,label\na.png,\n", r"line 2: has no value for label"),
+    ],
+)
+def test_a_table_that_cannot_be_read_in_one_way_is_refused_and_leaves_nothing(
+    text: str, said: str, tmp_path: Path, cache: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        opened(table(tmp_path, text))
+    assert not list(cache.rglob("*.png"))
+
+
+def test_a_column_may_be_named(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,label,class\na.png,x,y\n")
+    assert [p.name for p in opened(f"{file}?label=class").images.iterdir()] == ["y"]
+
+
+def test_images_of_one_name_keep_apart(tmp_path: Path) -> None:
+    for folder in "xy":
+        (tmp_path / folder).mkdir()
+        gradient().save(tmp_path / folder / "a.png")
+    file = table(tmp_path, "path,label\nx/a.png,ant\ny/a.png,ant\n")
+    assert sorted(p.name for p in opened(file).images.glob("ant/*")) == ["a-2.png", "a.png"]
+
+
+def test_files_of_unknown_kind_and_masks_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"a\.zip: a file of unknown kind; legal are an Image"):
+        opened(tmp_path / "a.zip")
+    with pytest.raises(InputError, match=r"b\.csv: no such file"):
+        opened(tmp_path / "b.csv")
+    with pytest.raises(InputError, match=r"masks .*table\.csv: has no masks"):
+        opened_masks(table(tmp_path, "path,label\na.png,ant\n"))
+
+
+def test_check_says_how_a_table_was_understood(tmp_path: Path, tiny: Build) -> None:
+    images, masks = make_images(tmp_path / "data", count=2)
+    found = check(tiny(), as_csv(images, masks))
+    assert next((c.folder, c.images, c.masks) for c in found.classes) == ("ant", 2, 2)
+    assert any("a table, 8 images of 4 classes, 8 with masks" in n for n in found.notices)
+
+
+def test_tune_takes_images_and_masks_of_a_table_and_can_be_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path
+) -> None:
+    images, masks = make_images(tmp_path / "data")
+    file, out = as_csv(images, masks), tmp_path / "run"
+    how = ["--epochs", 1, "--shots", 2, "--lr", "1e-3", "--no-do-no-harm"]
+    assert (
+        run(monkeypatch, "tune", "--model", model_folder, "--images", file, "--out", out, *how) == 0
+    )
+    chosen = json.loads((out / "selection.json").read_text())
+    assert {Path(row["image"]).parent.name for row in chosen["train"]} == {"ant", "bee"}
+    assert run(monkeypatch, "report", out, "--most", 4) == 0
+
+
+def test_groups_of_a_table_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path
+) -> None:
+    images, masks = make_images(tmp_path / "data")
+    arguments = ["--on", f"mine={as_csv(images, masks)}", "--out", tmp_path / "out"]
+    assert run(monkeypatch, "evaluate", "--model", model_folder, *arguments) == 0
+    text = (tmp_path / "out" / "results.json").read_text()
+    assert '"left"' in text
+    assert '"right"' in text
+
+
+def test_a_pair_takes_named_masks_before_its_own(tmp_path: Path) -> None:
+    images, masks = make_images(tmp_path / "data", count=1)
+    file = as_csv(images, masks)
+    assert opened_pair(file, masks).masks == masks
+    assert opened_pair(file, None).masks == opened(file).masks
+    assert opened_pair(images, file).masks == opened(file).masks
+    assert opened_pair(images, None).masks is None
