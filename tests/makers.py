@@ -70,7 +70,7 @@ def answer(image: str, label: int, guess: int, true: float = 0.5) -> Prediction:
 
 
 class Links(HTMLParser):
-    """Everything that a page would have to fetch."""
+    """Everything that a page would have to fetch; places on the page itself are there already."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -81,10 +81,47 @@ class Links(HTMLParser):
         self.found += [
             v
             for k, v in attrs
-            if k in ("src", "href", "srcset") and v and not v.startswith("data:")
+            if k in ("src", "href", "srcset") and v and not v.startswith(("data:", "#"))
         ]
         if tag in ("script", "link", "iframe", "object"):
             self.found.append(tag)
+
+
+class Screen(HTMLParser):
+    """What a page is made of: tags in order, ids, links to places on it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: set[str] = set()
+        self.places: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        named = given.get("class") or ""
+        self.tags.append(f"{tag}.{named}" if named else tag)
+        self.ids |= {given["id"] or ""} if "id" in given else set()
+        href = given.get("href") or ""
+        self.places += [href[1:]] if href.startswith("#") else []
+
+
+def answers_first(page: Path, numbers: int = 3) -> Screen:
+    """A page for people: verdict, numbers, contents, pictures; folded details; dark mode; print."""
+    text = page.read_text()
+    screen = Screen(text)
+    order = [screen.tags.index(tag) for tag in ("h1", "p.lead", "div.numbers", "nav", "h2")]
+    assert order == sorted(order)
+    after = screen.tags[screen.tags.index("div.numbers") + 1 :]
+    cards = after[: next(i for i, tag in enumerate(after) if tag.startswith(("p", "nav")))]
+    assert cards.count("b") == numbers
+    assert screen.places
+    assert set(screen.places) <= screen.ids
+    assert "details" in screen.tags
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    assert "loading=" not in text  # such pictures are missing in print
+    return screen
 
 
 def self_contained(page: Path) -> str:

@@ -22,6 +22,8 @@ def test_no_difference_is_shown_without_its_interval() -> None:
         (Change(1.0, (0.1, 2.0), 9), 1),
         (Change(-1.0, (-2.0, -0.1), 9), -1),
         (Change(1.0, (0.1, 2.0), 9, p=0.125), 0),  # 4 to 0 proves nothing
+        (Change(1.0, (0.04, 2.0), 9), 0),  # reads "+0.0 to +2.0"
+        (Change(-1.0, (-2.0, -0.04), 9), 0),
     ):
         assert Row("a", "", Compared(one, other, change)).decided == decided
     assert "| 40.0 | - | - |" in markdown([row])

@@ -6,6 +6,7 @@ Made, continued, shown, split over processes, and read by `tune`.
 from __future__ import annotations
 
 import json
+import re
 import os
 import subprocess
 import sys
@@ -75,7 +76,11 @@ def test_a_folder_of_masks_with_scores_and_a_page(
     page = (out / "contact_sheet.html").read_text()
     assert page.count("<figure>") == 23
     assert page.count("data:image/jpeg;base64,") == 23
-    assert "http" not in page
+    assert set(re.findall(r"https?://[^/\"]+", page)) == {"http://127.0.0.1:7860"}  # the app
+    assert '<a href="http://127.0.0.1:7860/?mask=cat/0.png">' in page
+    assert "loading=" not in page
+    assert "score of the mask" in page  # the axis has a name
+    assert "prefers-color-scheme: dark" in page
     assert json.loads((out / "manifest.json").read_text())["count"] == 23
     assert "23 masks" in capsys.readouterr().out.replace("\n", " ")
 

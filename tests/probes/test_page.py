@@ -7,7 +7,11 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from refocus.cli import main as command
-from refocus.probes import registry
+from refocus.figures.charts import Chart
+from refocus.probes import page, registry
+from refocus.probes.curves import curve
+from refocus.probes.results import Curves, Numbers, Point, ProbeResult
+from refocus.results import Change, Compared, Estimate
 from tests.probes.makers import run
 
 
@@ -27,10 +31,40 @@ def test_the_list_and_the_report(folders: dict[str, Path], tmp_path: Path) -> No
         "--most",
         4,
     )
-    page = (tmp_path / "o" / "probes.html").read_text()
+    written = (tmp_path / "o" / "probes.html").read_text()
+    assert "None of the" in written or "robustness test" in written
     (tmp_path / "o" / "probes.html").unlink()
     result = CliRunner().invoke(
         command.app, ["report", str(tmp_path / "o")], catch_exceptions=False
     )
     assert result.exit_code == 0
-    assert (tmp_path / "o" / "probes.html").read_text() == page
+    assert (tmp_path / "o" / "probes.html").read_text() == written
+
+
+def result(low: float) -> ProbeResult:
+    """Accuracies that rise by 5 points, at least by `low`."""
+    points = [Point(50.0, (40.0, 60.0), 50, 1.0)] * 2
+    curves = Curves([0, 1], 50, {"": points}, {})
+    change = Change(5.0, (low, 9.0), 50)
+    number = Compared(Estimate(55.0, None, 50), Estimate(50.0, None, 50), change)
+    numbers = Numbers(curves, curves, number, None)
+    models = {"model": "a", "against": "b"}
+    return ProbeResult("cutout", "", "", "area of the hole", "top-1, %", True, models, numbers)
+
+
+def test_a_bound_that_reads_0_is_not_marked_better() -> None:
+    chart = Chart("", "")
+    for low, improved in ((0.04, 0), (0.06, 1)):
+        found = result(low)
+        assert page.Section("cutout", found, page.row(found), chart, "", "").improved == improved
+
+
+def test_axes_have_names_and_units() -> None:
+    labels = {"model": "tuned", "against": "original"}
+    for width in (8.6, 4.4):
+        drawn = curve(result(1.0), labels, width)
+        assert drawn.get_supxlabel() == "area of the hole"
+        assert drawn.get_supylabel() == "top-1, %"
+    for name, row in registry.PROBES.items():
+        assert row.xlabel, name
+        assert row.unit.strip("% "), name

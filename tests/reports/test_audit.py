@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from pathlib import Path
 
 import pytest
 
+from refocus.data.shifts import KINDS
 from refocus.evaluation.stored import read_audit
 from refocus.records import to_json
-from refocus.reports.audit import verdict, worst_images
-from refocus.results import Background, Estimate, Reliance, SuiteEntry
-from tests.makers import answer, run, self_contained
+from refocus.reports.audit import SHIFTS, verdict, worst_images
+from refocus.reports.audit_page import key_numbers, notes
+from refocus.results import (
+    Accuracy,
+    Background,
+    Classification,
+    Compared,
+    Estimate,
+    Reliance,
+    ShiftEntry,
+    SuiteEntry,
+)
+from tests.makers import answer, answers_first, run, self_contained
 
 
 def test_audit_writes_its_page_and_goes_on_where_it_stopped(
@@ -45,6 +57,11 @@ def test_audit_writes_its_page_and_goes_on_where_it_stopped(
     text = self_contained(out / "audit.html")
     assert found.verdict.split(":")[0] in text
     assert all(row.image in text for row in found.worst_images)
+    screen = answers_first(out / "audit.html")
+    assert screen.tags.count("div.strip") == 1 + len(SHIFTS)
+    for kind in SHIFTS:
+        assert KINDS[kind].title in unescape(text)
+        assert KINDS[kind].about[1:] in unescape(text)
     assert run(monkeypatch, *arguments) == 2
     assert "never overwritten" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--resume") == 2
@@ -69,16 +86,55 @@ def gap(
 
 
 def test_the_verdict_follows_the_interval() -> None:
-    assert verdict(gap(20, 10, 30)).startswith("This model uses the background: top-1 is 80.0 %")
-    assert verdict(gap(5, -3, 13)).startswith("No use of the background can be shown")
-    assert verdict(gap(5, 1, 9, p=0.125)).startswith("No use of the background can be shown")
+    assert verdict(gap(20, 10, 30)).startswith(
+        "This model relies on the background: its accuracy falls from 80.0 %"
+    )
+    assert verdict(gap(5, -3, 13)).startswith("These images do not show that this model")
+    assert verdict(gap(5, 1, 9, p=0.125)).startswith("These images do not show that this model")
     assert "confidence in the true class falls by 0.06 (95 %: 0.03 to 0.09)" in verdict(
         gap(5, -3, 13, falls=True)
     )
-    assert "should not be" in verdict(gap(-9, -14, -4))
+    assert "unexpected" in verdict(gap(-9, -14, -4))
     nothing = Estimate(None, None, 0)
     few = Background(Reliance(nothing, 1.0, nothing, nothing, nothing, nothing))
     assert "Too few" in verdict(SuiteEntry("classification", 0, background=few))
+
+
+def test_a_gap_below_0_reads_without_a_double_negative() -> None:
+    alone = Estimate(20.0, (10.0, 30.0), 50)
+    accuracy = Accuracy(alone, alone, alone, {})
+    shift = ShiftEntry("", 5.0, Classification(accuracy))
+    shares = {"background_share": Compared(Estimate(0.31, (0.2, 0.4), 50))}
+    background = gap(-1.7, -8, 5, p=0.7).background
+    entry = SuiteEntry(
+        "classification", 50, shifts={"only-bg": shift}, background=background, maps=shares
+    )
+    first, second, third = key_numbers(entry, 100)
+    assert first.value == "-1.7 points"
+    assert "(80.0 % minus 81.7 %)" in first.name
+    assert "lost" not in first.name
+    assert "100 classes: 1.0 %" in second.detail  # of the model's classes, not of the folders
+    assert third.value == "0.31"
+    assert any("below 0" in note and "shuffled" in note for note in notes(entry))
+    assert notes(gap(20, 10, 30)) == []
+
+
+def test_only_classes_whose_interval_lies_above_0_are_listed(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    images, masks = image_folders
+    out = tmp_path / "audit"
+    given = ("--model", model_folder, "--images", images, "--masks", masks, "--most", 8)
+    assert run(monkeypatch, "audit", *given, "--out", out) == 0
+    found = read_audit(out / "audit.json")
+    assert all(row.bg_gap.interval[0] <= 0 for row in found.classes if row.bg_gap.interval)
+    text = (out / "audit.html").read_text()
+    assert "No single class can be said to rely on the background" in text
+    assert "Images that rely on the background most" not in text  # nor does the model
+    assert "Images with the largest fall in confidence" in text
 
 
 def test_worst_images_were_right_and_fell_most() -> None:
@@ -87,12 +143,18 @@ def test_worst_images_were_right_and_fell_most() -> None:
         answer("b", 0, 0, 0.8),
         answer("c", 0, 1, 0.9),
         answer("d", 0, 0, 0.9),
+        answer("e", 0, 0, 0.4),
     ]
-    rand = [answer("a", 0, 1, 0.2), answer("b", 0, 0, 0.7), answer("c", 0, 1, 0.0)]
+    rand = [
+        answer("a", 0, 1, 0.2),
+        answer("b", 0, 0, 0.7),
+        answer("c", 0, 1, 0.0),
+        answer("e", 0, 0, 0.6),
+    ]
     assert [row.image for row in worst_images(same, rand, 5)] == [
         "a",
         "b",
-    ]  # c was wrong, d has no swap
+    ]  # c was wrong, d has no swap, e rose
 
 
 @pytest.mark.slow

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from refocus.data.shifts import KINDS
 from refocus.evaluation.stored import read_evaluation
 from refocus.records import to_json
 from refocus.tuning.results import results_of
-from tests.makers import NAMES, make_images, run, self_contained, tuned
+from tests.makers import NAMES, answers_first, make_images, run, self_contained, tuned
 
 
 @pytest.mark.slow
@@ -33,14 +35,17 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     assert run_results == to_json(results_of(folder))  # nothing that docs/schema.md does not name
     text = self_contained(folder / "report.html")
     for expected in (
-        "Refocused with 4 images of 2 classes",
-        "Corrected:",
-        "Spoiled:",
+        "Tuned with 4 images of 2 classes",
+        "Corrected: ",
+        "Spoiled: ",
         "never tuned on",
         "Object rotation",
         "do-no-harm",
     ):
         assert expected in text
+    screen = answers_first(folder / "report.html")
+    assert screen.tags.count("div.strip") == 1 + len(entry.shifts)
+    assert all(KINDS[kind].title in unescape(text) for kind in entry.shifts)
     rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
     found = next(row for row in rows if row["suite"] == "held-out" and row["measure"] == "top-1")
     assert float(found["value"]) == pytest.approx(entry.first.top1.model.value)
@@ -61,7 +66,7 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     mask = next((image_folders[1] / "dog").iterdir())
     Image.fromarray(np.asarray(Image.open(mask))[::-1]).save(
         mask
-    )  # mended: what was measured with it no longer counts
+    )  # changed: what was measured with it no longer counts
     capsys.readouterr()
     assert "probes/probes.html" not in text
     (folder / "probes").mkdir()

@@ -13,7 +13,7 @@ from refocus.intervals import chance
 from refocus.results import Change, Compared, Estimate
 from refocus.tuning import harm
 from refocus.tuning.harm import candidates, choose, shortage, standing
-from refocus.tuning.verdict import judge, warning
+from refocus.tuning.verdict import judge, mixture, warning
 
 N = 400
 # in-domain and swapped answers (corrected, broken) at the shares 0.5 and 1 -> position kept, with a
@@ -143,17 +143,17 @@ def test_the_verdict_of_a_gain() -> None:
     ship, sentence, needed = verdict_of([(12, 0), (12, 0)], [(20, 2), (30, 4)])
     assert ship
     assert needed is None
-    assert sentence.startswith("Ship the tuned model (100% of the way): on backgrounds of other")
+    assert sentence.startswith("Ship the tuned model (the tuned weights): accuracy on other-class")
     for part in (
-        "56.5 % right instead of 50.0 %",
+        "rises from 50.0 % to 56.5 %",
         "95 %",
-        "on 400 images",
-        "confirmed by shifts",
+        "on 400 check images",
+        "Shifts that no objective trains on confirm this",
         "plain +5.0",
-        "surer",
+        "more certain",
     ):
         assert part in sentence
-    assert "it loses nothing (it gains at least" in sentence
+    assert "does not fall (it rises by at least" in sentence
 
 
 def test_the_verdict_says_how_many_images_would_decide() -> None:
@@ -162,16 +162,16 @@ def test_the_verdict_says_how_many_images_would_decide() -> None:
     assert needed is not None
     assert needed > N
     assert sentence.startswith("Keep the original model: ")
-    assert f"about {needed} check images in place of 400 would decide" in sentence
-    assert "may lose up to" in sentence
+    assert f"About {needed} check images instead of 400 would decide" in sentence
+    assert "may fall by up to" in sentence
 
 
 def test_the_verdict_says_where_more_images_would_not_help() -> None:
     ship, sentence, needed = verdict_of([(0, 12), (0, 30)], [(1, 5), (1, 9)])
     assert not ship
     assert needed is None
-    assert "but no gain" in sentence
-    assert "more check images would hardly change that" in sentence
+    assert "but that is no gain" in sentence
+    assert "More check images would hardly change that" in sentence
 
 
 def test_what_is_said_before_a_run() -> None:
@@ -181,3 +181,9 @@ def test_what_is_said_before_a_run() -> None:
     assert "299" in said
     assert "2474" in said
     assert "more accurate" in warning(100, 0.0)
+
+
+def test_a_share_is_said_in_words() -> None:
+    assert mixture(0.5) == "weights averaged 50/50 with the original"
+    assert mixture(0.125) == "weights averaged 12.5/87.5 with the original"
+    assert (mixture(0.0), mixture(1.0)) == ("the original weights", "the tuned weights")

@@ -15,6 +15,8 @@ from refocus.app.parts import Tool, said_in_page
 from refocus.data.images import read_image
 from refocus.evaluation.stored import read_audit
 
+_OFF, _ON = gr.update(interactive=False), gr.update(interactive=True)
+
 
 class AuditTab:
     """The tab, and what its parts do."""
@@ -23,31 +25,31 @@ class AuditTab:
         """Lay the tab out and connect its parts."""
         self.tool, self.folders = tool, folders
         gr.Markdown(
-            "How much the model relies on the background, and the images on which it does most. "
-            "Click one to open it in Compare."
+            "Measures how much the model relies on the background, and shows the images whose "
+            "confidence falls most on another background. Click an image to open it in Compare."
         )
         with gr.Row():
             start = gr.Button("Audit", variant="primary", elem_id="audit-start")
-            stop = gr.Button("Stop", elem_id="audit-stop")
+            stop = gr.Button("Stop", interactive=False, elem_id="audit-stop")
         said = gr.Markdown(elem_id="audit-said")
         worst = gr.Gallery(
-            label="Images on which the model relies on the background most",
+            label="Largest fall of confidence on an other-class background",
             columns=4,
             allow_preview=False,
             elem_id="audit-worst",
         )
         link = gr.HTML()
         run, timer = gr.State(""), gr.Timer(1.0, active=False)
-        gr.on(fn=self.opened, outputs=[run, timer, said])  # when the page is loaded
-        start.click(self.begun, None, [run, timer, said])
+        gr.on(fn=self.opened, outputs=[run, timer, said, stop])  # when the page is loaded
+        start.click(self.begun, None, [run, timer, said, stop])
         stop.click(self.halted, run, said)
-        timer.tick(self.tick, run, [said, worst, link, timer], show_progress="hidden")
+        timer.tick(self.tick, run, [said, worst, link, timer, stop], show_progress="hidden")
         worst.select(self.chosen, run, [compare.image, tabs])
 
     def opened(self) -> list[Any]:
         """Bring a new tab to the audit that is running, if there is one."""
         name = self.tool.jobs.running("audit-")
-        return [name, gr.Timer(active=True), "Running ..."] if name else [gr.skip()] * 3
+        return [name, gr.Timer(active=True), "Running ...", _ON] if name else [gr.skip()] * 4
 
     def begun(self) -> list[Any]:
         """Start an audit of the model."""
@@ -62,7 +64,7 @@ class AuditTab:
         with said_in_page():
             self.tool.work.mkdir(parents=True, exist_ok=True)
             self.tool.jobs.start(name, command_line("audit", **given), folder)
-        return [name, gr.Timer(active=True), "Running ..."]
+        return [name, gr.Timer(active=True), "Running ...", _ON]
 
     def halted(self, name: str) -> str:
         """Stop the audit."""
@@ -74,16 +76,16 @@ class AuditTab:
         """Show the audit as it is now."""
         job = self.tool.jobs[name]
         if job.running:
-            return [gr.skip(), gr.skip(), gr.skip(), gr.Timer(active=True)]
+            return [gr.skip(), gr.skip(), gr.skip(), gr.Timer(active=True), _ON]
         if not job.complete:
-            return [escape(job.words) or "Stopped.", None, "", gr.Timer(active=False)]
+            return [escape(job.words) or "Stopped.", None, "", gr.Timer(active=False), _OFF]
         audit = read_audit(job.folder / "audit.json")
         pictures = [
             (read_image(self.folders.images / row.image), f"-{row.fall:.0%}")
             for row in audit.worst_images
         ]
         page = f'<a href="/pages/{escape(name)}/audit.html" target="_blank">Open the audit</a>'
-        return [audit.verdict, pictures, page, gr.Timer(active=False)]
+        return [audit.verdict, pictures, page, gr.Timer(active=False), _OFF]
 
     def chosen(self, name: str, event: gr.SelectData) -> list[Any]:
         """Open one of the worst images in Compare."""

@@ -103,6 +103,7 @@ class CompareTab:
                 self.redraw, [looks, self.threshold, self.opacity], [self.shown, self.download]
             )
         self.inputs = Inputs(self.image, run)
+        gr.on(fn=self.first, outputs=self.image)  # when the page is loaded
 
     def _questions(self) -> None:
         self.image = upload(
@@ -137,6 +138,11 @@ class CompareTab:
         )
         self.numbers = gr.HTML(elem_id="compare-numbers")
         self.download = gr.DownloadButton("Download as PNG", interactive=False)
+
+    def first(self) -> Any:
+        """The first image of the folder that the app was started with."""
+        folders = self.tool.folders
+        return folders.image(next(iter(folders.files))) if folders else gr.skip()
 
     def refresh(
         self,

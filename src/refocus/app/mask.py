@@ -1,4 +1,4 @@
-"""The tab Mask: doubtful masks of the folder, mended with a brush."""
+"""The tab Mask: uncertain masks of the folder, fixed with a brush."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
 class MaskTab:
     """The tab, and what its parts do."""
 
-    def __init__(self, tool: Tool, folders: Folders, tab: gr.Tab) -> None:
-        """Lay the tab out and connect its parts; tab: in which it stands."""
+    def __init__(self, tool: Tool, folders: Folders, tabs: gr.Tabs, tab: gr.Tab) -> None:
+        """Lay the tab out and connect its parts; tab: in which it stands, of `tabs`."""
         self.tool, self.folders, self.order = tool, folders, folders.doubtful()
         gr.Markdown(
-            "Images without a mask come first, then those whose masks are doubtful. Paint the "
-            "object; `tune` reads what you save."
+            "Images without a mask come first, then those whose masks are uncertain. Paint the "
+            "object and save; `tune` uses what you save."
         )
         with gr.Row():
             name = gr.Dropdown(
                 self.order,
                 value=None,
                 label="Image",
-                info="The most doubtful first.",
+                info="The most uncertain mask first.",
                 elem_id="mask-name",
                 scale=3,
             )
@@ -75,6 +75,7 @@ class MaskTab:
             empty = gr.Button("Clear")
             save = gr.Button("Save", variant="primary", elem_id="mask-save")
         said, held = gr.Markdown(elem_id="mask-said"), gr.State(None)
+        gr.on(fn=self.asked, outputs=[name, tabs])  # when the page is loaded
         tab.select(self.first, name, name)
         name.change(self.opened, name, [editor, said, held])
         following.click(self.step, name, name)
@@ -115,8 +116,16 @@ class MaskTab:
         where = file.relative_to(self.folders.masks)
         return f"Saved: {where}. The mask before is kept in `.replaced`."
 
+    def asked(self, request: gr.Request) -> list[Any]:
+        """What the address asks for: `?mask=CLASS/FILE` for an image, `?tab=mask` for the tab."""
+        asked = dict(request.query_params)
+        known = asked.get("mask") in self.order
+        if not known and asked.get("tab") != "mask":
+            return [gr.skip(), gr.skip()]
+        return [asked["mask"] if known else self.order[0], gr.Tabs(selected="mask")]
+
     def first(self, name: str | None) -> str:
-        """The image that is shown, when the tab is opened the most doubtful one."""
+        """The image that is shown, when the tab is opened the most uncertain one."""
         return name or self.order[0]
 
     def step(self, name: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The page of `refocus app`: compare two models, mend masks, change backgrounds, tune, audit.
+"""The page of `refocus app`: compare two models, fix masks, change backgrounds, tune, audit.
 
 Gradio draws it; what is shown is computed in `looks`, long work is done by `jobs`. A tab's state is
 its own.
@@ -31,20 +31,24 @@ CSS = """
 .models td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .refocus table, .refocus tbody, .refocus thead, .refocus tr { border: 0 !important; }
 footer { display: none !important; }
+@media (max-width: 40rem) {  /* all five tabs beside each other, none behind "..." */
+  .gradio-container { padding: .4rem !important; }
+  button[role=tab] { padding: 0 .35rem !important; font-size: .85rem !important; }
+}
 """
 
 
 _WITHOUT_FOLDER = {
-    "Mask": "Start the app with a folder of images and one of masks to mend masks.",
-    "Tune": "Start the app with a folder of images and one of masks to tune on it.",
-    "Audit": "Start the app with a folder of images and one of masks to audit a model on it.",
+    "Mask": "Start the app with a folder of images and one of masks to fix masks here.",
+    "Tune": "Start the app with a folder of images and one of masks to tune on them.",
+    "Audit": "Start the app with a folder of images and one of masks to audit a model on them.",
 }
 
 
 def build(tool: Tool) -> gr.Blocks:
     """The page with its five tabs."""
     with gr.Blocks(analytics_enabled=False, title="refocus", delete_cache=(3600, 3600)) as page:
-        gr.Markdown("# refocus\nWhere does your model look, and does its answer follow the object?")
+        gr.Markdown("# refocus\nWhere does your model look, and do its answers follow the object?")
         with gr.Tabs() as tabs:
             with gr.Tab("Compare", id="compare"):
                 compare = CompareTab(tool).inputs
@@ -61,7 +65,7 @@ def _fill(title: str, tool: Tool, compare: Inputs, tabs: gr.Tabs, tab: gr.Tab) -
     elif tool.folders is None:
         gr.Markdown(_WITHOUT_FOLDER[title])
     elif title == "Mask":
-        MaskTab(tool, tool.folders, tab)
+        MaskTab(tool, tool.folders, tabs, tab)
     else:
         made = TuneTab if title == "Tune" else AuditTab
         made(tool, tool.folders, tabs, compare)

@@ -19,7 +19,7 @@ from refocus.figures.charts import AFTER, BEFORE
 from refocus.tuning.results import results_of
 
 _REPORT, _MAKING = "report-of-", "Making the report: about a minute for a small folder ..."
-_OFF = gr.update(interactive=False)
+_OFF, _ON = gr.update(interactive=False), gr.update(interactive=True)
 
 
 def loss_curve(losses: dict[str, list[float]]) -> Figure:
@@ -88,8 +88,8 @@ class TuneTab:
         )
         with gr.Row():
             self.start = gr.Button("Start", variant="primary", elem_id="tune-start")
-            self.stop = gr.Button("Stop", elem_id="tune-stop")
-            self.resume = gr.Button("Resume", elem_id="tune-resume")
+            self.stop = gr.Button("Stop", interactive=False, elem_id="tune-stop")
+            self.resume = gr.Button("Resume", interactive=False, elem_id="tune-resume")
         self.said = gr.Markdown("Not started.", elem_id="tune-said")
 
     def _results(self) -> None:
@@ -105,7 +105,8 @@ class TuneTab:
         self.progress, self.timer = gr.State(None), gr.Timer(1.0, active=False)
 
     def _connect(self, tabs: gr.Tabs, compare: Inputs) -> None:
-        shown = [self.said, self.curve, self.maps, self.use, self.report, self.link]
+        ends = [self.stop, self.resume]
+        shown = [self.said, self.curve, self.maps, self.use, self.report, self.link, *ends]
         seen = [self.progress, self.timer, *shown]
         run, timer = self.run, self.timer
         gr.on(fn=self.opened, outputs=[run, *seen])  # when the page is loaded
@@ -122,13 +123,13 @@ class TuneTab:
     def watched(self, name: str, words: str = "Reading ...") -> list[Any]:
         """Turn to a run; nothing of another is left to be seen."""
         progress = Progress(self.tool.jobs[name].folder)
-        return [progress, gr.Timer(active=True), words, None, None, _OFF, _OFF, ""]
+        return [progress, gr.Timer(active=True), words, None, None, _OFF, _OFF, "", _OFF, _OFF]
 
     def opened(self) -> list[Any]:
         """Give a new tab the runs to choose from, at the one that is running."""
         jobs = self.tool.jobs
         name = jobs.running("run-") or (jobs.running(_REPORT) or "").removeprefix(_REPORT)
-        shown = self.watched(name) if name else [gr.skip()] * 8
+        shown = self.watched(name) if name else [gr.skip()] * 10
         return [gr.update(choices=jobs.runs(), value=name or None), *shown]
 
     def begun(self, objective: str, shots: int | None, epochs: int | None) -> list[Any]:
@@ -194,7 +195,8 @@ class TuneTab:
         except InputError as error:  # the model that an old run started from may be gone
             tiles, words = [], escape(str(error))
         curve = loss_curve(losses) if done else None
-        return [words, curve, tiles, ready, ready, self._page(name, making), timer]
+        page, ends = self._page(name, making), buttons(job, busy=busy)
+        return [words, curve, tiles, ready, ready, page, *ends, timer]
 
     def _page(self, name: str, making: Job | None) -> str:
         """The link to a run's report, or why there is none, as HTML."""
@@ -205,6 +207,12 @@ class TuneTab:
                 f'<a href="/pages/{escape(name)}/report.html" target="_blank">Open the report</a>'
             )
         return escape(making.words or "Stopped.") if making else ""
+
+
+def buttons(job: Job, *, busy: bool) -> list[Any]:
+    """Stop and Resume, each active only where it does something; busy: is its report being made?"""
+    resumable = not (job.running or job.complete or busy)
+    return [_ON if job.running or busy else _OFF, _ON if resumable else _OFF]
 
 
 def state_of(job: Job, done: int) -> str:

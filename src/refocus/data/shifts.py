@@ -45,12 +45,14 @@ Compose = Callable[[Image.Image, Tensor, "Image.Image | None", Any], Image.Image
 class Kind:
     """make: (image, mask, background, level) -> shifted image.
 
+    title: its name in plain words. about: what is shown.
     donor: whose background it gets, of the same class, of another one drawn at random, of the next
     one, an image of a folder of backgrounds, or none. levels: of a curve, by folder name; a kind
     without a curve has one, "".
     """
 
     make: Compose
+    title: str
     about: str
     donor: str = "none"
     levels: tuple[tuple[str, Any], ...] = (("", None),)
@@ -92,66 +94,86 @@ def _rotation(
 
 
 KINDS = {
-    "only-fg": Kind(lambda i, m, _b, _l: composites.on_black(i, m), "the object on black"),
+    "only-fg": Kind(
+        lambda i, m, _b, _l: composites.on_black(i, m), "Object alone", "the object on black"
+    ),
     "only-bg": Kind(
         lambda i, m, _b, _l: composites.without_object(i, m),
-        "the background, the object filled in from around it",
+        "Background alone",
+        "the background, with the object filled in from its surroundings",
     ),
     "no-fg": Kind(
         lambda i, m, _b, _l: composites.silhouette(i, m),
-        "the background, the object blacked out: its outline stays",
+        "Background with the object's outline",
+        "the background with the object blacked out, so that its outline stays visible",
     ),
     "mixed-same": Kind(
-        _mixed, "the object on the background of another image of its class", "same"
+        _mixed,
+        "Own-class background",
+        "the object on the background of another image of its class",
+        "same",
     ),
     "mixed-rand": Kind(
         _mixed,
+        "Other-class background",
         "the object on the background of an image of another class, drawn at random",
         "other",
     ),
     "mixed-next": Kind(
-        _mixed, "the object on the background of an image of the next class", "next"
+        _mixed,
+        "Next class's background",
+        "the object on the background of an image of the next class",
+        "next",
     ),
     "blurred": Kind(
         lambda i, m, _b, _l: composites.on_blur(i, m),
-        "the object on its own background, blurred away; no objective trains on it",
+        "Blurred background",
+        "the object on its own background, strongly blurred; no objective trains on it",
     ),
     "plain": Kind(
         lambda i, m, _b, _l: composites.on_plain(i, m),
+        "Plain background",
         "the object on a plain colour; no objective trains on it",
     ),
     "moved": Kind(
         lambda i, m, _b, _l: composites.moved(i, m),
-        "the object elsewhere and smaller on its own background; no objective trains on it",
+        "Object moved",
+        "the object moved and scaled down on its own background; no objective trains on it",
     ),
     REAL: Kind(
         _mixed,
+        "Your backgrounds",
         "the object on a background from the folder of backgrounds; no objective trains on it",
         "folder",
     ),
     "outline": Kind(
         _hole,
-        "sanity check: a hole of the object's shape filled in on another class's background; "
-        "accuracy must be at chance",
+        "Outline check",
+        "sanity check: another class's background with a hole of the object's shape, filled in; no "
+        "model should do better than by always giving the same answer",
         "other",
     ),
     "location": Kind(
         _location,
-        f"the object, its box {_AREA:.0%} of the image, on a 5 x 5 grid over another class's "
+        "Object location",
+        f"the object, its bounding box {_AREA:.0%} of the image, at 25 places on another class's "
         "background",
         "other",
         tuple((f"x{100 * x:02.0f}-y{100 * y:02.0f}", (x, y)) for x, y in _PLACES),
     ),
     "size": Kind(
         _size,
-        "the object centred on another class's background, its box 1 % to 100 % of the image",
+        "Object size",
+        "the object centred on another class's background, its bounding box 1 % to 100 % of the "
+        "image",
         "other",
         tuple((f"{100 * area:03.0f}", area) for area in _SIZES),
     ),
     "rotation": Kind(
         _rotation,
-        f"the object turned by 0 to 315 degrees, its box {_AREA:.0%} of the image, centred on "
-        "another class's background",
+        "Object rotation",
+        f"the object turned by 0 to 315 degrees, its bounding box {_AREA:.0%} of the image, "
+        "centred on another class's background",
         "other",
         tuple((f"{angle:03d}", angle) for angle in _ANGLES),
     ),

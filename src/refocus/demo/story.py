@@ -29,9 +29,11 @@ from refocus.demo.example import write_folders
 from refocus.demo.settings import DemoSettings
 from refocus.evaluation.classify import evaluate
 from refocus.evaluation.metrics import background_share, mean
-from refocus.figures.charts import bar_chart
+from refocus.figures.charts import bars
+from refocus.figures.glossary import words
 from refocus.figures.html import embed, page
 from refocus.figures.pictures import figure, overlay, to_picture
+from refocus.figures.tables import KeyNumber
 from refocus.records import Prediction, to_json
 from refocus.relevance.gae import explain
 from refocus.tuning.loop import descend
@@ -262,12 +264,12 @@ def maps_before_after(models: dict[str, nn.Module], data: Path, path: Path) -> N
 
 def write_page(folder: Path, results: dict[str, DemoRow], seed: int) -> None:
     """Write `report.html`: the table, the chart and the maps."""
-    chart = bar_chart(
+    chart = bars(
         {
             TITLES[name]: [row.in_domain, row.shuffled, row.untrained]
             for name, row in results.items()
         },
-        ["as in training", "shuffled backgrounds", "of it: digits never tuned on"],
+        ["as in training", "shuffled", "shuffled, digits\nnever tuned on"],
         "top-1 accuracy, %",
     )
     counts = {"test": 10 * PER_CLASS["shuffled"], "shots": 3 * CLASSES}
@@ -275,9 +277,28 @@ def write_page(folder: Path, results: dict[str, DemoRow], seed: int) -> None:
         "demo.html.j2",
         rows=results,
         titles=TITLES,
+        numbers=_key_numbers(results["biased"], results["refocus"]),
+        words=words("accuracy (top-1)", "relevance", "relevance on the background", "mask"),
         maps=embed(folder / "maps.png"),
         chart=chart,
         seed=seed,
         counts=counts,
     )
     outputs.write_text(folder / "report.html", text)
+
+
+def _key_numbers(before: DemoRow, after: DemoRow) -> list[KeyNumber]:
+    """The numbers at the top of the page."""
+    return [
+        KeyNumber(
+            f"{before.shuffled:.0f} → {after.shuffled:.0f} %", "accuracy on shuffled backgrounds"
+        ),
+        KeyNumber(
+            f"{before.in_domain:.0f} → {after.in_domain:.0f} %",
+            "accuracy on backgrounds as in training",
+        ),
+        KeyNumber(
+            f"{before.background_share:.2f} → {after.background_share:.2f}",
+            "of the relevance lies on the background",
+        ),
+    ]

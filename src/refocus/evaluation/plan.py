@@ -139,6 +139,7 @@ class _Kept:
     leave_out: list[str]
     seed: int
     mask_polarity: Literal["ask", "keep", "invert"] = "ask"
+    backgrounds: str | None = None
 
 
 def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:
@@ -155,6 +156,7 @@ def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:
         mask_polarity=kept.mask_polarity,
         most=kept.most,
         leave_out=frozenset(map(Path, kept.leave_out)),
+        backgrounds=kept.backgrounds,
         seed=kept.seed,
     )
 

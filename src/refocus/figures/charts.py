@@ -1,17 +1,18 @@
-"""Charts of what was measured as SVG data URIs.
+"""Charts of what was measured as SVG data URIs, each for wide and for narrow screens.
 
 The model compared with is an open blue circle, the model a filled orange one: shapes differ as well
-as colours, and the two colours (Okabe and Ito) can be told apart with any kind of colour vision.
+as colours, and the two colours (Okabe and Ito) can be told apart with any kind of colour vision. A
+chart follows the reader's light or dark mode.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -21,37 +22,82 @@ from refocus.figures.html import data_uri
 from refocus.figures.tables import Row
 from refocus.results import Estimate, GroupChange, ShiftEntry
 
-BEFORE, AFTER, MUTED = "#0072B2", "#D55E00", "#767676"
-_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito
+BEFORE, AFTER, MUTED = "#0072b2", "#d55e00", "#767676"
+GRID, PAPER, LINE = "#e5e5e5", "#fefefe", "#333333"
+_SERIES = (BEFORE, AFTER, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_WIDTH = 5.6  # inches: small enough that the writing can be read on a phone
+_WIDE, _NARROW = 8.6, 4.4  # inches, so that the writing can be read on a desktop and on a phone
+_DARK = {  # the same colours on a dark page
+    BEFORE: "#6cc0ee",
+    AFTER: "#ff9d57",
+    MUTED: "#a0a4aa",
+    GRID: "#3b3f45",
+    PAPER: "#16181b",
+    LINE: "#d0d0d0",
+    "#000000": "#e9e9e6",
+}
 STYLES = {
-    "before": {"color": BEFORE, "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
+    "before": {"color": BEFORE, "marker": "o", "markerfacecolor": PAPER, "linestyle": "--"},
     "after": {"color": AFTER, "marker": "o", "linestyle": "-"},
 }
 
 
-def _uri(page: Figure) -> str:
+@dataclass(frozen=True)
+class Chart:
+    """One chart as two data URIs: for wide screens and for phones."""
+
+    wide: str
+    narrow: str
+
+
+def both(draw: Callable[[float], Figure]) -> Chart:
+    """A chart for wide and narrow screens; draw: width in inches -> the figure."""
+    return Chart(svg_uri(draw(_WIDE)), svg_uri(draw(_NARROW)))
+
+
+def svg_uri(page: Figure) -> str:
+    """A figure as SVG whose colours follow the reader's light or dark mode."""
     buffer = io.BytesIO()
+    page.patch.set_alpha(0)
     with rc_context({"svg.hashsalt": "refocus"}):  # the same numbers give the same file
         page.savefig(buffer, format="svg", metadata={"Date": None})
-    return data_uri(buffer.getvalue(), "svg+xml")
+    return data_uri(_themed(buffer.getvalue().decode()).encode(), "svg+xml")
 
 
-def _bare(axes: Axes) -> None:
+def _themed(svg: str) -> str:
+    """Colours become variables with a value for each mode; in print it is the light one."""
+    light, dark = [], []
+    for number, (color, other) in enumerate(_DARK.items()):
+        svg = svg.replace(color, f"var(--c{number})")
+        light.append(f"--c{number}:{color}")
+        dark.append(f"--c{number}:{other}")
+    ink = f"svg{{fill:var(--c{len(_DARK) - 1})}}"  # glyphs have no colour of their own
+    style = (
+        f"<style>:root{{{';'.join(light)}}}{ink}@media screen and (prefers-color-scheme:dark)"
+        f"{{:root{{{';'.join(dark)}}}}}</style>"
+    )
+    return svg.replace("<defs>", f"{style}<defs>", 1)
+
+
+def _plain_axes(axes: Axes) -> None:
+    axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="#e5e5e5", linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def accuracies(rows: Sequence[Row], labels: tuple[str, str]) -> str:
+def accuracies(rows: Sequence[Row], labels: tuple[str, str]) -> Chart:
     """Top-1 of each row with its 95 % interval, the first row on top.
 
-    Where there is a model compared with, its top-1 beside it.
+    Where there is a model compared with, its top-1 beside it, on the same axis.
 
     `labels` are the legend of the model compared with, and of the model.
     """
-    page = Figure(figsize=(_WIDTH, 0.8 + 0.42 * len(rows)), layout="constrained")
+    return both(lambda width: _accuracies(rows, labels, width))
+
+
+def _accuracies(rows: Sequence[Row], labels: tuple[str, str], width: float) -> Figure:
+    page = Figure(figsize=(width, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = page.subplots()
     paired = any(row.paired for row in rows)
     for position, row in enumerate(rows):
@@ -65,13 +111,11 @@ def accuracies(rows: Sequence[Row], labels: tuple[str, str]) -> str:
     axes.set_yticks(range(len(rows), 0, -1), names, parse_math=False)
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.set_xlim(-2, 102)
-    axes.set_xlabel("top-1 accuracy, % (95 % interval)")
+    axes.set_xlabel("top-1 accuracy, % (with 95 % interval)")
     if paired:
-        axes.legend(
-            frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
-        )
-    _bare(axes)
-    return _uri(page)
+        page.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper center")
+    _plain_axes(axes)
+    return page
 
 
 def _whisker(axes: Axes, number: Estimate, y: float, style: str, label: str) -> None:
@@ -98,12 +142,16 @@ def _lines(shift: ShiftEntry, labels: tuple[str, str]) -> dict[str, tuple[str, l
     return lines | {"after": (labels[1], [level.top1.model for level in shift.levels])}
 
 
-def curve(shift: ShiftEntry, xlabel: str, labels: tuple[str, str]) -> str:
+def curve(shift: ShiftEntry, xlabel: str, labels: tuple[str, str]) -> Chart:
     """Accuracy over the levels of a shift, with bands of 95 %.
 
     Levels are named by numbers (percent or degrees).
     """
-    page = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
+    return both(lambda width: _curve(shift, xlabel, labels, width))
+
+
+def _curve(shift: ShiftEntry, xlabel: str, labels: tuple[str, str], width: float) -> Figure:
+    page = Figure(figsize=(width, 3.0), layout="constrained")
     axes = page.subplots()
     at = [float(level.level) for level in shift.levels]
     lines = _lines(shift, labels)
@@ -118,22 +166,28 @@ def curve(shift: ShiftEntry, xlabel: str, labels: tuple[str, str]) -> str:
     axes.set_xticks(at, [f"{value:g}" for value in at])
     axes.minorticks_off()
     axes.axhline(shift.chance, color=MUTED, linewidth=1, linestyle=":")
-    axes.annotate("chance", (at[0], shift.chance), fontsize=8, color=MUTED, va="bottom")
+    axes.annotate(
+        "always the same answer", (at[0], shift.chance), fontsize=8, color=MUTED, va="bottom"
+    )
     axes.set_xlabel(xlabel)
     axes.set_ylabel("top-1 accuracy, %")
     axes.set_ylim(0, 100)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=8)
-    _bare(axes)
-    return _uri(page)
+    _plain_axes(axes)
+    return page
 
 
-def places(shift: ShiftEntry, labels: tuple[str, str]) -> str:
+def places(shift: ShiftEntry, labels: tuple[str, str]) -> Chart:
     """Accuracy by place of the object's centre: one grid per model, numbers in percent."""
+    return both(lambda width: _places(shift, labels, width))
+
+
+def _places(shift: ShiftEntry, labels: tuple[str, str], width: float) -> Figure:
     grids = _lines(shift, labels).values()
     names = [level.level.split("-") for level in shift.levels]
     columns, rows = (sorted({name[i] for name in names}) for i in range(2))
-    page = Figure(figsize=(_WIDTH / 2 * len(grids), 2.9), layout="constrained")
+    page = Figure(figsize=(width, 0.5 + min(3.6, width / 2)), layout="constrained")
     for axes, (title, numbers) in zip(
         page.subplots(1, len(grids), squeeze=False)[0], grids, strict=True
     ):
@@ -142,20 +196,24 @@ def places(shift: ShiftEntry, labels: tuple[str, str]) -> str:
             values[rows.index(row), columns.index(column)] = number.value
         axes.imshow(values, cmap="cividis", vmin=0, vmax=100)
         for (y, x), value in np.ndenumerate(values):
-            color = "white" if value < 60 else "black"
+            color = "#ffffff" if value < 60 else "#111111"  # on the cell, in either mode
             axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(title, fontsize=10, parse_math=False)
-    return _uri(page)
+    return page
 
 
-def changes(rows: Sequence[GroupChange]) -> str:
+def changes(rows: Sequence[GroupChange]) -> Chart:
     """Change of top-1 of each class in points with its 95 % interval.
 
     In the order of `metrics.group_differences`; a class of one image has no interval.
     """
-    page = Figure(figsize=(_WIDTH, 0.7 + 0.25 * len(rows)), layout="constrained")
+    return both(lambda width: _changes(rows, width))
+
+
+def _changes(rows: Sequence[GroupChange], width: float) -> Figure:
+    page = Figure(figsize=(width, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()
     at = np.arange(len(rows), 0, -1)
     values = np.array([row.gain for row in rows])
@@ -163,22 +221,28 @@ def changes(rows: Sequence[GroupChange]) -> str:
     colors = [AFTER if value > 0 else BEFORE if value < 0 else MUTED for value in values]
     axes.barh(at, values, color=colors, height=0.6)
     reach = np.clip([values - intervals[:, 0], intervals[:, 1] - values], 0, None)
-    axes.errorbar(values, at, xerr=reach, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
-    axes.axvline(0, color="#333333", linewidth=1)
+    axes.errorbar(values, at, xerr=reach, fmt="none", ecolor=LINE, elinewidth=1, capsize=2)
+    axes.axvline(0, color=LINE, linewidth=1)
     axes.set_yticks(at, [row.name for row in rows], fontsize=8, parse_math=False)
     axes.set_xlabel("change of top-1, points (95 % interval)")
-    _bare(axes)
-    return _uri(page)
+    _plain_axes(axes)
+    return page
 
 
-def series(lines: dict[str, tuple[dict[int, Estimate], Estimate]], xlabel: str) -> str:
+def series(lines: dict[str, tuple[dict[int, Estimate], Estimate]], xlabel: str) -> Chart:
     """Top-1 over a number, one line for each suite, with bands of 95 %.
 
     The dotted line of its colour is the original.
 
     lines: suite -> (number -> top-1 in percent, the same of the original).
     """
-    page = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
+    return both(lambda width: _series(lines, xlabel, width))
+
+
+def _series(
+    lines: dict[str, tuple[dict[int, Estimate], Estimate]], xlabel: str, width: float
+) -> Figure:
+    page = Figure(figsize=(width, 3.4), layout="constrained")
     axes = page.subplots()
     styles = zip(_SERIES, _MARKERS, strict=True)
     for (name, (points, start)), (color, marker) in zip(lines.items(), cycle(styles), strict=False):
@@ -195,33 +259,28 @@ def series(lines: dict[str, tuple[dict[int, Estimate], Estimate]], xlabel: str) 
     axes.set_xlabel(xlabel)
     axes.set_ylabel("top-1 accuracy, % (dotted: original)")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    _bare(axes)
-    return _uri(page)
+    _plain_axes(axes)
+    return page
 
 
-def bar_chart(series: dict[str, list[float]], labels: list[str], ylabel: str) -> str:
-    """Grouped bars as a data URI: series name -> one value per label."""
-    from matplotlib.figure import Figure
+def bars(groups: dict[str, list[float]], labels: list[str], xlabel: str) -> Chart:
+    """Bars side by side; groups: title -> one value per label."""
+    return both(lambda width: _bars(groups, labels, xlabel, width))
 
-    page = Figure(figsize=(7.5, 3), layout="constrained")
+
+def _bars(groups: dict[str, list[float]], labels: list[str], xlabel: str, width: float) -> Figure:
+    page = Figure(figsize=(width, 0.9 + 0.24 * len(groups) * len(labels)), layout="constrained")
     axes = page.subplots()
-    width = 0.8 / len(series)
-    for i, (name, values) in enumerate(series.items()):
-        at = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
-        bars = axes.bar(
-            at,
-            values,
-            width,
-            label=name,
-            color=matplotlib.colormaps["viridis"](0.15 + 0.7 * i / max(1, len(series) - 1)),
-        )
-        axes.bar_label(bars, fmt="%.0f", fontsize=8)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_ylabel(ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        frameon=False, fontsize=8, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1.02)
-    )
-    buffer = io.BytesIO()
-    page.savefig(buffer, dpi=110)
-    return data_uri(buffer.getvalue(), "png")
+    height = 0.8 / len(groups)
+    for i, (name, values) in enumerate(groups.items()):
+        at = np.arange(len(labels)) + (i - (len(groups) - 1) / 2) * height
+        drawn = axes.barh(at, values, height, label=name, color=_SERIES[i % len(_SERIES)])
+        axes.bar_label(drawn, fmt="%.0f", fontsize=9, padding=2)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 108)
+    axes.set_xlabel(xlabel)
+    columns = len(groups) if width == _WIDE else 2
+    page.legend(frameon=False, fontsize=9, ncols=columns, loc="outside upper center")
+    _plain_axes(axes)
+    return page

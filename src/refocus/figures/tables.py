@@ -85,8 +85,24 @@ class Row:
 
     @property
     def decided(self) -> int:
-        """1 or -1 where the change's interval leaves 0 out and its test agrees, else 0."""
-        return self.number.change.decided if self.number.change else 0
+        """1 or -1 where the change's interval leaves 0 out and its test agrees, else 0.
+
+        The interval as it is shown: a bound that rounds to 0 decides nothing.
+        """
+        change = self.number.change
+        if change is None or change.interval is None:
+            return 0
+        nearest = min(map(abs, change.interval))
+        return change.decided if round(nearest, self.digits) else 0
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One of the numbers at the top of a page, as it is shown."""
+
+    value: str  # with its unit
+    name: str  # in plain words
+    detail: str = ""  # its interval, or what to compare it with
 
 
 def _plain(value: float | None, digits: int) -> str:
@@ -117,7 +133,7 @@ def other_rows(suites: Mapping[str, SuiteEntry]) -> list[Row]:
 
 def _others(name: str, entry: SuiteEntry) -> Iterator[Row]:
     if entry.background:
-        change = "confidence change by swap"
+        change = "change of confidence"
         yield Row(name, "BG-gap, points", entry.background.bg_gap)
         yield Row(name, change, entry.background.confidence_change, digits=3)
     for key, title in MEASURES.items():

@@ -10,8 +10,13 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from refocus.data.images import mask_of, read_image
+from refocus.figures.glossary import words
 from refocus.figures.html import jpeg_uri, page
+from refocus.figures.tables import KeyNumber
 from refocus.records import Sample
+
+APP = "http://127.0.0.1:7860/"  # where `refocus app` listens unless it is told otherwise
+_WORST = 60  # masks that are shown for their low scores
 
 
 def contact_sheet(
@@ -21,28 +26,56 @@ def contact_sheet(
 
     The worst 60 and, for comparison, 12 spread over the rest.
     """
-    worst, rest = records[:60], records[60:]
+    worst, rest = records[:_WORST], records[_WORST:]
     shown = {
         "The lowest scores": worst,
         "For comparison, spread over the rest": [
             rest[i] for i in np.linspace(0, len(rest) - 1, min(12, len(rest))).astype(int)
         ],
     }
-    tiles = {
-        title: [{**r, "picture": _masked_tile(Path(r["image"]), masks / r["mask"])} for r in group]
-        for title, group in shown.items()
-    }
+    tiles = {title: [_tile(r, masks, images) for r in group] for title, group in shown.items()}
     counts = np.histogram([r["score"] for r in records], bins=10, range=(0, 1))[0].tolist()
     below = sum(r["score"] < usable for r in records)
+    anchors = (("scores", "Scores"), ("lowest", "Lowest scores"), ("rest", "For comparison"))
     return page(
         "masks.html.j2",
+        verdict=_verdict(below, len(records), usable),
+        numbers=_numbers(records, below, usable),
+        links=[a for a in anchors if a[0] != "rest" or rest] + [("words", "Glossary")],
         tiles=tiles,
         counts=counts,
-        total=len(records),
-        below=below,
         usable=usable,
         images=images.name,
+        folder=images,
+        masks=masks,
+        app=APP,
+        words=words("mask", "mask score"),
     )
+
+
+def _verdict(below: int, total: int, usable: float) -> str:
+    if not total:
+        return "There are no masks to look at"
+    if not below:
+        return f"All {total} masks have a score of at least {usable}"
+    return f"{below} of {total} masks are uncertain: their score is below {usable}"
+
+
+def _numbers(records: list[dict[str, Any]], below: int, usable: float) -> list[KeyNumber]:
+    scores = [r["score"] for r in records]
+    middle = f"{np.median(scores):.2f}" if scores else "-"
+    return [
+        KeyNumber(str(len(records)), "masks"),
+        KeyNumber(str(below), f"have a score below {usable}", "refocus tune leaves these out"),
+        KeyNumber(middle, "is the median score", "0: uncertain, 1: all ways agree"),
+    ]
+
+
+def _tile(record: dict[str, Any], masks: Path, images: Path) -> dict[str, Any]:
+    image = Path(record["image"])
+    name = image.relative_to(images) if image.is_relative_to(images) else Path(image.name)
+    picture = _masked_tile(image, masks / record["mask"])
+    return {**record, "picture": picture, "name": name.as_posix()}
 
 
 def _masked_tile(image: Path, mask: Path, width: int = 220) -> str:

@@ -1,4 +1,4 @@
-"""Curves of a probe's result as PNG.
+"""Curves of a probe's result.
 
 Before is dashed blue with open circles, after solid orange, as in `charts`.
 """
@@ -13,27 +13,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from refocus.figures.charts import STYLES
+from refocus.figures.charts import GRID, STYLES
 from refocus.probes.results import AGAINST, MODEL, Curves, Point, ProbeResult
 
-_PANELS = 3  # beside each other
+_PANEL = 2.8  # inches: least width of a panel
 _TICKS = 7  # levels that are named, about
 _THINGS = 3  # so many levels that are no numbers are things, not a curve
 _COLD, _DIVERGING = "cividis", "PuOr"
 _STYLE = {AGAINST: "before", MODEL: "after"}
 
 
-def curve(result: ProbeResult, labels: dict[str, str]) -> bytes:
+def curve(result: ProbeResult, labels: dict[str, str], width: float = 8.6) -> Figure:
     """All series of a result, a panel each, with bands of 95 %.
 
-    labels: "model", "against" -> what they are called.
+    labels: "model", "against" -> what they are called. width: in inches.
     """
     if result.kind == "fourier":
-        return _heat(result, labels)
+        return _heat(result, labels, width)
     series = list(result.numbers.model.series)
-    columns = min(_PANELS, len(series))
+    columns = max(1, min(int(width // _PANEL), len(series)))
     rows = -(-len(series) // columns)
-    page = Figure(figsize=(max(4.2, 2.9 * columns), 0.5 + 2.3 * rows), layout="constrained")
+    page = Figure(figsize=(width, 0.8 + 2.3 * rows), layout="constrained")
     panels = page.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes in panels[len(series) :]:
         axes.set_visible(False)
@@ -41,22 +41,20 @@ def curve(result: ProbeResult, labels: dict[str, str]) -> bytes:
         _panel(axes, result, name, labels)
         if len(series) > 1:
             axes.set_title(name, fontsize=9, parse_math=False)
-    for row in range(rows):
-        panels[row * columns].set_ylabel(result.unit, fontsize=9)
-    if result.xlabel:
-        page.supxlabel(result.xlabel, fontsize=9)
+    page.supylabel(result.unit, fontsize=9)
+    page.supxlabel(result.xlabel, fontsize=9)
     if result.numbers.against is not None:
         handles, names = panels[0].get_legend_handles_labels()
         page.legend(handles, names, frameon=False, fontsize=9, ncols=2, loc="outside upper center")
-    return _png(page)
+    return page
 
 
-def thumbnail(result: ProbeResult, counting: Sequence[str]) -> bytes:
-    """The mean over the series that count in the headline, without words, for an overview.
+def thumbnail(result: ProbeResult, counting: Sequence[str]) -> Figure:
+    """The mean over the series that count in the headline, for an overview.
 
     counting: their names; none: all.
     """
-    page = Figure(figsize=(2.0, 1.1), layout="constrained")
+    page = Figure(figsize=(2.6, 1.5), layout="constrained")
     axes = page.subplots()
     for which, curves in _in_order(result):
         rows = [
@@ -69,10 +67,13 @@ def thumbnail(result: ProbeResult, counting: Sequence[str]) -> bytes:
         axes.plot(range(len(values)), values, **look)
     if result.in_percent:
         axes.set_ylim(-4, 104)
-    axes.set_xticks([])
-    axes.tick_params(labelsize=6)
+        axes.set_yticks([0, 50, 100], ["0 %", "50 %", "100 %"])
+    ends = [str(level) for level in result.numbers.model.levels]
+    axes.set_xticks(range(len(ends))[:: max(1, len(ends) - 1)], ends[:: max(1, len(ends) - 1)])
+    axes.tick_params(labelsize=7)
+    axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(page)
+    return page
 
 
 def _in_order(result: ProbeResult) -> list[tuple[str, Curves]]:
@@ -107,7 +108,8 @@ def _panel(axes: Axes, result: ProbeResult, series: str, labels: dict[str, str])
         axes.set_ylim(-3, 103)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_facecolor("none")
     axes.set_axisbelow(True)
 
 
@@ -130,7 +132,7 @@ def _line(axes: Axes, at: np.ndarray, points: Sequence[Point], style: str, label
     axes.fill_between(at, ends[:, 0], ends[:, 1], color=look["color"], alpha=0.15, linewidth=0)
 
 
-def _heat(result: ProbeResult, labels: dict[str, str]) -> bytes:
+def _heat(result: ProbeResult, labels: dict[str, str], width: float) -> Figure:
     """Top-1 under noise of each frequency, of each model, and the difference.
 
     The half of the plane that is a mirror is drawn too.
@@ -142,19 +144,25 @@ def _heat(result: ProbeResult, labels: dict[str, str]) -> bytes:
     if result.numbers.changes is not None:
         changes = [c.difference for c in result.numbers.changes["noise"]]
         grids["difference, points"] = _plane(result.numbers.model, changes)
-    page = Figure(figsize=(3.1 * len(grids), 3.2), layout="constrained")
-    panels = page.subplots(1, len(grids), squeeze=False)[0]
-    for axes, (title, (grid, rows, columns)) in zip(panels, grids.items(), strict=True):
+    columns = max(1, min(int(width // _PANEL), len(grids)))
+    deep = -(-len(grids) // columns)
+    page = Figure(figsize=(width, 0.3 + 3.0 * deep), layout="constrained")
+    panels = page.subplots(deep, columns, squeeze=False).flatten()
+    for axes in panels[len(grids) :]:
+        axes.set_visible(False)
+    for axes, (title, (grid, rows, cells)) in zip(panels, grids.items(), strict=False):
         change = title.startswith("difference")
         reach = max(1.0, float(np.nanmax(np.abs(grid))))
         low, high = (-reach, reach) if change else (0, 100)
         picture = axes.imshow(grid, cmap=_DIVERGING if change else _COLD, vmin=low, vmax=high)
-        axes.set_xticks(range(len(columns)), columns, fontsize=7)
+        axes.set_xticks(range(len(cells)), cells, fontsize=7)
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
-        axes.set_title(title, fontsize=9, parse_math=False)
+        named = title if change else f"{title}: {result.unit}"
+        axes.set_title(named, fontsize=9, parse_math=False)
         page.colorbar(picture, ax=axes, shrink=0.7).ax.tick_params(labelsize=7)
-    page.supxlabel(result.xlabel, fontsize=9)
-    return _png(page)
+    page.supxlabel(f"{result.xlabel}, horizontal", fontsize=9)
+    page.supylabel(f"{result.xlabel}, vertical", fontsize=9)
+    return page
 
 
 def _plane(
@@ -171,7 +179,8 @@ def _plane(
     return np.where(np.isnan(grid), grid[::-1], grid), rows, columns
 
 
-def _png(page: Figure) -> bytes:
+def png(page: Figure) -> bytes:
+    """A figure as a file."""
     buffer = io.BytesIO()
     page.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

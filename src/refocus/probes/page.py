@@ -12,7 +12,9 @@ from PIL import Image
 
 from refocus import outputs
 from refocus.errors import InputError
-from refocus.figures.html import data_uri, jpeg_uri, page
+from refocus.figures.charts import Chart, both, svg_uri
+from refocus.figures.glossary import words
+from refocus.figures.html import jpeg_uri, page
 from refocus.figures.tables import Row, as_csv, markdown
 from refocus.probes import curves, pictures
 from refocus.probes.registry import PROBES
@@ -24,20 +26,19 @@ _WIDTH = 900  # pixels of an example on the page
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one probe; curve, small and example are data URIs or empty."""
+    """What the page says of one probe; small and example are data URIs or empty."""
 
     name: str
     result: ProbeResult
     row: Row
-    curve: str
+    curve: Chart
     small: str
     example: str
 
     @property
     def improved(self) -> int:
-        """1 or -1 where the change is decided and for the better or the worse, else 0."""
-        change = self.result.numbers.headline.change
-        return (change.decided if change else 0) * (1 if self.result.better else -1)
+        """1 or -1 where the change, as it is shown, is decided for the better or worse, else 0."""
+        return self.row.decided * (1 if self.result.better else -1)
 
 
 def results(folder: Path) -> dict[str, ProbeResult]:
@@ -74,23 +75,49 @@ def write(folder: Path) -> list[Row]:
     sections = [_section(folder, result, labels) for result in every.values()]
     rows = [section.row for section in sections]
     models = next(iter(every.values())).models
-    html = page("probes.html.j2", sections=sections, models=models, labels=labels, paired=paired)
+    html = page(
+        "probes.html.j2",
+        sections=sections,
+        verdict=_verdict(sections, paired=paired),
+        models=models,
+        labels=labels,
+        paired=paired,
+        words=words("probe", "accuracy (top-1)", "95 % interval"),
+    )
     for file, text in ((PAGE, html), ("probes.md", markdown(rows)), ("probes.csv", as_csv(rows))):
         outputs.write_text(folder / file, text)
     return rows
 
 
+def _verdict(sections: list[Section], *, paired: bool) -> str:
+    """How many probes changed for the better and for the worse, in one sentence."""
+    if not paired:
+        return f"{len(sections)} robustness tests of one model"
+    better = [s.name for s in sections if s.improved > 0]
+    worse = [s.name for s in sections if s.improved < 0]
+    if not better and not worse:
+        return f"None of the {len(sections)} robustness tests shows a change that cannot be chance"
+    parts = [
+        f"{len(found)} of {len(sections)} robustness tests {'is' if len(found) == 1 else 'are'} "
+        f"{word} after tuning ({', '.join(found)})"
+        for word, found in (("better", better), ("worse", worse))
+        if found
+    ]
+    return "; ".join(parts)
+
+
 def _section(folder: Path, result: ProbeResult, labels: dict[str, str]) -> Section:
-    picture = curves.curve(result, labels)
-    outputs.write_bytes(folder / result.kind / "curve.png", picture)
+    outputs.write_bytes(
+        folder / result.kind / "curve.png", curves.png(curves.curve(result, labels))
+    )
     example = folder / result.kind / pictures.FILE
     small = curves.thumbnail(result, PROBES[result.kind].headline)
     return Section(
         result.kind,
         result,
         row(result),
-        curve=data_uri(picture, "png"),
-        small=data_uri(small, "png"),
+        curve=both(lambda width: curves.curve(result, labels, width)),
+        small=svg_uri(small),
         example=_small(example) if example.exists() else "",
     )
 

@@ -316,7 +316,7 @@ _OWN = {
         "Pictures with the shape of one thing and the texture of another: which of the two does "
         "the model name?",
         "Geirhos et al., ICLR 2019",
-        "",
+        "stimuli",
         "1",
         numbers=True,
         unit="decisions for the shape, %",
@@ -330,7 +330,7 @@ _OWN = {
         "Can a linear head tell from the features how the image was turned (chance 25 %)? It takes "
         "some knowledge of shape.",
         "Gidaris, Singh & Komodakis, ICLR 2018",
-        "",
+        "task",
         "4",
         numbers=True,
         unit="turns found, %",
@@ -362,7 +362,7 @@ _OWN = {
         "class",
         "1800",
         numbers=True,
-        unit="%",
+        unit="share of images or of pixels, %",
         most=20,
         picture=subsets_picture,
         headline=("a subset is found",),

@@ -24,7 +24,7 @@ from refocus.masks.backbones import load_backbone
 from refocus.masks.folder import find_masks
 from refocus.masks.settings import MaskSettings
 from refocus.records import MapRecord, Prediction, read_records, to_json
-from refocus.reports.audit_page import audit_page
+from refocus.reports.audit_page import SUITE, audit_page, relies
 from refocus.reports.settings import AuditSettings
 from refocus.results import (
     Audit,
@@ -40,7 +40,6 @@ from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import load_models, pick_device
 
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "outline")
-SUITE = "images"
 _CARDS = 8
 
 
@@ -79,7 +78,7 @@ def audit(
         >>> found = refocus.audit(
         ...     example.model, example.images, "audit", masks=example.masks, settings=few
         ... )
-        >>> found.verdict.startswith("No use of the background can be shown")
+        >>> found.verdict.startswith("These images do not show")
         True
     """
     settings, model = check_settings(settings, AuditSettings), check_reference(model)
@@ -109,7 +108,7 @@ def audit(
     rows = [*accuracy_rows({SUITE: entry}), *other_rows({SUITE: entry})]
     outputs.write_text(folder / "audit.csv", as_csv(rows))
     samples = plan.masked_samples(SUITE, plan.open(SUITE, network).samples)
-    page = audit_page(content, network, samples, plan.path(SUITE))
+    page = audit_page(content, network, samples, folder)
     outputs.write_text(folder / "audit.html", page)
     outputs.finish(folder, "audit", seed=settings.seed)
     return content
@@ -179,34 +178,28 @@ def verdict(entry: SuiteEntry) -> str:
     if gap.interval is None or gap.value is None:
         return "Too few images could be read to say anything; see the records."
     low, high = gap.interval
-    change = (
-        f"top-1 is {found.mixed_same.value:.1f} % when an object stands on the background of "
-        f"another image of its class, and {found.mixed_rand.value:.1f} % on that of another class"
-    )
-    if found.bg_gap_p < 0.05 and low > 0:
+    points = f"{gap.value:.1f} points (95 %: {low:.1f} to {high:.1f})"
+    same, rand = f"{found.mixed_same.value:.1f} %", f"{found.mixed_rand.value:.1f} %"
+    if relies(entry):
         return (
-            f"This model uses the background: {change} (gap {gap.value:.1f} points, 95 %: "
-            f"{low:.1f} to {high:.1f})."
+            f"This model relies on the background: its accuracy falls from {same} on backgrounds "
+            f"of the object's own class to {rand} on those of other classes, by {points}."
         )
     if found.bg_gap_p < 0.05 and high < 0:
         return (
-            "This model does better on other classes' backgrounds, which should not be: "
-            f"{change}. Look at the masks first."
+            f"This model is more accurate on other classes' backgrounds ({rand}) than on those of "
+            f"the object's own class ({same}), which is unexpected: check the masks first, and "
+            "whether the images' own backgrounds belong to their class."
         )
-    unclear = (
-        f"the gap is {gap.value:+.1f} points, and anything from {low:.1f} to {high:.1f} "
-        "fits what was seen"
-    )
-    fall = _certain_fall(found)
-    if fall:
+    if fall := _certain_fall(found):
         return (
-            "The background plays a part in this model's confidence, but no lost answers can be "
-            f"shown with these images: its confidence in the true class falls by {fall} when the "
-            f"background comes from another class; for top-1 {unclear}."
+            "The background affects this model's confidence but, as far as these images show, not "
+            f"its answers: confidence in the true class falls by {fall} on other classes' "
+            f"backgrounds, while the BG-gap is {points}."
         )
     return (
-        f"No use of the background can be shown with these images: {unclear}. More images "
-        "would narrow it."
+        "These images do not show that this model relies on the background: the BG-gap is "
+        f"{points}. More images would narrow that interval."
     )
 
 
@@ -283,5 +276,6 @@ def worst_images(
             continue
         if p.true_confidence is not None and swapped.true_confidence is not None:
             fall = p.true_confidence - swapped.true_confidence
-            rows.append(WorstImage(p.image, fall, swapped.right))
+            if fall > 0:
+                rows.append(WorstImage(p.image, fall, swapped.right))
     return tuple(sorted(rows, key=lambda row: row.fall, reverse=True)[:count])

@@ -10,32 +10,61 @@ from torch import nn
 from refocus.data import shifts
 from refocus.data.images import mask_of, read_image
 from refocus.figures import charts
+from refocus.figures.glossary import words
 from refocus.figures.html import page
-from refocus.figures.tables import Row, accuracy_rows, between, other_rows
+from refocus.figures.tables import KeyNumber, Row, accuracy_rows, between, other_rows
+from refocus.intervals import FEW
 from refocus.records import Sample
 from refocus.reports import gallery
+from refocus.reports.strips import Scene, plain_rows, strips
 from refocus.results import Audit, ClassReliance, Compared, Estimate, SuiteEntry, WorstImage
-from refocus.vit.classes import class_folder_names
+from refocus.vit.classes import class_count, class_folder_names
 
-_CLASSES = 15  # shown on the page; audit.json has all
+SUITE = "images"  # name of an audit's one test set
+_WORDS = (
+    "accuracy (top-1)",
+    "own-class background",
+    "other-class background",
+    "BG-gap",
+    "relevance",
+    "relevance on the background",
+    "mask",
+    "confidence",
+    "95 % interval",
+    "always the same answer",
+    "calibration error",
+)
 
 
-def audit_page(audit: Audit, model: nn.Module, samples: list[Sample], root: Path) -> str:
-    """HTML; `samples` are the images with masks, `root` the folder that their names start from."""
+def audit_page(audit: Audit, model: nn.Module, samples: list[Sample], folder: Path) -> str:
+    """HTML; `samples` are the images with masks, `folder` is the audit's own, with its records."""
     entry = audit.entry
-    accuracies = accuracy_rows({"images": entry})
+    accuracies = accuracy_rows({SUITE: entry})
+    root = Path(audit.images).expanduser()
+    scene = Scene(folder / "records" / SUITE, entry, samples, root, {"": model}, audit.seed)
+    decided = [row for row in audit.classes if _decided(row)]
     return page(
         "audit.html.j2",
         audit=audit,
         entry=entry,
-        numbers=_numbers(entry),
-        chart=charts.accuracies(accuracies, ("", "")),
+        numbers=key_numbers(entry, class_count(model)),
+        relies=relies(entry),
+        notes=notes(entry),
+        chart=charts.accuracies(plain_rows(accuracies, [SUITE]), ("", "")),
+        strips=strips(scene),
         accuracies=accuracies,
-        others=other_rows({"images": entry}),
-        classes=[_ClassRow(row) for row in audit.classes[:_CLASSES]],
+        others=other_rows({SUITE: entry}),
+        decided=[_ClassRow(row) for row in decided],
+        classes=[_ClassRow(row) for row in audit.classes],
         cards=_cards(model, samples, audit.worst_images, root, audit.seed),
+        words=words(*_WORDS),
         tile_columns=6,
     )
+
+
+def _decided(row: ClassReliance) -> bool:
+    """Whether the interval of a class's gap, as it is shown, lies above 0."""
+    return row.bg_gap.interval is not None and round(row.bg_gap.interval[0]) > 0
 
 
 @dataclass(frozen=True)
@@ -49,24 +78,63 @@ class _ClassRow:
         return between(self.numbers.bg_gap.interval, 0)
 
 
-def _numbers(entry: SuiteEntry) -> list[Row]:
-    """The four numbers on top of the page."""
+def relies(entry: SuiteEntry) -> bool:
+    """Whether the BG-gap shows that answers rely on the background."""
     assert entry.background is not None  # an audit swaps backgrounds
-    found, only_bg = entry.background.model, entry.shifts["only-bg"]
+    found = entry.background.model
+    gap = found.bg_gap.interval
+    return gap is not None and gap[0] > 0 and found.bg_gap_p < 0.05
+
+
+def key_numbers(entry: SuiteEntry, classes: int) -> list[KeyNumber]:
+    """The three numbers on top of the page; classes: outputs of the model."""
+    assert entry.background is not None  # an audit swaps backgrounds
+    found, only_bg = entry.background.model, entry.shifts["only-bg"].top1
+    gap = Row("", "", Compared(found.bg_gap))
+    alone = Row("", "", only_bg)
     share = entry.maps.get("background_share", Compared(Estimate(None, None, 0)))
-    numbers = {
-        "BG-gap: top-1 lost with another class's background, points": (found.bg_gap, 1),
-        "confidence in the true class lost by that swap": (found.confidence_change.negative, 2),
-        f"top-1 from the background alone, % (chance {only_bg.chance:.1f})": (
-            only_bg.top1.model,
-            1,
-        ),
-        "share of relevance on the background": (share.model, 2),
-    }
+    outside = Row("", "", share, digits=2)
+    of = f"({_percent(found.mixed_same)} minus {_percent(found.mixed_rand)})"
     return [
-        Row("", title, Compared(number), digits=digits)
-        for title, (number, digits) in numbers.items()
+        KeyNumber(
+            f"{gap.value_text} points",
+            f"BG-gap: accuracy on own-class backgrounds minus that on other-class backgrounds {of}",
+            f"95 %: {gap.interval_text}",
+        ),
+        KeyNumber(
+            f"{alone.value_text} %",
+            "accuracy when the model sees only the background",
+            f"95 %: {alone.interval_text}; a random guess among its {classes} classes: "
+            f"{100 / classes:.1f} %",
+        ),
+        KeyNumber(
+            outside.value_text,
+            "of the model's relevance lies on the background (1 is all of it)",
+            f"95 %: {outside.interval_text}",
+        ),
     ]
+
+
+def _percent(number: Estimate) -> str:
+    return "-" if number.value is None else f"{number.value:.1f} %"
+
+
+def notes(entry: SuiteEntry) -> list[str]:
+    """What a reader needs to know to read these numbers."""
+    assert entry.background is not None
+    gap = entry.background.model.bg_gap
+    found = []
+    if gap.value is not None and gap.value < 0:
+        found.append(
+            "The BG-gap is below 0: the model was right more often on other classes' backgrounds "
+            "than on those of the object's own class. With an interval that contains 0 this may "
+            "be chance. It is also expected where the images' own backgrounds do not belong to "
+            "their class, as in a test set with shuffled backgrounds; audit images from "
+            "where the model will be used instead."
+        )
+    if entry.masked is not None and entry.masked < FEW:
+        found.append(f"Only {entry.masked} images: all intervals are wide.")
+    return found
 
 
 def _cards(
@@ -87,10 +155,10 @@ def _cards(
         assert sample.mask is not None
         image = read_image(sample.image)
         mask, labels = mask_of(sample, image), [sample.label]
-        shown = gallery.tiles({"as it is": model}, image, mask, labels)
-        own = gallery.tiles({"own class's background": model}, same(sample), mask, labels)
-        other = gallery.tiles({"other class's background": model}, rand(sample), mask, labels)
-        seen = replace(other[0], title="swapped", caption="what it then sees")
+        shown = gallery.tiles({"unchanged": model}, image, mask, labels)
+        own = gallery.tiles({"own-class background": model}, same(sample), mask, labels)
+        other = gallery.tiles({"its map": model}, rand(sample), mask, labels)
+        seen = replace(other[0], title="other-class background", caption="what the model then sees")
         cards.append(
             gallery.Card(row.image, folders[sample.label], [*shown, own[-1], seen, other[-1]])
         )

@@ -19,22 +19,43 @@ from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.suites import PROTOCOLS, SUITES, plain
 from refocus.figures import charts
 from refocus.figures.escape import inline
+from refocus.figures.glossary import words
 from refocus.figures.html import page
-from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
+from refocus.figures.tables import KeyNumber, Row, accuracy_rows, markdown, other_rows
 from refocus.records import Sample
 from refocus.reports import gallery
+from refocus.reports.strips import Scene, Strip, plain_rows, strips, title_of
 from refocus.results import Classification, Compared, Estimate, Evaluation, GroupChange, SuiteEntry
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.results import TuneResults
 from refocus.tuning.selection import Selection
+from refocus.tuning.verdict import mixture
 from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
 
 log = logging.getLogger("refocus")
 LABELS = ("original", "tuned")
 HELD_OUT = "held-out"  # name of the suite that a run is measured on where none is given
-_AXES = {"size": "box of the object, % of the image", "rotation": "degrees, counter-clockwise"}
-_TITLES = {"size": "Object size", "rotation": "Object rotation", "location": "Object location"}
+_AXES = {
+    "size": "bounding box of the object, % of the image",
+    "rotation": "rotation, degrees counter-clockwise",
+}
+_WORDS = (
+    "accuracy (top-1)",
+    "own-class background",
+    "other-class background",
+    "BG-gap",
+    "relevance",
+    "relevance on the background",
+    "do-no-harm rule",
+    "tolerance",
+    "check images",
+    "held-out images",
+    "share",
+    "95 % interval",
+    "calibration error",
+    "protocol",
+)
 _ENDS = 10  # classes shown that gain most, and that lose most
 Suites = Mapping[str, SuiteEntry]
 
@@ -72,13 +93,15 @@ def html(told: Told, models: dict[str, nn.Module]) -> str:
     return page(
         "report.html.j2",
         headline=_headline(told),
+        numbers=key_numbers(suites),
         facts=_facts(told),
         recipe=tuning.recipe.to_dict() if tuning else {},
         paired=paired,
         accuracies=rows,
         others=other_rows(suites),
-        chart=charts.accuracies(rows, LABELS) if rows else "",
+        chart=charts.accuracies(plain_rows(rows, list(suites)), LABELS) if rows else None,
         shifts={kind: s.about for entry in suites.values() for kind, s in entry.shifts.items()},
+        strips=_strips(told, models),
         protocols=PROTOCOLS if any(name in SUITES for name in suites) else {},
         curves=_curves(suites),
         trained=_trained_rows(suites),
@@ -86,6 +109,7 @@ def html(told: Told, models: dict[str, nn.Module]) -> str:
         classes=_classes(suites),
         probes=tuning.probes if tuning else "",
         galleries=_galleries(told, models) if paired else [],
+        words=words(*_WORDS),
         tile_columns=4,
     )
 
@@ -93,9 +117,9 @@ def html(told: Told, models: dict[str, nn.Module]) -> str:
 def text(told: Told) -> str:
     """The same as Markdown, without pictures."""
     headline = _headline(told)
-    said = (headline.title, headline.verdict, headline.sentence, headline.caution)
-    title, *words = map(inline, said)
-    parts = [f"# {title}", *words]
+    said = (headline.title, headline.verdict, headline.more, headline.caution)
+    title, *paragraphs = map(inline, said)
+    parts = [f"# {title}", *paragraphs, _key_lines(told.suites)]
     for title, rows in (
         ("Accuracy (top-1, %)", accuracy_rows(told.suites)),
         ("Background, maps and calibration", other_rows(told.suites)),
@@ -106,55 +130,42 @@ def text(told: Told) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
+def _key_lines(suites: Suites) -> str:
+    return "\n".join(
+        f"- {inline(n.name)}: {inline(n.value)} ({inline(n.detail)})" for n in key_numbers(suites)
+    )
+
+
 # --- words --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Headline:
     title: str
-    verdict: str
-    sentence: str
+    verdict: str  # one sentence
+    more: str  # how sure it is, and what would make it surer
     caution: str
 
 
 def _headline(told: Told) -> _Headline:
-    title = f"Evaluation of {told.evaluation.model}"
+    title, verdict, more = f"Evaluation of {told.evaluation.model}", _measured(told.suites), ""
     if told.evaluation.against is not None:
         title = "Before and after"
     if told.tuning:
         shots, results = len(told.tuning.selection.train), told.tuning.results
-        title = f"Refocused with {shots} images of {len(results.trained_classes)} classes"
+        title = f"Tuned with {shots} images of {len(results.trained_classes)} classes"
+        if not results.chosen_share:
+            title = "The original model was kept"
+        first, _, more = _verdict(results).partition(". ")
+        verdict = first.removesuffix(".") + "."
     caution = ""
     if HELD_OUT in told.suites:
         caution = (
             "These images were not trained on, but some of them chose the best epoch and the "
-            "weights that were kept. Images that "
-            "the run never saw are the stronger test: give `refocus report` a suite of such images "
-            "and its masks."
+            "weights that were kept. Images that the run never saw are a stronger test: "
+            "`refocus report RUN --on NAME=IMAGES --masks NAME=MASKS`."
         )
-    parts = [_changed(title_, number) for title_, number in _main_numbers(told.suites)]
-    sentence = "; ".join(parts) + "." if parts else ""
-    verdict = _verdict(told.tuning.results) if told.tuning else ""
-    return _Headline(title, verdict, sentence, caution)
-
-
-def _main_numbers(suites: Suites) -> Iterator[tuple[str, Compared]]:
-    for name, entry in suites.items():
-        if entry.protocols:
-            yield f"{name}, as they are", entry.first.top1
-        if "mixed-rand" in entry.shifts:
-            yield f"{name}, with another class's background", entry.shifts["mixed-rand"].top1
-
-
-def _changed(title: str, number: Compared) -> str:
-    row = Row(title, "", number)
-    numbers = f"{row.value_text} %"
-    if row.paired:
-        numbers = (
-            f"{row.against_text} -> {numbers} ({row.difference_text} points, 95 %: "
-            f"{row.difference_interval_text})"
-        )
-    return f"{title}: top-1 {numbers}"
+    return _Headline(title, verdict, more, caution)
 
 
 def _verdict(results: TuneResults) -> str:
@@ -163,8 +174,64 @@ def _verdict(results: TuneResults) -> str:
     if results.chosen_share == results.advised_share:
         return sentence
     return (
-        f"{sentence} The rule was switched off: {results.chosen_share:.0%} of the way to the tuned "
-        "weights was kept."
+        f"{sentence} The do-no-harm rule was switched off: this model has "
+        f"{mixture(results.chosen_share)}."
+    )
+
+
+def _measured(suites: Suites) -> str:
+    """What an evaluation found, of the suites of which accuracy was measured."""
+    found = [
+        _said(name, entry.first.top1, "unchanged images")
+        for name, entry in suites.items()
+        if entry.protocols
+    ]
+    found += [
+        _said(name, entry.shifts["mixed-rand"].top1, "other-class backgrounds")
+        for name, entry in suites.items()
+        if "mixed-rand" in entry.shifts
+    ]
+    return f"{'; '.join(found[:2])}." if found else ""
+
+
+def _said(suite: str, number: Compared, where: str) -> str:
+    row = Row(suite, "", number)
+    if not row.paired:
+        return f"Accuracy on {where} of {suite} is {row.value_text} % (95 %: {row.interval_text})"
+    if row.decided:
+        word = "rises" if row.decided > 0 else "falls"
+        numbers = f"from {row.against_text} to {row.value_text} %"
+        return f"Accuracy on {where} of {suite} {word} {numbers}"
+    numbers = f"{row.against_text} to {row.value_text} %, which may be chance"
+    return f"Accuracy on {where} of {suite} changes from {numbers}"
+
+
+def key_numbers(suites: Suites) -> list[KeyNumber]:
+    """The numbers at the top: accuracy as it is and on other backgrounds, relevance outside."""
+    found = []
+    several = len(suites) > 1
+    for name, entry in suites.items():
+        of = f" ({name})" if several else ""
+        if entry.protocols:
+            found.append(_key(f"accuracy on unchanged images{of}", entry.first.top1, " %"))
+        if "mixed-rand" in entry.shifts:
+            title = f"accuracy on other-class backgrounds{of}"
+            found.append(_key(title, entry.shifts["mixed-rand"].top1, " %"))
+        if share := entry.maps.get("background_share"):
+            title = f"of the relevance lies on the background{of}"
+            found.append(_key(title, share, "", digits=2))
+    return found[:3]
+
+
+def _key(name: str, number: Compared, unit: str, digits: int = 1) -> KeyNumber:
+    row = Row("", "", number, digits=digits)
+    if not row.paired:
+        return KeyNumber(f"{row.value_text}{unit}", name, f"95 %: {row.interval_text}")
+    points = " points" if unit else ""
+    return KeyNumber(
+        f"{row.against_text} → {row.value_text}{unit}",
+        name,
+        f"change: {row.difference_text}{points} (95 %: {row.difference_interval_text})",
     )
 
 
@@ -205,7 +272,7 @@ class _Curve:
     title: str
     about: str
     n: int
-    chart: str
+    chart: charts.Chart
 
 
 def _curves(suites: Suites) -> list[_Curve]:
@@ -220,7 +287,7 @@ def _curves(suites: Suites) -> list[_Curve]:
                 else charts.curve(shift, _AXES[kind], LABELS)
             )
             n = shift.top1.model.n
-            found.append(_Curve(f"{_TITLES[kind]} ({name})", shift.about, n, chart))
+            found.append(_Curve(f"{title_of(kind)} ({name})", shift.about, n, chart))
     return found
 
 
@@ -284,7 +351,7 @@ class _Classes:
     lost: int
     same: int
     decided: int
-    chart: str
+    chart: charts.Chart | None
 
 
 def _classes(suites: Suites) -> _Classes | None:
@@ -302,12 +369,35 @@ def _classes(suites: Suites) -> _Classes | None:
             lost=sum(row.gain < 0 for row in rows),
             same=sum(row.gain == 0 for row in rows),
             decided=sum(row.change.top1.decided != 0 for row in rows),
-            chart=charts.changes(both_ends) if both_ends else "",
+            chart=charts.changes(both_ends) if both_ends else None,
         )
     return None
 
 
-# --- gallery ------------------------------------------------------------------------------------
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def _strips(told: Told, models: dict[str, nn.Module]) -> list[Strip]:
+    """Of the first suite with shifts."""
+    for name, entry in told.suites.items():
+        if not entry.shifts:
+            continue
+        kept = told.folder / outputs.SETTINGS
+        plan = plans.plan_of(outputs.read_json(kept), kept)
+        tests = plan.open(name, models["tuned"])
+        samples = plan.masked_samples(name, tests.samples)
+        shown = models if len(models) > 1 else {"": models["tuned"]}
+        scene = Scene(
+            told.folder / "records" / name,
+            entry,
+            samples,
+            tests.root,
+            shown,
+            told.evaluation.seed,
+            str(plan.backgrounds) if plan.backgrounds else None,
+        )
+        return strips(scene)
+    return []
 
 
 @dataclass(frozen=True)
@@ -350,11 +440,11 @@ def _galleries_of(name: str, told: Told, models: dict[str, nn.Module]) -> list[_
     masked = plan.masked_samples(name, tests.samples)
     trusted = {s.image for s in masked}
     stages: list[tuple[str, str, Callable[[Sample], Image.Image]]] = [
-        (next(iter(entry.protocols)), "as they are", plain)
+        (next(iter(entry.protocols)), "unchanged", plain)
     ]
     if "mixed-rand" in entry.shifts:
         swap = shifts.shifts(masked, "mixed-rand", told.evaluation.seed)[0][0]
-        stages.append(("mixed-rand", "with another class's background", swap))
+        stages.append(("mixed-rand", "on other-class backgrounds", swap))
     by_name = {s.image.relative_to(tests.root).as_posix(): s for s in tests.samples}
     folders = class_folder_names(models["tuned"])
 
@@ -374,7 +464,7 @@ def _galleries_of(name: str, told: Told, models: dict[str, nn.Module]) -> list[_
             _Shown(group, [card(image, read) for image in group.shown])
             for group in gallery.outcomes(against, model)
         ]
-        galleries.append(_Gallery(f"Images of {name} {title}", groups))
+        galleries.append(_Gallery(f"Images of {name}, {title}", groups))
     return galleries
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refocus import outputs
+from refocus.figures import charts
 from refocus.figures.html import page
 from refocus.reports.gallery import Card
 from refocus.studies.writing import NOTE, Table
@@ -14,10 +15,10 @@ from refocus.studies.writing import NOTE, Table
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture as a data URI, and what stands above it."""
+    """A chart for wide and narrow screens, and what stands above it."""
 
     title: str
-    picture: str
+    picture: charts.Chart
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def write_page(
     about: str,
     *,
     table: Table,
-    charts: Sequence[Chart] = (),
+    shown: Sequence[Chart] = (),
     groups: Sequence[Pictures] = (),
     facts: Mapping[str, str],
 ) -> None:
@@ -46,7 +47,7 @@ def write_page(
         "study.html.j2",
         title=title,
         about=about,
-        charts=charts,
+        charts=shown,
         head=head,
         rows=[[cell.strip("*") for cell in row] for row in rows],
         note=NOTE,

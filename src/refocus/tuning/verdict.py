@@ -1,4 +1,4 @@
-"""The do-no-harm rule's answer in one sentence, and what it says before a run.
+"""The do-no-harm rule's answer in words, and what it says before a run.
 
 One function makes the verdict that `refocus tune`, `refocus report` and the app show.
 """
@@ -37,19 +37,27 @@ def judge(
     return Verdict(False, 0.0, sentence, short.images)
 
 
+def mixture(share: float) -> str:
+    """Which weights a share stands for, in words."""
+    if share in (0.0, 1.0):
+        return "the tuned weights" if share else "the original weights"
+    tuned = round(100 * share, 1)
+    return f"weights averaged {tuned:g}/{100 - tuned:g} with the original"
+
+
 def _ship(kept: Candidate, unseen: Mapping[str, Compared]) -> str:
     assert kept.most_lost is not None
     assert kept.least_gained is not None
     cost = (
-        f"it loses at most {kept.most_lost:.1f} points"
+        f"falls by at most {kept.most_lost:.1f} points"
         if kept.most_lost > 0
-        else f"it loses nothing (it gains at least {-kept.most_lost:.1f} points)"
+        else f"does not fall (it rises by at least {-kept.most_lost:.1f} points)"
     )
     return (
-        f"Ship the tuned model ({kept.share:.0%} of the way): {_gain(kept)}, a gain of at least "
-        f"{kept.least_gained:.1f} points, and on images as they are {cost}, each with 95 % "
-        f"confidence on {kept.swapped.model.n} images that chose nothing{_elsewhere(unseen)}; test "
-        "images from where it will be used would make it surer."
+        f"Ship the tuned model ({mixture(kept.share)}): {_gain(kept)}, by at least "
+        f"{kept.least_gained:.1f} points, and accuracy on unchanged images {cost}. Each bound "
+        f"holds with 95 % confidence, on {kept.swapped.model.n} check images{_elsewhere(unseen)}. "
+        "Test images from where the model will be used would make this more certain."
     )
 
 
@@ -57,31 +65,34 @@ def _keep(judged: Candidate, tolerance: float, needed: int | None) -> str:
     n = judged.swapped.model.n
     reasons = []
     if judged.least_gained is None or judged.least_gained <= 0:
-        reasons.append("that gain may be chance" if _points(judged.swapped) > 0 else "no gain")
+        gains = _points(judged.swapped) > 0
+        reasons.append("that gain may be chance" if gains else "that is no gain")
     if judged.most_lost is not None and judged.most_lost >= tolerance:
         reasons.append(
-            f"on images as they are it may lose up to {judged.most_lost:.1f} points where "
-            f"{tolerance:g} may be lost"
+            f"accuracy on unchanged images may fall by up to {judged.most_lost:.1f} points, where "
+            f"the tolerance is {tolerance:g}"
         )
-    reason = " and ".join(reasons) or "a share before it does not hold"
+    reason = " and ".join(reasons) or "a smaller share of the tuned weights fails the test"
     surer = (
-        f"about {needed} check images in place of {n} would decide"
+        f"About {needed} check images instead of {n} would decide"
         if needed is not None and needed > n
-        else "more check images would hardly change that"
+        else "More check images would hardly change that"
     )
     return (
-        f"Keep the original model: {_gain(judged)} at {judged.share:.0%} of the way, but {reason} "
-        f"(95 % confidence, {n} check images); {surer}."
+        f"Keep the original model: with {mixture(judged.share)}, {_gain(judged)}, but {reason} "
+        f"(95 % confidence, {n} check images). {surer}."
     )
 
 
 def _gain(candidate: Candidate) -> str:
     assert candidate.swapped.against is not None
-    return (
-        "on backgrounds of other classes the tuned model answers "
-        f"{candidate.swapped.model.value:.1f} % right instead of "
-        f"{candidate.swapped.against.value:.1f} %"
-    )
+    before, after = candidate.swapped.against.value, candidate.swapped.model.value
+    assert before is not None
+    assert after is not None
+    word = "rises" if after > before else "falls" if after < before else ""
+    if not word:
+        return f"accuracy on other-class backgrounds stays at {after:.1f} %"
+    return f"accuracy on other-class backgrounds {word} from {before:.1f} % to {after:.1f} %"
 
 
 def _points(compared: Compared) -> float:
@@ -94,8 +105,9 @@ def _elsewhere(unseen: Mapping[str, Compared]) -> str:
         return ""
     parts = ", ".join(f"{kind} {_points(found):+.1f}" for kind, found in unseen.items())
     decided = {found.change.decided for found in unseen.values() if found.change}
-    word = "contradicted" if -1 in decided else "confirmed" if 1 in decided else "left open"
-    return f", {word} by shifts that no objective trains on ({parts} points)"
+    unsure = "neither confirm nor contradict"
+    word = "contradict" if -1 in decided else "confirm" if 1 in decided else unsure
+    return f". Shifts that no objective trains on {word} this ({parts} points)"
 
 
 def warning(check_images: int, tolerance: float) -> str:
@@ -104,14 +116,14 @@ def warning(check_images: int, tolerance: float) -> str:
     least = least_images(tolerance)
     if needed is None or least is None:
         return (
-            "with ‹tolerance› 0 the do-no-harm rule keeps tuned weights only where they are more "
-            "accurate on images as they are"
+            "with ‹tolerance› 0 the do-no-harm rule keeps tuned weights only if they are more "
+            "accurate on unchanged images"
         )
     if check_images >= needed:
         return ""
     return (
-        f"{check_images} images are left to check for harm: with fewer than {least} the do-no-harm "
-        f"rule keeps tuned weights only where they are more accurate on images as they are, and "
-        f"about {needed} are needed where tuning changes 4 % of the answers and loses none on "
-        f"balance (‹tolerance› {tolerance:g}); give more by ‹images›, or by ‹val› and ‹val_masks›"
+        f"{check_images} images are left to check for harm. With fewer than {least}, the "
+        "do-no-harm rule keeps tuned weights only if they are more accurate on unchanged images. "
+        f"If tuning changes 4 % of the answers and loses none on balance, it needs about {needed} "
+        f"(‹tolerance› {tolerance:g}). Give more by ‹images›, or by ‹val› and ‹val_masks›"
     )
