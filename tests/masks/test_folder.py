@@ -6,8 +6,8 @@ Made, continued, shown, split over processes, and read by `tune`.
 from __future__ import annotations
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path

@@ -56,7 +56,7 @@ def _write(order: Order, found: Findings) -> StudyResults:
         order.name,
         results.about,
         table=[] if found.text else writing.table_of(found.lines),
-        charts=found.charts,
+        shown=found.charts,
         groups=found.groups,
         facts=results.facts,
     )
