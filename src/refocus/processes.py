@@ -72,10 +72,14 @@ _POLL = 5  # seconds between two looks for what another process has finished
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those that share a study: it takes every `count`-th run."""
+    """This process among those that share a study: it takes every `count`-th run.
+
+    local: which of those on its machine it is.
+    """
 
     rank: int = 0
     count: int = 1
+    local: int = 0
 
 
 def take_place() -> Place:
@@ -83,7 +87,7 @@ def take_place() -> Place:
 
     Each process does whole runs, so nothing below may join their gradients.
     """
-    place = Place(rank(), _said("WORLD_SIZE", 1))
+    place = Place(rank(), _said("WORLD_SIZE", 1), _said("LOCAL_RANK", 0))
     for name in (
         "RANK",
         "LOCAL_RANK",

@@ -11,7 +11,7 @@ from refocus.records import to_json
 from refocus.studies import writing
 from refocus.studies.checks import check
 from refocus.studies.findings import Findings, find
-from refocus.studies.jobs import run
+from refocus.studies.jobs import How, run
 from refocus.studies.order import Order
 from refocus.studies.page import write_page
 from refocus.studies.registry import Variant
@@ -25,10 +25,15 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> StudyResult
     None on a process other than the first.
     """
     check(order)
-    run(
-        order.jobs, order.ground, order.measured, order.out, order.common, place,
-        maps=order.map_images, workers=order.workers, progress=progress,
-    )  # fmt: skip
+    how = How(
+        tuple(order.measured),
+        order.device,
+        order.map_images,
+        order.seed,
+        order.workers,
+        progress,
+    )
+    run(order.jobs, order.ground, order.out, order.common, how, place)
     return None if place.rank else _write(order, find(order))
 
 
@@ -73,10 +78,18 @@ def _facts(order: Order) -> dict[str, str]:
         "masks": ", ".join(order.ground.masks),
         "suites": ", ".join(order.suites),
         "settings": json.dumps({**order.ground.settings, **common}, default=str),
+        "draws": _draws(order),
         "learning rates": ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
         "weights measured": f"{epoch}; no do-no-harm rule",
         "versions": ", ".join(f"{k} {v}" for k, v in outputs.environment().items()),
     }
+
+
+def _draws(order: Order) -> str:
+    """By which seeds."""
+    what = "training classes by seed" if order.row.draws else "seed"
+    first = 0 if order.row.draws else order.seed
+    return f"{what} {', '.join(str(first + number) for number in range(order.draws))}"
 
 
 def _run(order: Order, variant: Variant) -> list[Path]:

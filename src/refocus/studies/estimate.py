@@ -97,7 +97,7 @@ def _count(path: Path) -> int | None:
 
 def _work(order: Order, model: str, images: int) -> Work:
     """images: to answer by each of its runs."""
-    step, answer = time_step(order.ground.models[model])
+    step, answer = time_step(order.ground.models[model], order.device)
     jobs = [job for job in order.jobs if job.model == model]
     tuned = [job.variant for job in jobs if job.variant.tunes]
     steps = sum(_steps(order, variant) for variant in tuned)
@@ -114,25 +114,33 @@ def _steps(order: Order, variant: Variant) -> int:
     return count
 
 
-def time_step(ref: str) -> tuple[float, float]:
+def time_step(ref: str, device: torch.device) -> tuple[float, float]:
     """Seconds of one published step (batch 8) and of one answered image.
 
     With random weights, so that no hub is needed.
     """
-    model = load(ref, pretrained=False)
+    model = load(ref, pretrained=False, device=device)
     size = preprocessing(model)["input_size"]
     images, masks, labels = (
-        torch.randn(8, *size),
-        torch.rand(8, 1, *size[1:]),
-        torch.zeros(8, dtype=torch.long),
+        torch.randn(8, *size, device=device),
+        torch.rand(8, 1, *size[1:], device=device),
+        torch.zeros(8, dtype=torch.long, device=device),
     )
     step = objective(PUBLISHED.settings["objective"])
     times = []
     for _ in range(2):  # the first warms up
         started = time.perf_counter()
         step(model, images, masks, labels)["loss"].backward()
+        _finished(device)
         middle = time.perf_counter()
         with torch.inference_mode():
             logits_of(model, images)
+        _finished(device)
         times.append((middle - started, (time.perf_counter() - middle) / len(images)))
     return times[-1]
+
+
+def _finished(device: torch.device) -> None:
+    """A GPU works on while Python goes on."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
+
+import numpy as np
 
 from refocus.evaluation.metrics import group_differences
 from refocus.figures import charts
 from refocus.figures.tables import Row
-from refocus.results import Compared, GroupChange
+from refocus.records import Prediction
+from refocus.results import AccuracyChange, Compared, GroupChange
+from refocus.studies import layouts
 from refocus.studies.jobs import Job, pooled
 from refocus.studies.order import Order
 from refocus.studies.page import Chart
@@ -64,15 +69,44 @@ def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
     for model in order.models:
         names = class_folder_names(load(order.ground.models[model]))
         for suite in order.suites:
-            before, after = (
-                pooled(order.answers(Job(model, v), suite)) for v in (ORIGINAL, PUBLISHED)
-            )
-            every[f"{model}: {suite}"] = group_differences(
-                after,
-                before,
-                lambda p, names=names: names[p.label],  # type: ignore[misc]
+            before = pooled(order.answers(Job(model, ORIGINAL), suite))
+            runs = [pooled(order.answers(job, suite)) for job in order.runs(model, PUBLISHED)]
+            every[f"{model}: {suite}"] = (
+                over_draws(runs, before, names)
+                if len(runs) > 1
+                else group_differences(
+                    runs[0],
+                    before,
+                    lambda p, names=names: names[p.label],  # type: ignore[misc]
+                )
             )
     return every
+
+
+def over_draws(
+    runs: Sequence[Sequence[Prediction]], before: Sequence[Prediction], names: Sequence[str]
+) -> tuple[GroupChange, ...]:
+    """The mean change of every class over several runs, largest gain first."""
+    after = [{p.image: p for p in run} for run in runs]
+    of_class: dict[str, list[Prediction]] = defaultdict(list)
+    for p in before:
+        if all(p.image in run for run in after):
+            of_class[names[p.label]].append(p)
+    rows = []
+    for name, old in sorted(of_class.items()):
+        new = [[run[p.image] for p in old] for run in after]
+        tops = _percent(new, "right"), _percent([old], "right")
+        fives = _percent(new, "right5"), _percent([old], "right5")
+        change = AccuracyChange(
+            layouts.change_of(tops[0] - tops[1]), layouts.change_of(fives[0] - fives[1])
+        )
+        rows.append(GroupChange(name, float(tops[0].mean()), float(tops[1].mean()), change))
+    return tuple(sorted(rows, key=lambda row: -row.gain))
+
+
+def _percent(runs: Sequence[Sequence[Prediction]], right: str) -> np.ndarray:
+    """Of each run and image 0 or 100."""
+    return np.array([[100.0 * getattr(p, right) for p in run] for run in runs])
 
 
 def class_charts(every: dict[str, tuple[GroupChange, ...]], ends: int) -> tuple[Chart, ...]:

@@ -77,8 +77,15 @@ def _class_text(every: Mapping[str, Sequence[GroupChange]]) -> str:
 
 
 def _subsets(order: Order) -> Findings:
-    numbers, groups = subset_study.subset_study(order.ground, order.models[0])
-    return Findings(groups=groups, subsets=(numbers,), text=subset_study.summary(numbers))
+    found = [
+        subset_study.subset_study(order.ground, model, order.device, seed=order.seed)
+        for model in order.models
+    ]
+    return Findings(
+        groups=tuple(group for _, groups in found for group in groups),
+        subsets=tuple(numbers for numbers, _ in found),
+        text="".join(subset_study.summary(numbers) for numbers, _ in found),
+    )
 
 
 def _claims(order: Order) -> Findings:

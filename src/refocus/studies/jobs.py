@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from refocus import outputs
@@ -89,44 +91,51 @@ def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
     return Recipe(**{**places, "do_no_harm": False, **settings})
 
 
-def run(  # noqa: PLR0913 - what is run, on what, where, how, and by whom
-    jobs: Sequence[Job],
-    ground: Ground,
-    wanted: Sequence[str],
-    out: Path,
-    common: dict[str, Any],
-    place: Place,
-    *,
-    maps: int = 0,
-    workers: int = 0,
-    progress: bool = True,
-) -> None:
-    """Do this process's share of the jobs; the first process then waits for the others.
+@dataclass(frozen=True)
+class How:
+    """What is measured of each job, and where.
 
-    wanted: suites, and `MAPS`, which are measured over `maps` images with masks.
+    wanted: suites, and `MAPS`, which are measured over `maps` images with masks chosen by `seed`.
     """
+
+    wanted: tuple[str, ...]
+    device: torch.device
+    maps: int = 0
+    seed: int = 0
+    workers: int = 0
+    progress: bool = True
+
+
+def run(
+    jobs: Sequence[Job], ground: Ground, out: Path, common: dict[str, Any], how: How, place: Place
+) -> None:
+    """Do this process's share of the jobs; the first process then waits for the others."""
     for job in list(jobs)[place.rank :: place.count]:
-        todo = left(job, wanted, out)
-        if not todo:
-            continue
-        model = load(ground.models[job.model])
-        if job.variant.tunes:
-            complete(recipe(job, ground, common), job.folder(out), progress=progress)
-            model = load(job.folder(out) / "model")
-        for what in todo:
-            job.records(out, what).parent.mkdir(parents=True, exist_ok=True)
-            title = f"{job.model}, {job.variant.name}: {what}" if progress else ""
-            if what == MAPS:
-                _measure_maps(job, model, ground, out, most=maps, workers=workers, title=title)
-            else:
-                for level, tests in ground.tests(what, model).items():
-                    records = job.records(out, what, level)
-                    evaluate(model, tests, records=records, workers=workers, label=title)
-            outputs.write_json(job.done(out, what), {"finished": time.time()})
+        if left(job, how.wanted, out):
+            _one(job, ground, out, common, how)
     if place.rank == 0:
         for job in jobs:
-            for what in wanted:
+            for what in how.wanted:
                 wait_for(job.done(out, what))
+
+
+def _one(job: Job, ground: Ground, out: Path, common: dict[str, Any], how: How) -> None:
+    """Tune, where the job does, and measure what is left."""
+    model: str | Path = ground.models[job.model]
+    if job.variant.tunes:
+        complete(recipe(job, ground, common), job.folder(out), progress=how.progress)
+        model = job.folder(out) / "model"
+    network = load(model, device=how.device)
+    for what in left(job, how.wanted, out):
+        job.records(out, what).parent.mkdir(parents=True, exist_ok=True)
+        title = f"{job.model}, {job.variant.name}: {what}" if how.progress else ""
+        if what == MAPS:
+            _measure_maps(job, network, ground, out, how, title)
+        else:
+            for level, tests in ground.tests(what, network).items():
+                records = job.records(out, what, level)
+                evaluate(network, tests, records=records, workers=how.workers, label=title)
+        outputs.write_json(job.done(out, what), {"finished": time.time()})
 
 
 def left(job: Job, wanted: Sequence[str], out: Path) -> list[str]:
@@ -144,35 +153,20 @@ def masked_tests(ground: Ground, model: nn.Module) -> list[Sample]:
 
 
 def _measure_maps(
-    job: Job,
-    model: nn.Module,
-    ground: Ground,
-    out: Path,
-    *,
-    most: int,
-    workers: int,
-    title: str,
+    job: Job, model: nn.Module, ground: Ground, out: Path, how: How, title: str
 ) -> None:
-    records = job.records(out, MAPS)
+    measured = partial(
+        measure, model, records=job.records(out, MAPS), workers=how.workers, label=title
+    )
     if not ground.own:
         file = ground.suites[SEGMENTS]
         load_one = Gtsegs(file, model)
-        measure(
-            model,
-            load_one.samples(),
-            file.parent,
-            load_one,
-            records=records,
-            workers=workers,
-            label=title,
-        )
+        measured(load_one.samples(), file.parent, load_one)
         return
     samples = masked_tests(ground, model)
-    some = [s for s in samples if s.image in chosen(samples, most, 0)]
-    view = MaskedView(model)
-    measure(
-        model, some, ground.suites["natural"], view, records=records, workers=workers, label=title
-    )
+    kept = chosen(samples, how.maps, how.seed)
+    some = [s for s in samples if s.image in kept]
+    measured(some, ground.suites["natural"], MaskedView(model))
 
 
 # --- what a finished job says -------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from statistics import stdev
 import numpy as np
 
 from refocus.evaluation import maps
-from refocus.evaluation.intervals import estimate, mean_change
-from refocus.evaluation.metrics import DIFFERENCE, PERCENT
+from refocus.evaluation.intervals import estimate
+from refocus.evaluation.metrics import DIFFERENCE, PERCENT, SEGMENTATION
 from refocus.evaluation.plan import SEGMENTS
 from refocus.intervals import crossed_interval
-from refocus.results import Change, Compared, Estimate
+from refocus.records import MapRecord
+from refocus.results import Change, Compared, Estimate, Interval
 from refocus.studies import jobs
 from refocus.studies.datasets import MASKED
 from refocus.studies.jobs import Job, Levels
@@ -26,6 +28,7 @@ from refocus.studies.results import Line
 
 NEAREST = "ViT-B"  # the paper's model that stands beside a user's own
 Groups = dict[str, frozenset[int] | None]  # "all", "trained", ... -> labels; None: every image
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums [r, k] -> [r]
 Scores = Mapping[str, float]  # image -> percent
 
 
@@ -71,7 +74,7 @@ def compare(draws: Sequence[Scores], before: Scores | None) -> Numbers:
     if before is not None:
         shared = [image for image in images if image in before]
         moved = np.array([[draw[image] - before[image] for image in shared] for draw in draws])
-        change = _change(moved) if shared else None
+        change = change_of(moved) if shared else None
     return Numbers(_estimate(values), change, spread, len(draws))
 
 
@@ -83,7 +86,7 @@ def _estimate(values: np.ndarray) -> Estimate:
     return Estimate(mean, crossed_interval(values, PERCENT), values.shape[1])
 
 
-def _change(values: np.ndarray) -> Change:
+def change_of(values: np.ndarray) -> Change:
     """Of paired changes `[draws, images]`, in points."""
     if len(values) == 1:
         return mean_change(values[0], DIFFERENCE)
@@ -103,7 +106,7 @@ def classes(order: Order) -> list[Line]:
 
     def split(model: str, before: Levels) -> Groups:
         labels = {p.label for level in before.values() for p in level}
-        trained = jobs.trained_labels(Job(model, PUBLISHED), order.out)
+        trained = jobs.trained_labels(order.runs(model, PUBLISHED)[0], order.out)
         return {
             "trained": frozenset(labels & trained),
             "untrained": frozenset(labels - trained),
@@ -135,25 +138,68 @@ def segmentation(order: Order) -> list[Line]:
     suite = MASKED if order.ground.own else SEGMENTS
     for model, variant in product(order.models, order.variants):
         before = jobs.maps_of(Job(model, ORIGINAL), order.out)
-        records = before if not variant.tunes else jobs.maps_of(Job(model, variant), order.out)
-        found = maps.scores(records, before if variant.tunes else None, 0)
-        for metric in ("pixel_accuracy", "miou", "map"):
-            cell = Cell(model, suite, metric)
-            lines.append(_line(order, cell, variant, _percent(found[metric])))
+        runs = [jobs.maps_of(job, order.out) for job in order.runs(model, variant)]
+        for metric in SEGMENTATION:
+            found = fits(runs, before if variant.tunes else None, metric)
+            lines.append(_line(order, Cell(model, suite, metric), variant, found))
     return lines
+
+
+def fits(
+    draws: Sequence[Sequence[MapRecord]], before: Sequence[MapRecord] | None, metric: str
+) -> Numbers:
+    """One score of the segmentation test in percent, and its paired change, with 95 % intervals."""
+    if len(draws) == 1:
+        return _percent(maps.scores(draws[0], before, 0)[metric])
+    rows = [{row.image: row.segmentation for row in some} for some in (*draws, before or ())]
+    images = [row.image for row in draws[0] if all(row.image in some for some in rows if some)]
+    columns = [np.array([some[image] for image in images]) for some in rows if some]
+    statistic = SEGMENTATION[metric]
+    found = [_influence(one, statistic) for one in columns]
+    start = found.pop() if before is not None else None
+    values = np.array([value for value, _ in found])
+    each = np.array([pseudo for _, pseudo in found])
+    number = _of_draws(values.mean(), each, PERCENT)
+    change = None
+    if start is not None:
+        moved = _of_draws(values.mean() - start[0], each - start[1], DIFFERENCE)
+        change = Change(moved.value, moved.interval, moved.n)
+    return Numbers(number, change, float(values.std(ddof=1)), len(draws))
+
+
+def _influence(columns: np.ndarray, statistic: Statistic) -> tuple[float, np.ndarray]:
+    """A score made of sums over images, in percent, and the jackknife's pseudo-value of each image.
+
+    The pseudo-values `[n]` have nearly the score as their mean, and their variance says how it
+    varies with the images (Tukey, 1958). columns: `[n, k]`.
+    """
+    total, n = columns.sum(0), len(columns)
+    value = float(statistic(total[None])[0])
+    return 100 * value, 100 * (n * value - (n - 1) * statistic(total - columns))
+
+
+def _of_draws(value: float, each: np.ndarray, bounds: tuple[float, float]) -> Estimate:
+    """A score with the interval of its pseudo-values `[draws, images]`, moved to the score."""
+    found = crossed_interval(each, (-math.inf, math.inf))
+    if found is None or not np.isfinite(found).all():
+        return Estimate(float(value), None, each.shape[1])
+    low, high = (float(np.clip(end + value - each.mean(), *bounds)) for end in found)
+    return Estimate(float(value), (low, high), each.shape[1])
 
 
 def _percent(score: Compared) -> Numbers:
     """A score in [0, 1] in percent, its change in points."""
-    low, high = score.model.interval or (None, None)
     assert score.model.value is not None  # there are images
-    interval = None if low is None or high is None else (100 * low, 100 * high)
+    number = Estimate(100 * score.model.value, _scaled(score.model.interval), score.model.n)
     change = None
     if score.change is not None and score.change.difference is not None:
-        ends = score.change.interval
-        moved = None if ends is None else (100 * ends[0], 100 * ends[1])
+        moved = _scaled(score.change.interval)
         change = Change(100 * score.change.difference, moved, score.change.n)
-    return Numbers(Estimate(100 * score.model.value, interval, score.model.n), change, None, 1)
+    return Numbers(number, change, None, 1)
+
+
+def _scaled(interval: Interval | None) -> Interval | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
 def _line(order: Order, cell: Cell, variant: Variant, found: Numbers) -> Line:

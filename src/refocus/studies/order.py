@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from refocus.evaluation.plan import SEGMENTS
 from refocus.studies import jobs
 from refocus.studies.datasets import Ground, classes_with_masks
@@ -18,6 +20,7 @@ from refocus.studies.registry import (
     suites_of,
     variants_of,
 )
+from refocus.vit.loading import pick_device
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Order:
     """What the user asked for.
 
     common: settings of every run, `rates` by objective. maps: images for the maps of Table 3.
+    seeds: draws of each row; None: as many as the study has.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Order:
     models_given: bool = False
     maps: int = 200
     workers: int = 0
+    seeds: int | None = None
 
     @property
     def about(self) -> str:
@@ -72,7 +77,24 @@ class Order:
 
     def runs(self, model: str, variant: Variant) -> list[Job]:
         """The jobs behind a row: one, or one for each draw."""
-        return [Job(model, drawn) for drawn in draws_of(self.row, variant)]
+        drawn = draws_of(self.row, variant, self.draws, self.seed)
+        return [Job(model, one) for one in drawn]
+
+    @property
+    def draws(self) -> int:
+        """How many runs a row is the mean of."""
+        return self.seeds or self.row.draws or 1
+
+    @property
+    def seed(self) -> int:
+        """Of every random choice; of the first draw, where there are several."""
+        found: int = self.common.get("seed", 0)
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where runs are measured, and pictures made."""
+        return pick_device(self.common.get("device", "auto"))
 
     @property
     def jobs(self) -> list[Job]:

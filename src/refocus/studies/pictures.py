@@ -43,8 +43,13 @@ class Answered:
 def _pairs(order: Order) -> list[Pair]:
     found = []
     for model in order.models:
-        tuned = load(order.runs(model, PUBLISHED)[0].folder(order.out) / "model")
-        networks = {"original": load(order.ground.models[model]), "tuned": tuned}
+        tuned = load(
+            order.runs(model, PUBLISHED)[0].folder(order.out) / "model", device=order.device
+        )
+        networks = {
+            "original": load(order.ground.models[model], device=order.device),
+            "tuned": tuned,
+        }
         found.append(Pair(model, networks, class_folder_names(tuned)))
     return found
 

@@ -120,9 +120,9 @@ class Study:
 
     suites: of the paper's; all where empty. metrics: of accuracy. tables: of the paper, that have
     its numbers. models: of the paper, that it was done for; all where empty. draws: of the training
-    classes, whose mean and deviation are shown; 0 for one run with the first classes. shows:
-    outcomes of a gallery. skips: so many of the best examples, which another figure shows. ends:
-    classes shown at each end; 0 for all.
+    classes, whose mean and deviation are shown; 0 for the first classes. shows: outcomes of a
+    gallery. skips: so many of the best examples, which another figure shows. ends: classes shown at
+    each end; 0 for all.
     """
 
     about: str
@@ -174,7 +174,7 @@ STUDIES = {
         ("ViT-B", "DeiT-B"),
     ),
     "table8": Study(
-        "three seeds of training classes, top-1",
+        "draws of the training classes, top-1",
         "methods",
         suites=_ALL,
         metrics=("top1",),
@@ -182,7 +182,7 @@ STUDIES = {
         draws=3,
     ),
     "table9": Study(
-        "three seeds of training classes, top-5",
+        "draws of the training classes, top-5",
         "methods",
         suites=_ALL,
         metrics=("top5",),
@@ -307,18 +307,25 @@ def variants_of(row: Study, ground: Ground, classes: int, usual: int) -> list[Va
     return [v for v in found if not v.masks or (v.masks in ground.masks and len(ground.masks) > 1)]
 
 
-def draws_of(row: Study, variant: Variant) -> list[Variant]:
-    """The runs behind a row of the table: itself, or one for each draw of the training classes."""
-    if not row.draws or not variant.tunes:
+def draws_of(row: Study, variant: Variant, count: int, seed: int) -> list[Variant]:
+    """The runs behind a row of the table.
+
+    Draws of the training classes where the study is about these, else of everything that follows
+    from the seed: the images of each class, their order, their crops. The first is then the run
+    that other studies show alone.
+    """
+    if not variant.tunes:
         return [variant]
-    return [
-        replace(
-            variant,
-            name=f"{variant.name}-classes{seed}",
-            settings={**variant.settings, "class_seed": seed},
-        )
-        for seed in range(row.draws)
-    ]
+    if row.draws:
+        return [_drawn(variant, f"classes{number}", class_seed=number) for number in range(count)]
+    others = range(seed + 1, seed + count)
+    return [variant, *(_drawn(variant, f"seed{number}", seed=number) for number in others)]
+
+
+def _drawn(variant: Variant, name: str, **settings: int) -> Variant:
+    return replace(
+        variant, name=f"{variant.name}-{name}", settings={**variant.settings, **settings}
+    )
 
 
 def suites_of(row: Study, ground: Ground) -> list[str]:

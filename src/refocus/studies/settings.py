@@ -96,9 +96,16 @@ class StudySettings:
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
     workers: Annotated[CountOrZero, about("Processes that decode images.")] = 0
     seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    seeds: Annotated[
+        Count | None,
+        about(
+            "Draws of each row, from ‹seed› on, of which mean, deviation and interval are shown. "
+            "Default: 1; table8 and table9, which draw the training classes, 3."
+        ),
+    ] = None
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
-        about("Where to tune; auto takes a GPU if there is one."),
+        about("Where to tune and measure; auto takes a GPU if there is one."),
     ] = "auto"
 
     def __post_init__(self) -> None:

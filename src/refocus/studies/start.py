@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from refocus import locks, outputs
 from refocus.errors import InputError
 from refocus.objectives.registry import OBJECTIVES
@@ -15,6 +17,8 @@ from refocus.studies.order import Order
 from refocus.studies.results import StudyResults
 from refocus.studies.settings import StudySettings
 from refocus.vit.loading import load
+
+_OF_ONE_RUN = ("gallery", "worst", "subsets")  # layouts
 
 
 def study(
@@ -39,11 +43,18 @@ def study(
             holds studies with other settings.
     """
     row, place, folder = _row(name, settings), take_place(), Path(out).expanduser()
+    take_gpu(place)
     ground = _own(settings, folder, place) if settings.on else _published(settings)
     if settings.data:
         _keep(folder, settings, place)
     with locks.released(folder):
         return conduct(_order(name, row, ground, folder, settings), place, progress=progress)
+
+
+def take_gpu(place: Place) -> None:
+    """Each process of a machine takes a GPU of its own, as far as there are some."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place.local % torch.cuda.device_count())
 
 
 def estimate(name: str, settings: StudySettings) -> Estimated:
@@ -64,6 +75,10 @@ def _row(name: str, settings: StudySettings) -> registry.Study:
     row = registry.study(name)
     if settings.on and row.layout == "claims":
         raise InputError("study claims: is about the paper's own data sets; give ‹data›, not ‹on›")
+    if (settings.seeds or 1) > 1 and row.layout in _OF_ONE_RUN:
+        raise InputError(
+            f"‹seeds› {settings.seeds}: study {name} shows images of one run; ‹seed› chooses it"
+        )
     if unknown := [objective for objective in settings.rates if objective not in OBJECTIVES]:
         raise InputError(
             f"‹rates› {unknown[0]}={settings.rates[unknown[0]]:g}: no such objective; legal are "
@@ -88,6 +103,7 @@ def _order(
         bool(settings.models),
         settings.maps,
         workers=settings.workers,
+        seeds=settings.seeds,
     )
 
 

@@ -39,6 +39,7 @@ class Asked:
 def subset_study(
     ground: Ground,
     model: str,
+    device: torch.device,
     *,
     images: int = 4,
     labels: int = 5,
@@ -49,7 +50,8 @@ def subset_study(
 
     For the predicted class and for random others.
     """
-    asked = _draw(ground, model, images, labels, seed)
+    network = load(ground.models[model], device=device)
+    asked = _draw(ground, network, images, labels, seed)
     rows: list[Subset] = []
     groups = []
     for sample in asked.samples:
@@ -59,8 +61,7 @@ def subset_study(
     return _numbers(model, rows), tuple(groups)
 
 
-def _draw(ground: Ground, model: str, images: int, labels: int, seed: int) -> Asked:
-    network = load(ground.models[model])
+def _draw(ground: Ground, network: nn.Module, images: int, labels: int, seed: int) -> Asked:
     view(network)
     suite = "imagenet" if "imagenet" in ground.suites else next(iter(ground.suites))
     tests = next(iter(ground.tests(suite, network).values()))
@@ -76,15 +77,16 @@ def _draw(ground: Ground, model: str, images: int, labels: int, seed: int) -> As
 
 def _one_image(asked: Asked, sample: Sample, rounds: int) -> tuple[list[Subset], gallery.Card]:
     network, names = asked.network, asked.names
-    pixels = asked.tests.transform(asked.tests.read(sample))
+    device = next(network.parameters()).device
+    pixels = asked.tests.transform(asked.tests.read(sample)).to(device)
     with torch.inference_mode():
         predicted = int(logits_of(network, pixels[None]).argmax())
-    targets = torch.tensor([predicted, *asked.others])
+    targets = torch.tensor([predicted, *asked.others], device=device)
     found = sufficient_subsets(
         network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds
     )
     config = preprocessing(network)
-    picture = to_picture(pixels, config["mean"], config["std"])
+    picture = to_picture(pixels.cpu(), config["mean"], config["std"])
     rows = []
     tiles = [gallery.Tile(html.tile_uri(picture), "image", names[sample.label])]
     for position, target in enumerate(targets.tolist()):

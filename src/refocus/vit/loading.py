@@ -181,11 +181,10 @@ def pick_device(name: str) -> torch.device:
             f"‹device› {name}: not usable here; legal are auto, "
             f"{', '.join(d for d in usable if usable[d])}"
         )
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if name == "cuda"
-        else torch.device(name)
-    )
+    if name != "cuda":
+        return torch.device(name)
+    local = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", torch.cuda.current_device() if local is None else int(local))
 
 
 def source(model: nn.Module) -> str:
