@@ -59,8 +59,9 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.Mo
     for local, gpu in ((0, 0), (1, 1), (2, 0)):
         for name, value in (("RANK", 4 + local), ("WORLD_SIZE", 8), ("LOCAL_RANK", local)):
             monkeypatch.setenv(name, str(value))
-        assert (place := take_place()) == Place(4 + local, 8, local)
-        start.take_gpu(place)
+        mine = take_place()
+        assert mine == Place(4 + local, 8, local)
+        start.take_gpu(mine)
         assert loading.pick_device("cuda") == torch.device("cuda", gpu)
 
 

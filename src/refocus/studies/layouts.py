@@ -12,7 +12,7 @@ from statistics import stdev
 import numpy as np
 
 from refocus.evaluation import maps
-from refocus.evaluation.intervals import estimate
+from refocus.evaluation.intervals import estimate, mean_change
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT, SEGMENTATION
 from refocus.evaluation.plan import SEGMENTS
 from refocus.intervals import crossed_interval
