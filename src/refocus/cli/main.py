@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from refocus import __version__, processes
 from refocus.cli import ending
@@ -31,7 +32,28 @@ from refocus.cli.wording import Command
 from refocus.errors import InputError
 
 SHARED = ("tune", "masks", "study")  # commands that several processes of torchrun share
+TWO_WORDS = {  # what a person types -> the command that it is
+    ("probe", "run"): "probe",
+    ("probe", "list"): "probes",
+    ("study", "run"): "study",
+}
+HIDDEN = ("probes",)  # an earlier name, which still works
+
+
+class Commands(TyperGroup):
+    """The commands, some of which have two words."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first word, or the first two, stand for, and the rest."""
+        name = TWO_WORDS.get((args[0], args[1])) if len(args) > 1 else None
+        if name is None:
+            found: tuple[str | None, Any, list[str]] = super().resolve_command(ctx, args)
+            return found
+        return " ".join(args[:2]), self.get_command(ctx, name), args[2:]
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -46,16 +68,16 @@ def root(
 ) -> None:
     """Make a Vision Transformer look at the object.
 
-    See how much it decides by the background (`audit`, `explain`), move its relevance onto the
-    object with a few masks (`tune`), and prove what that changed (`report`, `evaluate`). `refocus
-    demo` runs the whole story offline in minutes.
+    Measure how much it relies on the background (`audit`, `explain`), move its relevance onto the
+    object with a few images and masks (`tune`), and measure what that changed (`report`,
+    `evaluate`). `refocus demo` shows all of it offline in minutes.
     """
     if version:
         console.print(__version__)
     name = context.invoked_subcommand
     if name is None and not version:
         context.get_help()  # Typer prints it
-    if name and processes.started_several() and name not in SHARED:
+    if name and processes.started_several() and name.split()[0] not in SHARED:
         raise InputError(
             f"refocus {name}: does its work in one process and cannot be split by torchrun; start "
             f"it without (of several processes make use: {', '.join(SHARED)})"
@@ -81,7 +103,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "zero-shot": zero_shot,
 }
 for _name, _command in COMMANDS.items():
-    app.command(_name, cls=Command)(_command)
+    app.command(_name, cls=Command, hidden=_name in HIDDEN)(_command)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`refocus probe` and `refocus probes`: robustness tests of the literature."""
+"""`refocus probe run` and `refocus probe list`: robustness tests from the literature."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def probe(
     order: Order = None,
     **given: Any,
 ) -> None:
-    """Measure how a model bears attacks, occlusion, corruptions and more, before and after.
+    """Measure how robust a model is to attacks, occlusion, corruptions and more.
 
-    Every probe has a folder of its own in --out: what is there is kept, what was interrupted is
-    resumed, and further probes can be added later with the same options.
+    `refocus probe run` measures, before and after tuning; `refocus probe list` shows what each
+    probe tests. Every probe has its own folder in --out: finished ones are kept, interrupted ones
+    are resumed, and others can be added later with the same options.
     """
     given["kinds"] = [*given["kinds"], *(more or [])]
     settings = ProbeSettings(**settings_from(ProbeSettings, given))

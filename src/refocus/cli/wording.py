@@ -17,6 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from typer.core import TyperCommand
 
+from refocus.cli import panels
 from refocus.cli.options import Called, Rows, spelling
 from refocus.cli.printing import console
 from refocus.errors import InputError, Message
@@ -32,7 +33,13 @@ class Command(TyperCommand):
                 option.help = self.worded(Message(text))  # type: ignore[attr-defined]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse what is empty: as a path, '' would be the current folder, as a host, all hosts."""
+        """Refuse what is empty: as a path, '' would be the current folder, as a host, all hosts.
+
+        `--advanced` shows the whole help.
+        """
+        if panels.ADVANCED in args:
+            ctx.meta[panels.ADVANCED] = True
+            args = ["--help"]
         self._refuse_empty(ctx, args)
         return super().parse_args(ctx, args)
 
@@ -91,16 +98,19 @@ class Command(TyperCommand):
     # --- help -------------------------------------------------------------------------------------
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print it, with the rows of the tables that options name."""
+        """Print it in panels, with the rows of the tables that options name, and examples."""
         tables = [(name, extra, _rows(extra)) for name, extra in self._extras(Rows)]
         declared = self._declared
         for name, extra, rows in tables:
             if extra.inline:
                 declared[name].help += f" One of {', '.join(rows)}."
+        hidden = panels.arrange(self.params, advanced=panels.ADVANCED in ctx.meta)
         super().format_help(ctx, formatter)
         for _, extra, rows in tables:
             if extra.described:
                 console.print(_described(extra.title, rows))
+        if shown := panels.examples(self.name or "", hidden=hidden):
+            console.print(shown)
 
 
 def _rows(extra: Rows) -> Mapping[str, Any]:

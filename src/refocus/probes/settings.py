@@ -37,7 +37,7 @@ class ProbeSettings:
     kinds: Annotated[
         tuple[Text, ...],
         about(
-            "Names of probes, or all that can be run with what is given. `refocus probes` says "
+            "Names of probes, or all that can be run with what is given. `refocus probe list` says "
             "what each tests."
         ),
     ] = ("all",)
