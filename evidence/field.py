@@ -13,6 +13,7 @@ explains the choices.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,14 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 
-from evidence.methods import METHODS, Method, passes_per_image
+from evidence.measure import (
+    SHARES,
+    DevelopmentImages,
+    development,
+    development_images,
+    read_test,
+)
+from evidence.methods import METHODS, passes_per_image
 from evidence.rows import (
     END,
     READINGS,
@@ -38,19 +46,17 @@ from evidence.rows import (
     Row,
     append,
     digest,
-    pack,
     read,
 )
 from evidence.sources import DATA, Source, prepare
-from evidence.work import BATCH, Outcome, Work, counting
-from refocus import InputError, evaluate, load
-from refocus.data.transforms import MaskedImages, joint_transform
+from evidence.work import BATCH, Outcome, Work, autocast, counting
+from refocus import InputError, load
 from refocus.records import drop_partial_line
-from refocus.tuning.checks import answers, interpolate
+from refocus.tuning.checks import interpolate
 from refocus.tuning.loop import Diverged
 from refocus.vit.loading import weights_digest
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the base model to the end of training
+State = dict[str, Tensor]
 # images that go forward in training, for each step of `refocus`; None: the steps are given
 BUDGETS: Mapping[str, int | None] = {"steps": None, "passes": 4, "long": 16}
 SEARCH_DRAW = 1000  # apart from the draws of the final cells
@@ -78,10 +84,27 @@ class Field:
     places: Mapping[str, Place]
     steps: int
     precision: str
+    _images: dict[str, DevelopmentImages] = dataclasses.field(default_factory=dict)
+    _bases: dict[str, list[Development]] = dataclasses.field(default_factory=dict)
 
     @property
     def rows(self) -> Path:
+        """One line a cell."""
         return self.out / "rows.jsonl"
+
+    def development_images(self, data: str, model: nn.Module) -> DevelopmentImages:
+        """Made once for all cells: the base models of a data set see images alike."""
+        if data not in self._images:
+            self._images[data] = development_images(model, self.places[data].source)
+        return self._images[data]
+
+    def base_development(self, row: Row, model: nn.Module) -> list[Development]:
+        """Of the base model, measured once; `model` has its weights."""
+        if row.model not in self._bases:
+            state = model.state_dict()
+            images = self.development_images(row.cell.data, model)
+            self._bases[row.model] = development(model, images, (state, state), SHARES[:1])
+        return self._bases[row.model]
 
 
 # --- one cell -------------------------------------------------------------------------------------
@@ -93,7 +116,7 @@ def run(cell: Cell, field: Field, readings: Sequence[str]) -> Row:
     base = load(place.model(cell.draw))
     work = _work(cell, field)
     start = {name: value.clone() for name, value in base.state_dict().items()}
-    settings = _settings(method, work, field)
+    settings = _settings(cell, work, field)
     begun = time.perf_counter()
     with counting(base) as counted:
         try:
@@ -115,17 +138,18 @@ def run(cell: Cell, field: Field, readings: Sequence[str]) -> Row:
         notes=made.notes,
     )
     if "diverged" not in made.notes:
-        row = _measured(row, base, start, made.weights, field, readings)
+        row = _measured(row, base, (start, made.weights), field, readings)
     shutil.rmtree(work.folder, ignore_errors=True)
     return row
 
 
-def _settings(method: Method, work: Work, field: Field) -> dict[str, object]:
+def _settings(cell: Cell, work: Work, field: Field) -> dict[str, object]:
+    method = METHODS[cell.method]
     return {
         "steps": work.steps,
         "batch": BATCH,
         "precision": field.precision,
-        "per_image": passes_per_image(method, load(work.model)),
+        "per_image": _passes(cell.method, work.model),
         "recipe": dict(method.recipe),
         "labels": method.labels,
         "model": work.model.name,
@@ -148,6 +172,11 @@ def _work(cell: Cell, field: Field) -> Work:
     )
 
 
+@cache
+def _passes(name: str, model: Path) -> int:
+    return passes_per_image(METHODS[name], load(model))
+
+
 def name_of(cell: Cell) -> str:
     """A folder for the run of a cell."""
     return "-".join(str(value) for value in asdict(cell).values())
@@ -158,74 +187,42 @@ def steps_for(cell: Cell, field: Field) -> int:
     passes = BUDGETS[cell.budget]
     if passes is None:
         return field.steps
-    model = load(field.places[cell.data].model(cell.draw))
-    each = max(1, passes_per_image(METHODS[cell.method], model))
+    each = max(1, _passes(cell.method, field.places[cell.data].model(cell.draw)))
     return max(1, round(field.steps * passes / each))
 
 
 def _measured(
-    row: Row,
-    model: nn.Module,
-    start: dict[str, Tensor],
-    end: dict[str, Tensor],
-    field: Field,
-    readings: Sequence[str],
+    row: Row, model: nn.Module, line: tuple[State, State], field: Field, readings: Sequence[str]
 ) -> Row:
-    """Development accuracy at each share, the readings' shares, and the tests of a final cell."""
-    source = field.places[row.cell.data].source
-    with torch.autocast("cpu", torch.bfloat16, enabled=field.precision == "bf16"):
-        found = development(model, source, start, end)
-    best = max(found, key=lambda d: (d.score, -d.share))
-    shares = {END: 1.0, WISE: 0.5, SELECTED: best.share}
-    if row.cell.method == "base":
-        found, shares = found[:1], dict.fromkeys(READINGS, 0.0)
-    row = replace(row, development=found, shares=shares)
-    if row.cell.phase != "final":
-        return row
-    wanted = {name: shares[name] for name in readings}
-    right: dict[str, dict[float, Answers]] = {test: {} for test in source.kind.tests}
+    """Development accuracy on the line to the trained weights, and the tests of a final cell."""
+    with autocast(field.precision):
+        found = field.base_development(row, model)
+        shares = {END: 0.0}
+        if row.cell.method != "base":
+            images = field.development_images(row.cell.data, model)
+            found = [*found, *development(model, images, line, SHARES[1:])]
+            best = max(found, key=lambda d: (d.score, -d.share)).share
+            shares = {END: 1.0, WISE: 0.5, SELECTED: best}
+        row = replace(row, development=found, shares=shares)
+        if row.cell.phase != "final":
+            return row
+        wanted = {name: shares[name] for name in readings}
+        source = field.places[row.cell.data].source
+        return replace(row, tests=_tests(model, source, line, wanted))
+
+
+def _tests(
+    model: nn.Module, source: Source, line: tuple[State, State], wanted: Mapping[str, float]
+) -> dict[str, Answers]:
+    """Every test set at the share of each reading; a share that two have in common is read once."""
+    found: dict[str, Answers] = {}
     for share in sorted(set(wanted.values())):
-        model.load_state_dict(interpolate(start, end, share))
+        model.load_state_dict(interpolate(*line, share))
+        names = [name for name, at in wanted.items() if at == share]
         for test in source.kind.tests:
-            right[test][share] = test_answers(model, source.test(test), field.precision)
-    tests = {
-        test: replace(
-            next(iter(by_share.values())),
-            right={name: by_share[share].right[""] for name, share in wanted.items()},
-        )
-        for test, by_share in right.items()
-    }
-    return replace(row, tests=tests)
-
-
-def development(
-    model: nn.Module, source: Source, start: dict[str, Tensor], end: dict[str, Tensor]
-) -> list[Development]:
-    """Top-1 on the development images as they are and on other backgrounds, at each share."""
-    samples = source.dev.masked(model)
-    data = MaskedImages(samples, joint_transform(model, train=False))
-    columns = list(zip(*(data[i] for i in range(len(data))), strict=True))
-    images, masks = torch.stack(columns[0]), torch.stack(columns[1])
-    line = [interpolate(start, end, share) for share in SHARES]
-    plain, swapped = answers(model, line, images, masks, torch.tensor(columns[2]))
-    return [
-        Development(share, 100 * float(p.mean()), 100 * float(s.mean()))
-        for share, p, s in zip(SHARES, plain, swapped, strict=True)
-    ]
-
-
-def test_answers(model: nn.Module, folder: Path, precision: str) -> Answers:
-    """A model's right answers on a test set, under the reading ""."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        found = sorted(evaluate(model, folder).predictions, key=lambda p: p.image)
-    counts: dict[str, int] = {}
-    for p in found:
-        folder_name = p.image.split("/")[0]
-        counts[folder_name] = counts.get(folder_name, 0) + 1
-    return Answers(digest(p.image for p in found), counts, {"": pack([p.right for p in found])})
-
-
-test_answers.__test__ = False  # type: ignore[attr-defined]  # not for pytest
+            now = read_test(model, source.test(test), names)
+            found[test] = replace(now, right={**found.get(test, now).right, **now.right})
+    return found
 
 
 # --- the search -----------------------------------------------------------------------------------
@@ -361,11 +358,6 @@ def _of_method(
         yield Cell(args.phase, data, name, budget, images, classes, draw, 0.0)
 
 
-@cache
-def _passes(name: str, model: Path) -> int:
-    return passes_per_image(METHODS[name], load(model))
-
-
 def _same_as_steps(name: str, data: str, budget: str, field: Field) -> bool:
     return _passes(name, field.places[data].model(0)) == BUDGETS[budget]
 
@@ -400,7 +392,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--classes", default="all", choices=("all", "half"))
     parser.add_argument("--budgets", nargs="+", default=["steps", "passes"], choices=list(BUDGETS))
     parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(

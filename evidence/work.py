@@ -21,6 +21,11 @@ DECAY = 0.85
 WEIGHT_DECAY = 1e-4
 
 
+def autocast(precision: str) -> AbstractContextManager[Any]:
+    """The number format of forward passes."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
 @dataclass(frozen=True)
 class Work:
     """One run: `steps` of `BATCH` images at `rate`, from `model`, by `seed`."""
@@ -38,7 +43,7 @@ class Work:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 where the field asks for it."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.precision)
 
 
 @dataclass(frozen=True)
