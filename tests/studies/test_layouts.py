@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from refocus.records import Prediction
 from refocus.results import Estimate
 from refocus.studies import claims, layouts, paper, writing
@@ -54,6 +57,41 @@ def test_the_sheet_names_every_claim_and_judges_those_that_were_run() -> None:
         found["ObjectNet", "ViT-B (Opt Relevance, automatic masks)", "Top-1 Accuracy"].status
         == "not run"
     )
+    assert claims.status(42.2, None) == "not run"
     assert (
         claims.sheet_text(sheet).splitlines()[0] == "Dataset\tModel\tMetric\tClaimed\tOurs\tStatus"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "n", "status"),
+    [
+        (80.2, 0.3, 50_000, "verified"),
+        (80.2, 3.0, 50_000, "not decided"),  # the claim lies in the interval, which says little
+        (80.2, 0.3, 999, "not decided"),
+        (80.9, 0.3, 50_000, "not decided"),  # near the margin
+        (81.2, 0.3, 50_000, "not decided"),
+        (81.4, 0.3, 50_000, "not reproduced"),
+        (78.6, 0.3, 50_000, "not reproduced"),
+        (70.0, 0.3, 500, "not decided"),
+    ],
+)
+def test_a_claim_is_verified_by_equivalence(value: float, half: float, n: int, status: str) -> None:
+    number = Estimate(value, (value - half, value + half), n)
+    line = Line("ViT-B", "original", "imagenet", "top1", number)
+    assert claims.status(80.0, line) == status
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    """At the margin itself a true difference passes in 5 % of the samples, and not more."""
+    rng = np.random.default_rng(0)
+    error = 0.3
+    values = 81.0 + error * rng.standard_normal(4000)
+    found = [
+        claims.equivalence(
+            80.0, Estimate(value, (value - 1.96 * error, value + 1.96 * error), 5000)
+        )
+        for value in values.tolist()
+    ]
+    share = float(np.mean([p is not None and p < 0.05 for p in found]))
+    assert 0.04 < share < 0.06

@@ -111,7 +111,7 @@ def test_a_figure_of_every_class_has_those_that_did_not_move(place: Path) -> Non
 
 def drawn(rows: tuple[figures.GroupChange, ...], ends: int) -> set[str]:
     (chart,) = figures.class_charts({"m: s": rows}, ends)
-    svg = base64.b64decode(chart.picture.partition(",")[2]).decode()
+    svg = base64.b64decode(chart.picture.wide.partition(",")[2]).decode()
     return {part.partition(" -->")[0] for part in svg.split("<!-- ") if part.startswith("class")}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from refocus import outputs
 from refocus.processes import Place
 from refocus.records import to_json
-from refocus.studies import writing
+from refocus.studies import claims, writing
 from refocus.studies.checks import check
 from refocus.studies.findings import Findings, find
 from refocus.studies.jobs import How, run
@@ -43,7 +43,7 @@ def _write(order: Order, found: Findings) -> StudyResults:
     results = StudyResults(
         order.name,
         order.about,
-        _facts(order),
+        _facts(order, found),
         text,
         found.lines,
         found.claims,
@@ -68,7 +68,7 @@ def _write(order: Order, found: Findings) -> StudyResults:
     return results
 
 
-def _facts(order: Order) -> dict[str, str]:
+def _facts(order: Order, found: Findings) -> dict[str, str]:
     common = {key: value for key, value in order.common.items() if key != "rates"}
     rates = {v.name: results_of(file).lr for v in order.variants for file in _run(order, v)}
     last = order.common.get("select") == "last"
@@ -80,6 +80,7 @@ def _facts(order: Order) -> dict[str, str]:
         "settings": json.dumps({**order.ground.settings, **common}, default=str),
         "draws": _draws(order),
         "learning rates": ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
+        **({"claims": claims.RULE} if found.claims else {}),
         "weights measured": f"{epoch}; no do-no-harm rule",
         "versions": ", ".join(f"{k} {v}" for k, v in outputs.environment().items()),
     }

@@ -37,7 +37,9 @@ class Claim:
     metric: str  # title
     claimed: float  # percent, as printed
     ours: float | None  # percent; None where it was not run
-    status: str  # what comparing the two says
+    status: str  # "verified", "not reproduced", "not decided" or "not run"
+    n: int = 0  # images
+    p: float | None = None  # of the equivalence test; None where there are too few images
 
 
 @dataclass(frozen=True)
