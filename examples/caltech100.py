@@ -83,7 +83,7 @@ def measure(
     return {
         "top1": top1[0],
         "swapped": top1[1],
-        "miou": 100 * scores["miou"],
+        "miou": 100 * scores.miou,
         "background_share": background,
     }, answers
 

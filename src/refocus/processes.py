@@ -1,4 +1,4 @@
-"""Several processes on one list: who am I, and wait for the others.
+"""Several processes on one list: which am I, and wait for the others.
 
 Started by `torchrun` or `accelerate launch`.
 """
@@ -7,72 +7,19 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from refocus.errors import InputError
 
-
-def started_several() -> bool:
-    """Whether torchrun or accelerate launch started this process as one of several.
-
-    Raises:
-        InputError: the environment says a count that is none.
-    """
-    return _said("WORLD_SIZE", 1) > 1
-
-
-def rank() -> int:
-    """Which of several processes this is; 0 where it is alone."""
-    return _said("RANK", 0)
-
-
-def _said(name: str, default: int) -> int:
-    """A number that torchrun puts into the environment."""
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise InputError(f"environment variable {name}={text!r}: must be a number; unset it")
-    return int(text)
-
-
-class Processes:
-    """rank, count, and whether this is the first.
-
-    Alone, waiting does nothing and nothing is started.
-
-    cpu: whether the work runs on the CPU; it decides how the processes talk to each other.
-    """
-
-    def __init__(self, *, cpu: bool) -> None:
-        self._state: Any = None
-        if started_several():
-            from accelerate import PartialState
-
-            self._state = PartialState(
-                cpu=cpu, timeout=timedelta(days=1)
-            )  # one may have far more left to do than another
-        self.rank = self._state.process_index if self._state else 0
-        self.count = self._state.num_processes if self._state else 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that prepares and finishes."""
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self._state:
-            self._state.wait_for_everyone()
-
-
 _POLL = 5  # seconds between two looks for what another process has finished
 
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those that share a study: it takes every `count`-th run.
+    """This process among those that share the work; alone, waiting does nothing.
 
     local: which of those on its machine it is.
     """
@@ -80,6 +27,40 @@ class Place:
     rank: int = 0
     count: int = 1
     local: int = 0
+    _met: Any = field(default=None, repr=False, compare=False)  # of accelerate: the others
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prepares and finishes."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until all processes are here, where they have met (`meet`)."""
+        if self._met is not None:
+            self._met.wait_for_everyone()
+
+
+def place() -> Place:
+    """What torchrun or accelerate launch says, or the only place.
+
+    Raises:
+        InputError: the environment says a number that is none.
+    """
+    return Place(_said("RANK", 0), _said("WORLD_SIZE", 1), _said("LOCAL_RANK", 0))
+
+
+def meet(*, cpu: bool) -> Place:
+    """The same, connected with the others.
+
+    cpu: whether the work runs on the CPU; it decides how the processes talk to each other.
+    """
+    if place().count == 1:
+        return Place()
+    from accelerate import PartialState
+
+    # one may have far more left to do than another
+    met = PartialState(cpu=cpu, timeout=timedelta(days=1))
+    return Place(met.process_index, met.num_processes, met.local_process_index, met)
 
 
 def take_place() -> Place:
@@ -87,7 +68,7 @@ def take_place() -> Place:
 
     Each process does whole runs, so nothing below may join their gradients.
     """
-    place = Place(rank(), _said("WORLD_SIZE", 1), _said("LOCAL_RANK", 0))
+    mine = place()
     for name in (
         "RANK",
         "LOCAL_RANK",
@@ -97,7 +78,15 @@ def take_place() -> Place:
         "MASTER_PORT",
     ):
         os.environ.pop(name, None)
-    return place
+    return mine
+
+
+def _said(name: str, default: int) -> int:
+    """A number that torchrun puts into the environment."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"environment variable {name}={text!r}: must be a number; unset it")
+    return int(text)
 
 
 def wait_for(file: Path) -> None:

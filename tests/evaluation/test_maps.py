@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_records_give_the_published_scores_with_intervals(
     loaded = [view(s) for s in samples]
     explained = refocus.explain(model, torch.stack([x for x, _ in loaded]))
     truth = torch.stack([m for _, m in loaded])
-    expected = refocus.segmentation_scores(explained.relevance, truth)
+    expected = asdict(refocus.segmentation_scores(explained.relevance, truth))
     assert {name: found[name].model.value for name in expected} == pytest.approx(expected, abs=1e-6)
     share = refocus.background_share(explained.patches, truth).mean().item()
     assert found["background_share"].model.value == pytest.approx(share, abs=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -126,7 +128,7 @@ def test_segmentation_scores_against_a_literal_version() -> None:
             average_precision_score(np.r_[~m.ravel(), m.ravel()], np.r_[1 - r.ravel(), r.ravel()])
         )
     found = refocus.segmentation_scores(relevance, masks)
-    assert found == pytest.approx(
+    assert asdict(found) == pytest.approx(
         {
             "pixel_accuracy": correct / total,
             "miou": (inter / union).mean(),
@@ -137,7 +139,7 @@ def test_segmentation_scores_against_a_literal_version() -> None:
 
 def test_segmentation_scores_of_a_perfect_map_and_of_wrong_shapes() -> None:
     masks = (torch.rand(2, 8, 8) > 0.5).float()
-    assert refocus.segmentation_scores(masks, masks) == pytest.approx(
+    assert asdict(refocus.segmentation_scores(masks, masks)) == pytest.approx(
         {"pixel_accuracy": 1, "miou": 1, "map": 1}
     )
     with pytest.raises(refocus.InputError, match="legal is a tensor"):

@@ -293,13 +293,13 @@ def test_memory_does_not_grow_with_the_number_of_images(model_folder: Path, tmp_
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     code = (
         "import resource, sys; from pathlib import Path; from refocus.masks import folder as masks;"
-        "from refocus.processes import Processes;"
+        "from refocus.processes import meet;"
         "from refocus.masks.backbones import load_backbone;"
         "import torch; torch.set_num_threads(1); root, out = Path(sys.argv[1]), Path(sys.argv[2]); "
         "b = load_backbone(sys.argv[3]);"
         "find = lambda files, out: masks.discovered(b, masks.kept_head(out, b, files, size=32, "
         "workers=0), size=32, refine='none');"
-        "masks.write(root, out, find, {}, resume=True, group=Processes(cpu=True));"
+        "masks.write(root, out, find, {}, resume=True, group=meet(cpu=True));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []

@@ -77,7 +77,7 @@ def root(
     name = context.invoked_subcommand
     if name is None and not version:
         context.get_help()  # Typer prints it
-    if name and processes.started_several() and name.split()[0] not in SHARED:
+    if name and processes.place().count > 1 and name.split()[0] not in SHARED:
         raise InputError(
             f"refocus {name}: does its work in one process and cannot be split by torchrun; start "
             f"it without (of several processes make use: {', '.join(SHARED)})"

@@ -84,7 +84,7 @@ def tune(
         from refocus.tuning.tune import tune as tuned  # loads torch, so what is wrong is said first
 
         results, folder = tuned(recipe, out), out
-    if processes.rank() == 0:
+    if processes.place().first:
         _print(results, folder)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -200,7 +200,20 @@ def background_share(patches: Tensor, masks: Tensor) -> Tensor:
     return (raw * (1 - masks)).sum((1, 2)) / raw.sum((1, 2))
 
 
-def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
+@dataclass(frozen=True)
+class SegmentationScores:
+    """The published test of maps against masks, each number in [0, 1].
+
+    pixel_accuracy: share of right pixels. miou: mean IoU of background and foreground. map: mean
+    average precision.
+    """
+
+    pixel_accuracy: float
+    miou: float
+    map: float
+
+
+def segmentation_scores(relevance: Tensor, masks: Tensor) -> SegmentationScores:
     """How well relevance maps segment the object: the published test.
 
     Chefer et al., CVPR 2021; Table 3 of the method's paper. Each map is min-max normalized and
@@ -213,7 +226,7 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
         masks: `[B, H, W]` in [0, 1]; foreground where above 0.5.
 
     Returns:
-        {"pixel_accuracy", "miou", "map"} in [0, 1].
+        `pixel_accuracy`, `miou` and `map` (mean average precision), each in [0, 1].
 
     Raises:
         InputError: another type, shape or range.
@@ -222,8 +235,8 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
         >>> import torch, refocus
         >>> masks = torch.zeros(2, 8, 8)
         >>> masks[:, 2:6, 2:6] = 1
-        >>> refocus.segmentation_scores(relevance=masks, masks=masks)
-        {'pixel_accuracy': 1.0, 'miou': 1.0, 'map': 1.0}
+        >>> refocus.segmentation_scores(relevance=masks, masks=masks).miou
+        1.0
     """
     relevance = check_maps("relevance", relevance, "B, H, W")
     masks = check_masks("masks", masks, "B, H, W")
@@ -235,9 +248,10 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> dict[str, float]:
     if not bool(relevance.isfinite().all()):
         raise InputError("relevance: holds NaN or infinite values; legal are finite floats")
     columns = np.array([segmentation_counts(r, m) for r, m in zip(relevance, masks, strict=True)])
-    return {
-        name: float(statistic(columns.sum(0)[None])[0]) for name, statistic in SEGMENTATION.items()
-    }
+    sums = columns.sum(0)[None]
+    return SegmentationScores(
+        **{name: float(statistic(sums)[0]) for name, statistic in SEGMENTATION.items()}
+    )
 
 
 def segmentation_counts(relevance: Tensor, mask: Tensor) -> list[float]:

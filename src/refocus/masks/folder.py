@@ -46,7 +46,7 @@ from refocus.masks.settings import MaskSettings
 from refocus.masks.sheet import contact_sheet
 from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.masks.trust import RECORDS, digest
-from refocus.processes import Processes
+from refocus.processes import Place, meet
 from refocus.records import appending, drop_partial_line, read_lines, write_line
 from refocus.vit.inputs import check_path, check_settings
 from refocus.vit.loading import pick_device
@@ -153,7 +153,7 @@ def find_masks(
     images, out = opened(check_path(images, "images")).images, check_path(out, "out")
     device = pick_device(settings.device)
     make, kept = (_taken_over if settings.source else _by_backbone)(images, settings)
-    group = Processes(cpu=device.type == "cpu")
+    group = meet(cpu=device.type == "cpu")
     content = write(images, Path(out), make, kept, resume=resume, group=group)
     if not content:  # a process other than the first
         return None
@@ -271,7 +271,7 @@ def write(
     settings: dict[str, Any],
     *,
     resume: bool,
-    group: Processes,
+    group: Place,
 ) -> dict[str, Any]:
     """Masks of all images below `images` into `out`, what is there already left as it is.
 
