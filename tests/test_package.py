@@ -176,3 +176,23 @@ def test_the_walks_enter_the_rooms_that_the_document_names(
     rooms = re.findall(r"^\| `(\w+)` \|", text, re.M)
     assert len(rooms) == len(set(rooms)) <= most
     assert set(rooms) - {"cli"} == _reached(*starts)
+
+
+LONGEST = 45  # lines of a function's body, its docstring not counted
+
+
+def _bodies() -> dict[str, int]:
+    """Function -> lines of its body."""
+    found = {}
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+                found[f"{module}.{node.name}:{node.lineno}"] = lines
+    return found
+
+
+def test_functions_are_short() -> None:
+    long = {name: lines for name, lines in _bodies().items() if lines > LONGEST}
+    assert not long, f"split these: {long}"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-SCHEMA = 2  # of results.json and audit.json; the first version wrote none
+SCHEMA = 2  # of results.json, also of a run, and audit.json; 1 is that of versions up to 0.1
 Interval = tuple[float, float]  # 95 %, low before high
 
 

@@ -206,9 +206,6 @@ def _timm_weights(arrays: dict[str, np.ndarray], nodes: dict[str, Any]) -> dict[
     MatMul weights are nameless there: found by the node that reads them, transposed.
     """
 
-    def matrix(node: str) -> np.ndarray:
-        return next(arrays[name] for name in nodes[node].input if name in arrays).T
-
     def position(tokens: int) -> np.ndarray:
         return next(
             a
@@ -227,29 +224,39 @@ def _timm_weights(arrays: dict[str, np.ndarray], nodes: dict[str, Any]) -> dict[
         ]
         found[f"norm.{name}"] = arrays[f"{root}.layernorm.{name}"]
     for block in range(12):
-        theirs, ours, node = (
-            f"{root}.encoder.layer.{block}",
-            f"blocks.{block}",
-            f"/{root}/encoder/layer.{block}",
-        )
-        parts = ("query", "key", "value")
-        found[f"{ours}.attn.qkv.weight"] = np.concatenate(
-            [matrix(f"{node}/attention/attention/{p}/MatMul") for p in parts]
-        )
-        found[f"{ours}.attn.qkv.bias"] = np.concatenate(
-            [arrays[f"{theirs}.attention.attention.{p}.bias"] for p in parts]
-        )
-        for part, module in [
-            ("attention/output/dense", "attn.proj"),
-            ("mlp/fc1", "mlp.fc1"),
-            ("mlp/fc2", "mlp.fc2"),
-        ]:
-            found[f"{ours}.{module}.weight"] = matrix(f"{node}/{part}/MatMul")
-            found[f"{ours}.{module}.bias"] = arrays[f"{theirs}.{part.replace('/', '.')}.bias"]
-        for i in (1, 2):
-            for name in ("weight", "bias"):
-                found[f"{ours}.norm{i}.{name}"] = arrays[f"{theirs}.norm{i}.{name}"]
-            found[f"{ours}.ls{i}.gamma"] = arrays[f"{theirs}.layer_scale{i}.lambda1"]
+        weights = _block_weights(arrays, nodes, f"{root}/encoder/layer.{block}")
+        found |= {f"blocks.{block}.{name}": value for name, value in weights.items()}
     return {
         name: torch.tensor(np.array(value), dtype=torch.float32) for name, value in found.items()
     }
+
+
+def _block_weights(
+    arrays: dict[str, np.ndarray], nodes: dict[str, Any], path: str
+) -> dict[str, np.ndarray]:
+    """One block's weights by timm's names; `path` names it in the export."""
+
+    def matrix(node: str) -> np.ndarray:
+        node = f"/{path}/{node}/MatMul"
+        return next(arrays[name] for name in nodes[node].input if name in arrays).T
+
+    theirs = path.replace("/", ".")
+    parts = [f"attention/attention/{part}" for part in ("query", "key", "value")]
+    found = {
+        "attn.qkv.weight": np.concatenate([matrix(part) for part in parts]),
+        "attn.qkv.bias": np.concatenate(
+            [arrays[f"{theirs}.{part.replace('/', '.')}.bias"] for part in parts]
+        ),
+    }
+    for part, module in [
+        ("attention/output/dense", "attn.proj"),
+        ("mlp/fc1", "mlp.fc1"),
+        ("mlp/fc2", "mlp.fc2"),
+    ]:
+        found[f"{module}.weight"] = matrix(part)
+        found[f"{module}.bias"] = arrays[f"{theirs}.{part.replace('/', '.')}.bias"]
+    for i in (1, 2):
+        for name in ("weight", "bias"):
+            found[f"norm{i}.{name}"] = arrays[f"{theirs}.norm{i}.{name}"]
+        found[f"ls{i}.gamma"] = arrays[f"{theirs}.layer_scale{i}.lambda1"]
+    return found

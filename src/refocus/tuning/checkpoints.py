@@ -50,15 +50,15 @@ class Checkpoint:
     def __init__(self, model: nn.Module, optimizer: Any, schedule: Any) -> None:
         self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
 
-    def write(self, path: Path, position: dict[str, Any]) -> None:
+    def write(self, path: Path, position: Position) -> None:
         """Write the file, whole or not at all."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
         content["rng"] = torch.get_rng_state()
         content["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         with outputs.replacing(path) as partial, partial.open("wb") as file:
-            torch.save({**content, "position": position}, file)
+            torch.save({**content, "position": asdict(position)}, file)
 
-    def read(self, path: Path) -> dict[str, Any]:
+    def read(self, path: Path) -> Position:
         """Put everything back where it was, and give the position.
 
         Raises:
@@ -80,7 +80,7 @@ class Checkpoint:
                 f"{path}: not a checkpoint of this run ({first_line(error)}); remove it, and the "
                 "run begins again with its first epoch"
             ) from error
-        return asdict(position)
+        return position
 
 
 def best_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:

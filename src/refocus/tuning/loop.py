@@ -95,7 +95,7 @@ class Training:
         )
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
         self.model: nn.Module = accelerator.unwrap_model(self.wrapped)
-        self.accelerator = accelerator
+        self.accelerator, self.recipe = accelerator, recipe
 
     @property
     def rate(self) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,58 +50,68 @@ def search(
         {"lr": rate, "passed": whether it passed or is merely the lowest, "before": {...}, "tried":
         [{"lr", "top1", "classification", "passed"}, ...]}
     """
-    epochs = math.ceil(recipe.epochs / _PART)
-    before = _measure(
-        recipe, selection, load(recipe.model, device=accelerator.device), step, accelerator
-    )
+    model = load(recipe.model, device=accelerator.device)
+    before = _measure(recipe, selection, model, step, accelerator)
     tried: list[dict[str, Any]] = []
+    epochs = math.ceil(recipe.epochs / _PART)
     with progress_bar(progress and accelerator.is_main_process) as bar:
         task = bar.add_task("searching the rate", total=TRIES * epochs, note="")
         for lr in grid(*recipe.lr_range):
-            set_seed(recipe.seed)
-            line: dict[str, Any] = {"lr": lr}
             try:
-                training = Training(recipe, lr, load(recipe.model), selection.train, accelerator)
-                for epoch in range(epochs):
-                    training.epoch(epoch, step, lambda: None)
-                    bar.advance(task)
-                line |= _measure(recipe, selection, training.model, step, accelerator)
-                line["passed"] = passes(line, before)
+                training = _trained(
+                    recipe, lr, selection, step, accelerator, lambda: bar.advance(task)
+                )
+                line = _measure(recipe, selection, training.model, step, accelerator)
+                tried.append({"lr": lr, **line, "passed": passes(line, before)})
             except Diverged:
-                line |= {"top1": None, "classification": None, "passed": False}
+                tried.append({"lr": lr, "top1": None, "classification": None, "passed": False})
             finally:
                 accelerator.free_memory()
-            (line,) = broadcast_object_list([line])  # the first process decides for all
-            tried.append(line)
-            if line["passed"]:
+            (tried[-1],) = broadcast_object_list([tried[-1]])  # the first process decides for all
+            if tried[-1]["passed"]:
                 break
-    chosen = tried[-1]
     if accelerator.is_main_process:
-        for line in tried:
-            numbers = (
-                "diverged"
-                if line["top1"] is None
-                else f"top-1 {before['top1']:.1f} -> {line['top1']:.1f}"
-            )
-            if line["classification"] is not None:
-                numbers += (
-                    f", classification {before['classification']:.4f} -> "
-                    f"{line['classification']:.4f}"
-                )
-            log.info(
-                Message("‹lr=auto›: %g %s (%s)"),
-                line["lr"],
-                "passes" if line["passed"] else "does not pass",
-                numbers,
-            )
-        if not chosen["passed"]:
-            log.warning(
-                Message(
-                    "‹lr=auto›: no rate passes, so the lowest is taken; give a lower ‹lr_range› or "
-                    "another ‹lr›"
-                )
-            )
+        _tell(tried, before)
+    chosen = tried[-1]
     return {"lr": chosen["lr"], "passed": chosen["passed"], "before": before, "tried": tried}
+
+
+def _trained(
+    recipe: Recipe,
+    lr: float,
+    selection: Selection,
+    step: Step,
+    accelerator: Accelerator,
+    advance: Callable[[], None],
+) -> Training:
+    """One try: a part of the epochs from the original weights."""
+    set_seed(recipe.seed)
+    training = Training(recipe, lr, load(recipe.model), selection.train, accelerator)
+    for epoch in range(math.ceil(recipe.epochs / _PART)):
+        training.epoch(epoch, step, lambda: None)
+        advance()
+    return training
+
+
+def _tell(tried: list[dict[str, Any]], before: dict[str, float]) -> None:
+    """What came of each rate, on the log."""
+    for line in tried:
+        if line["top1"] is None:
+            numbers = "diverged"
+        else:
+            numbers = (
+                f"top-1 {before['top1']:.1f} -> {line['top1']:.1f}, classification "
+                f"{before['classification']:.4f} -> {line['classification']:.4f}"
+            )
+        passed = "passes" if line["passed"] else "does not pass"
+        log.info(Message("‹lr=auto›: %g %s (%s)"), line["lr"], passed, numbers)
+    if not tried[-1]["passed"]:
+        log.warning(
+            Message(
+                "‹lr=auto›: no rate passes, so the lowest is taken; give a lower ‹lr_range› or "
+                "another ‹lr›"
+            )
+        )
 
 
 def passes(after: dict[str, float], before: dict[str, float]) -> bool:

@@ -9,9 +9,7 @@ from typing import Any
 
 from refocus.outputs import read_json
 from refocus.records import from_json
-from refocus.results import Compared
-
-SCHEMA = 2  # of results.json; 1 is that of versions up to 0.1
+from refocus.results import SCHEMA, Compared
 
 
 @dataclass(frozen=True)

@@ -57,35 +57,14 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     train = pick_shots(
         samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad, fewer=recipe.fewer
     )
-    if recipe.val is None:
-        if recipe.val_masks is not None:
-            raise InputError("‹val_masks›: ‹val› is missing")
-        rest = samples
-        where = f"‹images› {recipe.images}"
-    else:
-        if recipe.val_masks is None:
-            raise InputError("‹val_masks›: missing; validation images need masks as well")
-        rest = trusted(
-            scan(
-                recipe.val,
-                model,
-                masks=recipe.val_masks,
-                parameter="val",
-                mask_polarity=recipe.mask_polarity,
-            ),
-            recipe.val_masks,
-            recipe.mask_score,
-        )
-        where = f"‹val› {recipe.val}"
-    taken = {s.image.resolve() for s in train}
-    rest = [s for s in rest if s.image.resolve() not in taken]
+    where, rest = _rest(recipe, model, samples)
+    rest = _without(rest, train)
     trained = set(labels)
     held_out = [s for s in rest if s.label not in trained]
     # the check needs more: what it shows depends on their number, the best epoch hardly does
     most = min(recipe.val_images, max(1, len(rest) // _PART))
     select = spread(held_out or rest, most, recipe.seed, skip_bad=recipe.skip_bad)
-    chose = {s.image.resolve() for s in select}
-    left = [s for s in rest if s.image.resolve() not in chose]
+    left = _without(rest, select)
     check = spread(left, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
     if not select:
         raise InputError(
@@ -102,6 +81,24 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
             "classes"
         )
     return Selection(train, select, check)
+
+
+def _rest(recipe: Recipe, model: nn.Module, samples: list[Sample]) -> tuple[str, list[Sample]]:
+    """What may validate: `samples` of the recipe's images, or its own folder; with its name."""
+    if recipe.val is None:
+        if recipe.val_masks is not None:
+            raise InputError("‹val_masks›: ‹val› is missing")
+        return f"‹images› {recipe.images}", samples
+    if recipe.val_masks is None:
+        raise InputError("‹val_masks›: missing; validation images need masks as well")
+    polarity = recipe.mask_polarity
+    every = scan(recipe.val, model, masks=recipe.val_masks, parameter="val", mask_polarity=polarity)
+    return f"‹val› {recipe.val}", trusted(every, recipe.val_masks, recipe.mask_score)
+
+
+def _without(samples: list[Sample], taken: list[Sample]) -> list[Sample]:
+    known = {s.image.resolve() for s in taken}
+    return [s for s in samples if s.image.resolve() not in known]
 
 
 def as_json(selection: Selection) -> dict[str, Any]:

@@ -6,8 +6,6 @@ A run can be interrupted and resumed.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,40 +14,32 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from refocus import locks, outputs
-from refocus.data.folders import name_by_folders
 from refocus.data.shifts import grounds
 from refocus.data.sources.opened import Opened, opened, opened_pair
-from refocus.data.transforms import joint_transform
 from refocus.errors import InputError, Message
 from refocus.objectives.registry import OBJECTIVES, Step, step_of
 from refocus.objectives.steps import Settings
-from refocus.records import Sample, appending, to_json, write_line
 from refocus.records import from_json as from_record
-from refocus.results import Compared
-from refocus.signals import uninterrupted
 from refocus.tuning import rates
-from refocus.tuning.checkpoints import Checkpoint, best_weights, keep_epochs, replace_file
-from refocus.tuning.checks import answers, interpolate, relevance_loss, unseen_answers
-from refocus.tuning.harm import candidates, choose, compare_right, shares_for, shortage
-from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
+from refocus.tuning.conclude import conclude
+from refocus.tuning.epochs import Progressed, run_epochs
+from refocus.tuning.loop import Training
 from refocus.tuning.recipe import Recipe, recipe_of
-from refocus.tuning.results import Candidate, TuneResults, Verdict, results_of
+from refocus.tuning.results import TuneResults, results_of
 from refocus.tuning.selection import Selection, as_json, choose_samples, from_json, refuse_labels
-from refocus.tuning.trainable import plain_state, restrict
-from refocus.tuning.verdict import judge, warning
-from refocus.vit.classes import class_count, class_names
+from refocus.tuning.trainable import restrict
+from refocus.tuning.verdict import warning
+from refocus.vit.classes import class_count
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, shown
-from refocus.vit.loading import load, pick_device, save, source, weights_digest
+from refocus.vit.loading import load, pick_device, weights_digest
 from refocus.vit.own_models import code_of, recorded
 
-_LAST, _BEST, _RATES = "last.pt", "best.safetensors", "rates.json"
+_RATES = "rates.json"
 log = logging.getLogger("refocus")
-Progressed = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -339,159 +329,13 @@ def _run(
     assert recipe.lr is not None
     set_seed(recipe.seed)
     training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
-    model = training.model
-    checkpoints = folder / "checkpoints"
-    if accelerator.is_main_process:
-        checkpoints.mkdir(exist_ok=True)
-    state = Checkpoint(model, training.optimizer, training.schedule)
-    best: dict[str, Any] = (
-        state.read(checkpoints / _LAST)
-        if (checkpoints / _LAST).exists()
-        else {"epoch": -1, "best": -1, "loss": math.inf}
+    best = run_epochs(
+        training, step, selection.select, folder, on_epoch=on_epoch, progress=progress
     )
-    history = folder / "history.jsonl"
-    if accelerator.is_main_process:
-        keep_epochs(history, best["epoch"])
-    validation = masked_loader(selection.select, model, recipe)
-
-    steps = len(training.batches)
-    with progress_bar(progress and accelerator.is_main_process) as bar:
-        task = bar.add_task(
-            f"tuning ({recipe.objective})",
-            total=recipe.epochs * steps,
-            completed=(best["epoch"] + 1) * steps,
-            note="",
-        )
-        for epoch in range(best["epoch"] + 1, recipe.epochs):
-            line: dict[str, Any] = {"epoch": epoch, "lr": training.rate}
-            line["train"] = training.epoch(epoch, step, lambda: bar.advance(task))
-            if accelerator.is_main_process:
-                line["validation"] = mean_terms(model, validation, step, accelerator.device, epoch)
-                with uninterrupted():  # a signal waits, so that all of an epoch is kept
-                    if recipe.select == "last" or line["validation"]["loss"] < best["loss"]:
-                        best.update(best=epoch, loss=line["validation"]["loss"])
-                        replace_file(
-                            checkpoints / _BEST, lambda path: save_file(plain_state(model), path)
-                        )
-                    best["epoch"] = epoch
-                    with appending(history) as file:
-                        write_line(file, line)
-                    state.write(checkpoints / _LAST, best)
-                bar.update(
-                    task,
-                    note=f"validation loss {line['validation']['loss']:.4f}, kept "
-                    f"{best['loss']:.4f}",
-                )
-            accelerator.wait_for_everyone()
-            if on_epoch:
-                on_epoch(line)
-
     results: TuneResults | None = None
     if accelerator.is_main_process:
-        results = _conclude(recipe, selection, folder, best, accelerator)
+        results = conclude(recipe, selection, folder, best, accelerator)
     (results,) = broadcast_object_list([results])
     accelerator.free_memory()
     assert results is not None
     return results
-
-
-# --- the end of a run ---------------------------------------------------------------------------
-
-
-def _conclude(
-    recipe: Recipe,
-    selection: Selection,
-    folder: Path,
-    best: dict[str, Any],
-    accelerator: Accelerator,
-) -> TuneResults:
-    """Choose between original and best weights, save the model and the finding.
-
-    The manifest comes last.
-    """
-    if best["best"] < 0:
-        raise Diverged("no epoch had a finite validation loss; lower ‹lr›")
-    original = load(recipe.model, device=accelerator.device)
-    name_by_folders(original, recipe.images)  # so that the tuned model carries them
-    tuned = best_weights(folder / "checkpoints" / _BEST, original)
-    start = {name: value.clone() for name, value in original.state_dict().items()}
-    own = OBJECTIVES[recipe.objective].share if recipe.share is None else recipe.share
-    line = Line(start, tuned, tuple(sorted({*shares_for(len(selection.check)), own})))
-    checked = check(recipe, selection.check, original, line)
-    share = checked.verdict.share if recipe.do_no_harm else own
-    original.load_state_dict(interpolate(start, tuned, share))
-    save(original.cpu(), folder / "model")
-    results = TuneResults(
-        model=source(original),
-        objective=recipe.objective,
-        lr=float(recipe.lr or 0),
-        best_epoch=best["best"],
-        check_images=len(selection.check),
-        tolerance=recipe.tolerance,
-        candidates=checked.candidates,
-        advised_share=checked.verdict.share,
-        chosen_share=share,
-        verdict=checked.verdict,
-        trained_classes=tuple(_names(selection.train, original)),
-        unseen=checked.unseen,
-    )
-    outputs.write_json(folder / "results.json", to_json(results))
-    outputs.finish(folder, "tune", seed=recipe.seed, processes=accelerator.num_processes)
-    return results
-
-
-@dataclass(frozen=True)
-class Line:
-    """The straight line from the original weights to the tuned ones, and the points on it."""
-
-    start: dict[str, Tensor]
-    end: dict[str, Tensor]
-    shares: tuple[float, ...]
-
-    def at(self, position: int) -> dict[str, Tensor]:
-        """The weights at a position on the line."""
-        return interpolate(self.start, self.end, self.shares[position])
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What the do-no-harm rule saw and says."""
-
-    candidates: tuple[Candidate, ...]
-    verdict: Verdict
-    unseen: dict[str, Compared]
-
-
-def check(recipe: Recipe, samples: list[Sample], model: nn.Module, line: Line) -> Checked:
-    """Put the points of a line to the do-no-harm rule on images that chose nothing.
-
-    model: of the recipe; its weights are replaced.
-    """
-    if not samples:  # with the rule switched off
-        sentence = "No image was left to check tuning for harm."
-        return Checked((), Verdict(False, 0.0, sentence), {})
-    batches = list(masked_loader(samples, model, recipe))
-    images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
-    positions = range(len(line.shares))
-    plain, swapped = answers(model, [line.at(i) for i in positions], images, masks, labels)
-    found = candidates(line.shares, plain, swapped, recipe.tolerance)
-    chosen = choose([c.stands for c in found])
-    for i in (i for i in positions if i in (0, chosen, positions[-1])):
-        model.load_state_dict(line.at(i))
-        found[i] = replace(found[i], relevance_loss=relevance_loss(model, images, masks, labels))
-    short = shortage(plain, swapped, recipe.tolerance)
-    judged = chosen or short.position
-    transform = joint_transform(model, train=False, protocol=recipe.protocol)
-    rows = unseen_answers(
-        model, [line.at(0), line.at(judged)], samples, transform, grounds(recipe.backgrounds)
-    )
-    elsewhere = {kind: compare_right(now, before) for kind, (before, now) in rows.items()}
-    verdict = judge(found, chosen, recipe.tolerance, short, elsewhere)
-    return Checked(tuple(found), verdict, elsewhere)
-
-
-def _names(samples: list[Sample], model: nn.Module) -> list[str]:
-    names = class_names(model)
-    return [
-        names[label] if names else str(label) for label in dict.fromkeys(s.label for s in samples)
-    ]
