@@ -16,7 +16,7 @@ import numpy as np
 import refocus
 from refocus.data.folders import class_folders
 from refocus.masks import backbones
-from refocus.masks.folder import learn
+from refocus.masks.finders import learn
 
 
 def main() -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from refocus.data.swaps import fill_object, other_class_donors, swap_backgrounds
+from refocus.data.swaps import (
+    fill_object,
+    next_donors,
+    other_class_donors,
+    other_class_neighbours,
+    swap_backgrounds,
+)
 
 
 def test_filling_keeps_the_background_and_forgets_the_object() -> None:
@@ -54,3 +60,21 @@ def test_donors_are_of_another_class_and_follow_the_seed() -> None:
     assert (labels[donors] != labels).all()
     assert torch.equal(donors, other_class_donors(labels, seed=3))
     assert other_class_donors(torch.zeros(3, dtype=torch.long), seed=0).max() < 3
+
+
+def test_neighbours_of_other_classes_come_first_and_again_where_they_are_few() -> None:
+    labels = torch.tensor([0, 0, 1, 2])
+    first, second, third = other_class_neighbours(labels, 3)
+    assert first.tolist() == [3, 3, 1, 2]
+    assert second.tolist() == [2, 2, 0, 1]
+    assert third.tolist() == [3, 3, 3, 0]
+    for donors in (first, second, third):
+        assert (labels[donors] != labels).all()
+
+
+def test_neighbours_are_of_the_own_class_where_a_batch_has_one_class() -> None:
+    expected = next_donors(3, 2)
+    found = other_class_neighbours(torch.tensor([5, 5, 5]), 2)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert other_class_neighbours(torch.tensor([5]), 1)[0].tolist() == [0]
+    assert other_class_neighbours(torch.tensor([5]), 0) == []

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from refocus.cli import main
-from refocus.masks.folder import USABLE, Found, _keep
+from refocus.masks.finders import Outcome
+from refocus.masks.folder import USABLE, _keep
 from refocus.masks.trust import scores
 from tests.makers import run
 
@@ -119,7 +120,7 @@ def test_a_mask_appears_whole_or_not_at_all(
 
     monkeypatch.setattr(Image.Image, "save", die)
     with pytest.raises(KeyboardInterrupt):
-        _keep(Found(tmp_path / "a.jpg", Image.new("L", (9, 9))), "cat/a.png", tmp_path)
+        _keep(Outcome(tmp_path / "a.jpg", Image.new("L", (9, 9))), "cat/a.png", tmp_path)
     assert not (tmp_path / "cat" / "a.png").exists()
 
 
@@ -292,14 +293,14 @@ def test_memory_does_not_grow_with_the_number_of_images(model_folder: Path, tmp_
     """
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     code = (
-        "import resource, sys; from pathlib import Path; from refocus.masks import folder as masks;"
+        "import resource, sys; from pathlib import Path; from refocus.masks import finders, folder;"
         "from refocus.processes import meet;"
         "from refocus.masks.backbones import load_backbone;"
         "import torch; torch.set_num_threads(1); root, out = Path(sys.argv[1]), Path(sys.argv[2]); "
         "b = load_backbone(sys.argv[3]);"
-        "find = lambda files, out: masks.discovered(b, masks.kept_head(out, b, files, size=32, "
+        "find = lambda files, out: finders.discovered(b, finders.kept_head(out, b, files, size=32, "
         "workers=0), size=32, refine='none');"
-        "masks.write(root, out, find, {}, resume=True, group=meet(cpu=True));"
+        "folder.write(root, out, find, {}, resume=True, group=meet(cpu=True));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ import refocus
 from refocus.data.swaps import swap_backgrounds
 from refocus.evaluation.metrics import background_share
 from refocus.objectives import losses
-from refocus.objectives.steps import trained_logits
+from refocus.objectives.steps import Settings, refocus_step, swap_step, trained_logits
 from refocus.relevance.gae import minmax, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
 from tests.makers import Build, masked_batch
@@ -126,6 +126,25 @@ def test_refocus_on_classes_outside_seen_compares_with_them_too(tiny: Build) -> 
         given["classification"],
         refocus.objective("refocus")(model, images, masks, labels)["classification"],
     )
+
+
+@pytest.mark.parametrize("choice", ["other classes", "neighbours"])
+def test_swaps_take_backgrounds_of_other_classes_unless_asked_for_neighbours(
+    tiny: Build, choice: Literal["other classes", "neighbours"]
+) -> None:
+    model, (images, masks, _) = tiny(), masked_batch()
+    labels = torch.tensor([0, 0, 1, 1])
+    donors = [[3, 3, 1, 1], [2, 2, 0, 0], [3, 3, 1, 1]]
+    if choice == "neighbours":
+        donors = [[3, 0, 1, 2], [2, 3, 0, 1], [1, 2, 3, 0]]
+    swapped = [swap_backgrounds(images, masks, images[at], masks[at]) for at in donors]
+    settings = Settings(donors=choice)
+    (terms, _) = swap_step(model, images, masks, labels, settings)
+    expected = losses.classification(model(swapped[0]), labels)
+    torch.testing.assert_close(terms["classification"], expected)
+    (terms, _) = refocus_step(model, images, masks, labels, settings)
+    expected = losses.classification(model(torch.cat([images, *swapped])), labels.repeat(4))
+    torch.testing.assert_close(terms["classification"], expected)
 
 
 def test_consistency_holds_the_original_answer_on_image_and_swaps(tiny: Build) -> None:

@@ -22,7 +22,20 @@ def test_presets_are_tables_5_to_7() -> None:
     with pytest.raises(InputError, match="no longer in timm"):
         presets.preset("ViT-L")
     assert presets.preset("ViT-L", model="mine")["model"] == "mine"
-    with pytest.raises(InputError, match=r"no setting for objective rrr.*it has relevance"):
-        presets.preset("AR-L", "rrr")
+    with pytest.raises(InputError, match=r"objective rrr-as-published; legal are relevance$"):
+        presets.preset("AR-L", "rrr-as-published")
     with pytest.raises(InputError, match=r"preset ViT-X: unknown; legal are ViT-B"):
         presets.preset("ViT-X")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    ["gradmask", "rrr", "relevance-exact", "refocus", "gradmask-as-published-as-published", ""],
+)
+def test_a_preset_belongs_to_the_objective_that_it_was_published_for(objective: str) -> None:
+    message = (
+        f"preset ViT-B: was not published for objective {objective}; legal are relevance, "
+        "rrr-as-published, gradmask-as-published"
+    )
+    with pytest.raises(InputError, match=message):
+        presets.preset("ViT-B", objective)

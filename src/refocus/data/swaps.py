@@ -61,6 +61,29 @@ def swap_backgrounds(
     return masks * images + (1 - masks) * fill_object(donors, widened(donor_masks, margin))
 
 
+def next_donors(size: int, turns: int) -> list[Tensor]:
+    """For each turn, whose background each image of a batch gets: its neighbours in turn.
+
+    Axes: `turns` tensors of positions `[size]`.
+    """
+    return [(torch.arange(size) - turn) % size for turn in range(1, turns + 1)]
+
+
+def other_class_neighbours(labels: Tensor, turns: int) -> list[Tensor]:
+    """The same among images of other classes, where a batch has any; labels `[B]`.
+
+    Fewer of them than turns come several times. A donor of the image's own class would keep the
+    shortcut that a swap is to break.
+    """
+    classes = labels.tolist()
+    near = torch.stack(next_donors(len(classes), max(turns, len(classes) - 1, 1))).T.tolist()
+    chosen = []
+    for mine, neighbours in zip(classes, near, strict=True):
+        others = [at for at in neighbours if classes[at] != mine] or neighbours
+        chosen.append([others[turn % len(others)] for turn in range(turns)])
+    return list(torch.tensor(chosen, dtype=torch.long).T)
+
+
 def other_class_donors(labels: Tensor, seed: int) -> Tensor:
     """For each image the position of a donor of another class, `[n]`.
 

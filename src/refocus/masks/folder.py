@@ -2,8 +2,7 @@
 
 With a record of how far each can be trusted and a page that shows the worst.
 
-Masks are found (`discovered`) or read from a format that people have (`imported`); all else is the
-same for both.
+Masks are found or read from a format that people have (`finders`); all else is the same for both.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +18,15 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from refocus import outputs
 from refocus.data.folders import image_files, refuse_shared_stems
-from refocus.data.images import read_image
-from refocus.data.polarity import ASK
 from refocus.data.sources.opened import opened
 from refocus.errors import InputError
-from refocus.masks.backbones import Pixels, Reader, keys_of, load_backbone
-from refocus.masks.discovery import (
-    ObjectHead,
-    cut,
-    learn_head,
-    object_mask,
-    overlap,
-    shipped_head,
-)
-from refocus.masks.formats import reader
+from refocus.masks.finders import HEAD, MakeFind, Outcome, by_backbone, taken_over
 from refocus.masks.quality import Quality, assess
-from refocus.masks.reading import MaskReader
 from refocus.masks.settings import MaskSettings
 from refocus.masks.sheet import contact_sheet
-from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.masks.trust import RECORDS, digest
 from refocus.processes import Place, meet
 from refocus.records import appending, drop_partial_line, read_lines, write_line
@@ -55,8 +37,6 @@ log = logging.getLogger("refocus")
 
 SHEET = "contact_sheet.html"
 USABLE = 0.5  # score from which `tune` uses a mask by default; what it is worth is in docs/masks.md
-_LEARN_FROM = 300  # images for the head of a folder (docs/masks.md)
-_HEAD = "head.npy"
 
 
 @dataclass(frozen=True)
@@ -72,48 +52,6 @@ class MaskFolder:
     def below(self) -> int:
         """How many masks `tune` leaves out by default."""
         return sum(score < self.usable_from for score in self.scores.values())
-
-
-@dataclass(frozen=True)
-class Found:
-    """What became of one image: a mask, or why there is none.
-
-    The mask is 0/255, of the image's size, with what `quality.assess` compares.
-    """
-
-    image: Path
-    mask: Image.Image | None = None
-    agreement: float | None = None
-    edges: float | None = None
-    problem: str = ""
-
-
-Find = Callable[[list[Path]], Iterator[Found]]
-MakeFind = Callable[[list[Path], Path], Find]  # from all files and the output folder
-
-
-class _Decoded(Dataset[tuple[Path, "Pixels | InputError"]]):
-    def __init__(self, files: list[Path], reader: Reader) -> None:
-        self.files, self.reader = files, reader
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, position: int) -> tuple[Path, Pixels | InputError]:
-        try:
-            return self.files[position], self.reader(read_image(self.files[position]))
-        except InputError as error:
-            return self.files[position], error
-
-
-def _pixels(
-    files: list[Path], reader: Reader, workers: int
-) -> Iterable[tuple[Path, Pixels | InputError]]:
-    """One image at a time, decoded ahead by `workers` processes.
-
-    Memory does not grow with the number of files.
-    """
-    return DataLoader(_Decoded(files, reader), batch_size=None, num_workers=workers)
 
 
 def find_masks(
@@ -152,7 +90,7 @@ def find_masks(
     settings = check_settings(settings, MaskSettings)
     images, out = opened(check_path(images, "images")).images, check_path(out, "out")
     device = pick_device(settings.device)
-    make, kept = (_taken_over if settings.source else _by_backbone)(images, settings)
+    make, kept = (taken_over if settings.source else by_backbone)(images, settings)
     group = meet(cpu=device.type == "cpu")
     content = write(images, Path(out), make, kept, resume=resume, group=group)
     if not content:  # a process other than the first
@@ -169,99 +107,11 @@ def find_masks(
 
 def _undo(folder: Path) -> None:
     """Leave nothing of a folder in which no mask could be made."""
-    names = (outputs.MANIFEST, outputs.SETTINGS, RECORDS, _HEAD)
+    names = (outputs.MANIFEST, outputs.SETTINGS, RECORDS, HEAD)
     for file in (*map(folder.joinpath, names), *folder.glob(".records.*.jsonl")):
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it holds something else
         folder.rmdir()
-
-
-def _taken_over(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
-    """The finder that reads masks of another format, and what decides its masks."""
-    assert settings.source is not None
-    kind, path = settings.source
-    source = Path(path).expanduser().resolve()
-    files = image_files(images.resolve())  # as `write` will name them
-    read = reader(kind, Path(path), settings.ignore, images=files)
-    answers = {"frame": settings.orientation, "mask_polarity": settings.mask_polarity}
-    refuse_open_questions(read, files, **answers)
-    kept = {
-        "from": [kind, str(source), outputs.state(source)],
-        "ignore": settings.ignore,
-        "orientation": settings.orientation,
-        "mask_polarity": settings.mask_polarity,
-    }
-    return lambda _files, _out: imported(read, **answers), kept
-
-
-def _by_backbone(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
-    """The finder that looks for objects, and what decides its masks."""
-    image_files(images)  # a wrong folder is said before a backbone is fetched
-    shown = opened(settings.learn_from, "learn_from").images if settings.learn_from else None
-    teachers = image_files(shown, "learn_from") if shown else None
-    carried = None if teachers else shipped_head(settings.backbone)
-    network = load_backbone(settings.backbone).to(pick_device(settings.device))
-    size, refine, workers = settings.size, settings.refine, settings.workers
-
-    def make(files: list[Path], out: Path) -> Find:
-        head = carried or kept_head(out, network, teachers or files, size=size, workers=workers)
-        return discovered(network, head, size=size, refine=refine, workers=workers)
-
-    kept = {
-        "backbone": outputs.fingerprint(settings.backbone),
-        "size": size,
-        "refine": refine,
-        "learn_from": shown and str(shown.resolve()),
-        # of the package, which may change
-        "head": carried and blake2b(carried.weights.tobytes(), digest_size=8).hexdigest(),
-    }
-    return make, kept
-
-
-def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0) -> ObjectHead:
-    """Learn the head of a folder from at most 300 of its images.
-
-    Evenly spaced in the listing and so over its classes.
-    """
-    chosen = [
-        files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)
-    ]
-    pixels = _pixels(chosen, Reader(backbone, size), workers)
-    with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
-    return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))
-
-
-def discovered(
-    backbone: nn.Module, head: ObjectHead, *, size: int, refine: str = "bilateral", workers: int = 0
-) -> Find:
-    """Find masks by the head; the image's own cut is the second source."""
-
-    def find(files: list[Path]) -> Iterator[Found]:
-        for file, pixels in _pixels(files, Reader(backbone, size), workers):
-            if isinstance(pixels, InputError):
-                yield Found(file, problem=str(pixels))
-                continue
-            keys = keys_of(backbone, pixels)
-            common, own = head(keys), cut(keys)
-            mask, edges = object_mask(common, pixels, refine=refine)
-            yield Found(file, mask, overlap(common > 0.5, own > 0.5), edges)
-
-    return find
-
-
-def imported(read: MaskReader, *, frame: str = ASK, mask_polarity: str = ASK) -> Find:
-    """Take masks from a reader of `formats`."""
-
-    def find(files: list[Path]) -> Iterator[Found]:
-        for file in files:
-            try:
-                mask = mask_for(read, file, frame=frame, mask_polarity=mask_polarity)
-            except InputError as error:
-                yield Found(file, problem=str(error))
-            else:
-                yield Found(file, Image.fromarray(mask.astype(np.uint8) * 255))
-
-    return find
 
 
 def write(
@@ -310,10 +160,10 @@ def write(
     group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"
     with appending(record) as lines:
-        for found in track(
+        for outcome in track(
             find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first
         ):
-            write_line(lines, _keep(found, _mask_name(found.image, images), folder))
+            write_line(lines, _keep(outcome, _mask_name(outcome.image, images), folder))
             lines.flush()
     group.wait()
     return _conclude(folder, images, files) if group.first else {}
@@ -330,27 +180,27 @@ def _mask_name(image: Path, images: Path) -> str:
     return image.relative_to(images).with_suffix(".png").as_posix()
 
 
-def _keep(found: Found, name: str, folder: Path) -> dict[str, Any]:
+def _keep(outcome: Outcome, name: str, folder: Path) -> dict[str, Any]:
     """Write a mask so that it is there whole or not at all, and give its record."""
-    if found.mask is None:
-        log.warning("skipped: %s", found.problem)
+    if outcome.mask is None:
+        log.warning("skipped: %s", outcome.problem)
         return {
-            "image": str(found.image),
+            "image": str(outcome.image),
             "mask": name,
             "made": time.time_ns(),
-            "problem": found.problem,
+            "problem": outcome.problem,
         }
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with outputs.replacing(target) as partial:
-        found.mask.save(partial, format="PNG")
-    small = found.mask.copy()
+        outcome.mask.save(partial, format="PNG")
+    small = outcome.mask.copy()
     small.thumbnail(
         (512, 512), Image.Resampling.NEAREST
     )  # shape can be judged small, and connected parts are quick to find
-    quality: Quality = assess(np.asarray(small) > 127, found.agreement, found.edges)
+    quality: Quality = assess(np.asarray(small) > 127, outcome.agreement, outcome.edges)
     return {
-        "image": str(found.image),
+        "image": str(outcome.image),
         "mask": name,
         "made": time.time_ns(),
         "digest": digest(target),
@@ -392,15 +242,3 @@ def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
         outputs.write_text(folder / SHEET, contact_sheet(made, folder, images, usable=USABLE))
     outputs.finish(folder, "masks", count=len(made), unreadable=tuple(r["image"] for r in skipped))
     return content
-
-
-def kept_head(
-    folder: Path, backbone: nn.Module, files: list[Path], *, size: int, workers: int
-) -> ObjectHead:
-    """The head kept in a mask folder, learned from `files` where there is none yet."""
-    path = folder / _HEAD
-    if not path.exists():
-        head = learn(backbone, files, size=size, workers=workers)
-        with outputs.replacing(path) as partial, partial.open("wb") as file:
-            np.save(file, head.weights)
-    return ObjectHead(np.load(path, allow_pickle=False))

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from refocus.data.swaps import swap_backgrounds
+from refocus.data.swaps import next_donors, other_class_neighbours, swap_backgrounds
 from refocus.objectives import losses
 from refocus.relevance.attention import attention_maps, logits_of
 from refocus.relevance.gae import Target, minmax, relevance_patches, upsample
@@ -35,10 +36,19 @@ class Settings:
     recompute: bool = False
     original: nn.Module | None = None
     unread: frozenset[str] = frozenset()  # terms of weight 0, which need not be computed
+    # whose backgrounds `swap` and `refocus` take within a batch: of images of other classes where
+    # there are any, or of its neighbours, whatever their class (as before; for comparisons)
+    donors: Literal["other classes", "neighbours"] = "other classes"
 
     def explained(self, labels: Tensor) -> Target:
         """What the relevance is of: the true class, or what the caller named."""
         return labels if self.target is None else self.target
+
+    def donors_of(self, labels: Tensor, turns: int) -> list[Tensor]:
+        """For each turn, positions `[B]` of the donors of a batch's images."""
+        if self.donors == "neighbours" or labels.ndim != 1:  # several labels an image: no class
+            return next_donors(len(labels), turns)
+        return other_class_neighbours(labels, turns)
 
 
 # a step's own terms, and the logits of the images as they are, where it has computed them
@@ -195,12 +205,13 @@ def trained_logits(model: nn.Module, images: Tensor) -> Tensor:
 def swap_step(
     model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
 ) -> Found:
-    """Cross-entropy on the objects standing on the next image's background.
+    """Cross-entropy on the objects standing on another image's background.
 
-    Made with the same masks.
-    The donor is the batch's next image, so a batch of one keeps its own background.
+    Made with the same masks. The donor is of the batch, of another class where it has one, so a
+    batch of one keeps its own background.
     """
-    swapped = swap_backgrounds(images, masks, images.roll(1, 0), masks.roll(1, 0))
+    (donors,) = s.donors_of(labels, 1)
+    swapped = swap_backgrounds(images, masks, images[donors], masks[donors])
     logits = trained_logits(model, swapped)
     return {"classification": losses.classification(logits, labels)}, None
 
@@ -208,11 +219,11 @@ def swap_step(
 def refocus_step(
     model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
 ) -> Found:
-    """Ours: each image and three background swaps of it in one batch.
+    """Ours: each image and three background swaps of it, of other classes, in one batch.
 
     Relevance energy, and cross-entropy among the classes tuned on.
     """
-    every, count = _with_swaps(images, masks)
+    every, count = _with_swaps(images, masks, s.donors_of(labels, _turns(images)))
     repeated = labels.repeat(count)
     logits, terms = _energy(model, every, masks, repeated, s)
     seen = _seen(labels, s, logits.shape[1])
@@ -232,22 +243,22 @@ def consistency_step(
     assert s.original is not None
     with torch.no_grad():
         teacher = logits_of(s.original, images)
-    every, count = _with_swaps(images, masks)
+    neighbours = next_donors(len(images), _turns(images))  # what their classes are is not known
+    every, count = _with_swaps(images, masks, neighbours)
     predicted = teacher.argmax(1).repeat(count)
     logits, terms = _energy(model, every, masks, predicted, s)
     terms["consistency"] = losses.distance_to_teacher(logits, teacher.repeat(count, 1))
     return terms, logits[: len(images)]
 
 
-def _with_swaps(images: Tensor, masks: Tensor) -> tuple[Tensor, int]:
-    """The images and their background swaps `[count B, 3, H, W]`, and `count`.
+def _turns(images: Tensor) -> int:
+    """How many swaps of each image a batch makes; one of a single image makes none."""
+    return min(_SWAPS, len(images) - 1)
 
-    The donors are the batch's next three images, so a batch of one has no swaps.
-    """
-    turns = range(1, min(_SWAPS, len(images) - 1) + 1)
-    swapped = [
-        swap_backgrounds(images, masks, images.roll(turn, 0), masks.roll(turn, 0)) for turn in turns
-    ]
+
+def _with_swaps(images: Tensor, masks: Tensor, donors: list[Tensor]) -> tuple[Tensor, int]:
+    """The images and their background swaps `[count B, 3, H, W]`, and `count`."""
+    swapped = [swap_backgrounds(images, masks, images[at], masks[at]) for at in donors]
     return torch.cat([images, *swapped]), 1 + len(swapped)
 
 

@@ -14,6 +14,13 @@ else:
     import tomli as tomllib
 
 
+_PUBLISHED = {  # objective -> its table in the file
+    "relevance": "relevance",
+    "rrr-as-published": "rrr",
+    "gradmask-as-published": "gradmask",
+}
+
+
 def presets() -> dict[str, dict[str, Any]]:
     """Name of the paper's model -> its entry."""
     return tomllib.loads(
@@ -24,9 +31,12 @@ def presets() -> dict[str, dict[str, Any]]:
 def preset(name: str, objective: str = "relevance", model: str | None = None) -> dict[str, Any]:
     """What the paper tuned this model with, as fields of a Recipe.
 
+    A preset belongs to the objective that it was published for: the rates and weights of the
+    paper's GradMask and RRR fit a mask term that trains nothing.
+
     Args:
         name: ViT-B, ViT-L, AR-S, AR-B, AR-L, DeiT-S or DeiT-B.
-        objective: `relevance`; or `gradmask` or `rrr`, also with `-as-published` or `-exact`.
+        objective: `relevance`, `gradmask-as-published` or `rrr-as-published`.
         model: the caller's own weights, in place of timm's.
 
     Returns:
@@ -40,13 +50,13 @@ def preset(name: str, objective: str = "relevance", model: str | None = None) ->
     if name not in known:
         raise InputError(f"‹preset› {name}: unknown; legal are {', '.join(known)}")
     row = known[name]
-    table = objective.removesuffix("-as-published").removesuffix("-exact")
-    if table not in ("relevance", "rrr", "gradmask") or table not in row:
-        legal = [key for key in ("relevance", "rrr", "gradmask") if key in row]
+    legal = {own: table for own, table in _PUBLISHED.items() if table in row}
+    if objective not in legal:
         raise InputError(
-            f"‹preset› {name}: the paper has no setting for ‹objective› {objective}; it has "
+            f"‹preset› {name}: was not published for ‹objective› {objective}; legal are "
             f"{', '.join(legal)}"
         )
+    table = legal[objective]
     if model is None and "timm" not in row:
         raise InputError(
             f"‹preset› {name}: {row['missing']}; give ‹model› to use other weights with this preset"
