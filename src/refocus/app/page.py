@@ -31,9 +31,9 @@ CSS = """
 .models td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .refocus table, .refocus tbody, .refocus thead, .refocus tr { border: 0 !important; }
 footer { display: none !important; }
-@media (max-width: 40rem) {  /* all five tabs beside each other, none behind "..." */
+@media (max-width: 40rem) {
   .gradio-container { padding: .4rem !important; }
-  button[role=tab] { padding: 0 .35rem !important; font-size: .85rem !important; }
+  button[role=tab] { padding: 0 .5rem !important; font-size: .95rem !important; }
 }
 """
 
@@ -49,7 +49,7 @@ def build(tool: Tool) -> gr.Blocks:
     """The page with its five tabs."""
     with gr.Blocks(analytics_enabled=False, title="refocus", delete_cache=(3600, 3600)) as page:
         gr.Markdown("# refocus\nWhere does your model look, and do its answers follow the object?")
-        with gr.Tabs() as tabs:
+        with gr.Tabs(overflow_behavior="wrap") as tabs:  # else a phone hides Tune and Audit
             with gr.Tab("Compare", id="compare"):
                 compare = CompareTab(tool).inputs
             for title in ("Mask", "What if", "Tune", "Audit"):
