@@ -50,7 +50,7 @@ from evidence.rows import (
 )
 from evidence.sources import DATA, Source, prepare
 from evidence.work import BATCH, Outcome, Work, autocast, counting
-from refocus import InputError, load
+from refocus import InputError, load, locks
 from refocus.records import drop_partial_line
 from refocus.tuning.checks import interpolate
 from refocus.tuning.loop import Diverged
@@ -117,13 +117,13 @@ def run(cell: Cell, field: Field, readings: Sequence[str]) -> Row:
     work = _work(cell, field)
     start = {name: value.clone() for name, value in base.state_dict().items()}
     settings = _settings(cell, work, field)
-    begun = time.perf_counter()
+    begun = time.perf_counter(), time.process_time()
     with counting(base) as counted:
         try:
             made = method.run(work)
         except Diverged as error:
             made = Outcome(start, [], [], 0, 0, {"diverged": str(error)})
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
     row = Row(
         cell=cell,
         model=weights_digest(base),
@@ -134,6 +134,7 @@ def run(cell: Cell, field: Field, readings: Sequence[str]) -> Row:
         steps=made.steps,
         passes=Passes(settings["per_image"], made.batched, counted.trained, counted.all),
         seconds=round(seconds, 2),
+        cpu_seconds=round(cpu, 2),
         development=[],
         notes=made.notes,
     )
@@ -421,6 +422,7 @@ def opened(args: argparse.Namespace) -> Field:
     if missing := set(roots) - set(models):
         raise InputError(f"--model: none for {', '.join(sorted(missing))}")
     args.out.mkdir(parents=True, exist_ok=True)
+    locks.hold(args.out)  # two processes would run the same cells; --searched joins their rows
     drop_partial_line(args.out / "rows.jsonl")  # of a run that was killed while it wrote
     places = {
         name: Place(
@@ -448,7 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options().parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        with attention_for(args.precision):
+        with attention_for(args.precision), locks.released(args.out):
             field = opened(args)
             if args.phase == "search":
                 search(cells(args, field), field)

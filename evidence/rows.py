@@ -82,7 +82,8 @@ class Row:
     trained: list[str]  # class folders trained on
     steps: int
     passes: Passes
-    seconds: float  # of training alone
+    seconds: float  # of training alone, by the clock
+    cpu_seconds: float  # the same, of this process: what a busy machine does not change
     development: list[Development]  # none where training diverged
     shares: dict[str, float] = field(default_factory=dict)  # reading -> share of the way
     tests: dict[str, Answers] = field(default_factory=dict)  # final cells alone

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from torch import nn
 
 from refocus.data.folders import scan
+from refocus.errors import InputError
 from refocus.masks.trust import RECORDS, trusted
 from refocus.records import Sample
 
@@ -95,13 +95,16 @@ class Source:
 
 
 def prepare(name: str, root: Path, masks: Path | None, out: Path) -> Source:
-    """Divide a data set into folders of links below `out`; once, later calls find them.
+    """Divide a data set into folders of links below `out`, made anew by each call.
 
     Args:
         name: a row of DATA.
         root: holds the splits.
         masks: holds SPLIT/CLASS/FILE.png as `refocus masks` wrote them; None: the data set's own.
-        out: a folder of this field.
+        out: a folder of this field, in which one process writes at a time.
+
+    Raises:
+        InputError: there are no masks.
     """
     kind = DATA[name]
     places = _places(root) if kind.groups else {}
@@ -121,6 +124,10 @@ def prepare(name: str, root: Path, masks: Path | None, out: Path) -> Source:
     for part, files in parts.items():
         split = kind.train if part == "pool" or kind.val is None else kind.val
         own = root / split / "masks" if masks is None else masks / split
+        if not own.is_dir():
+            raise InputError(
+                f"--masks {name}: {own} is missing; `refocus masks` makes such a folder"
+            )
         made[part] = _linked(out / "parts" / name / part, files, own)
     return Source(kind, root, made["pool"], made["dev"], made.get("held"), places)
 
@@ -177,22 +184,16 @@ _SPLITS = ("train", "val")
 
 
 def _linked(folder: Path, files: Sequence[Path], masks: Path) -> Part:
-    """A folder of links; it appears whole or not at all."""
+    """A folder of links, so that masks that were made meanwhile are in it."""
+    shutil.rmtree(folder, ignore_errors=True)
     part = Part(folder / "images", folder / "masks")
-    if folder.exists():
-        return part
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     for file in files:
         mask = masks / file.parent.name / f"{file.stem}.png"
-        for source, kind in ((file, "images"), (mask, "masks")):
-            link = partial / kind / file.parent.name / source.name
+        for source, kind in ((file, part.images), (mask, part.masks)):
+            link = kind / file.parent.name / source.name
             link.parent.mkdir(parents=True, exist_ok=True)
             if source.exists():
                 link.symlink_to(source.resolve())
     if (masks / RECORDS).exists():
-        (partial / "masks" / RECORDS).symlink_to((masks / RECORDS).resolve())
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(partial)
+        (part.masks / RECORDS).symlink_to((masks / RECORDS).resolve())
     return part

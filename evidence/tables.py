@@ -242,13 +242,27 @@ def table(rows: Sequence[Row], wanted: Asked) -> str:
     lines = groups(rows, wanted)
     if not lines:
         return EMPTY
+    _same_images(lines)
     columns = measures(wanted)
     keys = [k for k in ("images", "budget", "reading") if len(getattr(wanted, k)) > 1]
-    head = ["method", "reads", *keys, "rate", *columns, "passes", "seconds", "draws"]
+    head = ["method", "reads", *keys, "rate", *columns, "passes", "CPU s", "draws"]
     text = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for group in lines:
         text.append(f"| {' | '.join(_line(group, rows, wanted, keys, columns))} |")
     return "\n".join(text)
+
+
+def _same_images(lines: Sequence[Group]) -> None:
+    """Methods that train on a few images must have had the same ones in the same draw."""
+    used: dict[tuple[int, int], tuple[str, str]] = {}
+    for group in (g for g in lines if not _whole(g.method)):
+        for draw, row in group.draws.items():
+            first, name = used.setdefault((group.images, draw), (row.used, group.method))
+            if row.used != first:
+                raise InputError(
+                    f"{row.cell.data}, draw {draw}, {group.images} images a class: {group.method} "
+                    f"and {name} trained on different images"
+                )
 
 
 def _line(
@@ -273,7 +287,7 @@ def _line(
             text += " " + _change(estimate(measure(pair[0]) - measure(pair[1])))
         cells.append(text)
     passes = mean(r.passes.training for r in some)
-    return [*cells, f"{passes:.0f}", f"{mean(r.seconds for r in some):.0f}", str(len(some))]
+    return [*cells, f"{passes:.0f}", f"{mean(r.cpu_seconds for r in some):.0f}", str(len(some))]
 
 
 def _value(found: Estimate, *, alone: bool) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +41,7 @@ def a_row(cell: Cell, scores: tuple[float, ...], shares: dict[str, float] | None
     ]
     default = {END: 1.0, WISE: 0.5, SELECTED: 0.5}
     return Row(
-        cell, "m", {}, "u", 1, [], 1, Passes(1, 8, 8, 8), 1.0, development, shares or default
+        cell, "m", {}, "u", 1, [], 1, Passes(1, 8, 8, 8), 1.0, 1.0, development, shares or default
     )
 
 
@@ -197,12 +199,45 @@ def test_the_budget_of_passes_gives_each_method_as_many(model_folder: Path, tmp_
         assert module.steps_for(replace(CELL, method=method), field) == 100
 
 
+def test_two_processes_do_not_share_a_folder(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = planted(tmp_path / "planted"), tmp_path / "out"
+    out.mkdir()
+    other = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(SystemExit, match="is writing here"):
+            main(options("search", root, model_folder, out, "--methods", "erm"))
+        other.kill()
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from refocus import locks
+locks.hold(Path(sys.argv[1]))
+print("held", flush=True)
+input()
+"""
+
+
 def test_a_run_that_diverges_leaves_a_row(model_folder: Path, tmp_path: Path) -> None:
     root = planted(tmp_path / "planted")
     args = module.options().parse_args(options("search", root, model_folder, tmp_path / "out"))
     row = module.run(replace(CELL, method="erm", rate=1e30), module.opened(args), ())
     assert "diverged" in row.notes
     assert best_rate([row], CELL, END) is None
+
+
+def test_a_data_set_without_masks_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    root = planted(tmp_path / "planted")
+    (root / "tune" / "masks").rename(root / "elsewhere")
+    with pytest.raises(SystemExit, match=r"--masks planted: .* is missing"):
+        main(options("search", root, model_folder, tmp_path / "out", "--methods", "erm"))
 
 
 @pytest.mark.parametrize("given", ["bar", "nowhere=/", "planted=/nowhere"])

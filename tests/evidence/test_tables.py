@@ -42,7 +42,7 @@ def a_row(method: str, draw: int, accuracy: float, **changes: object) -> Row:
     cell = Cell("final", "planted", method, budget, int(str(images)), classes, draw, 1e-5)
     passes = Passes(per_image, 800, 800 * per_image, 900)
     trained = [] if method == "base" else ["ant"]
-    return Row(cell, f"model{draw}", {}, "u", 6, trained, 100, passes, 10.0, [], {}, tests)
+    return Row(cell, f"model{draw}", {}, "u", 6, trained, 100, passes, 9.0, 10.0, [], {}, tests)
 
 
 ROWS = [
@@ -170,6 +170,12 @@ def test_a_cell_is_kept_once(tmp_path: Path) -> None:
     append(tmp_path / "b.jsonl", replace(ROWS[0], seconds=3.0))
     with pytest.raises(InputError, match="a cell is run once"):
         keep([tmp_path / "b.jsonl"], tmp_path)
+
+
+def test_methods_of_a_draw_must_have_had_the_same_images() -> None:
+    rows = [*ROWS, replace(a_row("swap", 1, 0.5), used="others")]
+    with pytest.raises(InputError, match=r"draw 1, 3 images a class: .* trained on different"):
+        table(rows, asked("planted images=3 reading=end"))
 
 
 def test_a_change_needs_the_row_of_the_base_model() -> None:
