@@ -113,6 +113,11 @@ class GroupChange:
         """Top-1 of `model` minus that of `against`, in points."""
         return self.model - self.against
 
+    @property
+    def moved(self) -> Estimate:
+        """The gain with its interval, which a group of one image has not."""
+        return Estimate(self.gain, self.change.top1.interval, self.change.top1.n)
+
 
 @dataclass(frozen=True)
 class Classification:

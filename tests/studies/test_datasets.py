@@ -13,7 +13,7 @@ def test_one_image_folder_is_split(place: Path, tmp_path: Path) -> None:
     images, masks = make_images(tmp_path / "flat", count=8)
     ground = datasets.own(
         images,
-        (str(place / "model"), loading.load(place / "model")),
+        ({"model": str(place / "model")}, loading.load(place / "model")),
         {"annotated": masks},
         tmp_path / "out",
         most=4,

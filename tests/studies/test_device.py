@@ -18,9 +18,10 @@ from refocus.vit import loading
 
 
 def settings(place: Path, **more: Any) -> StudySettings:
-    given = {"on": place / "images", "model": place / "model", "masks": place / "masks"}
     return StudySettings(
-        **{name: str(path) for name, path in given.items()},  # type: ignore[arg-type]
+        on=str(place / "images"),
+        model=(str(place / "model"),),
+        masks=str(place / "masks"),
         **{"shifts": ("mixed-rand",), "epochs": 1, "most": 4, "maps": 4, **more},
     )
 

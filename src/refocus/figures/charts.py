@@ -8,7 +8,7 @@ chart follows the reader's light or dark mode.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from refocus.figures.html import data_uri
 from refocus.figures.tables import Row
-from refocus.results import Estimate, GroupChange, ShiftEntry
+from refocus.results import Estimate, ShiftEntry
 
 BEFORE, AFTER, MUTED = "#0072b2", "#d55e00", "#767676"
 GRID, PAPER, LINE = "#e5e5e5", "#fefefe", "#333333"
@@ -204,27 +204,27 @@ def _places(shift: ShiftEntry, labels: tuple[str, str], width: float) -> Figure:
     return page
 
 
-def changes(rows: Sequence[GroupChange]) -> Chart:
-    """Change of top-1 of each class in points with its 95 % interval.
+def changes(rows: Mapping[str, Estimate], measure: str = "top-1") -> Chart:
+    """Changes in points with their 95 % intervals, by name, the first one on top.
 
-    In the order of `metrics.group_differences`; a class of one image has no interval.
+    What has no interval, such as a class of one image, is drawn without.
     """
-    return both(lambda width: _changes(rows, width))
+    return both(lambda width: _changes(rows, measure, width))
 
 
-def _changes(rows: Sequence[GroupChange], width: float) -> Figure:
+def _changes(rows: Mapping[str, Estimate], measure: str, width: float) -> Figure:
     page = Figure(figsize=(width, 0.7 + 0.25 * len(rows)), layout="constrained")
     axes = page.subplots()
     at = np.arange(len(rows), 0, -1)
-    values = np.array([row.gain for row in rows])
-    intervals = np.array([row.change.top1.interval or (row.gain, row.gain) for row in rows])
+    values = np.array([np.nan if row.value is None else row.value for row in rows.values()])
+    intervals = np.array([row.interval or (row.value, row.value) for row in rows.values()])
     colors = [AFTER if value > 0 else BEFORE if value < 0 else MUTED for value in values]
     axes.barh(at, values, color=colors, height=0.6)
     reach = np.clip([values - intervals[:, 0], intervals[:, 1] - values], 0, None)
     axes.errorbar(values, at, xerr=reach, fmt="none", ecolor=LINE, elinewidth=1, capsize=2)
     axes.axvline(0, color=LINE, linewidth=1)
-    axes.set_yticks(at, [row.name for row in rows], fontsize=8, parse_math=False)
-    axes.set_xlabel("change of top-1, points (95 % interval)")
+    axes.set_yticks(at, list(rows), fontsize=8, parse_math=False)
+    axes.set_xlabel(f"change of {measure}, points (95 % interval)")
     _plain_axes(axes)
     return page
 

@@ -369,7 +369,7 @@ def _classes(suites: Suites) -> _Classes | None:
             lost=sum(row.gain < 0 for row in rows),
             same=sum(row.gain == 0 for row in rows),
             decided=sum(row.change.top1.decided != 0 for row in rows),
-            chart=charts.changes(both_ends) if both_ends else None,
+            chart=charts.changes({row.name: row.moved for row in both_ends}) if both_ends else None,
         )
     return None
 

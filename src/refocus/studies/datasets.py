@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import nn
 
-from refocus import outputs
 from refocus.data import shifts
 from refocus.data.folders import class_folders, folder_samples, scan
 from refocus.data.sampling import chosen
@@ -183,7 +182,7 @@ def _classes_with_masks(images: Path, masks: Path, mask_polarity: str) -> int:
 
 def own(
     folder: Path,
-    model: tuple[str, nn.Module],
+    models: tuple[dict[str, str], nn.Module],
     masks: dict[str, Path],
     out: Path,
     *,
@@ -198,9 +197,10 @@ def own(
     becomes a test image. Shifts of the test images are written to OUT/shifts once, curves from
     `most` images.
 
-    model: its reference, and as it was loaded. masks: kind -> folder of the same layout as FOLDER.
+    models: name -> reference, and the first as it was loaded. masks: kind -> folder of the same
+    layout as FOLDER.
     """
-    (reference, network), folder = model, folder.expanduser()
+    (references, network), folder = models, folder.expanduser()
     if not (folder / "train").is_dir():
         folder, masks = _split(folder, masks, out / SPLIT)
     first = next(iter(masks.values()))
@@ -224,7 +224,7 @@ def own(
         suites[kind] = out / "shifts" / kind
     has_val = (folder / "val").is_dir() and (first / "val").is_dir()
     return Ground(
-        models={outputs.folder_of(reference).name: reference},
+        models=references,
         train=folder / "train",
         masks={kind: root / "train" for kind, root in masks.items()},
         suites=suites,

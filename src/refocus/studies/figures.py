@@ -12,13 +12,13 @@ from refocus.evaluation.metrics import group_differences
 from refocus.figures import charts
 from refocus.figures.tables import Row
 from refocus.records import Prediction
-from refocus.results import AccuracyChange, Compared, GroupChange
+from refocus.results import AccuracyChange, Compared, Estimate, GroupChange
 from refocus.studies import layouts
 from refocus.studies.jobs import Job, pooled
 from refocus.studies.order import Order
 from refocus.studies.page import Chart
 from refocus.studies.registry import AXIS_CLASSES, AXIS_SHOTS, ORIGINAL, PUBLISHED, Variant
-from refocus.studies.results import Line
+from refocus.studies.results import AVERAGE, Line
 from refocus.studies.writing import METRICS
 from refocus.vit.classes import class_folder_names
 from refocus.vit.loading import load
@@ -28,7 +28,8 @@ def accuracy_charts(lines: Sequence[Line], before: str = ORIGINAL.title) -> tupl
     """One chart for each model and suite: every method against the original."""
     shown = []
     metric = lines[0].metric if lines else ""
-    for model, suite in dict.fromkeys((line.model, line.suite) for line in lines):
+    of_models = [line for line in lines if line.model != AVERAGE]
+    for model, suite in dict.fromkeys((line.model, line.suite) for line in of_models):
         some = [
             line
             for line in lines
@@ -115,5 +116,26 @@ def class_charts(every: dict[str, tuple[GroupChange, ...]], ends: int) -> tuple[
     for title, rows in every.items():
         some = rows if not ends or len(rows) <= 2 * ends else rows[:ends] + rows[-ends:]
         if some:
-            shown.append(Chart(f"{title}, change of top-1 by class", charts.changes(some)))
+            shown.append(
+                Chart(
+                    f"{title}, change of top-1 by class",
+                    charts.changes({row.name: row.moved for row in some}),
+                )
+            )
     return tuple(shown)
+
+
+def average_charts(lines: Sequence[Line]) -> tuple[Chart, ...]:
+    """Figure 4: the average change of each test set, a chart for each method and metric."""
+    rows: dict[tuple[str, str], dict[str, Estimate]] = defaultdict(dict)
+    for line in lines:
+        if line.model == AVERAGE and line.change is not None:
+            name = line.suite if line.classes == "all" else f"{line.suite}, {line.classes}"
+            change = Estimate(line.change.difference, line.change.interval, line.change.n)
+            rows[line.method, line.metric][name] = change
+    return tuple(
+        Chart(
+            f"{method}: average change of {METRICS[metric]}", charts.changes(some, METRICS[metric])
+        )
+        for (method, metric), some in rows.items()
+    )

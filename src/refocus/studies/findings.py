@@ -9,7 +9,7 @@ from refocus.results import GroupChange
 from refocus.studies import claims, figures, layouts, pictures, subset_study
 from refocus.studies.order import Order
 from refocus.studies.page import Chart, Pictures
-from refocus.studies.results import Claim, Line, Subsets
+from refocus.studies.results import AVERAGE, Claim, Line, Subsets
 from refocus.studies.words import plural, signed
 
 
@@ -37,9 +37,15 @@ def find(order: Order) -> Findings:
 def _table(make: Callable[[Order], list[Line]]) -> Layout:
     def found(order: Order) -> Findings:
         lines = tuple(make(order))
-        return Findings(lines, figures.accuracy_charts(lines))
+        shown = (*figures.accuracy_charts(lines), *figures.average_charts(lines))
+        return Findings(lines, shown)
 
     return found
+
+
+def _averages(order: Order) -> Findings:
+    lines = tuple(line for line in layouts.classes(order) if line.model == AVERAGE)
+    return Findings(lines, figures.average_charts(lines))
 
 
 def _samples(order: Order) -> Findings:
@@ -104,6 +110,7 @@ def _claims(order: Order) -> Findings:
 LAYOUTS: dict[str, Layout] = {
     "methods": _table(layouts.methods),
     "classes": _table(layouts.classes),
+    "averages": _averages,
     "segmentation": _table(layouts.segmentation),
     "samples": _samples,
     "gallery": _shown(pictures.galleries, "No image.\n"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from statistics import stdev
 
@@ -22,9 +22,9 @@ from refocus.studies import jobs
 from refocus.studies.datasets import MASKED
 from refocus.studies.jobs import Job, Levels
 from refocus.studies.order import Order
-from refocus.studies.paper import published
+from refocus.studies.paper import cells, published
 from refocus.studies.registry import ORIGINAL, PUBLISHED, Variant
-from refocus.studies.results import Line
+from refocus.studies.results import AVERAGE, Line
 
 NEAREST = "ViT-B"  # the paper's model that stands beside a user's own
 Groups = dict[str, frozenset[int] | None]  # "all", "trained", ... -> labels; None: every image
@@ -65,17 +65,43 @@ def by_image(levels: Levels, metric: str, among: frozenset[int] | None = None) -
     return {image: 100 * float(np.mean(right)) for image, right in found.items()}
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Change of every image in every draw, `[draws, images]`, in points."""
+
+    images: list[str]
+    values: np.ndarray
+
+
 def compare(draws: Sequence[Scores], before: Scores | None) -> Numbers:
     """Mean over the images that all draws answered, and the paired change, with 95 % intervals."""
     images = [image for image in draws[0] if all(image in draw for draw in draws)]
     values = np.array([[draw[image] for image in images] for draw in draws])
     spread = stdev(values.mean(1).tolist()) if len(draws) > 1 and images else None
-    change = None
-    if before is not None:
-        shared = [image for image in images if image in before]
-        moved = np.array([[draw[image] - before[image] for image in shared] for draw in draws])
-        change = change_of(moved) if shared else None
+    found = moves(draws, before) if before is not None else None
+    change = change_of(found.values) if found and found.images else None
     return Numbers(_estimate(values), change, spread, len(draws))
+
+
+def moves(draws: Sequence[Scores], before: Scores) -> Moved:
+    """Each image's score minus that of the original, over the images that all answered."""
+    images = [image for image in before if all(image in draw for draw in draws)]
+    return Moved(
+        images, np.array([[draw[image] - before[image] for image in images] for draw in draws])
+    )
+
+
+def together(models: Sequence[Moved]) -> np.ndarray:
+    """The mean over models of each image's change, `[draws, images]`, over the shared images."""
+    shared = set(models[0].images).intersection(*(one.images for one in models))
+    parts = []
+    for one in models:
+        column = {image: i for i, image in enumerate(one.images)}
+        parts.append(
+            one.values[:, [column[image] for image in models[0].images if image in shared]]
+        )
+    mean: np.ndarray = np.mean(parts, axis=0)
+    return mean
 
 
 def _estimate(values: np.ndarray) -> Estimate:
@@ -116,19 +142,53 @@ def classes(order: Order) -> list[Line]:
 
 
 def _accuracies(order: Order, split: Callable[[str, Levels], Groups]) -> list[Line]:
+    """Lines of each model, then those of the average over them where the paper prints it."""
+    of_model: dict[str, list[Line]] = {model: [] for model in order.models}
+    averages = []
+    for suite in order.suites:
+        moved: dict[Cell, dict[str, list[Moved]]] = defaultdict(lambda: defaultdict(list))
+        for model in order.models:
+            of_model[model] += _of_model(order, model, suite, split, moved)
+        if order.row.average and (len(order.models) > 1 or order.row.layout == "averages"):
+            averages += _averages(order, moved)
+    return [line for lines in of_model.values() for line in lines] + averages
+
+
+def _of_model(
+    order: Order,
+    model: str,
+    suite: str,
+    split: Callable[[str, Levels], Groups],
+    moved: dict[Cell, dict[str, list[Moved]]],
+) -> list[Line]:
+    """One model's lines on one suite; what moved is added for the average."""
+    before = order.answers(Job(model, ORIGINAL), suite)
+    groups = split(model, before)
+    of_group: dict[str, list[Line]] = {which: [] for which in groups}
+    for variant in order.variants:
+        runs = [order.answers(job, suite) for job in order.runs(model, variant)]
+        for (which, among), metric in product(groups.items(), order.row.metrics):
+            start = by_image(before, metric, among) if variant.tunes else None
+            scores = [by_image(run, metric, among) for run in runs]
+            cell = Cell(model, suite, metric, which)
+            of_group[which].append(_line(order, cell, variant, compare(scores, start)))
+            if start is not None and order.row.average:
+                moved[replace(cell, model=AVERAGE)][variant.name].append(moves(scores, start))
+    return [line for some in of_group.values() for line in some]
+
+
+def _averages(order: Order, moved: dict[Cell, dict[str, list[Moved]]]) -> list[Line]:
+    """Mean change over the models of each method, of one suite, as the paper prints it."""
     lines = []
-    for model, suite in product(order.models, order.suites):
-        before = order.answers(Job(model, ORIGINAL), suite)
-        groups = split(model, before)
-        of_group: dict[str, list[Line]] = {which: [] for which in groups}
+    for cell, of_variant in moved.items():
         for variant in order.variants:
-            runs = [order.answers(job, suite) for job in order.runs(model, variant)]
-            for (which, among), metric in product(groups.items(), order.row.metrics):
-                start = by_image(before, metric, among) if variant.tunes else None
-                found = compare([by_image(run, metric, among) for run in runs], start)
-                cell = Cell(model, suite, metric, which)
-                of_group[which].append(_line(order, cell, variant, found))
-        lines += [line for some in of_group.values() for line in some]
+            if variant.name in of_variant:
+                values = together(of_variant[variant.name])
+                spread = float(values.mean(1).std(ddof=1)) if len(values) > 1 else None
+                change = change_of(values) if values.size else None
+                nothing = Estimate(None, None, values.shape[1])
+                found = Numbers(nothing, change, spread, len(values))
+                lines.append(_line(order, cell, variant, found))
     return lines
 
 
@@ -227,6 +287,8 @@ def printed(order: Order, cell: Cell, variant: Variant) -> tuple[float | None, f
 
     For a user's own ground those of the nearest suite and model.
     """
+    if cell.model == AVERAGE:
+        return None, _printed_average(order, cell, variant)
     for table in order.row.tables:
         value = _printed(order, cell, variant, table)
         if value is None:
@@ -239,7 +301,7 @@ def printed(order: Order, cell: Cell, variant: Variant) -> tuple[float | None, f
 
 def _printed(order: Order, cell: Cell, variant: Variant, table: int) -> float | None:
     ground, found = order.ground, None
-    name, like = NEAREST if ground.own else cell.model, ground.like(cell.suite)
+    name, like = _printed_model(order, cell), ground.like(cell.suite)
     masks = variant.masks or next(iter(ground.masks), "annotated")
     for kind in (masks, "annotated"):  # most of its tables have annotated masks alone
         if found is None and variant.method:
@@ -247,3 +309,19 @@ def _printed(order: Order, cell: Cell, variant: Variant, table: int) -> float | 
                 table, name, variant.method, like, cell.metric, masks=kind, classes=cell.classes
             )
     return found
+
+
+def _printed_model(order: Order, cell: Cell) -> str:
+    return NEAREST if order.ground.own and cell.model != AVERAGE else cell.model
+
+
+def _printed_average(order: Order, cell: Cell, variant: Variant) -> float | None:
+    """The paper's average change, where the same models are averaged (or a user's own)."""
+    for table in order.row.tables:
+        same = {c.model for c in cells() if c.table == table and c.method == variant.method}
+        if order.ground.own or same - {AVERAGE} == set(order.models):
+            change = replace(cell, metric=f"{cell.metric}_change")
+            found = _printed(order, change, variant, table)
+            if found is not None:
+                return found
+    return None

@@ -39,9 +39,9 @@ class StudySettings:
         about("Your own images: one ImageFolder, or a folder with train/, test/ and perhaps val/."),
     ] = None
     model: Annotated[
-        Text | None,
+        tuple[Text, ...],
         about("With ‹on›: timm name, hf:ID, torchvision:NAME or a model folder."),
-    ] = None
+    ] = ()
     names: Annotated[
         Text | None,
         about(
@@ -130,7 +130,7 @@ class StudySettings:
     def _refuse_beside_on(self) -> None:
         if self.models:
             raise InputError(f"‹models› {self.models[0]}: only with ‹data›")
-        if self.model is None:
+        if not self.model:
             raise InputError("‹model›: missing; ‹on› needs your model")
         if self.masks is None and self.automatic_masks is None:
             raise InputError(
@@ -154,10 +154,16 @@ class StudySettings:
         }
 
     @property
-    def reference(self) -> str:
-        """The user's own model, and how its outputs are named."""
-        assert self.model is not None
-        return outputs.reference(self.model, names=self.names, order=self.order)
+    def references(self) -> dict[str, str]:
+        """Name of each of the user's own models -> its reference, and how its outputs are named."""
+        found: dict[str, str] = {}
+        for model in self.model:
+            reference = outputs.reference(model, names=self.names, order=self.order)
+            name = outputs.folder_of(reference).name
+            if name in found:
+                name = f"{name}-{len(found) + 1}"
+            found[name] = reference
+        return found
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -167,13 +173,19 @@ class StudySettings:
             **tuning,
             "data": _resolved(self.data),
             "on": _resolved(self.on),
-            "model": self.model and outputs.fingerprint(self.reference),
+            "model": self._fingerprints,
             "mask_polarity": self.mask_polarity,
             "masks": _resolved(self.masks),
             "automatic_masks": _resolved(self.automatic_masks),
             "most": self.most,
             "shift": list(self.shifts) or None,
         }
+
+    @property
+    def _fingerprints(self) -> Any:
+        """What the models are; of one its own, as earlier versions wrote it."""
+        found = [outputs.fingerprint(reference) for reference in self.references.values()]
+        return found[0] if len(found) == 1 else found or None
 
 
 def _resolved(path: str | None) -> str | None:

@@ -115,19 +115,19 @@ def _published(settings: StudySettings) -> datasets.Ground:
 def _own(settings: StudySettings, folder: Path, place: Place) -> datasets.Ground:
     """The user's images and model; the first process writes the shifts, the others wait for it."""
     assert settings.on is not None
-    assert settings.model is not None
     outputs.refuse_inside(folder, {"‹on›": settings.on, **settings.mask_folders})
-    network = load(settings.reference)
-    datasets.check_own(
-        Path(settings.on), network, settings.mask_folders, mask_polarity=settings.mask_polarity
-    )
+    for reference in reversed(settings.references.values()):
+        network = load(reference)
+        datasets.check_own(
+            Path(settings.on), network, settings.mask_folders, mask_polarity=settings.mask_polarity
+        )
     _keep(folder, settings, place)
     prepared = folder / "prepared.json"
     if place.rank:
         wait_for(prepared)
     ground = datasets.own(
         Path(settings.on),
-        (settings.reference, network),
+        (settings.references, network),
         settings.mask_folders,
         folder,
         most=settings.most,

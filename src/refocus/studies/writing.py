@@ -66,22 +66,23 @@ def markdown(lines: Sequence[Line]) -> str:
 
 
 def _ours(line: Line | None) -> str:
-    if line is None or line.number.value is None:
+    if line is None:
         return "-"
-    text = f"{line.number.value:.1f}" + (f" ± {line.spread:.1f}" if line.spread is not None else "")
+    text = "" if line.number.value is None else f"{line.number.value:.1f}"
+    text += f" ± {line.spread:.1f}" if line.spread is not None and text else ""
     if line.change is not None and line.change.difference is not None:
         text += f" {signed(line.change.difference)}"
         if line.change.interval is not None:
             text += " ({} to {})".format(*map(signed, line.change.interval))
-    return text
+    return text.strip() or "-"
 
 
 def _theirs(line: Line | None) -> str:
-    if line is None or line.paper is None:
+    if line is None:
         return "-"
-    return f"{line.paper:.1f}" + (
-        f" {signed(line.paper_change)}" if line.paper_change is not None else ""
-    )
+    text = "" if line.paper is None else f"{line.paper:.1f}"
+    text += "" if line.paper_change is None else f" {signed(line.paper_change)}"
+    return text.strip() or "-"
 
 
 # --- CSV ----------------------------------------------------------------------------------------
