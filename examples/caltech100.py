@@ -26,7 +26,7 @@ from refocus.data.swaps import other_class_donors, swap_backgrounds
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.evaluation.metrics import paired_difference
 from refocus.records import Prediction, read_lines, to_json, write_line
-from refocus.tuning.tune import complete
+from refocus.tuning.tune import tune
 
 ROWS: dict[str, dict[str, Any]] = {  # what is changed against the published objective at lr 5e-6
     "published, lr 2e-6": {"lr": 2e-6},
@@ -126,7 +126,7 @@ def one(
         device="cpu",
         **settings,
     )
-    results = complete(recipe, run)
+    results = tune(recipe, run)
     model = load(args.model)
     model.load_state_dict(load_file(run / "checkpoints" / "best.safetensors"))
     row, answers = measure(model, test, args.maps)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from refocus import load, outputs
 from refocus.demo import story
 from refocus.records import read_lines, to_json, write_line
-from refocus.tuning.tune import complete
+from refocus.tuning.tune import tune
 
 ROWS = (
     "finetune:1e-4",
@@ -65,7 +65,7 @@ def main() -> None:
         if row in done:
             continue
         run = args.out / row.replace(":", "-").replace("=", "")
-        results = complete(story.recipe(args.demo, seed, **settings(row)), run)
+        results = tune(story.recipe(args.demo, seed, **settings(row)), run)
         model = load(run / "model")
         line: dict[str, Any] = {"row": row, "best_epoch": results["best_epoch"]}
         for which, weights in [

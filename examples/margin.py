@@ -29,7 +29,7 @@ from refocus.demo import story
 from refocus.objectives import steps
 from refocus.records import read_lines, write_line
 from refocus.tuning.selection import choose_samples
-from refocus.tuning.tune import complete
+from refocus.tuning.tune import tune
 from refocus.vit.loading import save
 
 COLUMNS = ("same", "shuffled", "trained", "untrained")
@@ -92,7 +92,7 @@ def one(name: str, draw: int, margin: float, args: argparse.Namespace) -> dict[s
     recipe, tests = demo(place, draw) if name == "demo" else planted(name, draw, args.precision)
     vars(steps)["swap_backgrounds"] = partial(swap_backgrounds, margin=margin)
     run = place / f"margin{margin:g}"
-    complete(recipe, run, progress=False)
+    tune(recipe, run, progress=False)
     model = load(recipe.model)
     trained = {s.label for s in choose_samples(recipe, model).train}
     row: dict[str, Any] = {"set": name.partition(":")[0], "draw": draw, "margin": margin}

@@ -33,7 +33,7 @@ from refocus.objectives.registry import OBJECTIVES
 from refocus.records import Prediction, read_lines, to_json, write_line
 from refocus.tuning.checks import interpolate
 from refocus.tuning.selection import choose_samples
-from refocus.tuning.tune import complete
+from refocus.tuning.tune import tune
 
 # The published objective and its two variants at the rate that the trials on this set found best;
 # the others at their own.
@@ -126,7 +126,7 @@ def one(draw: int, name: str, lr: float, args: argparse.Namespace) -> dict[str, 
     )
     measured = partial(measure, data=args.data, most=args.maps, precision=args.precision)
     run = args.out / f"draw{draw}-{name}-{lr:g}"
-    results = complete(recipe, run)
+    results = tune(recipe, run)
     trained = {s.label for s in choose_samples(recipe, load(args.model)).train}
     before = measure_before(args.model, args.data, args.maps, args.precision)
     model = load(args.model)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from refocus import outputs, records, results
+from refocus.flow import results as flow
 from refocus.probes import results as probes
 from refocus.studies import results as studies
 from refocus.tuning import results as tuning
@@ -63,6 +64,7 @@ PARTS = (
         (tuning.TuneResults,),
     ),
     Part("audit.json", "Of `refocus audit`.", (results.Audit,)),
+    Part("run.json of `refocus run`", "Beside its page, `index.html`.", (flow.RunResult,)),
     Part(
         "result.json of `refocus probe`",
         "In the folder of each probe, beside its records. This schema is 1.",

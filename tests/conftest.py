@@ -5,6 +5,7 @@ The real ones lie in ../shared where the project is developed.
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import timm
 import torch
 from torch import nn
 
+from refocus import progress
 from refocus.vit import loading
 from tests.makers import NAMES, Build, make_images
 
@@ -31,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "place" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("studies"))
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of progress on a machine that is busy; tests of progress set their own patience."""
+    monkeypatch.setattr(progress, "PATIENCE", math.inf)
 
 
 @pytest.fixture(autouse=True)

@@ -135,7 +135,17 @@ def tuned(
     monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], out: Path
 ) -> Path:
     images, masks = image_folders
-    arguments = ["--epochs", 2, "--shots", 2, "--lr", "1e-3", "--no-do-no-harm"]
+    arguments = [
+        "--objective",
+        "relevance",
+        "--epochs",
+        2,
+        "--shots",
+        2,
+        "--lr",
+        "1e-3",
+        "--no-do-no-harm",
+    ]
     assert (
         run(
             monkeypatch,

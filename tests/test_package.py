@@ -30,6 +30,7 @@ ORDER = [
     "evaluation",
     "probes",
     "reports",
+    "flow",
     "studies",
     "demo",
     "app",
@@ -46,6 +47,7 @@ NEEDS_AN_EXTRA = (
     "refocus.app.server",
     "refocus.app.tune",
     "refocus.app.what_if",
+    "refocus.app.whole",
 )
 
 
@@ -97,6 +99,7 @@ def test_every_module_has_a_home() -> None:
         "outputs",
         "plugins",
         "processes",
+        "progress",
         "records",
         "results",
         "settings",

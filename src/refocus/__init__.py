@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.evaluation.metrics import background_share, segmentation_scores
     from refocus.evaluation.settings import ShiftSettings
     from refocus.evaluation.shifted import shifts
+    from refocus.flow.run import plan_run, run
+    from refocus.flow.settings import RunSettings
     from refocus.masks.discovery import tokencut
     from refocus.masks.folder import find_masks
     from refocus.masks.settings import MaskSettings
@@ -45,6 +47,7 @@ __all__ = [
     "ProbeSettings",
     "Recipe",
     "ReportSettings",
+    "RunSettings",
     "ShiftSettings",
     "__version__",
     "attention_maps",
@@ -57,12 +60,14 @@ __all__ = [
     "find_masks",
     "load",
     "objective",
+    "plan_run",
     "probe",
     "read_image",
     "read_mask",
     "recorded",
     "report",
     "resume",
+    "run",
     "save",
     "segmentation_scores",
     "shifts",
@@ -78,6 +83,7 @@ _PUBLIC = {
     "ProbeSettings": "probes.settings",
     "Recipe": "tuning.recipe",
     "ReportSettings": "reports.settings",
+    "RunSettings": "flow.settings",
     "ShiftSettings": "evaluation.settings",
     "attention_maps": "relevance.attention",
     "audit": "reports.audit",
@@ -89,12 +95,14 @@ _PUBLIC = {
     "find_masks": "masks.folder",
     "load": "vit.loading",
     "objective": "objectives.registry",
+    "plan_run": "flow.run",
     "probe": "probes.measure",
     "read_image": "data.images",
     "read_mask": "data.images",
     "recorded": "relevance.attention",
     "report": "reports.report",
     "resume": "tuning.tune",
+    "run": "flow.run",
     "save": "vit.loading",
     "segmentation_scores": "evaluation.metrics",
     "shifts": "evaluation.shifted",

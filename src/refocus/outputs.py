@@ -61,7 +61,10 @@ def new_folder(
     """
     refuse_inside(out, apart)
     folder = Path(out).expanduser()
-    taken = InputError(f"‹out› {out}: exists already and is never overwritten; name a new folder")
+    taken = InputError(
+        f"‹out› {out}: exists already and is never overwritten; name a new folder, or give "
+        f"{_maker(folder)} to go on there"
+    )
     if folder.exists() and not folder.is_dir():
         raise taken
     try:
@@ -78,6 +81,14 @@ def new_folder(
         if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return folder
+
+
+def _maker(folder: Path) -> str:
+    """In words, the command that wrote a folder, where its manifest says it."""
+    command = "the very command that made it"
+    with contextlib.suppress(InputError):
+        command = f"the `refocus {manifest_of(folder).command}` that made it once more"
+    return command
 
 
 def _only_leftovers(folder: Path) -> bool:
@@ -125,9 +136,16 @@ def resumable(
     *,
     apart: Mapping[str, Path | str | None] = MappingProxyType({}),
 ) -> Path:
-    """A new folder, or with `resume` the one that was started with the same settings.
+    """A new folder, or the one that was started with the same settings, finished or not.
 
-    Finished or not; its lock is held, and what killed processes left half-written is removed.
+    That is the one rule for going on: the same command again continues, another is refused. The
+    folder's lock is held, and what killed processes left half-written is removed.
+
+    Args:
+        out: the folder.
+        resume: False insists on a new folder.
+        settings: what decides every file in it.
+        apart: as of `new_folder`.
 
     Raises:
         InputError: as `new_folder`, or it was started with other settings; names the first.
@@ -137,18 +155,33 @@ def resumable(
     refuse_links(folder)
     kept = folder / SETTINGS
     if resume and kept.exists():
-        before = read_json(kept)
-        if before != settings:
-            raise InputError(
-                f"‹out› {out}: was started with other models, folders or options "
-                f"({_difference(before, settings)}; see {kept}); name a new folder"
-            )
+        refuse_other(out, read_json(kept), settings, kept)
         locks.hold(folder)
         clean(folder)
         return folder
     folder = new_folder(out)
     write_json(folder / SETTINGS, settings)
     return folder
+
+
+def refuse_other(out: str | Path, before: Any, now: Any, kept: Path) -> None:
+    """Stop where a folder was started with other settings than those it is to go on with.
+
+    Args:
+        out: the folder, as given.
+        before: what it was started with.
+        now: what it is to go on with.
+        kept: the file that `before` stands in.
+
+    Raises:
+        InputError: names the first difference.
+    """
+    if before != now:
+        raise InputError(
+            f"‹out› {out}: was started with other models, folders or options "
+            f"({_difference(before, now)}; see {kept}); the same command goes on there, for "
+            "another name a new folder"
+        )
 
 
 def _difference(before: Any, now: Any, where: str = "") -> str:

@@ -41,6 +41,12 @@ def test_files_hosts_and_pages_that_are_refused(
         (tmp_path / "report.html").write_text("<p>report</p>")
         assert httpx.get(url + "/pages/run/report.html").text == "<p>report</p>"
         assert httpx.get(url + "/pages/run/secret.txt").status_code == 404
+        for folder in ("audit", "other"):  # pages of the stages of `refocus run`, and no others
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "audit.html").write_text("<p>audit</p>")
+        assert httpx.get(url + "/pages/run/audit/audit.html").text == "<p>audit</p>"
+        for path in ("other/audit.html", "audit/../secret.txt", "audit/..%2Fsecret.txt", "audit"):
+            assert httpx.get(url + "/pages/run/" + path).status_code == 404, path
         with socket.socket() as s:  # bound to this machine's own address alone
             host = socket.gethostbyname(socket.gethostname())
             if not host.startswith("127."):

@@ -60,7 +60,7 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
         (("frobnicate",), "No such command 'frobnicate' (see `refocus --help`)"),
         (("tune", "--modle", "x"), "--modle: no such option; did you mean --model?"),
         (("tune", "--epochs", "many"), "--epochs: input should be a valid integer"),
-        (("evaluate",), "--model: missing (see `refocus evaluate --help`)"),
+        (("evaluate",), "--on: missing (see `refocus evaluate --help`)"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(

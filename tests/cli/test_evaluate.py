@@ -24,6 +24,8 @@ def test_tune_then_evaluate_before_and_after(
     options = (
         "--epochs",
         "2",
+        "--objective",
+        "relevance",
         "--weight",
         "background=1",
         "--weight",
@@ -77,11 +79,11 @@ def test_tune_then_evaluate_before_and_after(
         len((tmp_path / "ev" / "records" / "a" / "standard.model.jsonl").read_text().splitlines())
         == 24
     )
-    assert run(monkeypatch, "evaluate", *arguments) == 2
-    assert "never overwritten" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate", *arguments) == 0  # the same again: from its records
+    assert capsys.readouterr().out == shown
 
 
-def test_evaluate_resumes_with_the_same_settings_only(
+def test_evaluate_goes_on_with_the_same_settings_only(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,
     image_folders: tuple[Path, Path],
@@ -90,11 +92,6 @@ def test_evaluate_resumes_with_the_same_settings_only(
 ) -> None:
     out, on = tmp_path / "ev", f"a={image_folders[0]}"
     assert run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out) == 0
-    assert (
-        run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume")
-        == 2
-    )
-    assert "nothing to resume" in capsys.readouterr().err
     whole = json.loads((out / "results.json").read_text())
     (out / "manifest.json").unlink()
     lines = (out / "records" / "a" / "standard.model.jsonl").read_text().splitlines(keepends=True)
@@ -109,14 +106,15 @@ def test_evaluate_resumes_with_the_same_settings_only(
             f"b={image_folders[0]}",
             "--out",
             out,
-            "--resume",
         )
         == 2
     )
-    assert (
-        run(monkeypatch, "evaluate", "--model", model_folder, "--on", on, "--out", out, "--resume")
-        == 0
-    )
+    said = capsys.readouterr().err
+    assert "was started with other models, folders or options (suites" in said
+    assert "the same command goes on there" in said
+    again = ("evaluate", "--model", model_folder, "--on", on, "--out", out)
+    assert run(monkeypatch, *again) == 0
+    assert run(monkeypatch, *again, "--resume") == 0  # as earlier versions wanted it
     assert json.loads((out / "results.json").read_text()) == whole
 
 

@@ -72,6 +72,8 @@ def test_tune_with_skip_bad_a_validation_folder_and_the_tuned_weights_as_they_ar
         "--val-masks",
         val_masks,
         "--no-do-no-harm",
+        "--objective",
+        "relevance",
         "--shots",
         5,
         "--epochs",

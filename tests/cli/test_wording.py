@@ -81,7 +81,7 @@ def test_every_command_translates() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["tun"], "No such command 'tun'. Did you mean 'tune'? (see `refocus --help`)"),
+        (["tun"], "No such command 'tun'. Did you mean 'tune', 'run'? (see `refocus --help`)"),
         (
             ["tune", "--shot", "3"],
             "--shot: no such option; did you mean --shots? (see `refocus tune --help`)",

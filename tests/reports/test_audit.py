@@ -62,10 +62,10 @@ def test_audit_writes_its_page_and_goes_on_where_it_stopped(
     for kind in SHIFTS:
         assert KINDS[kind].title in unescape(text)
         assert KINDS[kind].about[1:] in unescape(text)
-    assert run(monkeypatch, *arguments) == 2
-    assert "never overwritten" in capsys.readouterr().err
-    assert run(monkeypatch, *arguments, "--resume") == 2
-    assert "nothing to resume" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments[:-3], 8, "--out", out) == 2
+    assert "(most: 12 then, 8 now; see" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments) == 0
+    assert read_audit(out / "audit.json") == found
     (out / "manifest.json").unlink()
     assert run(monkeypatch, *arguments, "--resume") == 0
     assert read_audit(out / "audit.json") == found

@@ -126,3 +126,32 @@ def test_report_of_an_evaluation_without_masks(
     )
     assert run(monkeypatch, "report", images) == 2
     assert "neither a folder of" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_that_kept_the_original_says_that_nothing_changed(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """24 images cannot promise that nothing is lost, so the rule keeps the original."""
+    images, masks = image_folders
+    folder = tmp_path / "run"
+    given = ("--model", model_folder, "--images", images, "--masks", masks, "--epochs", 1)
+    assert run(monkeypatch, "tune", *given, "--shots", 2, "--out", folder) == 0
+    assert results_of(folder).kept_original
+    capsys.readouterr()
+    assert run(monkeypatch, "report", folder, "--most", 8) == 0
+    assert "Nothing changed: tuning was tried" in capsys.readouterr().out
+    records = {path.name for path in (folder / "proof" / "records" / "held-out").iterdir()}
+    assert "standard.model.jsonl" in records
+    assert not any(".against." in name for name in records)  # identical weights are not measured
+    found = read_evaluation(folder / "proof" / "results.json")
+    assert (found.model, found.against) == (str(model_folder), None)
+    text = self_contained(folder / "report.html")
+    assert "<title>Nothing changed: the original model was kept</title>" in text
+    assert "Only the original was measured" in text
+    assert "+0.0 (" not in text
+    assert (folder / "report.md").read_text().startswith("# Nothing changed: the original")

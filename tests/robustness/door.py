@@ -11,6 +11,7 @@ import fcntl
 import gc
 import importlib
 import json
+import math
 import os
 import resource
 import signal
@@ -37,6 +38,7 @@ _MODULES = (  # what a command would import itself, at a cost of seconds
     "torchvision.transforms.v2",
     "refocus.cli.main",
     "refocus.evaluation.prove",
+    "refocus.flow.run",
     "refocus.masks.folder",
     "refocus.probes.registry",
     "refocus.reports.audit",
@@ -229,8 +231,10 @@ def _command(request: dict[str, Any], pipes: list[int]) -> None:
         _limit({"RLIMIT_AS": _taken() + MEMORY, **request["limits"]})
         sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
         sys.argv = ["refocus", *request["argv"]]
+        from refocus import progress
         from refocus.cli import ending, main
 
+        progress.PATIENCE = math.inf  # on a busy machine its lines would come at random
         ending.interruptible = _listening
         main.main()
     except SystemExit as ended:

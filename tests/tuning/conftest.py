@@ -16,6 +16,7 @@ def recipe(model_folder: Path, image_folders: tuple[Path, Path]) -> Recipe:
         model=str(model_folder),
         images=str(images),
         masks=str(masks),
+        objective="relevance",
         shots=4,
         epochs=4,
         batch_size=4,

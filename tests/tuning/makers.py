@@ -14,6 +14,7 @@ from refocus import Recipe
 def quick_recipe(model: Path, folders: tuple[Path, Path], **changes: Any) -> Recipe:
     images, masks = folders
     common: dict[str, Any] = {
+        "objective": "relevance",
         "epochs": 2,
         "lr": 1e-3,
         "shots": 2,

@@ -69,18 +69,20 @@ def test_resume_with_dropout_needs_the_generator_state(
     assert same(last_weights(tmp_path / "whole"), last_weights(tmp_path / "cut"))
 
 
-def test_complete_does_what_is_left_of_a_run(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_same_call_does_what_is_left_of_a_run(recipe: Recipe, tmp_path: Path) -> None:
     def stop(line: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
-    whole = tune.complete(recipe, tmp_path / "whole", progress=False)
+    whole = tune.tune(recipe, tmp_path / "whole", progress=False)
     with pytest.raises(KeyboardInterrupt):
         refocus.tune(recipe, tmp_path / "cut", on_epoch=stop, progress=False)
-    assert tune.complete(recipe, tmp_path / "cut", progress=False) == whole
+    assert tune.tune(recipe, tmp_path / "cut", progress=False) == whole
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
-    assert tune.complete(recipe, tmp_path / "whole", progress=False) == whole
-    with pytest.raises(refocus.InputError, match="another recipe"):
-        tune.complete(replace(recipe, epochs=5), tmp_path / "whole", progress=False)
+    assert tune.tune(recipe, tmp_path / "whole", progress=False) == whole
+    with pytest.raises(
+        refocus.InputError, match=r"whole: was started with other .*\(epochs: \d+ then, 5 now;"
+    ):
+        tune.tune(replace(recipe, epochs=5), tmp_path / "whole", progress=False)
 
 
 def test_resume_refuses_what_is_complete_or_no_run(recipe: Recipe, tmp_path: Path) -> None:

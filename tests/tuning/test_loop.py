@@ -125,6 +125,8 @@ def test_two_processes_reach_what_one_reaches(
         "3",
         "--epochs",
         "4",
+        "--objective",
+        "relevance",
         "--batch-size",
         str(batch),
         "--lr",

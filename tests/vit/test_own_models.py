@@ -55,7 +55,13 @@ def test_a_folder_alone_runs_no_code(
     images, masks = image_folders
     made_by, folder = "py:tests.own_vit:build", tmp_path / "run"
     recipe = refocus.Recipe(
-        made_by, str(images), str(masks), epochs=2, shots=1, device="cpu", do_no_harm=False
+        made_by,
+        str(images),
+        str(masks),
+        epochs=2,
+        shots=1,
+        device="cpu",
+        do_no_harm=False,
     )
     monkeypatch.setattr(tune, "_conclude", lambda *_: {})  # interrupted before its end
     refocus.tune(recipe, folder, progress=False)

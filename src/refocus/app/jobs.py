@@ -107,6 +107,13 @@ class Job:
         lines = log.read_text(errors="replace").splitlines() if log and log.exists() else []
         return next((line for line in reversed(lines) if line.startswith("error:")), "")
 
+    @property
+    def last(self) -> str:
+        """The last line that it said: how far it is."""
+        log = self.record.with_suffix(".log") if self.record else None
+        lines = log.read_text(errors="replace").splitlines() if log and log.exists() else []
+        return lines[-1] if lines else ""
+
     def stop(self) -> None:
         """End it and all that it started: asked first, killed where it does not hear."""
         if not self.running or self.pid is None:

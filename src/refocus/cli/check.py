@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,6 +14,9 @@ from refocus.cli.options import Model, Names, Order, option
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.settings import MaskPolarity
+
+if TYPE_CHECKING:
+    from refocus.reports.check import Checked
 
 
 def check(
@@ -28,7 +31,7 @@ def check(
     names: Names = None,
     order: Order = None,
     mask_polarity: Annotated[str, option("mask_polarity", MaskPolarity)] = "ask",
-) -> None:
+) -> Checked:
     """Print how refocus understands a model, images and masks, before anyone spends an hour."""
     from refocus.reports import check as checks
     from refocus.vit.loading import load
@@ -61,3 +64,4 @@ def check(
     if out is not None:
         checks.write(found, network, out)
         console.print(f"open in a browser: {out}", soft_wrap=True)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -12,12 +12,15 @@ from refocus.cli.options import settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.demo.settings import DemoSettings
 
+if TYPE_CHECKING:
+    from refocus.demo.story import DemoRow
+
 
 @with_settings(DemoSettings)
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
     **given: Any,
-) -> None:
+) -> dict[str, DemoRow]:
     """Run the whole story offline: a ViT learns a shortcut, and unlearns it with 15 images."""
     settings = DemoSettings(**settings_from(DemoSettings, given))
     from refocus.demo import story  # loads torch
@@ -41,3 +44,4 @@ def demo(
         f"maps before and after: {out / 'maps.png'}\nopen in a browser:     {out / 'report.html'}",
         soft_wrap=True,
     )
+    return results

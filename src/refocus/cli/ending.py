@@ -35,11 +35,7 @@ _NAMES = (  # what is wrong with a path that was given
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAFE = "what was written before is whole"
-_GO_ON = {  # what continues a command that was stopped
-    "tune": "refocus tune --resume OUT",
-    "evaluate": "the same command with --resume",
-    "audit": "the same command with --resume",
-}
+_GO_ON = "go on with the same command"
 
 
 def run(command: Callable[[], Any]) -> int:
@@ -54,8 +50,8 @@ def run(command: Callable[[], Any]) -> int:
 
 
 def _stopped(number: int) -> int:
-    if _name() != "app":  # which is ended so
-        _say(f"stopped by {signal.Signals(number).name}; {_how_to_go_on()}")
+    if name() != "app":  # which is ended so
+        _say(f"stopped by {signal.Signals(number).name}; {_GO_ON}")
     return 128 + number
 
 
@@ -120,17 +116,13 @@ def _of_the_machine(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or first_line(error)
     if error.errno in _FULL:
-        return f"{where}{reason}; {_SAFE}. Free space, then {_how_to_go_on()}"
+        return f"{where}{reason}; {_SAFE}. Free space, then {_GO_ON}"
     if error.errno in _CLOSED:
-        return f"{where}{reason}; {_SAFE}. Allow writing there, then {_how_to_go_on()}"
+        return f"{where}{reason}; {_SAFE}. Allow writing there, then {_GO_ON}"
     return f"{where}{reason}; {_SAFE}"
 
 
-def _how_to_go_on() -> str:
-    return f"go on with {_GO_ON.get(_name(), 'the same command')}"
-
-
-def _name() -> str:
+def name() -> str:
     """The command that runs."""
     return next((word for word in sys.argv[1:] if not word.startswith("-")), "")
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from refocus import outputs
-from refocus.cli.options import Model, Names, Order, Rows, settings_from, with_settings
+from refocus.cli.options import Model, Names, Order, Resume, Rows, settings_from, with_settings
 from refocus.cli.printing import console, print_table
 from refocus.evaluation.settings import EvaluationSettings, ShiftSettings
+from refocus.results import Evaluation
+
+if TYPE_CHECKING:
+    from refocus.evaluation.shifted import ShiftFolder
 
 
 @with_settings(
@@ -40,9 +44,9 @@ def evaluate(
     ] = None,
     names: Names = None,
     order: Order = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished --out.")] = False,
+    resume: Resume = True,
     **given: Any,
-) -> None:
+) -> Evaluation:
     """Measure accuracy on test sets and on shifts of your images, before and after.
 
     Every image leaves one record.
@@ -63,6 +67,7 @@ def evaluate(
     console.print(
         f"{note}results: {out / 'results.json'}\na page:  refocus report {out}", soft_wrap=True
     )
+    return found
 
 
 @with_settings(
@@ -80,10 +85,10 @@ def shifts(
         ),
     ],
     resume: Annotated[
-        bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
+        bool, typer.Option(hidden=True, help="--no-resume insists on a new folder.")
     ] = True,
     **given: Any,
-) -> None:
+) -> ShiftFolder:
     """Make distribution shifts from images and masks.
 
     Objects get other backgrounds, or are moved, scaled and turned.
@@ -99,3 +104,4 @@ def shifts(
     console.print(table)
     note = f"{len(made.skipped)} images skipped (see shifts.json)\n" if made.skipped else ""
     console.print(f"{note}each is an ImageFolder below {made.folder}", soft_wrap=True)
+    return made

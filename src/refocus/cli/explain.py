@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,9 @@ from refocus import outputs
 from refocus.cli.options import Called, Model, Names, Order, option
 from refocus.cli.printing import console
 from refocus.settings import Device
+
+if TYPE_CHECKING:
+    from refocus.reports.explanations import ExplainedImage
 
 
 def explain(
@@ -31,7 +34,7 @@ def explain(
         Called("target"),
     ] = None,
     device: Annotated[str, option("device", Device)] = "auto",
-) -> None:
+) -> list[ExplainedImage]:
     """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
     from refocus.reports import explanations
     from refocus.vit.loading import pick_device
@@ -52,3 +55,4 @@ def explain(
             table.add_row(*named, f"{answer.confidence:.1%}", escape(answer.explained))
     console.print(table)
     console.print(f"overlays: {out}", soft_wrap=True)
+    return rows

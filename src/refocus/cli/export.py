@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refocus.cli.printing import console
+
+if TYPE_CHECKING:
+    from refocus.vit.onnx import Exported
 
 
 def export(
@@ -25,7 +28,7 @@ def export(
             min=0,
         ),
     ] = 1e-4,
-) -> None:
+) -> Exported:
     """Write the tuned model as ONNX, and check it against the original in torch.
 
     The file takes batches of any size and carries preprocessing and class names as metadata.
@@ -42,3 +45,4 @@ def export(
         f"({made.images} random images, tolerance {made.tolerance:g})",
         soft_wrap=True,
     )
+    return made

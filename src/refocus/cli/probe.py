@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +14,9 @@ from refocus import outputs
 from refocus.cli.options import Names, Order, Rows, settings_from, spelling, with_settings
 from refocus.cli.printing import console, print_rows
 from refocus.probes.settings import ProbeSettings
+
+if TYPE_CHECKING:
+    from refocus.probes.results import ProbeResult
 
 
 @with_settings(
@@ -44,7 +48,7 @@ def probe(
     names: Names = None,
     order: Order = None,
     **given: Any,
-) -> None:
+) -> dict[str, ProbeResult]:
     """Measure how robust a model is to attacks, occlusion, corruptions and more.
 
     `refocus probe run` measures, before and after tuning; `refocus probe list` shows what each
@@ -57,13 +61,24 @@ def probe(
 
     model = outputs.reference(model, names=names, order=order)
     against = against and outputs.reference(against, names=names, order=order)
-    measure.probe(model, out, settings, images=images, against=against)
+    found = measure.probe(model, out, settings, images=images, against=against)
     rows = [page.row(result) for result in page.results(out.expanduser()).values()]
     print_rows(rows, ("probe", "measure", "n", "value"))
     console.print(f"open in a browser: {out.expanduser() / page.PAGE}", soft_wrap=True)
+    return found
 
 
-def list_probes() -> None:
+@dataclass(frozen=True)
+class ProbeListed:
+    """A row of `refocus probes`."""
+
+    about: str  # what it tests
+    source: str  # where it comes from
+    passes: str  # forward passes an image
+    needs: tuple[str, ...]  # options and packages
+
+
+def list_probes() -> dict[str, ProbeListed]:
     """List the probes: what each tests, where it comes from, what it costs and needs."""
     from refocus.probes.registry import FOLDERS, PACKAGES, PROBES
 
@@ -74,11 +89,13 @@ def list_probes() -> None:
         "passes per image",
         "needs",
     )
+    found = {}
     for name, row in PROBES.items():
-        needs = [
+        needs = tuple(
             spelling(need) if need in FOLDERS else f"refocus-vit[{PACKAGES[need]}]"
             for need in row.needs
-        ]
+        )
+        found[name] = ProbeListed(row.about, row.source, row.cost, needs)
         table.add_row(name, row.about, row.source, row.cost, escape(", ".join(needs)))
     console.print(table)
     console.print(
@@ -86,3 +103,4 @@ def list_probes() -> None:
         "(default 200).",
         soft_wrap=True,
     )
+    return found

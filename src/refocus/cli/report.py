@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from refocus import outputs
-from refocus.cli.options import Model, Names, Order, settings_from, with_settings
+from refocus.cli.options import Model, Names, Order, Resume, settings_from, with_settings
 from refocus.cli.printing import console, print_table
 from refocus.reports.settings import AuditSettings, ReportSettings
+from refocus.results import Audit
+
+if TYPE_CHECKING:
+    from refocus.reports.report import Report
 
 
 @with_settings(AuditSettings, spelt={"faithful": "faithfulness"})
@@ -34,9 +38,9 @@ def audit(
     ] = None,
     names: Names = None,
     order: Order = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished --out.")] = False,
+    resume: Resume = True,
     **given: Any,
-) -> None:
+) -> Audit:
     """Measure how much a model relies on the background.
 
     The page shows numbers with intervals, and the worst classes and images.
@@ -48,6 +52,7 @@ def audit(
     found = audits.audit(ref, images, out, masks=masks, settings=settings, resume=resume)
     print_table({"images": found.entry})
     console.print(f"{found.verdict}\nopen in a browser: {out / 'audit.html'}", soft_wrap=True)
+    return found
 
 
 @with_settings(ReportSettings, spelt={"suites": "on", "faithful": "faithfulness"})
@@ -57,7 +62,7 @@ def report(
         typer.Argument(help="Folder of `refocus tune`, `refocus evaluate` or `refocus probe`."),
     ],
     **given: Any,
-) -> None:
+) -> Report:
     """Write one self-contained page of what tuning changed: RUN/report.html.
 
     Beside it are report.md, report.csv and classes.csv.
@@ -72,4 +77,7 @@ def report(
     written = write_report(run, settings)
     if written.evaluation:
         print_table(written.evaluation.suites)
+    if written.unchanged:
+        console.print("Nothing changed: tuning was tried, and the original model was kept.")
     console.print(f"open in a browser: {written.page}", soft_wrap=True)
+    return written

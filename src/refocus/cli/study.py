@@ -15,6 +15,7 @@ from refocus.studies.settings import StudySettings
 
 if TYPE_CHECKING:
     from refocus.studies.estimate import Estimated
+    from refocus.studies.results import StudyResults
 
 
 @with_settings(
@@ -41,7 +42,7 @@ def study(
         typer.Option("--dry-run", help="Only say what is missing, how large it is, and the hours."),
     ] = False,
     **given: Any,
-) -> None:
+) -> StudyResults | Estimated | dict[str, str] | None:
     """Run a table or figure of the paper, on its data sets or on your own images and model.
 
     Every number is printed beside the paper's. Under `torchrun`, on one machine or several that
@@ -54,7 +55,7 @@ def study(
         for key, row in registry.STUDIES.items():
             table.add_row(key, row.told(row.suites))
         console.print(table)
-        return
+        return {key: row.about for key, row in registry.STUDIES.items()}
     registry.study(name)
     settings = StudySettings(**settings_from(StudySettings, given))
     if out is None and not dry_run:
@@ -62,13 +63,15 @@ def study(
     from refocus.studies import start
 
     if dry_run:
-        _print_estimate(start.estimate(name, settings))
-        return
+        estimate = start.estimate(name, settings)
+        _print_estimate(estimate)
+        return estimate
     assert out is not None
     found = start.study(name, out, settings)
     if found is not None:  # else a process other than the first
         console.print(found.text, soft_wrap=True, markup=False, highlight=False)
         console.print(f"open in a browser: {out / (name + '.html')}", soft_wrap=True)
+    return found
 
 
 def _print_estimate(found: Estimated) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from refocus import outputs, processes
 from refocus.cli.options import Called, Names, Order, Rows, settings_from, with_settings
+from refocus.cli.output import EVERYWHERE
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
@@ -37,14 +38,14 @@ def tune(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Continue this interrupted run folder; takes no other option."),
+        typer.Option(hidden=True, help="Continue this run folder; takes no other option."),
         Called("run"),
     ] = None,
     code: Annotated[
         str | None,
         typer.Option(
-            help="py:MODULE:FUNCTION once more, with --resume of a model of your own: a folder "
-            "cannot name code to run."
+            hidden=True,
+            help="py:MODULE:FUNCTION once more, with --resume of a model of your own.",
         ),
     ] = None,
     preset: Annotated[
@@ -55,16 +56,17 @@ def tune(
     names: Names = None,
     order: Order = None,
     **given: Any,
-) -> None:
+) -> TuneResults | None:
     """Fine-tune where a model looks, with a few images and masks.
 
-    The original stays where tuning did not help. The number of classes and shots, the rate and the
-    objective default to the paper's. Under `torchrun` or `accelerate launch` the batch is split
+    The original stays where tuning did not help. The same command again goes on where it was
+    stopped. The objective defaults to the one that we recommend; `--objective relevance` is the
+    paper's. Under `torchrun` or `accelerate launch` the batch is split
     over the processes.
     """
     named = {name for name in context.params if _is_named(context, name)}
     if resume is not None:
-        if others := sorted(named - {"resume", "code"}):
+        if others := sorted(named - {"resume", "code", *EVERYWHERE}):
             raise InputError(
                 f"‹{others[0]}›: ‹run› continues as the run was started and takes no option but "
                 "‹code›"
@@ -84,8 +86,10 @@ def tune(
         from refocus.tuning.tune import tune as tuned  # loads torch, so what is wrong is said first
 
         results, folder = tuned(recipe, out), out
-    if processes.place().first:
-        _print(results, folder)
+    if not processes.place().first:
+        return None
+    _print(results, folder)
+    return results
 
 
 def _recipe(given: dict[str, Any], preset: str | None, named: set[str]) -> Recipe:
@@ -96,8 +100,10 @@ def _recipe(given: dict[str, Any], preset: str | None, named: set[str]) -> Recip
     if preset is not None:
         from refocus.tuning.presets import preset as published
 
+        if "objective" not in named:
+            values["objective"] = "relevance"  # the paper's
         row = published(preset, values["objective"], values["model"])
-        values["weights"] = {**row.pop("weights"), **values["weights"]}
+        values["weights"] = {**row.pop("weights"), **values.get("weights", {})}
         values |= {name: value for name, value in row.items() if name not in named}
     if values["masks"] is None and values["images"] is not None:
         values["masks"] = _own_masks(values["images"])

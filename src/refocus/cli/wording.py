@@ -17,8 +17,9 @@ from rich.panel import Panel
 from rich.table import Table
 from typer.core import TyperCommand
 
+from refocus import progress
 from refocus.cli import panels
-from refocus.cli.options import Called, Rows, spelling
+from refocus.cli.options import Called, Rows, signature_of, spelling
 from refocus.cli.printing import console
 from refocus.errors import InputError, Message
 
@@ -52,7 +53,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it; an InputError comes out with options in place of parameters."""
-        with _notices(self):
+        with progress.begun(ctx.command_path), _notices(self):
             try:
                 return super().invoke(ctx)
             except InputError as error:
@@ -89,7 +90,7 @@ class Command(TyperCommand):
         """What stands beside the command's options in their annotations."""
         if self.callback is None:
             return
-        signature = inspect.signature(inspect.unwrap(self.callback), eval_str=True)
+        signature = signature_of(inspect.unwrap(self.callback))
         for name, parameter in signature.parameters.items():
             for extra in getattr(parameter.annotation, "__metadata__", ()):
                 if isinstance(extra, kind):
@@ -134,7 +135,7 @@ def _described(title: str, rows: Mapping[str, Any]) -> Panel:
 @contextmanager
 def _notices(command: Command) -> Iterator[None]:
     """Notices and warnings of the library go to stderr, one line each."""
-    log, handler = logging.getLogger("refocus"), logging.StreamHandler()
+    log, handler = logging.getLogger("refocus"), _Said()
     handler.addFilter(_Once())
     handler.setFormatter(_Plain(command))
     log.handlers, level = [handler], log.level
@@ -144,6 +145,13 @@ def _notices(command: Command) -> Iterator[None]:
     finally:
         log.handlers = []
         log.setLevel(level)
+
+
+class _Said(logging.Handler):
+    """On stderr, above the bars where there are some."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        progress.say(self.format(record))
 
 
 class _Plain(logging.Formatter):

@@ -16,6 +16,7 @@ import torch
 
 from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError, Message
+from refocus.progress import track
 from refocus.records import Sample
 
 log = logging.getLogger("refocus")
@@ -29,7 +30,7 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
             left out.
     """
     chosen: list[Sample] = []
-    for sample in samples:
+    for sample in track(samples, "reading images and masks", min(count, len(samples))):
         if len(chosen) == count:
             break
         try:

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,6 +24,7 @@ from refocus.data import composites
 from refocus.data.folders import image_files
 from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError
+from refocus.progress import track
 from refocus.records import Sample
 
 _AREA = (
@@ -372,9 +371,7 @@ def write(
     left = [job for job in jobs if not (folder / job[2]).exists()]
     skipped = {}
     loader = DataLoader(_Jobs(left), batch_size=None, num_workers=workers)
-    for name, picture, problem in track(
-        loader, "shifts", len(left), console=Console(stderr=True), transient=True
-    ):
+    for name, picture, problem in track(loader, "shifts", len(left)):
         if picture is None:
             skipped[name] = problem
             continue

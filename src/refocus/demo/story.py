@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -34,6 +32,7 @@ from refocus.figures.glossary import words
 from refocus.figures.html import embed, page
 from refocus.figures.pictures import figure, overlay, to_picture
 from refocus.figures.tables import KeyNumber
+from refocus.progress import track
 from refocus.records import Prediction, to_json
 from refocus.relevance.gae import explain
 from refocus.tuning.loop import descend
@@ -174,12 +173,7 @@ def plant_shortcut(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     steps = math.ceil(epochs * size / batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-    shown = track(
-        range(steps),
-        description="planting the shortcut",
-        disable=not progress,
-        console=Console(stderr=True),
-    )
+    shown = track(range(steps), "planting the shortcut", shown=progress)
     drawn = ((1.0, [part.to(device) for part in _biased(rng, batch)]) for _ in shown)
     descend(model, optimizer, drawn, _cross_entropy, advance=schedule.step)
     return model.eval().cpu()

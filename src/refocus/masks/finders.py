@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,6 +30,7 @@ from refocus.masks.discovery import (
 from refocus.masks.formats import reader
 from refocus.masks.reading import MaskReader
 from refocus.masks.settings import ASK, MaskSettings
+from refocus.progress import track
 from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.vit.loading import pick_device
 
@@ -183,5 +182,5 @@ def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0
         files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)
     ]
     pixels = _pixels(chosen, Reader(backbone, size), workers)
-    with_bar = track(pixels, "what the objects share", len(chosen), console=Console(stderr=True))
+    with_bar = track(pixels, "what the objects share", len(chosen))
     return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from refocus import outputs
 from refocus.data.folders import image_files, refuse_shared_stems
@@ -29,6 +27,7 @@ from refocus.masks.settings import MaskSettings
 from refocus.masks.sheet import contact_sheet
 from refocus.masks.trust import RECORDS, digest
 from refocus.processes import Place, meet
+from refocus.progress import track
 from refocus.records import appending, drop_partial_line, read_lines, write_line
 from refocus.vit.inputs import check_path, check_settings
 from refocus.vit.loading import pick_device
@@ -95,14 +94,32 @@ def find_masks(
     content = write(images, Path(out), make, kept, resume=resume, group=group)
     if not content:  # a process other than the first
         return None
-    skipped = {r["image"]: r["problem"] for r in content["skipped"]}
-    if not content["masks"]:
-        _undo(Path(out).expanduser())
+    found = _as_folder(Path(out).expanduser(), content)
+    if not found.scores:
+        _undo(found.folder)
         raise InputError(
-            f"‹images› {images}: no mask could be made ({next(iter(skipped.values()))})"
+            f"‹images› {images}: no mask could be made ({next(iter(found.skipped.values()))})"
         )
+    return found
+
+
+def read_masks(folder: Path) -> MaskFolder:
+    """What `find_masks` left in a folder before.
+
+    Raises:
+        InputError: there is no `masks.json`, or another one.
+    """
+    content = outputs.read_json(folder / RECORDS)
+    try:
+        return _as_folder(folder, content)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / RECORDS}: not what refocus writes ({error!r})") from error
+
+
+def _as_folder(folder: Path, content: dict[str, Any]) -> MaskFolder:
     scores = {r["mask"]: r["score"] for r in content["masks"]}
-    return MaskFolder(Path(out).expanduser(), scores, skipped, content["usable_from"])
+    skipped = {r["image"]: r["problem"] for r in content["skipped"]}
+    return MaskFolder(folder, scores, skipped, content["usable_from"])
 
 
 def _undo(folder: Path) -> None:
@@ -160,9 +177,7 @@ def write(
     group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"
     with appending(record) as lines:
-        for outcome in track(
-            find(left), "masks", len(left), console=Console(stderr=True), disable=not group.first
-        ):
+        for outcome in track(find(left), "masks", len(left), shown=group.first):
             write_line(lines, _keep(outcome, _mask_name(outcome.image, images), folder))
             lines.flush()
     group.wait()

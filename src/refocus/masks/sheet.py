@@ -13,6 +13,7 @@ from refocus.data.images import mask_of, read_image
 from refocus.figures.glossary import words
 from refocus.figures.html import jpeg_uri, page
 from refocus.figures.tables import KeyNumber
+from refocus.progress import track
 from refocus.records import Sample
 
 APP = "http://127.0.0.1:7860/"  # where `refocus app` listens unless it is told otherwise
@@ -33,7 +34,10 @@ def contact_sheet(
             rest[i] for i in np.linspace(0, len(rest) - 1, min(12, len(rest))).astype(int)
         ],
     }
-    tiles = {title: [_tile(r, masks, images) for r in group] for title, group in shown.items()}
+    tiles = {
+        title: [_tile(r, masks, images) for r in track(group, f"contact sheet: {title}".lower())]
+        for title, group in shown.items()
+    }
     counts = np.histogram([r["score"] for r in records], bins=10, range=(0, 1))[0].tolist()
     below = sum(r["score"] < usable for r in records)
     anchors = (("scores", "Scores"), ("lowest", "Lowest scores"), ("rest", "For comparison"))

@@ -105,11 +105,9 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
         for model in models.values():
             material.samples(row, model)
         kept = out / name / outputs.SETTINGS
-        if kept.exists() and outputs.read_json(kept) != material.decisive(row):
-            raise InputError(
-                f"‹out› {out}: {name} was started with other models, folders or options; name "
-                "a new folder"
-            )
+        if kept.exists():
+            before = outputs.read_json(kept)
+            outputs.refuse_other(out / name, before, material.decisive(row), kept)
     mine = material.models()
     for name in PROBES:
         kept = out / name / outputs.SETTINGS

@@ -14,7 +14,6 @@ from torch import nn
 from refocus import outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
 from refocus.data.sources.opened import opened_pair
-from refocus.errors import InputError
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import group_differences
 from refocus.evaluation.plan import Plan, check
@@ -23,7 +22,7 @@ from refocus.figures.tables import accuracy_rows, as_csv, other_rows
 from refocus.masks.backbones import load_backbone
 from refocus.masks.folder import find_masks
 from refocus.masks.settings import MaskSettings
-from refocus.records import MapRecord, Prediction, read_records, to_json
+from refocus.records import MapRecord, Prediction, Sample, read_records, to_json
 from refocus.reports.audit_page import SUITE, audit_page, relies
 from refocus.reports.settings import AuditSettings
 from refocus.results import (
@@ -50,7 +49,7 @@ def audit(
     *,
     masks: str | Path | None = None,
     settings: AuditSettings | None = None,
-    resume: bool = False,
+    resume: bool = True,
 ) -> Audit:
     """Measure how much a model relies on the background of the images in a folder.
 
@@ -59,10 +58,10 @@ def audit(
     Args:
         model: timm name, hf:ID, torchvision:NAME or a model folder.
         images: ImageFolder of the model's classes; best images it was not trained on.
-        out: a new folder.
+        out: a new folder, or that of the same audit: what its records hold is not computed again.
         masks: foreground masks, CLASS/FILE-STEM.png; without them they are found, into `out/masks`.
         settings: how; without it, as `refocus audit` does.
-        resume: continue in a folder that an interrupted audit left.
+        resume: False insists on a new folder.
 
     Returns:
         What audit.json holds.
@@ -114,6 +113,14 @@ def audit(
     return content
 
 
+def masked_samples(
+    network: nn.Module, images: Path, masks: Path, settings: AuditSettings
+) -> list[Sample]:
+    """The images whose masks an audit with these settings trusts, in its order."""
+    plan = _plan(images, masks, settings)
+    return plan.masked_samples(SUITE, plan.open(SUITE, network).samples)
+
+
 def _plan(images: Path, masks: str | Path | None, settings: AuditSettings) -> Plan:
     return Plan(
         {SUITE: images},
@@ -141,8 +148,6 @@ def _prepared(
     folder, images, masks = Path(out).expanduser(), plan.path(SUITE), plan.masks_of(SUITE)
     view(network)
     scan(images, network)
-    if resume and (folder / outputs.MANIFEST).exists():
-        raise InputError(f"‹out› {out}: is complete, nothing to resume")
     kept: dict[str, Any] = {
         "model": outputs.fingerprint(model),
         "images": str(images.resolve()),

@@ -14,6 +14,7 @@ from refocus.figures.glossary import words
 from refocus.figures.html import page
 from refocus.figures.tables import KeyNumber, Row, accuracy_rows, between, other_rows
 from refocus.intervals import FEW
+from refocus.progress import track
 from refocus.records import Sample
 from refocus.reports import gallery
 from refocus.reports.strips import Scene, plain_rows, strips
@@ -56,7 +57,7 @@ def audit_page(audit: Audit, model: nn.Module, samples: list[Sample], folder: Pa
         others=other_rows({SUITE: entry}),
         decided=[_ClassRow(row) for row in decided],
         classes=[_ClassRow(row) for row in audit.classes],
-        cards=_cards(model, samples, audit.worst_images, root, audit.seed),
+        cards=cards(model, samples, audit.worst_images, root, audit.seed),
         words=words(*_WORDS),
         tile_columns=6,
     )
@@ -137,20 +138,29 @@ def notes(entry: SuiteEntry) -> list[str]:
     return found
 
 
-def _cards(
+def cards(
     model: nn.Module,
     samples: list[Sample],
     worst: tuple[WorstImage, ...],
     root: Path,
     seed: int,
 ) -> list[gallery.Card]:
+    """Each image as it is, and on the backgrounds of its own and of another class.
+
+    Args:
+        model: whose answers and maps are shown.
+        samples: all images with masks, from which backgrounds are drawn as in the audit.
+        worst: those to show.
+        root: the folder that their names start from.
+        seed: of the audit.
+    """
     folders = class_folder_names(model)
     (same, _), (rand, _) = (
         shifts.shifts(samples, kind, seed)[0] for kind in ("mixed-same", "mixed-rand")
     )
     by_name = {s.image.relative_to(root).as_posix(): s for s in samples}
-    cards = []
-    for row in worst:
+    found = []
+    for row in track(worst, "pictures of the worst images"):
         sample = by_name[row.image]
         assert sample.mask is not None
         image = read_image(sample.image)
@@ -159,7 +169,7 @@ def _cards(
         own = gallery.tiles({"own-class background": model}, same(sample), mask, labels)
         other = gallery.tiles({"its map": model}, rand(sample), mask, labels)
         seen = replace(other[0], title="other-class background", caption="what the model then sees")
-        cards.append(
+        found.append(
             gallery.Card(row.image, folders[sample.label], [*shown, own[-1], seen, other[-1]])
         )
-    return cards
+    return found

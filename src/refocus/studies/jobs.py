@@ -29,7 +29,7 @@ from refocus.studies.datasets import MASK_SCORE, Ground
 from refocus.studies.registry import Variant, settings_of
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.selection import trained_classes
-from refocus.tuning.tune import complete
+from refocus.tuning.tune import tune
 from refocus.vit.loading import load
 
 MAPS = "maps"  # measured beside the suites
@@ -123,7 +123,7 @@ def _one(job: Job, ground: Ground, out: Path, common: dict[str, Any], how: How) 
     """Tune, where the job does, and measure what is left."""
     model: str | Path = ground.models[job.model]
     if job.variant.tunes:
-        complete(recipe(job, ground, common), job.folder(out), progress=how.progress)
+        tune(recipe(job, ground, common), job.folder(out), progress=how.progress)
         model = job.folder(out) / "model"
     network = load(model, device=how.device)
     for what in left(job, how.wanted, out):

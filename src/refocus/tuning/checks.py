@@ -23,7 +23,12 @@ from refocus.relevance.attention import logits_of
 from refocus.relevance.gae import explain
 
 SWAPS, MOST_SWAPS = 400, 8  # swapped images wanted in all; at most so many of one image
-_BATCH = 32
+BATCH = 32  # images a forward pass
+Advance = Callable[[], object]  # called after each batch
+
+
+def _nothing() -> None:
+    """Where nobody counts."""
 
 
 def interpolate(
@@ -44,12 +49,14 @@ def answers(
     images: Tensor,
     masks: Tensor,
     labels: Tensor,
+    *,
+    advance: Advance = _nothing,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`right_answers` with each of `weights`, as two arrays `[weights, n]`; the last ones stay."""
     plain, swapped = [], []
     for each in weights:
         model.load_state_dict(each)
-        found = right_answers(model, images, masks, labels)
+        found = right_answers(model, images, masks, labels, advance=advance)
         plain.append(found[0].double().numpy())
         swapped.append(found[1].double().numpy())
     return np.stack(plain), np.stack(swapped)
@@ -61,6 +68,8 @@ def unseen_answers(
     samples: Sequence[Sample],
     transform: Callable[[Image.Image], Tensor],
     backgrounds: Sequence[Path] = (),
+    *,
+    advance: Advance = _nothing,
 ) -> dict[str, np.ndarray]:
     """Right answers `[weights, n]` on each kind of shift that no objective trains on.
 
@@ -78,16 +87,22 @@ def unseen_answers(
         for each in weights:
             model.load_state_dict(each)
             with torch.inference_mode():
-                parts = [
-                    logits_of(model, x.to(device)).argmax(1).cpu() for x in images.split(_BATCH)
-                ]
+                parts = []
+                for x in images.split(BATCH):
+                    parts.append(logits_of(model, x.to(device)).argmax(1).cpu())
+                    advance()
             rows.append((torch.cat(parts) == labels).double().numpy())
         found[kind] = np.stack(rows)
     return found
 
 
 def right_answers(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor
+    model: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    labels: Tensor,
+    *,
+    advance: Advance = _nothing,
 ) -> tuple[Tensor, Tensor]:
     """Which images are classified right, bool `[n]`, and on what share of other backgrounds `[n]`.
 
@@ -100,13 +115,14 @@ def right_answers(
     swapped = torch.zeros(rounds, len(images))
     model.eval()
     with torch.inference_mode():
-        for at in torch.arange(len(images)).split(_BATCH):
+        for at in torch.arange(len(images)).split(BATCH):
             x, m, y = images[at].to(device), masks[at].to(device), labels[at].to(device)
             plain[at] = (logits_of(model, x).argmax(1) == y).cpu()
             for number in range(rounds):
                 donors = other_class_donors(labels, seed=number)[at]
                 moved = swap_backgrounds(x, m, images[donors].to(device), masks[donors].to(device))
                 swapped[number, at] = (logits_of(model, moved).argmax(1) == y).cpu().float()
+            advance()
     return plain, swapped.mean(0)
 
 
@@ -115,7 +131,7 @@ def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tens
     device = next(model.parameters()).device
     weights = OBJECTIVES["relevance"].weights
     total = 0.0
-    for at in torch.arange(len(images)).split(_BATCH):
+    for at in torch.arange(len(images)).split(BATCH):
         relevance, mask = (
             explain(model, images[at].to(device), labels[at]).relevance,
             masks[at, 0].to(device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from refocus import outputs
 from refocus.data.folders import name_by_folders
-from refocus.data.shifts import grounds
+from refocus.data.shifts import grounds, unseen
 from refocus.data.transforms import joint_transform
 from refocus.objectives.registry import OBJECTIVES
+from refocus.progress import phase
 from refocus.records import Sample, to_json
 from refocus.results import Compared
 from refocus.tuning.checkpoints import Position, best_weights
-from refocus.tuning.checks import answers, interpolate, relevance_loss, unseen_answers
+from refocus.tuning.checks import BATCH, answers, interpolate, relevance_loss, unseen_answers
 from refocus.tuning.epochs import BEST
 from refocus.tuning.harm import candidates, choose, compare_right, shares_for, shortage
 from refocus.tuning.loop import Diverged, masked_loader
@@ -35,10 +37,11 @@ def conclude(
     folder: Path,
     best: Position,
     accelerator: Accelerator,
+    progress: bool = False,
 ) -> TuneResults:
     """Choose between original and best weights, save the model and the finding.
 
-    The manifest comes last.
+    The manifest comes last. progress: show a progress bar on stderr.
     """
     if best.best < 0:
         raise Diverged("no epoch had a finite validation loss; lower ‹lr›")
@@ -48,7 +51,7 @@ def conclude(
     start = {name: value.clone() for name, value in original.state_dict().items()}
     own = OBJECTIVES[recipe.objective].share if recipe.share is None else recipe.share
     line = Line(start, tuned, tuple(sorted({*shares_for(len(selection.check)), own})))
-    checked = check(recipe, selection.check, original, line)
+    checked = check(recipe, selection.check, original, line, progress=progress)
     share = checked.verdict.share if recipe.do_no_harm else own
     original.load_state_dict(interpolate(start, tuned, share))
     save(original.cpu(), folder / "model")
@@ -93,29 +96,36 @@ class Checked:
     unseen: dict[str, Compared]
 
 
-def check(recipe: Recipe, samples: list[Sample], model: nn.Module, line: Line) -> Checked:
+def check(
+    recipe: Recipe, samples: list[Sample], model: nn.Module, line: Line, *, progress: bool = False
+) -> Checked:
     """Put the points of a line to the do-no-harm rule on images that chose nothing.
 
-    model: of the recipe; its weights are replaced.
+    model: of the recipe; its weights are replaced. progress: show a progress bar on stderr.
     """
     if not samples:  # with the rule switched off
         sentence = "No image was left to check tuning for harm."
         return Checked((), Verdict(False, 0.0, sentence), {})
-    batches = list(masked_loader(samples, model, recipe))
-    images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
-    positions = range(len(line.shares))
-    plain, swapped = answers(model, [line.at(i) for i in positions], images, masks, labels)
-    found = candidates(line.shares, plain, swapped, recipe.tolerance)
-    chosen = choose([c.stands for c in found])
-    for i in (i for i in positions if i in (0, chosen, positions[-1])):
-        model.load_state_dict(line.at(i))
-        found[i] = replace(found[i], relevance_loss=relevance_loss(model, images, masks, labels))
-    short = shortage(plain, swapped, recipe.tolerance)
-    judged = chosen or short.position
-    transform = joint_transform(model, train=False, protocol=recipe.protocol)
-    rows = unseen_answers(
-        model, [line.at(0), line.at(judged)], samples, transform, grounds(recipe.backgrounds)
-    )
+    files, points = grounds(recipe.backgrounds), range(len(line.shares))
+    kinds = len(unseen(real=bool(files)))
+    passes = math.ceil(len(samples) / BATCH) * (len(points) + 2 * kinds) + 3
+    with phase("checking that tuning does no harm", passes, shown=progress) as bar:
+        batches = list(masked_loader(samples, model, recipe))
+        images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
+        weights = [line.at(i) for i in points]
+        plain, swapped = answers(model, weights, images, masks, labels, advance=bar.advance)
+        found = candidates(line.shares, plain, swapped, recipe.tolerance)
+        chosen = choose([c.stands for c in found])
+        for i in sorted({0, chosen, points[-1]}):
+            model.load_state_dict(weights[i])
+            loss = relevance_loss(model, images, masks, labels)
+            found[i] = replace(found[i], relevance_loss=loss)
+            bar.advance()
+        short = shortage(plain, swapped, recipe.tolerance)
+        both = [weights[0], weights[chosen or short.position]]
+        del weights  # as many models as there are points
+        transform = joint_transform(model, train=False, protocol=recipe.protocol)
+        rows = unseen_answers(model, both, samples, transform, files, advance=bar.advance)
     elsewhere = {kind: compare_right(now, before) for kind, (before, now) in rows.items()}
     verdict = judge(found, chosen, recipe.tolerance, short, elsewhere)
     return Checked(tuple(found), verdict, elsewhere)

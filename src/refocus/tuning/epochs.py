@@ -10,10 +10,11 @@ from typing import Any
 from safetensors.torch import save_file
 
 from refocus.objectives.registry import Step
+from refocus.progress import phase
 from refocus.records import Sample, appending, write_line
 from refocus.signals import uninterrupted
 from refocus.tuning.checkpoints import Checkpoint, Position, keep_epochs, replace_file
-from refocus.tuning.loop import Training, masked_loader, mean_terms, progress_bar
+from refocus.tuning.loop import Training, masked_loader, mean_terms
 from refocus.tuning.trainable import plain_state
 
 LAST, BEST = "last.pt", "best.safetensors"
@@ -47,23 +48,19 @@ def run_epochs(
     at = kept.resumed()
     validation = masked_loader(select, training.model, recipe)
     steps = len(training.batches)
-    with progress_bar(progress and accelerator.is_main_process) as bar:
-        task = bar.add_task(
-            f"tuning ({recipe.objective})",
-            total=recipe.epochs * steps,
-            completed=(at.epoch + 1) * steps,
-            note="",
-        )
+    shown = progress and accelerator.is_main_process
+    label, done = f"tuning ({recipe.objective})", (at.epoch + 1) * steps
+    with phase(label, recipe.epochs * steps, done=done, shown=shown) as bar:
         for epoch in range(at.epoch + 1, recipe.epochs):
             line: dict[str, Any] = {"epoch": epoch, "lr": training.rate}
-            line["train"] = training.epoch(epoch, step, lambda: bar.advance(task))
+            line["train"] = training.epoch(epoch, step, bar.advance)
             if accelerator.is_main_process:
                 line["validation"] = mean_terms(
-                    training.model, validation, step, accelerator.device, epoch
+                    training.model, validation, step, accelerator.device, epoch, shown=shown
                 )
                 at = kept.keep(line, at)
                 now, best = line["validation"]["loss"], at.loss
-                bar.update(task, note=f"validation loss {now:.4f}, kept {best:.4f}")
+                bar.note(f"validation loss {now:.4f}, kept {best:.4f}")
             accelerator.wait_for_everyone()
             if on_epoch:
                 on_epoch(line)

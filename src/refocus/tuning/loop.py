@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.errors import InputError
 from refocus.objectives.registry import Step
+from refocus.progress import track
 from refocus.records import Sample
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.trainable import restrict
@@ -182,13 +181,19 @@ def _must_be_finite(terms: dict[str, Tensor], where: str) -> None:
 
 
 def mean_terms(
-    model: nn.Module, batches: DataLoader[Any], step: Step, device: torch.device, epoch: int
+    model: nn.Module,
+    batches: DataLoader[Any],
+    step: Step,
+    device: torch.device,
+    epoch: int,
+    *,
+    shown: bool = False,
 ) -> dict[str, float]:
     """Mean of each term over validation images, without touching the weights or their gradients."""
     model.eval()
     sums: dict[str, float] = {}
     count = 0
-    for images, masks, labels in batches:
+    for images, masks, labels in track(batches, "validation", shown=shown):
         terms = step(model, images.to(device), masks.to(device), labels.to(device))
         _must_be_finite(terms, f"epoch {epoch}, validation")
         for name, value in terms.items():
@@ -201,15 +206,3 @@ def masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> Da
     """Images and masks by the model's evaluation crop, in the order given."""
     dataset = MaskedImages(samples, joint_transform(model, train=False, protocol=recipe.protocol))
     return DataLoader(dataset, batch_size=32, num_workers=recipe.workers)
-
-
-def progress_bar(shown: bool) -> Progress:
-    """A bar on standard error, or none."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    return Progress(*columns, disable=not shown, console=Console(stderr=True))

