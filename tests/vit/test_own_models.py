@@ -63,7 +63,7 @@ def test_a_folder_alone_runs_no_code(
         device="cpu",
         do_no_harm=False,
     )
-    monkeypatch.setattr(tune, "_conclude", lambda *_: {})  # interrupted before its end
+    monkeypatch.setattr(tune, "conclude", lambda *_: {})  # interrupted before its end
     refocus.tune(recipe, folder, progress=False)
     monkeypatch.undo()
     with pytest.raises(refocus.InputError, match=f"add code={made_by}"):
