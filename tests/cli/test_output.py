@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from refocus import progress
-from refocus.cli.main import COMMANDS
+from refocus.cli.main import COMMANDS, app
 from refocus.records import to_json
 from refocus.reports.explanations import read as read_explanations
 from tests.makers import invoke, run
@@ -27,6 +28,13 @@ WRITES = {
 }
 
 
+def printed(*arguments: object) -> str:
+    """What a command writes to stdout; notices go to stderr."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
 def _arguments(text: str, model: Path, folders: tuple[Path, Path]) -> list[str]:
     return text.format(model=model, images=folders[0], masks=folders[1]).split()
 
@@ -37,7 +45,7 @@ def test_json_is_the_typed_result_and_nothing_else(
 ) -> None:
     text, file = WRITES[name]
     given = _arguments(text, model_folder, image_folders)
-    said = invoke(name, *given, "--out", tmp_path / "out", "--json")
+    said = printed(name, *given, "--out", tmp_path / "out", "--json")
     assert json.loads(said) == json.loads((tmp_path / "out" / file).read_text())
 
 
@@ -48,7 +56,7 @@ def test_json_of_what_has_no_file_of_its_own(
     out = tmp_path
 
     def said(*arguments: object) -> Any:
-        return json.loads(invoke(*arguments, "--json"))
+        return json.loads(printed(*arguments, "--json"))
 
     made = said("masks", images, "--from", "png", masks, "--out", out / "masks")
     assert (len(made["scores"]), made["folder"]) == (24, str(out / "masks"))

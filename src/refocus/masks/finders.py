@@ -30,8 +30,8 @@ from refocus.masks.discovery import (
 from refocus.masks.formats import reader
 from refocus.masks.reading import MaskReader
 from refocus.masks.settings import ASK, MaskSettings
-from refocus.progress import track
 from refocus.masks.takeover import mask_for, refuse_open_questions
+from refocus.progress import track
 from refocus.vit.loading import pick_device
 
 HEAD = "head.npy"  # in a folder of masks, of the objects of its images
