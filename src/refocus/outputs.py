@@ -125,7 +125,7 @@ def refuse_inside(
         if folder is not None and place.is_relative_to(Path(folder).expanduser().resolve()):
             raise InputError(
                 f"‹{called}› {out}: lies inside {name} {folder}, where results would be taken "
-                "for input; name a folder beside it"
+                "for input; name a folder outside it"
             )
 
 
@@ -336,7 +336,7 @@ def refuse_changed(kept: Path, weights: str, shown: str) -> None:
     for name, known in before.get("files", {}).items():
         file = Path(name)
         if not file.is_file():
-            raise InputError(f"{shown}: {name} is gone since the run was started; bring it back")
+            raise InputError(f"{shown}: {name} is gone since the run was started; restore it")
         if digest(file) != known:
             raise InputError(
                 f"{shown}: {name} was changed since the run was started; bring it back or start a "

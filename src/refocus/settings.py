@@ -63,16 +63,17 @@ def about(text: str) -> Meta:
 # --- fields that several settings share -----------------------------------------------------------
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], about("Where to compute; auto takes a GPU if any.")
+    Literal["auto", "cpu", "cuda", "mps"],
+    about("Where to compute; auto uses a GPU if there is one."),
 ]
-Workers = Annotated[CountOrZero, about("Processes that decode images.")]
+Workers = Annotated[CountOrZero, about("Number of processes that decode images.")]
 BatchSize = Annotated[Count, about("Images per forward pass.")]
-MaskScore = Annotated[Fraction, about("Leave out masks that `refocus masks` gave a lower score.")]
+MaskScore = Annotated[Fraction, about("Leave out masks with a lower score by `refocus masks`.")]
 MaskPolarity = Annotated[
     Literal["ask", "keep", "invert"],
     about(
-        "ask: stop where most masks seem to mark the background. keep: they are right. invert: "
-        "exchange object and background."
+        "ask: stop if most masks seem to mark the background. keep: use them as they are. "
+        "invert: swap object and background."
     ),
 ]
 Faithful = Annotated[

@@ -73,7 +73,7 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     (folder / "probes" / "probes.html").write_text("")
     assert run(monkeypatch, "report", folder, "--faithfulness", 3, "--most", 4) == 0
     assert '<a href="probes/probes.html">' in (folder / "report.html").read_text()
-    assert "report.html: written anew" in capsys.readouterr().err
+    assert "report.html: rewritten" in capsys.readouterr().err
     assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
     again = read_evaluation(folder / "proof-2" / "results.json").suites["held-out"]
     assert again.masked == 4

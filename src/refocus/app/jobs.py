@@ -70,7 +70,7 @@ class Job:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InputError(f"{self.record.stem}: is at work already") from error
+                raise InputError(f"{self.record.stem}: is already running") from error
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, *self.command],
                 stdin=subprocess.DEVNULL,

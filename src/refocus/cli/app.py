@@ -26,11 +26,11 @@ def app(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="ImageFolder whose masks are mended, to tune on and to audit with."),
+        typer.Option(help="ImageFolder to fix masks of, to tune on and to audit with."),
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Its masks, CLASS/FILE-STEM.png; made where they are missing."),
+        typer.Option(help="Its masks, CLASS/FILE-STEM.png; missing ones are made."),
     ] = None,
     names: Names = None,
     order: Order = None,
@@ -50,7 +50,7 @@ def app(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
 ) -> None:
-    """Open a page on this machine to compare models, mend masks, tune and audit."""
+    """Open a page on this machine to compare models, fix masks, tune and audit."""
     try:
         import gradio  # noqa: F401
     except ImportError as error:
@@ -68,6 +68,7 @@ def app(
     console.print(f"open in a browser: http://{host}:{port}   (Ctrl+C ends it)", soft_wrap=True)
     if busy := server.tool.jobs.running():
         console.print(
-            f"{busy}: still at work from an earlier start; the page can stop it", soft_wrap=True
+            f"{busy}: still running from an earlier start; you can stop it in the page",
+            soft_wrap=True,
         )
     server.run()

@@ -30,7 +30,9 @@ def explain(
     ] = None,
     class_: Annotated[
         str | None,
-        typer.Option("--class", help="Class to explain, by name or index; else what is predicted."),
+        typer.Option(
+            "--class", help="Class to explain, by name or index. Default: the predicted one."
+        ),
         Called("target"),
     ] = None,
     device: Annotated[str, option("device", Device)] = "auto",

@@ -80,8 +80,8 @@ def root(
         context.get_help()  # Typer prints it
     if name and processes.place().count > 1 and name.split()[0] not in SHARED:
         raise InputError(
-            f"refocus {name}: does its work in one process and cannot be split by torchrun; start "
-            f"it without (of several processes make use: {', '.join(SHARED)})"
+            f"refocus {name}: runs in one process and cannot be split by torchrun; start it "
+            f"without torchrun (commands that can be split: {', '.join(SHARED)})"
         )
 
 

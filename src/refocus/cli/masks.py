@@ -37,8 +37,8 @@ def masks(
 ) -> MaskFolder | None:
     """Find foreground masks without annotation, or convert yours, with a score for each.
 
-    A page shows the worst. Resumes where it stopped. Under `torchrun` the images are split over the
-    processes.
+    Each mask gets a score, and a page shows the worst. Resumes where it stopped. Under `torchrun`
+    the images are split over the processes.
     """
     settings = MaskSettings(**settings_from(MaskSettings, given))
     from refocus.masks.folder import SHEET, find_masks  # loads torch

@@ -23,7 +23,7 @@ def audit(
     images: Annotated[
         Path,
         typer.Option(
-            help="ImageFolder of the model's classes, at best of images that it was not trained on."
+            help="ImageFolder of the model's classes, ideally images that it was not trained on."
         ),
     ],
     out: Annotated[
@@ -32,8 +32,8 @@ def audit(
     masks: Annotated[
         Path | None,
         typer.Option(
-            help="Foreground masks: CLASS/FILE-STEM.png. Without them they are found, into "
-            "OUT/masks."
+            help="Foreground masks: CLASS/FILE-STEM.png. Without them, masks are "
+            "found and written to OUT/masks."
         ),
     ] = None,
     names: Names = None,

@@ -35,11 +35,13 @@ def study(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder; studies share runs in it, and resume where they were stopped."),
+        typer.Option(help="Folder; studies share runs in it and resume where they stopped."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what is missing, how large it is, and the hours."),
+        typer.Option(
+            "--dry-run", help="Only print what is missing, its size, and the hours it would take."
+        ),
     ] = False,
     **given: Any,
 ) -> StudyResults | Estimated | dict[str, str] | None:

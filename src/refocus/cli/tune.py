@@ -50,7 +50,7 @@ def tune(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Take model, rate and weights that the paper used for this model."),
+        typer.Option(help="Use the model, learning rate and weights of terms that the paper used."),
         Rows("refocus.tuning.presets:presets", "Presets"),
     ] = None,
     names: Names = None,

@@ -143,7 +143,7 @@ def _eight_bit(file: File, path: Path) -> Image.Image:
     if picture.mode == "F" or (picture.mode == "I" and file.kind not in ("PNG", "PPM")):
         raise InputError(
             f"{path}: its pixels are {'floating-point' if picture.mode == 'F' else '32-bit'} "
-            "numbers, and which of them is white is not known; save it with 8 or 16 bits"
+            "numbers, so it is unclear which of them is white; save it with 8 or 16 bits"
         )
     grey = picture.mode.startswith("I")
     if not (grey or file.deep):
@@ -154,7 +154,7 @@ def _eight_bit(file: File, path: Path) -> Image.Image:
     if 0 < top < _FULL:
         raise InputError(
             f"{path}: its 16-bit values end near {top} of 65535, as those of 10, 12 or 14 bits do, "
-            "and which of them is white is not known; scale it to 8 or to full 16 bits"
+            "so it is unclear which of them is white; scale it to 8 or to full 16 bits"
         )
     if not grey:
         return picture

@@ -43,7 +43,7 @@ def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]
         except InputError as error:
             if not skip_bad:
                 raise InputError(
-                    f"{error.marked}; mend it, or leave such images out with ‹skip_bad›"
+                    f"{error.marked}; fix it, or leave such images out with ‹skip_bad›"
                 ) from error
             log.warning("left out: %s", error)
             continue

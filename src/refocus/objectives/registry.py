@@ -182,7 +182,7 @@ _OWN = {
         refocus_step,
         {"energy": 1.0, "classification": 1.0},
         "ours: energy, and cross-entropy among the classes tuned on, on images and their swaps; "
-        "half of the way is kept",
+        "weights averaged 50/50 with the original are kept",
         lr=1e-5,
         share=0.5,  # what WiSE-FT recommends where nothing is known of the shift
         switches=("second_order",),

@@ -37,8 +37,8 @@ class ProbeSettings:
     kinds: Annotated[
         tuple[Text, ...],
         about(
-            "Names of probes, or all that can be run with what is given. `refocus probe list` says "
-            "what each tests."
+            "Names of probes, or all to run every probe that the input allows. `refocus probe "
+            "list` says what each tests."
         ),
     ] = ("all",)
     masks: Annotated[
@@ -46,7 +46,7 @@ class ProbeSettings:
     ] = None
     mask_polarity: MaskPolarity = "ask"
     styles: Annotated[
-        PathText | None, about("Folder of pictures whose style is taken, for stylization.")
+        PathText | None, about("Folder of pictures to take styles from, for stylization.")
     ] = None
     cues: Annotated[
         PathText | None, about("Cue conflict stimuli: SHAPE/SHAPEn-TEXTUREm.EXT, for shape-bias.")
@@ -60,7 +60,7 @@ class ProbeSettings:
     ] = None
     saliency: Annotated[
         Literal["relevance", "attention"],
-        about("What occlusion calls salient: relevance or attention (as DINO)."),
+        about("What occlusion treats as salient: relevance, or attention as in DINO."),
     ] = "relevance"
     most: Annotated[
         AtLeastTwo | None, about("Maximum number of images, spread over the classes.")
@@ -68,9 +68,7 @@ class ProbeSettings:
     mask_score: MaskScore = 0.5
     batch_size: BatchSize = 32
     workers: Workers = 0
-    seed: Annotated[
-        Seed, about("Seed that decides which images, and all that is drawn at random.")
-    ] = 0
+    seed: Annotated[Seed, about("Seed for the choice of images and everything random.")] = 0
     device: Device = "auto"
 
     def __post_init__(self) -> None:

@@ -132,7 +132,7 @@ def write(
     }
     for name, text in files.items():
         if (out / name).exists():
-            log.info("%s: written anew", out / name)
+            log.info("%s: rewritten", out / name)
         outputs.write_text(out / name, text)
     return found
 
@@ -160,8 +160,8 @@ def _changed(
         before = kept.get(which) if isinstance(kept, dict) else None
         if ref and before and len(before) > 1 and outputs.fingerprint(ref) != before:
             return (
-                f"the {title} {ref} was changed after it was measured: numbers are of the one "
-                "before, pictures of the one that lies there now"
+                f"the {title} {ref} was changed after it was measured: the numbers are from the "
+                "earlier one, the pictures from the current one"
             )
     started = run / outputs.IDENTITY if run else None
     if started and started.exists() and original is not None:

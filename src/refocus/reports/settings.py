@@ -49,7 +49,7 @@ class AuditSettings:
     faithful: Faithful = 0
     mask_score: MaskScore = 0.5
     workers: Workers = 0
-    seed: Annotated[Seed, about("Seed: which images, whose backgrounds.")] = 0
+    seed: Annotated[Seed, about("Seed for the choice of images and backgrounds.")] = 0
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -84,15 +84,15 @@ class ReportSettings:
     ] = field(default_factory=dict)
     most: Annotated[
         AtLeastTwo,
-        about("Maximum number of images for what needs masks, spread over the classes."),
+        about("Maximum number of images to measure with masks, spread over the classes."),
     ] = 300
     faithful: Faithful = 0
     workers: Workers = 0
     code: Annotated[
         Text | None,
         about(
-            "py:MODULE:FUNCTION once more, for a model of your own: a folder cannot name code to "
-            "run."
+            "For a model of your own: its py:MODULE:FUNCTION again, because a run folder cannot "
+            "name code to run."
         ),
     ] = None
     seed: Annotated[Seed, about("Seed of every random choice.")] = 0

@@ -60,7 +60,7 @@ class StudySettings:
     ] = None
     mask_polarity: Annotated[
         Literal["ask", "keep", "invert"],
-        about("With ‹on›: ask stops where most masks seem to mark the background."),
+        about("With ‹on›: ask stops if most masks seem to mark the background."),
     ] = "ask"
     models: Annotated[
         tuple[Text, ...],
@@ -73,7 +73,7 @@ class StudySettings:
     ] = None
     rates: Annotated[
         dict[str, Positive],
-        about("Learning rate of an objective, in place of its own."),
+        about("Learning rate of an objective instead of its own."),
     ] = field(default_factory=dict)
     select: Annotated[
         Literal["best", "last"],
@@ -94,7 +94,7 @@ class StudySettings:
         Annotated[int, Meta(ge=2)], about("With ‹on›: test images for the maps of table3.")
     ] = 200
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
-    workers: Annotated[CountOrZero, about("Processes that decode images.")] = 0
+    workers: Annotated[CountOrZero, about("Number of processes that decode images.")] = 0
     seed: Annotated[Seed, about("Seed of every random choice.")] = 0
     seeds: Annotated[
         Count | None,
@@ -105,7 +105,7 @@ class StudySettings:
     ] = None
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
-        about("Where to tune and measure; auto takes a GPU if there is one."),
+        about("Where to tune and measure; auto uses a GPU if there is one."),
     ] = "auto"
 
     def __post_init__(self) -> None:

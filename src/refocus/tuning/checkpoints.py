@@ -94,7 +94,7 @@ def best_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: not readable weights ({first_line(error)}); remove the folder "
-            f"{path.parent}, and the run begins again with its first epoch"
+            f"{path.parent}, and the run starts again from the first epoch"
         ) from error
     wanted = {name: value.shape for name, value in model.state_dict().items()}
     if {name: value.shape for name, value in found.items()} != wanted:

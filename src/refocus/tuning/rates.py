@@ -107,7 +107,7 @@ def _tell(tried: list[dict[str, Any]], before: dict[str, float]) -> None:
     if not tried[-1]["passed"]:
         log.warning(
             Message(
-                "‹lr=auto›: no rate passes, so the lowest is taken; give a lower ‹lr_range› or "
+                "‹lr=auto›: no rate passes, so the lowest is used; give a lower ‹lr_range› or "
                 "another ‹lr›"
             )
         )

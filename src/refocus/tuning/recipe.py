@@ -44,9 +44,9 @@ class Recipe:
     """
 
     model: Annotated[Text, about("timm name, hf:ID, torchvision:NAME or a model folder.")]
-    images: Annotated[Text, about("ImageFolder to take the few shots from: CLASS/FILE.")]
+    images: Annotated[Text, about("ImageFolder to take the training images from: CLASS/FILE.")]
     masks: Annotated[
-        Text, about("Foreground masks: CLASS/FILE-STEM.png, 0 and 255, or soft in between.")
+        Text, about("Foreground masks: CLASS/FILE-STEM.png, 0 to 255; values in between are soft.")
     ]
     val: Annotated[
         Text | None,
@@ -56,14 +56,14 @@ class Recipe:
     backgrounds: Annotated[
         Text | None,
         about(
-            "Folder of images without the classes' objects: the do-no-harm check puts objects on "
-            "these, too."
+            "Folder of images without objects of the classes; the do-no-harm check also puts "
+            "objects on these backgrounds."
         ),
     ] = None
     objective: Annotated[Text, about("What to train for.")] = RECOMMENDED
     weights: Annotated[
         dict[str, float],
-        about("Weights of the objective's terms, or of a term that any objective takes."),
+        about("Weight of a term of the objective, or of a term that any objective takes."),
     ] = field(default_factory=dict)  # terms that are missing keep the objective's weight
     # the published code does not
     second_order: Annotated[
@@ -71,7 +71,7 @@ class Recipe:
     ] = False
     temperature: Annotated[
         Positive,
-        about("Divides the logits in the confidence term; the paper's code has 0.65 for DeiT-B."),
+        about("Divides the logits in the confidence term; the paper's code uses 0.65 for DeiT-B."),
     ] = 1.0  # and 0.55 for DeiT-S
     classes: Annotated[
         Count | None, about("Number of classes to train on. Default: half of those in ‹images›.")
@@ -89,15 +89,13 @@ class Recipe:
     epochs: Annotated[Count, about("Passes over the training images.")] = 50
     recompute: Annotated[
         bool,
-        about(
-            "Form attention maps anew in the backward pass: less memory, a sixth to a third slower."
-        ),
+        about("Recompute attention maps in the backward pass: less memory, 17 to 33 % slower."),
     ] = False
     batch_size: Annotated[Count, about("Images per step, over all processes together.")] = 8
     lr: Annotated[
         Positive | Literal["auto"] | None,
         about(
-            "Learning rate, or auto: search for the highest that is safe, as in the paper. "
+            "Learning rate, or auto to search for the highest safe one, as in the paper. "
             "Default: the objective's own."
         ),
     ] = None
@@ -105,7 +103,7 @@ class Recipe:
         tuple[float, float], about("Lowest and highest rate of the search with ‹lr=auto›.")
     ] = (5e-7, 5e-6)  # where the paper searches, per model
     lr_decay: Annotated[
-        Positive, about("Factor on the rate after every ‹lr_decay_every› epochs.")
+        Positive, about("Factor by which the rate is multiplied every ‹lr_decay_every› epochs.")
     ] = 0.85
     lr_decay_every: Annotated[Count, about("Epochs between two decays of the rate.")] = 2
     weight_decay: Annotated[PositiveOrZero, about("Weight decay of AdamW.")] = 1e-4
@@ -118,18 +116,18 @@ class Recipe:
     ] = "best"
     last_blocks: Annotated[
         Count | None,
-        about("Tune only this many last blocks, what follows them and the classifier."),
+        about("Tune only this many of the last blocks, and everything after them."),
     ] = None
     lora: Annotated[
         Count | None,
         about(
-            "Tune only low-rank additions of this rank (LoRA) and the classifier; merged when "
-            "saved."
+            "Tune only the classifier and LoRA matrices of this rank, which are merged into the "
+            "saved weights."
         ),
     ] = None
     protocol: Annotated[
         Literal["standard", "paper"],
-        about("Preprocessing in tuning: standard is the model's own, paper has mean = std = 0.5."),
+        about("Preprocessing in tuning: standard is the model's own; paper uses mean = std = 0.5."),
     ] = "standard"
     # of classes not trained on; the paper has 414
     val_images: Annotated[Count, about("Maximum number of validation images after each epoch.")] = (
@@ -140,40 +138,45 @@ class Recipe:
     # ours: see harm.choose
     tolerance: Annotated[
         PositiveOrZero,
-        about("Percentage points of in-domain top-1 accuracy that tuning may cost."),
+        about("Percentage points of accuracy on unchanged images that tuning may cost."),
     ] = 1.0
     share: Annotated[
         PositiveFraction | None,
         about(
-            "With ‹do_no_harm=False›: how far to go towards the tuned weights (1: all the way). "
-            "Default: the objective's own."
+            "With ‹do_no_harm=False›: share of the tuned weights in the average with the original "
+            "ones; 1 is the tuned weights alone. Default: the objective's own."
         ),
     ] = None
     do_no_harm: Annotated[
         bool,
-        about("Keep what the rule advises on the validation images; without it, keep ‹share›."),
+        about("Keep only weights that pass the do-no-harm rule; without it, keep ‹share›."),
     ] = True  # the rule: harm.choose
     mask_score: Annotated[
         Fraction,
-        about("Leave out masks to which `refocus masks` gave a lower score (0 takes all)."),
+        about("Leave out masks with a lower score by `refocus masks`; 0 uses all."),
     ] = 0.5  # docs/masks.md
     mask_polarity: Annotated[
         Literal["ask", "keep", "invert"],
         about(
-            "ask: stop where most masks seem to mark the background. keep: they are right. invert: "
-            "exchange object and background."
+            "ask: stop if most masks seem to mark the background. keep: use them as they are. "
+            "invert: swap object and background."
         ),
     ] = "ask"
     fewer: Annotated[
         bool,
-        about("Take all images of a class with fewer usable ones than ‹shots›, and go on."),
+        about(
+            "If a class has fewer usable images than ‹shots›, use all of them instead of stopping."
+        ),
     ] = False
-    skip_bad: Annotated[bool, about("Leave out images without a usable mask, and go on.")] = False
+    skip_bad: Annotated[
+        bool, about("Leave out images without a usable mask instead of stopping.")
+    ] = False
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], about("Where to compute; auto takes a GPU if any.")
+        Literal["auto", "cpu", "cuda", "mps"],
+        about("Where to compute; auto uses a GPU if there is one."),
     ] = "auto"
-    workers: Annotated[CountOrZero, about("Processes that decode images.")] = 0
+    workers: Annotated[CountOrZero, about("Number of processes that decode images.")] = 0
 
     def __post_init__(self) -> None:
         check(self)

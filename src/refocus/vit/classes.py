@@ -266,7 +266,7 @@ def refuse_unusable_head(model: nn.Module, shown: str, *, renamed: bool = False)
         return
     if len(names) != (count := class_count(model)):
         raise InputError(
-            f"{shown}: names {len(names)} classes but has {count} outputs; mend label_names in its "
+            f"{shown}: names {len(names)} classes but has {count} outputs; fix label_names in its "
             "config.json, or give ‹names› with one name for each output"
         )
     if doubled := _doubled(names):

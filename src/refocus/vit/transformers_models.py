@@ -231,7 +231,7 @@ def _refuse_other_size(model: Any) -> None:
     if made != wanted:
         raise InputError(
             f"‹model›: its image processor makes {made[1]}x{made[0]} pixels, the model takes "
-            f"{wanted[1]}x{wanted[0]}; mend the size in preprocessor_config.json"
+            f"{wanted[1]}x{wanted[0]}; fix the size in preprocessor_config.json"
         )
 
 
