@@ -179,7 +179,7 @@ def refuse_other(out: str | Path, before: Any, now: Any, kept: Path) -> None:
     if before != now:
         raise InputError(
             f"‹out› {out}: was started with other models, folders or options "
-            f"({_difference(before, now)}; see {kept}); the same command goes on there, for "
+            f"({_difference(before, now)}; see {kept}); the same command resumes there, for "
             "another name a new folder"
         )
 

@@ -111,7 +111,7 @@ def test_evaluate_goes_on_with_the_same_settings_only(
     )
     said = capsys.readouterr().err
     assert "was started with other models, folders or options (suites" in said
-    assert "the same command goes on there" in said
+    assert "the same command resumes there" in said
     again = ("evaluate", "--model", model_folder, "--on", on, "--out", out)
     assert run(monkeypatch, *again) == 0
     assert run(monkeypatch, *again, "--resume") == 0  # as earlier versions wanted it

@@ -32,7 +32,7 @@ def check(
     order: Order = None,
     mask_polarity: Annotated[str, option("mask_polarity", MaskPolarity)] = "ask",
 ) -> Checked:
-    """Print how refocus understands a model, images and masks, before anyone spends an hour."""
+    """Check how refocus reads a model, images and masks, before you spend an hour."""
     from refocus.reports import check as checks
     from refocus.vit.loading import load
 

@@ -21,7 +21,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
     **given: Any,
 ) -> dict[str, DemoRow]:
-    """Run the whole story offline: a ViT learns a shortcut, and unlearns it with 15 images."""
+    """Show everything offline: a ViT learns a shortcut, and 15 images with masks fix it."""
     settings = DemoSettings(**settings_from(DemoSettings, given))
     from refocus.demo import story  # loads torch
 

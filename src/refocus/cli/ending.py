@@ -35,7 +35,7 @@ _NAMES = (  # what is wrong with a path that was given
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAFE = "what was written before is whole"
-_GO_ON = "go on with the same command"
+_GO_ON = "run the same command again to resume"
 
 
 def run(command: Callable[[], Any]) -> int:

@@ -29,7 +29,7 @@ def run(
     images: Annotated[
         Path,
         typer.Option(
-            help="ImageFolder of the model's classes, at best of images that it was not trained on."
+            help="ImageFolder of the model's classes, ideally images that it was not trained on."
         ),
     ],
     out: Annotated[
@@ -38,8 +38,8 @@ def run(
     masks: Annotated[
         Path | None,
         typer.Option(
-            help="Foreground masks: CLASS/FILE-STEM.png. Without them they are found, into "
-            "OUT/masks."
+            help="Foreground masks: CLASS/FILE-STEM.png. Without them, masks are "
+            "found and written to OUT/masks."
         ),
     ] = None,
     dry_run: Annotated[
@@ -56,7 +56,7 @@ def run(
 
     Finds masks where you have none, measures how much the model relies on the background, tunes it
     with a few of the images, checks that this does no harm, and compares before and after. One
-    page at the end: OUT/index.html. The same command again goes on where it was stopped.
+    page at the end: OUT/index.html. Run the same command again to resume.
     """
     settings = RunSettings(**settings_from(RunSettings, given))
     ref = outputs.reference(model, names=names, order=order)

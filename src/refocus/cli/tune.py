@@ -59,10 +59,9 @@ def tune(
 ) -> TuneResults | None:
     """Fine-tune where a model looks, with a few images and masks.
 
-    The original stays where tuning did not help. The same command again goes on where it was
-    stopped. The objective defaults to the one that we recommend; `--objective relevance` is the
-    paper's. Under `torchrun` or `accelerate launch` the batch is split
-    over the processes.
+    The original model is kept if tuning did not help. Run the same command again to resume where
+    it stopped. The objective defaults to the one that we recommend; `--objective relevance` is the
+    paper's. Under `torchrun` or `accelerate launch` the batch is split over the processes.
     """
     named = {name for name in context.params if _is_named(context, name)}
     if resume is not None:

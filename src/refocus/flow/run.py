@@ -47,7 +47,7 @@ def run(
     Finds masks where none are given, measures how much the model relies on the background, tunes it
     with a few of the images, checks that this does no harm, and compares before and after. Writes
     `out/index.html`, which says it all on one page, and `out/run.json`; each stage has its folder
-    below `out`. The same call again goes on where it was stopped.
+    below `out`. The same call again resumes it.
 
     Args:
         model: timm name, hf:ID, torchvision:NAME or a model folder.

@@ -169,7 +169,7 @@ def _changed(
         if isinstance(known, dict) and known.get("weights") != weights_digest(original):
             return (
                 f"the base {found.against or found.model} was changed after the run was tuned from "
-                "it: the comparison is with another model than the run's original"
+                "it: the comparison is not with the run's original"
             )
     return ""
 
