@@ -140,12 +140,13 @@ def tiles(
         guess = int(answer.targets[0])
         name = names_of(model)[guess]
         share = float(answer.logits[0].float().softmax(0)[guess])
-        heat = _outlined(overlay(picture, answer.relevance[0].cpu()), inside)
+        heat = outlined(overlay(picture, answer.relevance[0].cpu()), inside)
         found.append(Tile(tile_uri(heat), title, f"{name} ({share:.0%})", guess == label))
     return found
 
 
-def _outlined(picture: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+def outlined(picture: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    """A picture with the outline of what is `inside`, bool `[H, W]`; None: as it is."""
     if inside is None:
         return picture
     drawn = picture.copy()

@@ -11,7 +11,7 @@ from refocus.errors import InputError
 from refocus.evaluation.maps import Gtsegs
 from refocus.evaluation.plan import SEGMENTS
 from refocus.studies.jobs import Job, left, masked_tests, recipe
-from refocus.studies.order import Order
+from refocus.studies.order import ON_MASKS, Order
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.selection import choose_samples
 from refocus.vit.loading import load
@@ -40,7 +40,7 @@ def _refuse_nothing(order: Order) -> None:
         raise InputError(
             f"‹data›: [suites] does not name {SEGMENTS}, which study {order.name} needs"
         )
-    if order.row.layout != "segmentation" and not order.suites:
+    if order.row.layout not in ON_MASKS and not order.suites:
         raise InputError(
             f"‹data›: [suites] names none of those of study {order.name}: "
             f"{', '.join(order.row.suites)}"

@@ -49,6 +49,7 @@ def _write(order: Order, found: Findings) -> StudyResults:
         found.claims,
         found.classes,
         found.subsets,
+        found.salience,
     )
     note = "" if found.text else writing.NOTE
     outputs.write_json(order.out / f"{order.name}.json", to_json(results))
@@ -73,17 +74,18 @@ def _facts(order: Order, found: Findings) -> dict[str, str]:
     rates = {v.name: results_of(file).lr for v in order.variants for file in _run(order, v)}
     last = order.common.get("select") == "last"
     epoch = "the last epoch" if last else "the best epoch by validation loss, as in the paper"
-    return {
+    said = {
         "models": ", ".join(f"{name} ({order.ground.models[name]})" for name in order.models),
         "masks": ", ".join(order.ground.masks),
         "suites": ", ".join(order.suites),
         "settings": json.dumps({**order.ground.settings, **common}, default=str),
-        "draws": _draws(order),
+        "draws": _draws(order) if order.jobs else "",
         "learning rates": ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
-        **({"claims": claims.RULE} if found.claims else {}),
-        "weights measured": f"{epoch}; no do-no-harm rule",
+        "claims": claims.RULE if found.claims else "",
+        "weights measured": f"{epoch}; no do-no-harm rule" if order.jobs else "",
         "versions": ", ".join(f"{k} {v}" for k, v in outputs.environment().items()),
     }
+    return {what: text for what, text in said.items() if text}
 
 
 def _draws(order: Order) -> str:

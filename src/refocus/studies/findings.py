@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from refocus.results import GroupChange
-from refocus.studies import claims, figures, layouts, pictures, subset_study
+from refocus.studies import claims, figures, layouts, pictures, salience, subset_study
 from refocus.studies.order import Order
 from refocus.studies.page import Chart, Pictures
-from refocus.studies.results import AVERAGE, Claim, Line, Subsets
+from refocus.studies.results import AVERAGE, Claim, Line, Salience, Subsets
 from refocus.studies.words import plural, signed
 
 
@@ -23,6 +23,7 @@ class Findings:
     claims: tuple[Claim, ...] = ()
     classes: dict[str, tuple[GroupChange, ...]] = field(default_factory=dict)
     subsets: tuple[Subsets, ...] = ()
+    salience: tuple[Salience, ...] = ()
     text: str = ""
 
 
@@ -94,6 +95,15 @@ def _subsets(order: Order) -> Findings:
     )
 
 
+def _salience(order: Order) -> Findings:
+    found = [salience.salience(order, model) for model in order.models]
+    return Findings(
+        groups=tuple(group for _, groups in found for group in groups),
+        salience=tuple(numbers for numbers, _ in found),
+        text="".join(salience.summary(numbers) for numbers, _ in found),
+    )
+
+
 def _claims(order: Order) -> Findings:
     lines = layouts.methods(order)
     lines += layouts.segmentation(order) if order.map_images else []
@@ -116,6 +126,7 @@ LAYOUTS: dict[str, Layout] = {
     "gallery": _shown(pictures.galleries, "No image.\n"),
     "worst": _shown(pictures.worst, "No class loses.\n"),
     "per_class": _per_class,
+    "salience": _salience,
     "subsets": _subsets,
     "claims": _claims,
 }

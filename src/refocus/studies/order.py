@@ -22,6 +22,9 @@ from refocus.studies.registry import (
 )
 from refocus.vit.loading import pick_device
 
+ON_MASKS = ("segmentation", "salience")  # layouts that need test images with masks, and no suite
+WITHOUT_RUNS = ("subsets", "salience")  # layouts of the models as they came
+
 
 @dataclass(frozen=True)
 class Order:
@@ -55,7 +58,7 @@ class Order:
     def suites(self) -> list[str]:
         """Names of the suites that are measured."""
         every = [name for name in suites_of(self.row, self.ground) if name != SEGMENTS]
-        return [] if self.row.layout == "segmentation" else every
+        return [] if self.row.layout in ON_MASKS else every
 
     @property
     def variants(self) -> list[Variant]:
@@ -99,7 +102,7 @@ class Order:
     @property
     def jobs(self) -> list[Job]:
         """Every model with every variant, and each of its draws."""
-        if self.row.layout == "subsets":
+        if self.row.layout in WITHOUT_RUNS:
             return []
         return [job for m in self.models for v in self.variants for job in self.runs(m, v)]
 
@@ -115,7 +118,7 @@ class Order:
     @property
     def map_images(self) -> int:
         """How many images have their maps measured."""
-        wants = self.row.layout == "segmentation" or (
+        wants = self.row.layout in ON_MASKS or (
             self.row.layout == "claims" and SEGMENTS in self.ground.suites
         )
         return self.maps if wants else 0

@@ -216,6 +216,12 @@ STUDIES = {
         (12,),
         ("ViT-B", "DeiT-B"),
     ),
+    "figure1": Study(
+        "relevance on the background, and relevance on few patches",
+        "salience",
+        (ORIGINAL,),
+        models=_BASE,
+    ),
     "figure2": Study(
         "kept, corrected and changed answers on natural images",
         "gallery",

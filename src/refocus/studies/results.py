@@ -67,6 +67,16 @@ class Subsets:
 
 
 @dataclass(frozen=True)
+class Salience:
+    """How often one model looks at the background, or at few patches of the object."""
+
+    model: str  # as the study calls it
+    background: Estimate  # percent of the images with over 90 % of the relevance on the background
+    sparse: Estimate  # percent with half of the object's relevance on under 5 % of its patches
+    sure: int  # images of either kind with a confidence above 90 %
+
+
+@dataclass(frozen=True)
 class StudyResults:
     """What `NAME.json` of `refocus study` holds."""
 
@@ -80,4 +90,5 @@ class StudyResults:
         default_factory=dict
     )  # "MODEL: SUITE" -> change of each class, largest gain first
     subsets: tuple[Subsets, ...] = ()  # of Appendix A, by model
+    salience: tuple[Salience, ...] = ()  # of Figure 1, by model
     schema: int = SCHEMA  # version of this file

@@ -91,7 +91,8 @@ class StudySettings:
         about("With ‹on›: shift to make of the test images. Default: all four."),
     ] = ()
     maps: Annotated[
-        Annotated[int, Meta(ge=2)], about("With ‹on›: test images for the maps of table3.")
+        Annotated[int, Meta(ge=2)],
+        about("With ‹on›: test images for the maps (table3, figure1)."),
     ] = 200
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
     workers: Annotated[CountOrZero, about("Number of processes that decode images.")] = 0

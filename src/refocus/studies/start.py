@@ -13,12 +13,12 @@ from refocus.processes import Place, take_place, wait_for
 from refocus.studies import datasets, registry
 from refocus.studies.conduct import conduct
 from refocus.studies.estimate import Estimated, dry_run
-from refocus.studies.order import Order
+from refocus.studies.order import ON_MASKS, Order
 from refocus.studies.results import StudyResults
 from refocus.studies.settings import StudySettings
 from refocus.vit.loading import load
 
-_OF_ONE_RUN = ("gallery", "worst", "subsets")  # layouts
+_OF_ONE_RUN = ("gallery", "worst", "salience", "subsets")  # layouts
 
 
 def study(
@@ -44,7 +44,7 @@ def study(
     """
     row, place, folder = _row(name, settings), take_place(), Path(out).expanduser()
     take_gpu(place)
-    ground = _own(settings, folder, place) if settings.on else _published(settings)
+    ground = _own(settings, folder, place, row) if settings.on else _published(settings)
     if settings.data:
         _keep(folder, settings, place)
     with locks.released(folder):
@@ -112,7 +112,9 @@ def _published(settings: StudySettings) -> datasets.Ground:
     return datasets.narrowed(datasets.read_toml(Path(settings.data)), settings.models)
 
 
-def _own(settings: StudySettings, folder: Path, place: Place) -> datasets.Ground:
+def _own(
+    settings: StudySettings, folder: Path, place: Place, row: registry.Study
+) -> datasets.Ground:
     """The user's images and model; the first process writes the shifts, the others wait for it."""
     assert settings.on is not None
     outputs.refuse_inside(folder, {"‹on›": settings.on, **settings.mask_folders})
@@ -133,7 +135,7 @@ def _own(settings: StudySettings, folder: Path, place: Place) -> datasets.Ground
         most=settings.most,
         seed=settings.seed,
         mask_polarity=settings.mask_polarity,
-        kinds=settings.shifts or ("mixed-rand", *datasets.CURVES),
+        kinds=() if row.layout in ON_MASKS else settings.shifts or ("mixed-rand", *datasets.CURVES),
     )
     if not place.rank:
         outputs.write_json(prepared, {"suites": list(ground.suites)})

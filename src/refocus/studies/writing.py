@@ -23,7 +23,7 @@ METRICS = {
 NOTE = (
     "After a change, in brackets, its 95 % interval, paired with the original on the same images: "
     "over images, and of several draws over draws and images. "
-    "± is the standard deviation over draws. Rows in italics: the paper's numbers, on its own "
+    '± is the standard deviation over draws. Rows "the paper": its own numbers, on its own '
     "models and data; beside a user's own "
     "folder those of ViT-B on the nearest data set."
 )
