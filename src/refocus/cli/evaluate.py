@@ -47,9 +47,10 @@ def evaluate(
     resume: Resume = True,
     **given: Any,
 ) -> Evaluation:
-    """Measure accuracy on test sets and on shifts of your images, before and after.
+    """Measure accuracy on test sets and on shifts of your images.
 
-    Every image leaves one record.
+    Of one model, or of two on the same images, such as before and after tuning. Writes one record
+    per image.
     """
     given["suites"] = [*given["suites"], *(more or [])]
     values = settings_from(EvaluationSettings, given)
@@ -85,13 +86,13 @@ def shifts(
         ),
     ],
     resume: Annotated[
-        bool, typer.Option(hidden=True, help="--no-resume insists on a new folder.")
+        bool, typer.Option(hidden=True, help="--no-resume requires a new folder.")
     ] = True,
     **given: Any,
 ) -> ShiftFolder:
-    """Make distribution shifts from images and masks.
+    """Make shifted copies of your images with masks.
 
-    Objects get other backgrounds, or are moved, scaled and turned.
+    Objects are put on other backgrounds, or are moved, scaled and turned.
     """
     settings = ShiftSettings(**settings_from(ShiftSettings, given))
     from refocus.data.shifts import KINDS  # loads torch

@@ -31,11 +31,11 @@ def masks(
         ),
     ],
     resume: Annotated[
-        bool, typer.Option(hidden=True, help="--no-resume insists on a new folder.")
+        bool, typer.Option(hidden=True, help="--no-resume requires a new folder.")
     ] = True,
     **given: Any,
 ) -> MaskFolder | None:
-    """Find foreground masks without annotation, or convert yours, with a score for each.
+    """Find foreground masks without annotation, or convert yours.
 
     Each mask gets a score, and a page shows the worst. Resumes where it stopped. Under `torchrun`
     the images are split over the processes.

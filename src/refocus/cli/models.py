@@ -35,7 +35,7 @@ def models(
         Path | None, typer.Option(help="Write the table as Markdown into this new file.")
     ] = None,
 ) -> dict[str, FamilyListed]:
-    """List the families of Vision Transformers that work, and how to name one with --model."""
+    """List the supported families of Vision Transformers, and how to name them with --model."""
     from refocus.vit import catalogue
     from refocus.vit.families import FAMILIES
 
@@ -76,7 +76,7 @@ def zero_shot(
 ) -> Classifier:
     """Make a classifier of CLIP or SigLIP from class names, without training.
 
-    `audit`, `tune` and the others take it as a --model.
+    All commands take the result as --model.
     """
     from refocus.vit.classes import class_count
     from refocus.vit.from_names import read_sentences, write_zero_shot

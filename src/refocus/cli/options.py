@@ -66,7 +66,7 @@ Order = Annotated[
     ),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", hidden=True, help="What the same command does anyway.")
+    bool, typer.Option("--resume", hidden=True, help="Not needed: the same command resumes anyway.")
 ]
 
 

@@ -19,11 +19,11 @@ from refocus.records import to_json
 
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="No progress and no notices; warnings and the result stay."),
+    typer.Option(
+        "--quiet", "-q", help="Print no progress and no notices, only warnings and the result."
+    ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON, on stdout.")]
 EVERYWHERE = ("quiet", "as_json")  # parameters that every command has
 
 

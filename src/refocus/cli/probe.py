@@ -79,7 +79,7 @@ class ProbeListed:
 
 
 def list_probes() -> dict[str, ProbeListed]:
-    """List the probes: what each tests, where it comes from, what it costs and needs."""
+    """List the probes: what each tests, its source, its cost and what it needs."""
     from refocus.probes.registry import FOLDERS, PACKAGES, PROBES
 
     table = Table(

@@ -43,7 +43,7 @@ def audit(
 ) -> Audit:
     """Measure how much a model relies on the background.
 
-    The page shows numbers with intervals, and the worst classes and images.
+    The page starts with the verdict and shows what the model was shown and what it said.
     """
     from refocus.reports import audit as audits
 
@@ -63,13 +63,13 @@ def report(
     ],
     **given: Any,
 ) -> Report:
-    """Write one self-contained page of what tuning changed: RUN/report.html.
+    """Write a page on what tuning changed: RUN/report.html.
 
-    Beside it are report.md, report.csv and classes.csv.
+    The page needs no other file. report.md, report.csv and classes.csv have the same numbers.
 
     For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted
-    report resumes where it stopped. Probes that lie in RUN/probes are linked; a folder of probes
-    has its page written anew.
+    report resumes where it stopped. Probes in RUN/probes are linked. For a folder of probes,
+    its page is written again.
     """
     settings = ReportSettings(**settings_from(ReportSettings, given))
     from refocus.reports.report import report as write_report  # loads torch

@@ -45,16 +45,17 @@ def run(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Only say what would be done, with what data, and for how long."
+            "--dry-run",
+            help="Only print what would be done, with what data, and how long it would take.",
         ),
     ] = False,
     names: Names = None,
     order: Order = None,
     **given: Any,
 ) -> RunPlan | RunResult:
-    """From a checkpoint and a folder of images to a decision, in one command.
+    """Measure, fix and compare a model in one command, from its images to a decision.
 
-    Finds masks where you have none, measures how much the model relies on the background, tunes it
+    Finds masks if you have none, measures how much the model relies on the background, tunes it
     with a few of the images, checks that this does no harm, and compares before and after. One
     page at the end: OUT/index.html. Run the same command again to resume.
     """
@@ -91,6 +92,6 @@ def _print_plan(planned: RunPlan) -> None:
         table.add_row(stage.name, stage.does, str(stage.images), took)
     console.print(table)
     console.print(
-        f"about {progress.duration(planned.seconds)} in all on this machine, from a few timed "
-        "images; nothing was written"
+        f"about {progress.duration(planned.seconds)} in total on this machine, estimated from a "
+        "few timed images; nothing was written"
     )

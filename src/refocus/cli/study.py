@@ -47,7 +47,7 @@ def study(
 ) -> StudyResults | Estimated | dict[str, str] | None:
     """Run a table or figure of the paper, on its data sets or on your own images and model.
 
-    Every number is printed beside the paper's. Under `torchrun`, on one machine or several that
+    Every number is printed next to the paper's. Under `torchrun`, on one machine or several that
     share OUT, each process takes whole runs of the study.
     """
     from refocus.studies import registry

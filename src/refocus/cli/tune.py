@@ -45,7 +45,7 @@ def tune(
         str | None,
         typer.Option(
             hidden=True,
-            help="py:MODULE:FUNCTION once more, with --resume of a model of your own.",
+            help="For a model of your own: its py:MODULE:FUNCTION again.",
         ),
     ] = None,
     preset: Annotated[

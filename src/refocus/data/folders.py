@@ -83,8 +83,8 @@ def _refuse_nested(
             f"class folders lie; did you mean {meant}?"
         )
     raise InputError(
-        f"‹{parameter}› {nested}: images lie deeper than CLASS/FILE, where they would be left out; "
-        f"move them into {folder}, or the folder out of {root}"
+        f"‹{parameter}› {nested}: images are in deeper folders than CLASS/FILE and would be left "
+        f"out; move them into {folder}, or the folder out of {root}"
     )
 
 

