@@ -102,8 +102,8 @@ def test_one_notice_counts_all_reasons(tmp_path: Path, caplog: pytest.LogCapture
         (("train/a/0.png", "val/a/0.png"), "did you mean .*/val"),
         (("train/a/0.png", "test/a/0.png"), "did you mean .*/test"),
         (("images/a/0.png", "images/b/0.png"), "did you mean .*/images"),
-        (("a/0.png", "a/session2/1.png"), "session2: images lie deeper than CLASS/FILE"),
-        (("a/0.png", "b/x/y/1.png"), "x: images lie deeper than CLASS/FILE"),
+        (("a/0.png", "a/session2/1.png"), "session2: images are in deeper folders than CLASS/FILE"),
+        (("a/0.png", "b/x/y/1.png"), "x: images are in deeper folders than CLASS/FILE"),
     ],
 )
 def test_folders_of_another_depth_are_refused(

@@ -31,7 +31,7 @@ def grey(values: np.ndarray, file: Path) -> np.ndarray:
 DOUBTFUL: dict[str, tuple[Callable[[np.ndarray, Path], np.ndarray], str]] = {
     "inverted": (
         lambda v, _f: 255 - v,
-        "of 16 masks looked at 16 cover most of the image's border",
+        "of 16 masks examined, 16 cover most of the image's border",
     ),
     "inverted, 0 and 1": (lambda v, _f: (v == 0).astype(np.uint8), "border"),
     "most inverted": (lambda v, f: v if f.stem == "0" else 255 - v, "border"),

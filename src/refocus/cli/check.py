@@ -53,8 +53,8 @@ def check(
         low, middle, high = found.coverage.object
         console.print(
             f"in {found.coverage.looked_at} masks that were examined, the object covers "
-            f"{middle:.0f} % of the image (10 to 90 %: {low:.0f} to {high:.0f}) and {found.coverage.border:.0f} % of "
-            "its border",
+            f"{middle:.0f} % of the image (10 to 90 %: {low:.0f} to {high:.0f}) and "
+            f"{found.coverage.border:.0f} % of its border",
             soft_wrap=True,
         )
     if found.turned:

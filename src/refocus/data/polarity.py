@@ -71,7 +71,7 @@ def _refuse_doubtful(pairs: tuple[tuple[Path, Path], ...], root: Path, parameter
             turned,
             len(pairs),
         )
-    start = f"‹{parameter}› {root}: of {read} masks looked at"
+    start = f"‹{parameter}› {root}: of {read} masks examined,"
     if 2 * same > read:
         raise InputError(
             f"{start} {same} look like their images; give the folder of masks, or "

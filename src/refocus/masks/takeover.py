@@ -144,12 +144,12 @@ def _refuse_doubtful(reader: MaskReader, files: Sequence[Path], frame: str) -> N
             same += is_image(np.asarray(read_image(drawn).convert("L"), np.float32) / 255, file)
     if 2 * same > read:
         raise InputError(
-            f"‹source›: of {read} masks looked at {same} look like their images; give the folder "
+            f"‹source›: of {read} masks examined, {same} look like their images; give the folder "
             "of masks, or ‹mask_polarity=keep› where they are masks"
         )
     if 2 * around > read:
         raise InputError(
-            f"‹source›: of {read} masks looked at {around} cover most of the image's border, as "
+            f"‹source›: of {read} masks examined, {around} cover most of the image's border, as "
             "where object and background are exchanged; give ‹mask_polarity=invert› to exchange "
             "them, or ‹mask_polarity=keep›"
         )
