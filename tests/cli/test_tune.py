@@ -198,3 +198,17 @@ def test_a_preset_fills_in_what_the_command_leaves_open(
         0.7,
         str(model_folder.resolve()),
     )
+
+
+def test_the_papers_protocol_keeps_the_best_epoch_without_a_rule(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    places = {"model": model_folder, "images": images, "masks": masks, "out": tmp_path / "run"}
+    words = [word for name, value in places.items() for word in (f"--{name}", str(value))]
+    options = ["--protocol", "paper", "--epochs", "1", "--device", "cpu"]
+    done = CliRunner().invoke(main.app, ["tune", *words, *options])
+    assert done.exit_code == 0, done.output
+    kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (kept["do_no_harm"], kept["val_images"], kept["mask_score"]) == (False, 414, 0.0)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["chosen_share"] == 1.0

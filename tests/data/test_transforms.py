@@ -89,3 +89,25 @@ def test_the_papers_preprocessing(tiny: Build) -> None:
         )
     own, _ = joint_transform(model, train=False)(image, mask)
     assert own[0].mean() == pytest.approx((191 / 255 - 0.1) / 0.3, abs=1e-4)
+
+
+def test_the_papers_masks_are_resized_bilinearly_with_their_image_and_ours_stay_hard(
+    tiny: Build,
+) -> None:
+    model = tiny()
+    rng = np.random.default_rng(0)
+    hard = np.where(rng.random((60, 90)) > 0.5, 255, 0).astype(np.uint8)
+    image, mask = (
+        Image.fromarray(hard).convert("RGB"),
+        tv_tensors.Mask(hard[None] / np.float32(255)),
+    )
+    for train in (True, False):
+        torch.manual_seed(3)
+        pixels, soft = joint_transform(model, train=train, protocol="paper")(image, mask)
+        # the mask goes where the image goes: here both hold the same values
+        torch.testing.assert_close(
+            soft.as_subclass(torch.Tensor)[0], pixels[0] * 0.5 + 0.5, atol=0.01, rtol=0
+        )
+        assert ((soft > 0.1) & (soft < 0.9)).any()
+        _, ours = joint_transform(model, train=train)(image, mask)
+        assert set(ours.unique().tolist()) == {0.0, 1.0}

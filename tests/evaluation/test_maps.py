@@ -140,6 +140,9 @@ def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:
     assert pixels.shape == (3, 32, 32)
     assert shape[8:24, 16:].eq(1).all()  # squeezed to 32 x 32
     assert shape.sum() == 16 * 16
+    model.pretrained_cfg.update(mean=(0.1, 0.1, 0.1), std=(0.2, 0.2, 0.2))
+    paper, own = (maps.Gtsegs(file, model, name)(sample)[0] for name in ("paper", "standard"))
+    torch.testing.assert_close(paper * 0.5 + 0.5, own * 0.2 + 0.1)  # one scale for all models
     rows = maps.measure(model, [sample], file.parent, segments).rows
     assert rows[0].image == "gtsegs_ijcv.mat/00000"
     assert 0 <= maps.scores(rows)["miou"].model.value <= 1

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from refocus import InputError
 from refocus.masks import trust
@@ -40,3 +41,27 @@ def test_scores_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "masks.json").write_text('{"masks": [{"mask": "cat/a.png"}]}')
     with pytest.raises(InputError, match=r"masks\.json: not a record"):
         trust.scores(tmp_path)
+
+
+def test_small_masks_are_those_under_520_pixels_of_a_side_of_224(tmp_path: Path) -> None:
+    def row(name: str, share: float, agreement: float | None) -> dict[str, object]:
+        return {"mask": f"{name}.png", "area": share, "agreement": agreement}
+
+    least = 520 / 224**2  # of a square image; of one twice as long half of it
+    areas = {"a/under": 0.99 * least, "a/over": 1.01 * least, "a/long": 0.51 * least}
+    rows = [row(name, share, 0.5) for name, share in areas.items()]
+    rows.append(row("a/annotated", 0.1 * least, None))
+    (tmp_path / "masks.json").write_text(json.dumps({"masks": rows}))
+    (tmp_path / "a").mkdir()
+    names = [*areas, "a/annotated"]
+    for name in names:
+        size = (80, 40) if name == "a/long" else (40, 40)
+        Image.new("L", size).save(tmp_path / f"{name}.png")
+    samples = [
+        Sample(Path(f"/i/{n}.jpg"), 0, tmp_path / f"{n}.png") for n in (*areas, "a/annotated")
+    ]
+    kept = trust.large_enough(samples, tmp_path)
+    assert [s.image.stem for s in kept] == ["over", "long", "annotated"]
+    assert trust.large_enough(samples, tmp_path / "elsewhere") == samples
+    with pytest.raises(InputError, match="all masks are under 520 pixels"):
+        trust.large_enough(samples[:1], tmp_path)

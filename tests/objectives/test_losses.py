@@ -53,3 +53,11 @@ def test_outside_energy_is_a_share_and_ignores_scale() -> None:
     assert (
         losses.outside_energy(torch.zeros_like(R), S).item() == 1
     )  # no relevance at all is no relevance inside
+
+
+def test_the_published_complement_leaves_soft_values() -> None:
+    mask = torch.tensor([[[1.0, 0.0, 0.25]]])
+    assert losses.published_complement(mask).tolist() == [[[0.0, 1.0, 0.25]]]
+    relevance = torch.tensor([[[0.5, 0.5, 1.0]]])
+    published = losses.background(relevance, mask, losses.published_complement(mask))
+    assert published.item() == pytest.approx((0 + 0.5**2 + 0.25**2) / 3)

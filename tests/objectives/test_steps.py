@@ -12,7 +12,13 @@ import refocus
 from refocus.data.swaps import swap_backgrounds
 from refocus.evaluation.metrics import background_share
 from refocus.objectives import losses
-from refocus.objectives.steps import Settings, refocus_step, swap_step, trained_logits
+from refocus.objectives.steps import (
+    Settings,
+    refocus_step,
+    relevance_step,
+    swap_step,
+    trained_logits,
+)
 from refocus.relevance.gae import minmax, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
 from tests.makers import Build, masked_batch
@@ -45,6 +51,19 @@ def test_the_published_sum(tiny: Build) -> None:
         0.5 * (3 * terms["background"] + 0.3 * terms["foreground"]) + 0.2 * terms["classification"]
     )
     torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_the_papers_complement_reaches_the_mask_term(tiny: Build) -> None:
+    model, (images, masks, labels) = tiny(), masked_batch()
+    soft = masks * 0.6
+    (terms, _) = relevance_step(model, images, soft, labels, Settings(published_complement=True))
+    relevance = refocus.explain(model, images, labels).relevance
+    outside = torch.where(soft[:, 0] == 0, 1.0, soft[:, 0])
+    torch.testing.assert_close(terms["background"].detach(), (relevance * outside).square().mean())
+    (ours, _) = relevance_step(model, images, soft, labels, Settings())
+    torch.testing.assert_close(
+        ours["background"].detach(), (relevance * (1 - soft[:, 0])).square().mean()
+    )
 
 
 def test_relevance_is_that_of_the_true_class_and_confidence_of_the_predicted(tiny: Build) -> None:

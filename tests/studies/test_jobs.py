@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from refocus.cli import main
-from refocus.studies import datasets, jobs, registry
+from refocus.studies import datasets, jobs, registry, start
+from refocus.studies.settings import StudySettings
 from tests.studies.makers import RUN, options
 
 
@@ -56,3 +58,20 @@ def test_the_papers_settings_reach_its_runs(tmp_path: Path) -> None:
     )
     ablated = registry.ABLATIONS[0]
     assert jobs.recipe(jobs.Job("DeiT-B", ablated), ground, {}).weights == {"classification": 0.0}
+
+
+@pytest.mark.parametrize(("own", "asked"), [(True, None), (True, "paper"), (False, "standard")])
+def test_the_protocol_that_is_asked_for_tunes_and_measures(
+    own: bool, asked: Literal["standard", "paper"] | None, tmp_path: Path
+) -> None:
+    if own:
+        settings = StudySettings(on="i", model="m", masks="k", protocol=asked)
+    else:
+        settings = StudySettings(data="d.toml", protocol=asked)
+    known = {} if own else {"protocol": "paper"}
+    ground = datasets.Ground(
+        {"own": "x"}, tmp_path, {"annotated": tmp_path}, {}, own=own, settings=known
+    )
+    ground = start.measured_by(ground, settings)
+    run = jobs.recipe(jobs.Job("own", registry.PUBLISHED), ground, settings.tuning)
+    assert run.protocol == ground.protocol == (asked or "standard")

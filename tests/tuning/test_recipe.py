@@ -84,3 +84,14 @@ def test_a_recipe_takes_paths_and_what_json_makes_of_it() -> None:
     recipe = Recipe(model=Path("m"), images=Path("i"), masks="k", lr=1)  # type: ignore[arg-type]
     assert (recipe.model, recipe.images, recipe.lr) == ("m", "i", 1.0)
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_the_papers_protocol_has_its_own_defaults_which_can_be_overridden() -> None:
+    ours, paper = (Recipe("m", "i", "k", protocol=name) for name in ("standard", "paper"))
+    names = ("val_images", "do_no_harm", "mask_score")
+    assert [getattr(ours, name) for name in names] == [400, True, 0.5]
+    assert [getattr(paper, name) for name in names] == [414, False, 0.0]
+    own = Recipe("m", "i", "k", protocol="paper", val_images=9, do_no_harm=True, mask_score=0.2)
+    assert [getattr(own, name) for name in names] == [9, True, 0.2]
+    assert Recipe.from_dict(json.loads(json.dumps(paper.to_dict()))) == paper
+    assert Recipe("m", "i", "k", protocol="paper", share=0.5).share == 0.5  # no rule to choose it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -71,3 +72,29 @@ def test_a_separate_validation_folder(recipe: Recipe, tmp_path: Path) -> None:
         replace(recipe, val=recipe.images, val_masks=recipe.masks), model
     )
     assert not {s.image for s in itself.train} & {s.image for s in itself.check}
+
+
+def test_the_papers_protocol_validates_on_all_it_may_and_leaves_out_small_masks(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    model = refocus.load(recipe.model)
+    paper = replace(recipe, protocol="paper", do_no_harm=False, mask_score=0.0)
+    chosen = selection.choose_samples(paper, model)
+    assert len(chosen.select) == 12  # all of the classes not trained on; ours takes a quarter
+    masks = tmp_path / "masks"
+    shutil.copytree(recipe.masks, masks)
+    rows = [
+        {
+            "mask": file.relative_to(masks).as_posix(), "score": 0.9, "digest": "",
+            "agreement": 0.5, "area": 0.001 if file.name == "0.png" else 0.5,
+        }
+        for file in sorted(masks.glob("*/*.png"))
+    ]  # fmt: skip
+    (masks / "masks.json").write_text(json.dumps({"masks": rows}))
+    found = selection.choose_samples(replace(paper, masks=str(masks)), model)
+    used = [s.image.name for s in (*found.train, *found.select, *found.check)]
+    assert used
+    assert "0.png" not in used
+    ours = replace(paper, protocol="standard", masks=str(masks))
+    kept = selection.choose_samples(ours, model)
+    assert "0.png" in [s.image.name for s in (*kept.train, *kept.select, *kept.check)]

@@ -147,7 +147,7 @@ def settings_from(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         s.name: _value(s, given[s.name])
         for s in settings_of(kind)
-        if s.name in given and not (_repeats(s.kind) and given[s.name] is None)
+        if s.name in given and not (Ellipsis in get_args(s.kind) and given[s.name] is None)
     }
 
 
@@ -160,7 +160,7 @@ def _parameter(
         kind, default = kind | None, None
     elif default is not MISSING and _repeats(setting.kind):
         kind, shown, default = kind | None, ", ".join(default) or False, None
-    if default is True:
+    if setting.kind is bool and default is not False:
         option = f"{option}/{spelling(name, 'False')}"
     info = typer.Option(option, help=_help(setting), metavar=_metavar(setting), show_default=shown)
     extras = [beside[setting.name]] if setting.name in beside else []
@@ -229,7 +229,7 @@ def _help(setting: Setting) -> str:
 
 def _value(setting: Setting, given: Any) -> Any:
     if get_origin(setting.kind) is dict:
-        return (_paths if setting.is_path else _numbers)(setting.name, given)
+        return (_paths if setting.is_path else _numbers)(setting.name, given or ())
     if _repeats(setting.kind):
         return tuple(word.strip() for text in given for word in text.split(","))
     if float in _parts(setting.kind) and isinstance(given, str):

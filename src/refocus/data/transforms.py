@@ -55,12 +55,12 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
 
 
 _HALF = (0.5, 0.5, 0.5)
+PAPER_SCALE = {"mean": _HALF, "std": _HALF}  # of the published code, for every model
 _PAPER = {
     "interpolation": "bilinear",
     "crop_pct": 224 / 256,
     "crop_mode": "center",
-    "mean": _HALF,
-    "std": _HALF,
+    **PAPER_SCALE,
 }
 
 
@@ -91,6 +91,21 @@ class _Cover(v2.Transform):
         )
 
 
+class _Bilinear(nn.Module):
+    """Move and resize a mask as the image, so with its interpolation."""
+
+    def __init__(self, steps: v2.Transform) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, image: Any, *masks: Tensor) -> Any:
+        if not masks:
+            return self.steps(image)
+        values = [tv_tensors.Image(mask.as_subclass(Tensor).float()) for mask in masks]
+        image, *moved = self.steps(image, *values)
+        return image, *(tv_tensors.Mask(mask) for mask in moved)
+
+
 def joint_transform(
     model: nn.Module, *, train: bool, flip: float = 0.5, protocol: str = "standard"
 ) -> v2.Transform:
@@ -100,7 +115,8 @@ def joint_transform(
 
     train: resize both sides, random crop, flip (paper Section 4). Otherwise the model's own
         evaluation crop. protocol: `paper` takes the published code's interpolation, crop and mean =
-        std = 0.5 in place of the model's own.
+        std = 0.5 in place of the model's own, and resizes the mask bilinearly, which softens its
+        edges.
     """
     config = {**preprocessing(model), **(_PAPER if protocol == "paper" else {})}
     size = tuple(config["input_size"][1:])
@@ -117,6 +133,8 @@ def joint_transform(
         squash, square = config["crop_mode"] == "squash", scaled[0] == scaled[1]
         cover = _Cover(scaled, interpolation) if not square else v2.Resize(scaled[0], interpolation)
         steps = [v2.Resize(scaled, interpolation) if squash else cover, v2.CenterCrop(size)]
+    if protocol == "paper":
+        steps = [_Bilinear(v2.Compose(steps))]
     return v2.Compose(
         [
             *steps,

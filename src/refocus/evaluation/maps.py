@@ -21,7 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from refocus.data.images import mask_of, read_image
-from refocus.data.transforms import joint_transform
+from refocus.data.transforms import PAPER_SCALE, joint_transform
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
 from refocus.evaluation.intervals import estimate, mean_change, sums_interval
@@ -48,13 +48,13 @@ MEANS = (
 
 
 class MaskedView:
-    """What the model sees of an image and its mask, by its own evaluation crop.
+    """What the model sees of an image and its mask, by its own evaluation crop or the paper's.
 
     `[3, H, W]` and `[H, W]`.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.transform = joint_transform(model, train=False)
+    def __init__(self, model: nn.Module, protocol: str = "standard") -> None:
+        self.transform = joint_transform(model, train=False, protocol=protocol)
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Image `[3, H, W]` and mask `[H, W]` of a sample."""
@@ -71,11 +71,11 @@ class Gtsegs:
     published test. A sample's file name is its number in the file.
 
     Deviation: normalized as the model was trained; the published test takes mean = std = 0.5 for
-        all.
+        all, as does the protocol `paper`.
     """
 
-    def __init__(self, file: Path, model: nn.Module) -> None:
-        config = preprocessing(model)
+    def __init__(self, file: Path, model: nn.Module, protocol: str = "standard") -> None:
+        config = {**preprocessing(model), **(PAPER_SCALE if protocol == "paper" else {})}
         size = list(config["input_size"][1:])
         self.file = file
         self.picture = v2.Compose(

@@ -77,6 +77,11 @@ class Plan(EvaluationSettings):
         given = self.protocol or ("both" if name in SUITES else "standard")
         return ("standard", "paper") if given == "both" else (given,)
 
+    @property
+    def scale(self) -> str:
+        """The protocol of map scores and of the segmentation test, which are measured once."""
+        return "paper" if self.protocol == "paper" else "standard"
+
     def masked_samples(self, name: str, samples: list[Sample]) -> list[Sample]:
         """Those of a suite's samples whose masks are trusted; none where it has no masks."""
         folder = self.masks_of(name)
@@ -125,6 +130,7 @@ def settings(model: str, against: str | None, plan: Plan) -> dict[str, Any]:
         "files": {str(path.resolve()): outputs.state(path) for path in read},
         "seed": plan.seed,
         **(full({"backgrounds": plan.backgrounds}) if plan.backgrounds else {}),
+        **({"scale": plan.scale} if plan.scale == "paper" else {}),
     }
 
 

@@ -169,7 +169,9 @@ class _Measuring:
         }
         some = chosen(samples["model"], self.plan.most, self.plan.seed)
         mapped = [s for s in samples["model"] if s.image in some]
-        loaders = {which: maps.MaskedView(model) for which, model in self.models.items()}
+        loaders = {
+            which: maps.MaskedView(model, self.plan.scale) for which, model in self.models.items()
+        }
         scores = self.maps(name, self.plan.path(name), mapped, loaders)
         answers, entries = {}, {}
         grounds = shifts.grounds(self.plan.backgrounds)
@@ -236,7 +238,9 @@ class _Measuring:
 
     def segmentation(self, name: str) -> SuiteEntry:
         file = self.plan.path(name)
-        loaders = {which: maps.Gtsegs(file, model) for which, model in self.models.items()}
+        loaders = {
+            which: maps.Gtsegs(file, model, self.plan.scale) for which, model in self.models.items()
+        }
         samples = loaders["model"].samples()
         scores = self.maps(name, file.parent, samples, loaders)
         return SuiteEntry("segmentation", len(samples), maps=scores)

@@ -8,6 +8,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from refocus.errors import InputError
 from refocus.outputs import read_json
 from refocus.records import Sample
@@ -15,6 +17,7 @@ from refocus.records import Sample
 log = logging.getLogger("refocus")
 
 RECORDS = "masks.json"
+LEAST_PIXELS, _SIDE = 520, 224
 
 
 def digest(file: Path) -> str:
@@ -70,6 +73,33 @@ def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Samp
         raise InputError(
             f"‹mask_score› {least:g}: no mask in {masks} has that score; lower it or fix masks"
         )
+    return kept
+
+
+def large_enough(samples: list[Sample], masks: str | Path) -> list[Sample]:
+    """Samples without those whose mask was found and is under 520 pixels (the published code).
+
+    Pixels of an image whose shorter side is 224, the size at which the code keeps its masks. Masks
+    that people made all stay, as there.
+    """
+    path = Path(masks).expanduser() / RECORDS
+    if not path.exists():
+        return samples
+    rows = {str(Path(r["mask"]).with_suffix("")): r for r in read_json(path)["masks"]}
+
+    def stays(sample: Sample) -> bool:
+        row = rows.get(f"{sample.image.parent.name}/{sample.image.stem}")
+        if sample.mask is None or row is None or row["agreement"] is None:
+            return True
+        with Image.open(sample.mask) as mask:
+            longer = max(mask.size) / min(mask.size)
+        return bool(row["area"] * _SIDE**2 * longer >= LEAST_PIXELS)
+
+    kept = [s for s in samples if stays(s)]
+    if not kept:
+        raise InputError(f"‹masks› {path.parent}: all masks are under {LEAST_PIXELS} pixels")
+    if left := len(samples) - len(kept):
+        log.info("%d masks under %d pixels left out", left, LEAST_PIXELS)
     return kept
 
 

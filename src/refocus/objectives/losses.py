@@ -14,13 +14,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def background(relevance: Tensor, mask: Tensor) -> Tensor:
+def background(relevance: Tensor, mask: Tensor, outside: Tensor | None = None) -> Tensor:
     """Paper Eq. 1: MSE(R * (1 - S), 0).
 
-    Deviation: the published code takes the complement of a soft mask as (1 -> -1, 0 -> 1), which
-    leaves soft edges in both terms; ours is 1 - S.
+    Deviation: the published code has `published_complement` for 1 - S; `outside` takes it.
     """
-    return (relevance * (1 - mask)).square().mean()
+    return (relevance * (1 - mask if outside is None else outside)).square().mean()
+
+
+def published_complement(mask: Tensor) -> Tensor:
+    """What the published code takes for 1 - S: it exchanges 0 and 1 and leaves soft values.
+
+    So a soft edge counts in the foreground and in the background.
+    """
+    return torch.where(mask == 0, 1.0, torch.where(mask == 1, 0.0, mask))
 
 
 def foreground(relevance: Tensor, mask: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class Settings:
     # whose backgrounds `swap` and `refocus` take within a batch: of images of other classes where
     # there are any, or of its neighbours, whatever their class (as before; for comparisons)
     donors: Literal["other classes", "neighbours"] = "other classes"
+    published_complement: bool = False  # of soft masks, in the two squared errors
 
     def explained(self, labels: Tensor) -> Target:
         """What the relevance is of: the true class, or what the caller named."""
@@ -98,8 +99,9 @@ def _squared_errors(
     logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, s: Settings
 ) -> Terms:
     relevance, mask = minmax(upsample(raw, images.shape[-2:])), masks[:, 0]
+    outside = losses.published_complement(mask) if s.published_complement else None
     return {
-        "background": losses.background(relevance, mask),
+        "background": losses.background(relevance, mask, outside),
         "foreground": losses.foreground(relevance, mask),
         "classification": losses.confidence(logits, s.temperature),
     }

@@ -72,6 +72,11 @@ class Ground:
     mask_polarity: str = "ask"
     settings: dict[str, Any] = field(default_factory=dict)  # of every Recipe
 
+    @property
+    def protocol(self) -> str:
+        """How models are tuned and measured: as the published code does, or as is right."""
+        return str(self.settings.get("protocol", "standard"))
+
     def like(self, suite: str) -> str:
         """The suite of the paper to compare with."""
         return LIKE.get(suite, suite)
@@ -80,11 +85,11 @@ class Ground:
         """Level -> test set; only curves have more than one level."""
         root = self.suites[suite]
         if not self.own:
-            return {"": open_suite(suite, root, model, protocol="paper")}
+            return {"": open_suite(suite, root, model, protocol=self.protocol)}
         if suite not in CURVES:
-            return {"": open_suite(suite, root, model)}
+            return {"": open_suite(suite, root, model, protocol=self.protocol)}
         return {
-            level.name: open_suite(suite, level, model)
+            level.name: open_suite(suite, level, model, protocol=self.protocol)
             for level in sorted(p for p in root.iterdir() if p.is_dir())
         }
 

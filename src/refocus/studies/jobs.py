@@ -160,13 +160,13 @@ def _measure_maps(
     )
     if not ground.own:
         file = ground.suites[SEGMENTS]
-        load_one = Gtsegs(file, model)
+        load_one = Gtsegs(file, model, ground.protocol)
         measured(load_one.samples(), file.parent, load_one)
         return
     samples = masked_tests(ground, model)
     kept = chosen(samples, how.maps, how.seed)
     some = [s for s in samples if s.image in kept]
-    measured(some, ground.suites["natural"], MaskedView(model))
+    measured(some, ground.suites["natural"], MaskedView(model, ground.protocol))
 
 
 # --- what a finished job says -------------------------------------------------------------------

@@ -66,6 +66,13 @@ class StudySettings:
         tuple[Text, ...],
         about("With ‹data›: only this model of the paper."),
     ] = ()
+    protocol: Annotated[
+        Literal["standard", "paper"] | None,
+        about(
+            "How models are tuned and measured (docs/design.md). Default: paper with ‹data›, "
+            "standard with ‹on›."
+        ),
+    ] = None
     epochs: Annotated[Count | None, about("Epochs of every run. Default: the paper's 50.")] = None
     classes: Annotated[
         Count | None,
@@ -148,7 +155,16 @@ class StudySettings:
     @property
     def tuning(self) -> dict[str, Any]:
         """Fields of the recipe of every run, and `rates` by objective."""
-        names = ("epochs", "classes", "val_images", "precision", "workers", "seed", "device")
+        names = (
+            "protocol",
+            "epochs",
+            "classes",
+            "val_images",
+            "precision",
+            "workers",
+            "seed",
+            "device",
+        )
         given = {name: getattr(self, name) for name in (*names, "select", "rates")}
         return {name: value for name, value in given.items() if value is not None} | {
             "check_images": 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ def study(
     row, place, folder = _row(name, settings), take_place(), Path(out).expanduser()
     take_gpu(place)
     ground = _own(settings, folder, place, row) if settings.on else _published(settings)
+    ground = measured_by(ground, settings)
     if settings.data:
         _keep(folder, settings, place)
     with locks.released(folder):
@@ -68,7 +70,8 @@ def estimate(name: str, settings: StudySettings) -> Estimated:
     row = _row(name, settings)
     if settings.on:
         raise InputError("‹dry_run›: is about the paper's own data sets; give ‹data›, not ‹on›")
-    return dry_run(_order(name, row, _published(settings), Path(), settings))
+    ground = measured_by(_published(settings), settings)
+    return dry_run(_order(name, row, ground, Path(), settings))
 
 
 def _row(name: str, settings: StudySettings) -> registry.Study:
@@ -105,6 +108,13 @@ def _order(
         workers=settings.workers,
         seeds=settings.seeds,
     )
+
+
+def measured_by(ground: datasets.Ground, settings: StudySettings) -> datasets.Ground:
+    """With the protocol that the user asks for."""
+    if settings.protocol is None:
+        return ground
+    return replace(ground, settings={**ground.settings, "protocol": settings.protocol})
 
 
 def _published(settings: StudySettings) -> datasets.Ground:

@@ -127,7 +127,10 @@ def right_answers(
 
 
 def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> float:
-    """Paper Eq. 3 for the true class with the paper's weights, whatever the objective was."""
+    """Paper Eq. 3 for the true class with the paper's weights, whatever the objective was.
+
+    With 1 - S as the complement in every protocol, so that runs can be compared.
+    """
     device = next(model.parameters()).device
     weights = OBJECTIVES["relevance"].weights
     total = 0.0

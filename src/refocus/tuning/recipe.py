@@ -23,6 +23,12 @@ from refocus.settings import (
 
 # the one default of Python, the command line, `refocus run` and the app; "relevance" is the paper's
 RECOMMENDED = "refocus"
+BY_PROTOCOL: Any = None  # the default of a field follows from `protocol`
+_DEFAULTS = {  # field -> its default, and that of the published code
+    "val_images": (400, 414),  # the paper: one of each class that is not trained on
+    "do_no_harm": (True, False),
+    "mask_score": (0.5, 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -127,12 +133,19 @@ class Recipe:
     ] = None
     protocol: Annotated[
         Literal["standard", "paper"],
-        about("Preprocessing in tuning: standard is the model's own; paper uses mean = std = 0.5."),
+        about(
+            "standard, or paper: all as in the published code (docs/design.md), such as mean = std "
+            "= 0.5 for all models, soft mask edges, and no do-no-harm rule."
+        ),
     ] = "standard"
     # of classes not trained on; the paper has 414
-    val_images: Annotated[Count, about("Maximum number of validation images after each epoch.")] = (
-        400
-    )
+    val_images: Annotated[
+        Count,
+        about(
+            "Maximum number of validation images after each epoch. Default: 400; 414 with "
+            "‹protocol=paper›."
+        ),
+    ] = BY_PROTOCOL
     # once, at the end, of all classes
     check_images: Annotated[Count, about("Maximum number of images for the do-no-harm rule.")] = 400
     # ours: see harm.choose
@@ -149,12 +162,18 @@ class Recipe:
     ] = None
     do_no_harm: Annotated[
         bool,
-        about("Keep only weights that pass the do-no-harm rule; without it, keep ‹share›."),
-    ] = True  # the rule: harm.choose
+        about(
+            "Keep only weights that pass the do-no-harm rule; without it, keep ‹share›. "
+            "Default: on; off with ‹protocol=paper›."
+        ),
+    ] = BY_PROTOCOL  # the rule: harm.choose
     mask_score: Annotated[
         Fraction,
-        about("Leave out masks with a lower score by `refocus masks`; 0 uses all."),
-    ] = 0.5  # docs/masks.md
+        about(
+            "Leave out masks with a lower score by `refocus masks`; 0 uses all. Default: 0.5; 0 "
+            "with ‹protocol=paper›."
+        ),
+    ] = BY_PROTOCOL  # docs/masks.md
     mask_polarity: Annotated[
         Literal["ask", "keep", "invert"],
         about(
@@ -179,6 +198,9 @@ class Recipe:
     workers: Annotated[CountOrZero, about("Number of processes that decode images.")] = 0
 
     def __post_init__(self) -> None:
+        for name, values in _DEFAULTS.items():
+            if getattr(self, name) is BY_PROTOCOL:
+                object.__setattr__(self, name, values[self.protocol == "paper"])
         check(self)
         if not 0 < self.lr_range[0] < self.lr_range[1]:
             raise InputError(

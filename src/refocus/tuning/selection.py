@@ -14,7 +14,7 @@ from refocus import outputs, records
 from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
 from refocus.errors import InputError
-from refocus.masks.trust import trusted
+from refocus.masks.trust import large_enough, trusted
 from refocus.records import Sample
 from refocus.tuning.recipe import Recipe
 
@@ -46,10 +46,10 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
 
     Every chosen image and mask has been read once.
     """
-    samples = trusted(
+    samples = _usable(
+        recipe,
         scan(recipe.images, model, masks=recipe.masks, mask_polarity=recipe.mask_polarity),
         recipe.masks,
-        recipe.mask_score,
     )
     if recipe.skip_bad:  # a class without a mask is none to train on
         samples = [s for s in samples if s.mask is not None] or samples
@@ -63,6 +63,8 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     held_out = [s for s in rest if s.label not in trained]
     # the check needs more: what it shows depends on their number, the best epoch hardly does
     most = min(recipe.val_images, max(1, len(rest) // _PART))
+    if recipe.protocol == "paper":
+        most = recipe.val_images
     select = spread(held_out or rest, most, recipe.seed, skip_bad=recipe.skip_bad)
     left = _without(rest, select)
     check = spread(left, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
@@ -93,7 +95,13 @@ def _rest(recipe: Recipe, model: nn.Module, samples: list[Sample]) -> tuple[str,
         raise InputError("‹val_masks›: missing; validation images need masks as well")
     polarity = recipe.mask_polarity
     every = scan(recipe.val, model, masks=recipe.val_masks, parameter="val", mask_polarity=polarity)
-    return f"‹val› {recipe.val}", trusted(every, recipe.val_masks, recipe.mask_score)
+    return f"‹val› {recipe.val}", _usable(recipe, every, recipe.val_masks)
+
+
+def _usable(recipe: Recipe, samples: list[Sample], masks: str) -> list[Sample]:
+    """Those whose mask is trusted and, in the paper's protocol, not too small."""
+    kept = trusted(samples, masks, recipe.mask_score)
+    return large_enough(kept, masks) if recipe.protocol == "paper" else kept
 
 
 def _without(samples: list[Sample], taken: list[Sample]) -> list[Sample]:

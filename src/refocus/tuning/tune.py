@@ -285,6 +285,7 @@ def _step(
         seen=None if seen is None else tuple(seen),
         original=original,
         recompute=recipe.recompute,
+        published_complement=recipe.protocol == "paper",
     )
     return step_of(recipe.objective, settings, recipe.weights)
 
