@@ -206,8 +206,8 @@ def test_the_papers_protocol_keeps_the_best_epoch_without_a_rule(
     images, masks = image_folders
     places = {"model": model_folder, "images": images, "masks": masks, "out": tmp_path / "run"}
     words = [word for name, value in places.items() for word in (f"--{name}", str(value))]
-    options = ["--protocol", "paper", "--epochs", "1", "--device", "cpu"]
-    done = CliRunner().invoke(main.app, ["tune", *words, *options])
+    options = ["--protocol", "paper", "--objective", "relevance", "--epochs", "1"]
+    done = CliRunner().invoke(main.app, ["tune", *words, *options, "--device", "cpu"])
     assert done.exit_code == 0, done.output
     kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (kept["do_no_harm"], kept["val_images"], kept["mask_score"]) == (False, 414, 0.0)
