@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from evidence import baselines
 from evidence.work import BATCH, DECAY, DECAYS, Outcome, Work, counting
 from refocus import Recipe, load, objective
-from refocus.data.swaps import swap_backgrounds
+from refocus.data.swaps import next_donors, swap_backgrounds
 from refocus.objectives import steps
 from refocus.objectives.registry import OBJECTIVES
 from refocus.outputs import read_json
@@ -190,6 +190,12 @@ _ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
     ),
 }
+
+
+def _any_class(labels: Tensor, turns: int) -> list[Tensor]:
+    return next_donors(len(labels), turns)
+
+
 _VARIANTS = {
     f"{name}-{short}": _tuned(
         f"`{name}` {about}", OBJECTIVES[name].lr, changed, objective=name, **recipe
@@ -197,12 +203,18 @@ _VARIANTS = {
     for name in ("refocus", "consistency")
     for short, (about, changed, recipe) in _ABLATIONS.items()
 } | {
+    "refocus-any-donor": _tuned(
+        "`refocus` with donors of any class, as before other classes were preferred",
+        OBJECTIVES["refocus"].lr,
+        {"other_class_neighbours": _any_class},
+        objective="refocus",
+    ),
     "refocus-all-classes": _tuned(
         "`refocus` with all classes in the softmax (differs with --classes half)",
         OBJECTIVES["refocus"].lr,
         {"_seen": _every_class},
         objective="refocus",
-    )
+    ),
 }
 
 
