@@ -197,7 +197,7 @@ class ShiftEntry:
 
 @dataclass(frozen=True)
 class Reliance:
-    """How much one model's decision rests on the background, over the same images."""
+    """How much one model relies on the background, over the same images."""
 
     bg_gap: Estimate  # top-1 on mixed-same minus mixed-rand, points (Xiao et al., ICLR 2021)
     bg_gap_p: float  # McNemar's exact test of the two
@@ -305,7 +305,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ClassReliance:
-    """How much the answers on one class rest on the background."""
+    """How much the answers on one class rely on the background."""
 
     name: str  # of the class folder
     n: int  # images
@@ -318,7 +318,7 @@ class ClassReliance:
 
 @dataclass(frozen=True)
 class WorstImage:
-    """An image whose answer leans on the background."""
+    """An image whose confidence falls on an other-class background."""
 
     image: str  # path below the folder of images
     fall: float  # of the true class's share when the background becomes another class's

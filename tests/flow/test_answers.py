@@ -116,7 +116,7 @@ def test_whether_tuning_helped(tuning: TuneResults, swapped: Classification, ans
     ("tuning", "test", "ships", "answer"),
     [
         (_tuned(), _answered(80, 79, -4, 2), True, "Yes"),
-        (_tuned(), _answered(80, 70, -15, -5), False, "No, a test speaks against it"),
+        (_tuned(), _answered(80, 70, -15, -5), False, "No, a test contradicts it"),
         (KEPT, _answered(80, 90, 5, 15), False, "No, keep the original"),
     ],
 )

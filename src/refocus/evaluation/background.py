@@ -1,4 +1,4 @@
-"""How much a decision rests on the background, by swapping it: BG-gap and change of confidence."""
+"""How much a model relies on the background, by swapping it: BG-gap and change of confidence."""
 
 from __future__ import annotations
 

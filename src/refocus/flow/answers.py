@@ -67,7 +67,7 @@ def _helped(tuning: TuneResults, report: Evaluation) -> tuple[str, str]:
         return "Not known", "No image with a mask was left to measure it on."
     row = Row("", "", found)
     sentence = (
-        f"On held-out objects with backgrounds of other classes top-1 went from {row.against_text} "
+        f"On other-class backgrounds, accuracy on held-out images went from {row.against_text} "
         f"to {row.value_text} % ({row.difference_text} points, 95 %: "
         f"{row.difference_interval_text}; n = {row.n_text})."
     )
@@ -83,9 +83,9 @@ def _ship(tuning: TuneResults, report: Evaluation) -> tuple[str, str]:
         for name, row in ((name, Row(name, "", top1)) for name, top1 in losses(report).items())
     ]
     if lost:
-        return "No, a test speaks against it", (
+        return "No, a test contradicts it", (
             f"The tuned model is less accurate on {', '.join(lost)}, although the check images "
-            f"promised otherwise: {tuning.verdict.sentence}"
+            f"showed otherwise: {tuning.verdict.sentence}"
         )
     return "Yes", tuning.verdict.sentence
 

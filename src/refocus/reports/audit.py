@@ -1,4 +1,4 @@
-"""How much of a model's decision rests on the background.
+"""How much a model relies on the background.
 
 Numbers, worst classes, worst images, one page.
 """

@@ -14,7 +14,7 @@ from refocus.results import SCHEMA, Compared
 
 @dataclass(frozen=True)
 class Candidate:
-    """One share of the way from the original to the tuned weights, measured on the check images."""
+    """One share of the tuned weights, measured on the check images."""
 
     share: float  # 0 is the original, 1 the tuned weights
     in_domain: Compared  # top-1 on the images as they are, percent; against the original weights
