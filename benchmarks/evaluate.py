@@ -29,7 +29,7 @@ from refocus.vit.loading import preprocessing
 
 
 def sample(source: Path, target: Path, count: int) -> None:
-    """Every so-manieth file of an ImageFolder, so that every class has one."""
+    """Every n-th file of an ImageFolder, so that every class has one."""
     files = image_files(source)
     for file in files[:: max(1, len(files) // count)][:count]:
         place = target / file.parent.name / file.name

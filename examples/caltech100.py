@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--val-images", type=int, default=50)
     parser.add_argument("--check-images", type=int, default=300)
-    parser.add_argument("--every", type=int, default=1, help="take every so-manieth test image")
+    parser.add_argument("--every", type=int, default=1, help="use only every n-th test image")
     parser.add_argument(
         "--maps",
         type=int,

@@ -25,7 +25,7 @@ COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
 def last_epoch(folder: Path, name: str) -> dict[str, float]:
     """A row of the demo's table for the weights after the last epoch.
 
-    Whatever the validation loss said of that epoch.
+    Independent of the validation loss of that epoch.
     """
     model = load(folder / name / "model")
     checkpoint = torch.load(folder / name / "checkpoints" / "last.pt", weights_only=True)

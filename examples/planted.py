@@ -62,7 +62,7 @@ def worst_group(*conditions: list[Prediction]) -> float:
 def share_on_background(model: nn.Module, root: Path, most: int) -> float:
     """Mean share of the predicted class's relevance that lies on the background.
 
-    Over every so-manieth image of a set.
+    Over every n-th image of a set.
     """
     samples = scan(root / "images", model, masks=root / "masks")
     data = MaskedImages(

@@ -106,7 +106,7 @@ def images_needed(change: float, variance: float, limit: float) -> int | None:
 
 
 def counted(n: int) -> str:
-    """A number of images as tables show it, marked where it is too small to lean on."""
+    """A number of images as tables show it, marked where it is too small to rely on."""
     return f"{n} (few)" if n < FEW else str(n)
 
 

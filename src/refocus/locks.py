@@ -66,7 +66,7 @@ def release(folder: Path) -> None:
 
 @contextlib.contextmanager
 def released(folder: Path) -> Iterator[None]:
-    """Give a folder's lock back at the end, whatever happens."""
+    """Give a folder's lock back at the end, also after an error."""
     try:
         yield
     finally:

@@ -75,7 +75,7 @@ class Table(Mapping[str, T]):
         what = f"entry point {self.group}: {point.name} of {_origin(point)}"
         try:
             row = point.load()
-        except Exception as error:  # whatever the other package raises when it is imported
+        except Exception as error:  # anything that the other package raises on import
             raise InputError(f"{what} cannot be loaded ({first_line(error)})") from error
         if not isinstance(row, self._kind):
             raise InputError(

@@ -114,7 +114,7 @@ class CompareTab:
             [OWN, *self.tool.names()],
             value=OWN,
             label="Explain which class?",
-            info="Where does it see this class?",
+            info="Show where the models see this class.",
         )
         with gr.Row():
             self.threshold = gr.Slider(
@@ -124,8 +124,8 @@ class CompareTab:
                 0, 1, 0.6, step=0.05, label="Opacity", info="How strongly the map covers the image."
             )
         self.use_mask = gr.Checkbox(
-            label="Find the object and count what lies on it",
-            info="Takes a second; an automatic mask.",
+            label="Find the object and measure the relevance on it",
+            info="Uses an automatic mask; takes about a second.",
         )
 
     def _answers(self) -> None:

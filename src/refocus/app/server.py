@@ -74,7 +74,7 @@ def prepared(settings: AppSettings) -> Server:
             "made)"
         )
     check_address(settings.host, settings.port)
-    # what cannot be loaded is said before a page opens
+    # report what cannot be loaded before a page opens
     load_models(settings.model, settings.against, pick_device("cpu"))
     folders = (
         Folders(settings.images, settings.masks) if settings.images and settings.masks else None

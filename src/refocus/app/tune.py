@@ -72,7 +72,7 @@ class TuneTab:
             self.shots = gr.Number(
                 _DEFAULTS["shots"],
                 label="Images per class",
-                info="Of half of the classes.",
+                info="For half of the classes.",
                 precision=0,
                 minimum=1,
             )
@@ -90,7 +90,7 @@ class TuneTab:
             [],
             value=None,
             label="Run",
-            info="Of this app and of earlier ones in the same work folder.",
+            info="Runs in this work folder, the newest first.",
             elem_id="tune-run",
         )
         with gr.Row():
@@ -143,7 +143,8 @@ class TuneTab:
         """Start a new run."""
         if not shots or not epochs:
             raise gr.Error(
-                "images per class and epochs: both are needed, at least 1", print_exception=False
+                "give the number of images per class and of epochs, at least 1 each",
+                print_exception=False,
             )
         name = f"run-{datetime.now():%Y%m%d-%H%M%S}"
         folder, refs = self.tool.work / name, self.tool.refs

@@ -61,7 +61,7 @@ class Store:
 def check_paths(content: Any, store: Path) -> None:
     """Refuse what an event is given where it names a file that does not lie in `store`.
 
-    Whatever has a "path" counts, however deep it lies and whatever else it says of itself.
+    Everything with a "path" counts, at any depth and with any other content.
 
     Raises:
         InputError: a foreign path, a link, or anything else than a regular file.

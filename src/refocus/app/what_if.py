@@ -48,7 +48,7 @@ class WhatIfTab:
         with gr.Row():
             image = upload(label="Image", sources=["upload"], elem_id="swap-image", height=260)
             background = upload(
-                label="Background (empty: its own, blurred)",
+                label="Background (empty: its own background, blurred)",
                 sources=["upload"],
                 elem_id="swap-background",
                 height=260,
@@ -60,7 +60,7 @@ class WhatIfTab:
             "buttons": ["download", "fullscreen"],
         }
         with gr.Row():
-            before = gr.Image(label="As it is", **options)
+            before = gr.Image(label="Unchanged", **options)
             after = gr.Image(label="Swapped", **options)
         said = gr.HTML(elem_id="swap-numbers")
         go.click(self.swapped, [image, background, compare.run], [before, after, said])

@@ -46,7 +46,7 @@ class WholeTab:
         return [name, gr.Timer(active=True), "Running ...", gr.update(interactive=True)]
 
     def begun(self) -> list[Any]:
-        """Start a run, or go on with the last one where it was stopped."""
+        """Start a run, or resume the last one."""
         name = self._unfinished() or f"{_NAME}{datetime.now():%Y%m%d-%H%M%S}"
         folder, refs = self.tool.work / name, self.tool.refs
         given = {

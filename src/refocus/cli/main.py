@@ -111,7 +111,7 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point: whatever happens ends in one line and a documented exit status."""
+    """Entry point: every command ends with one line and a documented exit status."""
     for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -349,7 +349,7 @@ def write(
 
     Curves are written as `KIND/LEVEL/CLASS/STEM.png`.
 
-    What is there already stays, so an interrupted run goes on. PNG keeps every pixel: evaluating
+    What is there already stays, so an interrupted run resumes. PNG keeps every pixel: evaluating
     the folder and evaluating on the fly give the same answers.
 
     Returns:

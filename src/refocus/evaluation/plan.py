@@ -168,7 +168,7 @@ def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:
 
 
 def check(models: Models, plan: Plan) -> None:
-    """Open everything once, so that bad input is said before anything is written."""
+    """Open everything once, so that bad input is reported before anything is written."""
     _check_names(plan)
     for name in plan.suites:
         if name == CUES:

@@ -65,7 +65,7 @@ def run(
         InputError: the input cannot be used (nothing is written then), or `out` holds a run with
             other arguments; names the first that differs.
 
-    Example:
+    Examples:
         >>> import refocus
         >>> from refocus.demo.example import write
         >>> example = write("example")

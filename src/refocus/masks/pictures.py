@@ -40,7 +40,7 @@ MERGED_SYNSETS = frozenset(
 _IMAGENET_S_IGNORED = 1000
 _VOC_BORDER = 255
 _COLOURS = 256  # more are of a photograph
-_SOFT = (32, 4)  # levels above which a grey mask is soft, whatever it ends at, and up to white
+_SOFT = (32, 4)  # levels above which a grey mask is soft in any case, and up to white
 _GREY = 8  # channels of a grey JPEG may differ by this much
 
 Foreground = Callable[[File, Path], np.ndarray]

@@ -40,8 +40,8 @@ def scores(folder: str | Path) -> dict[str, float]:
         found = {}
         for r in content["masks"]:
             file = path.parent / r["mask"]
-            mended = file.exists() and digest(file) != r["digest"]
-            found[str(Path(r["mask"]).with_suffix(""))] = 1.0 if mended else float(r["score"])
+            changed = file.exists() and digest(file) != r["digest"]
+            found[str(Path(r["mask"]).with_suffix(""))] = 1.0 if changed else float(r["score"])
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(

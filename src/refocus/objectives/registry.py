@@ -50,7 +50,7 @@ class Step(Protocol):
                 `DistributedDataParallel`.
             images: normalized floats `[B, 3, H, W]` on the model's device.
             masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], 1 is the object; also boolean.
-            labels: class indices `[B]`. With a `target` of your own, whatever its terms read.
+            labels: class indices `[B]`. With a `target` of your own, anything that its terms read.
 
         Raises:
             InputError: an argument of another type, shape, device or range.
@@ -74,7 +74,7 @@ class Objective:
         lr: learning rate where the user names none: the paper's, or what docs/results.md used.
         switches: of `second_order` and `temperature`, those that the caller may set.
         exact: `second_order` is always on.
-        share: of the way to the tuned weights that is kept where the user names none
+        share: of the tuned weights that is kept if the user names none
             (`Recipe.share`).
         by_map: trains GAE's relevance map by `relevance_patches`, so that it reads the settings
             `target` and `recompute`.

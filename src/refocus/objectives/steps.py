@@ -37,7 +37,7 @@ class Settings:
     original: nn.Module | None = None
     unread: frozenset[str] = frozenset()  # terms of weight 0, which need not be computed
     # whose backgrounds `swap` and `refocus` take within a batch: of images of other classes where
-    # there are any, or of its neighbours, whatever their class (as before; for comparisons)
+    # there are any, or of its neighbours of any class (as before; for comparisons)
     donors: Literal["other classes", "neighbours"] = "other classes"
     published_complement: bool = False  # of soft masks, in the two squared errors
 

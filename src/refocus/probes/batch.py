@@ -128,7 +128,7 @@ def attention_of_readout(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def image_seed(name: str, seed: int) -> int:
-    """One seed per image: the same whatever images stand beside it."""
+    """One seed per image, independent of the batch."""
     return int.from_bytes(blake2b(f"{seed} {name}".encode(), digest_size=6).digest(), "big")
 
 

@@ -346,7 +346,7 @@ def exclusive(model: nn.Module) -> AbstractContextManager[bool]:
 
 
 def mine(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook on a module that other threads use as well: it heeds this thread's passes alone."""
+    """A hook on a module that other threads use as well: it acts only on this thread's passes."""
     owner = threading.get_ident()
     return lambda *args: hook(*args) if threading.get_ident() == owner else None
 

@@ -1,6 +1,6 @@
 """The runs of a study: tune, then answer every suite.
 
-Each is done once, goes on where it was stopped, and may have a process of its own on any machine
+Each is done once, resumes where it stopped, and may have a process of its own on any machine
 that sees the folder.
 """
 

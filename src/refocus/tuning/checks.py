@@ -127,7 +127,7 @@ def right_answers(
 
 
 def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> float:
-    """Paper Eq. 3 for the true class with the paper's weights, whatever the objective was.
+    """Paper Eq. 3 for the true class with the paper's weights, for any objective.
 
     With 1 - S as the complement in every protocol, so that runs can be compared.
     """

@@ -1,7 +1,7 @@
 """Do no harm: which weights on the line from original to tuned to keep, with a known error rate.
 
-Axes: answers `[shares, n]`, one row for each share of the way, the original first. Imports no
-torch; `checks` measures the answers.
+Axes: answers `[shares, n]`, one row for each share of the tuned weights, the original first.
+Imports no torch; `checks` measures the answers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def standing(plain: np.ndarray, swapped: np.ndarray, tolerance: float) -> np.nda
     one fails.
     Tests in a fixed order need no correction (Maurer, Hothorn and Lehmacher, 1995): the chance to
     keep weights that break promise (1) is at most 5 % over all shares, and so is that of (2). The
-    orders put first what passes most easily: less of the way loses less, more of it gains more.
+    orders put first what passes most easily: a smaller share loses less, a larger one gains more.
     """
     count = len(plain)
     stands = np.zeros(count, dtype=bool)

@@ -17,7 +17,7 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
 
     Args:
         model: is changed in place.
-        last_blocks: only the last so many blocks, what follows them and the classifier stay free.
+        last_blocks: only this many of the last blocks, and all after them, stay trainable.
         lora: only low-rank additions of this rank to the linear layers of all blocks (Hu et al.,
             ICLR 2022) and the classifier. torchvision's attention has no such layers
             (nn.MultiheadAttention holds bare weights), so there the MLPs alone.

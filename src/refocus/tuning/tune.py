@@ -68,7 +68,7 @@ def tune(
 
     Args:
         recipe: model, folders, objective and schedule.
-        out: a new folder, or that of a run with the same recipe, which goes on where it stopped; of
+        out: a new folder, or that of a run with the same recipe, which resumes where it stopped; of
             a complete one the results are read.
         on_epoch: called after each epoch with its line of `history.jsonl`.
         progress: show a progress bar on stderr.

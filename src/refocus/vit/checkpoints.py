@@ -154,7 +154,7 @@ def _built(arch: str, weights: dict[str, Tensor], said: dict[str, Any], shown: s
         known["input_size"] = (3, sizes["img_size"], sizes["img_size"])
     try:
         return timm.create_model(arch, pretrained=False, pretrained_cfg_overlay=known, **sizes)
-    except Exception as error:  # timm passes them on to whatever class it is
+    except Exception as error:  # timm passes them on to any class
         raise InputError(
             f"{shown}: {arch} cannot be built with {sizes} ({first_line(error)})"
         ) from error

@@ -191,7 +191,7 @@ def read_names(file: Path) -> list[str]:
 def imagenet_outputs(model: nn.Module) -> tuple[int, ...] | None:
     """For each of ImageNet's 1000 classes, in ImageNet's order, the model's output for it.
 
-    Names that the model carries decide, WordNet ids or English ones, whatever their order; a model
+    Names that the model carries decide, WordNet ids or English ones, in any order; a model
     without names and 1000 outputs has ImageNet's order. None: another model.
     """
     if head_size(model) != 1000 or order_of(model):

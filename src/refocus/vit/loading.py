@@ -334,7 +334,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A short fingerprint of all weights and buffers of a model, whatever it was loaded from."""
+    """A short fingerprint of all weights and buffers of a model, independent of its source."""
     content = blake2b(digest_size=8)
     for name, value in model.state_dict().items():
         content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

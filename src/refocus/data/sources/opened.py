@@ -36,7 +36,7 @@ class Opened:
 
 
 def opened(given: str | Path, parameter: str = "images", *, part: str = "train") -> Opened:
-    """Class folders of whatever people bring; what is none is unpacked once into a cache.
+    """Class folders of any supported source; other layouts are unpacked once into a cache.
 
     Args:
         given: a folder, a file or `hf-data:ID`, with `?split=NAME` and `?label=COLUMN` where the

@@ -2,8 +2,8 @@
 
 Axes: pixels `[B, 3, H, W]` in [0, 1], masks `[B, 1, H, W]` in [0, 1].
 
-Whatever is drawn at random is drawn from one seed per image, so that two models see the same and a
-resumed run goes on alike.
+Everything random is drawn from one seed per image, so that two models see the same and a resumed
+run gives the same results.
 """
 
 from __future__ import annotations
