@@ -35,6 +35,8 @@ def test_the_pages_fit_a_phone_and_a_desktop_in_a_real_browser(
         tmp_path / "audit",
     ]
     assert run(monkeypatch, *audit) == 0
+    whole = ["run", *audit[1:-1], tmp_path / "whole", "--shots", 1, "--epochs", 1]
+    assert run(monkeypatch, *whole) == 0
     probe = (
         "<script>addEventListener('load', () => { const all = [...document.images];"
         "const broken = all.filter(i => !i.naturalWidth).length;"
@@ -42,7 +44,8 @@ def test_the_pages_fit_a_phone_and_a_desktop_in_a_real_browser(
         "parent.document.title = ['seen', innerWidth, needed, all.length, broken].join(' ') "
         "})</script>"
     )
-    for page in (folder / "report.html", tmp_path / "audit" / "audit.html"):
+    pages = (folder / "report.html", tmp_path / "audit" / "audit.html")
+    for page in (*pages, tmp_path / "whole" / "index.html"):
         text = page.read_text()
         copy = tmp_path / f"probe-{page.name}"
         for width in (400, 1300):

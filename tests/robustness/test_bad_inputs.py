@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 COMMANDS = {  # what is right, and quick where a wrong value was taken for a right one
     "explain": "explain {images}/ant/0.png --model {model} --out {out}",
     "masks": "masks {images} --out {out} --from png {masks}",
+    "run": "run --model {model} --images {images} --masks {masks} --out {out} --shots 1 "
+    "--epochs 1 --most 4",
     "tune": "tune --model {model} --images {images} --masks {masks} --out {out} --epochs 1",
     "evaluate": "evaluate --model {model} --on own={images} --out {out}",
     "shifts": "shifts {images} --masks {masks} --out {out} --kind only-fg",
@@ -86,6 +88,7 @@ MODEL = (
 )
 OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -> options
     WHOLE: {
+        "run": "--shots --epochs --most --seed --workers",
         "tune": "--epochs --shots --batch-size --classes --seed --workers --lora --last-blocks "
         "--val-images --check-images --lr-decay-every --class-seed",
         "evaluate": "--batch-size --workers --seed --most --faithfulness",
@@ -98,6 +101,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "demo": "--seed",
     },
     REAL: {
+        "run": "--tolerance",
         "tune": "--lr --lr-decay --weight-decay --flip --tolerance --mask-score --temperature",
         "evaluate": "--mask-score",
         "shifts": "--mask-score",
@@ -105,6 +109,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "probe": "--mask-score",
     },
     WORDS: {
+        "run": "--objective --device --test --mask-polarity",
         "explain": "--class --device",
         "masks": "--refine --device",
         "tune": "--objective --preset --select --protocol --precision --device --weight",
@@ -118,6 +123,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "demo": "--device",
     },
     FOLDER: {
+        "run": "--images --masks",
         "tune": "--images --masks",
         "shifts": "--masks",
         "audit": "--images --masks",
@@ -127,6 +133,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
     },
     FILE: {"data": "--data", "evaluate": "--mapping", "zero-shot": "--templates"},
     NEW: {
+        "run": "--out",
         "explain": "--out",
         "masks": "--out",
         "tune": "--out",
@@ -140,6 +147,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "app": "--work",
     },
     MODEL: {
+        "run": "--model",
         "explain": "--model --against",
         "tune": "--model",
         "evaluate": "--model --against",
@@ -211,6 +219,11 @@ USAGE = [
     "tune --model {model} --images {images} --masks {masks} --out {out} --share 0.5",
     "tune --model {model} --images {images} --masks {masks} --out {out} --lora 2 --last-blocks 1",
     "tune --model {model} --images {masks} --masks {images} --out {out}",
+    "run --model {model} --images {images} --masks {masks} --out {out} --test held-out={images}",
+    "run --model {model} --images {images} --masks {masks} --out {out} --test a={hurt}/fifo",
+    "run --model {model} --images {images} --masks {masks} --out {images}/run",
+    "run --model {model} --images {images} --masks {masks} --out {proof}",
+    "run --model {model} --images {images} --masks {masks}",
     "evaluate --model {model} --on own --out {out}",
     "evaluate --model {model} --on =x --out {out}",
     "evaluate --model {model} --on ../x={images} --out {out}",

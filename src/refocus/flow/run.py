@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from refocus import locks, outputs, progress
+from refocus import locks, outputs
 from refocus.data.folders import class_folders, refuse_shared_stems
 from refocus.data.sources.opened import opened, opened_pair
 from refocus.evaluation.stored import read_audit
@@ -20,6 +20,7 @@ from refocus.flow.results import AUDIT, MASKS, PAGE, RESULT, TUNE, MasksFound, R
 from refocus.flow.settings import RunSettings, audit_settings
 from refocus.masks.folder import MaskFolder, find_masks, read_masks
 from refocus.masks.settings import MaskSettings
+from refocus.progress import outline, silent
 from refocus.records import to_json
 from refocus.reports.audit import audit
 from refocus.reports.report import Report, report
@@ -41,6 +42,7 @@ def run(
     *,
     masks: str | Path | None = None,
     settings: RunSettings | None = None,
+    progress: bool = True,
 ) -> RunResult:
     """Take a checkpoint and a folder of images to a decision, in one call.
 
@@ -57,6 +59,7 @@ def run(
         masks: foreground masks, CLASS/FILE-STEM.png; where there are none they are found, into
             `out/masks`.
         settings: how; without it, as we recommend.
+        progress: show the stages and how far they are on stderr.
 
     Returns:
         What `run.json` holds: three answers, the numbers they rest on, and the model to use.
@@ -84,7 +87,7 @@ def run(
         return results.read(folder)
     planned = plan.made(asked.model, _loaded(asked), asked.images, asked.masks, asked.settings)
     folder = outputs.resumable(folder, True, _kept(asked), apart=_apart(asked))
-    with locks.released(folder), _stages(planned, folder) as stage:
+    with locks.released(folder), silent(not progress), _stages(planned, folder) as stage:
         return _concluded(asked, _Stages(asked, stage))
 
 
@@ -209,8 +212,8 @@ Within = Callable[[str], Any]  # a stage's name -> a `with` in which it is done
 def _stages(planned: plan.RunPlan, folder: Path) -> Iterator[Within]:
     names = [stage.name for stage in planned.stages]
     listed = [(s.name, 0.0 if _done(folder / s.name) else s.seconds) for s in planned.stages]
-    with progress.outline(listed) as outline:
-        yield lambda name: outline.stage(names.index(name))
+    with outline(listed) as shown:
+        yield lambda name: shown.stage(names.index(name))
 
 
 @dataclass(frozen=True)
