@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from evidence import baselines
 from evidence.work import BATCH, DECAY, DECAYS, Outcome, Work, counting
-from refocus import Recipe, load, objective
+from refocus import Recipe, load, objective, tune
 from refocus.data.swaps import next_donors, swap_backgrounds
 from refocus.objectives import steps
 from refocus.objectives.registry import OBJECTIVES
 from refocus.outputs import read_json
 from refocus.tuning.selection import from_json
-from refocus.tuning.tune import complete
 from refocus.vit.inputs import fitting
 
 STEP = 3.0  # between two rates of a search
@@ -72,7 +71,7 @@ def tuned(work: Work, recipe: Mapping[str, Any], changed: Mapping[str, Any]) -> 
     """A run of `refocus.tune` as its users run it, the last weights kept."""
     full = _recipe(work, recipe)
     with replaced(changed):
-        complete(full, work.folder, progress=False)
+        tune(full, work.folder, progress=False)
     chosen = from_json(read_json(work.folder / "selection.json")).train
     weights = load_file(work.folder / "checkpoints" / "best.safetensors")
     names = [f"{s.image.parent.name}/{s.image.name}" for s in chosen]

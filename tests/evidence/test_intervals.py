@@ -64,7 +64,7 @@ def test_where_only_draws_vary_the_interval_is_about_as_wide_as_students() -> No
         held += found.low <= 0 <= found.high
         half = t.ppf(0.975, 4) * draws.std(ddof=1) / math.sqrt(5)
         widths.append((found.high - found.low) / 2 / half)
-    assert 0.91 < held / 300 <= 0.99  # a plain bootstrap of five holds it in about 82 %
+    assert 0.91 < held / 300 <= 0.99  # a plain bootstrap of five: 82 %
     assert np.mean(widths) == pytest.approx(1, abs=0.1)
 
 
