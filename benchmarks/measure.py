@@ -76,7 +76,7 @@ def peak_of(call: Callable[[], Any], times: int = 3) -> float:
 def _status(field: str) -> float:
     line = next(
         line
-        for line in Path("/proc/self/status").read_text().splitlines()
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         if line.startswith(field)
     )
     return int(line.split()[1]) / 2**10
@@ -85,14 +85,14 @@ def _status(field: str) -> float:
 def machine() -> str:
     names = [
         line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if line.startswith("model name")
     ]
     flags = " ".join(
         sorted(
             f
             for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-            if f in Path("/proc/cpuinfo").read_text()
+            if f in Path("/proc/cpuinfo").read_text(encoding="utf-8")
         )
     )
     return (

@@ -209,10 +209,10 @@ def main() -> None:
             row = one(name, test, before, args)
         except InputError as error:
             raise SystemExit(f"error: {error}") from error
-        with file.open("a") as sink:
+        with file.open("a", encoding="utf-8") as sink:
             write_line(sink, row)
     text = table(before[0], list(read_lines(file)))
-    (args.out / "table.md").write_text(text)
+    (args.out / "table.md").write_text(text, encoding="utf-8")
     print(text)
 
 

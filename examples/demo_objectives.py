@@ -74,7 +74,7 @@ def main() -> None:
         ]:
             model.load_state_dict(weights)
             line[which] = to_json(story.measure(model, args.demo / "data"))
-        with file.open("a") as sink:
+        with file.open("a", encoding="utf-8") as sink:
             write_line(sink, line)
     text = f"seed {seed}\n\n| | epoch | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}\n"
     for line in read_lines(file):

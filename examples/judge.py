@@ -162,10 +162,10 @@ def main() -> None:
             row = one(run, shares, args)
         except InputError as error:
             raise SystemExit(f"error: {error}") from error
-        with file.open("a") as sink:
+        with file.open("a", encoding="utf-8") as sink:
             write_line(sink, row)
     text = table(list(read_lines(file)))
-    (args.out / "judged.md").write_text(text)
+    (args.out / "judged.md").write_text(text, encoding="utf-8")
     print(text)
 
 

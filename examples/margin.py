@@ -152,11 +152,11 @@ def main() -> None:
                     row = one(name, draw, margin, args)
                 except InputError as error:
                     raise SystemExit(f"error: {error}") from error
-                with file.open("a") as sink:
+                with file.open("a", encoding="utf-8") as sink:
                     write_line(sink, row)
                 print(row, flush=True)
     text = table(list(read_lines(file)))
-    (args.out / "table.md").write_text(text)
+    (args.out / "table.md").write_text(text, encoding="utf-8")
     print(text)
 
 

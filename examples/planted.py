@@ -292,11 +292,11 @@ def main() -> None:
                 row = one(draw, name, float(lr), args)
             except InputError as error:
                 raise SystemExit(f"error: {error}") from error
-            with file.open("a") as sink:
+            with file.open("a", encoding="utf-8") as sink:
                 write_line(sink, row)
     rows = list(read_lines(file))
     text = table(rows) + comparison(rows)
-    (args.out / "table.md").write_text(text)
+    (args.out / "table.md").write_text(text, encoding="utf-8")
     figure(rows).savefig(args.out / "last.png")
     print(text)
 

@@ -278,7 +278,8 @@ def build(args: argparse.Namespace) -> None:
     save(model, args.out / "model")
     settings = {k: v for k, v in vars(args).items() if k not in ("images", "masks", "model", "out")}
     (args.out / "benchmark.json").write_text(
-        json.dumps({"settings": settings, "background_of": ground_of, "top1": found}, indent=1)
+        json.dumps({"settings": settings, "background_of": ground_of, "top1": found}, indent=1),
+        encoding="utf-8",
     )
     gap = found[-1]["test_same"] - found[-1]["test_shuffled"]
     if gap < args.gap:

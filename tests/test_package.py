@@ -164,9 +164,9 @@ def _reached(*modules: str) -> set[str]:
 @pytest.mark.parametrize(
     ("walk", "starts", "most"),
     [
-        ("An image and its mask through `tune`", ["refocus.tuning.tune"], 7),
+        ("An image and its mask pass through 7 packages in `tune`", ["refocus.tuning.tune"], 7),
         (
-            "A prediction through `evaluate`",
+            "A prediction passes through 8 packages from `evaluate`",
             ["refocus.evaluation.classify", "refocus.reports.before_after"],
             8,
         ),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.masks.discovery import tokencut
     from refocus.masks.folder import find_masks
     from refocus.masks.settings import MaskSettings
+    from refocus.objectives.own_loops import TrainerMixin, collate, masked_images
     from refocus.objectives.registry import objective
     from refocus.probes.measure import probe
     from refocus.probes.settings import ProbeSettings
@@ -49,16 +50,19 @@ __all__ = [
     "ReportSettings",
     "RunSettings",
     "ShiftSettings",
+    "TrainerMixin",
     "__version__",
     "attention_maps",
     "audit",
     "background_share",
+    "collate",
     "eval_image",
     "evaluate",
     "explain",
     "export_onnx",
     "find_masks",
     "load",
+    "masked_images",
     "objective",
     "plan_run",
     "probe",
@@ -85,15 +89,18 @@ _PUBLIC = {
     "ReportSettings": "reports.settings",
     "RunSettings": "flow.settings",
     "ShiftSettings": "evaluation.settings",
+    "TrainerMixin": "objectives.own_loops",
     "attention_maps": "relevance.attention",
     "audit": "reports.audit",
     "background_share": "evaluation.metrics",
     "eval_image": "data.transforms",
+    "collate": "objectives.own_loops",
     "evaluate": "evaluation.classify",
     "explain": "relevance.gae",
     "export_onnx": "vit.onnx",
     "find_masks": "masks.folder",
     "load": "vit.loading",
+    "masked_images": "objectives.own_loops",
     "objective": "objectives.registry",
     "plan_run": "flow.run",
     "probe": "probes.measure",

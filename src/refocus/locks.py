@@ -59,9 +59,12 @@ def release(folder: Path) -> None:
     file = folder.resolve() / LOCK
     if _mine(file):
         descriptor, _ = _HELD.pop(file)
+        if fcntl is None:  # Windows removes no file that is open
+            os.close(descriptor)
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)  # while it is still locked, so that nobody loses another's
-        os.close(descriptor)
+        if fcntl is not None:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -94,7 +97,8 @@ def _taken(file: Path) -> int | None:
             return None
         mine = {"process": os.getpid(), "host": platform.node(), "since": int(time.time())}
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(mine).encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(mine).encode())  # Windows has no pwrite
     except BaseException:
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -117,7 +121,10 @@ def _exclusive(file: Path) -> int:
     """Without flock: the file that was just opened is ours if it is empty, else its writer's."""
     if file.stat().st_size:
         raise FileExistsError
-    file.unlink()
+    try:
+        file.unlink()
+    except PermissionError as error:  # Windows: its writer has it open and is about to write
+        raise FileExistsError from error
     return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
 
 
@@ -144,13 +151,9 @@ def _dead(holder: dict[str, object]) -> bool:
     process = holder.get("process")
     if holder.get("host") != platform.node() or not isinstance(process, int):
         return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # another user's
-        return False
-    return False
+    import psutil  # on Windows os.kill would send Ctrl-C even where it only asks
+
+    return not psutil.pid_exists(process)
 
 
 def _words(holder: dict[str, object]) -> str:

@@ -7,10 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from refocus.data import listing as listings
 from refocus.data.folders import class_folders, image_files, scan
+from refocus.data.images import read_image
 from refocus.errors import InputError
 from refocus.masks.joins import files_below
 from tests.makers import Build, gradient
@@ -152,3 +155,27 @@ def test_names_of_images_and_masks_are_compared_as_they_look(
             mask.save(root / name)
         samples = scan(root / "i", model, masks=root / "m")
         assert [s.label for s in samples if s.mask is not None] in ([0, 1], [1, 0])
+
+
+def test_heic_is_read_by_the_plug_in_and_named_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pillow_heif")
+    for name in ("a.heic", "b.HEIF"):
+        gradient().save(tmp_path / name, format="HEIF", quality=90)
+    found = listings.listing(tmp_path, "images")
+    assert [f.name for f in found.images] == ["a.heic", "b.HEIF"]
+    pixels, wanted = np.asarray(read_image(found.images[0])), np.asarray(gradient())
+    assert np.abs(pixels.astype(float) - wanted).mean() < 3  # it is lossy
+    plain = tuple(e for e in listings.EXTENSIONS if e not in listings.PLUGGED_IN)
+    monkeypatch.setattr(listings, "EXTENSIONS", plain)
+    reasons = listings.listing(tmp_path, "images").left_out
+    assert reasons[".heic (needs pillow-heif: pip install 'refocus-vit[heic]')"] == 1
+
+
+@pytest.mark.parametrize("kind", ["webp", "avif", "tiff", "jp2", "bmp"])
+def test_common_kinds_are_read(kind: str, tmp_path: Path) -> None:
+    gradient().save(tmp_path / f"a.{kind}")
+    (file,) = listings.listing(tmp_path, "images").images
+    difference = np.abs(np.asarray(read_image(file)).astype(float) - np.asarray(gradient()))
+    assert difference.mean() < 5

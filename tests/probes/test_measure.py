@@ -181,11 +181,6 @@ def test_bad_input_is_said_before_anything_is_written(
             run(*options, *more)
     with pytest.raises(InputError, match="--images: missing"):
         run(*options[:2], *options[4:], "--kind", "cutout")
-    monkeypatch.setattr(registry, "find_spec", lambda name: None)
-    with pytest.raises(
-        InputError, match=r"--kind pgd: needs foolbox: pip install 'refocus-vit\[attacks\]'"
-    ):
-        run(*options, "--kind", "pgd")
     assert not (tmp_path / "o").exists()
 
 

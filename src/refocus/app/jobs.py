@@ -66,7 +66,10 @@ class Job:
         if fcntl is None:
             raise InputError("jobs of the app need Linux or macOS; start the command itself")
         self.record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.record.open("a+") as held, self.record.with_suffix(".log").open("w") as said:
+        with (
+            self.record.open("a+", encoding="utf-8") as held,
+            self.record.with_suffix(".log").open("w", encoding="utf-8") as said,
+        ):
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -104,7 +107,11 @@ class Job:
     def words(self) -> str:
         """Its last error, for people."""
         log = self.record.with_suffix(".log") if self.record else None
-        lines = log.read_text(errors="replace").splitlines() if log and log.exists() else []
+        lines = (
+            log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if log and log.exists()
+            else []
+        )
         return next((line for line in reversed(lines) if line.startswith("error:")), "")
 
     @property
@@ -136,7 +143,7 @@ def _held(record: Path) -> bool:
     if fcntl is None:
         return False
     try:
-        file: IO[str] = record.open()
+        file: IO[str] = record.open(encoding="utf-8")
     except OSError:
         return False
     with file:

@@ -26,6 +26,7 @@ from refocus.cli.models import models, zero_shot
 from refocus.cli.output import answering
 from refocus.cli.printing import console
 from refocus.cli.probe import list_probes, probe
+from refocus.cli.push import push
 from refocus.cli.report import audit, report
 from refocus.cli.run import run
 from refocus.cli.study import study
@@ -101,6 +102,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "study": study,
     "export": export,
+    "push": push,
     "models": models,
     "zero-shot": zero_shot,
 }

@@ -241,7 +241,8 @@ def _paths(name: str, given: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for pair in given:
         key, equals, path = pair.partition("=")
-        if not equals or not key or not path or "/" in key or key in (".", ".."):
+        # names become names of files, on any system; a path may hold a drive letter and "="
+        if not equals or not path or set(key) & set('/\\:*?"<>|') or key in ("", ".", ".."):
             raise InputError(
                 f"‹{name}› {pair}: must be NAME=PATH, with a name that can be a file name"
             )

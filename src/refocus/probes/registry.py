@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,6 @@ _OWN = {
         "Goodfellow, Shlens & Szegedy, ICLR 2015",
         _255,
         "20",
-        needs=("foolbox",),
     ),
     "pgd": Probe(
         pgd,
@@ -157,7 +155,6 @@ _OWN = {
         "Madry et al., ICLR 2018",
         _255,
         "160",
-        needs=("foolbox",),
     ),
     "patch-attack": Probe(
         patch_attack,
@@ -166,7 +163,6 @@ _OWN = {
         "Brown et al., 2017; Karmon, Zoran & Goldberg, ICML 2018",
         "area of the square, share of the image",
         "250",
-        needs=("foolbox",),
     ),
     "pgd-path": Probe(
         pgd_path,
@@ -179,7 +175,6 @@ _OWN = {
         numbers=True,
         unit="loss (cross-entropy)",
         better=False,
-        needs=("foolbox",),
     ),
     "occlusion": Probe(
         occlusion,
@@ -276,7 +271,6 @@ _OWN = {
         "Hendrycks & Dietterich, ICLR 2019",
         "severity",
         "76",
-        needs=("imagecorruptions",),
     ),
     "imagenet-c": Probe(
         imagenet_c,
@@ -370,7 +364,6 @@ _OWN = {
     ),
 }
 PROBES = Table("refocus.probes", _OWN, Probe)
-PACKAGES = {"foolbox": "attacks", "imagecorruptions": "corruptions"}  # package -> extra that has it
 FOLDERS = ("masks", "styles", "cues", "imagenet_c")  # what a probe may need, as in Options
 
 
@@ -382,8 +375,6 @@ def missing(probe: Probe, options: Options) -> str:
     for need in probe.needs:
         if need in FOLDERS and getattr(options, need) is None:
             return f"needs ‹{need}›"
-        if need in PACKAGES and find_spec(need) is None:
-            return f"needs {need}: pip install 'refocus-vit[{PACKAGES[need]}]'"
     return ""
 
 

@@ -30,6 +30,7 @@ from refocus.tuning.loop import Training
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import TuneResults, results_of
 from refocus.tuning.selection import Selection, as_json, choose_samples, from_json, refuse_labels
+from refocus.tuning.tracking import check_tracker, tracking
 from refocus.tuning.trainable import restrict
 from refocus.tuning.verdict import warning
 from refocus.vit.classes import class_count
@@ -44,10 +45,11 @@ log = logging.getLogger("refocus")
 
 @dataclass(frozen=True)
 class _Watch:
-    """Who is told how a run gets on: a function after each epoch, and the reader of stderr."""
+    """Who is told how a run gets on: a function, the reader of stderr, and a tracker by its name."""
 
     on_epoch: Progressed | None
     shown: bool
+    track: str | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ class _Rate:
 
 
 def tune(
-    recipe: Recipe, out: str | Path, *, on_epoch: Progressed | None = None, progress: bool = True
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    on_epoch: Progressed | None = None,
+    progress: bool = True,
+    track: str | None = None,
 ) -> TuneResults:
     """Fine-tune a model's relevance with few images, and keep the result only if it does no harm.
 
@@ -72,6 +79,8 @@ def tune(
             a complete one the results are read.
         on_epoch: called after each epoch with its line of `history.jsonl`.
         progress: show a progress bar on stderr.
+        track: tensorboard, trackio, wandb or mlflow: log losses, validation, the final table and
+            maps there (docs/tracking.md).
 
     Returns:
         What `results.json` holds: the best epoch, the candidates on the line between original and
@@ -97,11 +106,12 @@ def tune(
     """
     if not isinstance(recipe, Recipe):
         raise InputError(f"recipe: {shown(recipe)}; legal is a refocus.Recipe")
+    check_tracker(track)
     accelerator = _accelerator(recipe)
     recipe = _absolute(recipe)
     model = load(recipe.model)
     (started,) = broadcast_object_list([(Path(out).expanduser() / _CHOSEN).exists()])
-    watch = _Watch(on_epoch, progress and accelerator.is_main_process)
+    watch = _Watch(on_epoch, progress and accelerator.is_main_process, track)
     if started:  # the first process says it for all: it may be about to make the folder
         _refuse_other(recipe, out)
         return _continued(recipe, Path(out).expanduser(), model, accelerator, watch)
@@ -126,7 +136,7 @@ def tune(
     if refusal:
         raise InputError(refusal)
     with locks.released(folder):
-        return _run(recipe, selection, model, folder, accelerator, watch)
+        return _run(recipe, selection, model, folder, accelerator, watch, new=True)
 
 
 def _refuse_other(recipe: Recipe, out: str | Path) -> None:
@@ -157,6 +167,7 @@ def resume(
     code: str | None = None,
     on_epoch: Progressed | None = None,
     progress: bool = True,
+    track: str | None = None,
 ) -> TuneResults:
     """Continue an interrupted `tune` from its last whole epoch.
 
@@ -168,6 +179,8 @@ def resume(
             alone cannot name code to run.
         on_epoch: called after each epoch with its line of `history.jsonl`.
         progress: show a progress bar on stderr.
+        track: tensorboard, trackio, wandb or mlflow: log losses, validation, the final table and
+            maps there (docs/tracking.md).
 
     Returns:
         What `results.json` holds, as `tune` returns it.
@@ -194,6 +207,7 @@ def resume(
         'refocus'
     """
     folder = check_path(run, "run")
+    check_tracker(track)
     if (folder / outputs.MANIFEST).exists():
         raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / 'model'}")
     if not (folder / _CHOSEN).exists():
@@ -201,7 +215,7 @@ def resume(
     recipe = recipe_of(folder)
     accelerator = _accelerator(recipe)
     model = load(recorded(recipe.model, code))
-    watch = _Watch(on_epoch, progress and accelerator.is_main_process)
+    watch = _Watch(on_epoch, progress and accelerator.is_main_process, track)
     return _continued(recipe, folder, model, accelerator, watch, shown=f"‹run› {run}")
 
 
@@ -333,6 +347,27 @@ def _accelerator(recipe: Recipe) -> Accelerator:
 
 
 def _run(
+    recipe: Recipe,
+    selection: Selection,
+    model: nn.Module,
+    folder: Path,
+    accelerator: Accelerator,
+    watch: _Watch,
+    *,
+    new: bool = False,
+) -> TuneResults:
+    """What is left of a run, in the tracker as well.
+
+    new: the folder was just made.
+    """
+    with tracking(watch.track, folder, recipe, selection, new=new) as tracked:
+        told = replace(watch, on_epoch=tracked.then(watch.on_epoch))
+        results = _trained(recipe, selection, model, folder, accelerator, told)
+        tracked.results(results)
+        return results
+
+
+def _trained(
     recipe: Recipe,
     selection: Selection,
     model: nn.Module,

@@ -147,7 +147,7 @@ def _unnamed(ref: str, place: Path | None, arch: str | None, *, pretrained: bool
         return torchvision_models.load_name(name, pretrained=pretrained)
     if library == "py":
         return own_models.load(name, pretrained=pretrained)
-    if "/" in ref or ref.startswith("."):
+    if set("/\\") & set(ref) or ref.startswith("."):
         raise InputError(
             f"‹model› {ref}: no such folder; give a timm name, hf:ID, torchvision:NAME or a folder "
             "with model.safetensors"

@@ -93,7 +93,7 @@ def save(model: nn.Module, folder: Path) -> None:
     """Weights, and the preprocessing and class names that stand in `pretrained_cfg`."""
     described: Any = getattr(model, "pretrained_cfg", {})
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"own": described}, indent=2))
+    (folder / "config.json").write_text(json.dumps({"own": described}, indent=2), encoding="utf-8")
     save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()},
         folder / "model.safetensors",

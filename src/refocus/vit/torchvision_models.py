@@ -94,7 +94,8 @@ def save(model: Any, folder: Path, names: list[str] | None) -> None:
     described = {**getattr(model, "pretrained_cfg", {}), "label_names": names}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(
-        json.dumps({"torchvision": arguments, "pretrained_cfg": described}, indent=2)
+        json.dumps({"torchvision": arguments, "pretrained_cfg": described}, indent=2),
+        encoding="utf-8",
     )
     save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()},

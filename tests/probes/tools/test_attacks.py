@@ -5,6 +5,7 @@ And the field's sanity checks.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,25 @@ def test_sanity_checks_of_the_field_on_a_real_model(
     assert (ten.mean(0) <= one.mean(0)).all()
     assert one[:, 0].sum() == 3
     assert ten[:, 2].sum() == 0
+
+
+@pytest.mark.parametrize("budget", [1 / 255, 0.1])
+def test_captums_attacks_take_the_same_steps(
+    budget: float, linear: tuple[Linear, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An independent twin, from the image itself, as captum draws one start for a batch."""
+    robust = pytest.importorskip("captum.robust")
+    _, pixels, labels = linear
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    loss = nn.CrossEntropyLoss(reduction="none")
+    one = robust.FGSM(model, loss, lower_bound=0, upper_bound=1)
+    theirs = one.perturb(pixels.clone().requires_grad_(), budget, labels)
+    assert torch.equal(attacks.fgsm(model, model, pixels, labels, budget), theirs)
+    monkeypatch.setattr(attacks, "_start", lambda pixels, *_: pixels)
+    ours, _ = attacks.pgd(model, model, pixels, labels, budget, [0] * 4)
+    many = robust.PGD(model, loss, lower_bound=0, upper_bound=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of captum, about its own copies
+        theirs = many.perturb(pixels.clone(), budget, 2.5 * budget / 10, 10, labels)
+    torch.testing.assert_close(ours, theirs)

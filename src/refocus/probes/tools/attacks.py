@@ -1,19 +1,15 @@
 """Adversarial attacks on pixels in [0, 1], the model's normalization inside of what is attacked.
 
-The loops are foolbox's.
-
 Axes: pixels `[B, 3, H, W]` in [0, 1], labels `[B]`. Budgets are largest changes of a pixel (L-inf).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from refocus.errors import InputError
 from refocus.probes.tools.perturbations import generator
 from refocus.relevance.gae import frozen
 
@@ -22,46 +18,22 @@ PATCH_STEPS = 20
 # a step is 2.5 budget / steps, so that PGD can cross its ball (Madry et al., ICLR 2018, appendix)
 _STEP = 2.5
 
-
-def library() -> Any:
-    """Foolbox, which is an extra."""
-    try:
-        import foolbox
-    except ImportError as error:
-        raise InputError(
-            "‹kinds›: attacks need foolbox; install it with pip install 'refocus-vit[attacks]'"
-        ) from error
-    return foolbox
+Logits = Callable[[Tensor], Tensor]
 
 
-def _attacked(logits: Callable[[Tensor], Tensor], device: torch.device) -> Any:
-    class Network(nn.Module):
-        def forward(self, pixels: Tensor) -> Tensor:
-            return logits(pixels)
-
-    return library().PyTorchModel(Network().eval(), bounds=(0, 1), device=device)
-
-
-def fgsm(
-    model: nn.Module,
-    logits: Callable[[Tensor], Tensor],
-    pixels: Tensor,
-    labels: Tensor,
-    budget: float,
-) -> Tensor:
+def fgsm(model: nn.Module, logits: Logits, pixels: Tensor, labels: Tensor, budget: float) -> Tensor:
     """One step along the sign of the loss's gradient (Goodfellow et al., ICLR 2015).
 
     logits: pixels -> logits of `model`.
     """
-    attack = library().attacks.LinfFastGradientAttack(random_start=False)
     with frozen(model):
-        found: Tensor = attack(_attacked(logits, pixels.device), pixels, labels, epsilons=budget)[1]
-    return found
+        _, direction = _ascent(logits, pixels, labels)
+    return (pixels + budget * direction).clamp(0, 1)
 
 
 def pgd(
     model: nn.Module,
-    logits: Callable[[Tensor], Tensor],
+    logits: Logits,
     pixels: Tensor,
     labels: Tensor,
     budget: float,
@@ -87,44 +59,33 @@ def pgd(
         The attacked pixels, and the loss of each image before each step and after the last, `[B,
         steps + 1]`.
     """
-    losses: list[Tensor] = []
-    attack = _descent(losses, seeds, where)(
-        steps=steps, rel_stepsize=_STEP / steps, random_start=True
-    )
-    epsilon = budget if where is None else 1.0
+    reach = budget if where is None else 1.0
+    inside = torch.ones_like(pixels[:, :1]) if where is None else where
+    changed, losses = _start(pixels, reach, seeds, where), []
     with frozen(model):
-        changed = attack(_attacked(logits, pixels.device), pixels, labels, epsilons=epsilon)[1]
+        for _ in range(steps):
+            loss, direction = _ascent(logits, changed, labels)
+            losses.append(loss)
+            moved = changed + _STEP / steps * reach * direction
+            moved = pixels + (moved - pixels).clamp(-reach, reach)
+            changed = (pixels * (1 - inside) + moved * inside).clamp(0, 1)
         with torch.no_grad():
-            last = nn.functional.cross_entropy(logits(changed), labels, reduction="none")
-    return changed, torch.stack([*losses, last.cpu()], dim=1)
+            losses.append(nn.functional.cross_entropy(logits(changed), labels, reduction="none"))
+    return changed, torch.stack(losses, dim=1).cpu()
 
 
-def _descent(losses: list[Tensor], seeds: Sequence[int], where: Tensor | None) -> Any:
-    """Foolbox's attack, which notes the losses, with a start for each image and a region."""
+def _ascent(logits: Logits, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each image `[B]`, and the sign of its gradient `[B, 3, H, W]`."""
+    pixels = pixels.detach().requires_grad_()
+    loss = nn.functional.cross_entropy(logits(pixels), labels, reduction="none")
+    (gradient,) = torch.autograd.grad(loss.sum(), pixels)
+    return loss.detach(), gradient.sign()
 
-    class Descent(library().attacks.LinfProjectedGradientDescentAttack):  # type: ignore[misc]
-        def get_loss_fn(self, network: Any, truth: Any) -> Callable[[Any], Any]:
-            def loss_of(inputs: Any) -> Any:
-                each = nn.functional.cross_entropy(network(inputs).raw, truth.raw, reduction="none")
-                losses.append(each.detach().cpu())
-                return type(inputs)(each.sum())
 
-            return loss_of
-
-        def get_random_start(self, start: Any, epsilon: float) -> Any:
-            shape = start.raw.shape[1:]
-            drawn = [torch.rand(shape, generator=generator(seed)) for seed in seeds]
-            noise = torch.stack(drawn).to(start.raw)
-            moved = (
-                start.raw + epsilon * (2 * noise - 1)
-                if where is None
-                else start.raw * (1 - where) + noise * where
-            )
-            return type(start)(moved.clamp(0, 1))
-
-        def project(self, x: Any, start: Any, epsilon: float) -> Any:
-            if where is None:
-                return super().project(x, start, epsilon)
-            return type(x)(start.raw * (1 - where) + x.raw.clamp(0, 1) * where)
-
-    return Descent
+def _start(pixels: Tensor, reach: float, seeds: Sequence[int], where: Tensor | None) -> Tensor:
+    """A random point of the ball around each image; in a patch any colours."""
+    drawn = [torch.rand(pixels.shape[1:], generator=generator(seed)) for seed in seeds]
+    noise = torch.stack(drawn).to(pixels)
+    if where is not None:
+        return pixels * (1 - where) + noise * where
+    return (pixels + reach * (2 * noise - 1)).clamp(0, 1)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from refocus.errors import InputError
+from refocus.probes.tools.distortions import DISTORTIONS
 
 SEVERITIES = (1, 2, 3, 4, 5)
 ALEXNET = {  # mean errors over severities, by which mCE divides (published with ImageNet-C)
@@ -33,36 +33,16 @@ ALEXNET = {  # mean errors over severities, by which mCE divides (published with
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-_SEEDED = (
-    "glass_blur",
-    "impulse_noise",
-)  # these draw from generators of their own, which take a seed
 
 
 def corrupted(picture: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
     """One picture uint8 `[H, W, 3]`, corrupted; the same for the same seed.
 
-    NumPy's global generator is left as it was.
-
-    Raises:
-        InputError: the library is not installed.
+    NumPy's global generator is left as it is.
     """
-    try:
-        from imagecorruptions import corruptions as library
-    except ImportError as error:
-        raise InputError(
-            "‹kinds› corruptions: needs imagecorruptions-imaug; install it with pip install "
-            "'refocus-vit[corruptions]'"
-        ) from error
-    state = np.random.get_state()
-    try:
-        np.random.seed(seed)
-        own = {"seed": seed} if name in _SEEDED else {}
-        return np.asarray(getattr(library, name)(Image.fromarray(picture), severity, **own)).astype(
-            np.uint8
-        )
-    finally:
-        np.random.set_state(state)
+    draw = np.random.RandomState(seed)
+    found = DISTORTIONS[name](picture / 255.0, severity, draw)
+    return np.asarray((np.clip(found, 0, 1) * 255).astype(np.uint8))
 
 
 def mean_corruption_error(errors: dict[str, float]) -> float | None:

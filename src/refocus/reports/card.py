@@ -1,0 +1,221 @@
+"""A model card made of a run and its report, and the upload of both to the Hub."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from refocus import __version__, outputs
+from refocus.errors import InputError, first_line
+from refocus.evaluation.stored import RESULTS, read_evaluation
+from refocus.figures.escape import inline
+from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
+from refocus.results import Compared
+from refocus.tuning.recipe import Recipe, recipe_of
+from refocus.tuning.results import Candidate, TuneResults, results_of
+from refocus.vit.inputs import check_path
+
+CARD = "README.md"
+UNKNOWN = "unknown"  # as the Hub calls a licence that is not stated
+_LOAD = {
+    "timm": 'import timm\n\nmodel = timm.create_model("hf-hub:{repo}", pretrained=True)',
+    "transformers": (
+        "from transformers import AutoImageProcessor, AutoModelForImageClassification\n\n"
+        'model = AutoModelForImageClassification.from_pretrained("{repo}")\n'
+        'processor = AutoImageProcessor.from_pretrained("{repo}")'
+    ),
+    "refocus": (
+        "import refocus\nfrom huggingface_hub import snapshot_download\n\n"
+        'model = refocus.load(snapshot_download("{repo}"))'
+    ),
+}
+_LIMITS = """\
+- The accuracies hold for images like those they were measured on, and for these classes.
+- Images with swapped backgrounds are composites. Objectives that train on such composites do
+  better on them than on photographs.
+- A relevance map is what an explanation method says of a decision, not the decision itself.
+- Automatic masks are sometimes wrong, and wrong masks teach the wrong thing."""
+
+
+def write_card(run: str | Path, *, repo: str = "YOU/MODEL", licence: str = UNKNOWN) -> Path:
+    """Write the model card of a finished run, `run/README.md`, unless one lies there.
+
+    It says what was tuned on what, the verdict, numbers with 95 % intervals (of `run/proof`, where
+    `report` measured), limits, and how to load the model. Folders are named by their last part.
+
+    Args:
+        run: folder of `tune`.
+        repo: the Hub's name of the model, for the lines that load it.
+        licence: as the Hub calls it, such as "mit".
+
+    Raises:
+        InputError: no finished run.
+    """
+    folder = _finished(run)
+    card = folder / CARD
+    if not card.exists():
+        outputs.write_text(card, card_text(folder, repo, licence))
+    return card
+
+
+def push(
+    run: str | Path,
+    repo: str,
+    *,
+    licence: str = UNKNOWN,
+    private: bool = False,
+    api: HfApi | None = None,
+) -> str:
+    """Upload the model of a finished run to the Hub, with its card.
+
+    Args:
+        run: folder of `tune`; a card that lies in it already is sent as it is.
+        repo: OWNER/NAME; made where it is not there.
+        licence: as the Hub calls it, such as "mit".
+        private: whether a new repository is private.
+        api: of the Hub; None: as you are logged in.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        InputError: no finished run, or the Hub refuses.
+    """
+    folder, api = _finished(run), api or HfApi()
+    card = folder / CARD
+    text = card.read_text(encoding="utf-8") if card.exists() else card_text(folder, repo, licence)
+    with tempfile.TemporaryDirectory() as place:
+        for file in (folder / "model").iterdir():
+            copyfile(file, Path(place, file.name))
+        Path(place, CARD).write_text(text, encoding="utf-8")
+        try:
+            api.create_repo(repo, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=repo,
+                folder_path=place,
+                commit_message=f"Tuned with refocus {__version__}",
+            )
+        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+            raise InputError(f"‹repo› {repo}: the Hub refused ({first_line(error)})") from error
+    return f"{api.endpoint}/{repo}"
+
+
+def _finished(run: str | Path) -> Path:
+    folder = check_path(run, "run")
+    if not (folder / outputs.MANIFEST).exists() or not (folder / "recipe.json").exists():
+        raise InputError(f"‹run› {run}: not a finished run of `refocus tune`")
+    return folder
+
+
+def card_text(run: Path, repo: str, licence: str) -> str:
+    """The card as Markdown, with the Hub's metadata before it."""
+    recipe, results = recipe_of(run), results_of(run)
+    config = outputs.read_json(run / "model" / "config.json")
+    library = _library(config)
+    base = recipe.model.removeprefix("hf:")
+    data = ModelCardData(
+        license=licence,
+        library_name=library if library != "refocus" else None,
+        pipeline_tag="image-classification",
+        tags=["refocus", "vision-transformer", "image-classification"],
+        base_model=base if recipe.model.startswith("hf:") and not Path(base).exists() else None,
+    )
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {inline(repo.rpartition('/')[2])}",
+        _what(recipe, results, config),
+        f"## What tuning changed\n\n{inline(results.verdict.sentence)}",
+        _numbers(run, results),
+        f"## Data\n\n{_data(run, recipe, results)}",
+        f"## Limits\n\n{_LIMITS}",
+        f"## Use\n\n```python\n{_LOAD[library].format(repo=repo)}\n```",
+        f"## Licence\n\n{_licence(licence)}",
+        f"## Settings\n\n```json\n{_settings(recipe)}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _library(config: Any) -> str:
+    """Whose `config.json` it is, of those that load from the Hub by themselves."""
+    if "architectures" in config and "own" not in config:
+        return "transformers"
+    return "timm" if "architecture" in config else "refocus"
+
+
+def _what(recipe: Recipe, results: TuneResults, config: Any) -> str:
+    name = config.get("architecture") or next(iter(config.get("architectures") or []), "ViT")
+    kept = (
+        "Tuning was not kept: these are the weights of the original model."
+        if results.chosen_share == 0
+        else f"The weights are {results.chosen_share:.0%} of the way from the original to the "
+        "tuned ones."
+    )
+    return (
+        f"A Vision Transformer ({inline(str(name))}) fine-tuned by "
+        f"refocus {__version__}, objective `{inline(recipe.objective)}`, to rely on the object "
+        f"more and on the background less. Original model: {inline(_last(recipe.model))}. {kept}"
+    )
+
+
+def _numbers(run: Path, results: TuneResults) -> str:
+    """Tables of the reports of this run; without any, what the do-no-harm rule saw."""
+    folders = sorted(p for p in run.glob("proof*") if (p / outputs.MANIFEST).exists())
+    if folders:
+        suites = {k: v for p in folders for k, v in read_evaluation(p / RESULTS).suites.items()}
+        table = markdown([*accuracy_rows(suites), *other_rows(suites)])
+        note = "Intervals are of 95 %; `against` is the original model, on the same images."
+        return f"{note}\n\n{table.strip()}"
+    kept = next((c for c in results.candidates if c.share == results.chosen_share), None)
+    if kept is None:
+        return "No image was left to measure on."
+    note = (
+        f"On the {results.check_images} images by which the weights were chosen, so not an "
+        "independent test (`refocus report` makes one):"
+    )
+    return f"{note}\n\n{markdown(_rows(kept)).strip()}"
+
+
+def _rows(kept: Candidate) -> list[Row]:
+    found: list[tuple[str, Compared]] = [
+        ("as they are", kept.in_domain),
+        ("on backgrounds of other classes", kept.swapped),
+    ]
+    return [Row(f"images {name}", "top-1, %", number) for name, number in found]
+
+
+def _data(run: Path, recipe: Recipe, results: TuneResults) -> str:
+    selection = outputs.read_json(run / "selection.json")
+    counts = {part: len(selection[part]) for part in ("train", "select", "check")}
+    names = ", ".join(map(inline, results.trained_classes[:10]))
+    more = f", ... ({len(results.trained_classes)})" if len(results.trained_classes) > 10 else ""
+    return (
+        f"Trained on {counts['train']} images with foreground masks, of the classes {names}{more} "
+        f"(folder {inline(_last(recipe.images))}). {counts['select']} other images chose the epoch "
+        f"and {counts['check']} checked for harm."
+    )
+
+
+def _licence(licence: str) -> str:
+    if licence == UNKNOWN:
+        return "None is stated. The original model and the images have licences of their own."
+    return f"{inline(licence)}. The original model and the images have licences of their own."
+
+
+def _settings(recipe: Recipe) -> str:
+    """The recipe without what is particular to a machine."""
+    hidden = ("device", "workers")
+    kept = {k: v for k, v in recipe.to_dict().items() if k not in hidden and v is not None}
+    folders = ("model", "images", "masks", "val", "val_masks", "backgrounds")
+    kept |= {name: _last(str(kept[name])) for name in folders if name in kept}
+    return json.dumps(kept, indent=2)
+
+
+def _last(place: str) -> str:
+    """A folder by its last part, which says enough and tells nothing of a machine."""
+    return Path(place).name if Path(place).is_absolute() else place

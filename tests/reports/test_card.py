@@ -1,0 +1,141 @@
+"""The model card, and its upload to a local stand-in of the Hub's API."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi, ModelCard
+
+from refocus.errors import InputError
+from refocus.reports.card import push, write_card
+from tests.makers import run, tuned
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Makes repositories, and takes files as one commit of JSON lines."""
+
+    repositories: dict[str, dict[str, bytes]]
+    made: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        parts = self.path.strip("/").split("/")
+        if parts == ["api", "repos", "create"]:
+            said = json.loads(body)
+            if said["name"] == "refused":
+                self._answer({"error": "You are not allowed to do that"}, 403)
+                return
+            self.made.append(said)
+            self._answer({"url": f"http://{self.headers['Host']}/you/{said['name']}"})
+        elif parts[-1] == "validate-yaml":
+            self._answer({"errors": [], "warnings": []})
+        elif parts[-2] == "preupload":
+            files = json.loads(body)["files"]
+            said = [{**f, "uploadMode": "regular", "shouldIgnore": False} for f in files]
+            self._answer({"files": said})
+        elif parts[-2] == "commit":
+            kept = self.repositories.setdefault("/".join(parts[2:4]), {})
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    kept[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            url = f"http://{self.headers['Host']}/you/my-vit/commit/0"
+            done = {"commitUrl": url, "commitOid": "0" * 40, "hookOutput": "", "success": True}
+            self._answer(done)
+        else:
+            self._answer({"error": f"no {self.path}"}, 404)
+
+    def do_GET(self) -> None:
+        if "refused" in self.path:
+            self._answer({"error": "no such model"}, 404)
+            return
+        self._answer({"siblings": [], "id": "you/my-vit", "sha": "0" * 40, "valid": True})
+
+    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[type[Hub], HfApi]]:
+    kind = type("Here", (Hub,), {"repositories": {}, "made": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield kind, HfApi(endpoint=f"http://127.0.0.1:{server.server_port}", token="hf_test")
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_push_sends_model_and_card(
+    hub: tuple[type[Hub], HfApi],
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind, api = hub
+    out = tuned(monkeypatch, model_folder, image_folders, tmp_path / "run")
+    address = push(out, "you/my-vit", licence="mit", private=True, api=api)
+    assert address.endswith("/you/my-vit")
+    assert "private" in (kind.made[0].get("visibility"), *kind.made[0])
+    sent = kind.repositories["you/my-vit"]
+    for name in ("config.json", "model.safetensors"):
+        assert sent[name] == (out / "model" / name).read_bytes()
+    card = ModelCard(sent["README.md"].decode())
+    assert card.data.license == "mit"
+    assert card.data.library_name == "timm"
+    assert 'timm.create_model("hf-hub:you/my-vit", pretrained=True)' in card.text
+    assert str(tmp_path) not in sent["README.md"].decode()  # nothing of this machine
+    with pytest.raises(InputError, match=r"repo you/refused: the Hub refused .*(403|not allowed)"):
+        push(out, "you/refused", api=api)
+
+
+@pytest.mark.slow
+def test_the_card_has_the_reports_numbers_with_intervals(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tuned(monkeypatch, model_folder, image_folders, tmp_path / "run")
+    text = write_card(out).read_text(encoding="utf-8")
+    assert "license: unknown" in text
+    assert "None is stated" in text
+    assert "not an independent test" in text
+    verdict = json.loads((out / "results.json").read_text())["verdict"]["sentence"]
+    assert verdict.split(";")[0][:40] in text
+    (out / "README.md").unlink()
+    assert run(monkeypatch, "report", out, "--most", 4) == 0
+    assert run(monkeypatch, "push", out, "--card-only", "--license", "apache-2.0") == 0
+    text = (out / "README.md").read_text(encoding="utf-8")
+    found = json.loads((out / "proof" / "results.json").read_text())["suites"]["held-out"]
+    top1 = found["protocols"]["standard"]["model"]["top1"]
+    low, high = top1["interval"]
+    assert f"| {top1['value']:.1f} | {low:.1f} to {high:.1f} |" in text
+    assert "not an independent test" not in text
+    (out / "README.md").write_text("mine", encoding="utf-8")
+    assert run(monkeypatch, "push", out, "--card-only") == 0
+    assert (out / "README.md").read_text(encoding="utf-8") == "mine"
+
+
+def test_what_is_no_finished_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="not a finished run"):
+        write_card(tmp_path)
+    assert run(monkeypatch, "push", tmp_path) == 2
+    assert "REPO: missing; give OWNER/NAME, or --card-only" in capsys.readouterr().err
