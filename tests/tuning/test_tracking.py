@@ -29,6 +29,7 @@ def test_tensorboard_holds_losses_table_and_maps(
     images, masks = image_folders
     given = ["--model", model_folder, "--images", images, "--masks", masks]
     how = ["--epochs", 2, "--shots", 2, "--lr", "1e-3", "--no-do-no-harm", "--device", "cpu"]
+    how += ["--objective", "relevance"]
     out = tmp_path / "run"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tensorboard's own imports
@@ -40,7 +41,7 @@ def test_tensorboard_holds_losses_table_and_maps(
     for part in ("train", "validation"):
         assert {f"{part}/{term}" for term in TERMS} <= set(tags["scalars"])
         assert [e.step for e in events.Scalars(f"{part}/loss")] == [0, 1]
-    assert events.Scalars("kept/share")[0].value == pytest.approx(1)
+    assert 0 < events.Scalars("kept/share")[0].value <= 1
     assert {f"maps/{i}" for i in range(4)} <= set(tags["images"])
     assert events.Images("maps/0")[0].width == 3 * events.Images("maps/0")[0].height
     text = events.Tensors("candidates/text_summary")[0].tensor_proto.string_val[0].decode()

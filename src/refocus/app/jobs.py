@@ -118,7 +118,11 @@ class Job:
     def last(self) -> str:
         """The last line that it said: how far it is."""
         log = self.record.with_suffix(".log") if self.record else None
-        lines = log.read_text(errors="replace").splitlines() if log and log.exists() else []
+        lines = (
+            log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if log and log.exists()
+            else []
+        )
         return lines[-1] if lines else ""
 
     def stop(self) -> None:

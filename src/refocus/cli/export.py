@@ -32,8 +32,6 @@ def export(
     """Write the tuned model as ONNX, and check it against the original in torch.
 
     The file takes batches of any size and carries preprocessing and class names as metadata.
-
-    Example: `refocus export run --onnx tuned.onnx`
     """
     from refocus.vit.loading import load
     from refocus.vit.onnx import export_onnx

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 
 from refocus.cli.printing import console
 from refocus.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """The card that was written, or the address of the model that was sent."""
+
+    card: Path | None
+    address: str | None
 
 
 def push(
@@ -29,20 +38,20 @@ def push(
         bool,
         typer.Option("--card-only", help="Write RUN/README.md, the model card, and send nothing."),
     ] = False,
-) -> None:
+) -> Pushed:
     """Upload a tuned model to the Hugging Face Hub, with a model card made from its report.
 
     The card says what was tuned and on what, the verdict, numbers with intervals, limits and the
     licence. A card that you edited (RUN/README.md) is sent as it is.
-
-    Example: `refocus push run you/my-vit --license mit`
     """
     from refocus.reports import card
 
     if card_only:
         written = card.write_card(run, repo=repo or "YOU/MODEL", licence=licence)
         console.print(f"card: {written}", soft_wrap=True)
-        return
+        return Pushed(written, None)
     if repo is None:
         raise InputError("‹repo›: missing; give OWNER/NAME, or --card-only to send nothing")
-    console.print(card.push(run, repo, licence=licence, private=private), soft_wrap=True)
+    address = card.push(run, repo, licence=licence, private=private)
+    console.print(address, soft_wrap=True)
+    return Pushed(None, address)

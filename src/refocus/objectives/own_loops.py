@@ -77,6 +77,9 @@ def masked_images(
         flip: probability of a left-right flip.
         mask_polarity: "ask", "keep" or "invert".
 
+    Returns:
+        Images in the order of the listing; another draw of crops each time one is read.
+
     Raises:
         InputError: a class that the model does not know, or no masks.
 
@@ -107,6 +110,9 @@ def collate(rows: Sequence[Row]) -> Row:
 
     Returns:
         pixel_values `[B, 3, H, W]`, masks `[B, 1, H, W]`, labels `[B]`.
+
+    Raises:
+        KeyError: a row lacks one of the three.
 
     Examples:
         >>> import torch, refocus

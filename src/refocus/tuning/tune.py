@@ -45,7 +45,7 @@ log = logging.getLogger("refocus")
 
 @dataclass(frozen=True)
 class _Watch:
-    """Who is told how a run gets on: a function, the reader of stderr, and a tracker by its name."""
+    """Who is told how a run gets on: a function, the reader of stderr, and a tracker by name."""
 
     on_epoch: Progressed | None
     shown: bool
