@@ -41,7 +41,9 @@ def scores(folder: str | Path) -> dict[str, float]:
         for r in content["masks"]:
             file = path.parent / r["mask"]
             changed = file.exists() and digest(file) != r["digest"]
-            found[Path(r["mask"]).with_suffix("").as_posix()] = 1.0 if changed else float(r["score"])
+            found[Path(r["mask"]).with_suffix("").as_posix()] = (
+                1.0 if changed else float(r["score"])
+            )
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
