@@ -24,6 +24,7 @@ except ImportError:  # no flock on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".refocus-lock"
+_POLL = 0.5  # seconds between two looks at a lock that another process holds
 _HELD: dict[Path, tuple[int, int]] = {}  # lock file -> its descriptor, the process that took it
 
 
@@ -52,6 +53,24 @@ def hold(folder: Path) -> None:
             _HELD[file] = (descriptor, os.getpid())
             return
     raise InputError(f"{folder}: other processes keep taking its lock ({file}); try again")
+
+
+def is_free(folder: Path) -> bool:
+    """Take a folder's lock if no other process holds it; whether it is ours now."""
+    try:
+        hold(folder)
+    except InputError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def waited(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, once no other process does; for what takes seconds."""
+    while not is_free(folder):
+        time.sleep(_POLL)
+    with released(folder):
+        yield
 
 
 def release(folder: Path) -> None:

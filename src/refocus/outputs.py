@@ -221,9 +221,12 @@ def refuse_links(folder: Path, *, but: str = "") -> None:
                 )
 
 
-def clean(folder: Path) -> None:
-    """Remove the temporary files of killed processes; call it with the folder's lock held."""
-    for path in folder.rglob(f"{_PARTIAL}*"):
+def clean(folder: Path, *, below: bool = True) -> None:
+    """Remove the temporary files of killed processes; call it with the folder's lock held.
+
+    below: also in its folders, which other processes may hold.
+    """
+    for path in (folder.rglob if below else folder.glob)(f"{_PARTIAL}*"):
         path.unlink(missing_ok=True)
 
 

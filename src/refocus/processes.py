@@ -6,15 +6,11 @@ Started by `torchrun` or `accelerate launch`.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from refocus.errors import InputError
-
-_POLL = 5  # seconds between two looks for what another process has finished
 
 
 @dataclass(frozen=True)
@@ -87,9 +83,3 @@ def _said(name: str, default: int) -> int:
     if not text.isdecimal():
         raise InputError(f"environment variable {name}={text!r}: must be a number; unset it")
     return int(text)
-
-
-def wait_for(file: Path) -> None:
-    """Until another process has written it."""
-    while not file.exists():
-        time.sleep(_POLL)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from refocus import InputError
-from refocus.processes import Place
 from refocus.studies import datasets, jobs, registry
 from refocus.studies.checks import check
-from refocus.studies.conduct import conduct
 from refocus.studies.order import Order
+from refocus.studies.settings import StudySettings
+from refocus.studies.start import study
 from tests.studies.makers import miniature, only_imagenet
 
 
@@ -50,12 +50,13 @@ def test_a_last_run_that_cannot_be_done_stops_the_first(
 ) -> None:
     """All classes trained on with every image of them: nothing is left to validate on."""
     started: list[str] = []
-    monkeypatch.setattr(jobs, "complete", lambda recipe, *_args, **_kw: started.append(recipe))
-    figure = order(miniature(tmp_path, count=3), classes=2)
+    monkeypatch.setattr(jobs, "tune", lambda recipe, *_args, **_kw: started.append(recipe))
+    toml = only_imagenet(miniature(tmp_path, count=3))
+    settings = StudySettings(data=str(toml), models=("ViT-B",), classes=2, device="cpu")
     with pytest.raises(InputError, match=r"no image is left to validate on.*row '4 classes'"):
-        conduct(figure, Place(), progress=False)
+        study("figure7", tmp_path / "out", settings, progress=False)
     assert not started
-    assert not figure.out.exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_suite_that_cannot_be_opened_stops_the_first_run(tmp_path: Path) -> None:

@@ -90,35 +90,35 @@ def test_links_in_its_folder_are_refused(place: Path, tmp_path: Path) -> None:
         link.unlink()
 
 
-def test_two_processes_share_the_runs(place: Path, tmp_path: Path) -> None:
-    """What torchrun sets in the environment.
+ALONE: dict[str, str] = {}
+TORCHRUN = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
-    Each process does every other run, the first makes the table.
+
+@pytest.mark.parametrize("said", [ALONE, TORCHRUN], ids=["two commands", "torchrun"])
+def test_two_processes_share_the_runs(place: Path, tmp_path: Path, said: dict[str, str]) -> None:
+    """Two commands given at once, or what torchrun sets in the environment: no run is done twice.
+
+    Of those of torchrun the first makes the table, commands both do.
     """
     given = options(place, "--shift", "mixed-rand")
     given[given.index("--out") + 1] = str(tmp_path / "out")
-    command = [sys.executable, "-m", "refocus.cli", "study", "table4", *given]
-    env = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    command = [sys.executable, "-m", "refocus.cli", "study", "table3", *given]
+    env = {**os.environ, **said, "OMP_NUM_THREADS": "1"}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if said else {} for rank in range(2)]
     found = [
-        subprocess.Popen(
-            command,
-            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
+        subprocess.Popen(command, env={**env, **rank}, stdout=subprocess.PIPE, text=True)
+        for rank in ranks
     ]
     texts = [process.communicate(timeout=300)[0] for process in found]
     assert [process.returncode for process in found] == [0, 0]
-    assert "without Eq. 1" in texts[0]
-    assert texts[1].strip() == ""
-    assert len(list((tmp_path / "out").glob("runs/model/*/manifest.json"))) == 5
+    assert "published objective" in texts[0]
+    assert texts[1] == ("" if said else texts[0])
+    for file in (tmp_path / "out").glob("runs/model/*/history.jsonl"):
+        assert len(file.read_text().splitlines()) == 1  # one epoch, by one process
+    for file in (tmp_path / "out").glob("records/model/*/maps.jsonl"):
+        images = [json.loads(line)["image"] for line in file.read_text().splitlines()]
+        assert len(images) == len(set(images)) == 4
+    assert not list((tmp_path / "out").rglob(".refocus-*"))  # no lock, nothing half-written
 
 
 def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.processes import Place
 from refocus.records import to_json
 from refocus.studies import claims, writing
-from refocus.studies.checks import check
 from refocus.studies.findings import Findings, find
 from refocus.studies.jobs import How, run
 from refocus.studies.order import Order
@@ -24,7 +23,6 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> StudyResult
 
     None on a process other than the first.
     """
-    check(order)
     how = How(
         tuple(order.measured),
         order.device,
@@ -34,7 +32,11 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> StudyResult
         progress,
     )
     run(order.jobs, order.ground, order.out, order.common, how, place)
-    return None if place.rank else _write(order, find(order))
+    if place.rank:
+        return None
+    found = find(order)
+    with locks.waited(order.out):  # another process may be at the same pages
+        return _write(order, found)
 
 
 def _write(order: Order, found: Findings) -> StudyResults:

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data.folders import scan
 from refocus.data.sampling import chosen
 from refocus.evaluation.classify import evaluate, read_predictions
 from refocus.evaluation.maps import Gtsegs, MaskedView, measure
 from refocus.evaluation.plan import SEGMENTS
 from refocus.masks.trust import masked
-from refocus.processes import Place, wait_for
+from refocus.processes import Place
 from refocus.records import MapRecord, Prediction, Sample, read_records
 from refocus.studies.datasets import MASK_SCORE, Ground
 from refocus.studies.registry import Variant, settings_of
@@ -32,6 +32,7 @@ from refocus.tuning.selection import trained_classes
 from refocus.tuning.tune import tune
 from refocus.vit.loading import load
 
+_POLL = 2  # seconds between two looks for a job that another process left
 MAPS = "maps"  # measured beside the suites
 Levels = dict[str, list[Prediction]]  # level of a shift, or "" -> predictions
 
@@ -109,14 +110,30 @@ class How:
 def run(
     jobs: Sequence[Job], ground: Ground, out: Path, common: dict[str, Any], how: How, place: Place
 ) -> None:
-    """Do this process's share of the jobs; the first process then waits for the others."""
-    for job in list(jobs)[place.rank :: place.count]:
-        if left(job, how.wanted, out):
+    """Take jobs that no other process has done or is at, until all are done.
+
+    Any number of processes may do so in one folder, on machines that see it: who holds the lock of
+    a job's folder does the job, and the lock ends with its process. `place` says where in the list
+    to begin, so that processes that start together do not all ask for the same job.
+    """
+    first = len(jobs) * place.rank // place.count
+    todo = [*jobs[first:], *jobs[:first]]
+    while todo := [job for job in todo if left(job, how.wanted, out)]:
+        if not any(_taken(job, ground, out, common, how) for job in todo):
+            time.sleep(_POLL)
+
+
+def _taken(job: Job, ground: Ground, out: Path, common: dict[str, Any], how: How) -> bool:
+    """Do a job unless another process is at it; whether it was done here."""
+    folder = job.records(out, "").parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not locks.is_free(folder):
+        return False
+    with locks.released(folder):
+        outputs.clean(folder)
+        if left(job, how.wanted, out):  # else another process was faster
             _one(job, ground, out, common, how)
-    if place.rank == 0:
-        for job in jobs:
-            for what in how.wanted:
-                wait_for(job.done(out, what))
+    return True
 
 
 def _one(job: Job, ground: Ground, out: Path, common: dict[str, Any], how: How) -> None:
@@ -127,7 +144,6 @@ def _one(job: Job, ground: Ground, out: Path, common: dict[str, Any], how: How) 
         model = job.folder(out) / "model"
     network = load(model, device=how.device)
     for what in left(job, how.wanted, out):
-        job.records(out, what).parent.mkdir(parents=True, exist_ok=True)
         title = f"{job.model}, {job.variant.name}: {what}" if how.progress else ""
         if what == MAPS:
             _measure_maps(job, network, ground, out, how, title)

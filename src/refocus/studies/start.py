@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from refocus import locks, outputs
 from refocus.errors import InputError
 from refocus.objectives.registry import OBJECTIVES
-from refocus.processes import Place, take_place, wait_for
+from refocus.processes import Place, take_place
 from refocus.studies import datasets, registry
+from refocus.studies.checks import check
 from refocus.studies.conduct import conduct
 from refocus.studies.estimate import Estimated, dry_run
 from refocus.studies.order import ON_MASKS, Order
@@ -27,7 +31,8 @@ def study(
 ) -> StudyResults | None:
     """Run a table or figure of the paper; what is done already in `out` is not done again.
 
-    Under torchrun each process takes whole runs of the study.
+    Any number of processes may share `out`, also on several machines and under torchrun: each takes
+    whole runs that no other is at.
 
     Args:
         name: a row of `refocus.studies.registry.STUDIES`.
@@ -36,8 +41,8 @@ def study(
         progress: show bars on stderr.
 
     Returns:
-        What NAME.json holds (docs/schema.md), the table as `text`; None on a process other than
-        the first.
+        What NAME.json holds (docs/schema.md), the table as `text`; under torchrun None on a process
+        other than the first.
 
     Raises:
         InputError: an unknown study or objective, or data that the study cannot be run on; `out`
@@ -45,12 +50,19 @@ def study(
     """
     row, place, folder = _row(name, settings), take_place(), Path(out).expanduser()
     take_gpu(place)
-    ground = _own(settings, folder, place, row) if settings.on else _published(settings)
-    ground = measured_by(ground, settings)
-    if settings.data:
-        _keep(folder, settings, place)
-    with locks.released(folder):
-        return conduct(_order(name, row, ground, folder, settings), place, progress=progress)
+    if settings.on:
+        network = _check_own(settings, folder)
+        with _kept(folder, settings):
+            ground = _own(settings, folder, network, row)
+            order = _order(name, row, measured_by(ground, settings), folder, settings)
+        check(order)
+    else:
+        ground = measured_by(_published(settings), settings)
+        order = _order(name, row, ground, folder, settings)
+        check(order)
+        with _kept(folder, settings):
+            pass
+    return conduct(order, place, progress=progress)
 
 
 def take_gpu(place: Place) -> None:
@@ -122,10 +134,8 @@ def _published(settings: StudySettings) -> datasets.Ground:
     return datasets.narrowed(datasets.read_toml(Path(settings.data)), settings.models)
 
 
-def _own(
-    settings: StudySettings, folder: Path, place: Place, row: registry.Study
-) -> datasets.Ground:
-    """The user's images and model; the first process writes the shifts, the others wait for it."""
+def _check_own(settings: StudySettings, folder: Path) -> nn.Module:
+    """Look at what is given before anything is written; the first model."""
     assert settings.on is not None
     outputs.refuse_inside(folder, {"‹on›": settings.on, **settings.mask_folders})
     for reference in reversed(settings.references.values()):
@@ -133,11 +143,16 @@ def _own(
         datasets.check_own(
             Path(settings.on), network, settings.mask_folders, mask_polarity=settings.mask_polarity
         )
-    _keep(folder, settings, place)
-    prepared = folder / "prepared.json"
-    if place.rank:
-        wait_for(prepared)
-    ground = datasets.own(
+    return network
+
+
+def _own(
+    settings: StudySettings, folder: Path, network: nn.Module, row: registry.Study
+) -> datasets.Ground:
+    """The user's images and models; shifts that are not there yet are written."""
+    assert settings.on is not None
+    kinds = settings.shifts or ("mixed-rand", *datasets.CURVES)
+    return datasets.own(
         Path(settings.on),
         (settings.references, network),
         settings.mask_folders,
@@ -145,28 +160,35 @@ def _own(
         most=settings.most,
         seed=settings.seed,
         mask_polarity=settings.mask_polarity,
-        kinds=() if row.layout in ON_MASKS else settings.shifts or ("mixed-rand", *datasets.CURVES),
+        kinds=() if row.layout in ON_MASKS else kinds,
     )
-    if not place.rank:
-        outputs.write_json(prepared, {"suites": list(ground.suites)})
-    return ground
 
 
-def _keep(folder: Path, settings: StudySettings, place: Place) -> None:
+@contextmanager
+def _kept(folder: Path, settings: StudySettings) -> Iterator[None]:
     """One folder, one set of settings: runs are shared by all studies in it.
 
-    The first process holds its lock, for itself and those that torchrun started with it.
+    Its lock is held meanwhile: processes that share the folder prepare it one after the other.
     """
     outputs.refuse_links(folder, but=datasets.SPLIT)
-    kept = folder / "settings.json"
-    if place.rank == 0 and kept.exists():
-        locks.hold(folder)
-        outputs.clean(folder)
-    if kept.exists():
-        if outputs.read_json(kept) != settings.kept:
+    kept = folder / outputs.SETTINGS
+    if not kept.exists():
+        _begin(folder, kept)
+    with locks.waited(folder):
+        if not kept.exists():  # else another process has written it meanwhile
+            outputs.write_json(outputs.new_folder(folder) / kept.name, settings.kept)
+        elif outputs.read_json(kept) != settings.kept:
             raise InputError(
                 f"‹out› {folder}: holds studies with other settings (see {kept}); name a new folder"
             )
-    elif place.rank == 0:
+        outputs.clean(folder, below=False)
+        yield
+
+
+def _begin(folder: Path, kept: Path) -> None:
+    """Take a new folder, unless another process that shares it was faster."""
+    try:
         outputs.new_folder(folder)
-        outputs.write_json(kept, settings.kept)
+    except InputError:
+        if not kept.exists() and not (folder / locks.LOCK).exists():
+            raise
