@@ -251,7 +251,7 @@ def best_rate(rows: Sequence[Row], cell: Cell, reading: str) -> float | None:
 
     Of the searched numbers of images a class the nearest to the cell's.
     """
-    found = [r for r in rows if r.cell.phase == "search" and _same_search(r.cell, cell)]
+    found = [r for r in rows if r.cell.phase == "search" and same_search(r.cell, cell)]
     scores = {
         (r.cell.images, r.cell.rate): score
         for r in found
@@ -267,7 +267,8 @@ def best_rate(rows: Sequence[Row], cell: Cell, reading: str) -> float | None:
     )
 
 
-def _same_search(one: Cell, other: Cell) -> bool:
+def same_search(one: Cell, other: Cell) -> bool:
+    """Whether two cells differ only in what a search varies, or in images a class or draw."""
     keys = ("data", "method", "budget", "classes")
     return all(getattr(one, key) == getattr(other, key) for key in keys)
 

@@ -12,7 +12,7 @@ KEY=VALUE or KEY=VALUE,VALUE (a column more for each key with several values):
 
 Keys: images (0: whole pool), budget, reading, classes, methods, against (what changes are measured
 from; default: the base model of the same draw). Numbers: top-1 in percent, the mean over draws;
-changes in points. Intervals: `evidence.intervals`.
+changes in points. Intervals: `evidence.intervals`. A star marks a rate at an end of those tried.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from statistics import mean
 import numpy as np
 
 from evidence import rows as files
-from evidence.field import BUDGETS
+from evidence.field import BUDGETS, same_search
 from evidence.intervals import Estimate, estimate, image_counts, lowest, per_draw
 from evidence.methods import METHODS
 from evidence.rows import END, READINGS, Answers, Row, unpack
@@ -215,8 +215,9 @@ def before(group: Group, every: Sequence[Row], wanted: Asked) -> tuple[Group, Gr
     if group.method == wanted.against:
         return None
     if wanted.against != "base":
+        few = wanted.images[0] if _whole(group.method) else group.images
         other = replace(wanted, methods=(wanted.against,), reading=(group.reading,))
-        other = replace(other, images=(group.images,), budget=(group.budget,))
+        other = replace(other, images=(few,), budget=(group.budget,))
         (found,) = groups(every, other) or (None,)
         if found is None:
             return None
@@ -277,9 +278,7 @@ def _line(
     shown = {"images": str(group.images or "all"), "budget": group.budget, "reading": group.reading}
     cells = [group.method, "-" if base else METHODS[group.method].labels]
     cells += ["" if base else shown[key] for key in keys]
-    cells.append(
-        "" if base else ", ".join(f"{rate:g}" for rate in sorted({r.cell.rate for r in some}))
-    )
+    cells.append("" if base else _rates(group, rows))
     pair = before(group, rows, wanted)
     for measure in columns.values():
         text = _value(estimate(measure(group)), alone=pair is None)
@@ -288,6 +287,15 @@ def _line(
         cells.append(text)
     passes = mean(r.passes.training for r in some)
     return [*cells, f"{passes:.0f}", f"{mean(r.cpu_seconds for r in some):.0f}", str(len(some))]
+
+
+def _rates(group: Group, rows: Sequence[Row]) -> str:
+    """The rates of a line, with a star where none was tried beyond."""
+    cell = next(iter(group.draws.values())).cell
+    tried = {r.cell.rate for r in rows if r.cell.phase == "search" and same_search(r.cell, cell)}
+    chosen = sorted({r.cell.rate for r in group.draws.values()})
+    ends = {min(tried), max(tried)} if tried else set()
+    return ", ".join(f"{rate:g}{'*' if rate in ends else ''}" for rate in chosen)
 
 
 def _value(found: Estimate, *, alone: bool) -> str:

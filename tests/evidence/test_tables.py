@@ -123,6 +123,25 @@ def test_changes_can_be_measured_from_another_method() -> None:
     assert found == pytest.approx(100 * (bits["refocus"] - bits["finetune"]), abs=0.051)
 
 
+def test_methods_on_the_whole_pool_are_compared_with_those_on_few_images() -> None:
+    rows = [*ROWS, *(a_row("erm", draw, 0.5, images=0) for draw in range(2))]
+    text = table(rows, asked("planted images=3 reading=end against=refocus"))
+    erm = next(line for line in text.splitlines() if "| erm" in line)
+    assert "(-" in erm.split("|")[5]
+
+
+def test_a_rate_beyond_which_none_was_tried_has_a_star() -> None:
+    one = a_row("refocus", 0, 0.7, per_image=4)
+    searched = [
+        replace(one, cell=replace(one.cell, phase="search", draw=1000, rate=rate), tests={})
+        for rate in (3e-6, 1e-5)
+    ]
+    wanted = asked("planted images=3 reading=end methods=refocus")
+    assert "| 1e-05* |" in table([*ROWS, *searched], wanted)
+    inside = replace(searched[0], cell=replace(searched[0].cell, rate=3e-5))
+    assert "| 1e-05 |" in table([*ROWS, *searched, inside], wanted)
+
+
 def test_a_number_that_is_not_in_the_rows_is_found(tmp_path: Path) -> None:
     rows, document = tmp_path / "rows", tmp_path / "results.md"
     rows.mkdir()
