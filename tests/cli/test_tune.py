@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from refocus.cli import main
@@ -212,3 +214,26 @@ def test_the_papers_protocol_keeps_the_best_epoch_without_a_rule(
     kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (kept["do_no_harm"], kept["val_images"], kept["mask_score"]) == (False, 414, 0.0)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["chosen_share"] == 1.0
+
+
+def test_tuning_without_labels_and_of_another_map(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+
+    def weights(name: str, *options: str) -> dict[str, torch.Tensor]:
+        places = {"model": model_folder, "images": images, "masks": masks, "out": tmp_path / name}
+        words = [word for key, value in places.items() for word in (f"--{key}", str(value))]
+        common = ["--objective", "relevance", "--epochs", "1", "--device", "cpu"]
+        common += ["--no-do-no-harm", "--lr", "1e-3", "--check-images", "1"]
+        done = CliRunner().invoke(main.app, ["tune", *words, *common, *options])
+        assert done.exit_code == 0, done.output
+        return load_file(tmp_path / name / "model" / "model.safetensors")
+
+    known = weights("known")
+    predicted = weights("predicted", "--target", "predicted")
+    rollout = weights("rollout", "--map", "rollout")
+    assert any(not torch.equal(known[name], predicted[name]) for name in known)
+    assert any(not torch.equal(known[name], rollout[name]) for name in known)
+    kept = json.loads((tmp_path / "predicted" / "recipe.json").read_text())
+    assert kept["target"] == "predicted"

@@ -11,6 +11,7 @@ from torch import Tensor
 import refocus
 from refocus.objectives import losses
 from refocus.objectives.registry import OBJECTIVES
+from refocus.relevance.gae import upsample
 from tests.makers import Build, masked_batch
 
 
@@ -185,3 +186,71 @@ def test_the_row_says_whether_the_objective_trains_the_map_of_a_target(
     own = term_of(3, target=lambda z: z[:, 0])
     assert not torch.equal(own, term_of(3))
     torch.testing.assert_close(own, term_of(0))
+
+
+@pytest.mark.parametrize("name", ["relevance", "legrad", "energy"])
+def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str) -> None:
+    model, (images, masks, labels) = tiny(), masked_batch()
+    weights = {"classification": 0.0, "confidence": 0.2} if name == "energy" else {}
+    step = refocus.objective(name, target="predicted", **weights)
+    predicted = model(images).argmax(1)
+    known = refocus.objective(name, **weights)(model, images, masks, predicted)
+    for given in (labels, (labels + 1) % 4):  # the labels are not read
+        found = step(model, images, masks, given)
+        torch.testing.assert_close(found["loss"], known["loss"])
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("refocus", {"target": "predicted"}, "does not read it; legal: relevance, relevance-exact"),
+        ("finetune", {"target": "predicted"}, "does not read it"),
+        (
+            "energy",
+            {"target": "predicted"},
+            "the term 'classification' of objective",
+        ),
+        ("relevance", {"target": "predicted", "labels": 1.0}, "the term 'labels' of objective"),
+        ("relevance", {"target": "predicted", "map": "rollout"}, "is of no class"),
+        ("relevance", {"target": "guessed"}, "legal is a function of the logits or predicted"),
+        ("relevance", {"map": "gradcamm"}, "map gradcamm: unknown; legal are gae, attention"),
+        ("relevance", {"map": "rollout", "second_order": True}, "the map 'rollout' does not read"),
+        ("relevance", {"map": "gradcam", "recompute": True}, "recompute: is about GAE's map"),
+        ("relevance-exact", {"map": "gradcam"}, "'relevance-exact': is about GAE's map"),
+        ("finetune", {"map": "rollout"}, "map: objective 'finetune' does not read it"),
+    ],
+)
+def test_maps_and_targets_that_change_nothing_are_refused(
+    name: str, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(refocus.InputError, match=message):
+        refocus.objective(name, **given)
+
+
+@pytest.mark.parametrize("kind", ["rollout", "attention", "gradcam", "legrad"])
+def test_the_term_of_another_map_alone_moves_the_weights(tiny: Build, kind: str) -> None:
+    model = tiny()
+    refocus.objective("energy", map=kind)(model, *masked_batch())["energy"].backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.blocks.parameters())
+
+
+def test_a_map_of_ones_own_is_trained_and_looked_at(tiny: Build) -> None:
+    model, (images, masks, labels) = tiny(), masked_batch()
+
+    def edges(vit: Any, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = vit.forward_features(x)
+        assert torch.equal(target, labels)
+        return vit.forward_head(tokens), tokens[:, 1:].square().mean(2).reshape(len(x), 4, 4)
+
+    terms = refocus.objective("energy", map=edges)(model, images, masks, labels)
+    _, raw = edges(model, images, labels)
+    expected = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
+    torch.testing.assert_close(terms["energy"], expected)
+    wrong = {
+        "must return logits": lambda m, x, t: m(x),
+        "returned 1 maps for 4": lambda m, x, t: (m(x), edges(m, x, t)[1][:1]),
+        "outside of the graph": lambda m, x, t: (m(x), edges(m, x, t)[1].detach()),
+    }
+    for message, make in wrong.items():
+        with pytest.raises(refocus.InputError, match=message):
+            refocus.objective("energy", map=make)(model, images, masks, labels)

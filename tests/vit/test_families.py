@@ -184,23 +184,33 @@ def test_the_readout_is_where_the_answer_reads_the_last_tokens(name: str, varian
 
 
 @every
-def test_legrad_works_on_timms_families_or_says_why_not(name: str, variant: str) -> None:
+def test_legrad_works_on_every_family_but_with_maps_side_by_side(name: str, variant: str) -> None:
     model = build(name, variant)
     images, masks = images_for(model), torch.zeros(2, 1, *model.pretrained_cfg["input_size"][1:])
-    row = family(model)
-    assert row is not None
-    if (
-        row[1].library == "timm"
-        and getattr(model, "attn_pool", None) is None
-        and view(model).branches == 1
-    ):
-        refocus.objective("legrad")(model, images, masks, torch.tensor([0, 1]))[
-            "background"
-        ].backward()
-        assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
-    else:
+    step = refocus.objective("legrad")
+    if view(model).branches > 1:
         with pytest.raises(refocus.InputError, match="LeGrad"):
-            refocus.objective("legrad")(model, images, masks, torch.tensor([0, 1]))
+            step(model, images, masks, torch.tensor([0, 1]))
+        return
+    before = logits_of(model, images)
+    step(model, images, masks, torch.tensor([0, 1]))["background"].backward()
+    assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
+    assert torch.equal(logits_of(model, images), before)  # the blocks compute again
+
+
+@every
+@pytest.mark.parametrize("kind", ["attention", "rollout", "gradcam"])
+def test_other_maps_train_every_family(name: str, variant: str, kind: str) -> None:
+    model = build(name, variant)
+    images = images_for(model)
+    masks = torch.zeros(2, 1, *model.pretrained_cfg["input_size"][1:])
+    masks[..., : masks.shape[-1] // 2] = 1
+    step = refocus.objective("energy", map=kind, classification=0.0)
+    energy = step(model, images, masks, torch.tensor([0, 1]))["energy"]
+    if kind == "gradcam" and not energy.requires_grad:
+        pytest.fail("outside of the graph")
+    energy.backward()
+    assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
 
 
 @every

@@ -23,7 +23,8 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
         "last_blocks", "protocol", "protocols", "checkpoints", "arch",
     ),
     "Objective": (
-        "objective", "objectives", "weights", "second_order", "temperature", "rates", "saliency",
+        "objective", "objectives", "weights", "target", "map", "second_order", "temperature",
+        "rates", "saliency",
     ),
     "Schedule": (
         "epochs", "batch_size", "lr", "lr_range", "lr_decay", "lr_decay_every", "weight_decay",
@@ -38,7 +39,8 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
 }  # fmt: skip
 RARE = frozenset(  # hidden unless --advanced is given
     (
-        "names", "order", "code", "mask_polarity", "class_seed", "second_order", "temperature",
+        "names", "order", "code", "mask_polarity", "class_seed", "target", "map", "second_order",
+        "temperature",
         "lr_range", "lr_decay", "lr_decay_every", "weight_decay", "select", "last_blocks", "lora",
         "protocol", "val_images", "check_images", "fewer", "skip_bad", "recompute", "precision",
         "workers", "learn_from", "ignore", "orientation", "refine", "size", "faithful", "mapping",

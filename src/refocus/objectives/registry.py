@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from refocus.errors import InputError
 from refocus.objectives.regularizers import REGULARIZERS, Pass
 from refocus.objectives.steps import (
     Found,
+    MakeMap,
     Settings,
     Terms,
     bce_step,
@@ -36,7 +37,11 @@ from refocus.objectives.steps import (
 )
 from refocus.plugins import Table
 from refocus.relevance.attention import logits_of
+from refocus.relevance.gae import Target
+from refocus.relevance.maps import MAPS, Map
 from refocus.vit.inputs import check_batch, check_model, fitting, shown
+
+_TWO, _AXES = 2, 3  # what a map of the caller's returns, and the axes of a map
 
 
 class Step(Protocol):
@@ -79,6 +84,8 @@ class Objective:
         by_map: trains GAE's relevance map by `relevance_patches`, so that it reads the settings
             `target` and `recompute`.
         needs_original: reads the model before tuning, `Settings.original`.
+        without_labels: it can take the predicted class in place of labels where these terms, which
+            read labels, have weight 0; None: it cannot.
     """
 
     step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Found]
@@ -90,6 +97,7 @@ class Objective:
     share: float = 1.0
     by_map: bool = False
     needs_original: bool = False
+    without_labels: tuple[str, ...] | None = None
 
 
 _PUBLISHED = {
@@ -106,6 +114,7 @@ _OWN = {
         lr=2e-6,
         switches=("second_order", "temperature"),
         by_map=True,
+        without_labels=(),
     ),
     "relevance-exact": Objective(
         relevance_step,
@@ -115,6 +124,7 @@ _OWN = {
         switches=("temperature",),
         exact=True,
         by_map=True,
+        without_labels=(),
     ),
     "legrad": Objective(
         legrad_step,
@@ -122,6 +132,7 @@ _OWN = {
         "the same on LeGrad's map",
         lr=2e-6,
         switches=("temperature",),
+        without_labels=(),
     ),
     "finetune": Objective(
         finetune_step,
@@ -163,6 +174,7 @@ _OWN = {
         lr=5e-6,
         switches=("second_order",),
         by_map=True,
+        without_labels=("classification",),
     ),
     "bce": Objective(
         bce_step,
@@ -171,6 +183,7 @@ _OWN = {
         lr=5e-6,
         switches=("second_order",),
         by_map=True,
+        without_labels=("classification",),
     ),
     "swap": Objective(
         swap_step,
@@ -212,7 +225,8 @@ def objective(
     temperature: float = 1.0,
     seen: Sequence[int] | None = None,
     original: nn.Module | None = None,
-    target: Callable[[Tensor], Tensor] | None = None,
+    target: Callable[[Tensor], Tensor] | Literal["predicted"] | None = None,
+    map: str | MakeMap = "gae",
     recompute: bool = False,
     **weights: float,
 ) -> Step:
@@ -234,7 +248,11 @@ def objective(
             `l2_sp` measure the distance to it.
         target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is
             trained in place of the true class's (regression, several labels); set the weight of
-            terms that read labels to 0 then.
+            terms that read labels to 0 then. "predicted": the class that the model predicts at
+            this step, so that no label is read (the paper, Section 5).
+        map: which map is trained: "gae", "rollout", "attention", "gradcam" or "legrad", or a
+            function of your own: (model, images, target) -> logits `[B, K]` and a raw map
+            `[B, h, w]`, never negative and within the graph.
         recompute: form attention maps anew in the backward pass, one layer at a time, in place of
             keeping all: about the memory of a plain step at any resolution, for a sixth to a third
             more time (docs/performance.md).
@@ -262,17 +280,73 @@ def objective(
     """
     if original is not None:
         check_model(original, "original")
-    if target is not None and not callable(target):
-        raise InputError(f"target: {shown(target)}; legal is a function of the logits")
+    predicted = target == "predicted"
+    own = None if predicted or not callable(target) else target
+    if target is not None and not predicted and own is None:
+        raise InputError(f"target: {shown(target)}; legal is a function of the logits or predicted")
     chosen = Settings(
         second_order=second_order,
         temperature=_positive("temperature", temperature),
         seen=None if seen is None else _indices("seen", seen),
-        target=target,
+        target=own,
+        predicted=predicted,
+        map=map_of(map, second_order=second_order),
         recompute=recompute,
         original=original,
     )
-    return _checked(step_of(name, chosen, weights), reads_labels=target is None)
+    return _checked(step_of(name, chosen, weights), reads_labels=own is None)
+
+
+def map_of(name: str | MakeMap, *, second_order: bool = False) -> MakeMap | None:
+    """A map by name, or one of the caller's, as steps take it; None for GAE's.
+
+    Raises:
+        InputError: unknown, or a derivative that it does not have is asked for.
+    """
+    if name == "gae":
+        return None
+    if callable(name):
+        if second_order:
+            raise InputError("‹second_order›: a map of your own does not read it")
+        return checked_map(name)
+    if name not in MAPS:
+        raise InputError(f"‹map› {name}: unknown; legal are gae, {', '.join(MAPS)}")
+    row = MAPS[name]
+    if second_order and not row.second_order:
+        raise InputError(f"‹second_order›: the map {name!r} does not read it")
+    return _Named(row, second_order)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A row of the maps as a step takes it."""
+
+    row: Map
+    second_order: bool
+
+    def __call__(self, model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+        return self.row.make(model, images, target, self.second_order)
+
+
+def checked_map(make: MakeMap) -> MakeMap:
+    """A map of the caller's behind a look at what it gives.
+
+    Raises:
+        InputError: another shape, or a map outside of the graph, which would train nothing.
+    """
+
+    def checked(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+        made = make(model, images, target)
+        logits, raw = made if isinstance(made, tuple) and len(made) == _TWO else (None, None)
+        if not (isinstance(logits, Tensor) and isinstance(raw, Tensor) and raw.ndim == _AXES):
+            raise InputError("map: must return logits [B, K] and a map [B, h, w]")
+        if len(raw) != len(images):
+            raise InputError(f"map: returned {len(raw)} maps for {len(images)} images")
+        if torch.is_grad_enabled() and not raw.requires_grad:
+            raise InputError("map: the returned map is outside of the graph, so it trains nothing")
+        return logits, raw
+
+    return checked
 
 
 def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step:
@@ -358,12 +432,20 @@ def _refuse_unread(
     name: str, row: Objective, settings: Settings, weights: Mapping[str, float]
 ) -> None:
     """A setting that changes nothing would be a wrong belief."""
-    by_map = {"target": settings.target is not None, "recompute": settings.recompute}
+    by_map = {
+        "target": settings.target is not None,
+        "map": settings.map is not None,
+        "recompute": settings.recompute,
+    }
     for setting, given in by_map.items():
         if given and not row.by_map:
             raise InputError(
                 f"{setting}: objective {name!r} does not read it; those with a map of GAE do"
             )
+    _refuse_labels(name, row, settings, weights)
+    if settings.map is not None and (settings.recompute or row.exact):
+        what = "recompute" if settings.recompute else f"objective {name!r}"
+        raise InputError(f"{what}: is about GAE's map; another ‹map› has neither")
     if settings.recompute and (settings.second_order or row.exact):
         raise InputError(
             "recompute: keeps no graph of the attention gradient, which the exact derivative of "
@@ -374,6 +456,27 @@ def _refuse_unread(
     read = "temperature" in row.switches or weights.get("confidence")
     if settings.temperature != 1.0 and not read:
         raise InputError(f"‹temperature›: objective {name!r} does not read it")
+
+
+def _refuse_labels(
+    name: str, row: Objective, settings: Settings, weights: Mapping[str, float]
+) -> None:
+    """Where the predicted class is asked for, no term may read labels."""
+    if not settings.predicted:
+        return
+    shown = "‹target=predicted›"
+    if row.without_labels is None:
+        able = [key for key, each in OBJECTIVES.items() if each.without_labels is not None]
+        raise InputError(f"{shown}: objective {name!r} does not read it; legal: {', '.join(able)}")
+    if isinstance(settings.map, _Named) and not settings.map.row.by_class:
+        raise InputError(f"{shown}: this ‹map› is of no class and does not read it")
+    merged = {**row.weights, **weights}
+    for term in (*row.without_labels, "labels"):
+        if merged.get(term):
+            raise InputError(
+                f"{shown}: the term {term!r} of objective {name!r} reads labels; set its weight to "
+                "0 (‹weights›), and that of confidence to 0.2 for the paper's in its place"
+            )
 
 
 def _positive(name: str, value: object) -> float:

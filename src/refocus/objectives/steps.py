@@ -22,6 +22,8 @@ from refocus.relevance.gae import Target, minmax, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
 
 Terms = dict[str, Tensor]
+# (model, images, what the map is of) -> logits `[B, K]` and raw map `[B, h, w]`, in the graph
+MakeMap = Callable[[nn.Module, Tensor, Target], tuple[Tensor, Tensor]]
 _SWAPS = 3  # of each image in a step of `refocus`
 
 
@@ -40,9 +42,13 @@ class Settings:
     # there are any, or of its neighbours of any class (as before; for comparisons)
     donors: Literal["other classes", "neighbours"] = "other classes"
     published_complement: bool = False  # of soft masks, in the two squared errors
+    predicted: bool = False  # the map is of the class that the model predicts; no label is read
+    map: MakeMap | None = None  # in place of GAE's
 
     def explained(self, labels: Tensor) -> Target:
-        """What the relevance is of: the true class, or what the caller named."""
+        """What the relevance is of: the true class, the predicted one, or what the caller named."""
+        if self.predicted:
+            return None
         return labels if self.target is None else self.target
 
     def donors_of(self, labels: Tensor, turns: int) -> list[Tensor]:
@@ -77,14 +83,16 @@ def legrad_step(
 
     Always with the second derivative, for there is no other.
     """
-    logits, raw = legrad_patches(model, images, labels, create_graph=True)
+    logits, raw = legrad_patches(model, images, s.explained(labels), create_graph=True)
     return _squared_errors(logits, raw, images, masks, s), logits
 
 
 def relevance_map(
     model: nn.Module, images: Tensor, labels: Tensor, s: Settings
 ) -> tuple[Tensor, Tensor]:
-    """Logits `[B, K]` and GAE's raw map `[B, h, w]`, as the settings ask for them."""
+    """Logits `[B, K]` and the raw map `[B, h, w]`, GAE's unless the settings have another."""
+    if s.map is not None:
+        return s.map(model, images, s.explained(labels))
     return relevance_patches(
         model,
         images,

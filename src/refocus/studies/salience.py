@@ -120,10 +120,10 @@ def _sparse(look: Look) -> bool:
 def _images(order: Order, network: nn.Module) -> Images:
     """The user's own test images with masks, or ImageNet-Segmentation; as many as are asked for."""
     if order.ground.own:
-        root, read = order.ground.suites["natural"], MaskedView(network)
+        root, read = order.ground.suites["natural"], MaskedView(network, order.ground.protocol)
         return Images(_some(order, masked_tests(order.ground, network)), root, read)
     file = order.ground.suites[SEGMENTS]
-    of_file = Gtsegs(file, network)
+    of_file = Gtsegs(file, network, order.ground.protocol)
     return Images(_some(order, of_file.samples()), file.parent, of_file)
 
 

@@ -71,6 +71,17 @@ class Recipe:
         dict[str, float],
         about("Weight of a term of the objective, or of a term that any objective takes."),
     ] = field(default_factory=dict)  # terms that are missing keep the objective's weight
+    target: Annotated[
+        Literal["label", "predicted"],
+        about(
+            "What the map is of: the image's class, or the class that the model predicts at each "
+            "step, so that tuning reads no labels."
+        ),
+    ] = "label"
+    map: Annotated[
+        Literal["gae", "rollout", "attention", "gradcam", "legrad"],
+        about("Which map an objective by maps trains."),
+    ] = "gae"
     # the published code does not
     second_order: Annotated[
         bool, about("Also differentiate through the gradient of the attention.")

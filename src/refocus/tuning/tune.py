@@ -20,7 +20,7 @@ from refocus import locks, outputs
 from refocus.data.shifts import grounds
 from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.errors import InputError, Message
-from refocus.objectives.registry import OBJECTIVES, Step, step_of
+from refocus.objectives.registry import OBJECTIVES, Step, map_of, step_of
 from refocus.objectives.steps import Settings
 from refocus.records import from_json as from_record
 from refocus.tuning import rates
@@ -300,6 +300,8 @@ def _step(
         original=original,
         recompute=recipe.recompute,
         published_complement=recipe.protocol == "paper",
+        predicted=recipe.target == "predicted",
+        map=map_of(recipe.map, second_order=recipe.second_order),
     )
     return step_of(recipe.objective, settings, recipe.weights)
 

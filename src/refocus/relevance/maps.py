@@ -1,0 +1,153 @@
+"""Maps other than GAE's that an objective can train, one function each.
+
+Each gives logits `[B, K]` and a raw map `[B, h, w]`, never negative and within the graph. Axes: B
+images, H heads, N tokens, D features, h x w patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from refocus.relevance.attention import attention_maps, logits_of
+from refocus.relevance.gae import Target, score
+from refocus.relevance.legrad import legrad_patches
+from refocus.vit.families import View, unsupported, view
+
+Made = tuple[Tensor, Tensor]
+Recorded = tuple[Tensor, Any, list[Tensor], Tensor, bool]
+
+
+@dataclass(frozen=True)
+class Map:
+    """A row of the table.
+
+    make: (model, images, targets, second_order) -> logits and map. by_class: it is of a class, so
+    that `target` is read. second_order: whether the caller may ask for the derivative through the
+    gradient; a map without one, or that has no other, does not read it.
+    """
+
+    make: Callable[[nn.Module, Tensor, Target, bool], Made]
+    about: str
+    by_class: bool = True
+    second_order: bool = False
+
+
+def attention_only(model: nn.Module, images: Tensor, _targets: Target, _second: bool) -> Made:
+    """The last attention of the tokens that the classifier reads, mean over heads.
+
+    As DINO shows it (Caron et al., ICCV 2021); of a pooling by attention, its own.
+    """
+    logits, reader, layers, row, pooled = _recorded(model, images)
+    return logits, _patches(reader, images, row if pooled else _read(row, layers[-1]))
+
+
+def rollout(model: nn.Module, images: Tensor, _targets: Target, _second: bool) -> Made:
+    """Attention rollout (Abnar and Zuidema, ACL 2020): the product of (A + I) / 2 over the layers.
+
+    A is the mean over heads; the row of the tokens that the classifier reads is carried back.
+    """
+    logits, reader, layers, row, _ = _recorded(model, images)
+    for attention in reversed(layers):
+        row = (row + _read(row, attention)) / 2
+    return logits, _patches(reader, images, row)
+
+
+def gradcam(model: nn.Module, images: Tensor, targets: Target, second_order: bool) -> Made:
+    """Grad-CAM (Selvaraju et al., ICCV 2017, Eq. 1 and 2) on the tokens T entering the last block.
+
+    alpha_k is the mean over the patches of d score / d T_k, a constant unless `second_order`; the
+    map is the positive part of sum_k alpha_k T_k.
+    """
+    reader = view(model)
+    if not isinstance(reader, View):
+        raise unsupported(model, "Grad-CAM needs to know its blocks")
+    with attention_maps(model), _entering(reader.blocks[-1]) as entered:
+        logits = logits_of(model, images)
+    (tokens,) = entered
+    (gradient,) = torch.autograd.grad(
+        score(logits, targets), tokens, create_graph=second_order, retain_graph=True
+    )
+    count = _count(reader, images)
+    inside = slice(reader.prefix, reader.prefix + count)
+    alpha = gradient[:, inside].mean(1)
+    precision = torch.promote_types(tokens.dtype, torch.float32)
+    cam = torch.einsum("bd,bnd->bn", alpha.to(precision), tokens.to(precision))
+    return logits, _patches(reader, images, cam.clamp(min=0))
+
+
+def legrad(model: nn.Module, images: Tensor, targets: Target, _second: bool) -> Made:
+    """LeGrad (Bousselham et al., ICCV 2025), which consists of gradients alone."""
+    return legrad_patches(model, images, targets, create_graph=True)
+
+
+MAPS = {
+    "attention": Map(
+        attention_only, "the last layer's attention, as DINO shows it", by_class=False
+    ),
+    "rollout": Map(rollout, "attention rollout over all layers", by_class=False),
+    "gradcam": Map(gradcam, "Grad-CAM on the tokens that enter the last block", second_order=True),
+    "legrad": Map(legrad, "LeGrad: attention gradients of every block's own answer"),
+}
+
+
+def _recorded(model: nn.Module, images: Tensor) -> Recorded:
+    """Logits, how the model is read, each layer's attention `[B, N, N]` and the row to carry back.
+
+    Attention is the mean over heads and over layers side by side. The row `[B, N]` is how the
+    classifier reads the last tokens, a pooling by attention included; the last value says whether
+    there is one.
+    """
+    reader = view(model)
+    with attention_maps(model) as recorded:
+        logits = logits_of(model, images)
+    if not recorded:
+        raise unsupported(model, "none of its attention maps was recorded")
+    maps = [attention.mean(1) for attention in recorded]
+    row = reader.readout(maps[-1].shape[1]).to(images.device, maps[-1].dtype)
+    row = row.expand(len(images), -1)
+    pooled = maps[-1].shape[1] != maps[-1].shape[2]
+    if pooled:  # by attention to the last tokens of those before
+        read = _read(row, maps.pop())
+        row = F.pad(read, (maps[-1].shape[1] - read.shape[1], 0))
+    branches = getattr(reader, "branches", 1)
+    starts = range(0, len(maps), branches)
+    layers = [torch.stack(maps[i : i + branches]).mean(0) for i in starts]
+    return logits, reader, layers, row, pooled
+
+
+def _read(row: Tensor, attention: Tensor) -> Tensor:
+    """`[B, Q]` through `[B, Q, N]`: `[B, N]`."""
+    return torch.einsum("bq,bqn->bn", row, attention)
+
+
+def _count(reader: Any, images: Tensor) -> int:
+    height, width = reader.grid(*images.shape[-2:])
+    return int(height * width)
+
+
+def _patches(reader: Any, images: Tensor, row: Tensor) -> Tensor:
+    """`[B, N]` -> `[B, h, w]`, without the tokens before the patches."""
+    start, count = reader.prefix, _count(reader, images)
+    return row[:, start : start + count].reshape(len(images), *reader.grid(*images.shape[-2:]))
+
+
+@contextmanager
+def _entering(block: nn.Module) -> Iterator[list[Tensor]]:
+    """Within the `with`, a pass fills the list with the tokens that enter a block, `[B, N, D]`."""
+    entered: list[Tensor] = []
+
+    def note(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        entered.append(args[0] if args else named["hidden_states"])
+
+    handle = block.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield entered
+    finally:
+        handle.remove()
