@@ -122,8 +122,9 @@ def _measured(speed: Pace, count: int, some: int, kinds: tuple[str, ...], *, mod
 
 def _tuned(speed: Pace, train: int, rest: int, settings: RunSettings) -> float:
     """Seconds to tune, to validate each epoch, and to check for harm."""
-    select = min(Recipe.val_images, rest // 4)
-    check = min(Recipe.check_images, rest - select)
+    usual = Recipe("model", "images", "masks")  # defaults that follow from others are in it
+    select = min(usual.val_images, rest // 4)
+    check = min(usual.check_images, rest - select)
     epoch = train * (speed.read + speed.step) + select * (speed.read + speed.forward_of_step)
     swaps = min(MOST_SWAPS, math.ceil(SWAPS / check)) if check else 0
     answers = len(shares_for(check)) * check * (1 + swaps) * speed.forward
