@@ -14,7 +14,7 @@ from refocus.data.shifts import KINDS, unseen
 from refocus.flow import pace
 from refocus.flow.pace import Pace
 from refocus.flow.results import MASKS
-from refocus.flow.settings import RunSettings
+from refocus.flow.settings import RunSettings, tuning_recipe
 from refocus.records import Sample
 from refocus.reports import audit, before_after
 from refocus.tuning.checks import MOST_SWAPS, SWAPS
@@ -79,7 +79,7 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
 
 def stages(data: Data, settings: RunSettings, speed: Pace, *, found: bool) -> tuple[Stage, ...]:
     """The stages with what each takes; found: whether masks are to be found."""
-    count = len(data.samples)
+    count, recipe = len(data.samples), tuning_recipe(settings, "model", "images", "masks")
     train = min(count, settings.shots * max(1, data.classes // 2))
     tested = sum(map(len, data.tests.values()))
     some, rest = min(settings.most, count), max(0, count - train)
@@ -96,8 +96,8 @@ def stages(data: Data, settings: RunSettings, speed: Pace, *, found: bool) -> tu
             "tune",
             f"tune on {settings.shots} images of half of the classes, and check that this does no "
             "harm",
-            train + min(rest, 2 * Recipe.check_images),
-            _tuned(speed, train, rest, settings),
+            train + min(rest, recipe.val_images + recipe.check_images),
+            _tuned(speed, train, rest, recipe),
         ),
         Stage(
             "report",
@@ -120,16 +120,15 @@ def _measured(speed: Pace, count: int, some: int, kinds: tuple[str, ...], *, mod
     return models * (plain + shifted + maps)
 
 
-def _tuned(speed: Pace, train: int, rest: int, settings: RunSettings) -> float:
+def _tuned(speed: Pace, train: int, rest: int, recipe: Recipe) -> float:
     """Seconds to tune, to validate each epoch, and to check for harm."""
-    usual = Recipe("model", "images", "masks")  # defaults that follow from others are in it
-    select = min(usual.val_images, rest // 4)
-    check = min(usual.check_images, rest - select)
+    select = min(recipe.val_images, rest // 4)
+    check = min(recipe.check_images, rest - select)
     epoch = train * (speed.read + speed.step) + select * (speed.read + speed.forward_of_step)
     swaps = min(MOST_SWAPS, math.ceil(SWAPS / check)) if check else 0
     answers = len(shares_for(check)) * check * (1 + swaps) * speed.forward
     elsewhere = len(unseen(real=False)) * check * (_READ * speed.read + 2 * speed.forward)
-    return settings.epochs * epoch + answers + elsewhere + 3 * check * speed.explained
+    return recipe.epochs * epoch + answers + elsewhere + 3 * check * speed.explained
 
 
 def made(

@@ -17,7 +17,7 @@ from refocus.evaluation.stored import read_audit
 from refocus.flow import page, plan, results
 from refocus.flow.answers import answers, ships
 from refocus.flow.results import AUDIT, MASKS, PAGE, RESULT, TUNE, MasksFound, RunResult
-from refocus.flow.settings import RunSettings, audit_settings
+from refocus.flow.settings import RunSettings, audit_settings, tuning_recipe
 from refocus.masks.folder import MaskFolder, find_masks, read_masks
 from refocus.masks.settings import MaskSettings
 from refocus.progress import outline, silent
@@ -26,7 +26,6 @@ from refocus.reports.audit import audit
 from refocus.reports.report import Report, report
 from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.results import Audit
-from refocus.tuning.recipe import Recipe
 from refocus.tuning.results import TuneResults
 from refocus.tuning.tune import tune
 from refocus.vit.families import view
@@ -249,21 +248,7 @@ class _Stages:
     def tune(self, masks: Path) -> TuneResults:
         """The run, and the do-no-harm rule's choice."""
         asked, settings = self.asked, self.asked.settings
-        recipe = Recipe(
-            asked.model,
-            str(asked.images),
-            str(masks),
-            objective=settings.objective,
-            shots=settings.shots,
-            epochs=settings.epochs,
-            tolerance=settings.tolerance,
-            mask_polarity=settings.mask_polarity,
-            skip_bad=True,  # masks that were found are wrong sometimes, and some images cannot
-            fewer=True,  # be read: a long run does not end for one of them
-            seed=settings.seed,
-            workers=settings.workers,
-            device=settings.device,
-        )
+        recipe = tuning_recipe(settings, asked.model, asked.images, masks)
         with self.within("tune"):
             return tune(recipe, asked.out / TUNE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from refocus.errors import InputError
@@ -83,5 +84,26 @@ def audit_settings(settings: RunSettings) -> AuditSettings:
         most=settings.most,
         workers=settings.workers,
         seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def tuning_recipe(
+    settings: RunSettings, model: str, images: str | Path, masks: str | Path
+) -> Recipe:
+    """How a run tunes."""
+    return Recipe(
+        model,
+        str(images),
+        str(masks),
+        objective=settings.objective,
+        shots=settings.shots,
+        epochs=settings.epochs,
+        tolerance=settings.tolerance,
+        mask_polarity=settings.mask_polarity,
+        skip_bad=True,  # masks that were found are wrong sometimes, and some images cannot be
+        fewer=True,  # read: a long run does not end for one of them
+        seed=settings.seed,
+        workers=settings.workers,
         device=settings.device,
     )

@@ -80,8 +80,9 @@ def opened_masks(given: str | Path, parameter: str = "masks", *, part: str = "tr
         InputError: a source without masks.
     """
     found = opened(given, parameter, part=part)
-    plain_folder = asking(given, parameter, part).path.is_dir() and found.masks is None
-    if found.masks is None and not plain_folder:
+    path = asking(given, parameter, part).path
+    plain = path.is_dir() or found.images == path  # or is missing, which its reader says
+    if found.masks is None and not plain:
         raise InputError(f"‹{parameter}› {given}: has no masks (a column or a field called mask)")
     return found.masks or found.images
 
