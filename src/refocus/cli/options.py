@@ -135,6 +135,12 @@ def with_settings(
     return decorate
 
 
+def is_named(context: typer.Context, parameter: str) -> bool:
+    """Whether an option was given on the command line."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def settings_from(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a settings dataclass from the values of its options.
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from refocus.cli.options import Called, Rows, settings_from, with_settings
+from refocus import outputs
+from refocus.cli.options import Called, Rows, is_named, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.errors import InputError
+from refocus.studies.config import as_config, read_config
 from refocus.studies.settings import StudySettings
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     },
 )
 def study(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(help="Name of the study, or list, which shows them all."),
@@ -42,6 +45,19 @@ def study(
         typer.Option(
             "--dry-run", help="Only print what is missing, its size, and the hours it would take."
         ),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with these options by name, - as _; options given beside it count. "
+            "With --dry-run a file that is missing is written."
+        ),
+    ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print the table as LaTeX (booktabs), as NAME.tex.")
+    ] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print every number as CSV, as NAME.csv.")
     ] = False,
     **given: Any,
 ) -> StudyResults | Estimated | dict[str, str] | None:
@@ -59,21 +75,50 @@ def study(
         console.print(table)
         return {key: row.about for key, row in registry.STUDIES.items()}
     registry.study(name)
-    settings = StudySettings(**settings_from(StudySettings, given))
+    settings = _settings(context, given, config, dry_run=dry_run)
     if out is None and not dry_run:
         raise InputError("‹out›: missing")
+    if latex and csv:
+        raise InputError("‹latex› and ‹csv›: give one of them")
     from refocus.studies import start
 
     if dry_run:
+        written = _write_missing(config, settings)
+        if settings.on and written:
+            return None
         estimate = start.estimate(name, settings)
         _print_estimate(estimate)
         return estimate
     assert out is not None
     found = start.study(name, out, settings)
     if found is not None:  # else a process other than the first
-        console.print(found.text, soft_wrap=True, markup=False, highlight=False)
-        console.print(f"open in a browser: {out / (name + '.html')}", soft_wrap=True)
+        text = found.text
+        for asked, ending in ((latex, "tex"), (csv, "csv")):
+            text = outputs.read_text(out / f"{name}.{ending}") if asked else text
+        console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
+        if not (latex or csv):  # else for a file or another program
+            console.print(f"open in a browser: {out / (name + '.html')}", soft_wrap=True)
     return found
+
+
+def _settings(
+    context: typer.Context, given: dict[str, Any], config: Path | None, *, dry_run: bool
+) -> StudySettings:
+    """What was named, then what the file says, then the defaults."""
+    values = settings_from(StudySettings, given)
+    if config is not None and not (dry_run and not config.exists()):
+        named = {name for name in values if is_named(context, name)}
+        values |= {k: v for k, v in read_config(config).items() if k not in named}
+    return StudySettings(**values)
+
+
+def _write_missing(config: Path | None, settings: StudySettings) -> bool:
+    """Write the file of these settings where it was named and is not there; whether it was."""
+    if config is None or config.exists():
+        return False
+    outputs.write_text(config, as_config(settings))
+    console.print(f"written: {config}", soft_wrap=True)
+    return True
 
 
 def _print_estimate(found: Estimated) -> None:

@@ -10,7 +10,15 @@ import typer
 from rich.table import Table
 
 from refocus import outputs, processes
-from refocus.cli.options import Called, Names, Order, Rows, settings_from, with_settings
+from refocus.cli.options import (
+    Called,
+    Names,
+    Order,
+    Rows,
+    is_named,
+    settings_from,
+    with_settings,
+)
 from refocus.cli.output import EVERYWHERE
 from refocus.cli.printing import console
 from refocus.errors import InputError
@@ -69,7 +77,7 @@ def tune(
     it stopped. The objective defaults to the one that we recommend; `--objective relevance` is the
     paper's. Under `torchrun` or `accelerate launch` the batch is split over the processes.
     """
-    named = {name for name in context.params if _is_named(context, name)}
+    named = {name for name in context.params if is_named(context, name)}
     if resume is not None:
         if others := sorted(named - {"resume", "code", "track", *EVERYWHERE}):
             raise InputError(
@@ -124,11 +132,6 @@ def _own_masks(images: str) -> str | None:
     from refocus.data.sources.opened import opened
 
     return images if opened(images).masks else None
-
-
-def _is_named(context: typer.Context, parameter: str) -> bool:
-    source = context.get_parameter_source(parameter)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print(results: TuneResults, folder: Path) -> None:

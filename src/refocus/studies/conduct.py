@@ -8,7 +8,7 @@ from pathlib import Path
 from refocus import locks, outputs
 from refocus.processes import Place
 from refocus.records import to_json
-from refocus.studies import claims, writing
+from refocus.studies import claims, exports, writing
 from refocus.studies.findings import Findings, find
 from refocus.studies.jobs import How, run
 from refocus.studies.order import Order
@@ -19,7 +19,7 @@ from refocus.tuning.results import results_of
 
 
 def conduct(order: Order, place: Place, *, progress: bool = True) -> StudyResults | None:
-    """Run what is missing and write NAME.json, NAME.md, NAME.csv and NAME.html.
+    """Run what is missing and write NAME.json, NAME.md, NAME.csv, NAME.tex and NAME.html.
 
     None on a process other than the first.
     """
@@ -58,7 +58,8 @@ def _write(order: Order, found: Findings) -> StudyResults:
     outputs.write_text(
         order.out / f"{order.name}.md", f"# {order.name}: {results.about}\n\n{text}\n{note}\n"
     )
-    outputs.write_text(order.out / f"{order.name}.csv", writing.as_csv(found.lines))
+    outputs.write_text(order.out / f"{order.name}.csv", exports.as_csv(found))
+    outputs.write_text(order.out / f"{order.name}.tex", exports.as_latex(found))
     write_page(
         order.out / f"{order.name}.html",
         order.name,

@@ -88,11 +88,6 @@ def _theirs(line: Line | None) -> str:
 # --- CSV ----------------------------------------------------------------------------------------
 
 
-def as_csv(lines: Sequence[Line]) -> str:
-    """All numbers in full precision."""
-    return csv_of([_flat(line) for line in lines])
-
-
 def csv_of(rows: Sequence[dict[str, Any]]) -> str:
     """Rows that have the same keys; the keys are the head."""
     sink = io.StringIO()
@@ -102,7 +97,8 @@ def csv_of(rows: Sequence[dict[str, Any]]) -> str:
     return sink.getvalue()
 
 
-def _flat(line: Line) -> dict[str, Any]:
+def flat(line: Line) -> dict[str, Any]:
+    """A line as a row of numbers in full precision."""
     low, high = line.number.interval or (None, None)
     change = line.change
     change_low, change_high = (change.interval if change else None) or (None, None)
