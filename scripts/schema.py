@@ -72,7 +72,7 @@ PARTS = (
     ),
     Part(
         "NAME.json of `refocus study`",
-        "In the folder of the studies, beside NAME.md, NAME.csv, NAME.tex and NAME.html. This schema is 1; "
+        "In the folder of the studies, beside NAME.md, .csv, .tex and .html. This schema is 1; "
         "nothing in refocus reads these files. Files without a schema are from the first version.",
         (studies.StudyResults,),
     ),
