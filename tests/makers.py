@@ -175,3 +175,27 @@ def invoke(*arguments: object) -> str:
     result = CliRunner().invoke(main.app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def matlab_file(
+    file: Path, picture: np.ndarray | None = None, mask: np.ndarray | None = None
+) -> Path:
+    """One image and its mask as `gtsegs_ijcv.mat` has them; `[3, W, H]` and `[W, H]`.
+
+    MATLAB stores column by column, and each mask in a cell of its own.
+    """
+    h5py = pytest.importorskip("h5py")
+    if picture is None:
+        pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)
+        picture = pixels.transpose(2, 1, 0)
+    if mask is None:
+        mask = np.zeros((64, 40), np.uint8)
+        mask[32:, 10:30] = 1
+    with h5py.File(file, "w") as store:
+        picture_ref = store.create_dataset("#refs#/a", data=picture).ref
+        cell = store.create_dataset("#refs#/c", (1, 1), dtype=h5py.ref_dtype)
+        cell[0, 0] = store.create_dataset("#refs#/b", data=mask).ref
+        for name, ref in (("img", picture_ref), ("gt", cell.ref)):
+            rows = store.create_dataset(f"value/{name}", (1, 1), dtype=h5py.ref_dtype)
+            rows[0, 0] = ref
+    return file

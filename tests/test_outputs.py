@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -310,3 +311,22 @@ def test_a_link_in_an_output_folder_is_not_followed(tmp_path: Path, name: str) -
     with pytest.raises(InputError, match="is a link, and links inside an output folder"):
         outputs.resumable(out, True, {"a": 1})
     assert target.read_text() == "not ours"
+
+
+@pytest.mark.parametrize("which", ["parent", "first", "dead"])
+def test_without_flock_a_lock_whose_process_has_ended_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """A number that another process has by now cannot be told from the holder's."""
+    holder = {"parent": os.getppid(), "first": 1, "dead": DEAD}[which]
+    monkeypatch.setattr(locks, "_flocked", lambda _descriptor: False)
+    file = tmp_path / locks.LOCK
+    file.write_text(json.dumps({"process": holder, "host": platform.node()}))
+    if holder != DEAD:
+        with pytest.raises(InputError, match=rf"process {holder} on .*or remove {file}"):
+            locks.hold(tmp_path)
+        file.unlink()
+    locks.hold(tmp_path)
+    assert json.loads(file.read_text())["process"] == os.getpid()
+    locks.release(tmp_path)
+    assert not file.exists()

@@ -199,3 +199,53 @@ def _bodies() -> dict[str, int]:
 def test_functions_are_short() -> None:
     long = {name: lines for name, lines in _bodies().items() if lines > LONGEST}
     assert not long, f"split these: {long}"
+
+
+_WRITERS = {"open": 0, "read_text": 0, "write_text": 1}  # method -> arguments before encoding
+
+
+def _without_encoding(node: ast.AST) -> bool:
+    """A call that reads or writes text in the encoding of the machine, which differs by country."""
+    if not isinstance(node, ast.Call):
+        return False
+    given = {keyword.arg for keyword in node.keywords}
+    if isinstance(node.func, ast.Name):  # open(FILE), or `refocus.outputs`' own, always UTF-8
+        return node.func.id == "open" and "encoding" not in given and not _binary(node, 1)
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in _WRITERS:
+        return False
+    owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+    if owner in ("Image", "outputs", "os", "plan") or ast.unparse(node.func) == "self.plan.open":
+        return False  # not of files of text
+    if node.func.attr == "open":
+        return "encoding" not in given and not _binary(node, 0)
+    return "encoding" not in given and len(node.args) <= _WRITERS[node.func.attr]
+
+
+def _binary(call: ast.Call, place: int) -> bool:
+    modes = [*call.args[place : place + 1], *(k.value for k in call.keywords if k.arg == "mode")]
+    return any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("open(file)", True),
+        ("open(file, 'w')", True),
+        ("open(file, 'rb')", False),
+        ("open(file, encoding='utf-8')", False),
+        ("path.open('a')", True),
+        ("path.open('r+b')", False),
+        ("path.read_text()", True),
+        ("path.read_text('utf-8')", False),
+        ("path.write_text(text)", True),
+        ("path.write_text(text, encoding='utf-8')", False),
+    ],
+)
+def test_a_text_without_encoding_is_noticed(text: str, found: bool) -> None:
+    assert any(map(_without_encoding, ast.walk(ast.parse(text)))) == found
+
+
+@pytest.mark.parametrize("module", list(MODULES))
+def test_texts_are_read_and_written_in_a_stated_encoding(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert [ast.unparse(node) for node in ast.walk(tree) if _without_encoding(node)] == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -40,12 +41,13 @@ def hold(folder: Path) -> None:
     for _attempt in range(10):
         try:
             descriptor = _taken(file)
-        except FileExistsError:
+        except FileExistsError as error:
             holder = _holder(file)
             if not _dead(holder):
+                left = f", or remove {file} where no such command runs" if error.errno else ""
                 raise InputError(
                     f"{folder}: {_words(holder)} is writing here; wait until it has ended, or name "
-                    "another folder"
+                    f"another folder{left}"
                 ) from None
             file.unlink(missing_ok=True)
             continue
@@ -138,8 +140,8 @@ def _flocked(descriptor: int) -> bool:
 
 def _exclusive(file: Path) -> int:
     """Without flock: the file that was just opened is ours if it is empty, else its writer's."""
-    if file.stat().st_size:
-        raise FileExistsError
+    if file.stat().st_size:  # its holder may have ended, and another process have its number
+        raise FileExistsError(errno.EEXIST, "a lock without flock", str(file))
     try:
         file.unlink()
     except PermissionError as error:  # Windows: its writer has it open and is about to write

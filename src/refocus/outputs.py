@@ -272,9 +272,14 @@ def is_weights(path: Path) -> bool:
 
 
 def fingerprint(model: str) -> list[str]:
-    """What a model is: its reference, and the content of the folder and the names file in it."""
+    """What a model is: its reference, and the content of the folder and the names file in it.
+
+    Of a name its reference alone (`refocus.vit.loading.identity` adds its weights).
+    """
     before, folder = _folder(model)
     said = split_reference(model)[1]
+    if not folder.is_dir() and not is_weights(folder):  # a name, whose weights only `load` has
+        return [model]
     files = [folder] if is_weights(folder) else []
     files += [folder.resolve() / name for name in _MODEL_FILES]
     files += [Path(said["names"]).expanduser()] if "names" in said else []

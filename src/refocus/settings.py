@@ -47,6 +47,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
 AtLeastTwo = Annotated[int, Meta(ge=2)]
 _PATH = "path"
+_LARGEST = 2**32 - 1  # of whole numbers; no count comes near
 if TYPE_CHECKING:  # what may be given; `check` makes texts of paths
     PathText = str | Path
     Folders = Mapping[str, str | Path]
@@ -66,7 +67,10 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     about("Where to compute; auto uses a GPU if there is one."),
 ]
-Workers = Annotated[CountOrZero, about("Number of processes that decode images.")]
+Workers = Annotated[
+    Annotated[int, Meta(ge=0, le=256)],  # each costs memory before it does a thing
+    about("Number of processes that decode images."),
+]
 BatchSize = Annotated[Count, about("Images per forward pass.")]
 MaskScore = Annotated[Fraction, about("Leave out masks with a lower score by `refocus masks`.")]
 MaskPolarity = Annotated[
@@ -155,6 +159,8 @@ def _checked(setting: Setting, value: Any) -> Any:
             raise InputError(f"{name}: must be {_words(hint)}") from error
         if isinstance(found, float) and not math.isfinite(found):
             raise InputError(f"{name}: must be a finite number")
+        if isinstance(found, int) and found > _LARGEST:
+            raise InputError(f"{name[:60]}: must be at most {_LARGEST}")
     return msgspec.convert(value, setting.hint)
 
 

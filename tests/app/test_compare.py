@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from refocus import Recipe
 from refocus.app import looks
@@ -56,3 +57,32 @@ def test_a_run_is_compared_with_the_model_it_was_tuned_from(
     assert list(found) == ["original", "tuned"]
     assert found["original"].head.bias.tolist() == [7.0] * 4
     assert found["tuned"].head.bias.tolist() != [7.0] * 4
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_base_that_was_retrained_in_place_is_read_anew_and_said(
+    tiny: Build, two_models: dict[str, str], tmp_path: Path
+) -> None:
+    from refocus.app.compare import sides
+    from refocus.app.parts import Tool
+
+    base = tmp_path / "base"
+    loading.save(tiny(), base)
+    run = tmp_path / "work" / "run-1"
+    shutil.copytree(two_models["model"], run / "model")
+    recipe = Recipe(model=str(base), images="images", masks="masks")
+    (run / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    tool = Tool(two_models, tmp_path / "work")
+    assert not tool.changed("run-1")  # a run of an earlier version kept no digest
+    weights = loading.weights_digest(tool.models("run-1")["original"])
+    (run / "inputs.json").write_text(json.dumps({"weights": weights, "files": {}}))
+    assert not tool.changed("run-1")
+    retrained = tiny()
+    torch.nn.init.constant_(retrained.head.bias, 7)
+    loading.save(retrained, base)
+    assert tool.models("run-1")["original"].head.bias.tolist() == [7.0] * 4
+    assert tool.changed("run-1")
+    assert not tool.changed("")
+    seen = looks.look(retrained, Image.new("RGB", (40, 40), "green"))
+    assert "was changed after" in sides({"original": seen, "tuned": seen}, changed=True)

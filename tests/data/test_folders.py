@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from refocus.data.folders import scan
+from refocus.data.folders import class_folders, scan
 from refocus.errors import InputError
 from tests.makers import Build, gradient
 
@@ -83,3 +83,17 @@ def test_imagenet_layout_with_wordnet_ids(shared: Path) -> None:
     )
     assert len(samples) == 100
     assert next(s.label for s in samples if s.image.parent.name == "n01440764") == 0
+
+
+@pytest.mark.parametrize("first", ["aa", "zz"])
+def test_two_class_folders_that_are_one_by_a_link_are_refused(
+    image_folders: tuple[Path, Path], first: str
+) -> None:
+    images, _ = image_folders
+    (images / first).symlink_to(images / "cat")
+    with pytest.raises(InputError, match=r"is the same folder as .*, by a link"):
+        class_folders(images, "images")
+    (images / "cat").rename(images.parent / "elsewhere")  # a link alone is a class like any other
+    (images / first).unlink()
+    (images / "cat").symlink_to(images.parent / "elsewhere")
+    assert "cat" in class_folders(images, "images")

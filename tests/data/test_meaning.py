@@ -32,6 +32,27 @@ def palette(indices: np.ndarray, colours: list[tuple[int, int, int]]) -> Image.I
     return picture
 
 
+def transparent(
+    indices: np.ndarray, colours: list[tuple[int, int, int]], entry: int
+) -> Image.Image:
+    picture = palette(indices, colours)
+    picture.info["transparency"] = entry
+    return picture
+
+
+def transparent_grey() -> Image.Image:
+    picture = Image.fromarray(of({"in": 200, "out": 77}))
+    picture.info["transparency"] = 77
+    return picture
+
+
+def columns(step: int) -> Image.Image:
+    """Ids 0, step, 2 step, ... of five columns each, beside two columns of 255."""
+    ids = np.arange(SIZE[1]) // 5 * step
+    ids[:2] = 255
+    return Image.fromarray(np.repeat(ids[None], SIZE[0], 0).astype(np.uint8))
+
+
 def rgba(rgb: tuple[int, int, int], alpha: np.ndarray, outside: int = 0) -> Image.Image:
     colours = np.full((*SIZE, 4), outside, np.uint8)
     colours[DISC, :3] = rgb
@@ -59,6 +80,12 @@ MASKS: dict[str, Callable[[], Image.Image]] = {
     "cut-out": lambda: rgba((20, 160, 60), SHAPE),
     "cut-out on white": lambda: rgba((20, 160, 60), SHAPE, outside=255),
     "grey and alpha": lambda: Image.fromarray(np.dstack([FULL, SHAPE]), "LA"),
+    "palette, transparent entry": lambda: transparent(DISC, [BLACK, WHITE], 0),
+    "palette, transparent entry in colour": lambda: transparent(~DISC, [WHITE, RED], 1),
+    "grey with a transparent value": transparent_grey,
+    "nearly opaque, as WebP leaves it": lambda: Image.fromarray(
+        np.dstack([SHAPE] * 3 + [FULL - (np.arange(SIZE[1]) % 2).astype(np.uint8)]), "RGBA"
+    ),
     "alpha that says nothing": lambda: Image.fromarray(np.dstack([SHAPE, FULL]), "LA"),
 }
 
@@ -79,6 +106,14 @@ def test_a_mask_may_be_of_any_format(tmp_path: Path, ending: str, close: float) 
     Image.fromarray(SHAPE).save(tmp_path / f"m.{ending}")
     mask = read_mask(tmp_path / f"m.{ending}")[0].numpy()
     assert np.abs(mask - DISC).mean() <= close
+
+
+@pytest.mark.parametrize("quality", [20, 40, 60, 80, 95])
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_noise_of_a_lossy_format_is_no_object(tmp_path: Path, ending: str, quality: int) -> None:
+    Image.fromarray(SHAPE).convert("RGB").save(tmp_path / f"m.{ending}", quality=quality)
+    mask = read_mask(tmp_path / f"m.{ending}")[0].numpy() > 0.5
+    assert (mask & DISC).sum() / (mask | DISC).sum() > 0.9
 
 
 def soft(top: int) -> np.ndarray:
@@ -137,6 +172,32 @@ REFUSED: dict[str, tuple[Callable[[], Image.Image], str]] = {
     ),
     "red on black": (lambda: rgba((255, 0, 0), FULL).convert("RGB"), "is in colours"),
     "red on blue": (lambda: rgba((255, 0, 0), FULL, outside=90).convert("RGB"), "is in colours"),
+    "void beside more ids than a few": (
+        lambda: columns(3),
+        "255 beside 3, 6, 9, 12, ..., which look like object ids with void",
+    ),
+    "void beside ids up to 140": (lambda: columns(20), "object ids with void"),
+    "void beside a small id, 16 bits": (
+        lambda: Image.fromarray(
+            np.where(np.arange(SIZE[1]) < 2, 65535, DISC.astype(int)).astype(np.uint16)
+        ),
+        "object ids with void",
+    ),
+    "a mask in its colours and one in its alpha": (
+        lambda: Image.fromarray(
+            np.dstack([SHAPE] * 3 + [FULL - 255 * np.eye(*SIZE, dtype=np.uint8)]), "RGBA"
+        ),
+        "a mask in black and white and another one in its transparency",
+    ),
+    "a trimap that counts from 1": (
+        lambda: Image.fromarray(of({"in": 1, "out": 2, "third": 3}, 2)),
+        "object ids .up to 3",
+    ),
+    "nothing near background": (lambda: Image.fromarray(255 - soft(255) // 3), "all foreground"),
+    "soft, nothing near foreground": (
+        lambda: Image.fromarray(np.minimum(soft(255) // 2, 126) * (soft(255) % 3 > 0)),
+        "object ids|all background",
+    ),
     "a photograph": (
         lambda: Image.fromarray(
             np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
@@ -152,6 +213,15 @@ def test_what_could_mean_something_else_is_refused(tmp_path: Path, name: str) ->
     make().save(tmp_path / "m.png")
     with pytest.raises(InputError, match=rf"m\.png.*{message}"):
         read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("ending", ["tif", "gif", "webp", "png"])
+def test_a_mask_of_several_pages_is_refused(tmp_path: Path, ending: str) -> None:
+    more = [Image.fromarray(255 - SHAPE), Image.fromarray(SHAPE[::-1])]
+    Image.fromarray(SHAPE).save(tmp_path / f"m.{ending}", save_all=True, append_images=more)
+    with pytest.raises(InputError, match="it holds 3 pages or frames; save the one"):
+        read_mask(tmp_path / f"m.{ending}")
+    assert read_image(tmp_path / f"m.{ending}").size == SIZE[::-1]  # of an animation the first
 
 
 @pytest.mark.parametrize(

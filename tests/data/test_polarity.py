@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from refocus.data.folders import folder_samples, scan
-from refocus.data.images import mask_of
+from refocus.data.images import ORIENTATION, mask_of, read_image
 from refocus.errors import InputError
 from tests.makers import Build
 
@@ -88,3 +88,58 @@ def test_another_answer_is_refused(tiny: Build, image_folders: tuple[Path, Path]
     images, masks = image_folders
     with pytest.raises(InputError, match="mask_polarity yes: legal are ask, keep, invert"):
         scan(images, tiny(), masks=masks, mask_polarity="yes")
+
+
+def photographs(root: Path, tag: int, size: tuple[int, int], own: int | None) -> tuple[Path, Path]:
+    """One photograph with an EXIF orientation, and an upright mask with one of its own or none."""
+    images, masks = root / "photos", root / "drawn"
+    exif = Image.Exif()
+    exif[ORIENTATION] = tag
+    for folder in (images / "ant", masks / "ant"):
+        folder.mkdir(parents=True)
+    Image.new("RGB", size, "green").save(images / "ant" / "0.jpg", exif=exif)
+    with Image.open(images / "ant" / "0.jpg") as photo:
+        mask = Image.new("L", ImageOps.exif_transpose(photo).size)
+    mask.paste(255, (4, 4, 12, 9))
+    stated = Image.Exif()
+    if own is not None:
+        stated[ORIENTATION] = own
+    mask.save(masks / "ant" / "0.png", exif=stated)
+    return images, masks
+
+
+@pytest.mark.parametrize(
+    ("tag", "size", "own", "clear"),
+    [
+        (1, (40, 30), None, True),
+        (2, (40, 30), None, False),
+        (3, (40, 30), None, False),
+        (4, (40, 30), None, False),
+        (6, (40, 30), None, True),  # turned by 90 degrees: its size tells
+        (8, (40, 40), None, False),  # of a square it does not
+        (3, (40, 30), 1, True),  # the mask says of itself that it stands upright
+        (8, (40, 40), 1, True),
+    ],
+)
+def test_where_exif_turns_an_image_its_mask_must_tell_what_it_was_drawn_on(
+    tmp_path: Path, tag: int, size: tuple[int, int], own: int | None, clear: bool
+) -> None:
+    images, masks = photographs(tmp_path, tag, size, own)
+    for answer in ("ask", "keep", "invert"):  # which answer another question
+        if clear:
+            assert folder_samples(images, masks, mask_polarity=answer)[0].mask
+            continue
+        with pytest.raises(InputError, match=r"0\.jpg carries an EXIF orientation, as 1 of 1"):
+            folder_samples(images, masks, mask_polarity=answer)
+    (masks / "masks.json").write_text("{}")  # of `refocus masks`, which has asked
+    assert folder_samples(images, masks)[0].mask
+
+
+def test_a_mask_of_the_stored_pixels_says_how_it_can_be_taken_over(tmp_path: Path) -> None:
+    images, masks = photographs(tmp_path, 6, (40, 30), None)
+    Image.open(masks / "ant" / "0.png").transpose(Image.Transpose.ROTATE_90).save(
+        masks / "ant" / "0.png"
+    )
+    (sample,) = folder_samples(images, masks)
+    with pytest.raises(InputError, match="turns masks of images that EXIF turns"):
+        mask_of(sample, read_image(sample.image))

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 import refocus
 from refocus.data.folders import scan
 from refocus.evaluation import maps
-from tests.makers import Build
+from tests.makers import Build, matlab_file
 
 
 class Bright(nn.Module):
@@ -119,20 +119,7 @@ def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path,
 
 
 def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    file = tmp_path / "gtsegs_ijcv.mat"
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)  # height, width
-    mask = np.zeros((40, 64), dtype=np.uint8)
-    mask[10:30, 32:] = 1
-    with h5py.File(file, "w") as store:  # MATLAB stores column-major, masks in a cell of their own
-        picture_ref = store.create_dataset("#refs#/a", data=picture.transpose(2, 1, 0)).ref
-        mask_ref = store.create_dataset("#refs#/b", data=mask.transpose(1, 0)).ref
-        cell = store.create_dataset("#refs#/c", (1, 1), dtype=h5py.ref_dtype)
-        cell[0, 0] = mask_ref
-        for name, ref in (("img", picture_ref), ("gt", cell.ref)):
-            rows = store.create_dataset(f"value/{name}", (1, 1), dtype=h5py.ref_dtype)
-            rows[0, 0] = ref
+    file = matlab_file(tmp_path / "gtsegs_ijcv.mat")
     model = tiny()
     segments = maps.Gtsegs(file, model)
     (sample,) = segments.samples()
@@ -150,3 +137,38 @@ def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:
     other.write_bytes(b"no matlab")
     with pytest.raises(refocus.InputError, match="not gtsegs_ijcv"):
         maps.Gtsegs(other, model).samples()
+
+
+@pytest.mark.parametrize(
+    ("picture", "mask", "message"),
+    [
+        (np.zeros((40, 64), np.uint8), None, "a picture of the shape"),
+        (np.zeros((4, 40, 64), np.uint8), None, "differ in size"),
+        (None, np.zeros((64, 41), np.uint8), "differ in size"),
+        (None, np.zeros((64, 40), "S3"), "a picture of .S3"),
+        (None, np.zeros((0, 0)), "a picture of the shape .0, 0"),
+    ],
+)
+def test_gtsegs_of_another_shape_is_said(
+    tiny: Build,
+    tmp_path: Path,
+    picture: np.ndarray | None,
+    mask: np.ndarray | None,
+    message: str,
+) -> None:
+    file = matlab_file(tmp_path / "gtsegs_ijcv.mat", picture, mask)
+    segments = maps.Gtsegs(file, tiny())
+    (sample,) = segments.samples()
+    with pytest.raises(refocus.InputError, match=message):
+        segments(sample)
+
+
+def test_gtsegs_without_as_many_masks_is_said(tiny: Build, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    for number, rows in enumerate(((1, 2), (0, 3), (1 << 40, 1 << 40))):
+        file = tmp_path / f"{number}.mat"
+        with h5py.File(file, "w") as store:
+            for name, count in zip(("img", "gt"), rows, strict=True):
+                store.create_dataset(f"value/{name}", (count, 1), "i8", maxshape=(None, 1))
+        with pytest.raises(refocus.InputError, match="not gtsegs_ijcv"):
+            maps.Gtsegs(file, tiny()).samples()

@@ -111,6 +111,25 @@ def test_it_goes_on_where_it_stopped(
     assert not list(out.rglob("*.partial"))
 
 
+@pytest.mark.parametrize("name", ["cat/0.png", "ant/3.png", "bee/5.png"])
+def test_an_image_that_was_replaced_is_not_taken_for_the_one_its_mask_was_made_of(
+    command, image_folders: tuple[Path, Path], tmp_path: Path, name: str, capsys
+) -> None:
+    out, image = tmp_path / "masks", image_folders[0] / name
+    assert command() == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    status = image.stat()
+    with Image.open(image) as opened:
+        opened.transpose(Image.Transpose.ROTATE_180).save(image)
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))  # as `cp -p` keeps it
+    assert command() == 2
+    assert f"{name}: was changed since its mask" in capsys.readouterr().err.replace("\n", "")
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+    (out / name).unlink()
+    assert command() == 0
+    assert (out / name).exists()
+
+
 def test_a_mask_appears_whole_or_not_at_all(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -315,3 +316,72 @@ def test_sam_takes_the_only_mask_and_asks_where_there_are_several(tmp_path: Path
     np.testing.assert_array_equal(read(image(), SIZE), BOX)
     with pytest.raises(InputError, match="has 2 masks and none says which is the object"):
         read(image("cat/b.jpg"), SIZE)
+
+
+ROWS = np.repeat(np.arange(10)[:, None], 12, 1)
+
+
+def with_void(ids: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(12) == 0, 255, ids)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (ROWS * 2, None),
+        (with_void(ROWS * 3), "255 beside 3, 6, 9, 12, ..., as where it means not labelled"),
+        (with_void(ROWS * 15), "255 beside 15"),
+        (np.where(with_void(ROWS) == 255, 65535, ROWS), "65535 beside 1, 2, 3, 4, ..., as where"),
+        (ROWS * 100, None),
+    ],
+    ids=["ids", "nine small ids", "ids up to 135", "16 bits", "ids of 16 bits"],
+)
+def test_ids_with_void_are_not_taken_for_a_soft_mask(
+    tmp_path: Path, values: np.ndarray, message: str | None
+) -> None:
+    deep = Image.fromarray(values.astype(np.uint16 if values.max() > 255 else np.uint8))
+    deep.save(tmp_path / "a.png")
+    read, void = formats.reader("png", tmp_path), 65535 if values.max() == 65535 else 255
+    if message is None:
+        np.testing.assert_array_equal(read(image(), SIZE), values > 0)
+        return
+    with pytest.raises(InputError, match=message):
+        read(image(), SIZE)
+    found = formats.reader("png", tmp_path, ignore=void)(image(), SIZE)
+    np.testing.assert_array_equal(found, (values > 0) & (values < void))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][0].update(image_id=99), "annotation 0 is of image 99"),
+        (lambda c: c["images"][0].update(width="wide"), "not a COCO instances file"),
+        (lambda c: c["images"][0].update(width=None), None),
+        (lambda c: c["images"][0].pop("width"), None),
+    ],
+    ids=["unknown image", "width in words", "no width", "width left out"],
+)
+def test_what_a_coco_file_does_not_say(tmp_path: Path, change: Any, message: str | None) -> None:
+    pytest.importorskip("pycocotools")
+    path = coco(tmp_path, None)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    if message is None:
+        np.testing.assert_array_equal(formats.reader("coco", path)(image(), SIZE), BOX)
+        return
+    with pytest.raises(InputError, match=message):
+        formats.reader("coco", path)
+
+
+@pytest.mark.parametrize("part", ["images", "categories"])
+@pytest.mark.parametrize("same", [5, "5"])
+def test_an_id_that_stands_twice_is_refused(tmp_path: Path, part: str, same: object) -> None:
+    pytest.importorskip("pycocotools")
+    path = coco(tmp_path, None)
+    content = json.loads(path.read_text())
+    content["categories"][0]["id"] = 5
+    content[part].append({"id": same, "file_name": "b.jpg", "name": "bee"})
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"two of its {part} have the id 5"):
+        formats.reader("coco", path)

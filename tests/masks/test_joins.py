@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refocus.data.tables import number
 from refocus.errors import InputError
 from refocus.evaluation.plan import read_groups
 from refocus.evaluation.suites import TestSet
@@ -311,3 +312,29 @@ def test_compressed_run_lengths_are_read_as_the_coco_api_reads_them(
     shape = {"size": packed["size"], "counts": packed["counts"].decode()}
     read = formats.reader("coco", shaped(tmp_path / "c.json", shape))(tmp_path / "0.png", SIZE)
     np.testing.assert_array_equal(read, mask)
+
+
+@pytest.mark.parametrize(
+    ("cell", "right"),
+    [
+        *[("12,5", 12.5), ("1,25", 1.25), ("0,125", 0.125)],
+        *[("1,234", None), ("12,345,678", None), ("1_0", None)],
+    ],
+)
+def test_a_comma_in_a_number_is_read_in_one_way_only(cell: str, right: float | None) -> None:
+    if right is not None:
+        assert number(cell, "b.csv") == right
+        return
+    with pytest.raises(InputError, match=r"a decimal comma or one of thousands|no number"):
+        number(cell, "b.csv")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_may_start_with_the_line_that_excel_adds(
+    tmp_path: Path, end: str, mark: str
+) -> None:
+    lines = ("sep=;", "image;xmin;ymin;xmax;ymax", "a/0.png;5;5;15;15", "")
+    (tmp_path / "b.csv").write_bytes((mark + end.join(lines)).encode())
+    mask = formats.reader("boxes", tmp_path / "b.csv")(Path("a/0.png"), SIZE)
+    assert mask.sum() == 100

@@ -104,6 +104,23 @@ def test_masks_lie_on_the_object_however_a_photograph_is_stored(
     assert ("1 of 1 images carry an EXIF orientation" in caplog.text) == (tag != 1)
 
 
+@pytest.mark.parametrize("tag", [2, 3, 4, 6])
+def test_a_mask_that_states_its_own_orientation_is_not_asked_about(
+    tmp_path: Path, tag: int
+) -> None:
+    upright = photo(tmp_path, tag)
+    stored = Image.Exif()
+    stored[0x0112] = tag
+    kind, folder = png(tmp_path, OBJECT)
+    with Image.open(folder / "a" / "0.png") as mask:
+        mask.save(folder / "a" / "0.png", exif=stored)
+    for number, frame in enumerate(("ask", "raw", "upright")):
+        settings = MaskSettings(source=(kind, folder), device="cpu", orientation=frame)
+        find_masks(tmp_path / "i", tmp_path / f"out{number}", settings)
+        with Image.open(tmp_path / f"out{number}" / "a" / "0.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask) > 0, upright)
+
+
 @pytest.mark.parametrize("kind", ["png", "voc"])
 def test_inverted_masks_stop_with_a_question_before_anything_is_written(
     image_folders: tuple[Path, Path], tmp_path: Path, kind: str
@@ -160,3 +177,49 @@ def test_another_answer_is_refused(tmp_path: Path) -> None:
     for name in ("orientation", "mask_polarity"):
         with pytest.raises(InputError, match=f"{name} left: must be ask, "):
             MaskSettings(source=("png", tmp_path), **{name: "left"})
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], [0, 0, 0], [255, 255, 255]])
+def test_a_mask_of_everything_or_nothing_is_skipped_with_its_reason(
+    tmp_path: Path, values: list[int]
+) -> None:
+    photo(tmp_path, 1)
+    kind, folder = png(tmp_path, OBJECT)
+    stripes = np.repeat(np.array(values, np.uint8), 10)[:, None].repeat(SIZE[0], 1)
+    Image.fromarray(stripes).save(folder / "a" / "0.png")
+    for answer in ("keep", "invert"):
+        settings = MaskSettings(source=(kind, folder), device="cpu", mask_polarity=answer)
+        with pytest.raises(InputError, match=r"no mask could be made.*marks (everything|nothing)"):
+            find_masks(tmp_path / "i", tmp_path / "out", settings)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ids", [(0, 700), (0, 1), (0, 300, 65535)])
+def test_ids_of_16_bits_are_taken_over(tmp_path: Path, ids: tuple[int, ...]) -> None:
+    upright = photo(tmp_path, 1)
+    kind, folder = png(tmp_path, OBJECT)
+    values = np.where(OBJECT, ids[1], 0)
+    if len(ids) > 2:
+        values[-2:] = ids[2]
+    Image.fromarray(values.astype(np.uint16)).save(folder / "a" / "0.png")
+    ignore = ids[2] if len(ids) > 2 else None
+    settings = MaskSettings(source=(kind, folder), device="cpu", ignore=ignore)
+    find_masks(tmp_path / "i", tmp_path / "out", settings)
+    with Image.open(tmp_path / "out" / "a" / "0.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask) > 0, upright)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp", "avif"])
+@pytest.mark.parametrize("quality", [30, 60, 90])
+def test_noise_of_a_lossy_format_is_taken_over_as_background(
+    tmp_path: Path, ending: str, quality: int
+) -> None:
+    upright = photo(tmp_path, 1)
+    kind, folder = png(tmp_path, OBJECT)
+    with Image.open(folder / "a" / "0.png") as mask:
+        mask.convert("RGB").save(folder / "a" / f"0.{ending}", quality=quality)
+    (folder / "a" / "0.png").unlink()
+    find_masks(tmp_path / "i", tmp_path / "out", MaskSettings(source=(kind, folder), device="cpu"))
+    with Image.open(tmp_path / "out" / "a" / "0.png") as mask:
+        found = np.asarray(mask) > 0
+    assert (found & upright).sum() / (found | upright).sum() > 0.9

@@ -9,6 +9,8 @@ import pytest
 
 from refocus import InputError
 from refocus.reports import explanations
+from refocus.vit.classes import class_names, name_outputs
+from tests.makers import Build
 
 
 def test_an_interrupted_explain_goes_on(
@@ -40,3 +42,35 @@ def test_an_interrupted_explain_goes_on(
     assert len(kept["images"]) == len(wanted)
     with pytest.raises(InputError, match="never overwritten"):
         explanations.write(images, refs, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "output", "other"),
+    [
+        (("10", "2", "1"), "1", 2, "number of output 1, which is called '2'"),
+        (("1", "10", "2"), "2", 2, None),  # name and number agree
+        (("10", "2", "1"), "0", 0, None),  # no name, so the number
+        (("b", "2", "1"), "2", 1, "number of output 2, which is called '1'"),
+        (("caf\u00e9", "the", "1"), "cafe\u0301", 0, None),  # the same name, as a Mac writes it
+    ],
+)
+def test_a_class_may_be_called_by_a_number(
+    tiny: Build,
+    names: tuple[str, ...],
+    wanted: str,
+    output: int,
+    other: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = tiny(num_classes=3)
+    name_outputs(model, names, "names")
+    assert explanations._target(model, wanted) == output
+    assert (other or "nothing") in (caplog.text or "nothing")
+
+
+def test_two_classes_of_one_description_are_told_apart(tiny: Build) -> None:
+    names = class_names(tiny(num_classes=1000)) or []
+    assert len(set(names)) == 1000
+    assert (names[134], names[517]) == ("crane (n02012849)", "crane (n03126707)")
+    with pytest.raises(InputError, match="no such class"):
+        explanations._target(tiny(num_classes=1000), "crane")

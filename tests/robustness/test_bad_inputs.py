@@ -28,6 +28,7 @@ COMMANDS = {  # what is right, and quick where a wrong value was taken for a rig
     "shifts": "shifts {images} --masks {masks} --out {out} --kind only-fg",
     "audit": "audit --model {model} --images {images} --masks {masks} --out {out} --most 4",
     "probe": "probe --model {model} --images {images} --kind permutation --most 4 --out {out}",
+    "check": "check --model {model} --images {images} --masks {masks} --out {out}",
     "report": "report {proof}",
     "study": "study figure6 --on {images} --model {model} --masks {masks} --out {out} --epochs 1",
     "data": "study figure6 --data {hurt}/study.toml --dry-run",
@@ -36,7 +37,7 @@ COMMANDS = {  # what is right, and quick where a wrong value was taken for a rig
     "app": "app --model {model} --images {images} --masks {masks} --work {out} --port 7861",
     "demo": "demo --out {out}",
 }
-WHOLE = ("''", "abc", "1.5", "nan", "-1", "0x10", "1e3")
+WHOLE = ("''", "abc", "1.5", "nan", "-1", "0x10", "1e3", "1" + "0" * 400)
 REAL = ("''", "abc", "nan", "inf", "-1", "1e999", "1,5")
 WORDS = ("''", "frobnicate", "STANDARD ", "../x")
 FOLDER = (
@@ -111,12 +112,13 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
     WORDS: {
         "run": "--objective --device --test --mask-polarity",
         "explain": "--class --device",
-        "masks": "--refine --device",
+        "masks": "--refine --device --orientation --mask-polarity",
         "tune": "--objective --preset --select --protocol --precision --device --weight",
         "evaluate": "--shift --protocol --device --masks --groups --on",
         "shifts": "--kind",
-        "audit": "--device",
-        "probe": "--kind --saliency --device",
+        "audit": "--device --mask-polarity",
+        "probe": "--kind --saliency --device --mask-polarity",
+        "check": "--mask-polarity",
         "study": "--select --precision --device --shift --lr",
         "data": "--models",
         "app": "--host",
@@ -127,11 +129,17 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "tune": "--images --masks",
         "shifts": "--masks",
         "audit": "--images --masks",
+        "check": "--images --masks",
         "probe": "--images",
         "study": "--on --masks",
         "app": "--images",
     },
-    FILE: {"data": "--data", "evaluate": "--mapping", "zero-shot": "--templates"},
+    FILE: {
+        "data": "--data",
+        "evaluate": "--mapping --names",
+        "tune": "--names",
+        "zero-shot": "--templates",
+    },
     NEW: {
         "run": "--out",
         "explain": "--out",
@@ -140,6 +148,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "evaluate": "--out",
         "shifts": "--out",
         "audit": "--out",
+        "check": "--out",
         "probe": "--out",
         "study": "--out",
         "models": "--out",
@@ -152,6 +161,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "tune": "--model",
         "evaluate": "--model --against",
         "audit": "--model",
+        "check": "--model",
         "probe": "--model",
         "app": "--model",
     },

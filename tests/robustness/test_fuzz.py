@@ -24,7 +24,7 @@ from torch import nn
 
 from refocus import InputError
 from refocus.data.images import read_image, read_mask
-from refocus.evaluation import cues, plan
+from refocus.evaluation import cues, maps, plan
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.stored import read_evaluation
 from refocus.evaluation.suites import open_suite
@@ -39,7 +39,7 @@ from refocus.tuning.results import results_of
 from refocus.tuning.selection import from_json
 from refocus.vit import loading
 from refocus.vit.classes import read_names
-from tests.makers import NAMES
+from tests.makers import NAMES, matlab_file
 from tests.robustness.dice import LONG, SEED
 from tests.robustness.world import World
 
@@ -251,6 +251,11 @@ def targets(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             (folder / "model.safetensors").read_bytes(),
             functools.partial(_load_with, folder),
         ),
+        "matlab": Target(
+            "a.mat",
+            matlab_file(root / "gtsegs_ijcv.mat").read_bytes(),
+            lambda place: _segments(maps.Gtsegs(place / "a.mat", model)),
+        ),
         "checkpoint": Target(
             "last.pt", (root / "last.pt").read_bytes(), lambda p: state.read(p / "last.pt")
         ),
@@ -271,6 +276,10 @@ def _load_with(folder: Path, place: Path) -> object:
         if not (place / name).exists():
             (place / name).symlink_to(folder / name)
     return loading.load(place)
+
+
+def _segments(opened: maps.Gtsegs) -> object:
+    return [opened(sample) for sample in opened.samples()]
 
 
 def _optimizer(model: nn.Module) -> tuple[Any, Any]:
@@ -294,7 +303,7 @@ TARGETS = (
         "mapping",
         "groups",
     ),
-    *("names", "config", "weights", "checkpoint"),
+    *("names", "config", "weights", "checkpoint", "matlab"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from argparse import Namespace
@@ -312,3 +313,37 @@ def test_an_adapter_that_names_no_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": null}')
     with pytest.raises(refocus.InputError, match=r"names no base model; merge it"):
         refocus.load(tmp_path)
+
+
+@pytest.mark.parametrize("base", ["lora", "other", "./lora"])
+def test_an_adapter_of_an_adapter_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lora", "other"):
+        (tmp_path / name).mkdir()
+        content = {"base_model_name_or_path": base, "peft_type": "LORA"}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(content))
+    with pytest.raises(refocus.InputError, match="which is an adapter as well"):
+        refocus.load(tmp_path / "lora")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"head.weight": torch.tensor(1.0)},
+        {"head.weight": torch.zeros(4)},
+        {"patch_embed.proj.weight": torch.tensor(1.0)},
+        {"patch_embed.proj.weight": torch.zeros(24, 3, 8, 0)},
+        {"pos_embed": torch.tensor(1.0)},
+        {"pos_embed": torch.zeros(1, 0, 24)},
+    ],
+    ids=str,
+)
+def test_weights_of_another_shape_are_said(
+    trained: nn.Module, tmp_path: Path, changed: dict[str, Tensor]
+) -> None:
+    file = tmp_path / "a.pth"
+    torch.save({**trained.state_dict(), **changed}, file)
+    with pytest.raises(refocus.InputError):
+        refocus.load(file, arch="vit_tiny_patch16_224")

@@ -206,6 +206,8 @@ def timm_folder(folder: Path, outputs: int, **config: object) -> Path:
         (3, {"label_names": ["a", "b", "a"]}, "'a' is the name of outputs 0 and 2"),
         (3, {"label_names": ["a", "b"]}, "names 2 classes but has 3 outputs"),
         (2, {"label_names": ["a", "b", "c"]}, "names 3 classes but has 2 outputs"),
+        (3, {"label_names": ["a", "e\u0301", "\u00e9"]}, "is the name of outputs 1 and 2"),
+        (3, {"label_names": {"0": "a", "5": "b", "9": "c"}}, "an object of index, from 0 or 1 on"),
     ],
 )
 def test_heads_whose_answer_says_nothing_are_refused(
@@ -251,6 +253,11 @@ def change(name: str, value: object) -> Callable[[dict], None]:
         ("problem_type", "regression", "problem_type is regression"),
         ("id2label", {"0": "a", "1": "b", "2": "a"}, "'a' is the name of outputs 0 and 2"),
         ("id2label", {"0": "a", "1": "b", "7": "c"}, "id2label has the keys 0, 1, 7"),
+        ("id2label", {"0": "a", "1": "e\u0301", "2": "\u00e9"}, "is the name of outputs 1 and 2"),
+        ("label2id", {"a": 1, "b": 0, "c": 2}, "'a' comes before 'b', .* are 1 and 0"),
+        ("label2id", {"c": 1, "b": 2, "a": 3}, "'a' comes before 'b', .* are 3 and 2"),
+        ("label2id", {"a": 0, "b": 0, "c": 2}, "label2id they are 0 and 0"),
+        ("label2id", {"a": "x"}, "no table of numbers"),
         ("size", {"height": 48, "width": 48}, "makes 48x48 pixels, the model takes 32x32"),
     ],
 )
@@ -277,3 +284,22 @@ def test_weights_that_are_not_finite_are_refused(tiny: Build, tmp_path: Path, va
     refocus.save(model, tmp_path / "model")
     with pytest.raises(InputError, match=r"blocks\.1\.mlp\.fc1\.weight holds values"):
         refocus.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_label2id_that_agrees_is_no_contradiction(tmp_path: Path, first: int) -> None:
+    numbers = {name: first + i for i, name in enumerate("abc")}
+    model = refocus.load(transformers_folder(tmp_path / "model", change("label2id", numbers)))
+    assert classes.class_names(model) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("keys", [("0", "5"), ("2", "3"), ("0", "00")])
+def test_a_file_of_names_has_no_gaps(tmp_path: Path, keys: tuple[str, str]) -> None:
+    (tmp_path / "names.json").write_text(json.dumps(dict(zip(keys, "ab", strict=True))))
+    with pytest.raises(InputError, match="legal are 0 to 1, each once"):
+        classes.read_names(tmp_path / "names.json")
+
+
+@pytest.mark.parametrize("name", ["\u00b2", "m\u00b2", "\u0663", "2\u00b2"])
+def test_any_digit_can_be_ordered(name: str) -> None:
+    assert set(classes.by_order([name, "a1", "1a"], "natural")) == {name, "a1", "1a"}

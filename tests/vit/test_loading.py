@@ -157,3 +157,19 @@ def test_a_pickle_in_place_of_the_weights_is_never_unpickled(model_folder: Path)
 def test_unusable_references(ref: str, message: str) -> None:
     with pytest.raises(refocus.InputError, match=message):
         refocus.load(ref)
+
+
+@pytest.mark.parametrize("kind", ["name", "hub", "folder", "other"])
+def test_a_model_is_known_by_its_weights_wherever_it_comes_from(
+    tiny: Build, tmp_path: Path, kind: str
+) -> None:
+    first, second = tiny(), tiny()
+    torch.nn.init.constant_(second.head.bias, 7)
+    refs = {"name": "vit_tiny_patch16_224", "hub": "hf:somebody/vit", "other": "py:module:make"}
+    ref = refs.get(kind, str(tmp_path / "model"))
+    known = []
+    for model in (first, first, second):
+        if kind == "folder":
+            refocus.save(model, ref)
+        known.append(loading.identity(ref, model))
+    assert known[0] == known[1] != known[2]

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -59,6 +60,66 @@ def test_preprocessing_is_the_image_processors(tmp_path: Path) -> None:
         if "do_center_crop" not in settings:  # this processor class has no crop
             theirs = processor(image, return_tensors="pt")["pixel_values"][0]
             assert (ours - theirs).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(389, 531), (531, 389), (300, 300)])
+@pytest.mark.parametrize(
+    ("resized", "crop"),
+    [
+        ({"shortest_edge": 256}, (224, 224)),
+        ({"shortest_edge": 247}, (224, 224)),  # 224 / (224 / 247) is a little less than 247
+        ({"shortest_edge": 354}, (224, 224)),
+        ({"shortest_edge": 224}, (224, 224)),
+        ({"height": 224, "width": 224}, None),
+        ({"height": 96, "width": 64}, None),
+        ({"height": 463, "width": 463}, (336, 336)),
+    ],
+)
+def test_a_photograph_becomes_the_pixels_of_the_model_s_own_processor(
+    tmp_path: Path, shape: tuple[int, int], resized: dict[str, int], crop: tuple[int, int] | None
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    coarse = np.random.default_rng(0).integers(0, 255, (12, 18, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)
+    cut = {"height": crop[0], "width": crop[1]} if crop else None
+    transformers.BitImageProcessor(
+        size=resized, crop_size=cut, do_center_crop=crop is not None, resample=3
+    ).save_pretrained(tmp_path)
+    processor = transformers_models.image_processor("here", str(tmp_path))
+    model: Any = nn.Identity()
+    model.pretrained_cfg = transformers_models.preprocessing(processor)
+    theirs = processor(photo, return_tensors="pt")["pixel_values"][0]
+    ours = eval_image(model)(photo)
+    assert ours.shape == theirs.shape
+    shifts = [(down, right) for down in (0, 1) for right in (0, 1)]  # of a margin that is odd
+    height, width = ours.shape[1:]
+    assert any(
+        torch.allclose(ours[:, : height - y, : width - x], theirs[:, y:, x:], atol=1e-4)
+        for y, x in shifts
+    )
+
+
+@pytest.mark.parametrize(
+    ("resized", "crop"),
+    [
+        ({"shortest_edge": 200}, (224, 224)),  # it pads
+        ({"shortest_edge": 256}, (224, 160)),  # of a portrait timm takes another part
+        ({"height": 256, "width": 300}, (224, 224)),
+    ],
+)
+def test_crops_that_timm_has_no_words_for_are_refused(
+    resized: dict[str, int], crop: tuple[int, int]
+) -> None:
+    settings = SimpleNamespace(
+        size=resized,
+        crop_size={"height": crop[0], "width": crop[1]},
+        do_center_crop=True,
+        resample=3,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    with pytest.raises(refocus.InputError, match=f"crops to {crop[1]}x{crop[0]} pixels after"):
+        transformers_models.preprocessing(settings)
 
 
 @pytest.mark.parametrize(

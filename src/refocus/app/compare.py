@@ -20,6 +20,10 @@ from refocus.app.parts import OWN, Tool, looks_of, picture_at, said_in_page, upl
 # photographs in scikit-image's wheel
 _EXAMPLES = ("chelsea", "coffee", "astronaut", "motorcycle_left")
 _SIDE = 448  # pixels of a map's height
+_CHANGED = (
+    "**The original was changed after this run was tuned from it**: what is shown beside the "
+    "tuned model is another one than it started from."
+)
 _RELEVANCE = (
     "Relevance: how much each part of the image adds to this answer, as the model's "
     "attention and its gradient tell."
@@ -53,10 +57,15 @@ def _tile(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels).resize((round(_SIDE * width / height), _SIDE))
 
 
-def sides(looks: dict[str, Look]) -> str:
-    """What the slider shows; an app started with one model has two once it has tuned it."""
+def sides(looks: dict[str, Look], *, changed: bool = False) -> str:
+    """What the slider shows; an app started with one model has two once it has tuned it.
+
+    changed: the original is another than the one that the run was tuned from.
+    """
     named = "the image. Right: the map" if len(looks) == 1 else "**original**. Right: **tuned**"
-    return f"Left of the handle: {named}. Bright is where the answer comes from." if looks else ""
+    warning = f" {_CHANGED}" if changed else ""
+    shown = f"Left of the handle: {named}. Bright is where the answer comes from.{warning}"
+    return shown if looks else ""
 
 
 def numbers(looks: dict[str, Look]) -> str:
@@ -158,7 +167,9 @@ class CompareTab:
             with said_in_page():
                 mask = self.tool.find(picture)
         found = looks_of(self.tool, picture, target, mask, run)
-        return [found, *self.redraw(found, *drawing), numbers(found), sides(found)]
+        with said_in_page():
+            changed = bool(found) and self.tool.changed(run)
+        return [found, *self.redraw(found, *drawing), numbers(found), sides(found, changed=changed)]
 
     def redraw(self, found: dict[str, Look], threshold: float, opacity: float) -> list[Any]:
         """The slider and the file to download, from what the models have answered."""

@@ -5,7 +5,6 @@ Nothing outside of them is read or written.
 
 from __future__ import annotations
 
-import os
 import shutil
 from itertools import count
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from refocus import outputs
 from refocus.data.folders import class_folders
-from refocus.data.images import read_image, read_mask
+from refocus.data.images import ORIENTATION, read_image, read_mask
 from refocus.errors import InputError
 from refocus.masks.trust import RECORDS
 
@@ -85,9 +84,11 @@ class Folders:
             kept.mkdir(parents=True, exist_ok=True)
             free = (kept / f"{file.stem}.{number}.png" for number in count())
             shutil.copy2(file, next(file_ for file_ in free if not file_.exists()))
-        partial = file.with_suffix(".partial")
-        Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
-        os.replace(partial, file)
+        upright = Image.Exif()
+        upright[ORIENTATION] = 1  # as the image was shown, whatever EXIF says of its pixels
+        with outputs.replacing(file) as partial:
+            picture = Image.fromarray(mask.astype(np.uint8) * 255)
+            picture.save(partial, format="PNG", exif=upright)
         return file
 
     def _file(self, name: str) -> Path:

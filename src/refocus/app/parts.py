@@ -20,7 +20,9 @@ from refocus.app.uploads import Store
 from refocus.data.images import read_image
 from refocus.errors import InputError
 from refocus.masks.choice import default_backbone
+from refocus.outputs import fingerprint
 from refocus.tuning import recipe
+from refocus.tuning.checkpoints import base_changed
 from refocus.vit.classes import names_of
 from refocus.vit.loading import load
 
@@ -56,7 +58,11 @@ class Tool:
         if run:
             folder = self.jobs[run].folder
             refs = {"original": recipe.recipe_of(folder).model, "tuned": str(folder / "model")}
-        return {title: _loaded(ref) for title, ref in refs.items()}
+        return {title: _loaded(ref, tuple(fingerprint(ref))) for title, ref in refs.items()}
+
+    def changed(self, run: str) -> bool:
+        """Whether the model that a run started from is another today."""
+        return bool(run) and base_changed(self.jobs[run].folder, self.models(run)["original"])
 
     def names(self) -> list[str]:
         """Readable class names."""
@@ -64,7 +70,8 @@ class Tool:
 
 
 @lru_cache(maxsize=4)
-def _loaded(ref: str) -> nn.Module:
+def _loaded(ref: str, _content: tuple[str, ...]) -> nn.Module:
+    """A model; it is read anew where its folder holds another one meanwhile."""
     return load(ref)
 
 

@@ -90,9 +90,15 @@ def _refuse_nested(
 
 def _by_name(files: dict[Path, list[Path]], parameter: str) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
+    places: dict[Path, Path] = {}
     for folder, inside in files.items():
         if plain(folder.name) in found:
             raise InputError(f"‹{parameter}› {folder}: two folders have this name; rename one")
+        if (same := places.setdefault(folder.resolve(), folder)) != folder:
+            raise InputError(
+                f"‹{parameter}› {folder}: is the same folder as {same}, by a link; an image is of "
+                "one class"
+            )
         found[plain(folder.name)] = inside
     return found
 
@@ -279,7 +285,7 @@ def refuse_shared_stems(folders: dict[str, list[Path]]) -> None:
 
 def _masks_parameter(images: str) -> str:
     """What the caller calls the folder of masks of the images that it calls so."""
-    return images.replace("images", "masks") if "images" in images else f"{images}_masks"
+    return "val_masks" if images == "val" else "masks"
 
 
 def _mask_files(

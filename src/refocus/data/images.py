@@ -30,6 +30,7 @@ _FULL = 16384  # 16-bit pixels that end below are of 10, 12 or 14 bits, or of a 
 _LONG = (
     100  # times as long as wide; a longer picture takes gigabytes where its short side is scaled
 )
+ORIENTATION = 0x0112  # the EXIF tag
 _MIRRORED_OR_TURNED = (2, 3, 4)  # EXIF orientations that keep the size
 
 
@@ -91,16 +92,25 @@ def read_image(path: str | Path) -> Image.Image:
 
 def orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 where it has none or cannot be read."""
+    return said_orientation(path) or 1
+
+
+def said_orientation(path: Path) -> int | None:
+    """The EXIF orientation that an image file states, None where it states none."""
     try:
         with _bombs_refused(), Image.open(path) as file:
-            return int(file.getexif().get(0x0112, 1))
-    except (*UNREADABLE, TypeError):
-        return 1
+            return int(file.getexif()[ORIENTATION])
+    except (*UNREADABLE, TypeError, KeyError):
+        return None
 
 
-def keeps_size(tag: int) -> bool:
-    """Whether an EXIF orientation mirrors or turns a picture so that its size does not tell."""
-    return tag in _MIRRORED_OR_TURNED
+def size_tells(image: Path) -> bool:
+    """Whether the size of a mask tells if it was drawn on the stored pixels or on those upright."""
+    tag = orientation(image)
+    if tag == 1:
+        return True
+    with Image.open(image) as file:
+        return tag not in _MIRRORED_OR_TURNED and file.width != file.height
 
 
 class _bombs_refused(warnings.catch_warnings):  # noqa: N801
@@ -111,8 +121,10 @@ class _bombs_refused(warnings.catch_warnings):  # noqa: N801
         warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def open_upright(path: Path) -> File:
+def open_upright(path: Path, *, alone: bool = False) -> File:
     """A picture as it is stored, turned upright.
+
+    alone: of several pages or frames the first is not taken; each may be an object of its own.
 
     Raises:
         one of UNREADABLE.
@@ -122,6 +134,8 @@ def open_upright(path: Path) -> File:
     with _bombs_refused(), Image.open(path) as file:
         deep = any(";16" in repr(tile) for tile in getattr(file, "tile", ()))
         kind = str(file.format)
+        if alone and (count := getattr(file, "n_frames", 1)) > 1:
+            raise ValueError(f"it holds {count} pages or frames; save the one that is meant")
         file.load()
         return File(ImageOps.exif_transpose(file), deep, kind)
 
@@ -206,7 +220,7 @@ def read_mask(
     if image is not None and not isinstance(image, Image.Image):
         raise InputError(f"image: {shown(image)}; legal is a PIL image, which read_image returns")
     try:
-        values = mask_values(open_upright(path), path)
+        values = mask_values(open_upright(path, alone=True), path)
     except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
@@ -216,10 +230,12 @@ def read_mask(
         raise InputError(
             f"{path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its image "
             f"{image.width}x{image.height}; both must agree"
+            + (_TURNED if mask.shape[1:] == (image.width, image.height) else "")
         )
-    if mask.max() == 0 or mask.min() == 1:
+    hard = mask > 0.5
+    if not hard.any() or hard.all():
         raise InputError(
-            f"{path}: the mask is all {'background' if mask.max() == 0 else 'foreground'}; it must "
+            f"{path}: the mask is all {'foreground' if hard.any() else 'background'}; it must "
             "hold both"
         )
     return 1 - mask if invert else mask
@@ -231,39 +247,62 @@ def mask_of(sample: Sample, image: Image.Image | None = None) -> Tensor:
     return read_mask(sample.mask, image, invert=sample.inverted)
 
 
+_TURNED = " (`refocus masks --from png` turns masks of images that EXIF turns)"
 _LEGAL = "legal are 0/255 with soft values between, or 0/1; `refocus masks` takes other masks over"
 
 
 def mask_values(file: File, path: Path) -> np.ndarray:
     """Foreground `[H, W]` in [0, 1] from whichever channel says it."""
-    alpha = alpha_of(file.picture)
+    picture = file.picture
+    alpha = alpha_of(picture, path)
     if alpha is not None:
         return _levels(alpha, path)
-    picture = file.picture
     if picture.mode == "P":
         return _palette(picture, path)
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _levels(_deep_values(picture, path), path)
     if picture.mode in ("1", "L", "LA"):
-        return _levels(np.asarray(picture.convert("L")), path)
+        return _levels(np.asarray(picture.convert("L")), path, lossy=file.kind in LOSSY)
     colours = np.asarray(picture.convert("RGB"))
-    if int(np.ptp(colours.astype(np.int16), axis=-1).max()) > _GREY:
+    if not _grey(colours):
         raise InputError(
             f"{path}: is in colours, as a photograph or a map of classes is; a mask has one "
             f"channel ({_LEGAL})"
         )
-    return _levels(colours[..., 0], path)
+    return _levels(colours[..., 0], path, lossy=file.kind in LOSSY)
 
 
+LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")  # formats whose noise looks like ids, and that keep none
 _GREY = 8  # channels of a grey JPEG may differ by this much
 
 
-def alpha_of(picture: Image.Image) -> np.ndarray | None:
-    """The alpha channel, uint8 `[H, W]`, where there is one that varies: then it is the mask."""
+def alpha_of(picture: Image.Image, path: Path) -> np.ndarray | None:
+    """The alpha channel, uint8 `[H, W]`, where it cuts something out: then it is the mask.
+
+    One that is nearly opaque throughout, as lossy formats leave it, says nothing.
+
+    Raises:
+        InputError: what it leaves over is drawn in black and white, as a mask is.
+    """
     if "A" not in picture.getbands() and "transparency" not in picture.info:
         return None
-    alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-    return alpha if alpha.min() < alpha.max() else None
+    layers = np.asarray(picture.convert("RGBA"))
+    alpha = layers[..., 3]
+    if alpha.min() >= min(128, alpha.max()):
+        return None
+    left = layers[alpha > 127, :3]
+    extreme = (left < _GREY) | (left > 255 - _GREY)
+    if len(left) and extreme.all() and left.min() < _GREY < left.max() and _grey(left):
+        raise InputError(
+            f"{path}: has a mask in black and white and another one in its transparency; save the "
+            "one that is meant"
+        )
+    return alpha
+
+
+def _grey(colours: np.ndarray) -> bool:
+    """Whether the channels of colours `[..., 3]` differ no more than those of a grey JPEG."""
+    return bool(np.ptp(colours.astype(np.int16), axis=-1).max() <= _GREY)
 
 
 def palette_colours(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -293,36 +332,43 @@ def _palette(picture: Image.Image, path: Path) -> np.ndarray:
 
 
 def _deep_values(picture: Image.Image, path: Path) -> np.ndarray:
-    """16-bit, 32-bit and floating-point masks as uint8 levels."""
+    """16-bit, 32-bit and floating-point masks as levels up to 255, not rounded: ids stay apart."""
     values = np.asarray(picture).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
         raise InputError(f"{path}: its values are negative or not finite; {_LEGAL}")
     if picture.mode == "F" and values.max() <= 1:
         values = values * 255
-    return (values / (257 if values.max() > 255 else 1)).round().clip(0, 255).astype(np.uint8)
+    return np.asarray((values / (257 if values.max() > 255 else 1)).clip(0, 255))
 
 
-def _levels(values: np.ndarray, path: Path) -> np.ndarray:
-    """Grey levels uint8 -> [0, 1], where they can be nothing else than a hard or a soft mask."""
+def _levels(values: np.ndarray, path: Path, *, lossy: bool = False) -> np.ndarray:
+    """Grey levels up to 255 -> [0, 1], where they can be nothing but a hard or a soft mask."""
     levels, counts = np.unique(values, return_counts=True)
-    top = int(levels[-1])
+    top = float(levels[-1])
     if top <= 1:
         return values.astype(np.float32)
     if top < _WHITE and looks_like_ids(levels):
         raise InputError(
-            f"{path}: its values look like object ids (up to {top}, none near 255); {_LEGAL}"
+            f"{path}: its values look like object ids (up to {top:g}, none near 255); {_LEGAL}"
         )
-    if looks_like_void(levels, counts):
+    if not lossy and looks_like_void(levels, counts):
         raise InputError(
-            f"{path}: has {top} beside {', '.join(str(v) for v in levels[1:-1])}, which look like "
-            f"object ids with void; {_LEGAL}"
+            f"{path}: has {top:g} beside {listed(levels)}, which look like object ids with void; "
+            f"{_LEGAL}"
         )
     return np.asarray(values, np.float32) / 255
 
 
 _WHITE = 250  # a soft mask comes near full foreground somewhere
 _FEW = 32  # levels of a soft mask that never does
-_VOID_IDS = 4  # ids beside void, of which a mask of one object has few
+_DARK = 64  # a soft edge passes through lighter levels on its way to white
+_VOID_IDS = 4  # dark levels that are ids, however few pixels they have; noise has more
+
+
+def listed(levels: np.ndarray) -> str:
+    """The first of the levels between background and the highest, in words."""
+    inside = [f"{level:g}" for level in levels[:-1] if level > 0]
+    return ", ".join(inside[:4]) + (", ..." if len(inside) > 4 else "")
 
 
 def looks_like_ids(levels: np.ndarray) -> bool:
@@ -333,11 +379,12 @@ def looks_like_ids(levels: np.ndarray) -> bool:
 
 
 def looks_like_void(levels: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether the highest of sorted levels means "not labelled" beside a few ids.
+    """Whether the highest of sorted levels means "not labelled" beside ids.
 
-    Small numbers, or more pixels than the highest has.
+    Beside a few small numbers, or beside some levels with more pixels than the highest has.
     """
     inside = (levels > 0) & (levels < levels[-1])
-    if not 0 < inside.sum() <= _VOID_IDS:
+    if not 0 < inside.sum() <= _FEW:
         return False
-    return bool(levels[inside].max() < 64 or counts[inside].sum() > counts[-1])
+    dark = inside.sum() <= _VOID_IDS and levels[inside].max() < _DARK
+    return bool(dark or counts[inside].sum() > counts[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from refocus.data.images import keeps_size, orientation, read_image, read_mask
+from refocus.data.images import read_image, read_mask, said_orientation, size_tells
 from refocus.errors import InputError
 from refocus.records import Sample
-
-log = logging.getLogger("refocus")
 
 ASK, KEEP, INVERT = POLARITIES = ("ask", "keep", "invert")
 MASK_RECORDS = "masks.json"  # beside masks that `refocus masks` wrote, which knows what it wrote
@@ -35,7 +32,8 @@ def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str)
             and "invert" answer that question.
 
     Raises:
-        InputError: most masks cover the frame, or are their images; or another answer.
+        InputError: most masks cover the frame, or are their images; an EXIF orientation leaves
+            open what masks were drawn on; or another answer.
     """
     if answer not in POLARITIES:
         raise InputError(f"‹mask_polarity› {answer}: legal are {', '.join(POLARITIES)}")
@@ -45,17 +43,37 @@ def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str)
             raise InputError(
                 f"‹{parameter}› {root}: is the folder of the images; give the folder of their masks"
             )
-    if answer == ASK and not (root / MASK_RECORDS).exists():
+    if (root / MASK_RECORDS).exists():
+        return answer == INVERT
+    _refuse_unclear_frames(pairs, root, parameter)
+    if answer == ASK:
         places = np.linspace(0, len(pairs) - 1, min(_LOOKED_AT, len(pairs))).astype(int)
         _refuse_doubtful(tuple(pairs[i] for i in places), root, parameter)
     return answer == INVERT
 
 
 @lru_cache(maxsize=64)  # a command scans a folder once for every model and protocol
+def _refuse_unclear_frames(
+    pairs: tuple[tuple[Path, Path], ...], root: Path, parameter: str
+) -> None:
+    """Stop where a mask could be of the stored pixels as well as of the upright image.
+
+    A mask that states an orientation of its own tells it.
+    """
+    unclear = [i for i, mask in pairs if not size_tells(i) and said_orientation(mask) is None]
+    if unclear:
+        raise InputError(
+            f"‹{parameter}› {root}: {unclear[0]} carries an EXIF orientation, as {len(unclear)} of "
+            f"{len(pairs)} images do whose size does not tell whether their masks were drawn "
+            "upright or on the stored pixels; take the masks over with `refocus masks --from png` "
+            "and ‹orientation=upright› (most tools) or ‹orientation=raw›"
+        )
+
+
+@lru_cache(maxsize=64)
 def _refuse_doubtful(pairs: tuple[tuple[Path, Path], ...], root: Path, parameter: str) -> None:
-    around, same, turned, read = 0, 0, 0, 0
+    around, same, read = 0, 0, 0
     for image, mask in pairs:
-        turned += keeps_size(orientation(image))
         try:
             values = read_mask(mask)[0].numpy()
         except InputError:  # said, or passed over, where the mask is used
@@ -63,14 +81,6 @@ def _refuse_doubtful(pairs: tuple[tuple[Path, Path], ...], root: Path, parameter
         read += 1
         around += frame_share(values > 0.5) > _BORDER
         same += is_image(values, image)
-    if turned:
-        log.info(
-            "%s: %d of %d images examined have an EXIF orientation that does not change their "
-            "size; masks are taken to be drawn on the upright images",
-            root,
-            turned,
-            len(pairs),
-        )
     start = f"‹{parameter}› {root}: of {read} masks examined,"
     if 2 * same > read:
         raise InputError(

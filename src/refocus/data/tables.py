@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from refocus.outputs import read_bytes
 
 _MOST = 1 << 28  # bytes
 _DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r"\Asep=.\r?\n")  # which Excel reads and writes
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def read_table(
@@ -60,7 +63,7 @@ def head_of(file: Path, shown: str) -> list[str]:
 def _opened(file: Path, shown: str, needed: str) -> tuple[Any, list[str]]:
     """The rows after the head, and the names in it."""
     try:
-        text = _text(read_bytes(file.expanduser(), _MOST))
+        text = _SEPARATOR.sub("", _text(read_bytes(file.expanduser(), _MOST)))
         head = next((line for line in text.splitlines() if line.strip()), "")
         delimiter = max(_DELIMITERS, key=head.count)
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
@@ -88,10 +91,15 @@ def number(text: str, shown: str) -> float:
     Raises:
         InputError: it is none; names `shown`.
     """
+    if _THOUSANDS.fullmatch(text):
+        raise InputError(
+            f"{shown}: {text!r} may hold a decimal comma or one of thousands; legal is a point"
+        )
     try:
         value = float(text.replace(",", ".") if "." not in text else text)  # Excel's comma
     except ValueError:
         value = math.nan
+    value = math.nan if "_" in text else value  # which Python alone reads as a number
     if not math.isfinite(value) or abs(value) > 1e9:
         raise InputError(f"{shown}: {text!r} is not finite or no number; legal are pixels")
     return value

@@ -81,7 +81,7 @@ def collect(
     done: dict[str, dict[str, Any]] = {}
     if records:
         drop_partial_line(records)
-        done = {line["image"]: line for line in read_lines(records)}
+        done = {_named(line, records): line for line in read_lines(records)}
     missing = [s for s in samples if _name(s, root) not in done]
     loader = DataLoader(
         _Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=_together
@@ -104,6 +104,15 @@ def collect(
                     write_line(sink, done[name])
             seen.advance(len(batch))
     return [done[_name(s, root)] for s in samples]
+
+
+def _named(line: dict[str, Any], source: Path) -> str:
+    """The image that a record is of."""
+    if isinstance(line.get("image"), str):
+        return str(line["image"])
+    raise InputError(
+        f"{source}: a record names no image; remove the file, and what it held is computed again"
+    )
 
 
 def _name(sample: Sample, root: Path) -> str:

@@ -7,8 +7,10 @@ of them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from torchvision.transforms import v2
 
 from refocus.data.images import mask_of, read_image
 from refocus.data.transforms import PAPER_SCALE, joint_transform
-from refocus.errors import InputError
+from refocus.errors import InputError, first_line
 from refocus.evaluation.collect import collect
 from refocus.evaluation.intervals import estimate, mean_change, sums_interval
 from refocus.evaluation.metrics import (
@@ -102,11 +104,20 @@ class Gtsegs:
                 "‹suites› imagenet-segmentation: h5py is not installed; run `pip install "
                 "refocus-vit[mat]`"
             ) from error
-        try:
+        with self._guarded():
             return h5py.File(self.file)["value"]
-        except (OSError, KeyError) as error:
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What HDF5 raises of a file that is none, or another one, differs by what is wrong."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
             raise InputError(
-                f"‹suites› imagenet-segmentation={self.file}: not gtsegs_ijcv.mat ({error})"
+                f"‹suites› imagenet-segmentation={self.file}: not gtsegs_ijcv.mat "
+                f"({first_line(error)})"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:  # an open file does not travel to worker processes
@@ -114,24 +125,39 @@ class Gtsegs:
 
     def samples(self) -> list[Sample]:
         """One sample for each image of the file."""
-        found = [
-            Sample(self.file / f"{number:05d}", 0) for number in range(len(self.content["img"]))
-        ]
+        with self._guarded():
+            count = len(self.content["img"])
+            if count != len(self.content["gt"]) or count * _REFERENCE > self.file.stat().st_size:
+                raise ValueError(f"{count} images")
         del self.content  # forked processes must not share an open file
-        return found
+        return [Sample(self.file / f"{number:05d}", 0) for number in range(count)]
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Image `[3, H, W]` and mask `[H, W]` of a sample."""
-        number, file = int(sample.image.name), self.content.file
-        pixels = np.array(file[self.content["img"][number, 0]]).transpose(
-            2, 1, 0
-        )  # stored [3, W, H]
-        cell = file[self.content["gt"][number, 0]]
-        mask = np.array(file[cell[0, 0]]).transpose(1, 0)  # stored [W, H], 1 is foreground
-        image = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
-        return self.picture(image), self.shape(
-            torch.from_numpy((mask > 0).astype(np.float32))[None]
-        )[0]
+        number = int(sample.image.name)
+        with self._guarded():
+            file = self.content.file
+            pixels = _values(file[self.content["img"][number, 0]], 3)  # stored [3, W, H]
+            cell = file[self.content["gt"][number, 0]]
+            mask = _values(file[cell[0, 0]], 2)  # stored [W, H], 1 is foreground
+            if pixels.shape != (3, *mask.shape):
+                raise ValueError(f"image {number} and its mask differ in size")
+        image = Image.fromarray(pixels.transpose(2, 1, 0).astype(np.uint8))
+        shape = torch.from_numpy((mask.T > 0).astype(np.float32))[None]
+        return self.picture(image), self.shape(shape)[0]
+
+
+_REFERENCE = 8  # bytes of a reference in HDF5
+
+
+def _values(stored: Any, axes: int) -> np.ndarray:
+    """A data set of HDF5, where it has the size of a picture; else it could fill the memory."""
+    shape = tuple(stored.shape)
+    if len(shape) != axes or not 0 < math.prod(shape) <= 3 * (Image.MAX_IMAGE_PIXELS or 1 << 27):
+        raise ValueError(f"a picture of the shape {shape}")
+    if stored.dtype.kind not in "biuf":
+        raise ValueError(f"a picture of {stored.dtype}")
+    return np.asarray(stored)
 
 
 def measure(

@@ -23,7 +23,7 @@ from refocus.masks.joins import Join
 from refocus.masks.trust import masked
 from refocus.records import Sample, from_json
 from refocus.vit.families import view
-from refocus.vit.loading import Models
+from refocus.vit.loading import Models, identity
 
 log = logging.getLogger("refocus")
 
@@ -106,8 +106,11 @@ def with_sources(plan: Plan) -> Plan:
     return replace(plan, suites=suites, masks=masks, groups=groups)
 
 
-def settings(model: str, against: str | None, plan: Plan) -> dict[str, Any]:
-    """What decides every record in a folder, to compare when an evaluation is resumed."""
+def settings(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict[str, Any]:
+    """What decides every record in a folder, to compare when an evaluation is resumed.
+
+    refs: "model" and "against" -> what `models` were loaded from, None where there is none.
+    """
 
     def full(given: Mapping[str, str | Path]) -> dict[str, str]:
         return {name: str(Path(path).expanduser().resolve()) for name, path in given.items()}
@@ -115,9 +118,9 @@ def settings(model: str, against: str | None, plan: Plan) -> dict[str, Any]:
     mapping = Path(plan.mapping).expanduser().resolve() if plan.mapping else None
     read = [Path(path).expanduser() for path in (*plan.suites.values(), *plan.masks.values())]
     read += [mapping] if mapping else []
+    read += [Path(plan.backgrounds).expanduser()] if plan.backgrounds else []
     return {
-        "model": outputs.fingerprint(model),
-        "against": None if against is None else outputs.fingerprint(against),
+        **{which: ref and identity(ref, models[which]) for which, ref in refs.items()},
         "suites": full(plan.suites),
         "masks": full(plan.masks),
         "shifts": list(plan.shifts),

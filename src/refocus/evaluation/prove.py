@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data import shifts
 from refocus.data.sampling import chosen
 from refocus.evaluation import cues, maps
@@ -67,7 +67,8 @@ def evaluate_suites(
     models = load_models(model, against, pick_device(plan.device))
     check(models, plan)
     apart = {f"‹suites› {name}": path for name, path in plan.suites.items()}
-    folder = outputs.resumable(out, resume, settings(model, against, plan), apart=apart)
+    kept = settings({"model": model, "against": against}, models, plan)
+    folder = outputs.resumable(out, resume, kept, apart=apart)
     return measure(models, plan, folder, model=model, against=against)
 
 
@@ -78,14 +79,15 @@ def measure(
 
     `model` and `against` say what the models are.
     """
-    found = Evaluation(
-        model=outputs.resolved(model),
-        against=against and outputs.resolved(against),
-        seed=plan.seed,
-        suites=prove(models, plan, folder),
-    )
-    outputs.write_json(folder / RESULTS, to_json(found))
-    outputs.finish(folder, "evaluate", seed=plan.seed)
+    with locks.released(folder):
+        found = Evaluation(
+            model=outputs.resolved(model),
+            against=against and outputs.resolved(against),
+            seed=plan.seed,
+            suites=prove(models, plan, folder),
+        )
+        outputs.write_json(folder / RESULTS, to_json(found))
+        outputs.finish(folder, "evaluate", seed=plan.seed)
     return found
 
 

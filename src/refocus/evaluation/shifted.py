@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data import shifts as shifted
 from refocus.data.folders import folder_samples
 from refocus.data.sources.opened import opened, opened_masks
@@ -74,14 +74,15 @@ def shifts(
     kept = _kept(images, masks, settings)
     read = {"‹images›": images, "‹masks›": masks}
     folder = outputs.resumable(out, resume, kept, apart=read)
-    content = shifted.write(
-        samples,
-        folder,
-        settings.kinds,
-        seed=settings.seed,
-        workers=settings.workers,
-        backgrounds=backgrounds,
-    )
+    with locks.released(folder):
+        content = shifted.write(
+            samples,
+            folder,
+            settings.kinds,
+            seed=settings.seed,
+            workers=settings.workers,
+            backgrounds=backgrounds,
+        )
     return ShiftFolder(folder, content["written"], content["skipped"])
 
 

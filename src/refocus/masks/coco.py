@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,21 +70,46 @@ def _content(
     Numbers and texts count alike as ids.
     """
     content = read_json(source, most=_MOST)
+    _refuse_doubled(content, source)
     try:
         categories = {str(c["id"]): str(c["name"]) for c in content.get("categories", [])}
         files = {str(i["id"]): str(i["file_name"]) for i in content["images"]}
         sizes = {
-            str(i["file_name"]): (int(i["width"]), int(i["height"])) if "width" in i else None
+            str(i["file_name"]): None if i.get("width") is None else _said_size(i)
             for i in content["images"]
         }
         objects: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for annotation in content["annotations"]:
-            objects[files[str(annotation["image_id"])]].append(dict(annotation))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if (number := str(annotation["image_id"])) not in files:
+                raise InputError(
+                    f"‹source› coco {source}: annotation {annotation.get('id')} is of image "
+                    f"{number}, which it does not list"
+                )
+            objects[files[number]].append(dict(annotation))
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"‹source› coco {source}: not a COCO instances file ({error!r})"
         ) from error
     return categories, sizes, objects
+
+
+def _said_size(image: dict[str, Any]) -> Size:
+    return int(image["width"]), int(image["height"])
+
+
+def _refuse_doubled(content: Any, source: Path) -> None:
+    """An id that two images or two categories have leaves open whose an annotation is."""
+    for part in ("images", "categories"):
+        rows = content.get(part) if isinstance(content, dict) else None
+        known = rows if isinstance(rows, list) else []
+        counts = Counter(str(row["id"]) for row in known if isinstance(row, dict) and "id" in row)
+        if doubled := [one for one, count in counts.items() if count > 1]:
+            raise InputError(
+                f"‹source› coco {source}: two of its {part} have the id {doubled[0]}; legal is "
+                "each once"
+            )
 
 
 def _of_class(

@@ -32,7 +32,7 @@ from refocus.masks.reading import MaskReader
 from refocus.masks.settings import ASK, MaskSettings
 from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.progress import track
-from refocus.vit.loading import pick_device
+from refocus.vit.loading import identity, pick_device
 
 HEAD = "head.npy"  # in a folder of masks, of the objects of its images
 _LEARN_FROM = 300  # images for the head of a folder (docs/masks.md)
@@ -133,7 +133,7 @@ def by_backbone(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[st
         return discovered(network, head, size=size, refine=refine, workers=workers)
 
     kept = {
-        "backbone": outputs.fingerprint(settings.backbone),
+        "backbone": identity(settings.backbone, network),
         "size": size,
         "refine": refine,
         "learn_from": shown and str(shown.resolve()),

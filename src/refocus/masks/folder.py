@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data.folders import image_files, refuse_shared_stems
 from refocus.data.sources.opened import opened
 from refocus.errors import InputError
@@ -161,16 +161,31 @@ def write(
     outputs.refuse_inside(out, {"‹images›": images})
     files = image_files(images)
     refuse_shared_stems(_by_folder(files))
+    with locks.released(out):
+        return _written(images, out, files, make_find, settings, resume=resume, group=group)
+
+
+def _written(
+    images: Path,
+    out: Path,
+    files: list[Path],
+    make_find: MakeFind,
+    settings: dict[str, Any],
+    *,
+    resume: bool,
+    group: Place,
+) -> dict[str, Any]:
     if group.first:
         folder = outputs.resumable(out, resume, {"images": str(images), **settings})
-        (folder / outputs.MANIFEST).unlink(missing_ok=True)  # it says that all is complete
         _clean(folder)
+        _refuse_replaced(folder, images, files)
+        (folder / outputs.MANIFEST).unlink(missing_ok=True)  # it says that all is complete
         find = make_find(files, folder)
     group.wait()
     if not group.first:
         folder = out
         find = make_find(files, folder)
-    done = {r["mask"] for r in _records(folder) if (folder / r["mask"]).exists()}
+    done = set(_made(folder))
     left = [f for f in files if _mask_name(f, images) not in done][group.rank :: group.count]
     if done and group.first:
         log.info("%s: %d masks are there already", out, len(done))
@@ -219,8 +234,26 @@ def _keep(outcome: Outcome, name: str, folder: Path) -> dict[str, Any]:
         "mask": name,
         "made": time.time_ns(),
         "digest": digest(target),
+        "of": digest(outcome.image),
         **asdict(quality),
     }
+
+
+def _made(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of the masks that are there, by the path of the mask."""
+    return {r["mask"]: r for r in _records(folder) if (folder / r["mask"]).exists()}
+
+
+def _refuse_replaced(folder: Path, images: Path, files: list[Path]) -> None:
+    """Stop where an image is another than its mask was made of; earlier versions kept no digest."""
+    made = _made(folder)
+    known = {file: made.get(_mask_name(file, images), {}).get("of") for file in files}
+    if replaced := [file for file, before in known.items() if before and digest(file) != before]:
+        mask = folder / _mask_name(replaced[0], images)
+        raise InputError(
+            f"{replaced[0]}: was changed since its mask {mask} was made, as {len(replaced)} of "
+            f"{len(made)} were; remove such masks, and they are made again, or name a new folder"
+        )
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

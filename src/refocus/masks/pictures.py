@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image
 
 from refocus.data.images import (
+    LOSSY,
     UNREADABLE,
     File,
     alpha_of,
+    listed,
     looks_like_void,
     open_upright,
     palette_colours,
@@ -124,14 +126,14 @@ def _drawn(source: Path, images: Sequence[Path], foreground: Foreground) -> Mask
 
 def _opened(path: Path) -> File:
     try:
-        return open_upright(path)
+        return open_upright(path, alone=True)
     except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as a mask ({first_line(error)})") from error
 
 
 def _foreground(file: File, path: Path, ignore: int | None) -> np.ndarray:
     picture = file.picture
-    alpha = alpha_of(picture)
+    alpha = alpha_of(picture, path)
     if alpha is not None:
         return alpha > 127
     if picture.mode == "P":
@@ -141,7 +143,8 @@ def _foreground(file: File, path: Path, ignore: int | None) -> np.ndarray:
         values = np.asarray(picture.convert("L" if "L" in picture.getbands() else "RGB"))
     if values.ndim == 3 and int(np.ptp(values.astype(np.int16), axis=-1).max()) > _GREY:
         return _of_colours(values, path)
-    return _of_levels(values if values.ndim == 2 else values[..., 0], path, ignore)
+    grey = values if values.ndim == 2 else values[..., 0]
+    return grey > 127 if file.kind in LOSSY else _of_levels(grey, path, ignore)
 
 
 def _of_palette(picture: Image.Image, path: Path, ignore: int | None) -> np.ndarray:
@@ -181,6 +184,7 @@ def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray
         return values > 0.5
     levels, counts = np.unique(values, return_counts=True)
     _refuse_void(levels, counts, path, ignore)
+    levels = np.unique([0, *levels[levels != (-1 if ignore is None else ignore)]])
     many, some = _SOFT
     ids = len(levels) - 1 == levels[-1]  # 0, 1, 2, ... without a gap
     soft = 250 <= levels[-1] <= 255 and len(levels) > some + 2 and not ids
@@ -191,10 +195,11 @@ def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray
 
 
 def _refuse_void(levels: np.ndarray, counts: np.ndarray, path: Path, ignore: int | None) -> None:
-    """255 beside a few ids is what is not labelled."""
-    if ignore is None and levels[-1] == 255 and looks_like_void(levels, counts):
+    """255, or 65535, beside ids is what is not labelled."""
+    top = levels[-1]
+    scaled = levels / (257 if top > 255 else 1)
+    if ignore is None and top in (255, 65535) and looks_like_void(scaled, counts):
         raise InputError(
-            f"{path}: has 255 beside {', '.join(str(v) for v in levels[1:-1])}, as where it means "
-            "not labelled; give ‹ignore=255› to count it as background, or ‹ignore=0› if it is an "
-            "object"
+            f"{path}: has {top} beside {listed(levels)}, as where it means not labelled; give "
+            f"‹ignore={top}› to count it as background, or ‹ignore=0› if it is an object"
         )

@@ -39,7 +39,7 @@ class MaskSettings:
         about("How to refine masks: bilateral follows the edges of the image."),
     ] = "bilateral"
     size: Annotated[
-        Annotated[int, Meta(ge=64)],
+        Annotated[int, Meta(ge=64, le=4096)],
         about("Images are read at about SIZE x SIZE pixels; larger is finer and slower."),
     ] = 392
     learn_from: Annotated[

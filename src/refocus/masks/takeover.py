@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from refocus.data.images import keeps_size, orientation, read_image
+from refocus.data.images import orientation, read_image, said_orientation, size_tells
 from refocus.data.polarity import ASK, INVERT, POLARITIES, frame_share, is_image
 from refocus.errors import InputError
 from refocus.masks.reading import MaskReader, Size
@@ -79,17 +79,17 @@ def refuse_open_questions(
 
 def _frame(reader: MaskReader, file: Path) -> str | None:
     """Upright or raw, as the size that the source says tells; None where it does not."""
-    tag = orientation(file)
-    if tag == 1:
+    if orientation(file) == 1:
         return UPRIGHT
     try:
-        said = reader.size(file)
+        said, drawn = reader.size(file), reader.picture(file)
     except InputError:  # said where its mask is read
         return UPRIGHT
-    stored = _stored(file)
-    if said is None or keeps_size(tag) or stored[0] == stored[1]:
+    if drawn is not None and said_orientation(drawn) is not None:  # and was turned by it
+        return UPRIGHT
+    if said is None or not size_tells(file):
         return None
-    return RAW if tuple(said) == stored else UPRIGHT
+    return RAW if tuple(said) == _stored(file) else UPRIGHT
 
 
 def _stored(file: Path) -> Size:
@@ -113,14 +113,24 @@ def mask_for(reader: MaskReader, file: Path, *, frame: str, mask_polarity: str) 
     """The mask of an image, bool `[H, W]`.
 
     Raises:
-        InputError: the source has none, it cannot be read, or it marks nothing.
+        InputError: the source has none, it cannot be read, or it marks nothing or everything.
     """
     mask = upright(reader, file, read_image(file).size, frame)
     if mask is None:
         raise InputError(f"{file}: no mask for it in the source")
-    if not mask.any():
-        raise InputError(f"{file}: its mask in the source marks nothing")
+    if not mask.any() or mask.all():
+        raise InputError(
+            f"{file}: its mask in the source marks {'everything' if mask.any() else 'nothing'}"
+        )
     return ~mask if mask_polarity == INVERT else mask
+
+
+def _is_image(drawn: Path, image: Path) -> bool:
+    """Whether what a mask is drawn in is the image itself in grey."""
+    try:
+        return is_image(np.asarray(read_image(drawn).convert("L"), np.float32) / 255, image)
+    except InputError:  # 16-bit ids, say
+        return False
 
 
 def _refuse_doubtful(reader: MaskReader, files: Sequence[Path], frame: str) -> None:
@@ -141,7 +151,7 @@ def _refuse_doubtful(reader: MaskReader, files: Sequence[Path], frame: str) -> N
         if mask is not None:
             read += 1
             around += frame_share(mask) > _BORDER
-            same += is_image(np.asarray(read_image(drawn).convert("L"), np.float32) / 255, file)
+            same += _is_image(drawn, file)
     if 2 * same > read:
         raise InputError(
             f"‹source›: of {read} masks examined, {same} look like their images; give the folder "

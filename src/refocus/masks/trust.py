@@ -13,6 +13,7 @@ from PIL import Image
 from refocus.errors import InputError
 from refocus.outputs import read_json
 from refocus.records import Sample
+from refocus.vit.classes import plain
 
 log = logging.getLogger("refocus")
 
@@ -41,9 +42,8 @@ def scores(folder: str | Path) -> dict[str, float]:
         for r in content["masks"]:
             file = path.parent / r["mask"]
             changed = file.exists() and digest(file) != r["digest"]
-            found[Path(r["mask"]).with_suffix("").as_posix()] = (
-                1.0 if changed else float(r["score"])
-            )
+            key = plain(Path(r["mask"]).with_suffix("").as_posix())
+            found[key] = 1.0 if changed else float(r["score"])
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -61,7 +61,7 @@ def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Samp
     known = scores(masks)
     if not known:
         return samples
-    keyed = [(f"{s.image.parent.name}/{s.image.stem}", s) for s in samples]
+    keyed = [(plain(f"{s.image.parent.name}/{s.image.stem}"), s) for s in samples]
     kept = [s for key, s in keyed if s.mask is not None and known.get(key, 1) >= least]
     if left := len(samples) - len(kept):
         log.info(

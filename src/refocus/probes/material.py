@@ -20,6 +20,7 @@ from refocus.probes.registry import FOLDERS, Probe
 from refocus.probes.settings import ProbeSettings
 from refocus.probes.tools.corruptions import SEVERITIES, published
 from refocus.records import Sample
+from refocus.vit.loading import Models, identity
 
 
 def options_of(settings: ProbeSettings) -> Options:
@@ -75,11 +76,11 @@ class Material:
         kept = chosen(found, min(caps) if caps else None, self.settings.seed)
         return [s for s in found if s.image in kept]
 
-    def models(self) -> dict[str, list[str]]:
+    def models(self, loaded: Models) -> dict[str, list[str]]:
         """Which models these are, and whether they are still the same."""
-        return {which: outputs.fingerprint(ref) for which, ref in self.refs.items()}
+        return {which: identity(ref, loaded[which]) for which, ref in self.refs.items()}
 
-    def decisive(self, probe: Probe) -> dict[str, Any]:
+    def decisive(self, probe: Probe, loaded: Models) -> dict[str, Any]:
         """What decides every record of a probe; kept beside them in settings.json."""
         settings, options = self.settings, self.options
         read = {need: getattr(options, need) for need in probe.needs if need in FOLDERS}
@@ -87,7 +88,7 @@ class Material:
         if options.mapping and probe.on == "cues":
             folders["mapping"] = options.mapping
         return {
-            **self.models(),
+            **self.models(loaded),
             "folders": {
                 name: [str(path.expanduser().resolve()), outputs.state(path)]
                 for name, path in folders.items()

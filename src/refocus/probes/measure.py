@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data.folders import image_files
 from refocus.data.sources.opened import opened_pair
 from refocus.errors import InputError
@@ -107,8 +107,8 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
         kept = out / name / outputs.SETTINGS
         if kept.exists():
             before = outputs.read_json(kept)
-            outputs.refuse_other(out / name, before, material.decisive(row), kept)
-    mine = material.models()
+            outputs.refuse_other(out / name, before, material.decisive(row, models), kept)
+    mine = material.models(models)
     for name in PROBES:
         kept = out / name / outputs.SETTINGS
         if not kept.exists():
@@ -129,7 +129,14 @@ def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult
     """
     row = PROBES[name]
     apart = {"‹images›": material.root(row)}
-    folder = outputs.resumable(out / name, True, material.decisive(row), apart=apart)
+    folder = outputs.resumable(out / name, True, material.decisive(row, models), apart=apart)
+    with locks.released(folder):
+        return _measured(name, models, material, folder)
+
+
+def _measured(name: str, models: Models, material: Material, folder: Path) -> ProbeResult:
+    """What a probe's folder holds, or else finds."""
+    row = PROBES[name]
     if (folder / outputs.MANIFEST).exists():
         log.info("%s: there already, read from its records", name)
         return read(folder / FILE)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
 from refocus.data.sources.opened import opened_pair
 from refocus.evaluation.classify import read_predictions
@@ -36,7 +36,7 @@ from refocus.results import (
 from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
-from refocus.vit.loading import load_models, pick_device
+from refocus.vit.loading import identity, load_models, pick_device
 
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "outline")
 _CARDS = 8
@@ -87,17 +87,34 @@ def audit(
     images, masks = found.images, found.masks
     plan = _plan(images, masks, settings)
     folder = _prepared(model, network, plan, out, settings, resume=resume)
-    if masks is None:
-        plan = _plan(plan.path(SUITE), folder / "masks", settings)
-        wanted = MaskSettings(settings.backbone, workers=settings.workers, device=settings.device)
-        find_masks(images, folder / "masks", wanted)
-    entry = prove({"model": network}, plan, folder)[SUITE]
+    with locks.released(folder):
+        if masks is None:
+            plan = _plan(plan.path(SUITE), folder / "masks", settings)
+            wanted = MaskSettings(
+                settings.backbone, workers=settings.workers, device=settings.device
+            )
+            find_masks(images, folder / "masks", wanted)
+        entry = prove({"model": network}, plan, folder)[SUITE]
+        return _written(folder, model, network, plan, settings, entry, automatic=masks is None)
+
+
+def _written(
+    folder: Path,
+    model: str,
+    network: nn.Module,
+    plan: Plan,
+    settings: AuditSettings,
+    entry: SuiteEntry,
+    *,
+    automatic: bool,
+) -> Audit:
+    """audit.json, audit.csv, audit.html, and the manifest last."""
     maker = f"found without annotation by {settings.backbone}"
     content = Audit(
         model=model,
-        images=str(images),
-        masks=str(masks) if masks else maker,
-        automatic=masks is None,
+        images=str(plan.suites[SUITE]),
+        masks=maker if automatic else str(plan.masks[SUITE]),
+        automatic=automatic,
         seed=settings.seed,
         verdict=verdict(entry),
         entry=entry,
@@ -149,7 +166,7 @@ def _prepared(
     view(network)
     scan(images, network)
     kept: dict[str, Any] = {
-        "model": outputs.fingerprint(model),
+        "model": identity(model, network),
         "images": str(images.resolve()),
         "masks": str(masks.resolve()) if masks else settings.backbone,
         "most": settings.most,
@@ -157,10 +174,11 @@ def _prepared(
         "mask_score": settings.mask_score,
         "mask_polarity": settings.mask_polarity,
         "seed": settings.seed,
+        "files": [outputs.state(images)],
     }
     if masks:
         check({"model": network}, plan)
-        kept["files"] = [outputs.state(images), outputs.state(masks)]
+        kept["files"].append(outputs.state(masks))
     elif not (folder / "settings.json").exists():
         refuse_shared_stems(class_folders(images, "images"))
         load_backbone(

@@ -21,11 +21,12 @@ from refocus.reports import report_page
 from refocus.reports.report_page import Told, Tuning
 from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.results import Evaluation
+from refocus.tuning.checkpoints import base_changed
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
 from refocus.tuning.selection import Selection, from_json, trained_classes
 from refocus.vit import own_models
-from refocus.vit.loading import load, load_models, weights_digest
+from refocus.vit.loading import identity, load, load_models
 
 log = logging.getLogger("refocus")
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "location", "size", "rotation")
@@ -58,7 +59,7 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
     else:
         models = load_models(model, original, device)
     plans.check(models, plan)
-    folder = _free(run, plans.settings(model, against, plan))
+    folder = _free(run, plans.settings({"model": model, "against": against}, models, plan))
     if not (folder / outputs.MANIFEST).exists():
         measure(models, plan, folder, model=model, against=against)
     return folder
@@ -119,7 +120,7 @@ def write(
     found = read_evaluation(evaluation / RESULTS)
     tuning = _tuning(run) if run else None
     models = _models(found, code, device, unchanged=tuning is not None and tuning.unchanged)
-    changed = _changed(evaluation, found, run, models.get("original"))
+    changed = _changed(evaluation, found, run, models)
     if changed:
         log.warning("%s: %s", out, changed)
     told = Told(evaluation, found, tuning, changed)
@@ -152,25 +153,25 @@ def _models(
 
 
 def _changed(
-    evaluation: Path, found: Evaluation, run: Path | None, original: nn.Module | None
+    evaluation: Path, found: Evaluation, run: Path | None, models: dict[str, nn.Module]
 ) -> str:
     """Which model is another today than when it was measured, or tuned from; "" where none is."""
     kept = outputs.read_json(evaluation / "settings.json")
+    measured: dict[str, Any] = {"model": models.get("tuned", models.get("original"))}
+    measured["against"] = models.get("original") if found.against else None
     for title, which, ref in (("model", "model", found.model), ("base", "against", found.against)):
         before = kept.get(which) if isinstance(kept, dict) else None
-        if ref and before and len(before) > 1 and outputs.fingerprint(ref) != before:
+        known = before if measured[which] is not None and before else []
+        if ref and len(known) > 1 and identity(ref, measured[which]) != known:
             return (
                 f"the {title} {ref} was changed after it was measured: the numbers are from the "
                 "earlier one, the pictures from the current one"
             )
-    started = run / outputs.IDENTITY if run else None
-    if started and started.exists() and original is not None:
-        known = outputs.read_json(started)
-        if isinstance(known, dict) and known.get("weights") != weights_digest(original):
-            return (
-                f"the base {found.against or found.model} was changed after the run was tuned from "
-                "it: the comparison is not with the run's original"
-            )
+    if run and "original" in models and base_changed(run, models["original"]):
+        return (
+            f"the base {found.against or found.model} was changed after the run was tuned from "
+            "it: the comparison is not with the run's original"
+        )
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from refocus import locks, outputs
 from refocus.data.images import read_image
 from refocus.data.listing import images_below
 from refocus.data.transforms import eval_image
-from refocus.errors import InputError
+from refocus.errors import InputError, Message
 from refocus.figures.pictures import figure, overlay, to_picture
 from refocus.progress import track
 from refocus.records import (
@@ -28,9 +29,9 @@ from refocus.records import (
     write_line,
 )
 from refocus.relevance.gae import explain
-from refocus.vit.classes import class_count, class_names, folder_names
+from refocus.vit.classes import class_count, class_names, folder_names, plain
 from refocus.vit.families import view
-from refocus.vit.loading import load, preprocessing
+from refocus.vit.loading import identity, load, preprocessing
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -45,6 +46,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 EXPLANATIONS = "explanations.json"
+log = logging.getLogger("refocus")
 _KEPT = ".explained.jsonl"  # images that are done, until all are
 
 
@@ -130,10 +132,22 @@ def write(
     targets = {which: _target(model, target) for which, model in models.items()}
     for path in images:
         read_image(path)
-    folder = _opened(out, refs, images, target)
-    if (folder / outputs.MANIFEST).exists():
-        locks.release(folder)
-        return read(folder / EXPLANATIONS)
+    known = {which: identity(ref, models[which]) for which, ref in refs.items()}
+    folder = _opened(out, known, images, target)
+    with locks.released(folder):
+        if (folder / outputs.MANIFEST).exists():
+            return read(folder / EXPLANATIONS)
+        return _written(folder, images, models, targets, refs)
+
+
+def _written(
+    folder: Path,
+    images: list[Path],
+    models: dict[str, nn.Module],
+    targets: dict[str, int | None],
+    refs: dict[str, str],
+) -> list[ExplainedImage]:
+    """The overlays that are not there yet, then explanations.json, and the manifest last."""
     kept = folder / _KEPT
     drop_partial_line(kept)
     done = {row.image: row for row in typed(read_lines(kept), ExplainedImage, kept).rows}
@@ -154,10 +168,12 @@ def write(
     return rows
 
 
-def _opened(out: str | Path, refs: dict[str, str], images: list[Path], target: str | None) -> Path:
+def _opened(
+    out: str | Path, models: dict[str, list[str]], images: list[Path], target: str | None
+) -> Path:
     """A new folder, or the one in which the same was begun."""
     settings = {
-        "models": {which: outputs.fingerprint(ref) for which, ref in refs.items()},
+        "models": models,
         "images": {str(path.resolve()): outputs.digest(path) for path in images},
         "target": target,
     }
@@ -186,14 +202,24 @@ def _explained(
 
 
 def _target(model: nn.Module, wanted: str | None) -> int | None:
-    """Index of a class given by name, folder name or index."""
+    """Index of a class given by name, folder name or index; a name that is a number is a name."""
     if wanted is None:
         return None
+    number = int(wanted) if wanted.isdecimal() and int(wanted) < class_count(model) else None
     for names in (class_names(model) or [], folder_names(model) or []):
-        if wanted in names:
-            return names.index(wanted)
-    if wanted.isdecimal() and int(wanted) < class_count(model):
-        return int(wanted)
+        known = [plain(name) for name in names]
+        if plain(wanted) in known:
+            named = known.index(plain(wanted))
+            if number not in (None, named):
+                log.warning(
+                    Message(
+                        f"‹target› {wanted}: is taken as the name of output {named}, not as the "
+                        f"number of output {number}, which is called {names[number]!r}"
+                    )
+                )
+            return named
+    if number is not None:
+        return number
     raise InputError(
         f"‹target› {wanted}: the model has no such class; give a name it knows or an index from 0 "
         f"to {class_count(model) - 1}"

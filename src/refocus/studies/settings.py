@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from refocus import outputs
 from refocus.errors import InputError
-from refocus.settings import Count, CountOrZero, Positive, Seed, Text, about, check
+from refocus.settings import Count, Positive, Seed, Text, Workers, about, check
 
 _ONLY_ON = (
     "model",
@@ -102,7 +102,7 @@ class StudySettings:
         about("With ‹on›: test images for the maps (table3, figure1)."),
     ] = 200
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
-    workers: Annotated[CountOrZero, about("Number of processes that decode images.")] = 0
+    workers: Workers = 0
     seed: Annotated[Seed, about("Seed of every random choice.")] = 0
     seeds: Annotated[
         Count | None,

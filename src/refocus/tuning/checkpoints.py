@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from refocus import outputs
 from refocus.errors import InputError, first_line
 from refocus.records import drop_partial_line, from_json, read_lines, write_line
+from refocus.vit.loading import weights_digest
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class Epoch:
     lr: float
     train: dict[str, float]
     validation: dict[str, float]
+
+
+def base_changed(run: Path, base: nn.Module) -> bool:
+    """Whether the model that a run started from has other weights today than it had then."""
+    kept = run / outputs.IDENTITY  # not in runs of earlier versions
+    known = outputs.read_json(kept) if kept.exists() else None
+    return isinstance(known, dict) and known.get("weights") != weights_digest(base)
 
 
 class Checkpoint:

@@ -10,13 +10,13 @@ from refocus.errors import InputError
 from refocus.outputs import read_json
 from refocus.settings import (
     Count,
-    CountOrZero,
     Fraction,
     Positive,
     PositiveFraction,
     PositiveOrZero,
     Seed,
     Text,
+    Workers,
     about,
     check,
 )
@@ -206,7 +206,7 @@ class Recipe:
         Literal["auto", "cpu", "cuda", "mps"],
         about("Where to compute; auto uses a GPU if there is one."),
     ] = "auto"
-    workers: Annotated[CountOrZero, about("Number of processes that decode images.")] = 0
+    workers: Workers = 0
 
     def __post_init__(self) -> None:
         for name, values in _DEFAULTS.items():

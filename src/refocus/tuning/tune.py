@@ -149,7 +149,9 @@ def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> 
     """What a run is resumed from, selection.json last; all of it, or nothing."""
     content = {
         _RECIPE: recipe.to_dict(),
-        outputs.IDENTITY: outputs.identity(weights, selection.files),
+        outputs.IDENTITY: outputs.identity(
+            weights, [*selection.files, *grounds(recipe.backgrounds)]
+        ),
         _CHOSEN: as_json(selection),
     }
     try:

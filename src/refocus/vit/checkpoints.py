@@ -147,7 +147,10 @@ def _built(arch: str, weights: dict[str, Tensor], said: dict[str, Any], shown: s
     """The architecture with as many classes, and of the input size, that the weights are of."""
     given = said.get("model_kwargs")
     sizes: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
-    sizes["num_classes"] = len(weights[_head(arch)])
+    head = weights[_head(arch)]
+    if head.ndim != 2:
+        raise InputError(f"{shown}: {_head(arch)} is {list(head.shape)}; legal is [classes, width]")
+    sizes["num_classes"] = len(head)
     sizes |= _input_size(arch, weights)
     known = {k: said[k] for k in _SAID if said.get(k) is not None}
     if "img_size" in sizes:
@@ -162,11 +165,10 @@ def _built(arch: str, weights: dict[str, Tensor], said: dict[str, Any], shown: s
 
 def _input_size(arch: str, weights: dict[str, Tensor]) -> dict[str, int]:
     """The side of a square input, where the position embedding is of another than the default."""
-    position = weights.get("pos_embed")
-    if position is None or position.ndim != 3 or "patch_embed.proj.weight" not in weights:
+    position, patches = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
+    if position is None or patches is None or (position.ndim, patches.ndim) != (3, 4):
         return {}
-    tokens = position.shape[1]
-    patch = weights["patch_embed.proj.weight"].shape[-1]
+    tokens, patch = position.shape[1], max(1, patches.shape[-1])
     default = (timm.get_pretrained_cfg_value(arch, "input_size") or (3, 0, 0))[-1]
     usual = (default // patch) ** 2
     if usual <= tokens <= usual + 16:  # with class token, distillation token and registers

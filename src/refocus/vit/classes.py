@@ -11,7 +11,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ _SAME = 990  # of ImageNet's 1000 descriptions, which are then in its order
 
 def natural(name: str) -> list[int | str]:
     """timm's order of class folders: numbers by value, letters without case (class2, class10)."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def by_order(folders: Sequence[str], order: str) -> list[str]:
@@ -87,18 +87,46 @@ def label_names(model: nn.Module) -> list[str] | None:
 
 def _carried(model: nn.Module) -> list[str]:
     names = (getattr(unwrap(model), "pretrained_cfg", {}) or {}).get("label_names") or []
-    return [names[k] for k in sorted(names, key=int)] if isinstance(names, dict) else list(names)
+    return by_index(names, "label_names") if isinstance(names, dict) else list(names)
+
+
+def by_index(labels: Mapping[Any, str], shown: str) -> list[str]:
+    """Names in the order of the outputs, from index -> name; indices count from 0, or from 1.
+
+    shown: what the table is called.
+
+    Raises:
+        InputError: other keys; says which.
+    """
+    numbered = {int(key): str(name) for key, name in labels.items()}
+    keys = sorted(numbered)
+    if len(keys) != len(labels) or keys not in (
+        list(range(len(keys))),
+        list(range(1, len(keys) + 1)),
+    ):
+        first = ", ".join(str(key) for key in [*labels][:5])
+        raise InputError(
+            f"{shown} has the keys {first}; legal are 0 to {len(labels) - 1}, each once"
+        )
+    if keys and keys[0] == 1:
+        log.info("%s counts from 1: its first name is taken for output 0", shown)
+    return [numbered[key] for key in keys]
 
 
 def class_names(model: nn.Module) -> list[str] | None:
-    """Names by class index: from the checkpoint, else timm's table for ImageNet models.
+    """Names by class index, each once: from the checkpoint, else timm's table of ImageNet's.
 
-    None where there are none.
+    None where there are none. ImageNet has two classes called crane: these get their WordNet ids.
     """
     if names := label_names(model):
         return names
     if subset := _imagenet(model):
-        return [subset.index_to_description(i) for i in range(class_count(model))]
+        texts = [subset.index_to_description(i) for i in range(class_count(model))]
+        counts = Counter(texts)
+        return [
+            text if counts[text] == 1 else f"{text} ({subset.index_to_label_name(i)})"
+            for i, text in enumerate(texts)
+        ]
     return None
 
 
@@ -173,7 +201,7 @@ def read_names(file: Path) -> list[str]:
         content = json.loads(text) if file.suffix == ".json" else text.splitlines()
         if isinstance(content, dict):
             content = content.get("id2label", content)
-            content = [content[key] for key in sorted(content, key=int)]
+            content = by_index(content, "it")
         found = [str(name).strip() for name in content if str(name).strip()]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
@@ -261,8 +289,7 @@ def refuse_unusable_head(model: nn.Module, shown: str, *, renamed: bool = False)
             f"{shown}: its head has one output, so there is nothing to choose between; legal are "
             "two outputs or more"
         )
-    names = _carried(model)
-    if renamed or not names:
+    if renamed or not (names := _carried(model)):
         return
     if len(names) != (count := class_count(model)):
         raise InputError(
@@ -290,6 +317,6 @@ def refuse_unfinished_weights(model: nn.Module, shown: str) -> None:
 
 def _doubled(names: Sequence[str]) -> str:
     """'crane' is the name of outputs 0 and 2, where a name stands twice; else an empty text."""
-    name, count = Counter(names).most_common(1)[0]
-    places = [str(i) for i, other in enumerate(names) if other == name]
+    name, count = Counter(map(plain, names)).most_common(1)[0]
+    places = [str(i) for i, other in enumerate(names) if plain(other) == name]
     return f"{name!r} is the name of outputs {' and '.join(places[:2])}" if count > 1 else ""

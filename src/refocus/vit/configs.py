@@ -7,7 +7,7 @@ memory is taken and what is done to every pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,29 @@ def _tensors(weights: Path) -> int:
         ) from error
 
 
-def refuse_unusable(model: nn.Module, shown: str) -> None:
+def crop_share(crop: Sequence[int], resized: Sequence[int], *, squash: bool) -> float | None:
+    """timm's `crop_pct` for a crop out of an image that is resized first; None where it has none.
+
+    timm divides each side of the crop by it and rounds down, which must give `resized` again.
+
+    Args:
+        crop: height and width that the model takes.
+        resized: height and width of the resized image; without `squash` both are its shorter side.
+        squash: whether the aspect ratio is given up.
+    """
+    pads = any(side > before for side, before in zip(crop, resized, strict=True))
+    if pads or not (squash or crop[0] == crop[1]):
+        return None
+    for share in (crop[0] / resized[0], crop[0] / (resized[0] + 0.5)):
+        if [math.floor(side / share) for side in crop] == list(resized):
+            return share
+    return None
+
+
+def refuse_unusable(model: nn.Module, shown: str, *, renamed: bool = False) -> None:
     """Stop where a model's own preprocessing or class names cannot be meant.
+
+    renamed: names follow from elsewhere, so those in the checkpoint do not count.
 
     Raises:
         InputError: names `shown`, the key and what is legal.
@@ -103,6 +124,8 @@ def refuse_unusable(model: nn.Module, shown: str) -> None:
     if not isinstance(said, dict):
         raise InputError(f"{shown}: its pretrained_cfg is a {type(said).__name__}, not an object")
     for key, (legal, words) in _LEGAL.items():
+        if renamed and key == "label_names":
+            continue
         if said.get(key) is not None and not legal(said[key]):
             raise InputError(f"{shown}: its {key} is {_short(said[key])}; legal is {words}")
 
@@ -130,8 +153,9 @@ def _real(value: Any) -> bool:
 
 def _names(value: Any) -> bool:
     if isinstance(value, dict):
-        keys = all(isinstance(key, int) or str(key).isdecimal() for key in value)
-        return keys and all(isinstance(name, str) for name in value.values())
+        keys = sorted(int(key) for key in value if str(key).isdecimal())
+        counted = any(keys == list(range(first, first + len(value))) for first in (0, 1))
+        return counted and all(isinstance(name, str) for name in value.values())
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
@@ -145,7 +169,7 @@ _LEGAL = {  # key of pretrained_cfg -> what it may be
     ),
     "interpolation": (lambda v: v in _INTERPOLATIONS, ", ".join(_INTERPOLATIONS)),
     "crop_mode": (lambda v: v in _CROPS, ", ".join(_CROPS)),
-    "label_names": (_names, "a list of texts, or an object of index and text"),
+    "label_names": (_names, "a list of texts, or an object of index, from 0 or 1 on, and text"),
 }
 
 

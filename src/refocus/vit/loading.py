@@ -21,7 +21,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from refocus.errors import InputError
-from refocus.outputs import is_weights, naming, split_reference
+from refocus.outputs import fingerprint, is_weights, naming, split_reference
 from refocus.vit import (
     checkpoints,
     own_models,
@@ -110,8 +110,9 @@ def load(
         known = f"?arch={arch}" if arch else ""
         ref = f"{place.resolve()}{known}"
     setattr(model, _LOADED_FROM, ref)
-    refuse_unusable(model, f"‹model› {ref}")
-    refuse_unusable_head(model, f"‹model› {ref}", renamed=names is not None)
+    renamed = names is not None
+    refuse_unusable(model, f"‹model› {ref}", renamed=renamed)
+    refuse_unusable_head(model, f"‹model› {ref}", renamed=renamed)
     if pretrained:
         refuse_unfinished_weights(model, f"‹model› {ref}")
     if names is not None:
@@ -244,6 +245,11 @@ def _refuse_incomplete(folder: Path) -> None:
 def _adapted(folder: Path, *, pretrained: bool) -> nn.Module:
     """A base model with the adapter of a PEFT folder merged into it."""
     base = transformers_models.base_of(folder)
+    if (Path(base).expanduser() / transformers_models.ADAPTER).is_file():
+        raise InputError(
+            f"‹model› {folder}: an adapter of {base}, which is an adapter as well; merge that one "
+            "into its base first: model.merge_and_unload()"
+        )
     model = load(base if _place_of(base) or ":" in base else f"hf:{base}", pretrained=pretrained)
     return transformers_models.with_adapter(model, folder) if pretrained else model
 
@@ -340,6 +346,19 @@ def weights_digest(model: nn.Module) -> str:
         content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         content.update(memoryview(value.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
     return content.hexdigest()
+
+
+def identity(ref: str, model: nn.Module) -> list[str]:
+    """What a model is, to be compared when it is asked again.
+
+    By the content of its folder or file; one that has a name alone, of a hub, by its weights.
+
+    Args:
+        ref: what `load` was called with.
+        model: what it returned.
+    """
+    found = fingerprint(ref)
+    return found if len(found) > 1 else [*found, weights_digest(model)]
 
 
 Models = dict[str, nn.Module]  # "model", and "against" where there is one before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,8 @@ from torch import nn
 
 from refocus.errors import InputError, first_line
 from refocus.outputs import read_json
-from refocus.vit.classes import imagenet_in_order
+from refocus.vit.classes import by_index, imagenet_in_order
+from refocus.vit.configs import crop_share
 from refocus.vit.families import FAMILIES, REFUSED
 from refocus.vit.hub import asked_once
 
@@ -267,9 +269,16 @@ def preprocessing(processor: Any) -> dict[str, Any]:
         (size["shortest_edge"],) * 2 if "shortest_edge" in size else (size["height"], size["width"])
     )
     final = (crop["height"], crop["width"]) if crop else resized
+    share = crop_share(final, resized, squash="shortest_edge" not in size)
+    if share is None:
+        raise InputError(
+            f"{shown} crops to {final[1]}x{final[0]} pixels after it resizes to {size}; legal are "
+            "crops no larger than that, with one ratio for both sides, or square ones of a "
+            "shortest_edge"
+        )
     return {
         "input_size": (3, *final),
-        "crop_pct": final[0] / resized[0],
+        "crop_pct": share,
         "crop_mode": "center" if "shortest_edge" in size else "squash",
         "interpolation": _RESAMPLE[processor.resample],
         "mean": tuple(processor.image_mean),
@@ -283,20 +292,29 @@ def _names(config: Any, shown: str) -> list[str] | None:
     None where they are transformers' own LABEL_0, LABEL_1, ..., or ImageNet's in its order, whose
     class folders are called by WordNet ids (timm's tables have both).
     """
-    labels = {int(key): str(name) for key, name in config.id2label.items()}
-    count = config.num_labels
-    if sorted(labels) == list(range(1, count + 1)):
-        log.info("id2label counts from 1: its first name is taken for output 0")
-        labels = {key - 1: name for key, name in labels.items()}
-    if sorted(labels) != list(range(count)):
-        raise InputError(
-            f"{shown}: id2label has the keys {', '.join(map(str, sorted(labels)[:5]))}; legal are "
-            f"0 to {count - 1}, one for each output"
-        )
-    names = [labels[i] for i in range(count)]
+    try:
+        names = by_index(config.id2label, "id2label")
+    except InputError as error:
+        raise InputError(f"{shown}: {error}") from error
+    _refuse_contradiction(names, config.label2id, shown)
     if imagenet_in_order(names):
         return None
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+
+
+def _refuse_contradiction(names: list[str], label2id: Any, shown: str) -> None:
+    """Stop where the two tables of a config order classes differently: one of them is wrong."""
+    try:
+        numbers = {str(name): int(number) for name, number in dict(label2id or {}).items()}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{shown}: label2id of its config.json is no table of numbers") from error
+    known = [name for name in names if name in numbers]
+    for one, other in pairwise(known):
+        if numbers[one] >= numbers[other]:
+            raise InputError(
+                f"{shown}: in id2label of its config.json {one!r} comes before {other!r}, in "
+                f"label2id they are {numbers[one]} and {numbers[other]}; mend the one that is wrong"
+            )
 
 
 def save(model: Any, folder: Path) -> None:
