@@ -23,7 +23,7 @@ from refocus.evaluation.plan import Plan
         ({"mask_score": float("nan")}, "mask_score nan: must be a number between 0 and 1"),
         ({"batch_size": 0}, "batch_size 0: must be a whole number of at least 1"),
         ({"faithful": True}, "faithful True: must be a whole number"),
-        ({"workers": -1}, "workers -1: must be a whole number of at least 0"),
+        ({"workers": -1}, "workers -1: must be a whole number between 0 and 256"),
     ],
 )
 def test_what_is_not_legal(given: dict[str, Any], message: str) -> None:
