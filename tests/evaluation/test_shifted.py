@@ -49,7 +49,7 @@ def test_further_kinds_are_added_and_other_settings_refused(
     [
         ({"kinds": ("blur",)}, r"kinds blur: no such shift; legal are all, only-fg"),
         ({"mask_score": 2}, r"mask_score 2: must be a number"),
-        ({"workers": -1}, r"workers -1: must be a whole number of at least 0"),
+        ({"workers": -1}, r"workers -1: must be a whole number between 0 and 256"),
         ({"kinds": ("real",)}, r"backgrounds, a folder of images"),
     ],
 )

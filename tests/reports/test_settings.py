@@ -21,7 +21,7 @@ from refocus.reports.settings import AuditSettings, ReportSettings
         (AuditSettings, {"backbone": " "}, "backbone"),
         (AuditSettings, {"device": "tpu"}, "device tpu: must be"),
         (AuditSettings, {"faithful": 2.5}, "faithful 2.5: must be a whole number"),
-        (ReportSettings, {"workers": -1}, "workers -1: must be a whole number of at least 0"),
+        (ReportSettings, {"workers": -1}, "workers -1: must be a whole number between 0 and 256"),
         (ReportSettings, {"masks": {"a": "b"}}, "masks a=b: of which suite"),
         (ReportSettings, {"suites": {"a": ""}}, "suites"),
         (ReportSettings, {"suites": {3: "images"}}, "suites"),
