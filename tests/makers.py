@@ -59,6 +59,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(exit_.value.code or 0)
 
 
+def words(**options: object) -> list[str]:
+    """Options of a command: `words(model=folder)` is `["--model", folder]`."""
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
 def gradient(mode: str = "RGB") -> Image.Image:
     return Image.fromarray(np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)).convert(
         mode

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from refocus.evaluation.stored import read_evaluation
-from tests.makers import NAMES, run
+from tests.makers import NAMES, run, words
 
 
 def test_tune_then_evaluate_before_and_after(
@@ -33,22 +33,8 @@ def test_tune_then_evaluate_before_and_after(
         "--device",
         "cpu",
     )
-    assert (
-        run(
-            monkeypatch,
-            "tune",
-            "--model",
-            model_folder,
-            "--images",
-            images,
-            "--masks",
-            masks,
-            "--out",
-            tmp_path / "run",
-            *options,
-        )
-        == 0
-    )
+    given = words(model=model_folder, images=images, masks=masks, out=tmp_path / "run")
+    assert run(monkeypatch, "tune", *given, *options) == 0
     assert "<- kept" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["weights"] == {
         "background": 1.0,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from refocus.cli import main
-from tests.makers import make_images, run
+from tests.makers import make_images, run, words
 
 DAMAGES = {
     "empty class": "bee: class folder without images",
@@ -83,22 +83,8 @@ def test_tune_with_skip_bad_a_validation_folder_and_the_tuned_weights_as_they_ar
         "--device",
         "cpu",
     )
-    assert (
-        run(
-            monkeypatch,
-            "tune",
-            "--model",
-            model_folder,
-            "--images",
-            images,
-            "--masks",
-            masks,
-            "--out",
-            tmp_path / "run",
-            *options,
-        )
-        == 0
-    )
+    given = words(model=model_folder, images=images, masks=masks, out=tmp_path / "run")
+    assert run(monkeypatch, "tune", *given, *options) == 0
     assert "left out" in capsys.readouterr().err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["chosen_share"] == 1.0
@@ -171,16 +157,7 @@ def test_a_preset_fills_in_what_the_command_leaves_open(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     images, masks = image_folders
-    places = [
-        "--model",
-        model_folder,
-        "--images",
-        images,
-        "--masks",
-        masks,
-        "--out",
-        tmp_path / "run",
-    ]
+    places = words(model=model_folder, images=images, masks=masks, out=tmp_path / "run")
     command = [
         "tune",
         "--preset",
@@ -206,10 +183,9 @@ def test_the_papers_protocol_keeps_the_best_epoch_without_a_rule(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     images, masks = image_folders
-    places = {"model": model_folder, "images": images, "masks": masks, "out": tmp_path / "run"}
-    words = [word for name, value in places.items() for word in (f"--{name}", str(value))]
+    given = words(model=model_folder, images=images, masks=masks, out=tmp_path / "run")
     options = ["--protocol", "paper", "--objective", "relevance", "--epochs", "1"]
-    done = CliRunner().invoke(main.app, ["tune", *words, *options, "--device", "cpu"])
+    done = CliRunner().invoke(main.app, ["tune", *given, *options, "--device", "cpu"])
     assert done.exit_code == 0, done.output
     kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (kept["do_no_harm"], kept["val_images"], kept["mask_score"]) == (False, 414, 0.0)
@@ -222,11 +198,10 @@ def test_tuning_without_labels_and_of_another_map(
     images, masks = image_folders
 
     def weights(name: str, *options: str) -> dict[str, torch.Tensor]:
-        places = {"model": model_folder, "images": images, "masks": masks, "out": tmp_path / name}
-        words = [word for key, value in places.items() for word in (f"--{key}", str(value))]
+        given = words(model=model_folder, images=images, masks=masks, out=tmp_path / name)
         common = ["--objective", "relevance", "--epochs", "1", "--device", "cpu"]
         common += ["--no-do-no-harm", "--lr", "1e-3", "--check-images", "1"]
-        done = CliRunner().invoke(main.app, ["tune", *words, *common, *options])
+        done = CliRunner().invoke(main.app, ["tune", *given, *common, *options])
         assert done.exit_code == 0, done.output
         return load_file(tmp_path / name / "model" / "model.safetensors")
 
