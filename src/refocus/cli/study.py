@@ -69,11 +69,7 @@ def study(
     from refocus.studies import registry
 
     if name == "list":
-        table = Table("study", Column("what it shows", overflow="fold"))
-        for key, row in registry.STUDIES.items():
-            table.add_row(key, row.told(row.suites))
-        console.print(table)
-        return {key: row.about for key, row in registry.STUDIES.items()}
+        return _list()
     registry.study(name)
     settings = _settings(context, given, config, dry_run=dry_run)
     if out is None and not dry_run:
@@ -92,13 +88,27 @@ def study(
     assert out is not None
     found = start.study(name, out, settings)
     if found is not None:  # else a process other than the first
-        text = found.text
-        for asked, ending in ((latex, "tex"), (csv, "csv")):
-            text = outputs.read_text(out / f"{name}.{ending}") if asked else text
-        console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
-        if not (latex or csv):  # else for a file or another program
-            console.print(f"open in a browser: {out / (name + '.html')}", soft_wrap=True)
+        _print_found(found, out / name, "tex" if latex else "csv" if csv else "")
     return found
+
+
+def _list() -> dict[str, str]:
+    """Show all studies."""
+    from refocus.studies import registry
+
+    table = Table("study", Column("what it shows", overflow="fold"))
+    for key, row in registry.STUDIES.items():
+        table.add_row(key, row.told(row.suites))
+    console.print(table)
+    return {key: row.about for key, row in registry.STUDIES.items()}
+
+
+def _print_found(found: StudyResults, stem: Path, ending: str) -> None:
+    """The table, or the file with that ending, for a file or another program."""
+    text = outputs.read_text(stem.with_name(f"{stem.name}.{ending}")) if ending else found.text
+    console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
+    if not ending:
+        console.print(f"open in a browser: {stem}.html", soft_wrap=True)
 
 
 def _settings(

@@ -220,13 +220,7 @@ def own(
         first / "test",
         MASK_SCORE,
     )
-    suites = {"natural": folder / "test"}
-    kept = chosen(tests, most, seed)
-    for kind in kinds:
-        some = [s for s in tests if s.image in kept] if kind in CURVES else tests
-        if not (out / "shifts" / kind).exists():
-            _write_shift(some, out / "shifts", kind, seed)
-        suites[kind] = out / "shifts" / kind
+    suites = {"natural": folder / "test", **_shifts(tests, out / "shifts", kinds, most, seed)}
     has_val = (folder / "val").is_dir() and (first / "val").is_dir()
     return Ground(
         models=references,
@@ -240,6 +234,18 @@ def own(
         mask_polarity=mask_polarity,
         settings={"skip_bad": True, "mask_polarity": mask_polarity},
     )
+
+
+def _shifts(
+    tests: Sequence[Sample], out: Path, kinds: Sequence[str], most: int, seed: int
+) -> dict[str, Path]:
+    """Kind -> folder of the test images with that shift, written where it is not there yet."""
+    kept = chosen(tests, most, seed)
+    for kind in kinds:
+        if not (out / kind).exists():
+            some = [s for s in tests if s.image in kept] if kind in CURVES else tests
+            _write_shift(some, out, kind, seed)
+    return {kind: out / kind for kind in kinds}
 
 
 def check_own(
