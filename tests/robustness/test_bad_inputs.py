@@ -97,7 +97,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
         "audit": "--most --faithfulness --workers --seed",
         "probe": "--most --batch-size --workers --seed",
         "report": "--most --faithfulness --workers --seed",
-        "study": "--epochs --classes --val-images --most --maps --workers --seed",
+        "study": "--epochs --classes --val-images --most --maps --workers --seed --seeds",
         "app": "--port",
         "demo": "--seed",
     },
@@ -136,6 +136,7 @@ OPTIONS: dict[str, dict[tuple[str, ...], str]] = {  # kind of value -> command -
     },
     FILE: {
         "data": "--data",
+        "study": "--config",
         "evaluate": "--mapping --names",
         "tune": "--names",
         "zero-shot": "--templates",
