@@ -65,7 +65,7 @@ def test_the_protocol_that_is_asked_for_tunes_and_measures(
     own: bool, asked: Literal["standard", "paper"] | None, tmp_path: Path
 ) -> None:
     if own:
-        settings = StudySettings(on="i", model="m", masks="k", protocol=asked)
+        settings = StudySettings(on="i", model=("m",), masks="k", protocol=asked)
     else:
         settings = StudySettings(data="d.toml", protocol=asked)
     known = {} if own else {"protocol": "paper"}
