@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import as_file, files
 
 import numpy as np
@@ -175,11 +175,12 @@ def snow(x: np.ndarray, severity: int, draw: Draw) -> np.ndarray:
 def frost(x: np.ndarray, severity: int, draw: Draw) -> np.ndarray:
     """One of six pictures of frost over it."""
     share, of_frost = _FROST[severity - 1]
-    picture = _frosts()[draw.randint(_FROSTS)]
+    number = draw.randint(_FROSTS)
+    picture = _frosts()[number]
     height, width = x.shape[:2]
     factor = 1.1 * max(height / picture.height, width / picture.width, 1)
     size = (math.ceil(picture.width * factor), math.ceil(picture.height * factor))
-    large = _enlarged(np.asarray(picture, np.float64), size[::-1]) / 255
+    large = _large_frost(number, size[::-1]) / 255
     top, left = draw.randint(0, size[1] - height), draw.randint(0, size[0] - width)
     return share * x + of_frost * large[top : top + height, left : left + width]
 
@@ -193,6 +194,12 @@ def _frosts() -> list[Image.Image]:
         with as_file(folder / name) as path, Image.open(path) as picture:
             found.append(picture.convert("RGB"))
     return found
+
+
+@lru_cache(maxsize=2 * _FROSTS)  # pictures of one size share them
+def _large_frost(number: int, size: tuple[int, int]) -> np.ndarray:
+    picture = np.asarray(_frosts()[number], np.float64)
+    return _enlarged(picture, size).astype(np.uint8)
 
 
 def _enlarged(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
