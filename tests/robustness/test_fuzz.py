@@ -33,7 +33,7 @@ from refocus.masks.formats import reader
 from refocus.outputs import manifest_of, read_json
 from refocus.records import read_lines
 from refocus.studies.datasets import read_toml
-from refocus.tuning.checkpoints import Checkpoint, keep_epochs
+from refocus.tuning.checkpoints import Checkpoint, Position, keep_epochs
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
 from refocus.tuning.selection import from_json
@@ -196,7 +196,7 @@ def targets(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         name: read_json(world.root / "proof" / f"{name}.json") for name in ("settings", "results")
     }
     state = Checkpoint(model, *_optimizer(model))
-    state.write(root / "last.pt", {"epoch": 3, "best": 1, "loss": 0.5})
+    state.write(root / "last.pt", Position(epoch=3, best=1, loss=0.5))
     lines = (world.root / "proof" / "records" / "own" / "standard.model.jsonl").read_bytes()
     lines += json.dumps({"image": "bee/x.png", "unreadable": "why"}).encode() + b"\n"
     history = json.dumps({"epoch": 0, "lr": 1e-6, "train": {"loss": 1}, "validation": {"loss": 1}})
