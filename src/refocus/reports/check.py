@@ -88,6 +88,8 @@ def check(
         found = opened_pair(images, masks)
         images, masks = found.images, found.masks
         samples = scan(images, model, masks=masks, mask_polarity=mask_polarity)
+    if masks is not None and not any(sample.mask for sample in samples):
+        raise InputError(f"‹masks› {masks}: holds no mask for any of the images")
     places = np.linspace(0, len(samples) - 1, min(_LOOKED_AT, len(samples))).astype(int)
     some = [samples[i] for i in places]
     problems, shares, borders, good = [], [], [], []
