@@ -74,6 +74,11 @@ def uninterrupted() -> Iterator[None]:
         raise Interrupted(_State.asked)
 
 
+def asked() -> int | None:
+    """The signal that asked this process to end and has not ended it yet."""
+    return _State.asked
+
+
 def _handle(number: int, _frame: FrameType | None) -> None:
     if os.getpid() != _State.owner:  # a worker: Ctrl-C is its parent's matter, SIGTERM ends it
         if number == signal.SIGTERM:

@@ -99,11 +99,13 @@ def test_the_app_in_a_browser(
         upload = "#compare-image input[type=file]"
         page.set_input_files(upload, str(images / "cat" / "0.png"))
         numbers = page.locator("#compare-numbers")
-        numbers.locator("[data-model=tuned]").wait_for()
         seen = {
             t: looks.look(load(r), Image.open(images / "cat" / "0.png"))
             for t, r in zip(("tuned", "original"), two_models.values(), strict=True)
         }
+        tuned = seen["tuned"]
+        share = f"{tuned.shares[tuned.explained]:.1%}"  # till then they are the first image's
+        numbers.locator("[data-model=tuned]", has_text=share).wait_for()
         for title, found in seen.items():
             text = numbers.locator(f"[data-model={title}]").inner_text()
             assert f"{title}: {found.explained}" in text

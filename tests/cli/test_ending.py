@@ -110,3 +110,17 @@ def test_a_signal_that_a_library_swallows_comes_again(number: int, status: int) 
     assert ending.run(command) == status
     assert len(swallowed) == 3
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_a_library_makes_another_error_of_is_still_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        except BaseException as error:
+            raise ImportError("initialization failed") from error  # as a module in C does
+
+    assert ending.run(command) == 143
+    assert "error: stopped by SIGTERM; " in capsys.readouterr().err

@@ -180,9 +180,12 @@ def serve() -> None:
         request = json.loads(text)
         started = time.monotonic()
         pipes = [_pipe(), _pipe()]
+        # a signal in the milliseconds of the start waits for the command, which alone can speak of it
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         pid = os.fork()
         if pid == 0:
             _command(request, [write for _, write in pipes])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         talk.write(json.dumps({"pid": pid}) + "\n")
         talk.flush()
         _, status, used = os.wait4(pid, 0)
@@ -219,8 +222,6 @@ def _command(request: dict[str, Any], pipes: list[int]) -> None:
     from refocus import locks
 
     code = 1
-    # a signal in the milliseconds of this start waits for the command, which alone can speak of it
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         os.setpgid(0, 0)
         for number, pipe in enumerate(pipes, 1):

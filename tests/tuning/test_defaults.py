@@ -30,7 +30,8 @@ def test_one_objective_is_the_default_everywhere() -> None:
     for command in ("tune", "run"):
         assert f"[default: {RECOMMENDED}]" in invoke(command, "--help")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"the default objective, ours (`{RECOMMENDED}`; `--objective relevance`" in readme
+    named = f"the default objective, which is ours (`{RECOMMENDED}`; `--objective relevance`"
+    assert named in readme
     assert "--objective refocus" not in readme  # it need not be said
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from refocus.errors import InputError, Message, first_line
-from refocus.signals import Interrupted, interruptible
+from refocus.signals import Interrupted, asked, interruptible
 
 MACHINE, INPUT = 1, 2
 # of click, which older releases of Typer import and newer ones carry in themselves
@@ -59,6 +59,9 @@ def _status(command: Callable[[], Any]) -> int:
     try:
         found = command()
     except Exception as error:
+        number = asked()
+        if number is not None:  # a library has made another error of it, as a broken import does
+            raise Interrupted(number) from error
         told = _told(error)
         if told is None:
             raise

@@ -362,6 +362,7 @@ def _levels(values: np.ndarray, path: Path, *, lossy: bool = False) -> np.ndarra
 _WHITE = 250  # a soft mask comes near full foreground somewhere
 _FEW = 32  # levels of a soft mask that never does
 _DARK = 64  # a soft edge passes through lighter levels on its way to white
+_AREA = 0.02  # of the image, taken by an id on average
 _VOID_IDS = 4  # dark levels that are ids, however few pixels they have; noise has more
 
 
@@ -381,10 +382,12 @@ def looks_like_ids(levels: np.ndarray) -> bool:
 def looks_like_void(levels: np.ndarray, counts: np.ndarray) -> bool:
     """Whether the highest of sorted levels means "not labelled" beside ids.
 
-    Beside a few small numbers, or beside some levels with more pixels than the highest has.
+    Beside a few small numbers, or beside some levels with more pixels than the highest has, each
+    of which fills an area: a small object with a soft edge has many levels of a few pixels.
     """
     inside = (levels > 0) & (levels < levels[-1])
     if not 0 < inside.sum() <= _FEW:
         return False
     dark = inside.sum() <= _VOID_IDS and levels[inside].max() < _DARK
-    return bool(dark or counts[inside].sum() > counts[-1])
+    areas = counts[inside].mean() > _AREA * counts.sum()
+    return bool(dark or (areas and counts[inside].sum() > counts[-1]))

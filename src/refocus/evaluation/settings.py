@@ -114,7 +114,7 @@ class ShiftSettings:
     backgrounds: Backgrounds = None
     mask_score: MaskScore = 0.5
     mask_polarity: MaskPolarity = "ask"
-    workers: Annotated[CountOrZero, about("Number of processes that make images.")] = 0
+    workers: Annotated[Workers, about("Number of processes that make images.")] = 0
     seed: Annotated[Seed, about("Seed for the choice of each object's background.")] = 0
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key -> extension -> content, for each run of members of one key."""
     current, parts = "", dict[str, bytes]()
     try:
-        with tarfile.open(file, "r|*") as tar:
+        with tarfile.open(file, "r|*", encoding="utf-8") as tar:
             for member in tar:
                 path = Path(member.name)
                 if not member.isfile() or hidden(path) or member.size > _MOST:

@@ -1,4 +1,4 @@
-"""One way to open what `--images` and `--masks` name, and to say how it was understood."""
+"""One way to open what `images` and `masks` name, and to say how it was understood."""
 
 from __future__ import annotations
 
