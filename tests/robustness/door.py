@@ -180,7 +180,7 @@ def serve() -> None:
         request = json.loads(text)
         started = time.monotonic()
         pipes = [_pipe(), _pipe()]
-        # a signal in the milliseconds of the start waits for the command, which alone can speak of it
+        # a signal that comes while it starts waits for the command, which alone can speak of it
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         pid = os.fork()
         if pid == 0:

@@ -70,6 +70,8 @@ def test_a_command_that_was_cut_off_ends_as_if_nothing_had_happened(
 ) -> None:
     dice = random.Random(f"{SEED} {name} {how}")
     cut, times = HOW[how]
+    if name == "run" and not LONG:  # it runs four commands that have rows of their own
+        times = min(times, 5)
     print(f"seed {SEED}: {name} is {how} {times} times")
     arguments = COMMANDS[name].format(**places).split()
     whole = tmp_path / "whole"
