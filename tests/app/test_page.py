@@ -190,7 +190,7 @@ def test_the_app_in_a_browser(
         with page.expect_popup() as popup:
             page.locator("#tune-link a").click()
         popup.value.get_by_role(
-            "heading", name=re.compile("Tuned with|The original model was kept")
+            "heading", name=re.compile("Tuned with|[Tt]he original model was kept")
         ).wait_for()
         popup.value.close()
 
