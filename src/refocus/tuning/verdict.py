@@ -125,5 +125,6 @@ def warning(check_images: int, tolerance: float) -> str:
         f"{check_images} images are left to check for harm. With fewer than {least}, the "
         "do-no-harm rule keeps tuned weights only if they are more accurate on unchanged images. "
         f"If tuning changes 4 % of the answers and loses none on balance, it needs about {needed} "
-        f"(‹tolerance› {tolerance:g}). Give more by ‹images›, or by ‹val› and ‹val_masks›"
+        f"(‹tolerance› {tolerance:g}). Give more ‹images›; "
+        "tuning also takes a folder of its own (`refocus tune --val DIR --val-masks DIR`)"
     )
