@@ -204,7 +204,7 @@ def trained_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Logits `[B, K]` for a backward pass.
 
     In bfloat16 on a CPU attention is computed by its map: the backward pass of torch's fused
-    attention makes a whole step 1.4 times slower there (docs/performance.md).
+    attention makes a whole step 1.3 times slower there (docs/performance.md).
     """
     if images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with attention_maps(model):
