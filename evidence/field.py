@@ -438,7 +438,7 @@ def opened(args: argparse.Namespace) -> Field:
 
 @contextmanager
 def attention_for(precision: str) -> Iterator[None]:
-    """Plain attention in bf16: the fused one has a slow backward pass on a CPU (docs/performance.md)."""
+    """Plain attention in bf16: the fused one is slow on a CPU (docs/performance.md)."""
     before = timm.layers.use_fused_attn()
     timm.layers.set_fused_attn(before and precision != "bf16")
     try:
