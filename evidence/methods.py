@@ -18,9 +18,9 @@ from evidence import baselines
 from evidence.work import BATCH, DECAY, DECAYS, Outcome, Work, counting
 from refocus import Recipe, load, objective, tune
 from refocus.data.swaps import next_donors, swap_backgrounds
+from refocus.files import read_json
 from refocus.objectives import steps
 from refocus.objectives.registry import OBJECTIVES
-from refocus.outputs import read_json
 from refocus.tuning.selection import from_json
 from refocus.vit.inputs import fitting
 

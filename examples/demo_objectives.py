@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from refocus import load, outputs
 from refocus.demo import story
+from refocus.files import read_json, write_text
 from refocus.records import read_lines, to_json, write_line
 from refocus.tuning.tune import tune
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", nargs="+", default=ROWS)
     args = parser.parse_args()
-    seed = outputs.read_json(args.demo / outputs.MANIFEST)["seed"]
+    seed = read_json(args.demo / outputs.MANIFEST)["seed"]
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "rows.jsonl"
     done = {line["row"] for line in read_lines(file)}
@@ -84,7 +85,7 @@ def main() -> None:
                 f"| {line['row']} | {which} ({line['best_epoch'] if which == 'best' else 49}) "
                 f"| {' | '.join(cells)} |\n"
             )
-    outputs.write_text(args.out / "table.md", text)
+    write_text(args.out / "table.md", text)
     print(text)
 
 

@@ -17,6 +17,7 @@ import torch
 from refocus import load, outputs
 from refocus.demo import story
 from refocus.demo.settings import DemoSettings
+from refocus.files import read_json, write_text
 from refocus.records import to_json
 
 COLUMNS = ("in_domain", "shuffled", "trained", "untrained", "background_share")
@@ -54,7 +55,7 @@ def main() -> None:
         folder = args.out / f"seed{seed}"
         if not (folder / outputs.MANIFEST).exists():
             story.run(folder, DemoSettings(seed=seed))
-        rows = outputs.read_json(folder / "results.json")
+        rows = read_json(folder / "results.json")
         rows |= {f"{name}, last epoch": last_epoch(folder, name) for name in story.ROWS}
         found[seed] = rows
     text = ""
@@ -69,7 +70,7 @@ def main() -> None:
                 for c in COLUMNS
             ]
             text += f"| {name} | {' | '.join(cells)} |\n"
-    outputs.write_text(args.out / "table.md", text)
+    write_text(args.out / "table.md", text)
     print(text)
 
 

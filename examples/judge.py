@@ -22,8 +22,8 @@ from torch import nn
 
 from refocus import InputError, evaluate, load
 from refocus.data.folders import scan
+from refocus.files import read_json
 from refocus.masks.trust import trusted
-from refocus.outputs import read_json
 from refocus.records import Sample, read_lines, write_line
 from refocus.tuning.checkpoints import best_weights
 from refocus.tuning.checks import answers, interpolate, relevance_loss

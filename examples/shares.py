@@ -18,9 +18,10 @@ from statistics import mean
 import torch
 from scipy.stats import ttest_1samp
 
-from refocus import Recipe, evaluate, load, outputs
+from refocus import Recipe, evaluate, load
 from refocus.errors import InputError
 from refocus.evaluation.metrics import paired_difference
+from refocus.files import read_json
 from refocus.records import Prediction
 from refocus.results import Change
 from refocus.tuning.checks import interpolate
@@ -28,7 +29,7 @@ from refocus.tuning.checks import interpolate
 
 def measure(run: Path, folder: Path, shares: list[float], precision: str) -> list[list[Prediction]]:
     """Predictions at share 0 and at each of `shares`."""
-    model = load(Recipe.from_dict(outputs.read_json(run / "recipe.json")).model)
+    model = load(Recipe.from_dict(read_json(run / "recipe.json")).model)
     start = {k: v.clone() for k, v in model.state_dict().items()}
     end = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
     found = []

@@ -1,8 +1,7 @@
-"""Output folders: what killed processes leave, who writes, what a run started from, full disks."""
+"""Output folders: what killed processes leave, who writes, what a run started from, links."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from refocus import locks, outputs
+from refocus import fingerprints, locks, outputs
 from refocus.errors import InputError
+from refocus.files import write_json
 
 DEAD = 2**22 + 1  # above the largest number of a process on Linux
 
@@ -202,25 +202,6 @@ def test_a_folder_goes_on_only_with_its_own_settings(
     assert message in str(refusal.value)
 
 
-def test_a_model_is_known_by_the_content_of_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "m"
-    folder.mkdir()
-    for name in ("model.safetensors", "config.json"):
-        (folder / name).write_text("one")
-    first = outputs.fingerprint(str(folder))
-    for file in folder.iterdir():
-        os.utime(file, ns=(1, 1))  # touched, copied
-    assert outputs.fingerprint(str(folder)) == first
-    (folder / "model.safetensors").write_text("two")
-    assert outputs.fingerprint(str(folder)) != first
-    (tmp_path / "names.txt").write_text("a\nb")
-    named = outputs.reference(str(folder), names=tmp_path / "names.txt")
-    second = outputs.fingerprint(named)
-    (tmp_path / "names.txt").write_text("b\na")
-    assert outputs.fingerprint(named) != second
-    assert outputs.fingerprint("vit_tiny_patch16_224") == ["vit_tiny_patch16_224"]
-
-
 CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an image": (lambda p: (p / "0.png").write_bytes(b"other"), "0.png was changed since"),
     "a mask gone": (lambda p: (p / "1.png").unlink(), "1.png is gone since"),
@@ -233,69 +214,13 @@ def test_a_run_resumes_only_from_what_it_was_started_from(tmp_path: Path, name: 
     files = [tmp_path / f"{i}.png" for i in range(2)]
     for file in files:
         file.write_bytes(b"one")
-    outputs.write_json(tmp_path / outputs.IDENTITY, outputs.identity("w", files))
+    write_json(tmp_path / fingerprints.IDENTITY, fingerprints.identity("w", files))
     os.utime(files[0], ns=(1, 1))
     outputs.reopen(tmp_path, "w", "‹run› r")
     change, message = CHANGES[name]
     change(tmp_path)
     with pytest.raises(InputError, match=message):
         outputs.reopen(tmp_path, "other" if name == "the weights" else "w", "‹run› r")
-
-
-@pytest.mark.parametrize(
-    ("given", "plain", "said"),
-    [
-        ("m?order=natural", "m", {"order": "natural"}),
-        ("/a b/m?names=/x/y.txt", "/a b/m", {"names": "/x/y.txt"}),
-        ("py:a:b@/m?order=string", "py:a:b@/m", {"order": "string"}),
-        ("what?.bin", "what?.bin", {}),
-        ("m?size=3", "m?size=3", {}),
-    ],
-)
-def test_what_follows_a_models_reference(given: str, plain: str, said: dict[str, str]) -> None:
-    assert outputs.split_reference(given) == (plain, said)
-
-
-def test_names_and_an_order_are_given_one_at_a_time() -> None:
-    with pytest.raises(InputError, match="give one of them"):
-        outputs.reference("m", names="n.txt", order="natural")
-
-
-# --- writing ------------------------------------------------------------------------------------
-
-
-def _dying(path: Path, error: BaseException) -> None:
-    with outputs.replacing(path) as partial:
-        partial.write_bytes(b"half")
-        raise error
-
-
-@pytest.mark.parametrize("name", ["x.json", "k" * 250 + ".json", "caf\udce9.json"])
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    outputs.write_json(path, {"name": name})
-    assert outputs.read_json(path) == {"name": name}
-    with pytest.raises(KeyboardInterrupt):
-        _dying(path, KeyboardInterrupt())
-    assert outputs.read_json(path) == {"name": name}
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
-        ValueError("I/O error: File too large (os error 27)"),
-    ],
-)
-def test_a_full_disk_is_an_error_of_the_system_whoever_says_it(
-    tmp_path: Path, error: Exception
-) -> None:
-    with pytest.raises(OSError, match=r"No space|failed writing|too large") as full:
-        _dying(tmp_path / "x.pt", error)
-    assert full.value.errno == errno.ENOSPC
-    assert not list(tmp_path.iterdir())
 
 
 # --- links --------------------------------------------------------------------------------------

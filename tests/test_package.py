@@ -94,6 +94,8 @@ def test_every_module_has_a_home() -> None:
     root = {p.stem for p in SOURCE.glob("*.py")}
     named = {
         "errors",
+        "files",
+        "fingerprints",
         "intervals",
         "locks",
         "outputs",
@@ -101,6 +103,7 @@ def test_every_module_has_a_home() -> None:
         "processes",
         "progress",
         "records",
+        "references",
         "results",
         "settings",
         "signals",
@@ -209,12 +212,12 @@ def _without_encoding(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     given = {keyword.arg for keyword in node.keywords}
-    if isinstance(node.func, ast.Name):  # open(FILE), or `refocus.outputs`' own, always UTF-8
+    if isinstance(node.func, ast.Name):  # open(FILE), or `refocus.files`' own, always UTF-8
         return node.func.id == "open" and "encoding" not in given and not _binary(node, 1)
     if not isinstance(node.func, ast.Attribute) or node.func.attr not in _WRITERS:
         return False
     owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-    if owner in ("Image", "outputs", "os", "plan") or ast.unparse(node.func) == "self.plan.open":
+    if owner in ("Image", "os", "plan") or ast.unparse(node.func) == "self.plan.open":
         return False  # not of files of text
     if node.func.attr == "open":
         return "encoding" not in given and not _binary(node, 0)

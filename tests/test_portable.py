@@ -10,11 +10,10 @@ import psutil
 import pytest
 
 import refocus
-from refocus import InputError, locks
+from refocus import InputError, locks, references
 from refocus.cli.options import settings_from
 from refocus.evaluation.settings import EvaluationSettings
 from refocus.masks.trust import scores
-from refocus.outputs import resolved, split_reference
 from refocus.vit.loading import load
 from tests.makers import ROOT
 
@@ -58,11 +57,11 @@ def test_a_path_with_a_drive_letter_is_a_path() -> None:
         with pytest.raises(InputError, match="must be NAME=PATH, with a name that can be"):
             settings_from(EvaluationSettings, {"suites": [f"{name}=x"]})
     ref = "C:\\models\\vit.pth?arch=vit_tiny?names=C:\\names.txt"
-    assert split_reference(ref) == (
+    assert references.split(ref) == (
         "C:\\models\\vit.pth",
         {"arch": "vit_tiny", "names": "C:\\names.txt"},
     )
-    assert resolved("C:\\models\\vit") == "C:\\models\\vit"
+    assert references.resolved("C:\\models\\vit") == "C:\\models\\vit"
     with pytest.raises(InputError, match="no such folder"):
         load("C:\\models\\vit")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from refocus import InputError
-from refocus.outputs import read_json
+from refocus.files import read_json
 from refocus.records import (
     Prediction,
     appending,

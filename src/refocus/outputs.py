@@ -1,49 +1,32 @@
-"""An output folder: never overwritten, files appear whole, the manifest is written last."""
+"""An output folder: claimed by one process, never overwritten, its manifest written last."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import errno
 import json
 import os
 import platform
 import re
 import shutil
-import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from secrets import token_hex
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-
-from refocus import __version__, locks
-from refocus.errors import InputError, first_line
+from refocus import __version__, fingerprints, locks
+from refocus.errors import InputError
+from refocus.files import PARTIAL, read_json, write_json
 from refocus.locks import LOCK
-from refocus.records import decode, from_json, to_json
+from refocus.records import from_json, to_json
 
 MANIFEST = "manifest.json"
 SETTINGS = "settings.json"
-IDENTITY = "inputs.json"  # what a tuning run started from, by content
-_BEFORE_START = ("recipe.json", IDENTITY)  # a tuning run begins with selection.json
-_PARTIAL = ".refocus-partial-"  # start of the names of files that are being written
-# such names, and those of earlier versions
-_LEFTOVER = re.compile(rf"{re.escape(_PARTIAL)}.*|\.[a-z_]+\.(json|jsonl|html|md|csv)\.\w{{8}}")
-_MODEL_FILES = (
-    "config.json",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "zero_shot.safetensors",
-)
-_MOST = 1 << 28  # bytes of a JSON file that refocus writes, with room to spare
-_TEXT = 1 << 26  # bytes of a text file
-_SPACE = re.compile("No space left|File too large|Disk quota|write failed|failed writing", re.I)
+# a tuning run begins with selection.json
+_BEFORE_START = ("recipe.json", fingerprints.IDENTITY)
+# names of files that were being written, also those of earlier versions
+_LEFTOVER = re.compile(rf"{re.escape(PARTIAL)}.*|\.[a-z_]+\.(json|jsonl|html|md|csv)\.\w{{8}}")
 
 
 def new_folder(
@@ -226,88 +209,8 @@ def clean(folder: Path, *, below: bool = True) -> None:
 
     below: also in its folders, which other processes may hold.
     """
-    for path in (folder.rglob if below else folder.glob)(f"{_PARTIAL}*"):
+    for path in (folder.rglob if below else folder.glob)(f"{PARTIAL}*"):
         path.unlink(missing_ok=True)
-
-
-# --- which model, which files -------------------------------------------------------------------
-
-
-_SAID = re.compile(r"(?P<ref>.+)\?(?P<key>arch|names|order)=(?P<value>[^?]+)", re.DOTALL)
-_WEIGHTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")  # files of training scripts
-
-
-def split_reference(ref: str) -> tuple[str, dict[str, str]]:
-    """A model's reference without what follows it, and that.
-
-    MODEL?order=natural, MODEL?names=FILE, and for a weight file FILE?arch=NAME before these.
-    """
-    said: dict[str, str] = {}
-    while match := _SAID.fullmatch(ref):
-        ref = match["ref"]
-        said = {match["key"]: match["value"], **said}
-    return ref, said
-
-
-def reference(ref: str, *, names: str | Path | None = None, order: str | None = None) -> str:
-    """A model's reference that says how its outputs are named; it can be loaded from anywhere.
-
-    Raises:
-        InputError: names and an order together, of which one decides alone.
-    """
-    if names is not None and order is not None:
-        raise InputError("‹names› and ‹order›: give one of them; names decide the order")
-    if names is None and order is None:
-        return ref
-    plain, said = split_reference(ref)
-    plain += f"?arch={said['arch']}" if "arch" in said else ""
-    if names is not None:
-        return f"{plain}?names={Path(names).expanduser().resolve()}"
-    return f"{plain}?order={order}"
-
-
-def is_weights(path: Path) -> bool:
-    """Whether a path is a weight file by its name and there."""
-    return path.suffix in _WEIGHTS and path.is_file()
-
-
-def fingerprint(model: str) -> list[str]:
-    """What a model is: its reference, and the content of the folder and the names file in it.
-
-    Of a name its reference alone (`refocus.vit.loading.identity` adds its weights).
-    """
-    before, folder = _folder(model)
-    said = split_reference(model)[1]
-    if not folder.is_dir() and not is_weights(folder):  # a name, whose weights only `load` has
-        return [model]
-    files = [folder] if is_weights(folder) else []
-    files += [folder.resolve() / name for name in _MODEL_FILES]
-    files += [Path(said["names"]).expanduser()] if "names" in said else []
-    found = [digest(file) for file in files if file.is_file()]
-    return [f"{before}{folder.resolve()}", *said.values(), *found] if found else [model]
-
-
-def digest(file: Path) -> str:
-    """A short fingerprint of a file's content."""
-    status = file.stat()
-    return _digest(file, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _digest(file: Path, _size: int, _time: int) -> str:
-    content = blake2b(digest_size=8)
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
-
-
-def identity(weights: str, files: Iterable[Path]) -> dict[str, Any]:
-    """What a run starts from, to be compared when it is resumed.
-
-    A fingerprint of its model's weights, and one of each image and mask.
-    """
-    return {"weights": weights, "files": {str(file): digest(file) for file in sorted(set(files))}}
 
 
 def reopen(run: Path, weights: str, shown: str) -> None:
@@ -321,186 +224,12 @@ def reopen(run: Path, weights: str, shown: str) -> None:
     refuse_links(run)
     locks.hold(run)
     try:
-        if (run / IDENTITY).exists():  # not in runs of earlier versions
-            refuse_changed(run / IDENTITY, weights, shown)
+        if (run / fingerprints.IDENTITY).exists():  # not in runs of earlier versions
+            fingerprints.refuse_changed(run / fingerprints.IDENTITY, weights, shown)
     except InputError:
         locks.release(run)
         raise
     clean(run)
-
-
-def refuse_changed(kept: Path, weights: str, shown: str) -> None:
-    """Compare what a run started from, as `identity` kept it, with what lies there now.
-
-    Raises:
-        InputError: the model, an image or a mask is another or gone; names the first.
-    """
-    before = read_json(kept)
-    if before.get("weights") != weights:
-        raise InputError(
-            f"{shown}: its model's weights were changed since the run was started; bring them back "
-            "or start a new run"
-        )
-    for name, known in before.get("files", {}).items():
-        file = Path(name)
-        if not file.is_file():
-            raise InputError(f"{shown}: {name} is gone since the run was started; restore it")
-        if digest(file) != known:
-            raise InputError(
-                f"{shown}: {name} was changed since the run was started; bring it back or start a "
-                "new run"
-            )
-
-
-def state(path: Path) -> str:
-    """A fingerprint that changes when a file at or below a path does.
-
-    When one is changed, added or removed (by name, size and time; hidden files left out).
-    """
-    root = path.expanduser().resolve()
-    files = [root] if root.is_file() else [f for f in _below(root) if not f.name.startswith(".")]
-    rows = []
-    for file in files:
-        with contextlib.suppress(OSError):  # a link that leads nowhere
-            status = file.stat()
-            rows.append((file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
-    return blake2b(repr(sorted(rows)).encode("utf-8", "replace"), digest_size=8).hexdigest()
-
-
-def _below(root: Path) -> Iterator[Path]:
-    """Files below a folder, links to folders followed, each folder once."""
-    seen = set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        yield from (Path(place, name) for name in files)
-
-
-def resolved(model: str) -> str:
-    """A model as given, a folder by its full path, so that it can be loaded again from anywhere."""
-    before, folder = _folder(model)
-    if not folder.is_dir() and not is_weights(folder):
-        return model
-    plain, said = split_reference(model)
-    return f"{before}{folder.resolve()}{model[len(plain) :] if said else ''}"
-
-
-def folder_of(model: str) -> Path:
-    """The folder that a model's reference names, whether or not there is one."""
-    return _folder(model)[1]
-
-
-def _folder(model: str) -> tuple[str, Path]:
-    """The folder in a model's reference, and what stands before it.
-
-    FOLDER, hf:FOLDER or py:MODULE:FUNCTION@FOLDER.
-    """
-    model = split_reference(model)[0]
-    at = (
-        model.find("@") + 1
-        if model.startswith("py:") and "@" in model
-        else 3
-        if model.startswith("hf:")
-        else 0
-    )
-    return model[:at], Path(model[at:]).expanduser()
-
-
-# --- writing ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; then `path` is either as before or whole.
-
-    Raises:
-        OSError: the disk is full, or cannot be written; names `path`.
-    """
-    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{token_hex(4)}")
-    try:
-        with naming(path):
-            yield partial
-            os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """What is written within it belongs to `path`: an error of the disk names that.
-
-    Raises:
-        OSError: the disk is full, or cannot be written; torch and safetensors say so in errors of
-            their own.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            error.filename, error.filename2 = str(path), None
-        raise
-    except Exception as error:
-        if _SPACE.search(str(error)):
-            raise OSError(errno.ENOSPC, first_line(error), str(path)) from error
-        raise
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is either absent or whole, whenever the process dies."""
-    with replacing(path) as partial:
-        partial.write_bytes(content)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; what UTF-8 cannot hold becomes a question mark."""
-    write_bytes(path, text.encode("utf-8", "replace"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path, *, most: int = _MOST) -> Any:
-    """What a JSON file holds; the caller checks its shape (`records.from_json`).
-
-    Raises:
-        InputError: no regular file, larger than `most` bytes, not UTF-8, or no JSON, such as a NaN
-            or what is nested a thousand levels deep.
-    """
-    try:
-        return decode(read_bytes(path, most).removeprefix(codecs.BOM_UTF8))
-    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable JSON file ({first_line(error)})") from error
-
-
-def read_text(path: Path, *, most: int = _TEXT) -> str:
-    """A regular file's text, in UTF-8 with or without its mark.
-
-    Raises:
-        OSError, ValueError: as `read_bytes`, or it is no UTF-8.
-    """
-    return read_bytes(path, most).decode("utf-8-sig")
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """A regular file's content: a pipe would wait for ever, and /dev/zero does not end.
-
-    Raises:
-        OSError: it is none, or cannot be read.
-        ValueError: it is larger than `most` bytes.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    if status.st_size > most:
-        raise ValueError(f"{status.st_size >> 20} MB; legal are at most {most >> 20}")
-    return path.read_bytes()
 
 
 def environment() -> dict[str, str]:

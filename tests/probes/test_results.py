@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from refocus import outputs
 from refocus.errors import InputError
+from refocus.files import read_json, write_json
 from refocus.probes.results import Counting, ProbeResult, compared, read, write
 from refocus.records import ProbeRecord, to_json
 
@@ -78,7 +78,7 @@ def made(*, paired: bool) -> ProbeResult:
 def test_a_result_is_read_as_it_was_written(paired: bool, tmp_path: Path) -> None:
     write(tmp_path / "result.json", made(paired=paired))
     assert read(tmp_path / "result.json") == made(paired=paired)
-    assert outputs.read_json(tmp_path / "result.json")["schema"] == 1
+    assert read_json(tmp_path / "result.json")["schema"] == 1
 
 
 def as_before(found: ProbeResult) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def as_before(found: ProbeResult) -> dict[str, Any]:
 @pytest.mark.parametrize("paired", [False, True])
 def test_results_of_the_time_before_schemas_are_read(paired: bool, tmp_path: Path) -> None:
     truth = made(paired=paired)
-    outputs.write_json(tmp_path / "result.json", as_before(truth))
+    write_json(tmp_path / "result.json", as_before(truth))
     found = read(tmp_path / "result.json")
     assert found.numbers.curves == truth.numbers.curves
     assert found.numbers.headline.model == truth.numbers.headline.model
@@ -133,7 +133,7 @@ def test_other_files_are_refused_in_one_line(content: Any, message: str, tmp_pat
     whole = to_json(made(paired=False))
     if isinstance(content, dict) and ("numbers" in content or content.get("schema") == 2):
         content = {**whole, **content}
-    outputs.write_json(tmp_path / "result.json", content)
+    write_json(tmp_path / "result.json", content)
     with pytest.raises(InputError, match=message) as refused:
         read(tmp_path / "result.json")
     assert "result.json" in str(refused.value)

@@ -28,9 +28,10 @@ from refocus.evaluation import cues, maps, plan
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.stored import read_evaluation
 from refocus.evaluation.suites import open_suite
+from refocus.files import read_json
 from refocus.masks import trust
 from refocus.masks.formats import reader
-from refocus.outputs import manifest_of, read_json
+from refocus.outputs import manifest_of
 from refocus.records import read_lines
 from refocus.studies.datasets import read_toml
 from refocus.tuning.checkpoints import Checkpoint, Position, keep_epochs

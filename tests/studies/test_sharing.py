@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from refocus import locks, outputs
+from refocus import locks
+from refocus.files import write_json
 from refocus.processes import Place
 from refocus.studies import datasets, jobs, registry
 from refocus.studies.jobs import How, Job
@@ -34,7 +35,7 @@ def test_a_job_of_another_process_is_left_to_it_until_it_dies(
 
     def one(job: Job, _ground: Any, out: Path, _common: Any, _how: How) -> None:
         done.append(job.variant.name)
-        outputs.write_json(job.done(out, "natural"), {})
+        write_json(job.done(out, "natural"), {})
 
     monkeypatch.setattr(jobs, "_one", one)
     monkeypatch.setattr(jobs, "_POLL", 0.05)
@@ -67,7 +68,7 @@ def test_processes_begin_at_different_jobs(tmp_path: Path, monkeypatch: pytest.M
 
     def one(job: Job, _ground: Any, out: Path, _common: Any, _how: How) -> None:
         done.append(job.variant.name)
-        outputs.write_json(job.done(out, "natural"), {})
+        write_json(job.done(out, "natural"), {})
 
     monkeypatch.setattr(jobs, "_one", one)
     todo = [Job("m", v) for v in (registry.ORIGINAL, registry.PUBLISHED)]

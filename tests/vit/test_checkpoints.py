@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import refocus
-from refocus import outputs
+from refocus import fingerprints, references
 from refocus.vit import loading
 from refocus.vit.loading import preprocessing
 from tests.makers import NAMES
@@ -145,15 +145,15 @@ def test_an_architecture_that_is_named_travels_with_the_reference(tmp_path: Path
 def test_a_reference_to_a_file_may_say_architecture_and_order(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     file.write_bytes(b"1")
-    said = outputs.reference(f"{file}?arch={ARCH}", order="natural")
-    assert outputs.split_reference(said) == (str(file), {"arch": ARCH, "order": "natural"})
-    before = outputs.fingerprint(said)
+    said = references.with_names(f"{file}?arch={ARCH}", order="natural")
+    assert references.split(said) == (str(file), {"arch": ARCH, "order": "natural"})
+    before = fingerprints.of_model(said)
     file.write_bytes(b"2")
-    assert outputs.fingerprint(said) != before
+    assert fingerprints.of_model(said) != before
     old, here = os.getcwd(), tmp_path
     os.chdir(here)
     try:
-        assert outputs.resolved(f"w.pth?arch={ARCH}") == f"{file.resolve()}?arch={ARCH}"
+        assert references.resolved(f"w.pth?arch={ARCH}") == f"{file.resolve()}?arch={ARCH}"
     finally:
         os.chdir(old)
 

@@ -13,9 +13,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from refocus import outputs
 from refocus.app.looks import Look, drawn
 from refocus.app.parts import OWN, Tool, looks_of, picture_at, said_in_page, upload
+from refocus.files import write_bytes
 
 # photographs in scikit-image's wheel
 _EXAMPLES = ("chelsea", "coffee", "astronaut", "motorcycle_left")
@@ -181,5 +181,5 @@ class CompareTab:
         self.tool.downloads.make_room(len(buffer.getvalue()))
         folder = self.tool.downloads.opened()
         file = folder / f"maps-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
-        outputs.write_bytes(file, buffer.getvalue())
+        write_bytes(file, buffer.getvalue())
         return [pictures, gr.update(value=str(file), interactive=True)]

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from refocus import outputs
 from refocus.data.folders import class_folders
 from refocus.data.images import ORIENTATION, read_image, read_mask
 from refocus.errors import InputError
+from refocus.files import read_json, replacing
 from refocus.masks.trust import RECORDS
 
 _KEPT = ".replaced"  # masks that a person drew over
@@ -53,7 +53,7 @@ class Folders:
         Before all those without a mask; one without a score is trusted.
         """
         record = self.masks / RECORDS
-        rows = outputs.read_json(record)["masks"] if record.exists() else []
+        rows = read_json(record)["masks"] if record.exists() else []
         scores = {row["mask"]: row["score"] for row in rows}
 
         def rank(name: str) -> tuple[float, str]:
@@ -86,7 +86,7 @@ class Folders:
             shutil.copy2(file, next(file_ for file_ in free if not file_.exists()))
         upright = Image.Exif()
         upright[ORIENTATION] = 1  # as the image was shown, whatever EXIF says of its pixels
-        with outputs.replacing(file) as partial:
+        with replacing(file) as partial:
             picture = Image.fromarray(mask.astype(np.uint8) * 255)
             picture.save(partial, format="PNG", exif=upright)
         return file

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from refocus import outputs
 from refocus.errors import InputError
+from refocus.files import read_json
 from refocus.records import from_json, to_json
 
 try:
@@ -182,7 +183,7 @@ class Jobs:
                 file.unlink(missing_ok=True)
                 continue
             try:
-                record = from_json(outputs.read_json(file), Record, file)
+                record = from_json(read_json(file), Record, file)
             except InputError:  # the app was killed before it had written whom it started
                 continue
             yield file.stem, Job(record.command, Path(record.folder), file, record.pid)

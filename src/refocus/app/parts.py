@@ -13,6 +13,7 @@ import gradio as gr
 from PIL import Image
 from torch import Tensor, nn
 
+from refocus import fingerprints
 from refocus.app.folders import Folders
 from refocus.app.jobs import Jobs
 from refocus.app.looks import Finder, Look, look
@@ -20,7 +21,6 @@ from refocus.app.uploads import Store
 from refocus.data.images import read_image
 from refocus.errors import InputError
 from refocus.masks.choice import default_backbone
-from refocus.outputs import fingerprint
 from refocus.tuning import recipe
 from refocus.tuning.checkpoints import base_changed
 from refocus.vit.classes import names_of
@@ -58,7 +58,9 @@ class Tool:
         if run:
             folder = self.jobs[run].folder
             refs = {"original": recipe.recipe_of(folder).model, "tuned": str(folder / "model")}
-        return {title: _loaded(ref, tuple(fingerprint(ref))) for title, ref in refs.items()}
+        return {
+            title: _loaded(ref, tuple(fingerprints.of_model(ref))) for title, ref in refs.items()
+        }
 
     def changed(self, run: str) -> bool:
         """Whether the model that a run started from is another today."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from refocus import outputs
 from refocus.app.looks import drawn, look
 from refocus.data.images import read_image
+from refocus.files import read_json
 from refocus.records import read_lines
 from refocus.tuning import recipe
 from refocus.tuning.selection import from_json
@@ -58,7 +58,7 @@ class Progress:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
             self._model.load_state_dict(content["model"])
         found = []
-        for sample in from_json(outputs.read_json(self.folder / "selection.json")).select[:_SHOWN]:
+        for sample in from_json(read_json(self.folder / "selection.json")).select[:_SHOWN]:
             seen = look(self._model, read_image(sample.image))
             share = seen.shares[seen.explained]
             found.append((drawn(seen, 0.0, 0.6), f"{seen.explained} ({share:.0%})"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refocus import outputs
+from refocus import outputs, references
 from refocus.cli.options import (
     Model,
     Names,
@@ -59,8 +59,8 @@ def app(
         ) from error
     from refocus.app.server import AppSettings, prepared
 
-    model = outputs.reference(model, names=names, order=order)
-    against = against and outputs.reference(against, names=names, order=order)
+    model = references.with_names(model, names=names, order=order)
+    against = against and references.with_names(against, names=names, order=order)
     if images is not None:
         outputs.refuse_inside(work, {"‹images›": images, "‹masks›": masks}, called="work")
     given = AppSettings(model, against, images, masks, work, backbone, host, port)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus import outputs
+from refocus import outputs, references
 from refocus.cli.options import Model, Names, Order, option
 from refocus.cli.printing import console
 from refocus.errors import InputError
@@ -40,7 +40,7 @@ def check(
         raise InputError(f"‹out› {out}: exists and is not overwritten; name a new file")
     if out is not None:
         outputs.refuse_inside(out, {"‹images›": images, "‹masks›": masks})
-    network = load(outputs.reference(model, names=names, order=order))
+    network = load(references.with_names(model, names=names, order=order))
     found = checks.check(network, images, masks, mask_polarity=mask_polarity)
     table = Table("output", Column("class folder", overflow="fold"), "images", "masks")
     for row in found.classes:

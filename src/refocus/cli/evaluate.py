@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from refocus import outputs
+from refocus import references
 from refocus.cli.options import Model, Names, Order, Resume, Rows, settings_from, with_settings
 from refocus.cli.printing import console, print_table
 from refocus.evaluation.settings import EvaluationSettings, ShiftSettings
@@ -58,8 +58,8 @@ def evaluate(
     from refocus.evaluation.prove import evaluate_suites
     from refocus.tuning.selection import trained_classes
 
-    model = outputs.reference(model, names=names, order=order)
-    against = against and outputs.reference(against, names=names, order=order)
+    model = references.with_names(model, names=names, order=order)
+    against = against and references.with_names(against, names=names, order=order)
     plan = Plan(**values, trained=trained_classes(model))
     found = evaluate_suites(model, plan, out, against=against, resume=resume)
     print_table(found.suites)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus import outputs
+from refocus import references
 from refocus.cli.options import Called, Model, Names, Order, option
 from refocus.cli.printing import console
 from refocus.settings import Device
@@ -42,7 +42,7 @@ def explain(
     from refocus.vit.loading import pick_device
 
     refs = {
-        which: outputs.reference(ref, names=names, order=order)
+        which: references.with_names(ref, names=names, order=order)
         for which, ref in (("model", model), ("against", against))
         if ref
     }

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus import outputs
+from refocus import references
 from refocus.cli.options import Names, Order, Rows, settings_from, spelling, with_settings
 from refocus.cli.printing import console, print_rows
 from refocus.probes.settings import ProbeSettings
@@ -59,8 +59,8 @@ def probe(
     settings = ProbeSettings(**settings_from(ProbeSettings, given))
     from refocus.probes import measure, page  # loads torch
 
-    model = outputs.reference(model, names=names, order=order)
-    against = against and outputs.reference(against, names=names, order=order)
+    model = references.with_names(model, names=names, order=order)
+    against = against and references.with_names(against, names=names, order=order)
     found = measure.probe(model, out, settings, images=images, against=against)
     rows = [page.row(result) for result in page.results(out.expanduser()).values()]
     print_rows(rows, ("probe", "measure", "n", "value"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refocus import outputs
+from refocus import references
 from refocus.cli.options import Model, Names, Order, Resume, settings_from, with_settings
 from refocus.cli.printing import console, print_table
 from refocus.reports.settings import AuditSettings, ReportSettings
@@ -48,7 +48,7 @@ def audit(
     from refocus.reports import audit as audits
 
     settings = AuditSettings(**settings_from(AuditSettings, given))
-    ref = outputs.reference(model, names=names, order=order)
+    ref = references.with_names(model, names=names, order=order)
     found = audits.audit(ref, images, out, masks=masks, settings=settings, resume=resume)
     print_table({"images": found.entry})
     console.print(f"{found.verdict}\nopen in a browser: {out / 'audit.html'}", soft_wrap=True)

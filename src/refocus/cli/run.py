@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from refocus import outputs, progress
+from refocus import progress, references
 from refocus.cli.options import Model, Names, Order, Rows, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.errors import InputError
@@ -60,7 +60,7 @@ def run(
     page at the end: OUT/index.html. Run the same command again to resume.
     """
     settings = RunSettings(**settings_from(RunSettings, given))
-    ref = outputs.reference(model, names=names, order=order)
+    ref = references.with_names(model, names=names, order=order)
     if out is None and not dry_run:
         raise InputError("‹out›: missing")
     from refocus.flow import run as flow

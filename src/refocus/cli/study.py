@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from refocus import outputs
 from refocus.cli.options import Called, Rows, is_named, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.errors import InputError
+from refocus.files import read_text, write_text
 from refocus.studies.config import as_config, read_config
 from refocus.studies.settings import StudySettings
 
@@ -105,7 +105,7 @@ def _list() -> dict[str, str]:
 
 def _print_found(found: StudyResults, stem: Path, ending: str) -> None:
     """The table, or the file with that ending, for a file or another program."""
-    text = outputs.read_text(stem.with_name(f"{stem.name}.{ending}")) if ending else found.text
+    text = read_text(stem.with_name(f"{stem.name}.{ending}")) if ending else found.text
     console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
     if not ending:
         console.print(f"open in a browser: {stem}.html", soft_wrap=True)
@@ -126,7 +126,7 @@ def _write_missing(config: Path | None, settings: StudySettings) -> bool:
     """Write the file of these settings where it was named and is not there; whether it was."""
     if config is None or config.exists():
         return False
-    outputs.write_text(config, as_config(settings))
+    write_text(config, as_config(settings))
     console.print(f"written: {config}", soft_wrap=True)
     return True
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from refocus import outputs, processes
+from refocus import processes, references
 from refocus.cli.options import (
     Called,
     Names,
@@ -93,7 +93,9 @@ def tune(
                 "‹code›: only with ‹run›; else name the model by ‹model=py:MODULE:FUNCTION›"
             )
         recipe = _recipe(given, preset, named)
-        recipe = replace(recipe, model=outputs.reference(recipe.model, names=names, order=order))
+        recipe = replace(
+            recipe, model=references.with_names(recipe.model, names=names, order=order)
+        )
         if out is None:
             raise InputError("‹out›: missing")
         from refocus.tuning.tune import tune as tuned  # loads torch, so what is wrong is said first

@@ -24,6 +24,7 @@ from refocus.data import composites
 from refocus.data.folders import image_files
 from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError
+from refocus.files import read_json, replacing, write_json
 from refocus.progress import track
 from refocus.records import Sample
 
@@ -358,7 +359,7 @@ def write(
     jobs: list[tuple[Shift, Sample, str]] = []
     (folder / outputs.MANIFEST).unlink(missing_ok=True)  # it says that all is complete
     record = folder / "shifts.json"
-    known = outputs.read_json(record) if record.exists() else {"written": {}, "skipped": {}}
+    known = read_json(record) if record.exists() else {"written": {}, "skipped": {}}
     counts = {}
     for kind in names:
         levels = shifts(samples, kind, seed, backgrounds=backgrounds)
@@ -377,7 +378,7 @@ def write(
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with outputs.replacing(target) as partial:
+        with replacing(target) as partial:
             picture.save(partial, format="PNG")
     for name in skipped:
         counts[Path(name).parts[0]] -= 1
@@ -389,6 +390,6 @@ def write(
     written = {**known["written"], **counts}
     about = {name: KINDS[name].about for name in written}
     content = {"seed": seed, "written": written, "skipped": {**earlier, **skipped}, "kinds": about}
-    outputs.write_json(record, content)
+    write_json(record, content)
     outputs.finish(folder, "shifts", seed=seed)
     return content

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_bytes
+from refocus.files import read_bytes
 
 _MOST = 1 << 28  # bytes
 _DELIMITERS = ",;\t|"

@@ -32,6 +32,7 @@ from refocus.figures.glossary import words
 from refocus.figures.html import embed, page
 from refocus.figures.pictures import figure, overlay, to_picture
 from refocus.figures.tables import KeyNumber
+from refocus.files import write_json, write_text
 from refocus.progress import track
 from refocus.records import Prediction, to_json
 from refocus.relevance.gae import explain
@@ -102,7 +103,7 @@ def run(
         name: measure(load(path, device=device), data, label=TITLES[name] if progress else "")
         for name, path in models.items()
     }
-    outputs.write_json(folder / "results.json", to_json(results))
+    write_json(folder / "results.json", to_json(results))
     maps_before_after(
         {name: load(path) for name, path in models.items()}, data, folder / "maps.png"
     )
@@ -278,7 +279,7 @@ def write_page(folder: Path, results: dict[str, DemoRow], seed: int) -> None:
         seed=seed,
         counts=counts,
     )
-    outputs.write_text(folder / "report.html", text)
+    write_text(folder / "report.html", text)
 
 
 def _key_numbers(before: DemoRow, after: DemoRow) -> list[KeyNumber]:

@@ -26,7 +26,7 @@ from refocus.data.transforms import eval_image
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect, softmax_shares
 from refocus.evaluation.intervals import estimate, sums_interval
-from refocus.outputs import read_json
+from refocus.files import read_json
 from refocus.records import CueDecision, Records, Sample, typed
 from refocus.results import Change, ShapeBias
 from refocus.vit.classes import class_count, class_names, folder_names, imagenet_outputs

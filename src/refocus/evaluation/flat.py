@@ -9,7 +9,7 @@ from pathlib import Path
 
 from refocus.data.listing import listing, say_left_out
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_text
+from refocus.files import read_text
 from refocus.records import Sample
 from refocus.vit.classes import imagenet_index
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from refocus import outputs
+from refocus import fingerprints, outputs
 from refocus.data import shifts as shifted
 from refocus.data.sampling import usable
 from refocus.data.sources.opened import opened_pair
@@ -130,7 +130,7 @@ def settings(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict
         "mask_polarity": plan.mask_polarity,
         "most": plan.most,
         "leave_out": sorted(map(str, plan.leave_out)),
-        "files": {str(path.resolve()): outputs.state(path) for path in read},
+        "files": {str(path.resolve()): fingerprints.of_tree(path) for path in read},
         "seed": plan.seed,
         **(full({"backgrounds": plan.backgrounds}) if plan.backgrounds else {}),
         **({"scale": plan.scale} if plan.scale == "paper" else {}),

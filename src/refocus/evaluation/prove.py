@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from refocus import locks, outputs
+from refocus import locks, outputs, references
 from refocus.data import shifts
 from refocus.data.sampling import chosen
 from refocus.evaluation import cues, maps
@@ -21,6 +21,7 @@ from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference, t
 from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, read_groups, settings, with_sources
 from refocus.evaluation.stored import RESULTS
 from refocus.evaluation.suites import TestSet
+from refocus.files import write_json
 from refocus.records import MapRecord, Prediction, Sample, to_json
 from refocus.results import (
     Classification,
@@ -81,12 +82,12 @@ def measure(
     """
     with locks.released(folder):
         found = Evaluation(
-            model=outputs.resolved(model),
-            against=against and outputs.resolved(against),
+            model=references.resolved(model),
+            against=against and references.resolved(against),
             seed=plan.seed,
             suites=prove(models, plan, folder),
         )
-        outputs.write_json(folder / RESULTS, to_json(found))
+        write_json(folder / RESULTS, to_json(found))
         outputs.finish(folder, "evaluate", seed=plan.seed)
     return found
 

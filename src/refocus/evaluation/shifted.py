@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refocus import locks, outputs
+from refocus import fingerprints, locks, outputs
 from refocus.data import shifts as shifted
 from refocus.data.folders import folder_samples
 from refocus.data.sources.opened import opened, opened_masks
@@ -92,12 +92,12 @@ def _kept(images: Path, masks: Path, settings: ShiftSettings) -> dict[str, Any]:
         "images": str(images.resolve()),
         "masks": str(masks.resolve()),
         # whose background an image gets depends on the listing
-        "files": {"images": outputs.state(images), "masks": outputs.state(masks)},
+        "files": {"images": fingerprints.of_tree(images), "masks": fingerprints.of_tree(masks)},
         "seed": settings.seed,
         "mask_score": settings.mask_score,
         "mask_polarity": settings.mask_polarity,
     }
     if settings.backgrounds:
         place = Path(settings.backgrounds).expanduser()
-        kept |= {"backgrounds": [str(place.resolve()), outputs.state(place)]}
+        kept |= {"backgrounds": [str(place.resolve()), fingerprints.of_tree(place)]}
     return kept

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from refocus import outputs
 from refocus.errors import InputError
 from refocus.evaluation import old_results
+from refocus.files import read_json
 from refocus.records import from_json
 from refocus.results import SCHEMA, Audit, Evaluation
 
@@ -34,7 +34,7 @@ def read_audit(file: Path) -> Audit:
 
 
 def _read(file: Path, kind: type[T]) -> T:
-    content = outputs.read_json(file)
+    content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: must hold a JSON object")
     schema = content.get("schema")

@@ -25,7 +25,7 @@ from refocus.data.listing import listing
 from refocus.data.transforms import eval_image, paper_image
 from refocus.errors import InputError, first_line
 from refocus.evaluation.flat import flat_samples
-from refocus.outputs import read_json, read_text
+from refocus.files import read_json, read_text
 from refocus.plugins import Table
 from refocus.records import Sample
 from refocus.vit.classes import class_count, imagenet_index, imagenet_outputs, label_names

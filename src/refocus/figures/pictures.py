@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure  # without pyplot: no window, no global state
 from torch import Tensor
 
-from refocus import outputs
+from refocus.files import write_bytes
 
 COLORS = "inferno"  # perceptually even and readable with colour blindness; black is no relevance
 _SIDE = 224  # pixels of a tile; a smaller one is enlarged without smoothing: nothing is invented
@@ -53,7 +53,7 @@ def figure(
                 axes[y, x].set_title(titles[x], fontsize=11, parse_math=False)
     buffer = io.BytesIO()
     page.savefig(buffer, format="png", dpi=110)
-    outputs.write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def enlarge(tile: np.ndarray) -> np.ndarray:

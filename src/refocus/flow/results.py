@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from refocus.outputs import read_json
+from refocus.files import read_json
 from refocus.records import from_json
 from refocus.results import Audit, Evaluation
 from refocus.tuning.results import TuneResults

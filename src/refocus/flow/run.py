@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from refocus import locks, outputs
+from refocus import fingerprints, locks, outputs, references
 from refocus.data.folders import class_folders, refuse_shared_stems
 from refocus.data.sources.opened import opened, opened_pair
 from refocus.evaluation.stored import read_audit
+from refocus.files import read_json, write_json, write_text
 from refocus.flow import page, plan, results
 from refocus.flow.answers import answers, ships
 from refocus.flow.results import AUDIT, MASKS, PAGE, RESULT, TUNE, MasksFound, RunResult
@@ -145,7 +146,7 @@ def _asked(
     settings: RunSettings | None,
 ) -> _Asked:
     settings = check_settings(settings, RunSettings)
-    model = outputs.resolved(check_reference(model))
+    model = references.resolved(check_reference(model))
     check_path(images, "images")
     found = opened_pair(images, masks if masks is None else check_path(masks, "masks"))
     tests = {n: opened(path, "tests", part="test").images for n, path in settings.tests.items()}
@@ -171,12 +172,12 @@ def _kept(asked: _Asked) -> dict[str, Any]:
     for free in ("workers", "device"):  # which decide how fast it goes
         del settings[free]
     return {
-        "model": outputs.fingerprint(asked.model),
+        "model": fingerprints.of_model(asked.model),
         "images": str(asked.images),
         "masks": asked.masks and str(asked.masks),
         **settings,
         "tests": {name: str(path) for name, path in tests.items()},
-        "files": {str(path): outputs.state(path) for path in (*read, *tests.values())},
+        "files": {str(path): fingerprints.of_tree(path) for path in (*read, *tests.values())},
     }
 
 
@@ -189,7 +190,7 @@ def _same(asked: _Asked) -> bool:
     kept = asked.out / outputs.SETTINGS
     if not kept.exists():  # another command's folder, which `resumable` refuses
         return False
-    outputs.refuse_other(asked.out, outputs.read_json(kept), _kept(asked), kept)
+    outputs.refuse_other(asked.out, read_json(kept), _kept(asked), kept)
     return True
 
 
@@ -293,8 +294,8 @@ def _concluded(asked: _Asked, stages: _Stages) -> RunResult:
         report=reported,
         folder=str(folder),
     )
-    outputs.write_json(folder / RESULT, to_json(result))
+    write_json(folder / RESULT, to_json(result))
     shown = page.Shown(result, asked.model, asked.images, masks, report_.records or folder)
-    outputs.write_text(folder / PAGE, page.html(shown, asked.settings))
+    write_text(folder / PAGE, page.html(shown, asked.settings))
     outputs.finish(folder, "run", seed=asked.settings.seed)
     return result

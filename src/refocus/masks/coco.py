@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from refocus.errors import InputError, first_line
+from refocus.files import read_json
 from refocus.masks.boxes import rectangles
 from refocus.masks.joins import Join
 from refocus.masks.reading import MaskReader, Size
-from refocus.outputs import read_json
 from refocus.vit.classes import loose, plain
 
 log = logging.getLogger("refocus")

@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from refocus.errors import InputError, first_line
+from refocus.files import read_json, read_text
 from refocus.masks.boxes import rectangles
 from refocus.masks.coco import run_lengths
 from refocus.masks.joins import files_below
 from refocus.masks.reading import MaskReader, Size
 from refocus.masks.shapes import Annotated, Shape, checked_size, polygon, shapes_reader
-from refocus.outputs import read_json, read_text
 
 _MOST = 1 << 30  # bytes of an export
 _PIXELS = 1 << 28  # of one mask

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from refocus import outputs
+from refocus import fingerprints
 from refocus.data.folders import image_files
 from refocus.data.images import read_image
 from refocus.data.sources.opened import opened
 from refocus.errors import InputError
+from refocus.files import replacing
 from refocus.masks.backbones import Pixels, Reader, keys_of, load_backbone
 from refocus.masks.discovery import (
     ObjectHead,
@@ -93,7 +94,7 @@ def taken_over(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str
     answers = {"frame": settings.orientation, "mask_polarity": settings.mask_polarity}
     refuse_open_questions(read, files, **answers)
     kept = {
-        "from": [kind, str(source), outputs.state(source)],
+        "from": [kind, str(source), fingerprints.of_tree(source)],
         "ignore": settings.ignore,
         "orientation": settings.orientation,
         "mask_polarity": settings.mask_polarity,
@@ -168,7 +169,7 @@ def kept_head(
     path = folder / HEAD
     if not path.exists():
         head = learn(backbone, files, size=size, workers=workers)
-        with outputs.replacing(path) as partial, partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, head.weights)
     return ObjectHead(np.load(path, allow_pickle=False))
 

@@ -21,6 +21,7 @@ from refocus import locks, outputs
 from refocus.data.folders import image_files, refuse_shared_stems
 from refocus.data.sources.opened import opened
 from refocus.errors import InputError
+from refocus.files import read_json, replacing, write_json, write_text
 from refocus.masks.finders import HEAD, MakeFind, Outcome, by_backbone, taken_over
 from refocus.masks.quality import Quality, assess
 from refocus.masks.settings import MaskSettings
@@ -109,7 +110,7 @@ def read_masks(folder: Path) -> MaskFolder:
     Raises:
         InputError: there is no `masks.json`, or another one.
     """
-    content = outputs.read_json(folder / RECORDS)
+    content = read_json(folder / RECORDS)
     try:
         return _as_folder(folder, content)
     except (KeyError, TypeError) as error:
@@ -222,7 +223,7 @@ def _keep(outcome: Outcome, name: str, folder: Path) -> dict[str, Any]:
         }
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with outputs.replacing(target) as partial:
+    with replacing(target) as partial:
         outcome.mask.save(partial, format="PNG")
     small = outcome.mask.copy()
     small.thumbnail(
@@ -285,8 +286,8 @@ def _conclude(folder: Path, images: Path, files: list[Path]) -> dict[str, Any]:
     made = sorted((r for r in records if "score" in r), key=lambda r: (r["score"], r["mask"]))
     skipped = sorted((r for r in records if "problem" in r), key=lambda r: r["mask"])
     content = {"usable_from": USABLE, "masks": made, "skipped": skipped}
-    outputs.write_json(folder / RECORDS, content)
+    write_json(folder / RECORDS, content)
     if made:
-        outputs.write_text(folder / SHEET, contact_sheet(made, folder, images, usable=USABLE))
+        write_text(folder / SHEET, contact_sheet(made, folder, images, usable=USABLE))
     outputs.finish(folder, "masks", count=len(made), unreadable=tuple(r["image"] for r in skipped))
     return content

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from refocus.errors import InputError
-from refocus.outputs import read_json
+from refocus.files import read_json
 from refocus.records import Sample
 from refocus.vit.classes import plain
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from refocus import outputs
+from refocus import fingerprints
 from refocus.data.folders import scan
 from refocus.data.sampling import chosen
 from refocus.errors import InputError
@@ -90,7 +90,7 @@ class Material:
         return {
             **self.models(loaded),
             "folders": {
-                name: [str(path.expanduser().resolve()), outputs.state(path)]
+                name: [str(path.expanduser().resolve()), fingerprints.of_tree(path)]
                 for name, path in folders.items()
             },
             "saliency": settings.saliency,

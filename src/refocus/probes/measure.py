@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from refocus import locks, outputs
+from refocus import locks, outputs, references
 from refocus.data.folders import image_files
 from refocus.data.sources.opened import opened_pair
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
+from refocus.files import read_json
 from refocus.probes import page, pictures
 from refocus.probes.material import Material, options_of
 from refocus.probes.registry import PROBES, Probe, names, supported
@@ -106,14 +107,14 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
             material.samples(row, model)
         kept = out / name / outputs.SETTINGS
         if kept.exists():
-            before = outputs.read_json(kept)
+            before = read_json(kept)
             outputs.refuse_other(out / name, before, material.decisive(row, models), kept)
     mine = material.models(models)
     for name in PROBES:
         kept = out / name / outputs.SETTINGS
         if not kept.exists():
             continue
-        theirs = outputs.read_json(kept)
+        theirs = read_json(kept)
         if {k: v for k, v in theirs.items() if k in ("model", "against")} != mine:
             raise InputError(
                 f"‹out› {out}: holds probes of other models ({name}); name a new folder"
@@ -150,7 +151,7 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
         xlabel=row.xlabel,
         unit=row.unit,
         better=row.better,
-        models={which: outputs.resolved(ref) for which, ref in material.refs.items()},
+        models={which: references.resolved(ref) for which, ref in material.refs.items()},
         numbers=_numbers(row, records, models, material.settings.seed),
     )
     pictures.write(row, models["model"], material, folder)

@@ -16,6 +16,7 @@ from refocus.figures.charts import Chart, both, svg_uri
 from refocus.figures.glossary import words
 from refocus.figures.html import jpeg_uri, page
 from refocus.figures.tables import Row, as_csv, markdown
+from refocus.files import write_bytes, write_text
 from refocus.probes import curves, pictures
 from refocus.probes.registry import PROBES
 from refocus.probes.results import FILE, ProbeResult, read
@@ -85,7 +86,7 @@ def write(folder: Path) -> list[Row]:
         words=words("probe", "accuracy (top-1)", "95 % interval"),
     )
     for file, text in ((PAGE, html), ("probes.md", markdown(rows)), ("probes.csv", as_csv(rows))):
-        outputs.write_text(folder / file, text)
+        write_text(folder / file, text)
     return rows
 
 
@@ -107,9 +108,7 @@ def _verdict(sections: list[Section], *, paired: bool) -> str:
 
 
 def _section(folder: Path, result: ProbeResult, labels: dict[str, str]) -> Section:
-    outputs.write_bytes(
-        folder / result.kind / "curve.png", curves.png(curves.curve(result, labels))
-    )
+    write_bytes(folder / result.kind / "curve.png", curves.png(curves.curve(result, labels)))
     example = folder / result.kind / pictures.FILE
     small = curves.thumbnail(result, PROBES[result.kind].headline)
     return Section(

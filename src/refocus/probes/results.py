@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from refocus import outputs
 from refocus.errors import InputError
+from refocus.files import read_json, write_json
 from refocus.intervals import mean_interval
 from refocus.records import ProbeRecord, from_json, to_json
 from refocus.results import Change, Compared, Estimate, Interval
@@ -105,7 +105,7 @@ class Counting:
 
 def write(file: Path, result: ProbeResult) -> None:
     """Write `result.json`."""
-    outputs.write_json(file, to_json(result))
+    write_json(file, to_json(result))
 
 
 def read(file: Path) -> ProbeResult:
@@ -114,7 +114,7 @@ def read(file: Path) -> ProbeResult:
     Raises:
         InputError: not such a file, or of a newer refocus.
     """
-    content = outputs.read_json(file)
+    content = read_json(file)
     if isinstance(content, dict) and "schema" not in content:
         try:
             content = _with_schema(content)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from refocus import locks, outputs
+from refocus import fingerprints, locks, outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
 from refocus.data.sources.opened import opened_pair
 from refocus.evaluation.classify import read_predictions
@@ -19,6 +19,7 @@ from refocus.evaluation.metrics import group_differences
 from refocus.evaluation.plan import Plan, check
 from refocus.evaluation.prove import prove
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
+from refocus.files import write_json, write_text
 from refocus.masks.backbones import load_backbone
 from refocus.masks.folder import find_masks
 from refocus.masks.settings import MaskSettings
@@ -120,12 +121,12 @@ def _written(
         entry=entry,
         **_worst(folder, class_folder_names(network), settings.seed),
     )
-    outputs.write_json(folder / "audit.json", to_json(content))
+    write_json(folder / "audit.json", to_json(content))
     rows = [*accuracy_rows({SUITE: entry}), *other_rows({SUITE: entry})]
-    outputs.write_text(folder / "audit.csv", as_csv(rows))
+    write_text(folder / "audit.csv", as_csv(rows))
     samples = plan.masked_samples(SUITE, plan.open(SUITE, network).samples)
     page = audit_page(content, network, samples, folder)
-    outputs.write_text(folder / "audit.html", page)
+    write_text(folder / "audit.html", page)
     outputs.finish(folder, "audit", seed=settings.seed)
     return content
 
@@ -174,11 +175,11 @@ def _prepared(
         "mask_score": settings.mask_score,
         "mask_polarity": settings.mask_polarity,
         "seed": settings.seed,
-        "files": [outputs.state(images)],
+        "files": [fingerprints.of_tree(images)],
     }
     if masks:
         check({"model": network}, plan)
-        kept["files"].append(outputs.state(masks))
+        kept["files"].append(fingerprints.of_tree(masks))
     elif not (folder / "settings.json").exists():
         refuse_shared_stems(class_folders(images, "images"))
         load_backbone(

@@ -17,6 +17,7 @@ from refocus.evaluation import plan as plans
 from refocus.evaluation.prove import measure
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
+from refocus.files import read_json, write_text
 from refocus.reports import report_page
 from refocus.reports.report_page import Told, Tuning
 from refocus.reports.settings import HELD_OUT, ReportSettings
@@ -97,7 +98,7 @@ def _free(run: Path, kept: dict[str, Any]) -> Path:
     for number in count(1):
         folder = run / ("proof" if number == 1 else f"proof-{number}")
         settings = folder / "settings.json"
-        if not settings.exists() or outputs.read_json(settings) == kept:
+        if not settings.exists() or read_json(settings) == kept:
             return outputs.resumable(folder, True, kept)
     raise AssertionError  # count() does not end
 
@@ -134,7 +135,7 @@ def write(
     for name, text in files.items():
         if (out / name).exists():
             log.info("%s: rewritten", out / name)
-        outputs.write_text(out / name, text)
+        write_text(out / name, text)
     return found
 
 
@@ -156,7 +157,7 @@ def _changed(
     evaluation: Path, found: Evaluation, run: Path | None, models: dict[str, nn.Module]
 ) -> str:
     """Which model is another today than when it was measured, or tuned from; "" where none is."""
-    kept = outputs.read_json(evaluation / "settings.json")
+    kept = read_json(evaluation / "settings.json")
     measured: dict[str, Any] = {"model": models.get("tuned", models.get("original"))}
     measured["against"] = models.get("original") if found.against else None
     for title, which, ref in (("model", "model", found.model), ("base", "against", found.against)):
@@ -177,7 +178,7 @@ def _changed(
 
 def _selection(run: Path) -> Selection:
     file = run / "selection.json"
-    return from_json(outputs.read_json(file), file)
+    return from_json(read_json(file), file)
 
 
 def _tuning(run: Path) -> Tuning:

@@ -16,6 +16,7 @@ from refocus.errors import InputError, first_line
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.escape import inline
 from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
+from refocus.files import read_json, write_text
 from refocus.results import Compared
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, results_of
@@ -60,7 +61,7 @@ def write_card(run: str | Path, *, repo: str = "YOU/MODEL", licence: str = UNKNO
     folder = _finished(run)
     card = folder / CARD
     if not card.exists():
-        outputs.write_text(card, card_text(folder, repo, licence))
+        write_text(card, card_text(folder, repo, licence))
     return card
 
 
@@ -116,7 +117,7 @@ def _finished(run: str | Path) -> Path:
 def card_text(run: Path, repo: str, licence: str) -> str:
     """The card as Markdown, with the Hub's metadata before it."""
     recipe, results = recipe_of(run), results_of(run)
-    config = outputs.read_json(run / "model" / "config.json")
+    config = read_json(run / "model" / "config.json")
     library = _library(config)
     base = recipe.model.removeprefix("hf:")
     data = ModelCardData(
@@ -190,7 +191,7 @@ def _rows(kept: Candidate) -> list[Row]:
 
 
 def _data(run: Path, recipe: Recipe, results: TuneResults) -> str:
-    selection = outputs.read_json(run / "selection.json")
+    selection = read_json(run / "selection.json")
     counts = {part: len(selection[part]) for part in ("train", "select", "check")}
     names = ", ".join(map(inline, results.trained_classes[:10]))
     more = f", ... ({len(results.trained_classes)})" if len(results.trained_classes) > 10 else ""

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from refocus import outputs
 from refocus.data.folders import class_folders, scan
 from refocus.data.images import mask_of, orientation, read_image
 from refocus.data.polarity import frame_share
 from refocus.data.sources.opened import opened_pair
 from refocus.errors import InputError
 from refocus.figures.html import page
+from refocus.files import write_text
 from refocus.masks.sheet import tile
 from refocus.records import Sample
 from refocus.vit.classes import class_count, folder_names
@@ -160,4 +160,4 @@ def write(checked: Checked, model: nn.Module, out: Path) -> None:
          "output": f"{s.label}: {names[s.label]}"}
         for s in checked.samples
     ]  # fmt: skip
-    outputs.write_text(out, page("check.html.j2", checked=checked, tiles=tiles))
+    write_text(out, page("check.html.j2", checked=checked, tiles=tiles))

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from refocus import locks, outputs
+from refocus import fingerprints, locks, outputs
 from refocus.data.images import read_image
 from refocus.data.listing import images_below
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError, Message
 from refocus.figures.pictures import figure, overlay, to_picture
+from refocus.files import read_json, write_json
 from refocus.progress import track
 from refocus.records import (
     Explanation,
@@ -93,7 +94,7 @@ def read(file: Path) -> list[ExplainedImage]:
     Raises:
         InputError: no such file, or another one.
     """
-    return list(from_json(outputs.read_json(file), Explanations, file).images)
+    return list(from_json(read_json(file), Explanations, file).images)
 
 
 def write(
@@ -162,7 +163,7 @@ def _written(
                 write_line(lines, row)
                 lines.flush()
             rows.append(row)
-    outputs.write_json(folder / EXPLANATIONS, to_json(Explanations(refs, tuple(rows))))
+    write_json(folder / EXPLANATIONS, to_json(Explanations(refs, tuple(rows))))
     kept.unlink(missing_ok=True)
     outputs.finish(folder, "explain")
     return rows
@@ -174,7 +175,7 @@ def _opened(
     """A new folder, or the one in which the same was begun."""
     settings = {
         "models": models,
-        "images": {str(path.resolve()): outputs.digest(path) for path in images},
+        "images": {str(path.resolve()): fingerprints.of_file(path) for path in images},
         "target": target,
     }
     return outputs.resumable(out, True, settings)

@@ -22,6 +22,7 @@ from refocus.figures.escape import inline
 from refocus.figures.glossary import words
 from refocus.figures.html import page
 from refocus.figures.tables import KeyNumber, Row, accuracy_rows, markdown, other_rows
+from refocus.files import read_json
 from refocus.progress import track
 from refocus.records import Sample
 from refocus.reports import gallery
@@ -395,7 +396,7 @@ def _strips(told: Told, models: dict[str, nn.Module]) -> list[Strip]:
         if not entry.shifts:
             continue
         kept = told.folder / outputs.SETTINGS
-        plan = plans.plan_of(outputs.read_json(kept), kept)
+        plan = plans.plan_of(read_json(kept), kept)
         last = list(models.values())[-1]  # the tuned one, or the only one
         tests = plan.open(name, last)
         samples = plan.masked_samples(name, tests.samples)
@@ -448,7 +449,7 @@ def _galleries_of(
     name: str, told: Told, models: dict[str, nn.Module], *, brief: bool
 ) -> list[Gallery]:
     kept = told.folder / outputs.SETTINGS
-    plan = plans.plan_of(outputs.read_json(kept), kept)
+    plan = plans.plan_of(read_json(kept), kept)
     entry = told.suites[name]
     opened = {which: plan.open(name, model) for which, model in models.items()}
     tests = opened["tuned"]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from refocus import locks, outputs
+from refocus.files import write_json, write_text
 from refocus.processes import Place
 from refocus.records import to_json
 from refocus.studies import claims, exports, writing
@@ -54,12 +55,12 @@ def _write(order: Order, found: Findings) -> StudyResults:
         found.salience,
     )
     note = "" if found.text else writing.NOTE
-    outputs.write_json(order.out / f"{order.name}.json", to_json(results))
-    outputs.write_text(
+    write_json(order.out / f"{order.name}.json", to_json(results))
+    write_text(
         order.out / f"{order.name}.md", f"# {order.name}: {results.about}\n\n{text}\n{note}\n"
     )
-    outputs.write_text(order.out / f"{order.name}.csv", exports.as_csv(found))
-    outputs.write_text(order.out / f"{order.name}.tex", exports.as_latex(found))
+    write_text(order.out / f"{order.name}.csv", exports.as_csv(found))
+    write_text(order.out / f"{order.name}.tex", exports.as_latex(found))
     write_page(
         order.out / f"{order.name}.html",
         order.name,

@@ -9,8 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from refocus import outputs
+from refocus import references
 from refocus.errors import InputError, first_line
+from refocus.files import read_text
 from refocus.studies.settings import StudySettings
 
 if sys.version_info >= (3, 11):
@@ -28,7 +29,7 @@ def read_config(file: Path) -> dict[str, Any]:
         InputError: unreadable, or a key that is no field.
     """
     try:
-        content = tomllib.loads(outputs.read_text(file.expanduser()))
+        content = tomllib.loads(read_text(file.expanduser()))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"‹config› {file}: not a readable TOML file ({first_line(error)})"
@@ -57,7 +58,7 @@ def as_config(settings: StudySettings) -> str:
     """The TOML file that `read_config` reads; what is not given is left out."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     values |= {key: str(Path(values[key]).expanduser().resolve()) for key in _PATHS if values[key]}
-    values["model"] = [outputs.resolved(ref) for ref in values["model"]]
+    values["model"] = [references.resolved(ref) for ref in values["model"]]
     given = {key: value for key, value in values.items() if value not in (None, (), [], {})}
     return "".join(f"{key} = {_toml(value)}\n" for key, value in given.items())
 

@@ -22,8 +22,8 @@ from refocus.data.sampling import chosen
 from refocus.errors import InputError, first_line
 from refocus.evaluation.plan import SEGMENTS
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
+from refocus.files import read_text
 from refocus.masks.trust import masked
-from refocus.outputs import read_text
 from refocus.records import Sample
 from refocus.studies.paper import MODELS
 from refocus.tuning.presets import presets

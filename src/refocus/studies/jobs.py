@@ -22,6 +22,7 @@ from refocus.data.sampling import chosen
 from refocus.evaluation.classify import evaluate, read_predictions
 from refocus.evaluation.maps import Gtsegs, MaskedView, measure
 from refocus.evaluation.plan import SEGMENTS
+from refocus.files import write_json
 from refocus.masks.trust import masked
 from refocus.processes import Place
 from refocus.records import MapRecord, Prediction, Sample, read_records
@@ -151,7 +152,7 @@ def _one(job: Job, ground: Ground, out: Path, common: dict[str, Any], how: How) 
             for level, tests in ground.tests(what, network).items():
                 records = job.records(out, what, level)
                 evaluate(network, tests, records=records, workers=how.workers, label=title)
-        outputs.write_json(job.done(out, what), {"finished": time.time()})
+        write_json(job.done(out, what), {"finished": time.time()})
 
 
 def left(job: Job, wanted: Sequence[str], out: Path) -> list[str]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from refocus import outputs
 from refocus.figures import charts
 from refocus.figures.html import page
+from refocus.files import write_text
 from refocus.reports.gallery import Card
 from refocus.studies.writing import NOTE, Table
 
@@ -55,4 +55,4 @@ def write_page(
         facts=facts,
         tile_columns=7,
     )
-    outputs.write_text(file, content)
+    write_text(file, content)

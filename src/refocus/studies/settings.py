@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from refocus import outputs
+from refocus import fingerprints, references
 from refocus.errors import InputError
 from refocus.settings import Count, Positive, Seed, Text, Workers, about, check
 
@@ -175,8 +175,8 @@ class StudySettings:
         """Name of each of the user's own models -> its reference, and how its outputs are named."""
         found: dict[str, str] = {}
         for model in self.model:
-            reference = outputs.reference(model, names=self.names, order=self.order)
-            name = outputs.folder_of(reference).name
+            reference = references.with_names(model, names=self.names, order=self.order)
+            name = references.folder_of(reference).name
             if name in found:
                 name = f"{name}-{len(found) + 1}"
             found[name] = reference
@@ -201,7 +201,7 @@ class StudySettings:
     @property
     def _fingerprints(self) -> Any:
         """What the models are; of one its own, as earlier versions wrote it."""
-        found = [outputs.fingerprint(reference) for reference in self.references.values()]
+        found = [fingerprints.of_model(reference) for reference in self.references.values()]
         return found[0] if len(found) == 1 else found or None
 
 

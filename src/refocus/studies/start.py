@@ -12,6 +12,7 @@ from torch import nn
 
 from refocus import locks, outputs
 from refocus.errors import InputError
+from refocus.files import read_json, write_json
 from refocus.objectives.registry import OBJECTIVES
 from refocus.processes import Place, take_place
 from refocus.studies import datasets, registry
@@ -176,8 +177,8 @@ def _kept(folder: Path, settings: StudySettings) -> Iterator[None]:
         _begin(folder, kept)
     with locks.waited(folder):
         if not kept.exists():  # else another process has written it meanwhile
-            outputs.write_json(outputs.new_folder(folder) / kept.name, settings.kept)
-        elif outputs.read_json(kept) != settings.kept:
+            write_json(outputs.new_folder(folder) / kept.name, settings.kept)
+        elif read_json(kept) != settings.kept:
             raise InputError(
                 f"‹out› {folder}: holds studies with other settings (see {kept}); name a new folder"
             )

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from refocus import outputs
+from refocus import fingerprints
 from refocus.errors import InputError, first_line
+from refocus.files import read_json, replacing, write_text
 from refocus.records import drop_partial_line, from_json, read_lines, write_line
 from refocus.vit.loading import weights_digest
 
@@ -44,8 +45,8 @@ class Epoch:
 
 def base_changed(run: Path, base: nn.Module) -> bool:
     """Whether the model that a run started from has other weights today than it had then."""
-    kept = run / outputs.IDENTITY  # not in runs of earlier versions
-    known = outputs.read_json(kept) if kept.exists() else None
+    kept = run / fingerprints.IDENTITY  # not in runs of earlier versions
+    known = read_json(kept) if kept.exists() else None
     return isinstance(known, dict) and known.get("weights") != weights_digest(base)
 
 
@@ -63,7 +64,7 @@ class Checkpoint:
         content = {name: part.state_dict() for name, part in self.parts.items()}
         content["rng"] = torch.get_rng_state()
         content["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        with outputs.replacing(path) as partial, partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             torch.save({**content, "position": asdict(position)}, file)
 
     def read(self, path: Path) -> Position:
@@ -112,7 +113,7 @@ def best_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     """A file that is either the old or the new one, whole."""
-    with outputs.replacing(path) as partial:
+    with replacing(path) as partial:
         write(partial)
 
 
@@ -128,4 +129,4 @@ def keep_epochs(history: Path, last: int) -> None:
         text = io.StringIO()
         for line in lines:
             write_line(text, line)
-        outputs.write_text(history, text.getvalue())
+        write_text(history, text.getvalue())

@@ -14,6 +14,7 @@ from refocus import outputs
 from refocus.data.folders import name_by_folders
 from refocus.data.shifts import grounds, unseen
 from refocus.data.transforms import joint_transform
+from refocus.files import write_json
 from refocus.objectives.registry import OBJECTIVES
 from refocus.progress import phase
 from refocus.records import Sample, to_json
@@ -69,7 +70,7 @@ def conclude(
         trained_classes=tuple(_names(selection.train, original)),
         unseen=checked.unseen,
     )
-    outputs.write_json(folder / "results.json", to_json(results))
+    write_json(folder / "results.json", to_json(results))
     outputs.finish(folder, "tune", seed=recipe.seed, processes=accelerator.num_processes)
     return results
 

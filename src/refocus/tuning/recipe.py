@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from refocus.errors import InputError
-from refocus.outputs import read_json
+from refocus.files import read_json
 from refocus.settings import (
     Count,
     Fraction,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refocus.outputs import read_json
+from refocus.files import read_json
 from refocus.records import from_json
 from refocus.results import SCHEMA, Compared
 

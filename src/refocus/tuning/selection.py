@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from refocus import outputs, records
+from refocus import records, references
 from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
 from refocus.errors import InputError
+from refocus.files import read_json
 from refocus.masks.trust import large_enough, trusted
 from refocus.records import Sample
 from refocus.tuning.recipe import Recipe
@@ -200,8 +201,8 @@ def trained_classes(model: str) -> frozenset[int]:
 
     For a model that lies in the run's folder; else none.
     """
-    selection = outputs.folder_of(model).resolve().parent / "selection.json"
+    selection = references.folder_of(model).resolve().parent / "selection.json"
     if not selection.exists():
         return frozenset()
-    found = records.from_json(outputs.read_json(selection), _Trained, selection)
+    found = records.from_json(read_json(selection), _Trained, selection)
     return frozenset(row.label for row in found.train)

@@ -16,10 +16,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from torch import nn
 
-from refocus import locks, outputs
+from refocus import fingerprints, locks, outputs, references
 from refocus.data.shifts import grounds
 from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.errors import InputError, Message
+from refocus.files import read_json, write_json
 from refocus.objectives.registry import OBJECTIVES, Step, map_of, step_of
 from refocus.objectives.steps import Settings
 from refocus.records import from_json as from_record
@@ -149,14 +150,14 @@ def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> 
     """What a run is resumed from, selection.json last; all of it, or nothing."""
     content = {
         _RECIPE: recipe.to_dict(),
-        outputs.IDENTITY: outputs.identity(
+        fingerprints.IDENTITY: fingerprints.identity(
             weights, [*selection.files, *grounds(recipe.backgrounds)]
         ),
         _CHOSEN: as_json(selection),
     }
     try:
         for name, value in content.items():
-            outputs.write_json(folder / name, value)
+            write_json(folder / name, value)
     except BaseException:  # a full disk, a signal
         for name in content:
             (folder / name).unlink(missing_ok=True)
@@ -236,7 +237,7 @@ def _continued(
     """
     shown = shown or f"‹out› {folder}"
     chosen, complete = folder / _CHOSEN, (folder / outputs.MANIFEST).exists()
-    selection = from_json(outputs.read_json(chosen), chosen)
+    selection = from_json(read_json(chosen), chosen)
     refuse_labels(selection, class_count(model), chosen)
     refusal = ""
     if accelerator.is_main_process:
@@ -271,7 +272,7 @@ def _absolute(recipe: Recipe) -> Recipe:
     places: dict[str, Any] = {
         k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()
     }
-    return replace(recipe, model=outputs.resolved(recipe.model), **places)
+    return replace(recipe, model=references.resolved(recipe.model), **places)
 
 
 def _validation(recipe: Recipe) -> Opened | None:
@@ -324,9 +325,9 @@ def _searched_rate(
     if not kept.exists():
         found = rates.search(recipe, selection, step, accelerator, progress=progress)
         if accelerator.is_main_process:
-            outputs.write_json(kept, found)
+            write_json(kept, found)
         accelerator.wait_for_everyone()
-    return from_record(outputs.read_json(kept), _Rate, kept).lr
+    return from_record(read_json(kept), _Rate, kept).lr
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import write_text
+from refocus.files import write_text
 from refocus.vit.families import FAMILIES, REFUSED, Family
 
 

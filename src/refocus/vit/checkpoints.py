@@ -23,7 +23,7 @@ from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_text
+from refocus.files import read_text
 from refocus.vit.timm_models import check_architecture
 
 log = logging.getLogger("refocus")

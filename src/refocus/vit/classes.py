@@ -20,7 +20,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_text
+from refocus.files import read_text
 from refocus.vit.families import unwrap
 
 log = logging.getLogger("refocus")

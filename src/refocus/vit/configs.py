@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_json
+from refocus.files import read_json
 
 _SIDE = 1 << 14  # pixels; no Vision Transformer reads more
 _CROP = (0.05, 2.0)  # a smaller share would enlarge each image twentyfold

@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_text
+from refocus.files import read_text
 from refocus.vit import zero_shot
 from refocus.vit.loading import save
 

@@ -20,8 +20,9 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from refocus import fingerprints, references
 from refocus.errors import InputError
-from refocus.outputs import fingerprint, is_weights, naming, split_reference
+from refocus.files import naming
 from refocus.vit import (
     checkpoints,
     own_models,
@@ -99,7 +100,7 @@ def load(
             "lists the families)"
         )
     device = _device(device)
-    ref, said = split_reference(str(ref))
+    ref, said = references.split(str(ref))
     names = said.get("names") if names is None else names
     order = said.get("order") if order is None else order
     ref = ref.removeprefix("local-dir:")
@@ -127,7 +128,7 @@ def _place_of(ref: str) -> Path | None:
     """The folder or weight file that a reference names, where there is one."""
     try:
         place = Path(ref.removeprefix("hf:")).expanduser()
-        return place if place.is_dir() or is_weights(place) else None
+        return place if place.is_dir() or references.is_weights(place) else None
     except (OSError, RuntimeError):  # too long for a name, or the home of nobody
         return None
 
@@ -357,7 +358,7 @@ def identity(ref: str, model: nn.Module) -> list[str]:
         ref: what `load` was called with.
         model: what it returned.
     """
-    found = fingerprint(ref)
+    found = fingerprints.of_model(ref)
     return found if len(found) > 1 else [*found, weights_digest(model)]
 
 

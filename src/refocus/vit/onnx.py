@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refocus import outputs
 from refocus.errors import InputError, first_line
+from refocus.files import replacing
 from refocus.vit.classes import folder_names
 from refocus.vit.inputs import check_model, check_path
 from refocus.vit.loading import preprocessing
@@ -85,7 +85,7 @@ def export_onnx(model: nn.Module, file: str | Path, *, tolerance: float = TOLERA
     size = tuple(config["input_size"])
     logits = _Logits(model.to("cpu").eval())
     file.parent.mkdir(parents=True, exist_ok=True)
-    with outputs.replacing(file) as partial:
+    with replacing(file) as partial:
         _write(logits, size, partial)
         _describe(partial, config, folder_names(model))
         difference = _difference(logits, size, partial)

@@ -16,8 +16,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from refocus import references
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_json, split_reference
+from refocus.files import read_json
 from refocus.vit.families import view
 
 
@@ -66,7 +67,7 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
 
 def code_of(ref: str) -> str:
     """py:MODULE:FUNCTION of a model's reference, without what follows it."""
-    return split_reference(ref)[0].partition("@")[0]
+    return references.split(ref)[0].partition("@")[0]
 
 
 def recorded(ref: str, code: str | None) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_json
+from refocus.files import read_json
 from refocus.vit.classes import by_index, imagenet_in_order
 from refocus.vit.configs import crop_share
 from refocus.vit.families import FAMILIES, REFUSED

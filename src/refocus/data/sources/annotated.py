@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from refocus.data.listing import EXTENSIONS, hidden
 from refocus.data.sources.rows import Asked, LeftOut, Row, Source
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_json, read_text
+from refocus.files import read_json, read_text
 
 _MOST = 1 << 31  # bytes; COCO's own files have 450 MB
 _SEVERAL, _NONE = "images of several classes", "images without an object"

@@ -19,7 +19,7 @@ from refocus.data.sources.rows import (
 )
 from refocus.data.tables import head_of, read_table
 from refocus.errors import InputError, first_line
-from refocus.outputs import read_text
+from refocus.files import read_text
 from refocus.records import decode
 
 METADATA = ("metadata.csv", "metadata.jsonl")

@@ -20,7 +20,7 @@ from refocus.data.images import UNREADABLE
 from refocus.data.listing import EXTENSIONS, hidden
 from refocus.data.sources.rows import Asked, LeftOut, Row, Source
 from refocus.errors import InputError, Message
-from refocus.outputs import read_json, write_json, write_text
+from refocus.files import read_json, write_json, write_text
 from refocus.records import from_json, to_json
 from refocus.vit.classes import plain
 

@@ -1,0 +1,112 @@
+"""What a model, a file or a folder holds, short enough to be kept and compared later."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from refocus import references
+from refocus.errors import InputError
+from refocus.files import read_json
+
+IDENTITY = "inputs.json"  # what a tuning run started from, by content
+_MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "zero_shot.safetensors",
+)
+
+
+def of_model(model: str) -> list[str]:
+    """What a model is: its reference, and the content of the folder and the names file in it.
+
+    Of a name its reference alone (`refocus.vit.loading.identity` adds its weights).
+    """
+    before, folder = references.parts(model)
+    said = references.split(model)[1]
+    weights = [folder] if references.is_weights(folder) else []
+    if not folder.is_dir() and not weights:  # a name, whose weights only `load` has
+        return [model]
+    files = [*weights, *(folder.resolve() / name for name in _MODEL_FILES)]
+    files += [Path(said["names"]).expanduser()] if "names" in said else []
+    found = [of_file(file) for file in files if file.is_file()]
+    return [f"{before}{folder.resolve()}", *said.values(), *found] if found else [model]
+
+
+def of_file(file: Path) -> str:
+    """A short fingerprint of a file's content."""
+    status = file.stat()
+    return _digest(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest(file: Path, _size: int, _time: int) -> str:
+    content = blake2b(digest_size=8)
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
+
+
+def of_tree(path: Path) -> str:
+    """A fingerprint that changes when a file at or below a path does.
+
+    When one is changed, added or removed (by name, size and time; hidden files left out).
+    """
+    root = path.expanduser().resolve()
+    files = [root] if root.is_file() else [f for f in _below(root) if not f.name.startswith(".")]
+    rows = []
+    for file in files:
+        with contextlib.suppress(OSError):  # a link that leads nowhere
+            status = file.stat()
+            rows.append((file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+    return blake2b(repr(sorted(rows)).encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Files below a folder, links to folders followed, each folder once."""
+    seen = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(place, name) for name in files)
+
+
+def identity(weights: str, files: Iterable[Path]) -> dict[str, Any]:
+    """What a run starts from, to be compared when it is resumed.
+
+    A fingerprint of its model's weights, and one of each image and mask.
+    """
+    return {"weights": weights, "files": {str(file): of_file(file) for file in sorted(set(files))}}
+
+
+def refuse_changed(kept: Path, weights: str, shown: str) -> None:
+    """Compare what a run started from, as `identity` kept it, with what lies there now.
+
+    Raises:
+        InputError: the model, an image or a mask is another or gone; names the first.
+    """
+    before = read_json(kept)
+    if before.get("weights") != weights:
+        raise InputError(
+            f"{shown}: its model's weights were changed since the run was started; bring them back "
+            "or start a new run"
+        )
+    for name, known in before.get("files", {}).items():
+        file = Path(name)
+        if not file.is_file():
+            raise InputError(f"{shown}: {name} is gone since the run was started; restore it")
+        if of_file(file) != known:
+            raise InputError(
+                f"{shown}: {name} was changed since the run was started; bring it back or start a "
+                "new run"
+            )
