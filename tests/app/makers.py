@@ -34,6 +34,19 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def in_a_loop(make: Callable[[], Any]) -> Any:
+    """Make something of Gradio's inside of a loop; outside it opens two and leaves them open.
+
+    A later test would fail by the warning. In this thread Playwright may have a loop.
+    """
+
+    async def made() -> Any:
+        return make()
+
+    with ThreadPoolExecutor(1) as another:
+        return another.submit(asyncio.run, made()).result()
+
+
 @contextlib.contextmanager
 def serving(refs: dict[str, str], work: Path, folders: Folders) -> Iterator[tuple[str, Any]]:
     from refocus.app.parts import Tool
@@ -50,13 +63,7 @@ def serving(refs: dict[str, str], work: Path, folders: Folders) -> Iterator[tupl
 
     tool.find = find
 
-    async def made() -> (
-        Server
-    ):  # outside of a loop Gradio opens some of its own and leaves them open
-        return Server(tool, "127.0.0.1", port)
-
-    with ThreadPoolExecutor(1) as another:  # in this thread Playwright may have one
-        server = another.submit(asyncio.run, made()).result()
+    server = in_a_loop(lambda: Server(tool, "127.0.0.1", port))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started)

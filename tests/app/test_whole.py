@@ -11,7 +11,7 @@ import refocus
 from refocus import RunSettings
 from refocus.app.folders import Folders
 from refocus.app.jobs import Job
-from tests.app.makers import GRADIO
+from tests.app.makers import GRADIO, in_a_loop
 
 pytestmark = [
     pytest.mark.skipif(not GRADIO, reason="gradio is not installed"),
@@ -44,8 +44,12 @@ def tab(
         return tool.jobs.jobs[name]
 
     monkeypatch.setattr(tool.jobs, "start", start)
-    with gr.Blocks():
-        return WholeTab(tool, Folders(*image_folders))
+
+    def made() -> WholeTab:
+        with gr.Blocks():
+            return WholeTab(tool, Folders(*image_folders))
+
+    return in_a_loop(made)
 
 
 def test_the_button_runs_all_of_it_and_goes_on_after_a_stop(

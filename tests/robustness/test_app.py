@@ -6,19 +6,16 @@ another tab, can send.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from refocus.app.folders import Folders
-from tests.app.makers import GRADIO, serving
+from tests.app.makers import GRADIO, in_a_loop, serving
 from tests.makers import make_images
 from tests.robustness.world import tiny_model
 
@@ -44,15 +41,10 @@ HOSTS = ("evil.example", "127.0.0.1.evil.example", "evil.example:80", "10.0.0.1"
 @functools.cache
 def routes() -> list[tuple[str, str]]:
     """Every method and address that Gradio has, and ours."""
-
-    async def made() -> Any:  # outside of a loop Gradio opens some of its own
-        import gradio as gr
-
-        return gr.routes.App.create_app(gr.Blocks()).routes
+    import gradio as gr
 
     found = {("GET", "/"), ("GET", "/pages/{name}/{page}")}
-    with ThreadPoolExecutor(1) as another:
-        left = list(another.submit(asyncio.run, made()).result())
+    left = list(in_a_loop(lambda: gr.routes.App.create_app(gr.Blocks()).routes))
     while left:
         route = left.pop()
         if hasattr(route, "original_router"):  # of FastAPI's routers that are included
