@@ -281,10 +281,17 @@ def reading_score(row: Row, reading: str) -> float | None:
 # --- the final cells ------------------------------------------------------------------------------
 
 
-def final(wanted: Iterable[Cell], field: Field, searched: Sequence[Row]) -> None:
-    """Each method at the best rate of each reading; the tests are read here and nowhere else."""
+def final(
+    wanted: Iterable[Cell], field: Field, searched: Sequence[Row], unsearched: Sequence[str] = ()
+) -> None:
+    """Each method at the best rate of each reading; the tests are read here and nowhere else.
+
+    The `unsearched` take their own rate: what users get who change nothing.
+    """
     for cell in wanted:
-        for rate, readings in readings_by_rate(cell, searched).items():
+        own = {METHODS[cell.method].rate: list(READINGS)}
+        chosen = own if cell.method in unsearched else readings_by_rate(cell, searched)
+        for rate, readings in chosen.items():
             one = replace(cell, phase="final", rate=rate)
             _refuse_second_look(read(field.rows), one, readings)
             _do(one, field, readings)
@@ -398,6 +405,14 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
+        "--unsearched",
+        nargs="+",
+        default=[],
+        choices=list(METHODS),
+        metavar="METHOD",
+        help="final: these take their default rate, whatever a search would say",
+    )
+    parser.add_argument(
         "--searched", nargs="+", type=Path, default=[], help="rows.jsonl of searches made elsewhere"
     )
     return parser
@@ -457,7 +472,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 search(cells(args, field), field)
             else:
                 elsewhere = [row for file in args.searched for row in read(file)]
-                final(cells(args, field), field, [*elsewhere, *read(field.rows)])
+                final(cells(args, field), field, [*elsewhere, *read(field.rows)], args.unsearched)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -12,7 +12,8 @@ KEY=VALUE or KEY=VALUE,VALUE (a column more for each key with several values):
 
 Keys: images (0: whole pool), budget, reading, classes, methods, against (what changes are measured
 from; default: the base model of the same draw). Numbers: top-1 in percent, the mean over draws;
-changes in points. Intervals: `evidence.intervals`. A star marks a rate at an end of those tried.
+changes in points. Intervals: `evidence.intervals`. A star marks a rate at an end of those
+tried, a dagger a default rate beside which none was tried.
 """
 
 from __future__ import annotations
@@ -290,11 +291,13 @@ def _line(
 
 
 def _rates(group: Group, rows: Sequence[Row]) -> str:
-    """The rates of a line, with a star where none was tried beyond."""
+    """The rates of a line: a star where none was tried beyond, a dagger where no other was."""
     cell = next(iter(group.draws.values())).cell
     tried = {r.cell.rate for r in rows if r.cell.phase == "search" and same_search(r.cell, cell)}
     chosen = sorted({r.cell.rate for r in group.draws.values()})
-    ends = {min(tried), max(tried)} if tried else set()
+    if not tried:
+        return ", ".join(f"{rate:g}†" for rate in chosen)
+    ends = {min(tried), max(tried)}
     return ", ".join(f"{rate:g}{'*' if rate in ends else ''}" for rate in chosen)
 
 

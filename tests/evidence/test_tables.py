@@ -137,6 +137,7 @@ def test_a_rate_beyond_which_none_was_tried_has_a_star() -> None:
         for rate in (3e-6, 1e-5)
     ]
     wanted = asked("planted images=3 reading=end methods=refocus")
+    assert "| 1e-05† |" in table(ROWS, wanted)
     assert "| 1e-05* |" in table([*ROWS, *searched], wanted)
     inside = replace(searched[0], cell=replace(searched[0].cell, rate=3e-5))
     assert "| 1e-05 |" in table([*ROWS, *searched, inside], wanted)
