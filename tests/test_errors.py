@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import refocus
-from refocus.errors import InputError, Message
+from refocus.errors import InputError, Message, first_line
 
 SOURCE = Path(refocus.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
@@ -66,3 +66,19 @@ def test_an_error_can_be_about_another_parameter() -> None:
 
 def test_what_a_user_typed_is_no_mark() -> None:
     assert str(Message("‹images› /data/‹a b›/x: empty")) == "images /data/‹a b›/x: empty"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("one\ntwo", "one"),
+        ("Error(s) in loading state_dict for Vit:\n\tsize mismatch for a: 3, 5.\n\tmore",
+         "Error(s) in loading state_dict for Vit: size mismatch for a: 3, 5."),
+        ("\n a:\n b:\n c\n d", "a: b: c"),
+        ("nothing follows:", "nothing follows:"),
+        ("", "ValueError"),
+        ("x" * 300, "x" * 200),
+    ],
+)  # fmt: skip
+def test_another_librarys_message_is_cut_where_it_says_something(said: str, shown: str) -> None:
+    assert first_line(ValueError(said)) == shown

@@ -67,5 +67,10 @@ class InputError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's message, for use in one of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """The first line of another library's message, for use in one of ours.
+
+    With the next one where it only leads up to that, as PyTorch's on weights that do not fit.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    until = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return (" ".join(lines[: until + 1]) or type(error).__name__)[:200]

@@ -15,28 +15,45 @@ from refocus.errors import InputError
 from refocus.files import read_json
 
 IDENTITY = "inputs.json"  # what a tuning run started from, by content
+_ADAPTER = "adapter_config.json"
 _MODEL_FILES = (
     "config.json",
     "model.safetensors",
     "preprocessor_config.json",
+    "processor_config.json",
     "zero_shot.safetensors",
+    _ADAPTER,
+    "adapter_model.safetensors",
 )
 
 
 def of_model(model: str) -> list[str]:
     """What a model is: its reference, and the content of the folder and the names file in it.
 
-    Of a name its reference alone (`refocus.vit.loading.identity` adds its weights).
+    Of a name its reference and its names file (`refocus.vit.loading.identity` adds its weights).
     """
     before, folder = references.parts(model)
     said = references.split(model)[1]
-    weights = [folder] if references.is_weights(folder) else []
-    if not folder.is_dir() and not weights:  # a name, whose weights only `load` has
-        return [model]
-    files = [*weights, *(folder.resolve() / name for name in _MODEL_FILES)]
-    files += [Path(said["names"]).expanduser()] if "names" in said else []
-    found = [of_file(file) for file in files if file.is_file()]
-    return [f"{before}{folder.resolve()}", *said.values(), *found] if found else [model]
+    content = _model_files(folder)
+    named = [Path(said["names"]).expanduser()] if "names" in said else []
+    found = [of_file(file) for file in (*content, *named) if file.is_file()]
+    return [*([f"{before}{folder.resolve()}", *said.values()] if content else [model]), *found]
+
+
+def is_known(model: str) -> bool:
+    """Whether a model's weights follow from the files that its reference names.
+
+    Those of a hub's model do not, nor do those of an adapter, whose base lies elsewhere.
+    """
+    files = {file.name for file in _model_files(references.folder_of(model))}
+    return bool(files) and _ADAPTER not in files
+
+
+def _model_files(place: Path) -> list[Path]:
+    """The weight file that a reference names, or those of its folder that make the model."""
+    if references.is_weights(place):
+        return [place]
+    return [file for name in _MODEL_FILES if (file := place.resolve() / name).is_file()]
 
 
 def of_file(file: Path) -> str:

@@ -159,23 +159,24 @@ def refuse_other(out: str | Path, before: Any, now: Any, kept: Path) -> None:
     Raises:
         InputError: names the first difference.
     """
-    if before != now:
+    if said := difference(before, now):
         raise InputError(
-            f"‹out› {out}: was started with other models, folders or options "
-            f"({_difference(before, now)}; see {kept}); the same command resumes there, for "
-            "another name a new folder"
+            f"‹out› {out}: was started with other models, folders or options ({said}; see {kept}); "
+            "the same command resumes there, for another name a new folder"
         )
 
 
-def _difference(before: Any, now: Any, where: str = "") -> str:
-    """The first place where two settings differ, in words."""
+def difference(before: Any, now: Any, where: str = "") -> str:
+    """The first place where two settings differ, in words; "" where none does."""
+    if before == now:
+        return ""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *now]:
             if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{where} {key}".strip())
+                return difference(before.get(key), now.get(key), f"{where} {key}".strip())
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         one, other = next((a, b) for a, b in zip(before, now, strict=True) if a != b)
-        return _difference(one, other, where)
+        return difference(one, other, where)
     return f"{where or 'all'}: {_short(before)} then, {_short(now)} now"
 
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
 import refocus
 from refocus import RunSettings
@@ -59,6 +60,28 @@ def test_from_a_checkpoint_and_a_folder_to_a_decision(
     for link in links:
         assert link[1:] in anchors if link.startswith("#") else (out / link).is_file(), link
     assert 'src="http' not in text
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_model_of_a_hub_that_changed_meanwhile_is_refused(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    complete: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, masks = image_folders
+    network = refocus.load(model_folder)
+    monkeypatch.setattr(run, "load_models", lambda *_: {"model": network})
+    monkeypatch.setattr(run, "_concluded", lambda *_: None)
+    monkeypatch.setattr(results, "read", lambda _: None)
+    for _ in range(2):  # as it was: goes on, or is read
+        refocus.run("hf:a/b", images, tmp_path / "run", masks=masks, settings=QUICK)
+        if complete:
+            (tmp_path / "run" / "manifest.json").write_text("{}")
+    torch.nn.init.constant_(network.get_parameter("head.bias"), 7)
+    with pytest.raises(refocus.InputError, match=r"started with other models.* \(model: "):
+        refocus.run("hf:a/b", images, tmp_path / "run", masks=masks, settings=QUICK)
 
 
 def test_the_same_arguments_go_on_and_others_are_refused_and_named(

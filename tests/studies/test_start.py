@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
-from refocus import InputError
-from refocus.studies import datasets
+from refocus import InputError, load
+from refocus.studies import datasets, start
 from refocus.studies.settings import StudySettings
 from refocus.studies.start import estimate, study
 
@@ -44,7 +48,39 @@ def test_every_shift_of_the_settings_has_a_nearest_suite_of_the_paper() -> None:
     for kind in ("mixed-rand", "location", "rotation", "size"):
         settings = StudySettings(on="a", model=("m",), masks="k", shifts=(kind,))
         assert kind in datasets.LIKE
-        assert settings.kept["shift"] == [kind]
+        assert settings.kept()["shift"] == [kind]
+
+
+@pytest.mark.parametrize("changed", ["weights", "images", "masks"])
+def test_a_study_goes_on_only_with_what_it_was_started_with(
+    place: Path, tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is one of a hub, of which only the name is given."""
+    for part in ("images", "masks"):
+        shutil.copytree(place / part, tmp_path / part)
+    network, loads = load(place / "model"), start.load
+    monkeypatch.setattr(start, "load", lambda ref: network if ref == "hf:a/b" else loads(ref))
+    monkeypatch.setattr(start, "check", lambda _order: None)
+    monkeypatch.setattr(start, "conduct", lambda order, _place, **_: order)
+    settings = StudySettings(
+        on=str(tmp_path / "images"),
+        model=("hf:a/b",),
+        masks=str(tmp_path / "masks"),
+        shifts=("mixed-rand",),
+        device="cpu",
+    )
+    out = tmp_path / "out"
+    for _ in range(2):  # as it was: goes on
+        study("table4", out, settings, progress=False)
+    if changed == "weights":
+        torch.nn.init.constant_(network.get_parameter("head.bias"), 7)
+    else:
+        file = next((tmp_path / changed).glob("train/*/*.png"))
+        Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
+        os.utime(file, ns=(1, 1))
+    named = "model" if changed == "weights" else "files"
+    with pytest.raises(InputError, match=rf"^out .* other settings \({named}: .* then, .* now"):
+        study("table4", out, settings, progress=False)
 
 
 def test_a_study_from_python(place: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import timm
 import torch
 
 import refocus
+from refocus import references
 from refocus.vit import classes, loading
 from tests.makers import Build
 
@@ -160,7 +161,7 @@ def test_unusable_references(ref: str, message: str) -> None:
         refocus.load(ref)
 
 
-@pytest.mark.parametrize("kind", ["name", "hub", "folder", "other"])
+@pytest.mark.parametrize("kind", ["name", "hub", "folder", "other", "adapter"])
 def test_a_model_is_known_by_its_weights_wherever_it_comes_from(
     tiny: Build, tmp_path: Path, kind: str
 ) -> None:
@@ -168,9 +169,28 @@ def test_a_model_is_known_by_its_weights_wherever_it_comes_from(
     torch.nn.init.constant_(second.head.bias, 7)
     refs = {"name": "vit_tiny_patch16_224", "hub": "hf:somebody/vit", "other": "py:module:make"}
     ref = refs.get(kind, str(tmp_path / "model"))
+    if kind == "adapter":  # the base lies elsewhere
+        (tmp_path / "model").mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / "model" / name).write_text("one")
     known = []
     for model in (first, first, second):
         if kind == "folder":
             refocus.save(model, ref)
+        known.append(loading.identity(ref, model))
+    assert known[0] == known[1] != known[2]
+
+
+@pytest.mark.parametrize("kind", ["name", "hub", "folder"])
+def test_the_names_that_a_person_gives_are_part_of_what_a_model_is(
+    tiny: Build, tmp_path: Path, kind: str
+) -> None:
+    model, names = tiny(), tmp_path / "names.txt"
+    refocus.save(model, tmp_path / "model")
+    places = {"name": "vit_tiny_patch16_224", "hub": "hf:somebody/vit"}
+    known = []
+    for text in ("a\nb", "a\nb", "b\na"):
+        names.write_text(text)
+        ref = references.with_names(places.get(kind, str(tmp_path / "model")), names=names)
         known.append(loading.identity(ref, model))
     assert known[0] == known[1] != known[2]

@@ -16,7 +16,7 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
         "classes",
         "shots", "most", "kinds", "shifts", "groups", "styles", "cues", "imagenet_c", "source",
         "mask_score", "mask_polarity", "class_seed", "fewer", "skip_bad", "val_images", "mapping",
-        "learn_from", "ignore", "orientation", "templates", "class_", "settings", "test",
+        "learn_from", "ignore", "orientation", "boxes", "templates", "class_", "settings", "test",
     ),
     "Model": (
         "model", "models", "against", "backbone", "names", "order", "code", "preset", "lora",
@@ -43,8 +43,8 @@ RARE = frozenset(  # hidden unless --advanced is given
         "temperature",
         "lr_range", "lr_decay", "lr_decay_every", "weight_decay", "select", "last_blocks", "lora",
         "protocol", "val_images", "check_images", "fewer", "skip_bad", "recompute", "precision",
-        "workers", "learn_from", "ignore", "orientation", "refine", "size", "faithful", "mapping",
-        "saliency", "imagenet_c", "styles", "templates",
+        "workers", "learn_from", "ignore", "orientation", "boxes", "refine", "size", "faithful",
+        "mapping", "saliency", "imagenet_c", "styles", "templates",
     )
 )  # fmt: skip
 ALIASES = ("resume",)  # of earlier versions, which still work and are never shown

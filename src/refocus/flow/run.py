@@ -31,7 +31,7 @@ from refocus.tuning.results import TuneResults
 from refocus.tuning.tune import tune
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
-from refocus.vit.loading import load_models, pick_device
+from refocus.vit.loading import identity, load_models, pick_device
 from refocus.vit.own_models import code_of
 
 
@@ -83,10 +83,12 @@ def run(
     """
     asked = _asked(model, images, out, masks, settings)
     folder = asked.out
-    if (folder / outputs.MANIFEST).exists() and _same(asked):
+    network = _loaded(asked)
+    kept = _kept(asked, network)
+    if (folder / outputs.MANIFEST).exists() and _same(folder, kept):
         return results.read(folder)
-    planned = plan.made(asked.model, _loaded(asked), asked.images, asked.masks, asked.settings)
-    folder = outputs.resumable(folder, True, _kept(asked), apart=_apart(asked))
+    planned = plan.made(asked.model, network, asked.images, asked.masks, asked.settings)
+    folder = outputs.resumable(folder, True, kept, apart=_apart(asked))
     with locks.released(folder), silent(not progress), _stages(planned, folder) as stage:
         return _concluded(asked, _Stages(asked, stage))
 
@@ -164,7 +166,7 @@ def _apart(asked: _Asked) -> dict[str, Path | str | None]:
     return {"‹images›": asked.images, "‹masks›": asked.masks, **tests}
 
 
-def _kept(asked: _Asked) -> dict[str, Any]:
+def _kept(asked: _Asked, network: nn.Module) -> dict[str, Any]:
     """What decides every number of a run."""
     read = [asked.images, *([asked.masks] if asked.masks else [])]
     tests = {name: Path(path).expanduser().resolve() for name, path in asked.settings.tests.items()}
@@ -172,7 +174,7 @@ def _kept(asked: _Asked) -> dict[str, Any]:
     for free in ("workers", "device"):  # which decide how fast it goes
         del settings[free]
     return {
-        "model": fingerprints.of_model(asked.model),
+        "model": identity(asked.model, network),
         "images": str(asked.images),
         "masks": asked.masks and str(asked.masks),
         **settings,
@@ -181,16 +183,16 @@ def _kept(asked: _Asked) -> dict[str, Any]:
     }
 
 
-def _same(asked: _Asked) -> bool:
+def _same(folder: Path, kept: dict[str, Any]) -> bool:
     """Whether a complete run was started with the same arguments.
 
     Raises:
         InputError: it was not; names the first that differs.
     """
-    kept = asked.out / outputs.SETTINGS
-    if not kept.exists():  # another command's folder, which `resumable` refuses
+    file = folder / outputs.SETTINGS
+    if not file.exists():  # another command's folder, which `resumable` refuses
         return False
-    outputs.refuse_other(asked.out, read_json(kept), _kept(asked), kept)
+    outputs.refuse_other(folder, read_json(file), kept, file)
     return True
 
 

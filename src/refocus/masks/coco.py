@@ -1,11 +1,14 @@
-"""Masks from COCO's instances JSON. Numbers are checked before any of them reaches C code."""
+"""Masks from COCO's instances JSON. Numbers are checked before any of them reaches C code.
+
+A box is x, y, width, height; some tools write x, y of two corners under the same name.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,17 @@ log = logging.getLogger("refocus")
 
 _MOST = 1 << 31  # bytes; COCO's own files have 450 MB
 _CORNERS = 100_000  # of one polygon
+_BEYOND = 2  # pixels by which tools let a box end outside of its image
+_MOST_FIT, _SOME = 0.95, 0.1  # of boxes: a few of a file are wrong in any case
+ASK, SIZE, CORNERS = BOXES = ("ask", "xywh", "corners")
 
 
-def coco(source: Path, images: Sequence[Path] = ()) -> MaskReader:
+def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskReader:
     """COCO instances JSON: polygons and RLE, or the box where there is no segmentation.
 
     RLE compressed or not. Objects of the category named like the image's class folder, or all where
-    there is no such category; crowds count.
+    there is no such category; crowds count. boxes: what a box's last two numbers are: its size
+    (xywh, as COCO has it), its lower right corner (corners), or as the whole file tells (ask).
     """
     try:
         from pycocotools import mask as rle
@@ -37,6 +44,8 @@ def coco(source: Path, images: Sequence[Path] = ()) -> MaskReader:
             "‹source› coco: pycocotools is not installed; run `pip install refocus-vit[coco]`"
         ) from error
     categories, sizes, objects = _content(source)
+    if boxes == ASK:
+        _refuse_corners(objects, sizes, source)
     join = Join(objects, images)
     said: set[str] = set()
 
@@ -56,7 +65,7 @@ def coco(source: Path, images: Sequence[Path] = ()) -> MaskReader:
         mask: np.ndarray = np.zeros(size[::-1], bool)
         for annotation in _of_class(objects[name], categories, image, said):
             shown = f"{source}: annotation {annotation.get('id')} of {name}"
-            mask = mask | _object(annotation, size, rle, shown)
+            mask = mask | _object(annotation, size, rle, shown, corners=boxes == CORNERS)
         return mask
 
     return MaskReader(read, size)
@@ -140,9 +149,11 @@ def _say(folder: str, taken: list[str], said: set[str]) -> None:
             log.info("no category is called %s: all objects of its images count", folder)
 
 
-def _object(annotation: dict[str, Any], size: Size, rle: Any, shown: str) -> np.ndarray:
+def _object(
+    annotation: dict[str, Any], size: Size, rle: Any, shown: str, *, corners: bool
+) -> np.ndarray:
     try:
-        mask = _shape(annotation, size, rle, shown)
+        mask = _shape(annotation, size, rle, shown, corners=corners)
     except InputError:
         raise
     except Exception as error:  # pycocotools raises bare Exceptions
@@ -152,20 +163,97 @@ def _object(annotation: dict[str, Any], size: Size, rle: Any, shown: str) -> np.
     return mask
 
 
-def _shape(annotation: dict[str, Any], size: Size, rle: Any, shown: str) -> np.ndarray:
+def _shape(
+    annotation: dict[str, Any], size: Size, rle: Any, shown: str, *, corners: bool
+) -> np.ndarray:
     width, height = size
     shape = annotation.get("segmentation")
     if isinstance(shape, dict):
         return run_lengths(shape, size, shown)
-    polygons = shape or []
-    if polygons and not isinstance(polygons[0], list):  # one polygon without its list
-        polygons = [polygons]
-    polygons = [p for p in polygons if len(p) >= 6]  # fewer than three points enclose nothing
+    polygons = _polygons(shape)
     if not polygons:
         x, y, w, h = _numbers(annotation["bbox"], shown)
-        return rectangles([(x, y, x + w, y + h)], size, shown)
+        return rectangles([(x, y, w, h) if corners else (x, y, x + w, y + h)], size, shown)
     checked = [_polygon(p, size, shown) for p in polygons]
     return np.asarray(rle.decode(rle.merge(rle.frPyObjects(checked, height, width)))).astype(bool)
+
+
+def _polygons(shape: Any) -> list[Any]:
+    """Polygons of a segmentation, those of fewer than three points, which enclose nothing, aside.
+
+    One polygon may stand without its list.
+    """
+    polygons = [shape] if shape and not isinstance(shape[0], list) else shape or []
+    return [p for p in polygons if len(p) >= 6]
+
+
+def _refuse_corners(
+    objects: Mapping[str, Sequence[Mapping[str, Any]]], sizes: Mapping[str, Any], source: Path
+) -> None:
+    """Stop where boxes seem to be two corners: they could be, and as sizes some do not fit.
+
+    Where they could be either, they are read as COCO has them, with a notice.
+
+    Raises:
+        InputError: asks what they are.
+    """
+    found = [
+        (box, annotation.get("area"), sizes[name])
+        for name, annotations in objects.items()
+        for annotation in annotations
+        if (box := _box_alone(annotation)) is not None
+    ]
+    fitting = sum(_could_be_corners(box, size) for box, _, size in found)
+    beyond = [box for box, area, size in found if _is_beyond(box, area, size)]
+    sure = fitting == len(found)
+    most = fitting > _MOST_FIT * len(found) and len(beyond) > _SOME * len(found)
+    if beyond and (sure or most):
+        raise InputError(
+            f"‹source› coco {source}: box {[*beyond[0]]} has no room in its image as x, y, width, "
+            f"height, as {len(beyond)} of {len(found)} boxes have none, but {fitting} could be "
+            "corners, x, y and x, y; give ‹boxes=corners›, or ‹boxes=xywh› where they are as COCO "
+            "has them"
+        )
+    if found and sure and not all(_has_area(box, area) for box, area, _ in found):
+        log.info(
+            "boxes of %s are read as x, y, width, height, but all could be corners, x, y and x, y: "
+            "look at the masks; ‹boxes=corners› reads them so",
+            source.name,
+        )
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _box_alone(annotation: Mapping[str, Any]) -> _Box | None:
+    """The box of an object that has nothing else; what is no box is said where it is read."""
+    shape = annotation.get("segmentation")
+    try:
+        if isinstance(shape, dict) or _polygons(shape):
+            return None
+        x, y, w, h = (float(value) for value in annotation["bbox"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return x, y, w, h
+
+
+def _could_be_corners(box: _Box, size: Size | None) -> bool:
+    x0, y0, x1, y1 = box
+    inside = size is None or (x1 <= size[0] + _BEYOND and y1 <= size[1] + _BEYOND)
+    return 0 <= x0 < x1 and 0 <= y0 < y1 and inside
+
+
+def _is_beyond(box: _Box, area: Any, size: Size | None) -> bool:
+    """Whether a box cannot be x, y, width, height: it leaves the image, or has another area."""
+    x, y, w, h = box
+    outside = size is not None and (x + w > size[0] + _BEYOND or y + h > size[1] + _BEYOND)
+    return outside or (_has_area((0, 0, w - x, h - y), area) and not _has_area(box, area))
+
+
+def _has_area(box: _Box, area: Any) -> bool:
+    """Whether the area that a file states is that of a box x, y, width, height."""
+    stated = isinstance(area, int | float) and area > 0
+    return stated and math.isclose(box[2] * box[3], area, rel_tol=0.01)
 
 
 def _numbers(values: Any, shown: str) -> list[float]:

@@ -90,13 +90,14 @@ def taken_over(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str
     kind, path = settings.source
     source = Path(path).expanduser().resolve()
     files = image_files(images.resolve())  # as `write` will name them
-    read = reader(kind, Path(path), settings.ignore, images=files)
+    read = reader(kind, Path(path), settings.ignore, images=files, boxes=settings.boxes)
     answers = {"frame": settings.orientation, "mask_polarity": settings.mask_polarity}
     refuse_open_questions(read, files, **answers)
     kept = {
         "from": [kind, str(source), fingerprints.of_tree(source)],
         "ignore": settings.ignore,
         "orientation": settings.orientation,
+        **({} if settings.boxes == ASK else {"boxes": settings.boxes}),
         "mask_polarity": settings.mask_polarity,
     }
     return lambda _files, _out: imported(read, **answers), kept

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from refocus.errors import InputError
-from refocus.masks.boxes import boxes, voc_boxes
-from refocus.masks.coco import coco
+from refocus.masks.boxes import boxes as csv_boxes
+from refocus.masks.boxes import voc_boxes
+from refocus.masks.coco import ASK, coco
 from refocus.masks.exports import cvat, label_studio, sam
 from refocus.masks.pictures import imagenet_s, png, voc
 from refocus.masks.reading import MaskReader
@@ -18,7 +19,7 @@ FORMATS: dict[str, Callable[..., MaskReader]] = {
     "coco": coco,
     "voc": voc,
     "voc-boxes": voc_boxes,
-    "boxes": boxes,
+    "boxes": csv_boxes,
     "label-studio": label_studio,
     "cvat": cvat,
     "sam": sam,
@@ -26,7 +27,12 @@ FORMATS: dict[str, Callable[..., MaskReader]] = {
 
 
 def reader(
-    name: str, source: Path, ignore: int | None = None, *, images: Sequence[Path] = ()
+    name: str,
+    source: Path,
+    ignore: int | None = None,
+    *,
+    images: Sequence[Path] = (),
+    boxes: str = ASK,
 ) -> MaskReader:
     """The reader of a format.
 
@@ -36,9 +42,11 @@ def reader(
         ignore: for png, a value that counts as background.
         images: all images that will be asked for, so that a name that several of them have is not
             taken for one of them.
+        boxes: for coco, "xywh", "corners" or "ask": what a box's last two numbers are.
 
     Raises:
-        InputError: no such format, or a source that is none.
+        InputError: no such format, or a source that is none, or one that leaves open what its boxes
+            are.
     """
     if name not in FORMATS:
         raise InputError(f"‹source› {name}: legal are {', '.join(FORMATS)}")
@@ -46,5 +54,9 @@ def reader(
         raise InputError(
             f"‹ignore› {ignore}: only with ‹source› png; the other formats name their own"
         )
+    if boxes != ASK and name != "coco":
+        raise InputError(f"‹boxes› {boxes}: only with ‹source› coco; the others name what is what")
     source = source.expanduser()
-    return png(source, images, ignore) if name == "png" else FORMATS[name](source, images)
+    if name == "png":
+        return png(source, images, ignore)
+    return coco(source, images, boxes) if name == "coco" else FORMATS[name](source, images)

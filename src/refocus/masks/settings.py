@@ -68,6 +68,13 @@ class MaskSettings:
             "viewers show them, raw if on the stored pixels. ask: tell by sizes, or stop."
         ),
     ] = "ask"
+    boxes: Annotated[
+        Literal["ask", "xywh", "corners"],
+        about(
+            "With ‹source=coco›: whether a box's last two numbers are width and height, as COCO "
+            "says, or the lower right corner. ask: stop if the file looks like the latter."
+        ),
+    ] = "ask"
     mask_polarity: MaskPolarity = "ask"  # with a source
     workers: Workers = 0
     device: Device = "auto"
@@ -76,6 +83,6 @@ class MaskSettings:
         check(self)
         if self.ignore is not None and self.source is None:
             raise InputError(f"‹ignore› {self.ignore}: only with ‹source=png›")
-        for name in ("orientation", "mask_polarity"):
+        for name in ("orientation", "boxes", "mask_polarity"):
             if getattr(self, name) != ASK and self.source is None:
                 raise InputError(f"‹{name}› {getattr(self, name)}: only with ‹source›")

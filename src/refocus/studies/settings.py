@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -182,27 +183,26 @@ class StudySettings:
             found[name] = reference
         return found
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What all studies of one folder must agree on, as its `settings.json` holds it."""
+    def kept(self, models: Sequence[list[str]] = ()) -> dict[str, Any]:
+        """What all studies of one folder must agree on, as its `settings.json` holds it.
+
+        models: what each of the user's own models is (`refocus.vit.loading.identity`).
+        """
         tuning = {k: v for k, v in self.tuning.items() if k not in ("workers", "device")}
+        read = [self.on, self.masks, self.automatic_masks]
         return {
             **tuning,
             "data": _resolved(self.data),
             "on": _resolved(self.on),
-            "model": self._fingerprints,
+            # of one its own, as earlier versions wrote it
+            "model": models[0] if len(models) == 1 else list(models) or None,
             "mask_polarity": self.mask_polarity,
             "masks": _resolved(self.masks),
             "automatic_masks": _resolved(self.automatic_masks),
             "most": self.most,
             "shift": list(self.shifts) or None,
+            "files": [fingerprints.of_tree(Path(path).expanduser()) for path in read if path],
         }
-
-    @property
-    def _fingerprints(self) -> Any:
-        """What the models are; of one its own, as earlier versions wrote it."""
-        found = [fingerprints.of_model(reference) for reference in self.references.values()]
-        return found[0] if len(found) == 1 else found or None
 
 
 def _resolved(path: str | None) -> str | None:

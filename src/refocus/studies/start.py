@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from refocus.studies.estimate import Estimated, dry_run
 from refocus.studies.order import ON_MASKS, Order
 from refocus.studies.results import StudyResults
 from refocus.studies.settings import StudySettings
-from refocus.vit.loading import load
+from refocus.vit.loading import identity, load
 
 _OF_ONE_RUN = ("gallery", "worst", "salience", "subsets")  # layouts
 
@@ -52,8 +53,8 @@ def study(
     row, place, folder = _row(name, settings), take_place(), Path(out).expanduser()
     take_gpu(place)
     if settings.on:
-        network = _check_own(settings, folder)
-        with _kept(folder, settings):
+        network, models = _check_own(settings, folder)
+        with _kept(folder, settings.kept(models)):
             ground = _own(settings, folder, network, row)
             order = _order(name, row, measured_by(ground, settings), folder, settings)
         check(order)
@@ -61,7 +62,7 @@ def study(
         ground = measured_by(_published(settings), settings)
         order = _order(name, row, ground, folder, settings)
         check(order)
-        with _kept(folder, settings):
+        with _kept(folder, settings.kept()):
             pass
     return conduct(order, place, progress=progress)
 
@@ -135,16 +136,18 @@ def _published(settings: StudySettings) -> datasets.Ground:
     return datasets.narrowed(datasets.read_toml(Path(settings.data)), settings.models)
 
 
-def _check_own(settings: StudySettings, folder: Path) -> nn.Module:
-    """Look at what is given before anything is written; the first model."""
+def _check_own(settings: StudySettings, folder: Path) -> tuple[nn.Module, list[list[str]]]:
+    """Look at what is given before anything is written; the first model, and what each is."""
     assert settings.on is not None
     outputs.refuse_inside(folder, {"‹on›": settings.on, **settings.mask_folders})
+    found: list[list[str]] = []
     for reference in reversed(settings.references.values()):
         network = load(reference)
+        found.insert(0, identity(reference, network))
         datasets.check_own(
             Path(settings.on), network, settings.mask_folders, mask_polarity=settings.mask_polarity
         )
-    return network
+    return network, found
 
 
 def _own(
@@ -166,7 +169,7 @@ def _own(
 
 
 @contextmanager
-def _kept(folder: Path, settings: StudySettings) -> Iterator[None]:
+def _kept(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     """One folder, one set of settings: runs are shared by all studies in it.
 
     Its lock is held meanwhile: processes that share the folder prepare it one after the other.
@@ -177,10 +180,11 @@ def _kept(folder: Path, settings: StudySettings) -> Iterator[None]:
         _begin(folder, kept)
     with locks.waited(folder):
         if not kept.exists():  # else another process has written it meanwhile
-            write_json(outputs.new_folder(folder) / kept.name, settings.kept)
-        elif read_json(kept) != settings.kept:
+            write_json(outputs.new_folder(folder) / kept.name, settings)
+        elif said := outputs.difference(read_json(kept), settings):
             raise InputError(
-                f"‹out› {folder}: holds studies with other settings (see {kept}); name a new folder"
+                f"‹out› {folder}: holds studies with other settings ({said}; see {kept}); name a "
+                "new folder"
             )
         outputs.clean(folder, below=False)
         yield

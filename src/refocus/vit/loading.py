@@ -352,14 +352,15 @@ def weights_digest(model: nn.Module) -> str:
 def identity(ref: str, model: nn.Module) -> list[str]:
     """What a model is, to be compared when it is asked again.
 
-    By the content of its folder or file; one that has a name alone, of a hub, by its weights.
+    By the content of its folder or file; by its weights where they lie elsewhere (a hub's model, an
+    adapter).
 
     Args:
         ref: what `load` was called with.
         model: what it returned.
     """
     found = fingerprints.of_model(ref)
-    return found if len(found) > 1 else [*found, weights_digest(model)]
+    return found if fingerprints.is_known(ref) else [*found, weights_digest(model)]
 
 
 Models = dict[str, nn.Module]  # "model", and "against" where there is one before

@@ -1,0 +1,110 @@
+"""COCO's boxes are x, y, width, height; some tools write two corners, which a whole file tells."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refocus import InputError, MaskSettings
+from refocus.masks import formats
+
+pytest.importorskip("pycocotools")
+
+SIZE = (100, 80)
+POLYGON = [[5, 5, 60, 5, 60, 60, 5, 60]]
+Box = tuple[float, float, float, float]
+
+
+def instances(folder: Path, *objects: dict[str, Any], sized: bool = True) -> Path:
+    """One image for each object."""
+    size = {"width": SIZE[0], "height": SIZE[1]} if sized else {}
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", **size} for i in range(len(objects))],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, **one} for i, one in enumerate(objects)
+        ],
+    }
+    file = folder / "instances.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def seen(file: Path, number: int = 0, boxes: str = "ask") -> Box:
+    """The corners of a mask, the end outside."""
+    images = [file.parent / "cat" / f"{i}.png" for i in range(3)]
+    mask = formats.reader("coco", file, images=images, boxes=boxes)(images[number], SIZE)
+    assert mask is not None
+    rows, columns = np.nonzero(mask)
+    left, top = int(columns.min()), int(rows.min())
+    return left, top, int(columns.max()) + 1, int(rows.max()) + 1
+
+
+CORNERS = {  # files whose boxes are x, y of two corners
+    "two leave the image": [(40, 30, 90, 70), (10, 10, 50, 40), (50, 8, 99, 60)],
+    "one leaves it": [(10, 10, 50, 40), (60, 8, 99, 60)],
+    "a single box": [(40, 30, 90, 70)],
+    "one of many is empty": [(40, 30, 90, 70)] * 30 + [(5, 5, 5, 9)],
+}
+SIZES = {  # files whose boxes are x, y, width, height
+    "one ends before it begins as corners": [(40, 30, 20, 20), (10, 10, 50, 40)],
+    "one ends beyond the edge, as tools round": [(40, 30, 61, 50), (10, 10, 91, 71)],
+    "a crop cuts one off": [(40, 30, 80, 70), (60, 50, 10, 10)],
+    "a crop cuts one of many off": [(40, 30, 80, 70), *[(40, 30, 45, 35)] * 30, (60, 50, 10, 10)],
+}
+
+
+@pytest.mark.parametrize("found", CORNERS.values(), ids=CORNERS)
+def test_boxes_that_fit_as_corners_alone_are_asked_for(tmp_path: Path, found: list[Box]) -> None:
+    file = instances(tmp_path, *({"bbox": box} for box in found))
+    with pytest.raises(InputError, match=rf"no room .* of {len(found)} boxes.*boxes=corners"):
+        formats.reader("coco", file)
+    assert seen(file, boxes="corners") == found[0]
+    x, y, w, h = found[0]
+    assert seen(file, boxes="xywh") == (x, y, min(x + w, SIZE[0]), min(y + h, SIZE[1]))
+
+
+@pytest.mark.parametrize(
+    ("area", "asked"), [(40 * 30, True), (50.0 * 40, False), (77, False), (None, False)]
+)
+def test_the_area_that_a_file_states_tells(
+    tmp_path: Path, area: float | None, asked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the file says no size of its images."""
+    caplog.set_level(logging.INFO, "refocus")
+    file = instances(tmp_path, {"bbox": (10, 10, 50, 40), "area": area}, sized=False)
+    if asked:
+        with pytest.raises(InputError, match="as 1 of 1 boxes have none"):
+            formats.reader("coco", file)
+        return
+    assert seen(file) == (10, 10, 60, 50)
+    assert ("could be corners" in caplog.text) == (area != 50.0 * 40)
+
+
+@pytest.mark.parametrize("found", SIZES.values(), ids=SIZES)
+def test_boxes_as_coco_has_them_are_read(
+    tmp_path: Path, found: list[Box], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "refocus")
+    file = instances(tmp_path, *({"bbox": box} for box in found))
+    x, y, w, h = found[0]
+    assert seen(file) == (x, y, min(x + w, SIZE[0]), min(y + h, SIZE[1]))
+    assert ("could be corners" in caplog.text) == (found[0] == (40, 30, 61, 50))
+
+
+def test_the_box_of_an_object_that_has_a_shape_is_not_looked_at(tmp_path: Path) -> None:
+    file = instances(tmp_path, {"bbox": (40, 30, 90, 70), "segmentation": POLYGON})
+    assert seen(file)[:2] == (5, 5)
+
+
+def test_only_coco_is_asked_for_its_boxes(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("image,xmin,ymin,xmax,ymax\na.png,1,1,5,5\n")
+    with pytest.raises(InputError, match="boxes corners: only with source coco"):
+        formats.reader("boxes", tmp_path / "b.csv", boxes="corners")
+    with pytest.raises(InputError, match="boxes corners: only with source"):
+        MaskSettings(boxes="corners")
