@@ -71,4 +71,5 @@ def serving(refs: dict[str, str], work: Path, folders: Folders) -> Iterator[tupl
         yield f"http://127.0.0.1:{port}", tool
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(60)
+        assert not thread.is_alive(), "an open page holds the server"

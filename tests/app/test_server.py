@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,16 @@ def test_an_upload_is_read_and_kept_from_others(
         assert found["success"], found
         assert "data-model" in json.dumps(found["output"])
         assert stat.S_IMODE(tool.downloads.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_an_open_page_does_not_hold_the_server(
+    two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Gradio's page keeps a connection for as long as it is open."""
+    import httpx
+
+    with ExitStack() as left, serving(two_models, tmp_path, Folders(*image_folders)) as (url, _):
+        page = httpx.stream("GET", f"{url}/gradio_api/heartbeat/session", timeout=60)
+        assert left.enter_context(page).status_code == 200

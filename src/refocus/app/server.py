@@ -198,6 +198,8 @@ class Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Stop the jobs, then serve no more."""
+        """Stop the jobs and hang up on open pages, which would hold the server; serve no more."""
         self.tool.jobs.stop_all()
+        for connection in list(self.server_state.connections):
+            connection.transport.close()  # type: ignore[union-attr]
         await super().shutdown(sockets)
