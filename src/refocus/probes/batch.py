@@ -37,15 +37,20 @@ class Options:
     cues: Path | None = None
     mapping: Path | None = None
     imagenet_c: Path | None = None
+    outside: Path | None = None
+    transfer: Path | None = None
+    results: Path | None = None
     mask_polarity: str = "ask"
     saliency: str = "relevance"
+    units: str = "mlp"
 
 
 @dataclass(frozen=True)
 class Batch:
     """A few images as a model sees them.
 
-    masks: `[B, 1, H, W]` in [0, 1]. seeds: one for each image, the same for every model.
+    masks: `[B, 1, H, W]` in [0, 1]. seeds: one for each image, the same for every model. labels: -1
+    for images outside of the model's classes.
     """
 
     model: nn.Module

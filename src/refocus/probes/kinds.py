@@ -23,11 +23,12 @@ from refocus.evaluation.collect import softmax_shares
 from refocus.figures.pictures import figure
 from refocus.objectives import rotations
 from refocus.probes.batch import Batch, Series, Views, attention_of_readout
-from refocus.probes.results import Level, Values
+from refocus.probes.results import Level
 from refocus.probes.tools import attacks, corruptions
 from refocus.probes.tools import perturbations as change
 from refocus.probes.tools.subsets import sufficient_subsets
 from refocus.probes.tools.surgery import PARTS, blocks, neighbours, without
+from refocus.records import ProbeRecord
 from refocus.relevance.attention import last_linear_input, limited_attention
 from refocus.vit.classes import names_of
 from refocus.vit.families import view
@@ -322,11 +323,14 @@ def rotation_features(b: Batch) -> Series:
     return {"features": features.unflatten(0, (rotations.TURNS, -1)).transpose(0, 1).flatten(1)}
 
 
-def rotation_answers(values: list[Values]) -> list[Values]:
+def rotation_answers(records: list[ProbeRecord]) -> list[ProbeRecord]:
     """Which turns a linear head on the features tells."""
-    features = np.array([row["features"] for row in values], dtype=np.float64)
-    found = rotations.held_out(features.reshape(len(values), rotations.TURNS, -1))
-    return [{"turns found": [None if np.isnan(value) else float(value)]} for value in found]
+    features = np.array([row.values["features"] for row in records], dtype=np.float64)
+    found = rotations.held_out(features.reshape(len(records), rotations.TURNS, -1))
+    return [
+        ProbeRecord(row.image, {"turns found": (None if np.isnan(value) else float(value),)})
+        for row, value in zip(records, found, strict=True)
+    ]
 
 
 MASSES = (0.6, 0.9)

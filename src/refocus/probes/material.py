@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from refocus import fingerprints
-from refocus.data.folders import scan
+from refocus.data.folders import class_folders, image_files, scan
 from refocus.data.sampling import chosen
 from refocus.errors import InputError
 from refocus.evaluation import cues
@@ -22,12 +23,32 @@ from refocus.probes.tools.corruptions import SEVERITIES, published
 from refocus.records import Sample
 from refocus.vit.loading import Models, identity
 
+OUTSIDE = -1  # label of an image of none of the model's classes
+_LEAST = 2
+
 
 def options_of(settings: ProbeSettings) -> Options:
     """What a probe may read, with the user's home folder in place of ~."""
     given = {name: getattr(settings, name) for name in (*FOLDERS, "mapping")}
     paths = {name: Path(text).expanduser() if text else None for name, text in given.items()}
-    return Options(**paths, mask_polarity=settings.mask_polarity, saliency=settings.saliency)
+    return Options(
+        **paths,
+        mask_polarity=settings.mask_polarity,
+        saliency=settings.saliency,
+        units=settings.units,
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images below one root that a probe asks a model about.
+
+    name: of the part, empty for the images themselves.
+    """
+
+    root: Path
+    samples: list[Sample]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,9 @@ class Material:
         if probe.on == "imagenet_c":
             assert self.options.imagenet_c is not None
             return next(iter(published(self.options.imagenet_c).values())) / str(SEVERITIES[0])
+        if probe.on == "transfer":
+            assert self.options.transfer is not None
+            return self.options.transfer
         if self.images is None:
             raise InputError("‹images›: missing; an ImageFolder of the model's classes")
         return self.images
@@ -69,9 +93,33 @@ class Material:
             polarity = options.mask_polarity
             every = scan(root, model, masks=options.masks, mask_polarity=polarity)
             found = masked(every, options.masks, self.settings.mask_score)
+        elif probe.on == "transfer":
+            folders = class_folders(root, "transfer")
+            found = [
+                Sample(file, label)
+                for label, files in enumerate(folders.values())
+                for file in files
+            ]
         else:
             parameter = "imagenet_c" if probe.on == "imagenet_c" else "images"
             found = scan(root, model, parameter=parameter)
+        kept = self._spread(found, probe)
+        if probe.fits:
+            _refuse_single(kept, root)
+        return kept
+
+    def parts(self, probe: Probe, model: nn.Module) -> list[Part]:
+        """`samples`, and where a probe reads them the pictures outside of the model's classes."""
+        found = [Part(self.root(probe), self.samples(probe, model))]
+        if "outside" in probe.needs:
+            assert self.options.outside is not None
+            files = image_files(self.options.outside, "outside")
+            strange = self._spread([Sample(file, OUTSIDE) for file in files], probe)
+            found.append(Part(self.options.outside, strange, "outside"))
+        return found
+
+    def _spread(self, found: list[Sample], probe: Probe) -> list[Sample]:
+        """At most so many as the settings and the probe allow, spread over the classes."""
         caps = [cap for cap in (self.settings.most, probe.most) if cap is not None]
         kept = chosen(found, min(caps) if caps else None, self.settings.seed)
         return [s for s in found if s.image in kept]
@@ -84,7 +132,7 @@ class Material:
         """What decides every record of a probe; kept beside them in settings.json."""
         settings, options = self.settings, self.options
         read = {need: getattr(options, need) for need in probe.needs if need in FOLDERS}
-        folders = {"images": self.root(probe), **read}
+        folders = read if probe.gather else {"images": self.root(probe), **read}
         if options.mapping and probe.on == "cues":
             folders["mapping"] = options.mapping
         return {
@@ -98,4 +146,15 @@ class Material:
             "mask_polarity": settings.mask_polarity if "masks" in probe.needs else None,
             "most": settings.most,
             "seed": settings.seed,
+            **({"units": settings.units} if probe.reads_units else {}),
         }
+
+
+def _refuse_single(samples: list[Sample], root: Path) -> None:
+    """A head is fitted on other images of the same class, and tells at least two classes apart."""
+    counts = Counter(s.label for s in samples)
+    if len(counts) < _LEAST or max(counts.values()) < _LEAST:
+        raise InputError(
+            f"{root}: {len(samples)} images of {len(counts)} classes are too few for a linear "
+            "head; it takes two classes, one of them with two images (‹most› leaves out images)"
+        )

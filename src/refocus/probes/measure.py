@@ -20,11 +20,12 @@ from refocus.data.sources.opened import opened_pair
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
 from refocus.files import read_json
-from refocus.probes import page, pictures
-from refocus.probes.material import Material, options_of
+from refocus.probes import page, pictures, pooled
+from refocus.probes.material import Material, Part, options_of
 from refocus.probes.registry import PROBES, Probe, names, supported
 from refocus.probes.results import (
     FILE,
+    MODEL,
     Counting,
     Numbers,
     ProbeResult,
@@ -103,8 +104,11 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
     """
     for name in kinds:
         row = PROBES[name]
-        for model in models.values():
-            material.samples(row, model)
+        if row.gather is not None:
+            row.gather(material.options)
+        else:
+            for model in models.values():
+                material.parts(row, model)
         kept = out / name / outputs.SETTINGS
         if kept.exists():
             before = read_json(kept)
@@ -129,7 +133,7 @@ def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult
     A folder that is complete is read; one that is not is resumed, with the same settings alone.
     """
     row = PROBES[name]
-    apart = {"‹images›": material.root(row)}
+    apart = {} if row.gather else {"‹images›": material.root(row)}
     folder = outputs.resumable(out / name, True, material.decisive(row, models), apart=apart)
     with locks.released(folder):
         return _measured(name, models, material, folder)
@@ -141,9 +145,8 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
     if (folder / outputs.MANIFEST).exists():
         log.info("%s: there already, read from its records", name)
         return read(folder / FILE)
-    records = {
-        which: _answered(name, which, model, material, folder) for which, model in models.items()
-    }
+    answers = _answers(name, models, material, folder)
+    records = {which: _final(row, rows) for which, rows in answers.items()}
     found = ProbeResult(
         kind=name,
         about=row.about,
@@ -154,7 +157,7 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
         models={which: references.resolved(ref) for which, ref in material.refs.items()},
         numbers=_numbers(row, records, models, material.settings.seed),
     )
-    pictures.write(row, models["model"], material, folder)
+    pictures.write(row, models["model"], material, folder, answers[MODEL])
     write(folder / FILE, found)
     outputs.finish(folder, "probe", kind=name, seed=material.settings.seed)
     return found
@@ -163,21 +166,41 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
 def _numbers(
     row: Probe, records: dict[str, list[ProbeRecord]], models: Models, seed: int
 ) -> Numbers:
-    levels = {which: row.levels_of(model) for which, model in models.items()}
+    levels = {which: row.levels_of(models[which]) for which in records}
     counting = Counting(100.0 if "%" in row.unit else 1.0, row.first, row.headline, seed)
+    if row.pooled is not None:
+        return pooled.compared(records, levels, counting, row.pooled)
     return compared(records, levels, counting, row.extra)
 
 
+def _answers(
+    name: str, models: Models, material: Material, folder: Path
+) -> dict[str, list[ProbeRecord]]:
+    """Each model's records as they were made, of all parts of a probe's images."""
+    row = PROBES[name]
+    if row.gather is not None:
+        return {MODEL: row.gather(material.options)}
+    return {
+        which: [
+            record
+            for part in material.parts(row, model)
+            for record in _answered(name, which, model, material, part, folder)
+        ]
+        for which, model in models.items()
+    }
+
+
 def _answered(
-    name: str, which: str, model: nn.Module, material: Material, folder: Path
+    name: str, which: str, model: nn.Module, material: Material, part: Part, folder: Path
 ) -> list[ProbeRecord]:
     """One model's records; those that are in the folder already are not made again."""
     row, settings = PROBES[name], material.settings
-    root, levels = material.root(row), len(row.levels_of(model))
+    root, levels = part.root, len(row.levels_of(model))
+    file = f"{which}-{part.name}.jsonl" if part.name else f"{which}.jsonl"
 
     def answer(samples: list[Sample], seen: Tensor) -> list[dict[str, Any]]:
         found = row.measure(batch_of(model, samples, seen, root, material))
-        if row.after is None:
+        if row.after is None and row.pooled is None:
             _check_shapes(name, found, (len(samples), levels))
         return [
             {"values": {series: _plain(v[at]) for series, v in found.items()}}
@@ -185,26 +208,29 @@ def _answered(
         ]
 
     lines = collect(
-        material.samples(row, model),
+        part.samples,
         root,
         Loader(model, with_mask="masks" in row.needs),
         answer,
-        records=folder / f"{which}.jsonl",
+        records=folder / file,
         batch_size=settings.batch_size,
         workers=settings.workers,
-        label=f"{name} ({which})",
+        label=f"{name} ({which}{', ' if part.name else ''}{part.name})",
     )
     for line in lines:
         if "unreadable" in line:
             log.warning("skipped: %s", line["unreadable"])
     readable = [
-        ProbeRecord(line["image"], {name: tuple(v) for name, v in line["values"].items()})
+        ProbeRecord(
+            f"{part.name}/{line['image']}" if part.name else line["image"],
+            {name: tuple(v) for name, v in line["values"].items()},
+        )
         for line in lines
         if "unreadable" not in line
     ]
     if not readable:
         raise InputError(f"{root}: none of the {len(lines)} images can be read")
-    return _final(row, readable)
+    return readable
 
 
 def _check_shapes(name: str, found: dict[str, Tensor], shape: tuple[int, int]) -> None:
@@ -223,10 +249,4 @@ def _plain(values: Tensor) -> list[float | None]:
 
 def _final(row: Probe, answers: list[ProbeRecord]) -> list[ProbeRecord]:
     """With the numbers that follow from all records together, where the probe has such."""
-    if row.after is None:
-        return answers
-    made = row.after([answer.values for answer in answers])
-    return [
-        ProbeRecord(answer.image, {name: tuple(v) for name, v in values.items()})
-        for answer, values in zip(answers, made, strict=True)
-    ]
+    return answers if row.after is None else row.after(answers)

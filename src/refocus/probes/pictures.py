@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,28 @@ from refocus.probes.material import Material
 from refocus.probes.registry import Probe
 from refocus.probes.results import Level
 from refocus.probes.seen import Loader, batch_of
+from refocus.records import ProbeRecord
 
 FILE = "picture.png"
 _SHOWN = 4  # images in a probe's own picture
 _COLUMNS = 7  # levels in a strip, at most
 
 
-def write(row: Probe, model: nn.Module, material: Material, folder: Path) -> None:
-    """Write the picture, where the probe has one: of the first image, or of the first four."""
-    if row.picture is not None:
+def write(
+    row: Probe,
+    model: nn.Module,
+    material: Material,
+    folder: Path,
+    answers: Sequence[ProbeRecord],
+) -> None:
+    """Write the picture, where the probe has one: of the first image, or of the first four.
+
+    answers: the model's records, for a picture that is made of all of them.
+    """
+    if row.album is not None:
+        root = folder if row.gather else material.root(row)
+        row.album(answers, root, folder / FILE)
+    elif row.picture is not None:
         row.picture(_first(row, model, material, _SHOWN), folder / FILE)
     elif not row.numbers:
         _strip(row.run(_first(row, model, material, 1)), row.levels_of(model), folder / FILE)

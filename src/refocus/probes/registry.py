@@ -14,6 +14,19 @@ from torch import nn
 from refocus.errors import InputError, Message
 from refocus.plugins import Table
 from refocus.probes.batch import Batch, Options, Series, answers
+from refocus.probes.features import (
+    SHOTS,
+    STRONGEST,
+    block_answers,
+    block_features,
+    heads_at,
+    mlp_can_be_read,
+    transfer_answers,
+    transfer_features,
+    unit_activations,
+    unit_pictures,
+    unit_selectivity,
+)
 from refocus.probes.kinds import (
     AREAS,
     BUDGETS,
@@ -54,9 +67,13 @@ from refocus.probes.kinds import (
     subsets_picture,
     surgery,
 )
-from refocus.probes.results import Level, Values
+from refocus.probes.outside import DETECTION, SOFTMAX, histograms, outside_scores
+from refocus.probes.outside import LEVELS as DETECTED
+from refocus.probes.pooled import Pooled
+from refocus.probes.results import Level
 from refocus.probes.tools.corruptions import SEVERITIES, summary
 from refocus.probes.tools.surgery import PARTS, without
+from refocus.records import ProbeRecord
 from refocus.relevance.attention import limited_attention
 from refocus.vit.families import view
 from refocus.vit.loading import preprocessing
@@ -74,8 +91,11 @@ class Probe:
 
     cost: forward passes per image; a gradient counts as two more. first: the first level that
         counts in the headline, which is the mean over it and all later ones. after: makes final
-        values of all records' at once. most: cap on the images. needs: `Options` that must be
-        given, and packages. better: is more better?
+        records of all records at once. most: cap on the images. needs: `Options` that must be
+        given, and packages. better: is more better? fits: fits a head on the images' labels.
+        pooled: makes numbers of all images together, which are no means over them. gather: makes
+        the records, where no model is asked. picture, album: draws the first images, or of all
+        records (records, folder of the images, file).
     """
 
     run: Callable[[Batch], Any]
@@ -92,8 +112,13 @@ class Probe:
     most: int | None = None
     on: str = "images"
     check: Callable[[nn.Module], None] | None = None
-    after: Callable[[list[Values]], list[Values]] | None = None
+    after: Callable[[list[ProbeRecord]], list[ProbeRecord]] | None = None
+    pooled: Pooled | None = None
+    gather: Callable[[Options], list[ProbeRecord]] | None = None
+    fits: bool = False
+    reads_units: bool = False
     picture: Callable[[Batch, Path], None] | None = None
+    album: Callable[[Sequence[ProbeRecord], Path, Path], None] | None = None
     extra: Callable[[dict[str, list[float]]], dict[str, float | None]] | None = None
     headline: tuple[str, ...] = field(default=())  # series that count in it; none: all
 
@@ -332,6 +357,66 @@ _OWN = {
         check=_square,
         after=rotation_answers,
     ),
+    "block-heads": Probe(
+        block_features,
+        heads_at,
+        "A linear head is fitted on each block's token, and on all of them side by side: does the "
+        "last token hold all that the model knows?",
+        "Naseer et al., NeurIPS 2021",
+        "block",
+        "1",
+        numbers=True,
+        first=0,
+        check=_blocks_can_go,
+        after=block_answers,
+        fits=True,
+    ),
+    "transfer": Probe(
+        transfer_features,
+        (*SHOTS, "all"),
+        "A linear head on the features, fitted on few or all images of another folder's classes: "
+        "do they serve for more than the model's own?",
+        "Kornblith, Shlens & Le, CVPR 2019",
+        "images of a class that are fitted on, at most",
+        "1",
+        numbers=True,
+        first=0,
+        needs=("transfer",),
+        on="transfer",
+        after=transfer_answers,
+        fits=True,
+    ),
+    "out-of-distribution": Probe(
+        outside_scores,
+        DETECTED,
+        "Two scores of the answer, the maximum softmax probability and the energy: do they tell "
+        "the model's classes from other pictures (chance: 50 and 95 %)?",
+        "Hendrycks & Gimpel, ICLR 2017; Liu et al., NeurIPS 2020",
+        "false alarms at 95 % recall, and area under the curve",
+        "1",
+        numbers=True,
+        unit="AUROC or FPR95, %",
+        needs=("outside",),
+        pooled=DETECTION,
+        album=histograms,
+        headline=(SOFTMAX,),
+    ),
+    "units": Probe(
+        unit_activations,
+        STRONGEST,
+        "The images that excite each unit of the last block most: are they of one class?",
+        "after Goh et al., Distill 2021; units of MLPs: Ghiasi et al., 2022",
+        "strongest images",
+        "1",
+        numbers=True,
+        unit="images of one class, %",
+        first=0,
+        check=mlp_can_be_read,
+        after=unit_selectivity,
+        reads_units=True,
+        album=unit_pictures,
+        headline=("strongest images",),
+    ),
     "attention-segmentation": Probe(
         attention_segmentation,
         heads,
@@ -364,7 +449,15 @@ _OWN = {
     ),
 }
 PROBES = Table("refocus.probes", _OWN, Probe)
-FOLDERS = ("masks", "styles", "cues", "imagenet_c")  # what a probe may need, as in Options
+FOLDERS = (
+    "masks",
+    "styles",
+    "cues",
+    "imagenet_c",
+    "outside",
+    "transfer",
+    "results",
+)  # what a probe may need, as in Options
 
 
 # --- what is to be done -------------------------------------------------------------------------

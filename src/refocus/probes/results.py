@@ -189,7 +189,7 @@ def compared(
     estimates = {which: _estimate(values, counting) for which, values in means.items()}
     if AGAINST not in records:
         return Numbers(curves[MODEL], None, Compared(estimates[MODEL]), None)
-    ours, theirs = _shared(records[MODEL], records[AGAINST])
+    ours, theirs = shared(records[MODEL], records[AGAINST])
     change = _change(means[MODEL][ours], means[AGAINST][theirs], counting)
     headline = Compared(estimates[MODEL], estimates[AGAINST], change)
     changes = None
@@ -270,8 +270,8 @@ def _change(ours: np.ndarray, theirs: np.ndarray, counting: Counting) -> Change:
     return Change(mean, _interval(known, both, counting.seed), len(known))
 
 
-def _shared(ours: list[ProbeRecord], theirs: list[ProbeRecord]) -> tuple[list[int], list[int]]:
-    """Positions of the images that both answered."""
+def shared(ours: list[ProbeRecord], theirs: list[ProbeRecord]) -> tuple[list[int], list[int]]:
+    """Positions of the images that both models answered, in ours and in theirs."""
     position_of = {row.image: position for position, row in enumerate(theirs)}
     both = [
         (position, position_of[row.image])

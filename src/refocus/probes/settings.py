@@ -58,6 +58,25 @@ class ProbeSettings:
     imagenet_c: Annotated[
         PathText | None, about("The published ImageNet-C: CORRUPTION/SEVERITY/WNID/FILE.")
     ] = None
+    outside: Annotated[
+        PathText | None,
+        about("Folder of pictures of none of the model's classes, for out-of-distribution."),
+    ] = None
+    transfer: Annotated[
+        PathText | None,
+        about("ImageFolder of any classes (CLASS/FILE), for transfer."),
+    ] = None
+    results: Annotated[
+        PathText | None,
+        about(
+            "Folder in which results of `refocus evaluate` lie, at any depth, for "
+            "effective-robustness."
+        ),
+    ] = None
+    units: Annotated[
+        Literal["mlp", "token"],
+        about("What units looks at in the last block: its MLP's units, or its class token."),
+    ] = "mlp"
     saliency: Annotated[
         Literal["relevance", "attention"],
         about("What occlusion treats as salient: relevance, or attention as in DINO."),

@@ -54,7 +54,7 @@ def without(model: nn.Module, part: str, numbers: Iterable[int]) -> Iterator[Non
                     )
                 else:
                     handles.append(
-                        _branch(model, every[number], part).register_forward_hook(mine(_zeros))
+                        branch(model, every[number], part).register_forward_hook(mine(_zeros))
                     )
             yield
         finally:
@@ -62,8 +62,12 @@ def without(model: nn.Module, part: str, numbers: Iterable[int]) -> Iterator[Non
                 handle.remove()
 
 
-def _branch(model: nn.Module, block: Any, part: str) -> nn.Module:
-    """The module whose output is added to the residual stream."""
+def branch(model: nn.Module, block: Any, part: str) -> nn.Module:
+    """The module whose output is added to the residual stream.
+
+    Raises:
+        InputError: a block whose branches cannot be told apart.
+    """
     kind = type(block).__name__
     name = next((name for name in _NAMES[part] if hasattr(block, name)), None)
     if name is None or "Post" in kind:  # a norm behind the branch would add its bias

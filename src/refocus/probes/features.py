@@ -1,0 +1,159 @@
+"""What the features hold: linear heads on them, and the images that excite their units.
+
+Axes: B images, D features, L blocks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from refocus.data.images import read_image
+from refocus.figures.pictures import figure
+from refocus.probes.batch import Batch, Series
+from refocus.probes.results import Level
+from refocus.probes.tools import linear
+from refocus.probes.tools.surgery import blocks
+from refocus.probes.tools.tokens import block_tokens, last_layer, mlp_units
+from refocus.records import ProbeRecord
+from refocus.relevance.attention import last_linear_input
+
+LABEL = "label"  # the column of a record that says which class an image is of
+
+# --- transfer -----------------------------------------------------------------------------------
+
+SHOTS: tuple[Level, ...] = (1, 2, 4, 8)
+ALL = "all"
+
+
+def transfer_features(b: Batch) -> Series:
+    """What the classifier reads of each image, `[B, D]`, and its class in the other folder."""
+    with torch.no_grad():
+        features = last_linear_input(b.model, b.normalized(b.pixels))[1]
+    return {"features": features.flatten(1).float().cpu(), LABEL: b.labels.cpu()[:, None].float()}
+
+
+def transfer_answers(records: list[ProbeRecord]) -> list[ProbeRecord]:
+    """Which classes a linear head tells, fitted on few or all other images."""
+    features, labels = _table(records, "features"), _labels(records)
+    found = [linear.held_out(features, labels, shots=shots) for shots in (1, 2, 4, 8, None)]
+    return _answered(records, np.stack(found, axis=1), "linear head")
+
+
+# --- a head on each block's token ---------------------------------------------------------------
+
+
+def heads_at(model: nn.Module) -> list[Level]:
+    """Levels of `block_features`: each block, and all together."""
+    return [*(str(number) for number in range(1, len(blocks(model)) + 1)), ALL]
+
+
+def block_features(b: Batch) -> Series:
+    """The token that is read behind each block, and the image's class."""
+    tokens = block_tokens(b.model, b.normalized(b.pixels)).float().cpu()
+    by_block = {str(number): part for number, part in enumerate(tokens.unbind(1), 1)}
+    return {**by_block, LABEL: b.labels.cpu()[:, None].float()}
+
+
+def block_answers(records: list[ProbeRecord]) -> list[ProbeRecord]:
+    """Which classes a linear head tells from each block's token, and from all side by side."""
+    labels = _labels(records)
+    parts = [_table(records, name) for name in records[0].values if name != LABEL]
+    tables = [*parts, np.concatenate(parts, axis=1)]
+    found = np.stack([linear.held_out(table, labels) for table in tables], axis=1)
+    return _answered(records, found, "linear head")
+
+
+def _table(records: Sequence[ProbeRecord], name: str) -> np.ndarray:
+    return np.array([row.values[name] for row in records], dtype=np.float64)
+
+
+def _labels(records: Sequence[ProbeRecord]) -> np.ndarray:
+    return _table(records, LABEL)[:, 0].astype(int)
+
+
+def _answered(records: Sequence[ProbeRecord], found: np.ndarray, series: str) -> list[ProbeRecord]:
+    """A number for each image and level, None where there is none; found: `[n, levels]`."""
+    return [
+        ProbeRecord(row.image, {series: tuple(None if np.isnan(v) else float(v) for v in values)})
+        for row, values in zip(records, found, strict=True)
+    ]
+
+
+# --- units --------------------------------------------------------------------------------------
+
+STRONGEST = (2, 4, 8, 16)  # images that excite a unit most
+_SHOWN, _COLUMNS, _SIDE = 8, 7, 128  # units and images of the picture, pixels of an image
+ACTIVATION = "activation"
+
+
+def unit_activations(b: Batch) -> Series:
+    """How strongly each image excites each unit, `[B, U]`, and the image's class.
+
+    Units of the last block's MLP, or with `units` token the entries of its class token.
+    """
+    images = b.normalized(b.pixels)
+    if b.options.units == "token":
+        found = block_tokens(b.model, images)[:, -1]
+    else:
+        found = mlp_units(b.model, images, len(blocks(b.model)) - 1)
+    return {ACTIVATION: found.float().cpu(), LABEL: b.labels.cpu()[:, None].float()}
+
+
+def mlp_can_be_read(model: nn.Module) -> None:
+    """Refuse a model whose last MLP cannot be told apart."""
+    last_layer(model, len(blocks(model)) - 1)
+
+
+def unit_selectivity(records: list[ProbeRecord]) -> list[ProbeRecord]:
+    """For each unit, the largest share of one class among the images that excite it most.
+
+    And among as many images at random. A record is of a unit; one that no image excites has no
+    numbers, as has a level with more images than there are.
+    """
+    activation, labels = _table(records, ACTIVATION), _labels(records)
+    rng, found = np.random.default_rng(0), []
+    for unit, column in enumerate(activation.T):
+        dead = np.ptp(column) == 0
+        orders = {
+            "strongest images": np.argsort(-column, kind="stable"),
+            "images at random": rng.permutation(len(labels)),
+        }
+        values = {
+            series: tuple(
+                None if dead or count > len(labels) else _purity(labels[order[:count]])
+                for count in STRONGEST
+            )
+            for series, order in orders.items()
+        }
+        found.append(ProbeRecord(f"unit {unit}", values))
+    return found
+
+
+def _purity(labels: np.ndarray) -> float:
+    return max(Counter(labels.tolist()).values()) / len(labels)
+
+
+def unit_pictures(records: Sequence[ProbeRecord], root: Path, path: Path) -> None:
+    """Rows of images: those that excite a unit most, of the units with the purest eight."""
+    activation = _table(records, ACTIVATION)
+    purest = [
+        (values, unit)
+        for unit, row in enumerate(unit_selectivity(list(records)))
+        if (values := row.values["strongest images"])[0] is not None
+    ]
+    purest.sort(key=lambda pair: [-(v or 0) for v in reversed(pair[0])])
+    count, rows, captions = min(_COLUMNS, len(records)), [], []
+    for _, unit in purest[:_SHOWN]:
+        order = np.argsort(-activation[:, unit], kind="stable")[:count]
+        files = [root / records[at].image for at in order]
+        rows.append([np.asarray(read_image(f).resize((_SIDE, _SIDE))) for f in files])
+        captions.append([f.parent.name for f in files])
+        captions[-1][0] = f"unit {unit}: {captions[-1][0]}"
+    if rows:
+        figure(rows, [f"{turn}" for turn in range(1, count + 1)], captions, path)

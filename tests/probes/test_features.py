@@ -1,0 +1,140 @@
+"""Linear heads on features, and what excites a unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refocus.errors import InputError
+from refocus.probes import features, measure
+from refocus.probes.material import Material
+from refocus.probes.registry import PROBES
+from refocus.probes.results import ProbeResult
+from refocus.probes.settings import ProbeSettings
+from refocus.probes.tools import linear
+from refocus.records import ProbeRecord
+from refocus.relevance.attention import last_linear_input
+from tests.makers import Build, make_images
+from tests.probes.makers import batch
+from tests.zoo import ZOO
+
+
+def _rows(column: str, values: np.ndarray, labels: list[int]) -> list[ProbeRecord]:
+    return [
+        ProbeRecord(f"{at}", {column: tuple(map(float, row)), "label": (float(label),)})
+        for at, (row, label) in enumerate(zip(values, labels, strict=True))
+    ]
+
+
+def test_transfer_reads_what_the_classifier_reads(tiny: Build) -> None:
+    b = batch(tiny(), 5)
+    found = features.transfer_features(b)
+    with torch.no_grad():
+        expected = last_linear_input(b.model, b.normalized(b.pixels))[1]
+    torch.testing.assert_close(found["features"], expected)
+    assert found["label"][:, 0].tolist() == b.labels.tolist()
+
+
+def test_each_block_has_a_head_and_all_have_one_together() -> None:
+    rng, labels = np.random.default_rng(0), np.arange(30) % 3
+    noise, signal = rng.normal(size=(30, 2)), np.eye(3)[labels] + 0.1 * rng.normal(size=(30, 3))
+    rows = [
+        ProbeRecord(f"{at}", {"1": tuple(a), "2": tuple(b), "label": (float(label),)})
+        for at, (a, b, label) in enumerate(zip(noise, signal, labels, strict=True))
+    ]
+    found = np.array([row.values["linear head"] for row in features.block_answers(rows)])
+    assert found.shape == (30, 3)
+    assert found[:, 0].mean() < 0.6
+    assert found[:, 1].mean() == 1
+    together = linear.held_out(np.hstack([noise, signal]), labels)
+    assert np.array_equal(found[:, 2], together)
+
+
+def test_a_unit_is_as_pure_as_the_images_that_excite_it_most() -> None:
+    labels = [0] * 10 + [1] * 10
+    selective = np.concatenate([np.arange(10) + 100, np.zeros(10)])
+    mixed = np.tile([10.0, 0.0], 10) + np.arange(20) / 100
+    activation = np.stack([selective, mixed, np.zeros(20)], axis=1)
+    rows = features.unit_selectivity(_rows("activation", activation, labels))
+    assert [row.image for row in rows] == ["unit 0", "unit 1", "unit 2"]
+    assert rows[0].values["strongest images"] == (1, 1, 1, 10 / 16)
+    top = [labels[at] for at in np.argsort(-mixed)[:8]]
+    assert rows[1].values["strongest images"][2] == max(top.count(0), top.count(1)) / 8
+    assert rows[2].values["strongest images"] == (None,) * 4  # nothing excites it
+
+
+def test_the_strongest_images_of_a_unit_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = make_images(tmp_path)
+    files = sorted(images.glob("*/*.png"))
+    activation = np.arange(len(files))[:, None] * [[1.0, -1.0]]
+    rows = [
+        ProbeRecord(f.relative_to(images).as_posix(), row.values)
+        for f, row in zip(files, _rows("activation", activation, [0] * len(files)), strict=True)
+    ]
+    shown: list[list[str]] = []
+    monkeypatch.setattr(features, "figure", lambda _rows, _t, captions, _p: shown.extend(captions))
+    features.unit_pictures(rows, images, tmp_path / "p.png")
+    names = [f.parent.name for f in files]
+    assert shown[0] == [f"unit 0: {names[-1]}", *names[-2:-8:-1]]
+    assert shown[1] == [f"unit 1: {names[0]}", *names[1:7]]
+
+
+@pytest.mark.parametrize("family", ["ViT", "ViT (transformers)", "ViT (torchvision)"])
+def test_from_folders_to_numbers(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = next(iter(ZOO[family].values()))()
+    monkeypatch.setattr(features, "_SHOWN", 1)  # pictures take longest
+    monkeypatch.setattr(features, "_COLUMNS", 2)
+    if family != "ViT":
+        monkeypatch.setattr(measure.pictures, "write", lambda *_: None)
+    images, _ = make_images(tmp_path / "own")
+    other, _ = make_images(tmp_path / "other", ["x", "y"], count=3, seed=1)
+    settings = ProbeSettings(outside=str(other), transfer=str(other), most=8)
+    material = Material(images, settings, {"model": "m"})
+
+    def ran(name: str) -> ProbeResult:
+        return measure.run(name, {"model": model}, material, tmp_path / "out")
+
+    for name, n in (("block-heads", 8), ("transfer", 6), ("out-of-distribution", 14)):
+        found = ran(name).numbers.model
+        (points,) = list(found.series.values())[:1]
+        assert found.n == n, name
+        assert all(0 <= p.value <= 100 and p.interval for p in points), name
+    units = ran("units").numbers.model
+    assert units.levels == [2, 4, 8, 16]
+    assert units.series["strongest images"][3].value is None  # only 8 images
+    assert 50 <= units.series["strongest images"][0].value <= 100
+    for name in ("out-of-distribution", "units") if family == "ViT" else ():
+        with Image.open(tmp_path / "out" / name / "picture.png") as picture:
+            assert min(picture.size) > 200
+    outside = tmp_path / "out" / "out-of-distribution" / "model-outside.jsonl"
+    assert len(outside.read_text().splitlines()) == 6
+    before = outside.read_text()
+    (tmp_path / "out" / "out-of-distribution" / "manifest.json").unlink()
+    outside.write_text("".join(before.splitlines(keepends=True)[:2]))
+    assert ran("out-of-distribution").numbers.model.n == 14
+    assert outside.read_text() == before
+
+
+def test_too_few_images_for_a_head_are_refused(tiny: Build, tmp_path: Path) -> None:
+    images, _ = make_images(tmp_path)
+    for name, settings in (
+        ("block-heads", ProbeSettings(most=4)),
+        ("transfer", ProbeSettings(transfer=str(images), most=4)),
+    ):
+        material = Material(images, settings)
+        with pytest.raises(InputError, match="4 images of 4 classes are too few for a linear"):
+            material.parts(PROBES[name], tiny())
+
+
+def test_units_of_the_class_token(tiny: Build) -> None:
+    b = batch(tiny(), 3, units="token")
+    assert features.unit_activations(b)["activation"].shape == (3, 24)
+    assert features.unit_activations(batch(b.model, 3))["activation"].shape == (3, 96)

@@ -1,0 +1,106 @@
+"""Out-of-distribution detection against scikit-learn, and its intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from refocus.probes import outside, pooled
+from refocus.probes.batch import Batch
+from refocus.probes.results import Counting
+from refocus.records import ProbeRecord
+from tests.makers import Build
+from tests.probes.makers import batch
+
+LEVELS = list(outside.LEVELS)
+COUNTING = Counting(100, 1, (outside.SOFTMAX,))
+
+
+def _records(known: np.ndarray, strange: np.ndarray) -> list[ProbeRecord]:
+    scores = [*((s, 0.0) for s in known), *((s, 1.0) for s in strange)]
+    return [
+        ProbeRecord(
+            f"{at}",
+            {outside.SOFTMAX: (float(s),), outside.ENERGY: (float(-s),), outside.GROUP: (group,)},
+        )
+        for at, (s, group) in enumerate(scores)
+    ]
+
+
+def _compared(**records: list[ProbeRecord]) -> pooled.Numbers:
+    levels = dict.fromkeys(records, LEVELS)
+    return pooled.compared(records, levels, COUNTING, outside.DETECTION)
+
+
+def _drawn(known: int, strange: int, seed: int = 0, apart: float = 1.0) -> list[ProbeRecord]:
+    rng = np.random.default_rng(seed)
+    # rounded, so that there are ties within and across the folders
+    return _records(rng.normal(apart, 1, known).round(1), rng.normal(0, 1, strange).round(1))
+
+
+def test_both_scores_are_those_of_the_papers(tiny: Build) -> None:
+    b: Batch = batch(tiny(), 5)
+    found = outside.outside_scores(b)
+    with torch.no_grad():
+        logits = b.logits(b.pixels).double()
+    shares = torch.sigmoid(found[outside.SOFTMAX][:, 0])
+    torch.testing.assert_close(shares, logits.softmax(1).max(1).values)
+    torch.testing.assert_close(found[outside.ENERGY][:, 0], logits.exp().sum(1).log())
+
+
+def test_area_and_false_alarms_are_those_of_scikit_learn() -> None:
+    records = _drawn(90, 130)
+    scores = np.array([row.values[outside.SOFTMAX][0] for row in records])
+    known = np.array([row.values[outside.GROUP][0] for row in records]) == 0
+    alarms, recall, _ = roc_curve(known, scores, drop_intermediate=False)
+    expected = [100 * alarms[recall >= 0.95].min(), 100 * roc_auc_score(known, scores)]
+    points = _compared(model=records).model.series
+    assert [p.value for p in points[outside.SOFTMAX]] == pytest.approx(expected)
+    # the other way round
+    assert points[outside.ENERGY][1].value == pytest.approx(100 - expected[1])
+    assert points[outside.SOFTMAX][1].n == 220
+
+
+def test_images_that_count_twice_are_as_two_images() -> None:
+    records = _drawn(20, 30)
+    columns = {
+        name: np.array([row.values[name][0] for row in records]) for name in records[0].values
+    }
+    weights = np.random.default_rng(0).integers(0, 3, size=(1, 50))
+    found = outside.detection(columns, weights)
+    twice = {name: np.repeat(column, weights[0]) for name, column in columns.items()}
+    again = outside.detection(twice, np.ones((1, weights.sum())))
+    for name, values in found.items():
+        assert values == pytest.approx(again[name])
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    held = 0
+    truth = 76.0  # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt 2)
+    for seed in range(40):
+        low, high = _compared(model=_drawn(40, 60, seed)).headline.model.interval
+        held += low < truth < high
+    assert held >= 35  # of 40; at 95 % fewer than 35 come by chance in 1.4 % of the trials
+
+
+def test_few_images_that_are_all_told_apart_prove_little() -> None:
+    found = _compared(model=_drawn(5, 50, apart=20)).headline.model
+    assert found.value == 100
+    assert found.interval == pytest.approx((100 * 0.025 ** (1 / 5), 100))
+
+
+def test_two_models_are_compared_on_the_same_draws() -> None:
+    ours, theirs = _drawn(60, 60, apart=1.2), _drawn(60, 60)
+    both = _compared(model=ours, against=theirs)
+    change = both.headline.change
+    assert change.difference == pytest.approx(
+        both.headline.model.value - both.headline.against.value
+    )
+    assert _compared(model=ours, against=ours).headline.change.difference == 0
+    low, high = change.interval
+    assert low < change.difference < high
+    assert high - low < sum(
+        e.interval[1] - e.interval[0] for e in (both.headline.model, both.headline.against)
+    )
