@@ -271,6 +271,86 @@ def test_label_studio_refuses_what_is_none(tmp_path: Path) -> None:
         formats.reader("label-studio", tmp_path / "a.json")(image(), SIZE)
 
 
+RECTANGLE = LABEL_STUDIO["rectangle"]
+
+
+@pytest.mark.parametrize(
+    ("value", "more", "said"),
+    [
+        ({**RECTANGLE, "width": 90}, {}, r"task 3: a rectangle ends at 115 % of its image"),
+        ({**RECTANGLE, "y": 10, "height": 160}, {}, r"ends at 170 % of its image; legal are per"),
+        (RECTANGLE, {"image_rotation": 90}, r"task 3: was annotated on a turned image"),
+    ],
+)
+def test_label_studio_is_not_guessed_at(value: dict, more: dict, said: str, tmp_path: Path) -> None:
+    result = {"original_width": 12, "original_height": 10, "value": value, **more}
+    task = {"id": 3, "data": {"image": "a.jpg"}, "annotations": [{"result": [result]}]}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(InputError, match=said):
+        formats.reader("label-studio", tmp_path / "a.json")(image(), SIZE)
+
+
+@pytest.mark.parametrize("kind", ["label-studio", "cvat", "sam"])
+def test_two_of_one_name_in_an_export_are_taken_for_neither(kind: str, tmp_path: Path) -> None:
+    result = {"original_width": 12, "original_height": 10, "value": RECTANGLE}
+    tasks = [
+        {"data": {"image": f"/data/upload/1/{n}123abcd-a.jpg"}, "annotations": [{"result": [r]}]}
+        for n, r in ((1, result), (2, {**result, "value": LABEL_STUDIO["polygon"]}))
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(tasks))
+    inside = f'<image name="a.jpg">{CVAT["box"]}</image>'
+    (tmp_path / "a.xml").write_text(f"<annotations>{inside}{inside}</annotations>")
+    (tmp_path / "sam").mkdir()
+    for number in range(2):
+        one = {"image": {"file_name": "a.jpg"}, "annotations": []}
+        (tmp_path / "sam" / f"{number}.json").write_text(json.dumps(one))
+    places = {"label-studio": "a.json", "cvat": "a.xml", "sam": "sam"}
+    with pytest.raises(InputError, match=r"holds .*a\.jpg twice; legal is each image once"):
+        formats.reader(kind, tmp_path / places[kind])(image(), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ('<box label="cat" xtl="4" ytl="2" xbr="8" ybr="8" rotation="90"/>', (3, 3, 9, 7)),
+        ('<box label="cat" xtl="4" ytl="2" xbr="8" ybr="8" rotation="180.0"/>', (4, 2, 8, 8)),
+        ('<box label="cat" xtl="4" ytl="2" xbr="8" ybr="8" rotation="0.0"/>', (4, 2, 8, 8)),
+        ('<ellipse label="cat" cx="6" cy="5" rx="2" ry="4" rotation="90"/>', (2, 3, 10, 7)),
+        ('<ellipse label="cat" cx="6" cy="5" rx="2" ry="4"/>', (4, 1, 8, 9)),
+    ],
+)
+def test_shapes_of_cvat_are_turned_about_their_centre(
+    shape: str, seen: tuple[int, ...], tmp_path: Path
+) -> None:
+    text = f'<annotations><image name="a.jpg" width="12" height="10">{shape}</image></annotations>'
+    (tmp_path / "a.xml").write_text(text)
+    mask = formats.reader("cvat", tmp_path / "a.xml")(image(), SIZE)
+    rows, columns = np.nonzero(mask)
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == seen
+
+
+@pytest.mark.parametrize(
+    ("stated", "refused"),
+    [("24x20", True), ("10x12", True), ("12x10", False), ("0x0", False), ("x", False)],
+)
+def test_voc_boxes_are_of_an_image_of_the_size_that_they_state(
+    stated: str, refused: bool, tmp_path: Path
+) -> None:
+    width, height = stated.split("x")
+    box = "<xmin>4</xmin><ymin>3</ymin><xmax>9</xmax><ymax>6</ymax>"
+    (tmp_path / "a.xml").write_text(
+        f"<annotation><size><width>{width}</width><height>{height}</height></size>"
+        f"<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+    )
+    read = formats.reader("voc-boxes", tmp_path)
+    if refused:
+        with pytest.raises(InputError, match=rf"is 12x10 pixels, .*a\.xml says {stated}"):
+            read(image(), SIZE)
+    else:
+        np.testing.assert_array_equal(read(image(), SIZE), BOX)
+        assert read.size(image()) == (SIZE if stated == "12x10" else None)
+
+
 CVAT = {
     "polygon": '<polygon label="cat" points="3,2;9,2;9,6;3,6"/>',
     "box": '<box label="cat" xtl="3" ytl="2" xbr="9" ybr="6"/>',

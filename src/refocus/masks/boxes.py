@@ -13,7 +13,7 @@ import numpy as np
 from refocus.data.tables import number, read_table
 from refocus.errors import InputError, first_line
 from refocus.masks.joins import Join, files_below
-from refocus.masks.reading import MaskReader, Size
+from refocus.masks.reading import MaskReader, Size, checked_size
 from refocus.vit.classes import loose
 
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels from 0, the end outside
@@ -55,19 +55,17 @@ def voc_boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
 
     def size(image: Path) -> Size | None:
         name = join(image)
-        said = None if name is None else _root(files[name]).find("size")
-        if said is None:
-            return None
-        try:
-            return int(said.findtext("width", "")), int(said.findtext("height", ""))
-        except ValueError:
-            return None
+        return None if name is None else _said_size(files[name])
 
     def read(image: Path, size: Size) -> np.ndarray | None:
         name = join(image)
         if name is None:
             return None
         file, folder = files[name], image.parent.name
+        if (said := _said_size(file)) not in (None, tuple(size)):
+            raise InputError(
+                f"{image}: is {size[0]}x{size[1]} pixels, {file} says {said[0]}x{said[1]}"
+            )
         objects = _objects(file)
         mine = [o for o in objects if loose(o.findtext("name", "")) == loose(folder)]
         if not mine and loose(folder) in known:
@@ -85,6 +83,12 @@ def _root(file: Path) -> Any:
         return ElementTree.parse(file).getroot()
     except (OSError, ElementTree.ParseError, ValueError, RecursionError, LookupError) as error:
         raise InputError(f"{file}: not a Pascal VOC annotation ({first_line(error)})") from error
+
+
+def _said_size(file: Path) -> Size | None:
+    """The size that an annotation states; some tools write 0."""
+    said = _root(file).find("size")
+    return None if said is None else checked_size(said.findtext("width"), said.findtext("height"))
 
 
 def _objects(file: Path, *, lenient: bool = False) -> list[Any]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from refocus.data.sources.annotated import refuse_doubled
 from refocus.errors import InputError, first_line
 from refocus.files import read_json
 from refocus.masks.boxes import rectangles
@@ -79,7 +80,7 @@ def _content(
     Numbers and texts count alike as ids.
     """
     content = read_json(source, most=_MOST)
-    _refuse_doubled(content, source)
+    refuse_doubled(content, f"‹source› coco {source}")
     try:
         categories = {str(c["id"]): str(c["name"]) for c in content.get("categories", [])}
         files = {str(i["id"]): str(i["file_name"]) for i in content["images"]}
@@ -106,19 +107,6 @@ def _content(
 
 def _said_size(image: dict[str, Any]) -> Size:
     return int(image["width"]), int(image["height"])
-
-
-def _refuse_doubled(content: Any, source: Path) -> None:
-    """An id that two images or two categories have leaves open whose an annotation is."""
-    for part in ("images", "categories"):
-        rows = content.get(part) if isinstance(content, dict) else None
-        known = rows if isinstance(rows, list) else []
-        counts = Counter(str(row["id"]) for row in known if isinstance(row, dict) and "id" in row)
-        if doubled := [one for one, count in counts.items() if count > 1]:
-            raise InputError(
-                f"‹source› coco {source}: two of its {part} have the id {doubled[0]}; legal is "
-                "each once"
-            )
 
 
 def _of_class(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ from refocus.files import read_json, read_text
 from refocus.masks.boxes import rectangles
 from refocus.masks.coco import run_lengths
 from refocus.masks.joins import files_below
-from refocus.masks.reading import MaskReader, Size
-from refocus.masks.shapes import Annotated, Shape, checked_size, polygon, shapes_reader
+from refocus.masks.reading import MaskReader, Size, checked_size
+from refocus.masks.shapes import (
+    Annotated,
+    Shape,
+    add,
+    polygon,
+    shapes_reader,
+)
 
 _MOST = 1 << 30  # bytes of an export
 _PIXELS = 1 << 28  # of one mask
+_WHOLE = 101  # percents of an image, rounded
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an upload
 _UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
@@ -46,7 +53,7 @@ def label_studio(source: Path, images: Sequence[Path] = ()) -> MaskReader:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{shown} cannot be read ({error!r})") from error
-        entries[name] = entry
+        add(entries, name, entry, str(source))
     return shapes_reader(entries, source, images)
 
 
@@ -58,6 +65,9 @@ def _task(task: dict[str, Any], shown: str) -> tuple[str, Annotated]:
     name = f"{folder}/{_UPLOADED.sub('', last)}" if folder else _UPLOADED.sub("", last)
     done = [a for a in task["annotations"] if not a.get("was_cancelled")]
     results = [r for r in (done[-1]["result"] if done else []) if r.get("value")]
+    if any(r.get("image_rotation") for r in results):
+        problem = f"{shown}: was annotated on a turned image; annotate it as it is stored"
+        return name, Annotated((), problem=problem)
     sizes = [checked_size(r.get("original_width"), r.get("original_height")) for r in results]
     size = next((found for found in sizes if found), None)
     drawn = [_drawn(r["value"], size, shown) for r in results]
@@ -81,6 +91,11 @@ def _drawn(value: dict[str, Any], size: Size | None, shown: str) -> Shape | None
         corners = _turned(corners, value, (float(value["x"]), float(value["y"])), (width, height))
     elif {"x", "y", "width", "height"} <= value.keys():
         x, y, w, h = (float(value[k]) for k in ("x", "y", "width", "height"))
+        if not value.get("rotation") and max(x + w, y + h) > _WHOLE:
+            raise InputError(
+                f"{shown}: a rectangle ends at {max(x + w, y + h):g} % of its image; legal are "
+                "percents up to 100"
+            )
         corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
         corners = _turned(corners, value, (x, y), (width, height))
     else:
@@ -95,11 +110,14 @@ def _ellipse(x: float, y: float, rx: float, ry: float) -> list[tuple[float, floa
 
 def _turned(
     corners: list[tuple[float, float]],
-    value: dict[str, Any],
+    value: Mapping[str, Any],
     centre: tuple[float, float],
     scale: tuple[float, float],
 ) -> list[tuple[float, float]]:
-    """Corners in pixels, turned clockwise about a point; all were in percents."""
+    """Corners in pixels, turned clockwise about a point.
+
+    scale: pixels of what all of them were given in, such as percents.
+    """
     angle = np.deg2rad(float(value.get("rotation") or 0))
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
     found = []
@@ -184,7 +202,8 @@ def cvat(source: Path, images: Sequence[Path] = ()) -> MaskReader:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{shown} cannot be read ({error!r})") from error
-        entries[name] = Annotated(shapes, checked_size(image.get("width"), image.get("height")))
+        size = checked_size(image.get("width"), image.get("height"))
+        add(entries, name, Annotated(shapes, size), str(source))
     if not entries:
         raise InputError(f"‹source› {source}: not CVAT's XML for images (it has no image)")
     return shapes_reader(entries, source, images)
@@ -197,9 +216,14 @@ def _child(child: Any, shown: str) -> Shape | None:
         return Shape(label, polygon([(float(x), float(y)) for x, y in pairs], shown))
     if child.tag == "box":
         x0, y0, x1, y1 = (float(get[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
-        return Shape(label, lambda size: rectangles([(x0, y0, x1, y1)], size, shown))
+        if not float(get.get("rotation") or 0):
+            return Shape(label, lambda size: rectangles([(x0, y0, x1, y1)], size, shown))
+        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+        centre = ((x0 + x1) / 2, (y0 + y1) / 2)
+        return Shape(label, polygon(_turned(corners, get, centre, (1, 1)), shown))
     if child.tag == "ellipse":
-        corners = _ellipse(*(float(get[k]) for k in ("cx", "cy", "rx", "ry")))
+        x, y, rx, ry = (float(get[k]) for k in ("cx", "cy", "rx", "ry"))
+        corners = _turned(_ellipse(x, y, rx, ry), get, (x, y), (1, 1))
         return Shape(label, polygon(corners, shown))
     if child.tag == "mask":
         counts = [int(c) for c in get["rle"].split(",")]
@@ -243,7 +267,7 @@ def sam(source: Path, images: Sequence[Path] = ()) -> MaskReader:
                 raise
             raise InputError(f"{file}: not what SAM writes ({error!r})") from error
         size = checked_size(said.get("width"), said.get("height"))
-        entries[str(said.get("file_name") or name)] = Annotated(shapes, size)
+        add(entries, str(said.get("file_name") or name), Annotated(shapes, size), str(source))
     return shapes_reader(entries, source, images)
 
 

@@ -31,3 +31,12 @@ class MaskReader:
     def __call__(self, image: Path, size: Size) -> np.ndarray | None:
         """Of an image file and its size."""
         return self.read(image, size)
+
+
+def checked_size(width: object, height: object) -> Size | None:
+    """A size that an export states, None where it states none that is one."""
+    try:
+        found = int(str(width)), int(str(height))
+    except ValueError:
+        return None
+    return found if min(found) > 0 else None

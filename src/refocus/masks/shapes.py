@@ -31,10 +31,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image of an export: its objects, and its size where the export says it."""
+    """An image of an export: its objects, and its size where the export says it.
+
+    problem: why it cannot be used; empty where it can.
+    """
 
     shapes: Sequence[Shape]
     size: Size | None = None
+    problem: str = ""
 
 
 def shapes_reader(
@@ -57,6 +61,8 @@ def shapes_reader(
         if name is None:
             return None
         entry = entries[name]
+        if entry.problem:
+            raise InputError(entry.problem)
         if entry.size not in (None, tuple(size)):
             raise InputError(
                 f"{image}: is {size[0]}x{size[1]} pixels, {source.name} says "
@@ -72,6 +78,13 @@ def shapes_reader(
         return mask if entry.shapes else None
 
     return MaskReader(read, size)
+
+
+def add(entries: dict[str, Annotated], name: str, entry: Annotated, shown: str) -> None:
+    """Put in an image of an export; of two that are called alike neither is taken for the other."""
+    if name in entries:
+        entry = Annotated((), problem=f"{shown}: holds {name} twice; legal is each image once")
+    entries[name] = entry
 
 
 def polygon(corners: Sequence[tuple[float, float]], shown: str) -> Callable[[Size], np.ndarray]:
@@ -101,12 +114,3 @@ def polygon(corners: Sequence[tuple[float, float]], shown: str) -> Callable[[Siz
         return np.asarray(polygon2mask((height, width), rows), bool)
 
     return draw
-
-
-def checked_size(width: object, height: object) -> Size | None:
-    """A size that an export states, None where it states none that is one."""
-    try:
-        found = int(str(width)), int(str(height))
-    except ValueError:
-        return None
-    return found if min(found) > 0 else None

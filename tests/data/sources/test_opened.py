@@ -270,6 +270,9 @@ def table(tmp_path: Path, text: str) -> Path:
         ("path,label\na.png,..\n", r"'\.\.' cannot be the name of a folder"),
         ("path,label\na.png,.git\n", r"'\.git' cannot be the name of a folder"),
         ("path,label\na.png,\n", r"line 2: has no value for label"),
+        ("path,label\na.png,ant\na.png,bee\n", r"a\.png with the label 'ant' and .* 'bee'"),
+        ("path,label\na.png,ant\n./a.png,bee\n", r"with the label 'ant' and again with 'bee'"),
+        ("path,label,group\na.png,ant,x\na.png,ant,y\n", r"the group 'x' and again with 'y'"),
     ],
 )
 def test_a_table_that_cannot_be_read_in_one_way_is_refused_and_leaves_nothing(
@@ -278,6 +281,28 @@ def test_a_table_that_cannot_be_read_in_one_way_is_refused_and_leaves_nothing(
     with pytest.raises(InputError, match=said):
         opened(table(tmp_path, text))
     assert not list(cache.rglob("*.png"))
+
+
+def test_an_image_that_is_listed_twice_counts_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = table(tmp_path, "path,label\na.png,ant\na.png,ant\n")
+    with caplog.at_level(logging.INFO, "refocus"):
+        assert len(list(opened(file).images.glob("*/*"))) == 1
+    assert "1 images of 1 classes; left out: 1 listed more than once" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["images", "categories"])
+def test_a_coco_id_that_stands_twice_is_refused(part: str, tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 7, "name": "ant"}],
+        "annotations": [{"image_id": 1, "category_id": 7}],
+    }
+    content[part].append({**content[part][0], "name": "bee", "file_name": "b.png"})
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"two of its {part} have the id"):
+        opened(tmp_path / "c.json")
 
 
 def test_a_column_may_be_named(tmp_path: Path) -> None:

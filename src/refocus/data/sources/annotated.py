@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ def coco(asked: Asked) -> Source:
     """
     file = asked.path
     content = read_json(file, most=_MOST)
+    refuse_doubled(content, asked.shown)
     classes: dict[str, set[str]] = defaultdict(set)
     try:
         names = {str(c["id"]): str(c["name"]) for c in content["categories"]}
@@ -47,6 +48,24 @@ def coco(asked: Asked) -> Source:
             yield _row(classes[key], root / name, asked.shown)
 
     return Source("COCO annotations", _state(file, [root / name for _, name in images]), read)
+
+
+def refuse_doubled(content: Any, shown: str) -> None:
+    """Stop at an id that two images or two categories of a COCO file have.
+
+    It leaves open whose an annotation is.
+
+    Raises:
+        InputError: names `shown` and the id.
+    """
+    for part in ("images", "categories"):
+        rows = content.get(part) if isinstance(content, dict) else None
+        known = rows if isinstance(rows, list) else []
+        counts = Counter(str(row["id"]) for row in known if isinstance(row, dict) and "id" in row)
+        if doubled := [one for one, count in counts.items() if count > 1]:
+            raise InputError(
+                f"{shown}: two of its {part} have the id {doubled[0]}; legal is each once"
+            )
 
 
 def _image_folder(file: Path, name: str, shown: str) -> Path:

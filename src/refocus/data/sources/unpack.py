@@ -101,6 +101,7 @@ class _Writer:
     def __init__(self, folder: Path, shown: str) -> None:
         self.folder, self.shown = folder, shown
         self.stems: dict[str, set[str]] = {}  # class -> stems taken
+        self.seen: dict[Path, tuple[str, str]] = {}  # file -> its label and group
         self.groups: list[tuple[str, str]] = []
         self.left_out: Counter[str] = Counter()
         self.count = self.masks = 0
@@ -111,6 +112,9 @@ class _Writer:
         if ending is None:
             self.left_out["not an image"] += 1
             return
+        if self._listed_before(row, label):
+            self.left_out["listed more than once"] += 1
+            return
         if label not in self.stems:
             self._class_folder(label)
         name = f"{self._free(label, row.name)}{ending}"
@@ -120,6 +124,23 @@ class _Writer:
             self._mask(row.mask, label, Path(name).stem)
         if row.group:
             self.groups.append((f"{label}/{name}", row.group))
+
+    def _listed_before(self, row: Row, label: str) -> bool:
+        """Whether a file was listed already; under another label or group it is refused."""
+        if isinstance(row.image, bytes):
+            return False
+        file, now = row.image.resolve(), (label, row.group)
+        before = self.seen.get(file)
+        if before is None:
+            self.seen[file] = now
+            return False
+        for what, one, other in zip(("label", "group"), before, now, strict=True):
+            if one != other:
+                raise InputError(
+                    f"{self.shown}: lists {row.image} with the {what} {one!r} and again with "
+                    f"{other!r}; legal is one {what} for each image"
+                )
+        return True
 
     def _class_folder(self, label: str) -> None:
         odd = "/\\\0" + (_WINDOWS if os.name == "nt" else "")
