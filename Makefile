@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage lint typecheck docs results demo-weights clean
+.PHONY: help demo test test-fast test-long coverage lint typecheck docs results demo-weights clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,13 +17,16 @@ demo: $(VENV)/.installed ## install, then the whole story offline in minutes (OU
 	$(BIN)/refocus demo --out $(OUT)
 
 # one worker a core, one thread a worker: torch's threads would fight for the same cores
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations 25
 
 test: $(VENV)/.installed ## install, then all tests
 	$(PYTEST)
 
 test-fast: $(VENV)/.installed ## the tests without those marked slow
 	$(PYTEST) -m 'not slow'
+
+test-long: $(VENV)/.installed ## all tests, and all kills, bad inputs and broken files (an hour)
+	REFOCUS_LONG=1 $(PYTEST)
 
 coverage: $(VENV)/.installed ## all tests, and which lines none of them runs (htmlcov/)
 	$(PYTEST) --cov=refocus --cov-report=term:skip-covered --cov-report=html

@@ -45,7 +45,7 @@ from tests.robustness.dice import LONG, SEED
 from tests.robustness.world import World
 
 pytestmark = pytest.mark.slow
-EXAMPLES = 700 if LONG else 60  # of each reader
+EXAMPLES = 700 if LONG else 25  # of each reader
 MEMORY = 8 << 30  # bytes that a reader may take
 SECONDS = 10  # that it may take
 
