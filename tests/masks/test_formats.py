@@ -398,6 +398,26 @@ def test_sam_takes_the_only_mask_and_asks_where_there_are_several(tmp_path: Path
         read(image("cat/b.jpg"), SIZE)
 
 
+RUNS = {"size": [10, 12], "counts": [20, 100]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("sam", [{"segmentation": {"size": [10, 12]}}]),
+        ("sam", [{"segmentation": 7}]),
+        ("sam", [{"segmentation": {**RUNS, "counts": [1e400]}}]),
+        ("sam", {"image": [], "annotations": [{"segmentation": RUNS}]}),
+        ("label-studio", [{"data": {"text": "a"}, "annotations": []}]),
+        ("label-studio", [{"data": {}, "annotations": []}]),
+    ],
+)
+def test_an_export_that_lacks_something_is_said(kind: str, content: object, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content).replace("Infinity", "1e400"))
+    with pytest.raises(InputError, match=r"a\.json.*(cannot be read|not what SAM|not a readable)"):
+        formats.reader(kind, tmp_path / ("" if kind == "sam" else "a.json"))(image(), SIZE)
+
+
 ROWS = np.repeat(np.arange(10)[:, None], 12, 1)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from refocus.masks.formats import FORMATS
 from tests.robustness import hurt
 from tests.robustness.dice import LONG, SEED
 from tests.robustness.world import World
@@ -203,8 +204,8 @@ def _arguments() -> list[str]:
     ]
     rows += [
         f"masks {{images}} --out {{out}} --from {name} {place}"
-        for name in ("png", "imagenet-s", "coco", "voc", "voc-boxes", "boxes")
-        for place in (FILE if name in ("coco", "boxes") else FOLDER)
+        for name in FORMATS
+        for place in (FILE if name in ("coco", "boxes", "label-studio", "cvat") else FOLDER)
     ]
     rows += [f"study {name} --on {{images}}" for name in ("''", "figure99", "LIST")]
     rows += [f"tune --resume {place}" for place in FOLDER]

@@ -8,6 +8,7 @@ import io
 import json
 import resource
 import signal
+import tarfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from torch import nn
 
 from refocus import InputError
 from refocus.data.images import read_image, read_mask
+from refocus.data.sources.opened import opened
+from refocus.data.sources.unpack import CACHE
 from refocus.evaluation import cues, maps, plan
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.stored import read_evaluation
@@ -174,6 +177,41 @@ COCO = {
 VOC = b"""<annotation><size><width>40</width><height>36</height></size><object><name>ant</name>
 <bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>22</ymax></bndbox></object></annotation>"""
 BOXES = b"image,xmin,ymin,xmax,ymax\nant/0.png,2,3,20,21\nbee/1.png,1,1,5,5\n"
+STUDIO = [
+    {
+        "id": 1,
+        "data": {"image": "/data/upload/1/0123abcd-0.png"},
+        "annotations": [
+            {
+                "was_cancelled": False,
+                "result": [
+                    {"original_width": 40, "original_height": 36, "value": value}
+                    for value in (
+                        {"points": [[10, 10], [50, 10], [50, 60]], "polygonlabels": ["ant"]},
+                        {"x": 5, "y": 5, "width": 20, "height": 30, "rectanglelabels": ["ant"]},
+                        {"x": 50, "y": 50, "radiusX": 9, "radiusY": 5, "rotation": 20},
+                        {"rle": [0, 0, 22, 128, 57, 27, 255], "brushlabels": ["ant"]},
+                    )
+                ],
+            }
+        ],
+    }
+]
+CVAT = b"""<annotations><image name="ant/0.png" width="40" height="36">
+<polygon label="ant" points="3,2;9,2;9,6"/><box label="ant" xtl="3" ytl="2" xbr="9" ybr="6"/>
+<ellipse label="ant" cx="9" cy="9" rx="4" ry="2" rotation="30"/>
+<mask label="ant" rle="0, 24" left="3" top="2" width="6" height="4"/></image></annotations>"""
+SAM = {
+    "image": {"file_name": "ant/0.png", "width": 40, "height": 36},
+    "annotations": [{"segmentation": {"size": [36, 40], "counts": [100, 200, 1140]}}],
+}
+LISTED = {
+    "images": [{"id": 1, "file_name": "0.png"}, {"id": 2, "file_name": "1.png"}],
+    "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
+    "annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 2}],
+}
+TABLE = b"path,label,group\n0.png,ant,snow\n1.png,bee,sand\n"
+LINES = b'{"path": "0.png", "label": "ant"}\n{"path": "1.png", "label": 1}\n'
 GROUPS = b"image,group\nant/0.png,snow\nbee/1.png,sand\n"
 TOML = b'[train]\nimages = "a"\nannotated = "b"\n[suites]\nimagenet = "c"\n[models]\nDeiT-S = "d"\n'
 MASKS = {
@@ -183,12 +221,35 @@ MASKS = {
 }
 
 
+def _archive() -> bytes:
+    """A tar file of two images with their labels."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for number, label in enumerate((b"ant", b"bee")):
+            for ending, content in (("png", _picture("PNG")), ("cls", label)):
+                member = tarfile.TarInfo(f"{number}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def _source(name: str) -> Callable[[Path], object]:
+    """Images from a file that lists or holds them, beside two images."""
+
+    def read(place: Path) -> object:
+        for number in range(2):
+            (place / f"{number}.png").write_bytes(_picture("PNG"))
+        return opened(place / name)
+
+    return read
+
+
 @pytest.fixture(scope="module")
 def targets(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
     root = tmp_path_factory.mktemp("fuzz")
     folder = world.root / "model"
     model = loading.load(folder)
-    opened = open_suite("own", world.root / "images", model)
+    suite = open_suite("own", world.root / "images", model)
     run = {
         name: read_json(world.root / "run" / f"{name}.json")
         for name in ("recipe", "selection", "results", "manifest")
@@ -214,6 +275,13 @@ def targets(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return found | {
         "coco": Target("a.json", COCO, _mask_from("coco", "a.json"), json=True),
         "voc-boxes": Target("0.xml", VOC, _mask_from("voc-boxes", "")),
+        "label-studio": Target("a.json", STUDIO, _mask_from("label-studio", "a.json"), json=True),
+        "cvat": Target("a.xml", CVAT, _mask_from("cvat", "a.xml")),
+        "sam": Target("a.json", SAM, _mask_from("sam", ""), json=True),
+        "table": Target("t.csv", TABLE, _source("t.csv")),
+        "lines of JSON": Target("t.jsonl", LINES, _source("t.jsonl")),
+        "listed by COCO": Target("t.json", LISTED, _source("t.json"), json=True),
+        "archive": Target("t.tar", _archive(), _source("t.tar")),
         "boxes": Target("a.csv", BOXES, _mask_from("boxes", "a.csv")),
         "png": Target("0.png", _picture("PNG", "P"), _mask_from("png", "")),
         "imagenet-s": Target("0.png", _picture("PNG"), _mask_from("imagenet-s", "")),
@@ -239,7 +307,7 @@ def targets(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             lambda place: cues.mapping(model, place / "a.json"),
             json=True,
         ),
-        "groups": Target("a.csv", GROUPS, lambda place: plan.read_groups(place / "a.csv", opened)),
+        "groups": Target("a.csv", GROUPS, lambda place: plan.read_groups(place / "a.csv", suite)),
         "names": Target("a.txt", "\n".join(NAMES).encode(), lambda p: read_names(p / "a.txt")),
         "config": Target(
             "config.json",
@@ -292,6 +360,7 @@ TARGETS = (
     *(f"image {kind}" for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")),
     *(f"mask {mode}" for mode in ("L", "P", "1", "RGBA", "I;16")),
     *("coco", "voc-boxes", "boxes", "png", "imagenet-s", "recipe", "selection", "settings"),
+    *("label-studio", "cvat", "sam", "table", "lines of JSON", "listed by COCO", "archive"),
     *(
         "results",
         "evaluation",
@@ -320,12 +389,15 @@ def _little_memory() -> Iterator[None]:
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.usefixtures("_little_memory")
 def test_a_reader_reads_or_says_why_not(
-    name: str, targets: dict[str, Target], tmp_path: Path
+    name: str, targets: dict[str, Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    place = tmp_path / "place"
+    place.mkdir()
     target = targets[name]
     print(f"seed {SEED}: {EXAMPLES} files for {name}")
     right = json.dumps(target.right).encode() if target.json else target.right
-    _try(target, right, tmp_path)
+    _try(target, right, place)
     quiet = settings(
         max_examples=EXAMPLES,
         deadline=None,
@@ -338,7 +410,7 @@ def test_a_reader_reads_or_says_why_not(
     @seed(SEED)
     @given(target.files)
     def check(content: bytes) -> None:
-        _try(target, content, tmp_path)
+        _try(target, content, place)
 
     check()
 

@@ -87,6 +87,14 @@ def hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in _SYSTEM
 
 
+def there(path: Path) -> bool:
+    """Whether a path that somebody's file names is a regular file; one that cannot be is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or of characters that no path may have
+        return False
+
+
 def listing(folder: Path, parameter: str) -> Listing:
     """Look into one folder, not below it.
 

@@ -30,7 +30,7 @@ _MOST = 1 << 30  # bytes of an export
 _PIXELS = 1 << 28  # of one mask
 _WHOLE = 101  # percents of an image, rounded
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an upload
-_UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+_UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
 # --- Label Studio -------------------------------------------------------------------------------
@@ -58,7 +58,8 @@ def label_studio(source: Path, images: Sequence[Path] = ()) -> MaskReader:
 
 
 def _task(task: dict[str, Any], shown: str) -> tuple[str, Annotated]:
-    where = str(next(v for k, v in task["data"].items() if k in ("image", "img", "url")))
+    data = task["data"]
+    where = str(data[next((key for key in ("image", "img", "url") if key in data), "image")])
     parts = urlsplit(where)
     name = unquote(parse_qs(parts.query).get("d", [parts.path])[0])
     folder, _, last = name.rpartition("/")
@@ -262,12 +263,13 @@ def sam(source: Path, images: Sequence[Path] = ()) -> MaskReader:
             said = content.get("image", {}) if isinstance(content, dict) else {}
             rows = content["annotations"] if isinstance(content, dict) else list(content)
             shapes = list(_segments(rows, str(file)))
+            size = checked_size(said.get("width"), said.get("height"))
+            called = str(said.get("file_name") or name)
         except _UNREADABLE as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{file}: not what SAM writes ({error!r})") from error
-        size = checked_size(said.get("width"), said.get("height"))
-        add(entries, str(said.get("file_name") or name), Annotated(shapes, size), str(source))
+        add(entries, called, Annotated(shapes, size), str(source))
     return shapes_reader(entries, source, images)
 
 
@@ -279,7 +281,16 @@ def _segments(rows: Sequence[dict[str, Any]], shown: str) -> Iterator[Shape]:
             reason = f"{shown}: has {len(rows)} masks and none says which is the object; keep one"
             yield Shape("", partial(_refused, reason))
             return
-        yield Shape(label, partial(run_lengths, runs, shown=shown))
+        yield Shape(label, partial(_runs, runs, shown))
+
+
+def _runs(runs: dict[str, Any], shown: str, size: Size) -> np.ndarray:
+    try:
+        return run_lengths(runs, size, shown)
+    except _UNREADABLE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{shown}: its run lengths cannot be read ({error!r})") from error
 
 
 def _refused(reason: str, _size: Size) -> np.ndarray:

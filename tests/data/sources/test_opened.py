@@ -270,6 +270,8 @@ def table(tmp_path: Path, text: str) -> Path:
         ("path,label\na.png,..\n", r"'\.\.' cannot be the name of a folder"),
         ("path,label\na.png,.git\n", r"'\.git' cannot be the name of a folder"),
         ("path,label\na.png,\n", r"line 2: has no value for label"),
+        ("path,label\n~nobody-is-called-so/a.png,ant\n", r"names ~nobody.*is no file"),
+        (f"path,label\n{'x' * 300}.png,ant\n", r"names x+\.png, and .* is no file"),
         ("path,label\na.png,ant\na.png,bee\n", r"a\.png with the label 'ant' and .* 'bee'"),
         ("path,label\na.png,ant\n./a.png,bee\n", r"with the label 'ant' and again with 'bee'"),
         ("path,label,group\na.png,ant,x\na.png,ant,y\n", r"the group 'x' and again with 'y'"),
@@ -290,6 +292,14 @@ def test_an_image_that_is_listed_twice_counts_once(
     with caplog.at_level(logging.INFO, "refocus"):
         assert len(list(opened(file).images.glob("*/*"))) == 1
     assert "1 images of 1 classes; left out: 1 listed more than once" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\x00b.png", "gone.png"])
+def test_a_coco_file_names_images_that_are_there(name: str, tmp_path: Path) -> None:
+    content = {"images": [{"id": 1, "file_name": name}], "categories": [], "annotations": []}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="its images are not found"):
+        opened(tmp_path / "c.json")
 
 
 @pytest.mark.parametrize("part", ["images", "categories"])

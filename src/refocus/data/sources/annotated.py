@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from refocus.data.listing import EXTENSIONS, hidden
+from refocus.data.listing import EXTENSIONS, hidden, there
 from refocus.data.sources.rows import Asked, LeftOut, Row, Source
 from refocus.errors import InputError, first_line
 from refocus.files import read_json, read_text
@@ -73,7 +73,7 @@ def _image_folder(file: Path, name: str, shown: str) -> Path:
     places = [file.parent, file.parent / "images", above, above / "images", above / "JPEGImages"]
     places += [above / named_after, file.parent / named_after] if named_after else []
     for place in places:
-        if (place / name).is_file():
+        if there(place / name):
             return place
     raise InputError(
         f"{shown}: its images are not found ({name}, looked for in "
@@ -126,17 +126,17 @@ def _annotated(file: Path, images: Path) -> tuple[set[str], Path | None]:
     names = {o.findtext("name", "").strip() for o in root.findall("object")} - {""}
     said = Path(root.findtext("filename", "") or f"{file.stem}.jpg").name
     candidates = [images / said, *(images / f"{file.stem}{e}" for e in EXTENSIONS)]
-    return names, next((c for c in candidates if c.is_file()), None)
+    return names, next((c for c in candidates if there(c)), None)
 
 
 def _row(names: set[str], image: Path, shown: str) -> Row | LeftOut:
     if len(names) != 1:
         return LeftOut(_SEVERAL if names else _NONE)
-    if not image.is_file():
+    if not there(image):
         raise InputError(f"{shown}: names {image.name}, and {image} is no file")
     return Row(next(iter(names)), image.name, image)
 
 
 def _state(place: Path, files: list[Path]) -> tuple[str, ...]:
-    known = [f for f in (place, *files) if f.exists()]
+    known = [f for f in (place, *files) if f == place or there(f)]
     return tuple(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in known)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from refocus.data.listing import there
 from refocus.data.sources.rows import (
     Asked,
     LeftOut,
@@ -78,11 +80,13 @@ def _place(table_file: Path, text: str, shown: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    path = Path(text).expanduser()
+    with contextlib.suppress(RuntimeError):  # the home of nobody
+        text = str(Path(text).expanduser())
+    path = Path(text)
     found = path if path.is_absolute() else table_file.parent / path
-    if not found.is_file() and "\\" in text:  # written on Windows
+    if not there(found) and "\\" in text:  # written on Windows
         found = table_file.parent / text.replace("\\", "/")
-    if not found.is_file():
+    if not there(found):
         raise InputError(f"{shown}: names {text}, and {found} is no file")
     return found
 
