@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from refocus import explain
-from refocus.relevance.attention import attention_maps, logits_of
+from refocus.relevance.answers import logits_of
+from refocus.relevance.attention import attention_maps
 
 
 def literal_gae(model: nn.Module, images: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from refocus.data.images import mask_of, read_image
 from refocus.data.swaps import swap_backgrounds
 from refocus.data.transforms import joint_transform
 from refocus.records import Sample
-from refocus.relevance.attention import last_linear_input, logits_of
+from refocus.relevance.answers import last_linear_input, logits_of
 from refocus.tuning.loop import descend
 from refocus.vit.classes import class_count, class_names
 from refocus.vit.loading import load

@@ -16,7 +16,7 @@ from refocus import evaluate
 from refocus.data.sampling import spread
 from refocus.data.swaps import other_class_donors, swap_backgrounds
 from refocus.data.transforms import MaskedImages, joint_transform
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from refocus.tuning.checks import interpolate
 
 SHARES = (0.0, 0.5, 1.0)  # the base model, 50/50, the end of training

@@ -31,7 +31,8 @@ from statistics import mean
 import numpy as np
 
 from evidence import rows as files
-from evidence.field import BUDGETS, same_search
+from evidence.cell import BUDGETS
+from evidence.field import same_search
 from evidence.intervals import Estimate, estimate, image_counts, lowest, per_draw
 from evidence.methods import METHODS
 from evidence.rows import END, READINGS, Answers, Row, unpack

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from evidence.sources import Source
-from refocus.vit.families import unwrap
+from refocus.vit.wrappers import unwrap
 
 BATCH = 8
 DECAYS = 25  # the product's default: 0.85 every second of 50 epochs

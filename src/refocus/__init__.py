@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.masks.discovery import tokencut
     from refocus.masks.folder import find_masks
     from refocus.masks.settings import MaskSettings
+    from refocus.objectives.by_name import objective
     from refocus.objectives.own_loops import TrainerMixin, collate, masked_images
-    from refocus.objectives.registry import objective
     from refocus.probes.measure import probe
     from refocus.probes.settings import ProbeSettings
     from refocus.relevance.attention import attention_maps, recorded
@@ -101,7 +101,7 @@ _PUBLIC = {
     "find_masks": "masks.folder",
     "load": "vit.loading",
     "masked_images": "objectives.own_loops",
-    "objective": "objectives.registry",
+    "objective": "objectives.by_name",
     "plan_run": "flow.run",
     "probe": "probes.measure",
     "read_image": "data.images",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from evidence import cell as one_cell
 from evidence import field as module
 from evidence.field import best_rate, main, readings_by_rate
 from evidence.methods import METHODS, passes_per_image, replaced
@@ -209,8 +210,8 @@ def test_the_budget_of_passes_gives_each_method_as_many(model_folder: Path, tmp_
     )
     field = module.opened(args)
     for method, steps in (("finetune", 400), ("refocus", 100), ("finetune+kl", 200), ("erm", 400)):
-        assert module.steps_for(replace(CELL, method=method, budget="passes"), field) == steps
-        assert module.steps_for(replace(CELL, method=method), field) == 100
+        assert one_cell.steps_for(replace(CELL, method=method, budget="passes"), field) == steps
+        assert one_cell.steps_for(replace(CELL, method=method), field) == 100
 
 
 def test_two_processes_do_not_share_a_folder(
@@ -242,7 +243,7 @@ input()
 def test_a_run_that_diverges_leaves_a_row(model_folder: Path, tmp_path: Path) -> None:
     root = planted(tmp_path / "planted")
     args = module.options().parse_args(options("search", root, model_folder, tmp_path / "out"))
-    row = module.run(replace(CELL, method="erm", rate=1e30), module.opened(args), ())
+    row = one_cell.run(replace(CELL, method="erm", rate=1e30), module.opened(args), ())
     assert "diverged" in row.notes
     assert best_rate([row], CELL, END) is None
 

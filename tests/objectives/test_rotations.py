@@ -10,7 +10,7 @@ import torch
 
 import refocus
 from refocus.objectives import rotations
-from refocus.relevance.attention import last_linear_input
+from refocus.relevance.answers import last_linear_input
 from tests.makers import Build
 
 

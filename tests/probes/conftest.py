@@ -13,7 +13,7 @@ from torch import nn
 
 from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
-from refocus.probes import kinds
+from refocus.probes import numbers
 from refocus.probes.tools import attacks
 from refocus.probes.tools.subsets import sufficient_subsets
 from refocus.vit import loading
@@ -28,8 +28,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     The rest is the same.
     """
-    monkeypatch.setattr(kinds, "RANDOM_CLASSES", 1)
-    monkeypatch.setattr(kinds, "sufficient_subsets", partial(sufficient_subsets, rounds=5))
+    monkeypatch.setattr(numbers, "RANDOM_CLASSES", 1)
+    monkeypatch.setattr(numbers, "sufficient_subsets", partial(sufficient_subsets, rounds=5))
     monkeypatch.setattr(attacks, "PATCH_STEPS", 3)
 
 

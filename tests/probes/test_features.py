@@ -17,7 +17,7 @@ from refocus.probes.results import ProbeResult
 from refocus.probes.settings import ProbeSettings
 from refocus.probes.tools import linear
 from refocus.records import ProbeRecord
-from refocus.relevance.attention import last_linear_input
+from refocus.relevance.answers import last_linear_input
 from tests.makers import Build, make_images
 from tests.probes.makers import batch
 from tests.zoo import ZOO

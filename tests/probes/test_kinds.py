@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refocus.probes import kinds, registry
+from refocus.probes import numbers, perturbed, registry
 from refocus.probes.batch import answers
 from refocus.probes.tools.perturbations import fourier_basis
 from tests.makers import Build
@@ -18,7 +18,7 @@ def test_occlusion_takes_the_salient_patches_first_or_last(
 ) -> None:
     b = batch(tiny(), 2)
     seen: dict[str, list[Tensor]] = {}
-    for series, pixels in kinds.occlusion(b):
+    for series, pixels in perturbed.occlusion(b):
         seen.setdefault(series, []).append(pixels)
     relevance = b.saliency
     for series, best in (
@@ -38,7 +38,7 @@ def test_occlusion_takes_the_salient_patches_first_or_last(
 
 def test_class_tokens_end_with_the_model_itself(tiny: Build) -> None:
     b = batch(tiny(), 8)
-    found = kinds.class_tokens(b)
+    found = numbers.class_tokens(b)
     assert torch.equal(found["this block"][:, -1], b.clean)
     assert torch.equal(found["mean of this and all later blocks"][:, -1], b.clean)
     model = tiny()
@@ -50,7 +50,7 @@ def test_class_tokens_end_with_the_model_itself(tiny: Build) -> None:
 
 def test_surgery_asks_each_block_once(tiny: Build) -> None:
     b = batch(tiny(), 8)
-    found = kinds.surgery(b)
+    found = numbers.surgery(b)
     assert list(found) == ["block", "attention", "mlp"]
     assert registry.PROBES["surgery"].levels_of(b.model) == ["none", "1", "2", "3"]
     model = tiny()
@@ -64,7 +64,7 @@ def test_surgery_asks_each_block_once(tiny: Build) -> None:
 @pytest.mark.parametrize("mass", [0.3, 0.6, 0.9, 1.0])
 def test_the_fewest_patches_that_hold_the_mass(mass: float) -> None:
     attended = torch.rand(5, 16).softmax(-1)
-    inside = kinds.covering(attended, mass)
+    inside = numbers.covering(attended, mass)
     held = (attended * inside).sum(-1)
     assert (held >= mass - 1e-5).all()
     least = attended.masked_fill(~inside, 2).min(-1).values
@@ -79,22 +79,22 @@ def test_attention_that_lies_on_the_object_has_a_jaccard_index_of_one(
     on, off = torch.zeros(16), torch.zeros(16)
     on[[5, 6, 9, 10]], off[[0, 3, 12, 15]] = 0.25, 0.25
     monkeypatch.setattr(
-        kinds, "attention_of_readout", lambda *_: torch.stack([on, off]).expand(2, 2, 16)
+        numbers, "attention_of_readout", lambda *_: torch.stack([on, off]).expand(2, 2, 16)
     )
-    found = kinds.attention_segmentation(batch(tiny(), 2, masks=masks))
+    found = numbers.attention_segmentation(batch(tiny(), 2, masks=masks))
     assert found["90% of the attention"].tolist() == [[1, 0, 1]] * 2  # two heads, and the best
     assert found["60% of the attention"].tolist() == [[0.75, 0, 0.75]] * 2
 
 
 def test_random_classes_are_others_and_follow_from_the_seed() -> None:
-    found = kinds.random_classes(3, 10, 1)
+    found = numbers.random_classes(3, 10, 1)
     assert len(set(found)) == 5
     assert 3 not in found
-    assert found == kinds.random_classes(3, 10, 1) != kinds.random_classes(3, 10, 2)
+    assert found == numbers.random_classes(3, 10, 1) != numbers.random_classes(3, 10, 2)
 
 
 def test_the_heat_map_covers_half_of_the_plane_once(tiny: Build) -> None:
-    levels = [tuple(map(int, str(level).split(","))) for level in kinds.frequencies(tiny())]
+    levels = [tuple(map(int, str(level).split(","))) for level in perturbed.frequencies(tiny())]
     waves = torch.stack([fourier_basis(32, 32, row, column).flatten() for row, column in levels])
     same = (waves @ waves.T).abs() > 0.99
     assert torch.equal(same, torch.eye(34, dtype=torch.bool))  # each once
@@ -106,8 +106,8 @@ def test_the_heat_map_covers_half_of_the_plane_once(tiny: Build) -> None:
 
 def test_perturbed_answers_are_those_of_the_perturbed_pixels(tiny: Build) -> None:
     b = batch(tiny(), 6)
-    found = answers(b, kinds.cutout)["hole"]
-    views = [pixels for _, pixels in kinds.cutout(b)]
+    found = answers(b, perturbed.cutout)["hole"]
+    views = [pixels for _, pixels in perturbed.cutout(b)]
     for column, pixels in enumerate(views):
         assert torch.equal(found[:, column], (b.logits(pixels).argmax(1) == b.labels).float())
     assert not torch.equal(views[0], views[-1])

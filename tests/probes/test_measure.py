@@ -13,7 +13,7 @@ from torch import nn
 
 from refocus import evaluate
 from refocus.errors import InputError
-from refocus.probes import measure, registry
+from refocus.probes import choice, measure, registry
 from refocus.probes.batch import Batch
 from refocus.probes.material import Material
 from refocus.probes.results import read
@@ -205,7 +205,7 @@ def test_zero_shot_models_and_models_without_blocks(
         attention_maps = readout = grid = nn.Module.forward
 
     with pytest.raises(InputError, match="does not say which modules its blocks are"):
-        registry.supported(["surgery"], ["surgery"], [Own()])
+        choice.supported(["surgery"], ["surgery"], [Own()])
 
 
 def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refocus.errors import InputError
-from refocus.probes import registry
+from refocus.probes import choice, registry
 from refocus.probes.batch import Options
 from tests.makers import Build
 from tests.probes.makers import batch
@@ -31,7 +31,7 @@ def test_the_first_level_of_a_disturbance_is_none(name: str, tiny: Build) -> Non
 
 def test_all_leaves_out_what_cannot_be_run_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="refocus"):
-        found = registry.names(["all"], Options())
+        found = choice.names(["all"], Options())
     assert "cutout" in found
     assert not {
         "shapes",
@@ -48,8 +48,8 @@ def test_all_leaves_out_what_a_model_cannot_take_unless_it_was_named(
 ) -> None:
     parallel, oblong = (ZOO["ViT"][name]() for name in ("parallel attention and MLP", "non-square"))
     with caplog.at_level("INFO", logger="refocus"):
-        assert registry.supported(["surgery", "cutout"], ["all"], [parallel]) == ["cutout"]
-        assert registry.supported(["rotation", "cutout"], ["all"], [oblong]) == ["cutout"]
+        assert choice.supported(["surgery", "cutout"], ["all"], [parallel]) == ["cutout"]
+        assert choice.supported(["rotation", "cutout"], ["all"], [oblong]) == ["cutout"]
     assert "surgery is left out" in caplog.text
     with pytest.raises(InputError, match="cannot be taken out alone"):
-        registry.supported(["surgery", "cutout"], ["all", "surgery"], [parallel])
+        choice.supported(["surgery", "cutout"], ["all", "surgery"], [parallel])

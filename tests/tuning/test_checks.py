@@ -15,7 +15,7 @@ from refocus.data import shifts
 from refocus.data.folders import folder_samples
 from refocus.data.swaps import other_class_donors, swap_backgrounds
 from refocus.data.transforms import joint_transform
-from refocus.objectives.registry import objective
+from refocus.objectives.by_name import objective
 from refocus.relevance.gae import explain
 from refocus.tuning.checks import (
     answers,

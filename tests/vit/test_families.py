@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 import refocus
-from refocus.relevance.attention import attention_maps, logits_of
+from refocus.relevance.answers import logits_of
+from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import relevance_patches
 from refocus.vit.families import FAMILIES, family, view
 from tests.makers import NAMES

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import refocus
-from refocus.objectives.registry import step_of
+from refocus.objectives.by_name import step_of
 from refocus.objectives.steps import Settings
 from refocus.vit.classes import class_names
 from tests.makers import NAMES

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import refocus
-from refocus.tuning import tune
+from refocus.tuning import course
 from tests.makers import DOCS, invoke
 from tests.own_vit import OwnViT
 
@@ -63,7 +63,7 @@ def test_a_folder_alone_runs_no_code(
         device="cpu",
         do_no_harm=False,
     )
-    monkeypatch.setattr(tune, "conclude", lambda *_: {})  # interrupted before its end
+    monkeypatch.setattr(course, "conclude", lambda *_: {})  # interrupted before its end
     refocus.tune(recipe, folder, progress=False)
     monkeypatch.undo()
     with pytest.raises(refocus.InputError, match=f"add code={made_by}"):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import refocus
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from refocus.vit import zero_shot
 from tests.makers import NAMES, invoke
 from tests.zoo import build, images_for

@@ -35,7 +35,7 @@ NEEDED = ("model", "images", "masks")
     beside={
         "objective": Rows("refocus.objectives.registry:OBJECTIVES", "Objectives", described=True),
         "weights": Rows(
-            "refocus.objectives.registry:REGULARIZERS", "Terms of any objective", described=True
+            "refocus.objectives.regularizers:REGULARIZERS", "Terms of any objective", described=True
         ),
     },
 )

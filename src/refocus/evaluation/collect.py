@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from refocus.errors import InputError
 from refocus.progress import phase
 from refocus.records import Sample, appending, drop_partial_line, read_lines, write_line
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 
 Load = Callable[[Sample], Any]
 Answer = Callable[

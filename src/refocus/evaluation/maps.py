@@ -34,7 +34,7 @@ from refocus.evaluation.metrics import (
     segmentation_counts,
 )
 from refocus.records import MapRecord, Records, Sample, typed
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
 from refocus.results import Change, Compared, Estimate
 from refocus.vit.loading import preprocessing

@@ -17,9 +17,9 @@ from refocus.errors import InputError
 from refocus.masks.backbones import Reader, keys_of, load_backbone
 from refocus.masks.discovery import cut, object_mask
 from refocus.masks.settings import MaskSettings
-from refocus.objectives.registry import step_of
+from refocus.objectives.by_name import step_of
 from refocus.objectives.steps import Settings
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
 
 _FEW = 4  # images that are timed

@@ -22,8 +22,10 @@ from refocus.masks.trust import scores
 from refocus.records import Sample
 from refocus.reports import audit_page, before_after
 from refocus.reports.audit import masked_samples
-from refocus.reports.report_page import LABELS, Gallery, Told, galleries, key_number
+from refocus.reports.headline import key_number
+from refocus.reports.report_pictures import Gallery, galleries
 from refocus.reports.strips import plain_rows
+from refocus.reports.told import LABELS, Told
 from refocus.results import Evaluation
 from refocus.vit import own_models
 from refocus.vit.loading import load, pick_device

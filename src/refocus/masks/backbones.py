@@ -24,8 +24,9 @@ from torchvision.transforms import v2
 
 from refocus.errors import InputError
 from refocus.masks.choice import OFFLINE
-from refocus.vit.families import unwrap, view
+from refocus.vit.families import view
 from refocus.vit.loading import load, preprocessing
+from refocus.vit.wrappers import unwrap
 
 
 @dataclass(frozen=True)

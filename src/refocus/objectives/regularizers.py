@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from refocus.objectives import losses, rotations
 from refocus.objectives.steps import Settings
-from refocus.relevance.attention import last_linear_input, logits_of
-from refocus.vit.families import unwrap
+from refocus.relevance.answers import last_linear_input, logits_of
+from refocus.vit.wrappers import unwrap
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from refocus.data.swaps import next_donors, other_class_neighbours, swap_backgrounds
 from refocus.objectives import losses
-from refocus.relevance.attention import attention_maps, logits_of
+from refocus.relevance.answers import logits_of
+from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import Target, minmax, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
 

@@ -1,6 +1,6 @@
 """What a probe is given, and what it gives back.
 
-`probe_kinds` has the probes, `probes` their table.
+`perturbed`, `numbers`, `features` and `outside` have the probes, `registry` their table.
 
 A probe answers for each image with one or more series of numbers, one number per level: {"series":
     `[B, levels]`}. NaN says that there is no answer. Pixels are `[B, 3, H, W]` in [0, 1];
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from refocus.records import Sample
-from refocus.relevance.attention import attention_maps, logits_of
+from refocus.relevance.answers import logits_of
+from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import explain, frozen
-from refocus.vit.families import unwrap, view
+from refocus.vit.families import view
 from refocus.vit.loading import preprocessing
+from refocus.vit.wrappers import unwrap
 
 Series = dict[str, Tensor]  # name -> `[B, levels]`
 Views = Iterator[tuple[str, Tensor]]  # (series, pixels), each series' levels in their order

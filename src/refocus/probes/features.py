@@ -21,7 +21,7 @@ from refocus.probes.tools import linear
 from refocus.probes.tools.surgery import blocks
 from refocus.probes.tools.tokens import block_tokens, last_layer, mlp_units
 from refocus.records import ProbeRecord
-from refocus.relevance.attention import last_linear_input
+from refocus.relevance.answers import last_linear_input
 
 LABEL = "label"  # the column of a record that says which class an image is of
 

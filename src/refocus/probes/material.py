@@ -17,7 +17,8 @@ from refocus.errors import InputError
 from refocus.evaluation import cues
 from refocus.masks.trust import masked
 from refocus.probes.batch import Options
-from refocus.probes.registry import FOLDERS, Probe
+from refocus.probes.choice import FOLDERS
+from refocus.probes.registry import Probe
 from refocus.probes.settings import ProbeSettings
 from refocus.probes.tools.corruptions import SEVERITIES, published
 from refocus.records import Sample

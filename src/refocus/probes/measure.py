@@ -21,8 +21,9 @@ from refocus.errors import InputError
 from refocus.evaluation.collect import collect
 from refocus.files import read_json
 from refocus.probes import page, pictures, pooled
+from refocus.probes.choice import names, supported
 from refocus.probes.material import Material, Part, options_of
-from refocus.probes.registry import PROBES, Probe, names, supported
+from refocus.probes.registry import PROBES, Probe
 from refocus.probes.results import (
     FILE,
     MODEL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from refocus.errors import InputError, Message
+from refocus.errors import InputError
 from refocus.plugins import Table
 from refocus.probes.batch import Batch, Options, Series, answers
 from refocus.probes.features import (
@@ -27,48 +27,50 @@ from refocus.probes.features import (
     unit_pictures,
     unit_selectivity,
 )
-from refocus.probes.kinds import (
-    AREAS,
-    BUDGETS,
-    CELLS,
-    HIGH,
-    HOLES,
-    LOW,
+from refocus.probes.numbers import (
     REACHES,
-    SHAPES,
-    SHARES,
-    STRENGTHS,
     TARGETS,
     attention_segmentation,
     class_tokens,
-    corruption,
-    cutout,
     exits,
-    fgsm,
-    fourier,
-    frequencies,
     heads,
-    high_pass,
-    imagenet_c,
     local_attention,
-    low_pass,
-    occlusion,
-    patch_attack,
-    permutation,
-    pgd,
     pgd_path,
     removals,
     rotation_answers,
     rotation_features,
     shape_bias,
-    shapes,
-    stylization,
     subsets,
     subsets_picture,
     surgery,
 )
 from refocus.probes.outside import DETECTION, SOFTMAX, histograms, outside_scores
 from refocus.probes.outside import LEVELS as DETECTED
+from refocus.probes.perturbed import (
+    AREAS,
+    BUDGETS,
+    CELLS,
+    HIGH,
+    HOLES,
+    LOW,
+    SHAPES,
+    SHARES,
+    STRENGTHS,
+    corruption,
+    cutout,
+    fgsm,
+    fourier,
+    frequencies,
+    high_pass,
+    imagenet_c,
+    low_pass,
+    occlusion,
+    patch_attack,
+    permutation,
+    pgd,
+    shapes,
+    stylization,
+)
 from refocus.probes.pooled import Pooled
 from refocus.probes.results import Level
 from refocus.probes.tools.corruptions import SEVERITIES, summary
@@ -449,69 +451,3 @@ _OWN = {
     ),
 }
 PROBES = Table("refocus.probes", _OWN, Probe)
-FOLDERS = (
-    "masks",
-    "styles",
-    "cues",
-    "imagenet_c",
-    "outside",
-    "transfer",
-    "results",
-)  # what a probe may need, as in Options
-
-
-# --- what is to be done -------------------------------------------------------------------------
-
-
-def missing(probe: Probe, options: Options) -> str:
-    """What a probe lacks here; empty if nothing."""
-    for need in probe.needs:
-        if need in FOLDERS and getattr(options, need) is None:
-            return f"needs ‹{need}›"
-    return ""
-
-
-def supported(kinds: Sequence[str], given: Sequence[str], models: Iterable[nn.Module]) -> list[str]:
-    """Of the probes that `all` stands for, those that these models can take.
-
-    One that was named must be among them.
-
-    Raises:
-        InputError: a probe that was named cannot be run on one of the models.
-    """
-    named = {name for part in given for name in part.split(",")}
-    kept, every = [], list(models)
-    for name in kinds:
-        try:
-            for model in every:
-                if found := PROBES[name].check:
-                    found(model)
-        except InputError as error:
-            if name in named:
-                raise
-            log.info("%s is left out: %s", name, error)
-            continue
-        kept.append(name)
-    return kept
-
-
-def names(given: Sequence[str], options: Options) -> list[str]:
-    """The probes asked for, in the order of the table.
-
-    `all`: those that can be run with what was given.
-
-    Raises:
-        InputError: an unknown name, or one that lacks something.
-    """
-    wanted = {name for part in given for name in part.split(",") if name}
-    if unknown := sorted(wanted - set(PROBES) - {"all"}):
-        raise InputError(f"‹kinds› {unknown[0]}: unknown; legal are all, {', '.join(PROBES)}")
-    if not wanted:
-        raise InputError(f"‹kinds›: missing; legal are all, {', '.join(PROBES)}")
-    lacking = {name: reason for name, row in PROBES.items() if (reason := missing(row, options))}
-    for name in PROBES:
-        if name in wanted and name in lacking:
-            raise InputError(f"‹kinds› {name}: {lacking[name]}")
-        if name not in wanted and name in lacking and "all" in wanted:
-            log.info(Message(f"{name} is left out: it {lacking[name]}"))
-    return [name for name in PROBES if name in wanted or ("all" in wanted and name not in lacking)]

@@ -18,17 +18,14 @@ from torch.utils.checkpoint import checkpoint
 
 from refocus.errors import InputError
 from refocus.records import Explanation
-from refocus.relevance.attention import (
-    Call,
-    attention_layers,
-    attention_map,
-    attention_maps,
-    exclusive,
-    logits_of,
-)
+from refocus.relevance.answers import logits_of
+from refocus.relevance.attention import attention_layers, attention_maps
+from refocus.relevance.calls import Call, attention_map
+from refocus.relevance.switches import exclusive
 from refocus.vit.classes import head_size
-from refocus.vit.families import unsupported, view
+from refocus.vit.families import view
 from refocus.vit.inputs import check_images, check_model, fitting, shown, whole
+from refocus.vit.views import unsupported
 
 Target = (
     Tensor | Callable[[Tensor], Tensor] | None

@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refocus.relevance.attention import attention_maps, logits_of
+from refocus.relevance.answers import logits_of
+from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import Target, score
-from refocus.vit.families import View, unsupported, unwrap, view
+from refocus.vit.families import view
+from refocus.vit.views import View, unsupported
+from refocus.vit.wrappers import unwrap
 
 
 def layer_map(gradient: Tensor) -> Tensor:

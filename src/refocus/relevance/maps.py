@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from refocus.relevance.attention import attention_maps, logits_of
+from refocus.relevance.answers import logits_of
+from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import Target, score
 from refocus.relevance.legrad import legrad_patches
-from refocus.vit.families import View, unsupported, view
+from refocus.vit.families import view
+from refocus.vit.views import View, unsupported
 
 Made = tuple[Tensor, Tensor]
 Recorded = tuple[Tensor, Any, list[Tensor], Tensor, bool]

@@ -18,9 +18,9 @@ from refocus.evaluation.prove import measure
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
 from refocus.files import read_json, write_text
-from refocus.reports import report_page
-from refocus.reports.report_page import Told, Tuning
+from refocus.reports import changes, report_page
 from refocus.reports.settings import HELD_OUT, ReportSettings
+from refocus.reports.told import Told, Tuning
 from refocus.results import Evaluation
 from refocus.tuning.checkpoints import base_changed
 from refocus.tuning.recipe import recipe_of
@@ -130,7 +130,7 @@ def write(
         PAGE: report_page.html(told, models),
         "report.md": report_page.text(told),
         "report.csv": as_csv(rows),
-        "classes.csv": as_csv(report_page.class_rows(found.suites)),
+        "classes.csv": as_csv(changes.class_rows(found.suites)),
     }
     for name, text in files.items():
         if (out / name).exists():

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from refocus.evaluation.plan import SEGMENTS
-from refocus.objectives.registry import objective
-from refocus.relevance.attention import logits_of
+from refocus.objectives.by_name import objective
+from refocus.relevance.answers import logits_of
 from refocus.studies.datasets import KINDS
 from refocus.studies.order import Order
 from refocus.studies.registry import PUBLISHED, Variant

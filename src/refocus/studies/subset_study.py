@@ -15,7 +15,7 @@ from refocus.figures.pictures import to_picture
 from refocus.probes.tools.subsets import CONFIDENCE, sufficient_subsets
 from refocus.probes.tools.subsets import Subsets as Found
 from refocus.records import Sample
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from refocus.reports import gallery
 from refocus.studies.datasets import Ground
 from refocus.studies.page import Pictures

@@ -19,7 +19,7 @@ from refocus.data.swaps import other_class_donors, swap_backgrounds
 from refocus.objectives import losses
 from refocus.objectives.registry import OBJECTIVES
 from refocus.records import Sample
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
 
 SWAPS, MOST_SWAPS = 400, 8  # swapped images wanted in all; at most so many of one image

@@ -19,7 +19,7 @@ from torch import nn
 from refocus.errors import Message
 from refocus.objectives.registry import Step
 from refocus.progress import phase
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from refocus.tuning.loop import Diverged, Training, masked_loader, mean_terms
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.selection import Selection

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from refocus.errors import InputError
-from refocus.vit.families import View, unsupported, view
+from refocus.vit.families import view
+from refocus.vit.views import View, unsupported
 
 
 def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | None = None) -> None:

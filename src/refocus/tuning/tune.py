@@ -6,14 +6,12 @@ A run can be interrupted and resumed.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from refocus import fingerprints, locks, outputs, references
@@ -21,43 +19,22 @@ from refocus.data.shifts import grounds
 from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.errors import InputError, Message
 from refocus.files import read_json, write_json
-from refocus.objectives.registry import OBJECTIVES, Step, map_of, step_of
-from refocus.objectives.steps import Settings
-from refocus.records import from_json as from_record
-from refocus.tuning import rates
-from refocus.tuning.conclude import conclude
-from refocus.tuning.epochs import Progressed, run_epochs
-from refocus.tuning.loop import Training
+from refocus.tuning.course import Watch, accelerator_for, finished, recipes_step
+from refocus.tuning.epochs import Progressed
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import TuneResults, results_of
 from refocus.tuning.selection import Selection, as_json, choose_samples, from_json, refuse_labels
-from refocus.tuning.tracking import check_tracker, tracking
+from refocus.tuning.tracking import check_tracker
 from refocus.tuning.trainable import restrict
 from refocus.tuning.verdict import warning
 from refocus.vit.classes import class_count
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, shown
-from refocus.vit.loading import load, pick_device, weights_digest
+from refocus.vit.loading import load, weights_digest
 from refocus.vit.own_models import recorded
 
-_RATES, _RECIPE, _CHOSEN = "rates.json", "recipe.json", "selection.json"
+_RECIPE, _CHOSEN = "recipe.json", "selection.json"
 log = logging.getLogger("refocus")
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """Who is told how a run gets on: a function, the reader of stderr, and a tracker by name."""
-
-    on_epoch: Progressed | None
-    shown: bool
-    track: str | None
-
-
-@dataclass(frozen=True)
-class _Rate:
-    """Of rates.json, what a resumed run needs."""
-
-    lr: float
 
 
 def tune(
@@ -108,16 +85,16 @@ def tune(
     if not isinstance(recipe, Recipe):
         raise InputError(f"recipe: {shown(recipe)}; legal is a refocus.Recipe")
     check_tracker(track)
-    accelerator = _accelerator(recipe)
+    accelerator = accelerator_for(recipe)
     recipe = _absolute(recipe)
     model = load(recipe.model)
     (started,) = broadcast_object_list([(Path(out).expanduser() / _CHOSEN).exists()])
-    watch = _Watch(on_epoch, progress and accelerator.is_main_process, track)
+    watch = Watch(on_epoch, progress and accelerator.is_main_process, track)
     if started:  # the first process says it for all: it may be about to make the folder
         _refuse_other(recipe, out)
         return _continued(recipe, Path(out).expanduser(), model, accelerator, watch)
     view(model)
-    _step(recipe)
+    recipes_step(recipe)
     restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
     selection = choose_samples(recipe, model)
     grounds(recipe.backgrounds)
@@ -137,7 +114,7 @@ def tune(
     if refusal:
         raise InputError(refusal)
     with locks.released(folder):
-        return _run(recipe, selection, model, folder, accelerator, watch, new=True)
+        return finished(recipe, selection, model, folder, accelerator, watch, new=True)
 
 
 def _refuse_other(recipe: Recipe, out: str | Path) -> None:
@@ -216,9 +193,9 @@ def resume(
     if not (folder / _CHOSEN).exists():
         raise InputError(f"‹run› {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = recipe_of(folder)
-    accelerator = _accelerator(recipe)
+    accelerator = accelerator_for(recipe)
     model = load(recorded(recipe.model, code))
-    watch = _Watch(on_epoch, progress and accelerator.is_main_process, track)
+    watch = Watch(on_epoch, progress and accelerator.is_main_process, track)
     return _continued(recipe, folder, model, accelerator, watch, shown=f"‹run› {run}")
 
 
@@ -227,7 +204,7 @@ def _continued(
     folder: Path,
     model: nn.Module,
     accelerator: Accelerator,
-    watch: _Watch,
+    watch: Watch,
     *,
     shown: str = "",
 ) -> TuneResults:
@@ -251,7 +228,7 @@ def _continued(
     with locks.released(folder):
         if complete:
             return results_of(folder)
-        return _run(recipe, selection, model, folder, accelerator, watch)
+        return finished(recipe, selection, model, folder, accelerator, watch)
 
 
 def _absolute(recipe: Recipe) -> Recipe:
@@ -281,122 +258,3 @@ def _validation(recipe: Recipe) -> Opened | None:
     if "val" not in masks.parts:
         return None
     return opened_pair(f"{recipe.images}?split=val", f"{recipe.masks}?split=val")
-
-
-def _step(
-    recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None
-) -> Step:
-    """The recipe's objective.
-
-    Without a device it is only checked and gets no weights to compare with.
-    """
-    original = None
-    row = OBJECTIVES.get(recipe.objective)  # an unknown one is refused by `step_of`
-    if (row and row.needs_original) or recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
-        original = load(
-            recipe.model, pretrained=device is not None, device=device or "cpu"
-        ).requires_grad_(False)
-    settings = Settings(
-        second_order=recipe.second_order,
-        temperature=recipe.temperature,
-        seen=None if seen is None else tuple(seen),
-        original=original,
-        recompute=recipe.recompute,
-        published_complement=recipe.protocol == "paper",
-        predicted=recipe.target == "predicted",
-        map=map_of(recipe.map, second_order=recipe.second_order),
-    )
-    return step_of(recipe.objective, settings, recipe.weights)
-
-
-def _searched_rate(
-    recipe: Recipe,
-    selection: Selection,
-    step: Step,
-    folder: Path,
-    accelerator: Accelerator,
-    progress: bool,
-) -> float:
-    """The rate that `rates.search` finds.
-
-    It is kept in the run folder so that a resumed run does not search again.
-    """
-    kept = folder / _RATES
-    if not kept.exists():
-        found = rates.search(recipe, selection, step, accelerator, progress=progress)
-        if accelerator.is_main_process:
-            write_json(kept, found)
-        accelerator.wait_for_everyone()
-    return from_record(read_json(kept), _Rate, kept).lr
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "‹device› cuda: this machine has no usable CUDA device; legal here: auto, cpu"
-        )
-    if recipe.device == "mps" and not torch.backends.mps.is_available():
-        raise InputError(
-            "‹device› mps: this machine has no usable MPS device; legal here: auto, cpu"
-        )
-    AcceleratorState._reset_state(
-        reset_partial_state=True
-    )  # else a second run in this process could not choose another precision
-    return Accelerator(
-        cpu=pick_device(recipe.device).type == "cpu",
-        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True)
-        ],  # mask tokens, heads that a classifier passes over
-    )
-
-
-def _run(
-    recipe: Recipe,
-    selection: Selection,
-    model: nn.Module,
-    folder: Path,
-    accelerator: Accelerator,
-    watch: _Watch,
-    *,
-    new: bool = False,
-) -> TuneResults:
-    """What is left of a run, in the tracker as well.
-
-    new: the folder was just made.
-    """
-    with tracking(watch.track, folder, recipe, selection, new=new) as tracked:
-        told = replace(watch, on_epoch=tracked.then(watch.on_epoch))
-        results = _trained(recipe, selection, model, folder, accelerator, told)
-        tracked.results(results)
-        return results
-
-
-def _trained(
-    recipe: Recipe,
-    selection: Selection,
-    model: nn.Module,
-    folder: Path,
-    accelerator: Accelerator,
-    watch: _Watch,
-) -> TuneResults:
-    """Every epoch that is left, then the choice of the weights to keep."""
-    step = _step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
-    if recipe.lr is None:
-        recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
-    if recipe.lr == "auto":
-        found = _searched_rate(recipe, selection, step, folder, accelerator, watch.shown)
-        recipe = replace(recipe, lr=found)
-    assert recipe.lr is not None
-    set_seed(recipe.seed)
-    training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
-    best = run_epochs(
-        training, step, selection.select, folder, on_epoch=watch.on_epoch, progress=watch.shown
-    )
-    results: TuneResults | None = None
-    if accelerator.is_main_process:
-        results = conclude(recipe, selection, folder, best, accelerator, watch.shown)
-    (results,) = broadcast_object_list([results])
-    accelerator.free_memory()
-    assert results is not None
-    return results

@@ -21,7 +21,7 @@ from torch import nn
 
 from refocus.errors import InputError, first_line
 from refocus.files import read_text
-from refocus.vit.families import unwrap
+from refocus.vit.wrappers import unwrap
 
 log = logging.getLogger("refocus")
 

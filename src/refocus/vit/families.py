@@ -2,62 +2,28 @@
 
 The rows are what `refocus models` prints.
 
-Reading a model takes four things, the protocol `Readable`. A family is a function that makes them
-from a model of its library; a user's own module may simply have them (docs/extending.md). Axes: N
-tokens, prefix tokens first, then h x w patches row by row.
+A family is a function that makes a `View` of a model of its library; a user's own module may simply
+have what that takes, the protocol `Readable` (docs/extending.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from refocus.errors import InputError
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """What refocus must know of a model to follow its relevance."""
-
-    prefix: int  # tokens before the patches: class token, distillation token, registers
-
-    def attention_maps(self) -> AbstractContextManager[list[Tensor]]:
-        """Within the `with`, each forward pass fills the list with its maps.
-
-        First layer first, each `[B, H, N, N]`.
-        """
-        ...
-
-    def readout(self, tokens: int) -> Tensor:
-        """How the classifier reads the last tokens, as weights `[N]` that sum to 1."""
-        ...
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Patches per column and row of an input of this size."""
-        ...
-
-
-@dataclass(frozen=True)
-class View:
-    """A model as its family reads it: `Readable` but for the maps.
-
-    These `attention.attention_maps` records for all families.
-
-    blocks: in their order, for `last_blocks` and `lora` of a recipe. branches: attention layers
-        that read the same tokens side by side.
-    """
-
-    prefix: int
-    grid: Callable[[int, int], tuple[int, int]]
-    readout: Callable[[int], Tensor]
-    blocks: list[nn.Module]
-    branches: int = 1
+from refocus.vit.views import (
+    Readable,
+    View,
+    class_and_mean,
+    class_token,
+    mean_from,
+    two_tokens,
+    unsupported,
+)
+from refocus.vit.wrappers import unwrap
 
 
 @dataclass(frozen=True)
@@ -72,80 +38,6 @@ class Family:
     view: Callable[[Any], View]
     about: str
     examples: tuple[str, ...] = field(default=())
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside what torch and PEFT wrap around one.
-
-    These are `torch.compile`, `DataParallel`, `DistributedDataParallel`, and PEFT's adapters, which
-    stay active: they are layers of the model inside.
-    """
-    while (inner := _inside(model)) is not None:
-        model = inner
-    return model
-
-
-def runnable(model: nn.Module) -> nn.Module:
-    """What a pass goes through: the model inside, but for a `DistributedDataParallel` around it.
-
-    That one brings the gradients of several processes together. `DataParallel` would run the pass
-    in threads of its own, where nothing is recorded.
-    """
-    while not isinstance(model, DistributedDataParallel):
-        inner = _inside(model)
-        if inner is None:
-            break
-        model = inner
-    return model
-
-
-def _inside(model: nn.Module) -> nn.Module | None:
-    """One wrapper less; None for a model as it is."""
-    wrapper: Any = model
-    inner: nn.Module | None = None
-    if isinstance(model, DataParallel | DistributedDataParallel):
-        inner = wrapper.module
-    elif type(model).__name__ == "OptimizedModule":  # of torch.compile
-        inner = model.get_submodule("_orig_mod")
-    elif type(model).__module__.partition(".")[0] == "peft" and hasattr(model, "get_base_model"):
-        inner = wrapper.get_base_model()
-    return inner
-
-
-# --- how a classifier reads the last tokens -----------------------------------------------------
-
-
-def class_token(tokens: int) -> Tensor:
-    """The answer is read from the first token alone: weights `[N]`."""
-    return _weights(tokens, {0: 1.0})
-
-
-def two_tokens(tokens: int) -> Tensor:
-    """The mean of two heads, on the class and on the distillation token."""
-    return _weights(tokens, {0: 0.5, 1: 0.5})
-
-
-def mean_from(first: int) -> Callable[[int], Tensor]:
-    """The mean of all tokens from position `first` on."""
-    return lambda tokens: _weights(
-        tokens, dict.fromkeys(range(first, tokens), 1 / (tokens - first))
-    )
-
-
-def class_and_mean(first: int) -> Callable[[int], Tensor]:
-    """The class token beside the mean of the patches, as DINOv2's linear classifier takes them.
-
-    How much of the logit is whose differs by image; the halves weigh the same here.
-    """
-    return lambda tokens: (class_token(tokens) + mean_from(first)(tokens)) / 2
-
-
-def _weights(tokens: int, at: dict[int, float]) -> Tensor:
-    weights = torch.zeros(
-        tokens, dtype=torch.float64
-    )  # 1/n exact enough for a float64 model; the caller narrows it
-    weights[list(at)] = torch.tensor(list(at.values()), dtype=torch.float64)
-    return weights
 
 
 # --- timm ---------------------------------------------------------------------------------------
@@ -392,15 +284,6 @@ REFUSED = {
     "Xcit": "attention over channels, not over patches",
     "Cait": "attention that mixes its heads before and after the softmax",
 }
-USE = (
-    "use a plain Vision Transformer (`refocus models` lists the families), or describe yours "
-    "(docs/extending.md)"
-)
-
-
-def unsupported(model: nn.Module, reason: str) -> InputError:
-    """The error for a model of no family, with the reason and what is supported."""
-    return InputError(f"{type(model).__name__}: {reason}; {USE}")
 
 
 def family(model: nn.Module) -> tuple[str, Family] | None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from refocus.errors import InputError, first_line
 from refocus.vit.classes import head_size
-from refocus.vit.families import family, unwrap
+from refocus.vit.families import family
+from refocus.vit.wrappers import unwrap
 
 T = TypeVar("T")
 _FAR = 20  # times the reach of normalized pixels; 0..255 pixels lie further out, noise does not

@@ -43,8 +43,9 @@ from refocus.vit.classes import (
     set_order,
 )
 from refocus.vit.configs import read_config, refuse_unusable
-from refocus.vit.families import family, unwrap
+from refocus.vit.families import family
 from refocus.vit.inputs import check_model, check_path, shown
+from refocus.vit.wrappers import unwrap
 
 _LOADED_FROM = (
     "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict

@@ -10,8 +10,9 @@ import timm
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.vit.families import REFUSED, USE
+from refocus.vit.families import REFUSED
 from refocus.vit.hub import asked_once
+from refocus.vit.views import USE
 
 
 def load_folder(folder: Path, config: dict[str, Any], *, pretrained: bool) -> nn.Module:

@@ -16,11 +16,11 @@ from refocus import load
 from refocus.data.folders import scan
 from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
-from refocus.probes import kinds
+from refocus.probes import perturbed
 from refocus.probes.batch import Batch, answers
 from refocus.probes.tools import attacks
 from refocus.probes.tools.perturbations import boxes
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from tests.makers import Build
 
 
@@ -133,7 +133,7 @@ def test_sanity_checks_of_the_field_on_a_real_model(
 
     Ten steps do more than one.
     """
-    monkeypatch.setattr(kinds, "BUDGETS", (0, 0.5, 8))
+    monkeypatch.setattr(perturbed, "BUDGETS", (0, 0.5, 8))
     model = load(shared / "models" / "vit_small_caltech100")
     samples = scan(shared / "data" / "caltech100" / "test", model)[:30:10]
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -141,7 +141,7 @@ def test_sanity_checks_of_the_field_on_a_real_model(
     b = batch(model, pixels.clamp(0, 1), torch.tensor([s.label for s in samples]))
     with torch.no_grad():
         plain = (logits_of(model, (pixels - mean) / std).argmax(1) == b.labels).float()
-    one, ten = answers(b, kinds.fgsm)["FGSM"], answers(b, kinds.pgd)["PGD"]
+    one, ten = answers(b, perturbed.fgsm)["FGSM"], answers(b, perturbed.pgd)["PGD"]
     assert torch.equal(one[:, 0], plain)
     assert torch.equal(ten[:, 0], plain)
     assert (one.mean(0).diff() <= 0).all()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from refocus.errors import InputError
 from refocus.probes.tools.surgery import blocks, neighbours, without
-from refocus.relevance.attention import last_linear_input, limited_attention, logits_of
+from refocus.relevance.answers import last_linear_input, logits_of
+from refocus.relevance.attention import limited_attention
 from refocus.vit.families import view
 from refocus.vit.loading import preprocessing
 from tests.makers import Build

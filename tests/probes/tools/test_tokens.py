@@ -10,7 +10,7 @@ import torch
 from refocus.errors import InputError
 from refocus.probes.tools.surgery import blocks
 from refocus.probes.tools.tokens import block_tokens, last_layer, mlp_units
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from tests.zoo import CASES, ZOO, build, images_for
 
 _NO_MLP = ("parallel attention and MLP", "two blocks side by side")

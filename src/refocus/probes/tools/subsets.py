@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 
 CONFIDENCE = 0.9  # softmax share that makes a subset sufficient, as in the paper
 _ROUNDS = 100  # of removal; each takes away the same share of the pixels

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refocus.relevance.attention import exclusive, mine
-from refocus.vit.families import View, unsupported, unwrap, view
+from refocus.relevance.switches import exclusive, mine
+from refocus.vit.families import view
+from refocus.vit.views import View, unsupported
+from refocus.vit.wrappers import unwrap
 
 _NAMES = {"attention": ("attn", "attention", "self_attn", "self_attention"), "mlp": ("mlp",)}
 PARTS = ("block", *_NAMES)

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from refocus.probes.tools.surgery import blocks, branch
-from refocus.relevance.attention import exclusive, logits_of, mine
-from refocus.vit.families import class_token, unsupported, unwrap, view
+from refocus.relevance.answers import logits_of
+from refocus.relevance.switches import exclusive, mine
+from refocus.vit.families import view
+from refocus.vit.views import class_token, unsupported
+from refocus.vit.wrappers import unwrap
 
 
 def block_tokens(model: nn.Module, images: Tensor) -> Tensor:

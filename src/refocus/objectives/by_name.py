@@ -1,0 +1,161 @@
+"""A row of the table as a step that can be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from refocus.errors import InputError
+from refocus.objectives.chosen_map import map_of
+from refocus.objectives.refusals import indices, positive, refuse_unread, refuse_weights
+from refocus.objectives.registry import OBJECTIVES, Step
+from refocus.objectives.regularizers import REGULARIZERS, Pass
+from refocus.objectives.steps import MakeMap, Settings, Terms
+from refocus.relevance.answers import logits_of
+from refocus.vit.inputs import check_batch, check_model, fitting, shown
+
+
+def objective(
+    name: str,
+    *,
+    second_order: bool = False,
+    temperature: float = 1.0,
+    seen: Sequence[int] | None = None,
+    original: nn.Module | None = None,
+    target: Callable[[Tensor], Tensor] | Literal["predicted"] | None = None,
+    map: str | MakeMap = "gae",
+    recompute: bool = False,
+    **weights: float,
+) -> Step:
+    """A training step by name, for a loop of your own.
+
+    The published one is "relevance" (Chefer, Schwartz, Wolf, NeurIPS 2022, Eq. 5), ours is
+    "refocus"; `refocus tune --help` lists all. Each call of the step checks its batch.
+
+    Args:
+        name: a row of the table of objectives, or of a package that adds one.
+        second_order: also differentiate through the attention gradient G (exact derivative of the
+            relevance). The published code does not; ours neither unless asked. Costs about one more
+            backward pass.
+        temperature: divides the logits in the confidence terms (DeiT: 0.65 for B, 0.55 for S in the
+            published code).
+        seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these
+            only. None: all classes.
+        original: the model before tuning, frozen: `consistency` learns its answers, `kl` and
+            `l2_sp` measure the distance to it.
+        target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is
+            trained in place of the true class's (regression, several labels); set the weight of
+            terms that read labels to 0 then. "predicted": the class that the model predicts at
+            this step, so that no label is read (the paper, Section 5).
+        map: which map is trained: "gae", "rollout", "attention", "gradcam" or "legrad", or a
+            function of your own: (model, images, target) -> logits `[B, K]` and a raw map
+            `[B, h, w]`, never negative and within the graph.
+        recompute: form attention maps anew in the backward pass, one layer at a time, in place of
+            keeping all: about the memory of a plain step at any resolution, for a sixth to a third
+            more time (docs/performance.md).
+        **weights: weights of the objective's terms by name, and of any regularizer (confidence,
+            labels, kl, l2_sp, rotation); missing ones keep the table's, or 0.
+
+    Returns:
+        Step: (model, images, masks, labels) -> terms by name, each a scalar; "loss" is their
+            weighted sum, and its backward pass is yours.
+
+    Raises:
+        InputError: unknown objective or term, a switch that the objective does not read, a value of
+            the wrong type or range, or no `original` where one is needed.
+
+    Examples:
+        >>> import torch, refocus
+        >>> model = refocus.load("vit_tiny_patch16_224", pretrained=False)
+        >>> images, labels = torch.zeros(2, 3, 224, 224), torch.tensor([0, 1])
+        >>> masks = torch.zeros(2, 1, 224, 224)
+        >>> masks[:, :, 64:160, 64:160] = 1
+        >>> terms = refocus.objective("relevance", recompute=True)(model, images, masks, labels)
+        >>> sorted(terms)
+        ['background', 'classification', 'foreground', 'loss']
+        >>> terms["loss"].backward()
+    """
+    if original is not None:
+        check_model(original, "original")
+    predicted = target == "predicted"
+    own = None if predicted or not callable(target) else target
+    if target is not None and not predicted and own is None:
+        raise InputError(f"target: {shown(target)}; legal is a function of the logits or predicted")
+    chosen = Settings(
+        second_order=second_order,
+        temperature=positive("temperature", temperature),
+        seen=None if seen is None else indices("seen", seen),
+        target=own,
+        predicted=predicted,
+        map=map_of(map, second_order=second_order),
+        recompute=recompute,
+        original=original,
+    )
+    return _checked(step_of(name, chosen, weights), reads_labels=own is None)
+
+
+def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step:
+    """As `objective`, of a step that trusts its batch: masks `[B, 1, H, W]`, labels int64.
+
+    Raises:
+        InputError: unknown objective or term, a switch that the objective does not read, or no
+            `original` where one is needed.
+    """
+    if name not in OBJECTIVES:
+        raise InputError(f"‹objective› {name}: unknown; legal are {', '.join(OBJECTIVES)}")
+    row = OBJECTIVES[name]
+    refuse_weights(name, row, weights)
+    refuse_unread(name, row, settings, weights)
+    merged = {**row.weights, **weights}
+    extra = [term for term in REGULARIZERS if merged.get(term)]
+    if settings.original is None:
+        needing = [f"the term {term!r}" for term in extra if REGULARIZERS[term].needs_original]
+        if row.needs_original or needing:
+            what = "it" if row.needs_original else needing[0]
+            raise InputError(
+                f"objective {name!r}: {what} needs `original`, the model before tuning"
+            )
+    used = replace(
+        settings,
+        second_order=settings.second_order or row.exact,
+        unread=frozenset(term for term, weight in merged.items() if not weight),
+    )
+
+    def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+        terms, logits = row.step(model, images, masks.to(images.dtype), labels, used)
+        if extra:
+            logits = logits_of(model, images) if logits is None else logits
+            given = Pass(model, images, labels, logits, used)
+            terms = terms | {term: REGULARIZERS[term].term(given) for term in extra}
+        return {"loss": total(terms, merged), **terms}
+
+    return step
+
+
+def total(terms: Terms, weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum of the terms.
+
+    The weight `relevance` is a factor on the published mask loss (paper Eq. 3, 5).
+    """
+    mask_loss = weights.get("relevance", 1.0)
+    parts = [
+        value * weights[term] * (mask_loss if term in ("background", "foreground") else 1.0)
+        for term, value in terms.items()
+    ]
+    return torch.stack(parts).sum()
+
+
+def _checked(step: Step, *, reads_labels: bool) -> Step:
+    """The step behind a look at each batch."""
+
+    def checked(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+        check_model(model)
+        masks, labels = check_batch(model, images, masks, labels, reads_labels=reads_labels)
+        with fitting(images):
+            return step(model, images, masks, labels)
+
+    return checked

@@ -1,0 +1,56 @@
+"""What one forward pass answers, and the features that the answer is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from refocus.vit.families import view
+from refocus.vit.views import View, two_tokens, unsupported
+from refocus.vit.wrappers import runnable, unwrap
+
+
+class _Watch(TorchFunctionMode):
+    """Keeps what the last `heads` linear layers of a pass are given."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.seen: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.linear:
+            self.seen = [*self.seen, args[0]][-self.heads :]
+        return func(*args, **(kwargs or {}))
+
+
+def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `[B, K]`, and the features `[B, D]` that the classifier reads.
+
+    These are what the last linear layer of the pass is given, or with two heads the last two, side
+    by side.
+
+    Raises:
+        InputError: a model without a linear layer.
+    """
+    reader = view(model)
+    both = isinstance(reader, View) and reader.readout is two_tokens
+    with _Watch(2 if both else 1) as watch:
+        logits = logits_of(model, images)
+    if not watch.seen:
+        raise unsupported(unwrap(model), "no linear layer reads its features")
+    return logits, torch.cat(watch.seen, dim=-1)
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """One forward pass -> logits `[B, K]`; transformers' models wrap theirs in a record."""
+    output = runnable(model)(images)
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits

@@ -1,0 +1,169 @@
+"""The course of a run from its selection to its results: rate, epochs, choice of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from torch import nn
+
+from refocus.errors import InputError
+from refocus.files import read_json, write_json
+from refocus.objectives.by_name import step_of
+from refocus.objectives.chosen_map import map_of
+from refocus.objectives.registry import OBJECTIVES, Step
+from refocus.objectives.steps import Settings
+from refocus.records import from_json as from_record
+from refocus.tuning import rates
+from refocus.tuning.conclude import conclude
+from refocus.tuning.epochs import Progressed, run_epochs
+from refocus.tuning.loop import Training
+from refocus.tuning.recipe import Recipe
+from refocus.tuning.results import TuneResults
+from refocus.tuning.selection import Selection
+from refocus.tuning.tracking import tracking
+from refocus.vit.loading import load, pick_device
+
+_RATES = "rates.json"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a run gets on: a function, the reader of stderr, and a tracker by name."""
+
+    on_epoch: Progressed | None
+    shown: bool
+    track: str | None
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """Of rates.json, what a resumed run needs."""
+
+    lr: float
+
+
+def recipes_step(
+    recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None
+) -> Step:
+    """The recipe's objective.
+
+    Without a device it is only checked and gets no weights to compare with.
+    """
+    original = None
+    row = OBJECTIVES.get(recipe.objective)  # an unknown one is refused by `step_of`
+    if (row and row.needs_original) or recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
+        original = load(
+            recipe.model, pretrained=device is not None, device=device or "cpu"
+        ).requires_grad_(False)
+    settings = Settings(
+        second_order=recipe.second_order,
+        temperature=recipe.temperature,
+        seen=None if seen is None else tuple(seen),
+        original=original,
+        recompute=recipe.recompute,
+        published_complement=recipe.protocol == "paper",
+        predicted=recipe.target == "predicted",
+        map=map_of(recipe.map, second_order=recipe.second_order),
+    )
+    return step_of(recipe.objective, settings, recipe.weights)
+
+
+def _searched_rate(
+    recipe: Recipe,
+    selection: Selection,
+    step: Step,
+    folder: Path,
+    accelerator: Accelerator,
+    progress: bool,
+) -> float:
+    """The rate that `rates.search` finds.
+
+    It is kept in the run folder so that a resumed run does not search again.
+    """
+    kept = folder / _RATES
+    if not kept.exists():
+        found = rates.search(recipe, selection, step, accelerator, progress=progress)
+        if accelerator.is_main_process:
+            write_json(kept, found)
+        accelerator.wait_for_everyone()
+    return from_record(read_json(kept), _Rate, kept).lr
+
+
+def accelerator_for(recipe: Recipe) -> Accelerator:
+    """Device and precision as the recipe has them.
+
+    Raises:
+        InputError: this machine has no such device.
+    """
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "‹device› cuda: this machine has no usable CUDA device; legal here: auto, cpu"
+        )
+    if recipe.device == "mps" and not torch.backends.mps.is_available():
+        raise InputError(
+            "‹device› mps: this machine has no usable MPS device; legal here: auto, cpu"
+        )
+    # else a second run in this process could not choose another precision
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=pick_device(recipe.device).type == "cpu",
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        # mask tokens, heads that a classifier passes over
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def finished(
+    recipe: Recipe,
+    selection: Selection,
+    model: nn.Module,
+    folder: Path,
+    accelerator: Accelerator,
+    watch: Watch,
+    *,
+    new: bool = False,
+) -> TuneResults:
+    """What is left of a run, in the tracker as well.
+
+    new: the folder was just made.
+    """
+    with tracking(watch.track, folder, recipe, selection, new=new) as tracked:
+        told = replace(watch, on_epoch=tracked.then(watch.on_epoch))
+        results = _trained(recipe, selection, model, folder, accelerator, told)
+        tracked.results(results)
+        return results
+
+
+def _trained(
+    recipe: Recipe,
+    selection: Selection,
+    model: nn.Module,
+    folder: Path,
+    accelerator: Accelerator,
+    watch: Watch,
+) -> TuneResults:
+    """Every epoch that is left, then the choice of the weights to keep."""
+    step = recipes_step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
+    if recipe.lr is None:
+        recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
+    if recipe.lr == "auto":
+        found = _searched_rate(recipe, selection, step, folder, accelerator, watch.shown)
+        recipe = replace(recipe, lr=found)
+    assert recipe.lr is not None
+    set_seed(recipe.seed)
+    training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
+    best = run_epochs(
+        training, step, selection.select, folder, on_epoch=watch.on_epoch, progress=watch.shown
+    )
+    results: TuneResults | None = None
+    if accelerator.is_main_process:
+        results = conclude(recipe, selection, folder, best, accelerator, watch.shown)
+    (results,) = broadcast_object_list([results])
+    accelerator.free_memory()
+    assert results is not None
+    return results
