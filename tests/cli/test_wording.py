@@ -126,13 +126,13 @@ def test_help_is_no_error(
 def test_help_lists_the_rows_of_the_tables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from refocus.objectives import registry
+    from refocus.objectives import registry, regularizers
 
     rows = {**registry.OBJECTIVES, "invented": registry.OBJECTIVES["finetune"]}
     monkeypatch.setattr(registry, "OBJECTIVES", rows)
     assert run(monkeypatch, "tune", "--help") == 0
     shown = capsys.readouterr().out
-    for name in (*rows, *registry.REGULARIZERS, "DeiT-S"):
+    for name in (*rows, *regularizers.REGULARIZERS, "DeiT-S"):
         assert name in shown
 
 
