@@ -138,6 +138,34 @@ def test_masks_are_found_where_none_are_given_and_shown(
     assert text.count('alt="Image and mask, score') == 8
 
 
+def test_a_tracker_is_handed_to_the_tuning_and_another_is_refused_first(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, masks = image_folders
+    asked: list[object] = []
+
+    def stopped(*_: object, track: str | None, **__: object) -> None:
+        asked.append(track)
+        raise KeyboardInterrupt
+
+    given = ("--model", model_folder, "--images", images, "--out", tmp_path / "run")
+    with pytest.raises(refocus.InputError, match="track abacus: "):
+        invoke("run", *given, "--track", "abacus")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(run, "check_tracker", lambda name: None)  # whether it is installed
+    monkeypatch.setattr(run, "audit", lambda *_, **__: None)
+    monkeypatch.setattr(run, "tune", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        refocus.run(model_folder, images, tmp_path / "run", masks=masks, settings=QUICK, track="x")
+    monkeypatch.setattr(run, "run", stopped)
+    with pytest.raises(AssertionError):  # Ctrl-C
+        invoke("run", *given, "--track", "tensorboard")
+    assert asked == ["x", "tensorboard"]
+
+
 def test_what_cannot_be_used_leaves_nothing(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

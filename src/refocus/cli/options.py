@@ -65,6 +65,12 @@ Order = Annotated[
         "string (torchvision, transformers)."
     ),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        help="Log losses, the final table and maps to tensorboard, trackio, wandb or mlflow."
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", hidden=True, help="Not needed: the same command resumes anyway.")
 ]

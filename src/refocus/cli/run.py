@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from refocus import progress, references
-from refocus.cli.options import Model, Names, Order, Rows, settings_from, with_settings
+from refocus.cli.options import Model, Names, Order, Rows, Track, settings_from, with_settings
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.flow.settings import RunSettings
@@ -49,6 +49,7 @@ def run(
             help="Only print what would be done, with what data, and how long it would take.",
         ),
     ] = False,
+    track: Track = None,
     names: Names = None,
     order: Order = None,
     **given: Any,
@@ -70,7 +71,7 @@ def run(
         _print_plan(planned)
         return planned
     assert out is not None
-    found = flow.run(ref, images, out, masks=masks, settings=settings)
+    found = flow.run(ref, images, out, masks=masks, settings=settings, track=track)
     for answer in found.answers:
         console.print(f"[bold]{answer.question} {answer.answer}.[/bold]", soft_wrap=True)
         console.print(f"{answer.why}\n", soft_wrap=True, markup=False, highlight=False)

@@ -15,6 +15,7 @@ from refocus.cli.options import (
     Names,
     Order,
     Rows,
+    Track,
     is_named,
     settings_from,
     with_settings,
@@ -56,12 +57,7 @@ def tune(
             help="For a model of your own: its py:MODULE:FUNCTION again.",
         ),
     ] = None,
-    track: Annotated[
-        str | None,
-        typer.Option(
-            help="Log losses, the final table and maps to tensorboard, trackio, wandb or mlflow."
-        ),
-    ] = None,
+    track: Track = None,
     preset: Annotated[
         str | None,
         typer.Option(help="Use the model, learning rate and weights of terms that the paper used."),

@@ -28,6 +28,7 @@ from refocus.reports.report import Report, report
 from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.results import Audit
 from refocus.tuning.results import TuneResults
+from refocus.tuning.tracking import check_tracker
 from refocus.tuning.tune import tune
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
@@ -43,6 +44,7 @@ def run(
     masks: str | Path | None = None,
     settings: RunSettings | None = None,
     progress: bool = True,
+    track: str | None = None,
 ) -> RunResult:
     """Take a checkpoint and a folder of images to a decision, in one call.
 
@@ -60,6 +62,8 @@ def run(
             `out/masks`.
         settings: how; without it, as we recommend.
         progress: show the stages and how far they are on stderr.
+        track: tensorboard, trackio, wandb or mlflow: log the tuning there, as `tune` does
+            (docs/tracking.md).
 
     Returns:
         What `run.json` holds: three answers, the numbers they rest on, and the model to use.
@@ -81,6 +85,7 @@ def run(
         >>> found.page.name
         'index.html'
     """
+    check_tracker(track)
     asked = _asked(model, images, out, masks, settings)
     folder = asked.out
     network = _loaded(asked)
@@ -90,7 +95,7 @@ def run(
     planned = plan.made(asked.model, network, asked.images, asked.masks, asked.settings)
     folder = outputs.resumable(folder, True, kept, apart=_apart(asked))
     with locks.released(folder), silent(not progress), _stages(planned, folder) as stage:
-        return _concluded(asked, _Stages(asked, stage))
+        return _concluded(asked, _Stages(asked, stage, track))
 
 
 def plan_run(
@@ -224,6 +229,7 @@ class _Stages:
 
     asked: _Asked
     within: Within
+    track: str | None  # where the tuning is logged
 
     def masks(self) -> MaskFolder | None:
         """Masks, found where none were given."""
@@ -253,7 +259,7 @@ class _Stages:
         asked, settings = self.asked, self.asked.settings
         recipe = tuning_recipe(settings, asked.model, asked.images, masks)
         with self.within("tune"):
-            return tune(recipe, asked.out / TUNE)
+            return tune(recipe, asked.out / TUNE, track=self.track)
 
     def report(self, masks: Path) -> Report:
         """Before and after, on the images that were not trained on and on the test sets."""
