@@ -30,7 +30,7 @@ def test_edges_lower_the_score_too() -> None:
 def test_agreement_is_the_score_of_a_plain_object() -> None:
     found = quality.assess(square(), agreement=0.4)
     assert found.score == pytest.approx(0.4)
-    assert found.doubts == ("two sources disagree",)
+    assert found.doubts == ("two readings disagree",)
 
 
 @pytest.mark.parametrize(

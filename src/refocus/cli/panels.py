@@ -20,8 +20,8 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
         "learn_from", "ignore", "orientation", "boxes", "templates", "class_", "settings", "test",
     ),
     "Model": (
-        "model", "models", "against", "backbone", "names", "order", "code", "preset", "lora",
-        "last_blocks", "protocol", "protocols", "checkpoints", "arch",
+        "model", "models", "against", "backend", "backbone", "names", "order", "code", "preset",
+        "lora", "last_blocks", "protocol", "protocols", "checkpoints", "arch",
     ),
     "Objective": (
         "objective", "objectives", "weights", "target", "map", "second_order", "temperature",

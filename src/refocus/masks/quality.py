@@ -15,7 +15,7 @@ from refocus.masks.discovery import border_contact
 _AREA = (0.01, 0.85)  # outside, a mask is more often a slip than an object
 _BORDER = 0.4  # an object that covers more of the frame than this may be the background
 _PARTS = 0.6  # the largest part should hold this share of the mask
-_AGREEMENT = 0.6  # overlap of two sources below which one of them is probably wrong
+_AGREEMENT = 0.6  # overlap of two readings below which one of them is probably wrong
 _EDGES = 0.75  # overlap before and after refinement
 
 
@@ -24,7 +24,7 @@ class Quality:
     """score: the product of `agreement`, `edges` and what the shape costs.
 
     area: share of the image. border: share of the frame covered. parts: connected parts. largest:
-    share of the mask in the largest part. agreement: overlap (IoU) of two sources, edges: overlap
+    share of the mask in the largest part. agreement: overlap (IoU) of two readings, edges: overlap
     of the mask before and after it followed the image's edges; None where there is nothing to
     compare. doubts: why to look at it.
     """
@@ -68,7 +68,7 @@ def assess(mask: np.ndarray, agreement: float | None = None, edges: float | None
     }
     doubts = [name for name, factor in factors.items() if factor < 1]
     if agreement is not None and agreement < _AGREEMENT:
-        doubts.append("two sources disagree")
+        doubts.append("two readings disagree")
     if edges is not None and edges < _EDGES:
         doubts.append("does not follow the image's edges")
     score = float(np.prod([*factors.values(), *(v for v in (agreement, edges) if v is not None)]))

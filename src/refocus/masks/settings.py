@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from refocus.errors import InputError
-from refocus.masks.choice import DEFAULT, default_backbone
+from refocus.masks.choice import DEFAULT, OURS, backend_of, default_backbone
 from refocus.settings import Device, MaskPolarity, PathText, Text, Workers, about, check
 
 ASK = "ask"
@@ -76,11 +76,22 @@ class MaskSettings:
         ),
     ] = "ask"
     mask_polarity: MaskPolarity = "ask"  # with a source
+    backend: Annotated[
+        Text,
+        about(
+            "What finds the masks: ours; rembg or rembg:MODEL, for background removal; hf:ID, a "
+            "segmenter of transformers (SAM is prompted by our masks); text:ID, a model that looks "
+            "for the class by name (CLIPSeg), or text:DETECTOR,SEGMENTER (Grounding DINO and SAM)."
+        ),
+    ] = OURS
     workers: Workers = 0
     device: Device = "auto"
 
     def __post_init__(self) -> None:
         check(self)
+        backend_of(self.backend)
+        if self.backend != OURS and self.source is not None:
+            raise InputError(f"‹backend› {self.backend}: not with ‹source›, which has the masks")
         if self.ignore is not None and self.source is None:
             raise InputError(f"‹ignore› {self.ignore}: only with ‹source=png›")
         for name in ("orientation", "boxes", "mask_polarity"):

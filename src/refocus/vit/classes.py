@@ -247,6 +247,14 @@ def imagenet_index(name: str) -> int | None:
     return _index_of_spelling().get(loose(name))
 
 
+def readable(folder: str) -> str:
+    """A class folder's name as people say it: the first synonym of a WordNet id, else its words."""
+    index = imagenet_index(folder) if re.fullmatch(r"n\d{8}", folder) else None
+    if index is not None:
+        return ImageNetInfo("imagenet-1k").index_to_description(index).split(", ")[0]
+    return " ".join(re.split(r"[\s_]+", plain(folder))).strip()
+
+
 @cache
 def _spellings() -> list[set[str]]:
     """Of each class its WordNet id, its whole description and each synonym, as `loose` has them."""

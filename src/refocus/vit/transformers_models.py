@@ -170,11 +170,11 @@ def image_processor(shown: str, place: str) -> Any:
     return fetch(shown, lambda: transformers.AutoImageProcessor.from_pretrained(place, **how))
 
 
-def weights(shown: str, kind: Any, place: str) -> Any:
+def weights(shown: str, kind: Any, place: str, *, attention: str | None = "sdpa") -> Any:
     """Read safetensors alone, as float32, and insist on every weight.
 
     Half precision would round small steps of tuning to nothing, and a head that was made up would
-    answer at random.
+    answer at random. attention: how it is computed; None: as the kind does by default.
     """
     logging.getLogger("transformers").setLevel(
         logging.ERROR
@@ -182,7 +182,7 @@ def weights(shown: str, kind: Any, place: str) -> Any:
     how = {
         "use_safetensors": True,
         "trust_remote_code": False,
-        "attn_implementation": "sdpa",
+        "attn_implementation": attention,
         "dtype": torch.float32,
     }
     model, report = fetch(
