@@ -105,6 +105,7 @@ def test_every_module_has_a_home() -> None:
         "records",
         "references",
         "results",
+        "runs",
         "settings",
         "signals",
     }

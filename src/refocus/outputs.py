@@ -15,16 +15,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from refocus import __version__, fingerprints, locks
+from refocus import __version__, fingerprints, locks, runs
 from refocus.errors import InputError
 from refocus.files import PARTIAL, read_json, write_json
 from refocus.locks import LOCK
 from refocus.records import from_json, to_json
 
-MANIFEST = "manifest.json"
+MANIFEST = runs.MANIFEST
 SETTINGS = "settings.json"
 # a tuning run begins with selection.json
-_BEFORE_START = ("recipe.json", fingerprints.IDENTITY)
+_BEFORE_START = (runs.RECIPE, fingerprints.IDENTITY)
 # names of files that were being written, also those of earlier versions
 _LEFTOVER = re.compile(rf"{re.escape(PARTIAL)}.*|\.[a-z_]+\.(json|jsonl|html|md|csv)\.\w{{8}}")
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from refocus.errors import InputError
+from refocus.runs import model_in
 
 _SAID = re.compile(r"(?P<ref>.+)\?(?P<key>arch|names|order)=(?P<value>[^?]+)", re.DOTALL)
 _WEIGHTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")  # files of training scripts
@@ -26,7 +27,7 @@ def split(ref: str) -> tuple[str, dict[str, str]]:
 def parts(model: str) -> tuple[str, Path]:
     """The folder in a model's reference, and what stands before it.
 
-    FOLDER, hf:FOLDER or py:MODULE:FUNCTION@FOLDER.
+    FOLDER, hf:FOLDER or py:MODULE:FUNCTION@FOLDER. Of a run the folder of its model.
     """
     model = split(model)[0]
     at = (
@@ -36,7 +37,7 @@ def parts(model: str) -> tuple[str, Path]:
         if model.startswith("hf:")
         else 0
     )
-    return model[:at], Path(model[at:]).expanduser()
+    return model[:at], model_in(Path(model[at:]).expanduser())
 
 
 def with_names(ref: str, *, names: str | Path | None = None, order: str | None = None) -> str:

@@ -15,6 +15,8 @@ import refocus
 from refocus import RunSettings
 from refocus.flow import results, run
 from refocus.records import to_json
+from refocus.reports.card import write_card
+from refocus.reports.settings import ReportSettings
 from tests.makers import invoke
 
 QUICK = RunSettings(shots=1, epochs=1, most=8, device="cpu")
@@ -60,6 +62,16 @@ def test_from_a_checkpoint_and_a_folder_to_a_decision(
     for link in links:
         assert link[1:] in anchors if link.startswith("#") else (out / link).is_file(), link
     assert 'src="http' not in text
+    measured = ReportSettings(
+        suites={"held-out": images, "again": images},
+        masks={"held-out": masks},
+        most=QUICK.most,
+        device="cpu",
+    )
+    assert refocus.report(out, measured).page == out / "tune" / "report.html"
+    assert not (out / "tune" / "proof-2").exists()  # it is the run's own evaluation
+    assert write_card(out) == out / "tune" / "README.md"
+    assert refocus.load(out).num_classes == 4
 
 
 @pytest.mark.parametrize("complete", [False, True])

@@ -21,6 +21,7 @@ from refocus.app.uploads import Store
 from refocus.data.images import read_image
 from refocus.errors import InputError
 from refocus.masks.choice import default_backbone
+from refocus.runs import MODEL
 from refocus.tuning import recipe
 from refocus.tuning.checkpoints import base_changed
 from refocus.vit.classes import names_of
@@ -57,7 +58,7 @@ class Tool:
         )
         if run:
             folder = self.jobs[run].folder
-            refs = {"original": recipe.recipe_of(folder).model, "tuned": str(folder / "model")}
+            refs = {"original": recipe.recipe_of(folder).model, "tuned": str(folder / MODEL)}
         return {
             title: _loaded(ref, tuple(fingerprints.of_model(ref))) for title, ref in refs.items()
         }

@@ -12,6 +12,7 @@ from refocus.app.looks import drawn, look
 from refocus.data.images import read_image
 from refocus.files import read_json
 from refocus.records import read_lines
+from refocus.runs import SELECTION
 from refocus.tuning import recipe
 from refocus.tuning.selection import from_json
 from refocus.vit.loading import load
@@ -43,7 +44,7 @@ class Progress:
         Before that of the original.
         """
         checkpoint = self.folder / "checkpoints" / "last.pt"
-        if not (self.folder / "selection.json").exists():
+        if not (self.folder / SELECTION).exists():
             return []
         written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         if written != self._written:
@@ -58,7 +59,7 @@ class Progress:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
             self._model.load_state_dict(content["model"])
         found = []
-        for sample in from_json(read_json(self.folder / "selection.json")).select[:_SHOWN]:
+        for sample in from_json(read_json(self.folder / SELECTION)).select[:_SHOWN]:
             seen = look(self._model, read_image(sample.image))
             share = seen.shares[seen.explained]
             found.append((drawn(seen, 0.0, 0.6), f"{seen.explained} ({share:.0%})"))

@@ -28,8 +28,9 @@ from refocus.app.page import CSS, THEME, build
 from refocus.app.parts import Tool, said_in_page
 from refocus.app.uploads import check_paths
 from refocus.errors import InputError
-from refocus.flow.results import AUDIT, MASKS, PAGE, TUNE
+from refocus.flow.results import AUDIT, MASKS, PAGE
 from refocus.masks.choice import default_backbone
+from refocus.runs import TUNE
 from refocus.vit.loading import load_models, pick_device
 
 PAGES = (

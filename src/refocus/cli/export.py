@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def export(
     run: Annotated[
-        Path, typer.Argument(help="Folder of `refocus tune`, or a model folder or name.")
+        str,
+        typer.Argument(
+            help="Folder of a finished `refocus tune` or `refocus run`, or a model folder or name."
+        ),
     ],
     onnx: Annotated[
         Path, typer.Option(help="New ONNX file. Needs pip install 'refocus-vit[onnx]'.")
@@ -36,8 +39,7 @@ def export(
     from refocus.vit.loading import load
     from refocus.vit.onnx import export_onnx
 
-    model = run / "model" if (run / "model").is_dir() else run
-    made = export_onnx(load(str(model)), onnx, tolerance=tolerance)
+    made = export_onnx(load(run), onnx, tolerance=tolerance)
     console.print(
         f"{made.file}: logits differ from torch's by at most {made.difference:.1g} of the largest "
         f"({made.images} random images, tolerance {made.tolerance:g})",

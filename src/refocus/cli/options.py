@@ -47,8 +47,8 @@ class Rows:
 Model = Annotated[
     str,
     typer.Option(
-        help="timm name, hf:ID, torchvision:NAME or a model folder; `refocus models` lists "
-        "families."
+        help="timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run; "
+        "`refocus models` lists families."
     ),
 ]
 Names = Annotated[

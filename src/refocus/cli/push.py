@@ -21,7 +21,9 @@ class Pushed:
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished `refocus tune`.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished `refocus tune` or `refocus run`.")
+    ],
     repo: Annotated[
         str | None, typer.Argument(help="The model's name on the Hub: OWNER/NAME.")
     ] = None,

@@ -59,7 +59,9 @@ def audit(
 def report(
     run: Annotated[
         Path,
-        typer.Argument(help="Folder of `refocus tune`, `refocus evaluate` or `refocus probe`."),
+        typer.Argument(
+            help="Folder of `refocus tune`, `refocus run`, `refocus evaluate` or `refocus probe`."
+        ),
     ],
     **given: Any,
 ) -> Report:
@@ -68,8 +70,8 @@ def report(
     The page needs no other file. report.md, report.csv and classes.csv have the same numbers.
 
     For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted
-    report resumes where it stopped. Probes in RUN/probes are linked. For a folder of probes,
-    its page is written again.
+    report resumes where it stopped. Probes in RUN/probes are linked. Of `refocus run`, the tuning
+    run is RUN/tune, and the page lies there. For a folder of probes, its page is written again.
     """
     settings = ReportSettings(**settings_from(ReportSettings, given))
     from refocus.reports.report import report as write_report  # loads torch

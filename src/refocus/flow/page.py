@@ -14,7 +14,7 @@ from refocus.figures.glossary import words
 from refocus.figures.html import page
 from refocus.figures.tables import KeyNumber, Row, accuracy_rows
 from refocus.flow.answers import SWAPPED, swapped
-from refocus.flow.results import AUDIT, MASKS, TUNE, RunResult
+from refocus.flow.results import AUDIT, MASKS, RunResult
 from refocus.flow.settings import RunSettings, audit_settings
 from refocus.masks.folder import SHEET
 from refocus.masks.sheet import tile
@@ -27,6 +27,7 @@ from refocus.reports.report_pictures import Gallery, galleries
 from refocus.reports.strips import plain_rows
 from refocus.reports.told import LABELS, Told
 from refocus.results import Evaluation
+from refocus.runs import MODEL, TUNE
 from refocus.vit import own_models
 from refocus.vit.loading import load, pick_device
 
@@ -135,7 +136,7 @@ def _before_and_after(shown: Shown, original: nn.Module) -> list[Gallery]:
     if report.against is None:
         return []
     code = own_models.code_of(shown.model) if shown.model.startswith("py:") else None
-    folder = Path(shown.result.folder) / TUNE / "model"
+    folder = Path(shown.result.folder) / TUNE / MODEL
     device = next(original.parameters()).device
     tuned = load(own_models.tuned(folder, code), device=device)
     told = Told(shown.records, report, None)

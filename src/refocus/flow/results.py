@@ -11,7 +11,7 @@ from refocus.results import Audit, Evaluation
 from refocus.tuning.results import TuneResults
 
 RESULT, PAGE = "run.json", "index.html"
-MASKS, AUDIT, TUNE = "masks", "audit", "tune"  # folders below that of a run
+MASKS, AUDIT = "masks", "audit"  # folders below that of a run, beside `runs.TUNE`
 SCHEMA = 1  # of run.json
 
 

@@ -17,7 +17,7 @@ from refocus.evaluation.stored import read_audit
 from refocus.files import read_json, write_json, write_text
 from refocus.flow import page, plan, results
 from refocus.flow.answers import answers, ships
-from refocus.flow.results import AUDIT, MASKS, PAGE, RESULT, TUNE, MasksFound, RunResult
+from refocus.flow.results import AUDIT, MASKS, PAGE, RESULT, MasksFound, RunResult
 from refocus.flow.settings import RunSettings, audit_settings, tuning_recipe
 from refocus.masks.folder import MaskFolder, find_masks, read_masks
 from refocus.masks.settings import MaskSettings
@@ -27,6 +27,7 @@ from refocus.reports.audit import audit
 from refocus.reports.report import Report, report
 from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.results import Audit
+from refocus.runs import MODEL, TUNE
 from refocus.tuning.results import TuneResults
 from refocus.tuning.tracking import check_tracker
 from refocus.tuning.tune import tune
@@ -291,7 +292,7 @@ def _concluded(asked: _Asked, stages: _Stages) -> RunResult:
     assert reported is not None  # of a tuning run there is one
     ship = ships(tuned, reported)
     result = RunResult(
-        model=str(folder / TUNE / "model") if ship else asked.model,
+        model=str(folder / TUNE / MODEL) if ship else asked.model,
         ship=ship,
         answers=answers(audited, tuned, reported),
         masks=None

@@ -12,7 +12,6 @@ from torch import nn
 
 from refocus import outputs
 from refocus.data.shifts import unseen
-from refocus.errors import InputError
 from refocus.evaluation import plan as plans
 from refocus.evaluation.prove import measure
 from refocus.evaluation.stored import RESULTS, read_evaluation
@@ -22,6 +21,7 @@ from refocus.reports import changes, report_page
 from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.reports.told import Told, Tuning
 from refocus.results import Evaluation
+from refocus.runs import MODEL, SELECTION
 from refocus.tuning.checkpoints import base_changed
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
@@ -38,7 +38,7 @@ PAGE = "report.html"
 
 
 def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path:
-    """Measure a tuning run's original against its tuned model.
+    """Measure a finished tuning run's original against its tuned model.
 
     Without suites on the images it did not train on. Of a run that kept the original there is but
     one model to measure.
@@ -46,13 +46,11 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
     Returns:
         The folder of the evaluation; what it holds already is not computed again.
     """
-    if not (run / outputs.MANIFEST).exists():
-        raise InputError(f"{run}: this run is not complete; resume it first, with `refocus tune`")
     recipe = recipe_of(run)
     plan = _plan(run, settings)
     original = own_models.recorded(recipe.model, settings.code)
     code = settings.code if original.startswith("py:") else None
-    model: str = own_models.tuned(run / "model", code)
+    model: str = own_models.tuned(run / MODEL, code)
     against: str | None = recipe.model
     if results_of(run).kept_original:
         models = load_models(original, None, device)
@@ -83,7 +81,7 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         most=settings.most,
         leave_out=frozenset(s.image.resolve() for s in selection.train),
         backgrounds=recipe.backgrounds,
-        trained=trained_classes(str(run / "model")),
+        trained=trained_classes(str(run / MODEL)),
         seed=settings.seed,
         workers=settings.workers,
     )
@@ -177,7 +175,7 @@ def _changed(
 
 
 def _selection(run: Path) -> Selection:
-    file = run / "selection.json"
+    file = run / SELECTION
     return from_json(read_json(file), file)
 
 

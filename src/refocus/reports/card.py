@@ -11,13 +11,14 @@ from typing import Any
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from refocus import __version__, outputs
+from refocus import __version__, outputs, runs
 from refocus.errors import InputError, first_line
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.escape import inline
 from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
 from refocus.files import read_json, write_text
 from refocus.results import Compared
+from refocus.runs import MODEL, SELECTION
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, results_of
 from refocus.vit.inputs import check_path
@@ -45,13 +46,13 @@ _LIMITS = """\
 
 
 def write_card(run: str | Path, *, repo: str = "YOU/MODEL", licence: str = UNKNOWN) -> Path:
-    """Write the model card of a finished run, `run/README.md`, unless one lies there.
+    """Write a finished run's model card, README.md in the folder of `tune`, unless one lies there.
 
     It says what was tuned on what, the verdict, numbers with 95 % intervals (of `run/proof`, where
     `report` measured), limits, and how to load the model. Folders are named by their last part.
 
     Args:
-        run: folder of `tune`.
+        run: folder of `tune` or of `run`.
         repo: the Hub's name of the model, for the lines that load it.
         licence: as the Hub calls it, such as "mit".
 
@@ -76,7 +77,7 @@ def push(
     """Upload the model of a finished run to the Hub, with its card.
 
     Args:
-        run: folder of `tune`; a card that lies in it already is sent as it is.
+        run: folder of `tune` or of `run`; a card that lies in it already is sent as it is.
         repo: OWNER/NAME; made where it is not there.
         licence: as the Hub calls it, such as "mit".
         private: whether a new repository is private.
@@ -92,7 +93,7 @@ def push(
     card = folder / CARD
     text = card.read_text(encoding="utf-8") if card.exists() else card_text(folder, repo, licence)
     with tempfile.TemporaryDirectory() as place:
-        for file in (folder / "model").iterdir():
+        for file in (folder / MODEL).iterdir():
             copyfile(file, Path(place, file.name))
         Path(place, CARD).write_text(text, encoding="utf-8")
         try:
@@ -108,16 +109,13 @@ def push(
 
 
 def _finished(run: str | Path) -> Path:
-    folder = check_path(run, "run")
-    if not (folder / outputs.MANIFEST).exists() or not (folder / "recipe.json").exists():
-        raise InputError(f"‹run› {run}: not a finished run of `refocus tune`")
-    return folder
+    return runs.finished(check_path(run, "run"))
 
 
 def card_text(run: Path, repo: str, licence: str) -> str:
     """The card as Markdown, with the Hub's metadata before it."""
     recipe, results = recipe_of(run), results_of(run)
-    config = read_json(run / "model" / "config.json")
+    config = read_json(run / MODEL / "config.json")
     library = _library(config)
     base = recipe.model.removeprefix("hf:")
     data = ModelCardData(
@@ -191,7 +189,7 @@ def _rows(kept: Candidate) -> list[Row]:
 
 
 def _data(run: Path, recipe: Recipe, results: TuneResults) -> str:
-    selection = read_json(run / "selection.json")
+    selection = read_json(run / SELECTION)
     counts = {part: len(selection[part]) for part in ("train", "select", "check")}
     names = ", ".join(map(inline, results.trained_classes[:10]))
     more = f", ... ({len(results.trained_classes)})" if len(results.trained_classes) > 10 else ""

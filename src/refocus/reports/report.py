@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from refocus import runs
 from refocus.errors import InputError
 from refocus.evaluation.stored import RESULTS
 from refocus.probes import page as probe_page
@@ -32,10 +33,11 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     It is `run/report.html`; beside it lie report.md, report.csv and classes.csv. For a tuning run,
     original and tuned model are measured into `run/proof` first, of a run that kept the original
     that model alone; what lies there already is not computed again. Probes in `run/probes` are
-    linked.
+    linked. Of `refocus.run` the tuning run is `run/tune`, and the page lies there.
 
     Args:
-        run: folder of `tune`, of `evaluate`, or of `probe` (whose own page is written anew).
+        run: folder of `tune`, of `run`, of `evaluate`, or of `probe` (whose own page is written
+            anew).
         settings: how to measure; without it, as `refocus report` does.
 
     Returns:
@@ -57,7 +59,8 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     """
     settings, folder = check_settings(settings, ReportSettings), check_path(run, "run")
     device = pick_device(settings.device)
-    if (folder / "selection.json").exists():
+    if runs.tuned(folder) is not None:
+        folder = runs.finished(folder)
         measured = before_after.prove_run(folder, settings, device)
         found = before_after.write(measured, folder, run=folder, code=settings.code, device=device)
         kept = results_of(folder).kept_original
@@ -71,8 +74,8 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
         probe_page.write(folder)
         return Report(folder / probe_page.PAGE, None)
     raise InputError(
-        f"{run}: neither a folder of `refocus tune` nor of `refocus evaluate` nor of `refocus "
-        "probe`"
+        f"{run}: neither a folder of `refocus tune` nor of `refocus run` nor of `refocus evaluate` "
+        "nor of `refocus probe`"
     )
 
 

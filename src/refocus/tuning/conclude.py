@@ -19,6 +19,7 @@ from refocus.objectives.registry import OBJECTIVES
 from refocus.progress import phase
 from refocus.records import Sample, to_json
 from refocus.results import Compared
+from refocus.runs import MODEL
 from refocus.tuning.checkpoints import Position, best_weights
 from refocus.tuning.checks import BATCH, answers, interpolate, relevance_loss, unseen_answers
 from refocus.tuning.epochs import BEST
@@ -55,7 +56,7 @@ def conclude(
     checked = check(recipe, selection.check, original, line, progress=progress)
     share = checked.verdict.share if recipe.do_no_harm else own
     original.load_state_dict(interpolate(start, tuned, share))
-    save(original.cpu(), folder / "model")
+    save(original.cpu(), folder / MODEL)
     results = TuneResults(
         model=source(original),
         objective=recipe.objective,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from refocus.errors import InputError
 from refocus.files import read_json
+from refocus.runs import RECIPE
 from refocus.settings import (
     Count,
     Fraction,
@@ -253,4 +254,4 @@ class Recipe:
 
 def recipe_of(folder: Path) -> Recipe:
     """What a run folder was tuned with."""
-    return Recipe.from_dict(read_json(folder / "recipe.json"), folder / "recipe.json")
+    return Recipe.from_dict(read_json(folder / RECIPE), folder / RECIPE)

@@ -17,6 +17,7 @@ from refocus.errors import InputError
 from refocus.files import read_json
 from refocus.masks.trust import large_enough, trusted
 from refocus.records import Sample
+from refocus.runs import SELECTION
 from refocus.tuning.recipe import Recipe
 
 log = logging.getLogger("refocus")
@@ -161,7 +162,7 @@ class _Rows:
     check: list[_Row]
 
 
-def from_json(content: Any, source: str | Path = "selection.json") -> Selection:
+def from_json(content: Any, source: str | Path = SELECTION) -> Selection:
     """What `as_json` made, back as samples.
 
     Raises:
@@ -201,7 +202,7 @@ def trained_classes(model: str) -> frozenset[int]:
 
     For a model that lies in the run's folder; else none.
     """
-    selection = references.folder_of(model).resolve().parent / "selection.json"
+    selection = references.folder_of(model).resolve().parent / SELECTION
     if not selection.exists():
         return frozenset()
     found = records.from_json(read_json(selection), _Trained, selection)

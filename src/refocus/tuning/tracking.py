@@ -24,6 +24,7 @@ from refocus.errors import InputError, first_line
 from refocus.processes import place
 from refocus.records import Sample
 from refocus.relevance.gae import explain
+from refocus.runs import MODEL
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.results import TuneResults
 from refocus.tuning.selection import Selection
@@ -234,7 +235,7 @@ class Tracker(Tracking):
     def _maps(self) -> None:
         """The image, the original's map of it and the kept model's, side by side."""
         ref = self.recipe.model
-        kept = tuned(self.run / "model", code_of(ref) if ref.startswith("py:") else None)
+        kept = tuned(self.run / MODEL, code_of(ref) if ref.startswith("py:") else None)
         models = [load(ref).eval(), load(kept).eval()]
         for number, sample in enumerate(self.samples[:_SHOWN]):
             self.kind.picture(self.tracker, f"maps/{number}", _strip(models, sample))

@@ -19,6 +19,7 @@ from refocus.data.shifts import grounds
 from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.errors import InputError, Message
 from refocus.files import read_json, write_json
+from refocus.runs import MODEL, RECIPE, SELECTION
 from refocus.tuning.course import Watch, accelerator_for, finished, recipes_step
 from refocus.tuning.epochs import Progressed
 from refocus.tuning.recipe import Recipe, recipe_of
@@ -33,7 +34,6 @@ from refocus.vit.inputs import check_path, shown
 from refocus.vit.loading import load, weights_digest
 from refocus.vit.own_models import recorded
 
-_RECIPE, _CHOSEN = "recipe.json", "selection.json"
 log = logging.getLogger("refocus")
 
 
@@ -88,7 +88,7 @@ def tune(
     accelerator = accelerator_for(recipe)
     recipe = _absolute(recipe)
     model = load(recipe.model)
-    (started,) = broadcast_object_list([(Path(out).expanduser() / _CHOSEN).exists()])
+    (started,) = broadcast_object_list([(Path(out).expanduser() / SELECTION).exists()])
     watch = Watch(on_epoch, progress and accelerator.is_main_process, track)
     if started:  # the first process says it for all: it may be about to make the folder
         _refuse_other(recipe, out)
@@ -120,17 +120,17 @@ def tune(
 def _refuse_other(recipe: Recipe, out: str | Path) -> None:
     """Stop where a run was started with another recipe; recipe: with absolute folders."""
     folder = Path(out).expanduser()
-    outputs.refuse_other(out, recipe_of(folder).to_dict(), recipe.to_dict(), folder / _RECIPE)
+    outputs.refuse_other(out, recipe_of(folder).to_dict(), recipe.to_dict(), folder / RECIPE)
 
 
 def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> None:
     """What a run is resumed from, selection.json last; all of it, or nothing."""
     content = {
-        _RECIPE: recipe.to_dict(),
+        RECIPE: recipe.to_dict(),
         fingerprints.IDENTITY: fingerprints.identity(
             weights, [*selection.files, *grounds(recipe.backgrounds)]
         ),
-        _CHOSEN: as_json(selection),
+        SELECTION: as_json(selection),
     }
     try:
         for name, value in content.items():
@@ -189,8 +189,8 @@ def resume(
     folder = check_path(run, "run")
     check_tracker(track)
     if (folder / outputs.MANIFEST).exists():
-        raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / 'model'}")
-    if not (folder / _CHOSEN).exists():
+        raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / MODEL}")
+    if not (folder / SELECTION).exists():
         raise InputError(f"‹run› {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = recipe_of(folder)
     accelerator = accelerator_for(recipe)
@@ -213,7 +213,7 @@ def _continued(
     model: as the recipe names it. shown: the folder in a message.
     """
     shown = shown or f"‹out› {folder}"
-    chosen, complete = folder / _CHOSEN, (folder / outputs.MANIFEST).exists()
+    chosen, complete = folder / SELECTION, (folder / outputs.MANIFEST).exists()
     selection = from_json(read_json(chosen), chosen)
     refuse_labels(selection, class_count(model), chosen)
     refusal = ""

@@ -23,6 +23,7 @@ from torch import nn
 from refocus import fingerprints, references
 from refocus.errors import InputError
 from refocus.files import naming
+from refocus.runs import model_in
 from refocus.vit import (
     checkpoints,
     own_models,
@@ -68,11 +69,11 @@ def load(
         ref: a timm name ("vit_small_patch16_224"; weights come from the hub or its local cache),
             "hf:ID" (transformers), "torchvision:NAME" or "torchvision:NAME.WEIGHTS",
             "py:MODULE:FUNCTION@FOLDER" (your own, docs/extending.md), or a folder that timm
-            (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`), PEFT or `save` wrote, or
-            a weight file of a timm model (.pth, .pt, .bin, .tar, .ckpt, .safetensors; read without
-            running what is in it). A reference may end in "?order=natural", "?order=string",
-            "?names=FILE" or "?arch=NAME", which say the same as the arguments below and travel with
-            it into recipes and records.
+            (`local-dir:FOLDER`), transformers (`from_pretrained(FOLDER)`), PEFT or `save` wrote,
+            that of a finished `tune` or `run`, or a weight file of a timm model (.pth, .pt, .bin,
+            .tar, .ckpt, .safetensors; read without running what is in it). A reference may end in
+            "?order=natural", "?order=string", "?names=FILE" or "?arch=NAME", which say the same as
+            the arguments below and travel with it into recipes and records.
         pretrained: False gives random weights; names of timm and torchvision then need no network
             (for tests).
         device: where to put it.
@@ -126,9 +127,9 @@ def load(
 
 
 def _place_of(ref: str) -> Path | None:
-    """The folder or weight file that a reference names, where there is one."""
+    """The folder or weight file that a reference names, if there is one; of a run its model."""
     try:
-        place = Path(ref.removeprefix("hf:")).expanduser()
+        place = model_in(Path(ref.removeprefix("hf:")).expanduser())
         return place if place.is_dir() or references.is_weights(place) else None
     except (OSError, RuntimeError):  # too long for a name, or the home of nobody
         return None

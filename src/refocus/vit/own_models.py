@@ -19,6 +19,7 @@ from torch import nn
 from refocus import references
 from refocus.errors import InputError, first_line
 from refocus.files import read_json
+from refocus.runs import model_in
 from refocus.vit.families import view
 
 
@@ -49,7 +50,7 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
         )
     view(model)  # refused here rather than after minutes
     if place:
-        folder = Path(place).expanduser()
+        folder = model_in(Path(place).expanduser())
         try:
             config = read_json(folder / "config.json")
             if pretrained:
