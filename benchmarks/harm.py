@@ -286,7 +286,8 @@ def main() -> None:
     few = [126, 400] if not args.calibration else [100, 400]
     many = [50, 126, 200, 400, 1000] if not args.calibration else [100, 200, 500, 1000]
     args.images = args.images or (few if args.quick else many)
-    args.runs = args.runs or (300 if args.quick else 2000)
+    usual = 4000 if args.calibration else 2000
+    args.runs = args.runs or (300 if args.quick else usual)
     (covers if args.calibration else harm)(args)
 
 
