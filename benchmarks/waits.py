@@ -1,0 +1,218 @@
+"""What people wait for, in units of the same machine and minutes.
+
+    python benchmarks/waits.py --model VIT_SMALL_PLANTED --images PLANTED/test_same/images \
+        --masks PLANTED/test_same/masks [--most 40] [--only start steps commands]
+
+`start`: seconds until a command's help is there, beside a Python that does nothing and one that
+    imports torch and timm; and until the first line of `tune`.
+`steps`: a step of each objective in steps of plain fine-tuning on the same images, batch 8, fp32
+    and bf16.
+`commands`: the wall time of `masks`, `audit`, `tune` (one epoch, an image a class, its check for
+    harm), `report` and `probe` divided by that of one forward pass (batch 32) of each of the
+    images; beside it how many forward passes they make, and the share of the time that these
+    take. What `masks` spends in the backbone that finds them, and backward passes, are not in the
+    latter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import measure
+import torch
+from torch import nn
+
+import refocus
+from refocus import AuditSettings, MaskSettings, ProbeSettings, Recipe, ReportSettings
+from refocus.vit.classes import class_count
+from refocus.vit.loading import preprocessing
+
+COMMANDS = ["run", "audit", "masks", "tune", "report", "evaluate", "probe", "explain", "models"]
+OBJECTIVES = ("relevance", "energy", "swap", "refocus", "consistency")
+
+
+# --- how long until something is there ------------------------------------------------------------
+
+
+def start(rounds: int) -> None:
+    python = [sys.executable, "-c"]
+    calls = {
+        "python -c pass": [*python, "pass"],
+        "python -c 'import torch, timm'": [*python, "import torch, timm"],
+        **{f"refocus {c} --help": [sys.executable, "-m", "refocus", c, "--help"] for c in COMMANDS},
+    }
+    spent = measure.interleaved({n: partial(_quiet, c) for n, c in calls.items()}, rounds)
+    print("| | seconds, median | of importing torch and timm |\n|---|---|---|")
+    for name in calls:
+        ratio = measure.ratio(spent, name, "python -c 'import torch, timm'")[0]
+        print(f"| `{name}` | {sorted(spent[name])[rounds // 2]:.2f} | {ratio:.2f} |", flush=True)
+
+
+def _quiet(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+# --- a step ---------------------------------------------------------------------------------------
+
+
+def steps(ref: str, rounds: int) -> None:
+    print("| objective | fp32 | bf16 |\n|---|---|---|")
+    spent = {bf16: measure.interleaved(_steps(ref, bf16), rounds) for bf16 in (False, True)}
+    for name in OBJECTIVES:
+        cells = [
+            "{:.2f} ({:.2f} to {:.2f})".format(*measure.ratio(spent[bf16], name, "finetune"))
+            for bf16 in (False, True)
+        ]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
+
+
+def _steps(ref: str, bf16: bool) -> dict[str, Callable[[], Any]]:
+    found: dict[str, Callable[[], Any]] = {}
+    for name in ("finetune", *OBJECTIVES):
+        torch.manual_seed(0)
+        model, original = refocus.load(ref).train(), refocus.load(ref)
+        size = preprocessing(model)["input_size"]
+        masks = torch.zeros(8, 1, *size[1:])
+        masks[:, :, size[1] // 4 : -size[1] // 4, size[2] // 4 : -size[2] // 4] = 1
+        batch = torch.randn(8, *size), masks, torch.arange(8) % class_count(model)
+        step = refocus.objective(name, original=original)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
+        found[name] = partial(_step, step, model, optimizer, batch, bf16)
+    return found
+
+
+def _step(step: Any, model: nn.Module, optimizer: Any, batch: Any, bf16: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = step(model, *batch)["loss"]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+# --- a command ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Network:
+    """Images that went forward through a network of one kind, and seconds in it."""
+
+    images: int = 0
+    seconds: float = 0.0
+
+
+@contextmanager
+def watched(kind: type[nn.Module]) -> Iterator[Network]:
+    """Count what goes through every network of this class (backward passes are not counted)."""
+    found, genuine = Network(), kind.forward
+
+    def forward(self: nn.Module, images: torch.Tensor, *more: Any, **named: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return genuine(self, images, *more, **named)
+        finally:
+            found.seconds += time.perf_counter() - begun
+            found.images += len(images)
+
+    kind.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield found
+    finally:
+        kind.forward = genuine  # type: ignore[method-assign]
+
+
+def commands(ref: str, images: Path, masks: Path, most: int) -> None:
+    model = refocus.load(ref)
+    each = _forward(model)
+    print(f"one forward pass of an image: {1000 * each:.1f} ms\n")
+    head = ["command", "images", "forward passes of them", "of which made", "in the network"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (count, call) in _calls(ref, images, masks, most, Path(folder)).items():
+            begun = time.perf_counter()
+            with watched(type(model)) as network:
+                call()
+            seconds = time.perf_counter() - begun
+            print(
+                f"| `{name}` | {count} | {seconds / each / count:.1f} | "
+                f"{network.images / count:.1f} | {100 * network.seconds / seconds:.0f} % |",
+                flush=True,
+            )
+
+
+def _forward(model: nn.Module, rounds: int = 7) -> float:
+    """Seconds of an image in a batch of 32, the median."""
+    batch = torch.randn(32, *preprocessing(model)["input_size"])
+    with torch.inference_mode():
+        spent = measure.interleaved({"forward": lambda: model(batch)}, rounds)["forward"]
+    return sorted(spent)[rounds // 2] / len(batch)
+
+
+def _calls(
+    ref: str, images: Path, masks: Path, most: int, out: Path
+) -> dict[str, tuple[int, Callable[[], Any]]]:
+    """Command -> images that it works on, and the call; in this order."""
+    images, masks = _few(images, masks, most, out)
+    recipe = Recipe(model=ref, images=str(images), masks=str(masks), epochs=1, shots=1, fewer=True)
+    where = {"test": str(images)}, {"test": str(masks)}
+    audit, report = AuditSettings(most=most), ReportSettings(*where, most=most)
+    probe = partial(refocus.probe, ref, out / "probes", ProbeSettings(most=most), images=images)
+    return {
+        "masks": (most, partial(refocus.find_masks, images, out / "found", MaskSettings())),
+        "audit": (
+            most,
+            partial(refocus.audit, ref, images, out / "audit", masks=masks, settings=audit),
+        ),
+        "tune": (most, partial(refocus.tune, recipe, out / "run", progress=False)),
+        "report": (most, partial(refocus.report, out / "run", report)),
+        "probe": (most, probe),
+    }
+
+
+def _few(images: Path, masks: Path, most: int, out: Path) -> tuple[Path, Path]:
+    """Links to so many images, the same number of each class, and to their masks."""
+    classes = sorted(folder for folder in images.iterdir() if folder.is_dir())
+    for folder in classes:
+        for image in sorted(folder.iterdir())[: most // len(classes)]:
+            mask = masks / folder.name / f"{image.stem}.png"
+            for file, kind in ((image, "images"), (mask, "masks")):
+                link = out / kind / folder.name / file.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+    return out / "images", out / "masks"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--masks", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parts = ("start", "steps", "commands")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{measure.machine()}\n")
+    if "start" in args.only:
+        start(args.rounds)
+    if "steps" in args.only:
+        steps(args.model, args.rounds)
+    if "commands" in args.only:
+        commands(args.model, args.images, args.masks, args.most)
+
+
+if __name__ == "__main__":
+    main()
