@@ -134,6 +134,18 @@ def test_too_few_images_for_a_head_are_refused(tiny: Build, tmp_path: Path) -> N
             material.parts(PROBES[name], tiny())
 
 
+def test_all_leaves_out_a_head_where_there_are_too_few_images(
+    tiny: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, _ = make_images(tmp_path)
+    few = Material(images, ProbeSettings(kinds=("all",), most=4))
+    with caplog.at_level("INFO", logger="refocus"):
+        assert measure._fitting(["block-heads", "cutout"], {"model": tiny()}, few) == ["cutout"]
+    assert "block-heads is left out" in caplog.text
+    named = Material(images, ProbeSettings(kinds=("all,block-heads",), most=4))
+    assert measure._fitting(["block-heads"], {"model": tiny()}, named) == ["block-heads"]
+
+
 def test_units_of_the_class_token(tiny: Build) -> None:
     b = batch(tiny(), 3, units="token")
     assert features.unit_activations(b)["activation"].shape == (3, 24)

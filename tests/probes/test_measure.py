@@ -25,9 +25,10 @@ from tests.makers import NAMES
 from tests.probes.makers import run
 from tests.zoo import ZOO
 
+OWN = {"imagenet_c", "cues", "outside", "transfer", "results"}
 LIGHT = [
-    name for name in registry.PROBES if name not in ("imagenet-c", "shape-bias")
-]  # these bring their own folders
+    name for name, row in registry.PROBES.items() if not OWN & set(row.needs) and not row.fits
+]  # others bring their own folders or more images, and are tested elsewhere
 RANDOM = [
     "occlusion",
     "permutation",
@@ -62,7 +63,9 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
         assert (out / name / "curve.png").stat().st_size > 1000
         assert (out / name / "manifest.json").exists()
         assert (out / name / "picture.png").exists() == (
-            not registry.PROBES[name].numbers or registry.PROBES[name].picture is not None
+            not registry.PROBES[name].numbers
+            or registry.PROBES[name].picture is not None
+            or registry.PROBES[name].album is not None
         )
     plain = {
         r: read(out / r / "result.json").numbers.model.series for r in ("cutout", "permutation")

@@ -133,7 +133,7 @@ class Material:
         """What decides every record of a probe; kept beside them in settings.json."""
         settings, options = self.settings, self.options
         read = {need: getattr(options, need) for need in probe.needs if need in FOLDERS}
-        folders = read if probe.gather else {"images": self.root(probe), **read}
+        folders = read if probe.found else {"images": self.root(probe), **read}
         if options.mapping and probe.on == "cues":
             folders["mapping"] = options.mapping
         return {

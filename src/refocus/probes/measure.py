@@ -91,11 +91,26 @@ def probe(
         root, settings = pair.images, replace(settings, masks=masks)
     material = Material(root, settings, refs)
     models = load_models(model, against, pick_device(settings.device))
-    kinds = supported(kinds, settings.kinds, models.values())
+    kinds = _fitting(supported(kinds, settings.kinds, models.values()), models, material)
     check(kinds, models, material, folder)
     found = {name: run(name, models, material, folder) for name in kinds}
     page.write(folder)
     return found
+
+
+def _fitting(kinds: Sequence[str], models: Models, material: Material) -> list[str]:
+    """Without those of `all` that fit a head, where there are too few images for one."""
+    named = {name for part in material.settings.kinds for name in part.split(",")}
+    kept = []
+    for name in kinds:
+        if PROBES[name].fits and name not in named:
+            try:
+                material.parts(PROBES[name], models[MODEL])
+            except InputError as error:
+                log.info("%s is left out: %s", name, error)
+                continue
+        kept.append(name)
+    return kept
 
 
 def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -> None:
@@ -105,8 +120,8 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
     """
     for name in kinds:
         row = PROBES[name]
-        if row.gather is not None:
-            row.gather(material.options)
+        if row.found is not None:
+            row.run(material.options)
         else:
             for model in models.values():
                 material.parts(row, model)
@@ -134,7 +149,7 @@ def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult
     A folder that is complete is read; one that is not is resumed, with the same settings alone.
     """
     row = PROBES[name]
-    apart = {} if row.gather else {"‹images›": material.root(row)}
+    apart = {} if row.found else {"‹images›": material.root(row)}
     folder = outputs.resumable(out / name, True, material.decisive(row, models), apart=apart)
     with locks.released(folder):
         return _measured(name, models, material, folder)
@@ -156,7 +171,7 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
         unit=row.unit,
         better=row.better,
         models={which: references.resolved(ref) for which, ref in material.refs.items()},
-        numbers=_numbers(row, records, models, material.settings.seed),
+        numbers=_numbers(row, records, models, material),
     )
     pictures.write(row, models["model"], material, folder, answers[MODEL])
     write(folder / FILE, found)
@@ -165,10 +180,14 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
 
 
 def _numbers(
-    row: Probe, records: dict[str, list[ProbeRecord]], models: Models, seed: int
+    row: Probe, records: dict[str, list[ProbeRecord]], models: Models, material: Material
 ) -> Numbers:
-    levels = {which: row.levels_of(models[which]) for which in records}
-    counting = Counting(100.0 if "%" in row.unit else 1.0, row.first, row.headline, seed)
+    levels = {
+        which: row.found(material.options) if row.found else row.levels_of(models[which])
+        for which in records
+    }
+    scale = 100.0 if "%" in row.unit else 1.0
+    counting = Counting(scale, row.first, row.headline, material.settings.seed)
     if row.pooled is not None:
         return pooled.compared(records, levels, counting, row.pooled)
     return compared(records, levels, counting, row.extra)
@@ -179,8 +198,8 @@ def _answers(
 ) -> dict[str, list[ProbeRecord]]:
     """Each model's records as they were made, of all parts of a probe's images."""
     row = PROBES[name]
-    if row.gather is not None:
-        return {MODEL: row.gather(material.options)}
+    if row.found is not None:
+        return {MODEL: row.run(material.options)}
     return {
         which: [
             record

@@ -36,7 +36,7 @@ def write(
     answers: the model's records, for a picture that is made of all of them.
     """
     if row.album is not None:
-        root = folder if row.gather else material.root(row)
+        root = folder if row.found else material.root(row)
         row.album(answers, root, folder / FILE)
     elif row.picture is not None:
         row.picture(_first(row, model, material, _SHOWN), folder / FILE)

@@ -44,6 +44,7 @@ from refocus.probes.numbers import (
     subsets_picture,
     surgery,
 )
+from refocus.probes.lines import TUNED, above_the_line, gathered, levels, scatter
 from refocus.probes.outside import DETECTION, SOFTMAX, histograms, outside_scores
 from refocus.probes.outside import LEVELS as DETECTED
 from refocus.probes.perturbed import (
@@ -73,6 +74,15 @@ from refocus.probes.perturbed import (
 )
 from refocus.probes.pooled import Pooled
 from refocus.probes.results import Level
+from refocus.probes.spatial import (
+    SHIFTS,
+    TURNS,
+    patch_sizes,
+    patches,
+    patches_can_change,
+    shifts,
+    turns,
+)
 from refocus.probes.tools.corruptions import SEVERITIES, summary
 from refocus.probes.tools.surgery import PARTS, without
 from refocus.records import ProbeRecord
@@ -88,19 +98,19 @@ TOP1 = "top-1, %"
 class Probe:
     """A row of the table.
 
-    run: perturbed images, or with `numbers` the numbers themselves. levels: values along the x
-        axis.
+    run: perturbed images, or with `numbers` the numbers themselves. With `found` no model is asked:
+        it is given the options and makes the records, and `found` their levels. levels: values
+        along the x axis.
 
     cost: forward passes per image; a gradient counts as two more. first: the first level that
         counts in the headline, which is the mean over it and all later ones. after: makes final
-        records of all records at once. most: cap on the images. needs: `Options` that must be
-        given, and packages. better: is more better? fits: fits a head on the images' labels.
-        pooled: makes numbers of all images together, which are no means over them. gather: makes
-        the records, where no model is asked. picture, album: draws the first images, or of all
-        records (records, folder of the images, file).
+        records of all records at once. pooled: makes numbers of all images together, which are no
+        means over them. most: cap on the images. needs: `Options` that must be given, and packages.
+        better: is more better? fits: fits a head on the images' labels. picture: draws the first
+        images; album: draws all records (records, folder of the images, file).
     """
 
-    run: Callable[[Batch], Any]
+    run: Callable[[Any], Any]
     levels: Sequence[Level] | Callable[[nn.Module], list[Level]]
     about: str
     source: str
@@ -116,7 +126,7 @@ class Probe:
     check: Callable[[nn.Module], None] | None = None
     after: Callable[[list[ProbeRecord]], list[ProbeRecord]] | None = None
     pooled: Pooled | None = None
-    gather: Callable[[Options], list[ProbeRecord]] | None = None
+    found: Callable[[Options], list[Level]] | None = None
     fits: bool = False
     reads_units: bool = False
     picture: Callable[[Batch, Path], None] | None = None
@@ -230,6 +240,35 @@ _OWN = {
         "DeVries & Taylor, 2017; as a test: Paul & Chen, AAAI 2022",
         "area of the hole, share of the image",
         "7",
+    ),
+    "turns": Probe(
+        turns,
+        TURNS,
+        "The image is turned to either side by so many degrees: does the answer depend on what is "
+        "up?",
+        "Engstrom et al., ICML 2019",
+        "turned by, degrees",
+        "8",
+    ),
+    "shifts": Probe(
+        shifts,
+        SHIFTS,
+        "The image is shifted in a random direction: does the answer depend on where the object "
+        "is?",
+        "Engstrom et al., ICML 2019; Azulay & Weiss, JMLR 2019",
+        "shifted by, share of the side",
+        "6",
+    ),
+    "patches": Probe(
+        patches,
+        patch_sizes,
+        "The same image in smaller and larger patches, with the kernel and the positions "
+        "resampled: does the answer hang on the grid?",
+        "Beyer et al. (FlexiViT), CVPR 2023",
+        "side of a patch, pixels",
+        "8",
+        numbers=True,
+        check=patches_can_change,
     ),
     "surgery": Probe(
         surgery,
@@ -418,6 +457,23 @@ _OWN = {
         reads_units=True,
         album=unit_pictures,
         headline=("strongest images",),
+    ),
+    "effective-robustness": Probe(
+        gathered,
+        (),
+        "Shifted against clean accuracy of many models, from results of `refocus evaluate`: are "
+        "the tuned ones above the line of the others, or did clean accuracy rise alike?",
+        "Taori et al., NeurIPS 2020",
+        "shifted test set",
+        "0",
+        numbers=True,
+        unit="points above the line",
+        first=0,
+        needs=("results",),
+        found=levels,
+        after=above_the_line,
+        album=scatter,
+        headline=(TUNED,),
     ),
     "attention-segmentation": Probe(
         attention_segmentation,

@@ -83,6 +83,45 @@ def boxes(
     return found
 
 
+# --- turned and shifted -------------------------------------------------------------------------
+
+
+def signs(seeds: Sequence[int]) -> Tensor:
+    """-1 or 1 for each image: `[B]`."""
+    return torch.tensor([_uniform(seed) < 0.5 for seed in seeds]).float() * 2 - 1
+
+
+def directions(seeds: Sequence[int]) -> Tensor:
+    """A direction for each image, down and right, of length 1: `[B, 2]`."""
+    angles = torch.tensor([2 * math.pi * _uniform(seed) for seed in seeds])
+    return torch.stack([angles.sin(), angles.cos()], dim=1)
+
+
+def _uniform(seed: int) -> float:
+    return float(torch.rand((), generator=generator(seed)))
+
+
+def turn(pixels: Tensor, degrees: Tensor) -> Tensor:
+    """Images turned counterclockwise about their centre, `[B]` degrees; edges are mirrored."""
+    angles = torch.deg2rad(degrees)
+    height, width = pixels.shape[-2:]
+    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    rows = [cosine, -sine * height / width, zero], [sine * width / height, cosine, zero]
+    return _resampled(pixels, torch.stack([torch.stack(row, dim=1) for row in rows], dim=1))
+
+
+def shift(pixels: Tensor, shares: Tensor) -> Tensor:
+    """Images moved down and right by shares of their sides `[B, 2]`; edges are mirrored."""
+    still = torch.eye(2).expand(len(pixels), 2, 2)
+    return _resampled(pixels, torch.cat([still, -2 * shares.flip(1)[..., None]], dim=2))
+
+
+def _resampled(pixels: Tensor, theta: Tensor) -> Tensor:
+    """Each image where an affine map `[B, 2, 3]` of its places says, bilinear."""
+    grid = F.affine_grid(theta.to(pixels), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+
+
 # --- frequencies --------------------------------------------------------------------------------
 
 

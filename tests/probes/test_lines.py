@@ -1,0 +1,137 @@
+"""Effective robustness from results of `refocus evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from torch import nn
+
+from refocus.errors import InputError
+from refocus.files import write_json
+from refocus.probes import lines, measure
+from refocus.probes.batch import Options
+from refocus.probes.material import Material
+from refocus.probes.settings import ProbeSettings
+from refocus.records import to_json
+from refocus.results import (
+    Accuracy,
+    Classification,
+    Estimate,
+    Evaluation,
+    ShiftEntry,
+    SuiteEntry,
+)
+
+_N = 400
+_CLEAN = (0.6, 0.7, 0.8, 0.9)
+
+
+def _answers(top1: float, before: float | None) -> Classification:
+    def accuracy(value: float) -> Accuracy:
+        return Accuracy(
+            Estimate(100 * value, None, _N), Estimate(None, None, _N), Estimate(None, None, _N), {}
+        )
+
+    return Classification(accuracy(top1), None if before is None else accuracy(before))
+
+
+def _line(clean: float) -> float:
+    return float(expit(0.8 * logit(clean) - 0.7))
+
+
+def _result(
+    folder: Path, clean: float, shifted: float, before: float | None = None, name: str = "street"
+) -> None:
+    folder.mkdir(parents=True)
+    old = None if before is None else _line(before)
+    shift = ShiftEntry("moved", 25, answers=_answers(shifted, old))
+    suites = {
+        "own": SuiteEntry(
+            "classification", _N, {"standard": _answers(clean, before)}, shifts={"moved": shift}
+        ),
+        name: SuiteEntry("classification", _N, {"standard": _answers(shifted, old)}),
+    }
+    found = Evaluation("m", None if before is None else "m0", 0, suites)
+    write_json(folder / "results.json", to_json(found))
+    manifest = {"command": "evaluate", "environment": {}, "files": []}
+    write_json(folder / "manifest.json", manifest)
+
+
+def _originals(root: Path) -> Options:
+    for at, clean in enumerate(_CLEAN):
+        _result(root / f"base{at}", clean, _line(clean))
+    return Options(results=root)
+
+
+def test_a_tuned_model_above_the_line_of_the_others(tmp_path: Path) -> None:
+    options = _originals(tmp_path)
+    _result(tmp_path / "deeper" / "tuned", 0.8, _line(0.8) + 0.1, before=0.75)
+    rows = lines.gathered(options)
+    assert [row.image for row in rows][-2:] == ["deeper/tuned (original)", "deeper/tuned (tuned)"]
+    assert lines.levels(options) == ["own, moved", "street"]
+    excess = {row.image: row.values for row in lines.above_the_line(rows)}
+    assert excess["deeper/tuned (tuned)"][lines.ORIGINAL] == (None, None)
+    assert excess["deeper/tuned (tuned)"][lines.TUNED] == pytest.approx((10, 10), abs=0.2)
+    assert excess["base1 (original)"][lines.ORIGINAL] == pytest.approx((0, 0), abs=0.2)
+
+
+def test_the_line_is_that_of_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    clean, shifted = rng.uniform(0.3, 0.9, size=(2, 9))
+    tuned = np.arange(9) >= 6
+    line = lines.fitted(clean, shifted, tuned)
+    slope, intercept = np.polyfit(logit(clean[:6]), logit(shifted[:6]), 1)
+    assert (line.slope, line.intercept) == pytest.approx((slope, intercept))
+    assert (line.n, line.originals) == (6, True)
+    few = lines.fitted(clean, shifted, np.arange(9) >= 2)  # too few originals: through all
+    assert few.slope == pytest.approx(np.polyfit(logit(clean), logit(shifted), 1)[0])
+    assert (few.n, few.originals) == (9, False)
+
+
+def test_an_original_that_several_runs_share_counts_once_and_all_right_has_a_logit(
+    tmp_path: Path,
+) -> None:
+    options = _originals(tmp_path)
+    for at in range(3):
+        _result(tmp_path / f"run{at}", 1.0, 0.9 + at / 100, before=0.5)
+    rows = lines.gathered(options)
+    assert len(rows) == 4 + 1 + 3
+    assert max(row.values["clean"][0] for row in rows) == pytest.approx(400.5 / 401)
+
+
+def test_from_results_to_numbers_and_picture(tmp_path: Path) -> None:
+    _originals(tmp_path / "results")
+    for at, more in enumerate((0.05, 0.07)):
+        _result(tmp_path / f"results/run{at}", 0.8, _line(0.8) + more, before=0.75)
+    settings = ProbeSettings(results=str(tmp_path / "results"))
+    material = Material(None, settings, {"model": "m"})
+    models: dict[str, nn.Module] = {"model": nn.Identity()}
+    measure.check([], models, Material(None, settings), tmp_path / "out")
+    found = measure._measured(
+        "effective-robustness", models, material, _made(tmp_path / "out")
+    ).numbers
+    assert found.headline.model.n == 2
+    assert found.headline.model.value == pytest.approx(6, abs=0.2)
+    assert found.model.series[lines.ORIGINAL][0].n == 5
+    assert (tmp_path / "out" / "picture.png").stat().st_size > 5000
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_what_gives_no_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no results of `refocus evaluate`"):
+        lines.gathered(Options(results=tmp_path))
+    _result(tmp_path / "a", 0.8, 0.7)
+    _result(tmp_path / "b", 0.7, 0.5)
+    with pytest.raises(InputError, match="results of 2 different models; a line takes at least 3"):
+        lines.gathered(Options(results=tmp_path))
+    (tmp_path / "c").mkdir()
+    write_json(tmp_path / "c" / "results.json", {"other": 1})  # of no evaluation
+    _result(tmp_path / "d", 0.7, 0.5, name="other")
+    assert lines.levels(Options(results=tmp_path)) == ["own, moved"]
