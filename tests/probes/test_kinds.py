@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from refocus.probes import numbers, perturbed, registry
 from refocus.probes.batch import answers
 from refocus.probes.tools.perturbations import fourier_basis
-from tests.makers import Build
+from tests.makers import Build, make_images
 from tests.probes.makers import batch
 
 
@@ -111,3 +113,19 @@ def test_perturbed_answers_are_those_of_the_perturbed_pixels(tiny: Build) -> Non
     for column, pixels in enumerate(views):
         assert torch.equal(found[:, column], (b.logits(pixels).argmax(1) == b.labels).float())
     assert not torch.equal(views[0], views[-1])
+
+
+def test_styles_are_named_by_what_made_them(
+    tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_images(tmp_path)
+    b = batch(tiny(), 2, styles=tmp_path / "images")
+    assert {name for name, _ in perturbed.stylization(b)} == {"Fourier amplitudes"}
+    monkeypatch.setattr(perturbed.styles, "adain", lambda _folder: lambda p, _looks, s: p * s)
+    b = batch(b.model, 2, styles=tmp_path / "images", adain=tmp_path)
+    seen: dict[str, list[Tensor]] = {}
+    for name, pixels in perturbed.stylization(b):
+        seen.setdefault(name, []).append(pixels)
+    assert list(seen) == ["Fourier amplitudes", "AdaIN"]
+    assert torch.equal(seen["AdaIN"][0], b.pixels)
+    assert torch.equal(seen["AdaIN"][2], 0.5 * b.pixels)

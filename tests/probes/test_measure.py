@@ -54,7 +54,8 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
         numbers = read(out / name / "result.json").numbers
         for which in ("model", "against"):
             lines = (out / name / f"{which}.jsonl").read_text().splitlines()
-            assert len(lines) == numbers.curves[which].n == 4
+            assert len(lines) == 4
+            assert numbers.curves[which].n == (96 if name == "units" else 4)
             assert all(
                 p.value is None or p.n
                 for points in numbers.curves[which].series.values()
@@ -179,6 +180,12 @@ def test_bad_input_is_said_before_anything_is_written(
         (["--kind", "cutout", "--saliency", "lime"], "--saliency lime: must be relevance or"),
         (["--kind", "imagenet-c"], "needs --imagenet-c"),
         (["--kind", "cutout", "--mapping", "x.json"], "only with --cues"),
+        (["--kind", "cutout", "--adain", tmp_path], "only with --styles"),
+        (["--kind", "transfer"], "--kind transfer: needs --transfer"),
+        (["--kind", "out-of-distribution", "--outside", tmp_path / "nothing"], "--outside"),
+        (["--kind", "effective-robustness", "--results", tmp_path], "--results .*: holds no"),
+        (["--kind", "transfer", "--transfer", folders["styles"]], "holds no class folders"),
+        (["--kind", "block-heads", "--most", 4], "too few for a linear head.*--most"),
     ):
         with pytest.raises(InputError, match=message):
             run(*options, *more)

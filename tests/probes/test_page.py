@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 from refocus.cli import main as command
 from refocus.figures.charts import Chart
 from refocus.probes import page, registry
-from refocus.probes.curves import curve
+from refocus.probes.curves import curve, thumbnail
 from refocus.probes.results import Curves, Numbers, Point, ProbeResult
 from refocus.results import Change, Compared, Estimate
 from tests.probes.makers import run
@@ -68,3 +70,14 @@ def test_axes_have_names_and_units() -> None:
     for name, row in registry.PROBES.items():
         assert row.xlabel, name
         assert row.unit.strip("% "), name
+
+
+def test_a_level_without_any_number_stays_empty_in_the_small_curve() -> None:
+    points = [Point(50.0, (40.0, 60.0), 9, 1.0), Point(None, None, 0, None)]
+    numbers = Numbers(
+        Curves([2, 4], 9, {"": points}, {}), None, Compared(Estimate(50, None, 9)), None
+    )
+    small = thumbnail(replace(result(1.0), numbers=numbers), ())
+    drawn = small.axes[0].lines[0].get_ydata()
+    assert drawn[0] == 50
+    assert math.isnan(drawn[1])

@@ -14,8 +14,8 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
     "Data": (
         "images", "masks", "suites", "on", "tests", "sources", "val", "val_masks", "backgrounds",
         "classes",
-        "shots", "most", "kinds", "shifts", "groups", "styles", "cues", "imagenet_c", "outside",
-        "transfer", "results", "source",
+        "shots", "most", "kinds", "shifts", "groups", "styles", "adain", "cues", "imagenet_c",
+        "outside", "transfer", "results", "source",
         "mask_score", "mask_polarity", "class_seed", "fewer", "skip_bad", "val_images", "mapping",
         "learn_from", "ignore", "orientation", "boxes", "templates", "class_", "settings", "test",
     ),
@@ -46,7 +46,7 @@ RARE = frozenset(  # hidden unless --advanced is given
         "protocol", "val_images", "check_images", "fewer", "skip_bad", "recompute", "precision",
         "workers", "learn_from", "ignore", "orientation", "boxes", "refine", "size", "faithful",
         "mapping", "saliency", "imagenet_c", "styles", "templates",
-        "outside", "transfer", "results", "units",
+        "outside", "transfer", "results", "units", "adain",
     )
 )  # fmt: skip
 ALIASES = ("resume",)  # of earlier versions, which still work and are never shown

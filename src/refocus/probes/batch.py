@@ -39,6 +39,7 @@ class Options:
     cues: Path | None = None
     mapping: Path | None = None
     imagenet_c: Path | None = None
+    adain: Path | None = None
     outside: Path | None = None
     transfer: Path | None = None
     results: Path | None = None

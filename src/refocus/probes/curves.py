@@ -57,12 +57,14 @@ def thumbnail(result: ProbeResult, counting: Sequence[str]) -> Figure:
     page = Figure(figsize=(2.6, 1.5), layout="constrained")
     axes = page.subplots()
     for which, curves in _in_order(result):
-        rows = [
-            _values(points)
-            for series, points in curves.series.items()
-            if not counting or series in counting
-        ]
-        values = np.nanmean(rows, axis=0)
+        rows = np.ma.masked_invalid(
+            [
+                _values(points)
+                for series, points in curves.series.items()
+                if not counting or series in counting
+            ]
+        )
+        values = rows.mean(axis=0).filled(np.nan)  # a level without any number stays empty
         look: dict[str, Any] = {**STYLES[_STYLE[which]], "markersize": 3, "linewidth": 1.2}
         axes.plot(range(len(values)), values, **look)
     if result.in_percent:

@@ -30,7 +30,7 @@ _LEAST = 2
 
 def options_of(settings: ProbeSettings) -> Options:
     """What a probe may read, with the user's home folder in place of ~."""
-    given = {name: getattr(settings, name) for name in (*FOLDERS, "mapping")}
+    given = {name: getattr(settings, name) for name in (*FOLDERS, "mapping", "adain")}
     paths = {name: Path(text).expanduser() if text else None for name, text in given.items()}
     return Options(
         **paths,
@@ -134,6 +134,8 @@ class Material:
         settings, options = self.settings, self.options
         read = {need: getattr(options, need) for need in probe.needs if need in FOLDERS}
         folders = read if probe.found else {"images": self.root(probe), **read}
+        if options.adain and "styles" in probe.needs:
+            folders["adain"] = options.adain
         if options.mapping and probe.on == "cues":
             folders["mapping"] = options.mapping
         return {

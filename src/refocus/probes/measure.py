@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from refocus import locks, outputs, references
 from refocus.data.folders import image_files
 from refocus.data.sources.opened import opened_pair
+from refocus.data.styles import adain
 from refocus.errors import InputError
 from refocus.evaluation.collect import collect
 from refocus.files import read_json
@@ -141,6 +142,8 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
             )
     if material.options.styles is not None:
         image_files(material.options.styles, "styles")
+    if material.options.adain is not None:
+        adain(material.options.adain)
 
 
 def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult:

@@ -5,6 +5,7 @@ Each is a few lines. Where each protocol comes from and where ours departs stand
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from refocus.data import styles
 from refocus.data.folders import image_files
 from refocus.data.images import read_image
 from refocus.probes.batch import Batch, Views
@@ -195,12 +197,21 @@ def shapes(b: Batch) -> Views:
 
 
 def stylization(b: Batch) -> Views:
-    """Amplitudes of the spectrum moved to those of a style image."""
+    """Textures and colours moved to those of a style image.
+
+    By the amplitudes of the spectrum, and by AdaIN where its weights are given.
+    """
     assert b.options.styles is not None
     files = _styles(b.options.styles)
-    styles = _squeezed([files[seed % len(files)] for seed in b.seeds], b)
-    for strength in STRENGTHS:
-        yield "style", change.stylize(b.pixels, styles, strength) if strength else b.pixels
+    pictures = _squeezed([files[seed % len(files)] for seed in b.seeds], b)
+    ways: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+        styles.FOURIER: styles.by_amplitudes
+    }
+    if b.options.adain is not None:
+        ways[styles.ADAIN] = styles.adain(b.options.adain)
+    for series, way in ways.items():
+        for strength in STRENGTHS:
+            yield series, way(b.pixels, pictures, strength) if strength else b.pixels
 
 
 @lru_cache(maxsize=4)

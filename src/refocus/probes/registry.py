@@ -27,6 +27,7 @@ from refocus.probes.features import (
     unit_pictures,
     unit_selectivity,
 )
+from refocus.probes.lines import TUNED, above_the_line, gathered, levels, scatter
 from refocus.probes.numbers import (
     REACHES,
     TARGETS,
@@ -44,7 +45,6 @@ from refocus.probes.numbers import (
     subsets_picture,
     surgery,
 )
-from refocus.probes.lines import TUNED, above_the_line, gathered, levels, scatter
 from refocus.probes.outside import DETECTION, SOFTMAX, histograms, outside_scores
 from refocus.probes.outside import LEVELS as DETECTED
 from refocus.probes.perturbed import (
@@ -365,9 +365,10 @@ _OWN = {
         STRENGTHS,
         "Textures and colours move to those of other pictures, shapes stay: does the model go by "
         "the shape?",
-        "after Geirhos et al., ICLR 2019; made as Xu et al., CVPR 2021",
-        "how far the amplitudes are moved",
-        "5",
+        "after Geirhos et al., ICLR 2019; amplitudes: Xu et al., CVPR 2021; AdaIN: Huang & "
+        "Belongie, ICCV 2017",
+        "how far the picture is moved to the style",
+        "5, with AdaIN 9 and its networks",
         needs=("styles",),
     ),
     "shape-bias": Probe(

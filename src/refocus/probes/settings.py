@@ -48,6 +48,13 @@ class ProbeSettings:
     styles: Annotated[
         PathText | None, about("Folder of pictures to take styles from, for stylization.")
     ] = None
+    adain: Annotated[
+        PathText | None,
+        about(
+            "Folder with the published weights of AdaIN, vgg and decoder (.safetensors or .pth): "
+            "stylization is also done with them."
+        ),
+    ] = None
     cues: Annotated[
         PathText | None, about("Cue conflict stimuli: SHAPE/SHAPEn-TEXTUREm.EXT, for shape-bias.")
     ] = None
@@ -95,3 +102,5 @@ class ProbeSettings:
         check(self)
         if self.mapping is not None and self.cues is None:
             raise InputError(f"‹mapping› {self.mapping}: only with ‹cues›")
+        if self.adain is not None and self.styles is None:
+            raise InputError(f"‹adain› {self.adain}: only with ‹styles›")

@@ -73,6 +73,15 @@ def load_file(file: Path, arch: str | None, *, pretrained: bool) -> nn.Module:
     return model
 
 
+def read_weights(file: Path, shown: str) -> dict[str, Tensor]:
+    """The weights in a file of any network, read without running what is in it.
+
+    Raises:
+        InputError: none, or a file that cannot be read so; begins with `shown`.
+    """
+    return _weights(_read(file, shown), shown)
+
+
 def _read(file: Path, shown: str) -> dict[str, Any]:
     try:
         if file.suffix == ".safetensors":

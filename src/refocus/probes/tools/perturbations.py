@@ -180,18 +180,6 @@ def fourier_noise(
     return (pixels + norm * signs.to(pixels) * wave).clamp(0, 1)
 
 
-def stylize(pixels: Tensor, styles: Tensor, strength: float) -> Tensor:
-    """Amplitudes of the spectrum moved by `strength` in [0, 1] to those of a style image.
-
-    Phases are kept: textures and colours change, shapes stay, for phases carry them (Oppenheim &
-    Lim, 1981; so used by Xu et al., CVPR 2021).
-    """
-    own, other = torch.fft.fft2(pixels), torch.fft.fft2(styles)
-    amplitude = (1 - strength) * own.abs() + strength * other.abs()
-    values: Tensor = torch.fft.ifft2(torch.polar(amplitude, own.angle())).real.clamp(0, 1)
-    return values
-
-
 # --- shapes -------------------------------------------------------------------------------------
 
 
