@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from refocus.errors import InputError
-from refocus.probes import registry, spatial
+from refocus.probes import choice, spatial
 from refocus.probes.tools import perturbations as change
 from tests.makers import Build
 from tests.own_vit import OwnViT
@@ -65,4 +65,4 @@ def test_patches_are_the_models_own_first_and_answers_are_those_of_its_copies(ti
 
 def test_a_model_of_ones_own_is_refused() -> None:
     with pytest.raises(InputError, match="does not say how its positions are embedded"):
-        registry.supported(["patches"], ["patches"], [OwnViT()])
+        choice.supported(["patches"], ["patches"], [OwnViT()])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from refocus.errors import InputError
 from refocus.probes.tools.resizing import on_grid, patch_of, with_patches
-from refocus.relevance.attention import logits_of
+from refocus.relevance.answers import logits_of
 from tests.zoo import CASES, ZOO, build, images_for
 
 

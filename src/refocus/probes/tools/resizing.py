@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.errors import InputError
-from refocus.vit.families import View, family, unsupported, unwrap, view
+from refocus.vit.families import family, view
 from refocus.vit.loading import preprocessing
+from refocus.vit.views import View, unsupported
+from refocus.vit.wrappers import unwrap
 
 Size = tuple[int, int]
 
@@ -46,7 +48,7 @@ def with_patches(pixels: Tensor, old: Size, new: Size) -> Tensor:
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     cells = pixels.unflatten(3, (columns, new[1])).unflatten(2, (rows, new[0]))
     vertical, horizontal = (_inverse(a, b).to(pixels) for a, b in zip(old, new, strict=True))
-    seen = torch.einsum("ap,bcgpkq,dq->bcgakd", vertical, cells, horizontal)
+    seen: Tensor = torch.einsum("ap,bcgpkq,dq->bcgakd", vertical, cells, horizontal)
     return seen.flatten(4, 5).flatten(2, 3)
 
 
@@ -56,7 +58,8 @@ def _inverse(old: int, new: int) -> Tensor:
         return torch.eye(old)
     basis = torch.eye(old, dtype=torch.float64)[None, None]
     resize = F.interpolate(basis, (new, old), mode="bicubic", antialias=True)[0, 0]
-    return torch.linalg.pinv(resize).float()
+    inverse: Tensor = torch.linalg.pinv(resize).float()
+    return inverse
 
 
 def on_grid(model: nn.Module, grid: Size) -> nn.Module:
@@ -79,7 +82,8 @@ def on_grid(model: nn.Module, grid: Size) -> nn.Module:
         _torchvision(copy, size, grid, reader)
     else:
         _interpolating(copy)
-    return copy
+    found: nn.Module = copy
+    return found
 
 
 def _torchvision(copy: Any, size: Size, grid: Size, reader: View) -> None:
