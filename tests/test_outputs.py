@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -15,6 +16,8 @@ import pytest
 from refocus import fingerprints, locks, outputs
 from refocus.errors import InputError
 from refocus.files import write_json
+from refocus.vit import catalogue
+from refocus.vit.from_names import write_zero_shot
 
 DEAD = 2**22 + 1  # above the largest number of a process on Linux
 
@@ -255,3 +258,25 @@ def test_without_flock_a_lock_whose_process_has_ended_can_be_removed(
     assert json.loads(file.read_text())["process"] == os.getpid()
     locks.release(tmp_path)
     assert not file.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("what", ["a folder", "a page", "a model of names"])
+def test_a_disk_that_takes_nothing_is_no_wrong_name(
+    what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line ends with 1 then, and 2 where the name cannot be used."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path))
+
+    writers: dict[str, Callable[[], object]] = {
+        "a folder": lambda: outputs.new_folder(tmp_path / "a" / "b"),
+        "a page": lambda: catalogue.write(tmp_path / "models.md"),
+        "a model of names": lambda: write_zero_shot("m", ["a", "b"], tmp_path / "a" / "b"),
+    }
+    monkeypatch.setattr(Path, "mkdir", full)
+    monkeypatch.setattr(catalogue, "write_text", full)
+    with pytest.raises(OSError, match=os.strerror(number)) as refusal:
+        writers[what]()
+    assert refusal.value.errno == number

@@ -25,6 +25,11 @@ _TEXT = 1 << 26  # bytes of a text file
 _SPACE = re.compile("No space left|File too large|Disk quota|write failed|failed writing", re.I)
 
 
+def of_the_disk(error: OSError) -> bool:
+    """Whether the disk, and not the path that was given, is what an error is about."""
+    return error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to; then `path` is either as before or whole.

@@ -17,7 +17,7 @@ from typing import Any
 
 from refocus import __version__, fingerprints, locks, runs
 from refocus.errors import InputError
-from refocus.files import PARTIAL, read_json, write_json
+from refocus.files import PARTIAL, of_the_disk, read_json, write_json
 from refocus.locks import LOCK
 from refocus.records import from_json, to_json
 
@@ -56,6 +56,8 @@ def new_folder(
         folder.mkdir(parents=True, exist_ok=True)
         locks.hold(folder)
     except OSError as error:
+        if of_the_disk(error):
+            raise
         raise InputError(f"‹out› {out}: cannot be created ({error.strerror})") from error
     if not _only_leftovers(folder):
         locks.release(folder)

@@ -26,6 +26,7 @@ def _raises(error: BaseException) -> int:
     [
         (InputError("‹out› x:\n exists"), 2, "error: out x: exists"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 1, "/a/b: No space left"),
+        (OSError(errno.ENOSPC, "No space", "/source", None, "/target"), 1, ": /target: No space"),
         (OSError(errno.EROFS, "Read-only file system", "/a/b"), 1, "/a/b: Read-only"),
         (OSError(errno.EIO, "Input/output error"), 1, "Input/output error; what was"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "xxx"), 2, "xxx: File name too long"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from refocus import InputError
 from refocus.demo import digits, story
 from refocus.demo.settings import DemoSettings
 from refocus.records import to_json
+from refocus.tuning.recipe import Recipe
 from tests.makers import ROOT
 
 
@@ -58,6 +61,39 @@ def test_the_shortcut_is_planted_as_a_plain_loop_would() -> None:
     assert not planted.training
     for name, weight in model.state_dict().items():
         assert torch.equal(planted.state_dict()[name], weight), name
+
+
+def test_the_same_demo_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk stops it after the shortcut was planted; then what is there is read."""
+    done: list[str] = []
+    row, network = story.DemoRow(1.0, 2.0, 3.0, 4.0, 0.5), story.pretrained()
+
+    def planted(*_: object, **__: object) -> Any:
+        done.append("planted")
+        return network
+
+    def tuned(recipe: Recipe, folder: Path, **_: object) -> None:
+        done.append(recipe.objective)
+        if len(done) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr(story, "PER_CLASS", {"tune": 1, "in_domain": 1, "shuffled": 1})
+    monkeypatch.setattr(story, "plant_shortcut", planted)
+    monkeypatch.setattr(story, "tune", tuned)
+    monkeypatch.setattr(story, "load", lambda *_, **__: None)
+    monkeypatch.setattr(story, "measure", lambda *_, **__: row)
+    monkeypatch.setattr(story, "maps_before_after", lambda *_: None)
+    monkeypatch.setattr(story, "write_page", lambda *_: None)
+    with pytest.raises(OSError, match="No space"):
+        story.run(tmp_path / "out", progress=False)
+    results = story.run(tmp_path / "out", progress=False)
+    assert done == ["planted", "finetune", "relevance", "finetune", "relevance", "refocus"]
+    assert story.run(tmp_path / "out", progress=False) == results  # complete: only read
+    assert len(done) == 6
+    with pytest.raises(InputError, match=r"seed: 0 then, 1 now"):
+        story.run(tmp_path / "out", DemoSettings(seed=1), progress=False)
 
 
 @pytest.mark.slow

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @with_settings(DemoSettings)
 def demo(
-    out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("refocus-demo"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; the same command goes on there.")
+    ] = Path("refocus-demo"),
     **given: Any,
 ) -> dict[str, DemoRow]:
     """Show everything offline: a ViT learns a shortcut, and 15 images with masks fix it."""

@@ -116,7 +116,8 @@ def _usage(error: Any) -> str:
 
 
 def _of_the_machine(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    place = error.filename2 or error.filename  # of a copy, where it goes
+    where = f"{place}: " if place else ""
     reason = error.strerror or first_line(error)
     if error.errno in _FULL:
         return f"{where}{reason}; {_SAFE}. Free space, then {_GO_ON}"

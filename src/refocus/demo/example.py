@@ -11,6 +11,7 @@ from PIL import Image
 
 from refocus import outputs
 from refocus.demo import digits
+from refocus.files import replacing
 from refocus.vit.loading import load, save
 
 
@@ -58,4 +59,5 @@ def write_folders(root: Path, labels: np.ndarray, images: np.ndarray, masks: np.
         for kind, pixels in (("images", image), ("masks", mask)):
             path = root / kind / str(label) / f"{position:04d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)
+            with replacing(path) as partial:
+                Image.fromarray((255 * pixels).round().astype(np.uint8)).save(partial, "PNG")

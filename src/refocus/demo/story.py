@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data.folders import scan
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.demo import digits
@@ -32,9 +32,9 @@ from refocus.figures.glossary import words
 from refocus.figures.html import embed, page
 from refocus.figures.pictures import figure, overlay, to_picture
 from refocus.figures.tables import KeyNumber
-from refocus.files import write_json, write_text
+from refocus.files import read_json, write_json, write_text
 from refocus.progress import track
-from refocus.records import Prediction, to_json
+from refocus.records import Prediction, from_json, to_json
 from refocus.relevance.gae import explain
 from refocus.tuning.loop import descend
 from refocus.tuning.recipe import Recipe
@@ -79,7 +79,7 @@ class DemoRow:
 def run(
     out: str | Path, settings: DemoSettings | None = None, *, progress: bool = True
 ) -> dict[str, DemoRow]:
-    """Run the demo into a new folder.
+    """Run the demo into a folder; the same call goes on where an earlier one stopped.
 
     Without settings, as `refocus demo` does.
 
@@ -88,14 +88,23 @@ def run(
         row of the table.
     """
     settings = settings or DemoSettings()
-    seed, device = settings.seed, str(pick_device(settings.device))
-    folder = outputs.new_folder(out)
+    device = str(pick_device(settings.device))
+    folder = outputs.resumable(out, True, {"seed": settings.seed})
+    with locks.released(folder):
+        if (folder / outputs.MANIFEST).exists():
+            kept = folder / "results.json"
+            return from_json(read_json(kept), dict[str, DemoRow], kept)
+        return _told(folder, settings.seed, device, progress=progress)
+
+
+def _told(folder: Path, seed: int, device: str, *, progress: bool) -> dict[str, DemoRow]:
+    """The whole story; what an earlier start finished is read."""
     data = folder / "data"
     for position, name in enumerate(PER_CLASS):
         write_images(data / name, name, np.random.default_rng([seed, position]))
-    biased = plant_shortcut(seed, device=device, progress=progress)
-    save(biased, folder / "biased" / "model")
     models = {"biased": folder / "biased" / "model"}
+    if not models["biased"].exists():
+        save(plant_shortcut(seed, device=device, progress=progress), models["biased"])
     for name, row in ROWS.items():
         tune(recipe(folder, seed, device=device, **row), folder / name, progress=progress)
         models[name] = folder / name / "model"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from refocus.errors import InputError, first_line
-from refocus.files import write_text
+from refocus.errors import InputError
+from refocus.files import of_the_disk, write_text
 from refocus.vit.families import FAMILIES, REFUSED, Family
 
 
@@ -33,7 +33,9 @@ def write(out: Path) -> None:
     try:
         write_text(out, markdown())
     except OSError as error:
-        raise InputError(f"‹out› {out}: cannot be written ({first_line(error)})") from error
+        if of_the_disk(error):
+            raise
+        raise InputError(f"‹out› {out}: cannot be written ({error.strerror})") from error
 
 
 def _row(name: str, row: Family) -> str:

@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.files import read_text
+from refocus.files import of_the_disk, read_text
 from refocus.vit import zero_shot
 from refocus.vit.loading import save
 
@@ -43,7 +43,9 @@ def write_zero_shot(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"‹out› {out}: cannot be written ({first_line(error)})") from error
+        if of_the_disk(error):
+            raise
+        raise InputError(f"‹out› {out}: cannot be written ({error.strerror})") from error
     words = [spoken(name) for name in found]
     made = zero_shot.build(model.removeprefix("hf:"), found, words, sentences)
     save(made, folder)
