@@ -260,6 +260,18 @@ def test_without_flock_a_lock_whose_process_has_ended_can_be_removed(
     assert not file.exists()
 
 
+@pytest.mark.parametrize("place", ["text", "text/below/that", "fifo", "itself", "nowhere"])
+def test_what_is_no_folder_can_hold_none(place: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("x")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "nowhere").symlink_to("not-there")
+    with pytest.raises(InputError, match=r"^work .*/\w+ is no folder; name a folder, new or not"):
+        outputs.refuse_no_folder(tmp_path / place, called="work")
+    outputs.refuse_no_folder(tmp_path / "new" / "one", called="work")
+    outputs.refuse_no_folder("", called="work")
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("what", ["a folder", "a page", "a model of names"])
 def test_a_disk_that_takes_nothing_is_no_wrong_name(

@@ -114,6 +114,22 @@ def refuse_inside(
             )
 
 
+def refuse_no_folder(out: str | Path, *, called: str) -> None:
+    """Stop where a folder that is to be made, or to be written into, can be none.
+
+    Args:
+        out: the folder.
+        called: what the caller calls it.
+
+    Raises:
+        InputError: it, or what it would lie in, is something else.
+    """
+    place = Path(out).expanduser()
+    there = next((part for part in (place, *place.parents) if os.path.lexists(part)), None)
+    if there is not None and not there.is_dir():
+        raise InputError(f"‹{called}› {out}: {there} is no folder; name a folder, new or not")
+
+
 def resumable(
     out: str | Path,
     resume: bool,

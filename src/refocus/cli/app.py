@@ -51,6 +51,9 @@ def app(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
 ) -> None:
     """Open a page on this machine to compare models, fix masks, tune and audit."""
+    outputs.refuse_no_folder(work, called="work")
+    if images is not None:
+        outputs.refuse_inside(work, {"‹images›": images, "‹masks›": masks}, called="work")
     try:
         import gradio  # noqa: F401
     except ImportError as error:
@@ -61,8 +64,6 @@ def app(
 
     model = references.with_names(model, names=names, order=order)
     against = against and references.with_names(against, names=names, order=order)
-    if images is not None:
-        outputs.refuse_inside(work, {"‹images›": images, "‹masks›": masks}, called="work")
     given = AppSettings(model, against, images, masks, work, backbone, host, port)
     server = prepared(given)
     console.print(f"open in a browser: http://{host}:{port}   (Ctrl+C ends it)", soft_wrap=True)
