@@ -6,11 +6,18 @@ Started by `torchrun` or `accelerate launch`.
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from refocus.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,24 @@ class Place:
         if self._met is not None:
             self._met.wait_for_everyone()
 
+    def agreed(self, value: T) -> T:
+        """The first process's value, in all of them."""
+        if self._met is None:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        held: T = broadcast_object_list([value], from_process=0)[0]
+        return held
+
+    def joined(self, values: list[T]) -> list[T]:
+        """The lists of all processes, one after the other by rank, in all of them."""
+        if self._met is None:
+            return values
+        from accelerate.utils import gather_object
+
+        every: list[T] = gather_object(values)
+        return every
+
 
 def place() -> Place:
     """What torchrun or accelerate launch says, or the only place.
@@ -57,6 +82,35 @@ def meet(*, cpu: bool) -> Place:
     # one may have far more left to do than another
     met = PartialState(cpu=cpu, timeout=timedelta(days=1))
     return Place(met.process_index, met.num_processes, met.local_process_index, met)
+
+
+_SHARING: ContextVar[Place] = ContextVar("processes that share images")
+
+
+def sharing() -> Place:
+    """The processes that walk through images together (`shared`); alone outside of it."""
+    return _SHARING.get(Place())
+
+
+@contextmanager
+def shared(out: Path, *, cpu: bool) -> Iterator[Path]:
+    """Images that are walked through within (`evaluation.collect`) are shared by all processes.
+
+    All of them run the same command on the same input, and each learns all answers, so the same
+    numbers come out as of one process. The first writes into `out`, the others into folders that
+    are thrown away.
+
+    Args:
+        out: where the command writes.
+        cpu: whether the work runs on the CPU.
+    """
+    mine = meet(cpu=cpu)
+    with nullcontext() if mine.first else tempfile.TemporaryDirectory("refocus") as aside:
+        before = _SHARING.set(mine)
+        try:
+            yield out if aside is None else Path(aside) / "out"
+        finally:
+            _SHARING.reset(before)
 
 
 def take_place() -> Place:

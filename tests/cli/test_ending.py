@@ -77,7 +77,7 @@ def test_a_wrong_command_line_is_one_line(
     assert shown.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["evaluate", "audit", "report", "explain", "probe", "shifts"])
+@pytest.mark.parametrize("command", ["run", "report", "explain", "shifts", "zero-shot"])
 def test_what_cannot_be_split_refuses_torchrun(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

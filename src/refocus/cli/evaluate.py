@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from refocus import references
+from refocus import processes, references
 from refocus.cli.options import Model, Names, Order, Resume, Rows, settings_from, with_settings
 from refocus.cli.printing import console, print_table
 from refocus.evaluation.settings import EvaluationSettings, ShiftSettings
@@ -50,18 +50,20 @@ def evaluate(
     """Measure accuracy on test sets and on shifts of your images.
 
     Of one model, or of two on the same images, such as before and after tuning. Writes one record
-    per image.
+    per image. Under `torchrun` the images are shared by the processes.
     """
     given["suites"] = [*given["suites"], *(more or [])]
     values = settings_from(EvaluationSettings, given)
     from refocus.evaluation.plan import Plan  # loads torch
     from refocus.evaluation.prove import evaluate_suites
     from refocus.tuning.selection import trained_classes
+    from refocus.vit.loading import pick_device
 
     model = references.with_names(model, names=names, order=order)
     against = against and references.with_names(against, names=names, order=order)
     plan = Plan(**values, trained=trained_classes(model))
-    found = evaluate_suites(model, plan, out, against=against, resume=resume)
+    with processes.shared(out, cpu=pick_device(plan.device).type == "cpu") as where:
+        found = evaluate_suites(model, plan, where, against=against, resume=resume)
     print_table(found.suites)
     skipped = sum(len(entry.first.unreadable) for entry in found.suites.values() if entry.protocols)
     note = f"{skipped} unreadable images skipped\n" if skipped else ""

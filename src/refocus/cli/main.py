@@ -34,7 +34,8 @@ from refocus.cli.tune import tune
 from refocus.cli.wording import Command
 from refocus.errors import InputError
 
-SHARED = ("tune", "masks", "study")  # commands that several processes of torchrun share
+# commands that several processes of torchrun share
+SHARED = ("tune", "masks", "evaluate", "audit", "probe", "study")
 TWO_WORDS = {  # what a person types -> the command that it is
     ("probe", "run"): "probe",
     ("probe", "list"): "probes",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from refocus import progress
+from refocus import processes, progress
 from refocus.cli.options import signature_of
 from refocus.cli.printing import console
 from refocus.records import to_json
@@ -32,9 +32,10 @@ def answering(command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def answered(*, quiet: bool, as_json: bool, **given: Any) -> None:
-        with _printing(tables=not as_json, notices=not quiet):
+        first = processes.place().first  # of several processes one speaks
+        with _printing(tables=first and not as_json, notices=first and not quiet):
             result = command(**given)
-        if as_json and result is not None:  # None: of several processes not the first
+        if as_json and first and result is not None:
             print(json.dumps(to_json(result), indent=2, allow_nan=False))
 
     signature = signature_of(command)

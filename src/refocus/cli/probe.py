@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from refocus import references
+from refocus import processes, references
 from refocus.cli.options import Names, Order, Rows, settings_from, spelling, with_settings
 from refocus.cli.printing import console, print_rows
 from refocus.probes.settings import ProbeSettings
@@ -53,16 +53,19 @@ def probe(
 
     `refocus probe run` measures, before and after tuning; `refocus probe list` shows what each
     probe tests. Every probe has its own folder in --out: finished ones are kept, interrupted ones
-    are resumed, and others can be added later with the same options.
+    are resumed, and others can be added later with the same options. Under `torchrun` the images
+    are shared by the processes.
     """
     given["kinds"] = [*given["kinds"], *(more or [])]
     settings = ProbeSettings(**settings_from(ProbeSettings, given))
     from refocus.probes import measure, page  # loads torch
+    from refocus.vit.loading import pick_device
 
     model = references.with_names(model, names=names, order=order)
     against = against and references.with_names(against, names=names, order=order)
-    found = measure.probe(model, out, settings, images=images, against=against)
-    rows = [page.row(result) for result in page.results(out.expanduser()).values()]
+    with processes.shared(out, cpu=pick_device(settings.device).type == "cpu") as where:
+        found = measure.probe(model, where, settings, images=images, against=against)
+        rows = [page.row(result) for result in page.results(where.expanduser()).values()]
     print_rows(rows, ("probe", "measure", "n", "value"))
     console.print(f"open in a browser: {out.expanduser() / page.PAGE}", soft_wrap=True)
     return found

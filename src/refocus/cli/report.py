@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refocus import references
+from refocus import processes, references
 from refocus.cli.options import Model, Names, Order, Resume, settings_from, with_settings
 from refocus.cli.printing import console, print_table
+from refocus.errors import InputError
 from refocus.reports.settings import AuditSettings, ReportSettings
 from refocus.results import Audit
 
@@ -43,13 +44,20 @@ def audit(
 ) -> Audit:
     """Measure how much a model relies on the background.
 
-    The page starts with the verdict and shows what the model was shown and what it said.
+    The page starts with the verdict and shows what the model was shown and what it said. Under
+    `torchrun` the images are shared by the processes.
     """
     from refocus.reports import audit as audits
+    from refocus.vit.loading import pick_device
 
     settings = AuditSettings(**settings_from(AuditSettings, given))
     ref = references.with_names(model, names=names, order=order)
-    found = audits.audit(ref, images, out, masks=masks, settings=settings, resume=resume)
+    if masks is None and processes.place().count > 1:
+        raise InputError(
+            "‹masks›: missing; under torchrun an audit does not find them (`refocus masks` does)"
+        )
+    with processes.shared(out, cpu=pick_device(settings.device).type == "cpu") as where:
+        found = audits.audit(ref, images, where, masks=masks, settings=settings, resume=resume)
     print_table({"images": found.entry})
     console.print(f"{found.verdict}\nopen in a browser: {out / 'audit.html'}", soft_wrap=True)
     return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from refocus.errors import InputError
+from refocus.processes import sharing
 from refocus.progress import phase
 from refocus.records import Sample, appending, drop_partial_line, read_lines, write_line
 from refocus.relevance.answers import logits_of
@@ -64,7 +65,8 @@ def collect(
 ) -> list[dict[str, Any]]:
     """One record per sample, in order.
 
-    {"image": path below root, ...}, with "unreadable": reason where it cannot be read.
+    {"image": path below root, ...}, with "unreadable": reason where it cannot be read. Within
+    `processes.shared` each process answers its share of the batches.
 
     Args:
         samples: images, in the order of the records.
@@ -78,32 +80,50 @@ def collect(
         workers: processes that load; 0 loads in this one.
         label: description of the progress bar; none without it.
     """
-    done: dict[str, dict[str, Any]] = {}
-    if records:
-        drop_partial_line(records)
-        done = {_named(line, records): line for line in read_lines(records)}
+    group = sharing()
+    done = group.agreed(_done(records) if records else {})
     missing = [s for s in samples if _name(s, root) not in done]
-    loader = DataLoader(
-        _Loaded(missing, load), batch_size=batch_size, num_workers=workers, collate_fn=_together
+    # the same batches as in one process, so that the answers are the same to the last digit
+    every = range(len(missing))
+    batches = [every[at : at + batch_size] for at in range(0, len(missing), batch_size)]
+    mine = iter(
+        DataLoader(
+            _Loaded(missing, load),
+            batch_sampler=batches[group.rank :: group.count],
+            num_workers=workers,
+            collate_fn=_together,
+        )
     )
     with (
         appending(records) if records else nullcontext() as sink,
-        phase(label, len(samples), done=len(samples) - len(missing)) as seen,
+        phase(label, len(samples), done=len(samples) - len(missing), shown=group.first) as seen,
     ):
-        for batch, items in loader:
-            answers = iter(
-                answer([s for s, problem in batch if not problem], items) if len(items) else []
-            )
-            for sample, problem in batch:
-                name = _name(sample, root)
-                done[name] = {
-                    "image": name,
-                    **({"unreadable": problem} if problem else next(answers)),
-                }
+        for _ in batches[:: group.count]:
+            batch = next(mine, None)
+            lines = group.joined([] if batch is None else _lines(*batch, answer, root))
+            for line in lines:
+                done[line["image"]] = line
                 if sink:
-                    write_line(sink, done[name])
-            seen.advance(len(batch))
+                    write_line(sink, line)
+            seen.advance(len(lines))
     return [done[_name(s, root)] for s in samples]
+
+
+def _done(records: Path) -> dict[str, dict[str, Any]]:
+    """The lines that an earlier start has left, by image."""
+    drop_partial_line(records)
+    return {_named(line, records): line for line in read_lines(records)}
+
+
+def _lines(
+    batch: list[tuple[Sample, str]], items: Any, answer: Answer, root: Path
+) -> list[dict[str, Any]]:
+    """The records of a batch."""
+    answers = iter(answer([s for s, problem in batch if not problem], items) if len(items) else [])
+    return [
+        {"image": _name(s, root), **({"unreadable": problem} if problem else next(answers))}
+        for s, problem in batch
+    ]
 
 
 def _named(line: dict[str, Any], source: Path) -> str:

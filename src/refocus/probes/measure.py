@@ -37,6 +37,7 @@ from refocus.probes.results import (
 )
 from refocus.probes.seen import Loader, batch_of
 from refocus.probes.settings import ProbeSettings
+from refocus.processes import sharing
 from refocus.records import ProbeRecord, Sample
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import Models, load_models, pick_device
@@ -161,9 +162,11 @@ def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult
 def _measured(name: str, models: Models, material: Material, folder: Path) -> ProbeResult:
     """What a probe's folder holds, or else finds."""
     row = PROBES[name]
-    if (folder / outputs.MANIFEST).exists():
+    complete = (folder / outputs.MANIFEST).exists()
+    before = sharing().agreed(read(folder / FILE) if complete else None)
+    if before is not None:
         log.info("%s: there already, read from its records", name)
-        return read(folder / FILE)
+        return before
     answers = _answers(name, models, material, folder)
     records = {which: _final(row, rows) for which, rows in answers.items()}
     found = ProbeResult(
