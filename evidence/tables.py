@@ -81,14 +81,14 @@ def asked(text: str) -> Asked:
     """The first comment's words."""
     data, *pairs = text.split()
     if data not in DATA:
-        raise InputError(f"table {text!r}: unknown data set; legal are {', '.join(DATA)}")
+        raise InputError(f"table {text!r}: unknown data set; choose one of {', '.join(DATA)}")
     found = Asked(data)
     for pair in pairs:
         key, _, value = pair.partition("=")
         values = tuple(value.split(","))
         if key not in _KEYS or not value:
             raise InputError(
-                f"table {text!r}: {pair}; legal are {', '.join(_KEYS)}, each KEY=VALUE"
+                f"table {text!r}: {pair}; choose one of {', '.join(_KEYS)}, each KEY=VALUE"
             )
         if key == "images":
             found = replace(found, images=tuple(int(v) for v in values))

@@ -201,7 +201,7 @@ def chosen_classes(every: set[str], args: argparse.Namespace, rng: random.Random
         if unknown := set(getattr(args, option) or ()) - every:
             raise InputError(
                 f"--{option.replace('_', '-')} {sorted(unknown)[0]}: no class with usable masks; "
-                "legal are " + ", ".join(sorted(every))
+                "choose one of " + ", ".join(sorted(every))
             )
     named = [*(args.objects or ()), *(args.backgrounds or ())]
     if twice := sorted({name for name in named if named.count(name) > 1}):
@@ -227,10 +227,10 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--out {args.out}: exists and is not overwritten; name a new folder")
     for option in ("share", "opacity"):
         if not 0 <= (value := getattr(args, option)) <= 1:
-            raise InputError(f"--{option} {value:g}: legal is 0 to 1")
+            raise InputError(f"--{option} {value:g}: must be 0 to 1")
     for option in ("copies", "epochs", "batch_size"):
         if (value := getattr(args, option)) < 1:
-            raise InputError(f"--{option.replace('_', '-')} {value}: legal is 1 or more")
+            raise InputError(f"--{option.replace('_', '-')} {value}: must be 1 or more")
     if len(args.images) != len(args.masks):
         raise InputError(
             f"--masks: {len(args.masks)} folders for {len(args.images)} of --images; give one for "
@@ -248,8 +248,8 @@ def build(args: argparse.Namespace) -> None:
     model = load(args.model)
     if not hasattr(model, "reset_classifier"):
         raise InputError(
-            f"--model {args.model}: its classifier cannot be exchanged; legal are the models of "
-            "timm"
+            f"--model {args.model}: its classifier cannot be exchanged; choose one of "
+            "the models of timm"
         )
     for name in (*ground_of, *ground_of.values()):
         rng.shuffle(by_class[name])

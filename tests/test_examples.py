@@ -340,7 +340,7 @@ def test_planted_shortcut_refuses(
         (("--masks", masks, masks), "--masks: 2 folders for 1"),
         (
             ("--masks", masks, "--objects", "unicorn"),
-            "--objects unicorn: no class with usable masks; legal are",
+            "--objects unicorn: no class with usable masks; choose one of",
         ),
         (("--masks", masks, "--classes", 1), "lower --classes"),
         (
@@ -348,11 +348,11 @@ def test_planted_shortcut_refuses(
             "ant is named twice",
         ),
         (("--masks", masks, "--out", images), "exists and is not overwritten"),
-        (("--masks", masks, "--share", 2), "--share 2: legal is 0 to 1"),
-        (("--masks", masks, "--batch-size", 0), "--batch-size 0: legal is 1 or more"),
+        (("--masks", masks, "--share", 2), "--share 2: must be 0 to 1"),
+        (("--masks", masks, "--batch-size", 0), "--batch-size 0: must be 1 or more"),
         (
             ("--masks", masks, "--mask-score", 0, "--classes", 2, "--model", other),
-            "legal are the models of timm",
+            "choose one of the models of timm",
         ),
     ):
         code, _, error = started("planted_shortcut.py", *folders, *options)

@@ -111,7 +111,7 @@ def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
 def test_json_has_a_limit_and_may_begin_with_a_mark(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1, 2]")
     assert read_json(tmp_path / "a.json") == [1, 2]
-    with pytest.raises(InputError, match="legal are at most"):
+    with pytest.raises(InputError, match="must be at most"):
         read_json(tmp_path / "a.json", most=4)
 
 

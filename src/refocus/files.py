@@ -117,5 +117,5 @@ def read_bytes(path: Path, most: int) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     if status.st_size > most:
-        raise ValueError(f"{status.st_size >> 20} MB; legal are at most {most >> 20}")
+        raise ValueError(f"{status.st_size >> 20} MB; must be at most {most >> 20}")
     return path.read_bytes()

@@ -195,7 +195,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     if not path.is_file():
-        raise InputError(f"{path}: not a regular file; legal is one JSON object a line")
+        raise InputError(f"{path}: not a regular file; must be a file with one JSON object a line")
     lines: dict[str | int, dict[str, Any]] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -178,7 +178,7 @@ def test_explain_takes_any_file_name(
                 "--objective",
                 "x",
             ],
-            "legal are relevance",
+            "choose one of relevance",
         ),
         (["masks", "{images}", "--backbone", "no/such"], "no such folder"),
         (

@@ -107,7 +107,7 @@ def test_object_ids_are_not_taken_for_soft_masks(tmp_path: Path) -> None:
     palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     for number, mask in enumerate((Image.fromarray(values), palette)):
         mask.save(tmp_path / f"{number}.png")
-        with pytest.raises(InputError, match=r"object ids .*legal are 0/255"):
+        with pytest.raises(InputError, match=r"object ids .*must be 0/255"):
             read_mask(tmp_path / f"{number}.png")
     ones = Image.fromarray(values // 2).convert("P")
     ones.putdata((values // 2).ravel())

@@ -86,7 +86,7 @@ def test_the_folder_of_the_images_is_no_folder_of_masks(
 
 def test_another_answer_is_refused(tiny: Build, image_folders: tuple[Path, Path]) -> None:
     images, masks = image_folders
-    with pytest.raises(InputError, match="mask_polarity yes: legal are ask, keep, invert"):
+    with pytest.raises(InputError, match="mask_polarity yes: choose one of ask, keep, invert"):
         scan(images, tiny(), masks=masks, mask_polarity="yes")
 
 

@@ -177,6 +177,6 @@ def test_kinds_are_read_from_a_list() -> None:
     assert shifts.kinds(["all"], real=True) == list(shifts.KINDS)
     assert shifts.kinds(("all",)) == [name for name in shifts.KINDS if name != "real"]
     with pytest.raises(
-        refocus.InputError, match="kinds blur: no such shift; legal are all, only-fg"
+        refocus.InputError, match="kinds blur: no such shift; choose one of all, only-fg"
     ):
         shifts.kinds(["blur"])

@@ -142,7 +142,7 @@ def test_segmentation_scores_of_a_perfect_map_and_of_wrong_shapes() -> None:
     assert asdict(refocus.segmentation_scores(masks, masks)) == pytest.approx(
         {"pixel_accuracy": 1, "miou": 1, "map": 1}
     )
-    with pytest.raises(refocus.InputError, match="legal is a tensor"):
+    with pytest.raises(refocus.InputError, match="must be a tensor"):
         refocus.segmentation_scores(masks[:, None], masks)
 
 

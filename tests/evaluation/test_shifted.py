@@ -47,7 +47,7 @@ def test_further_kinds_are_added_and_other_settings_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kinds": ("blur",)}, r"kinds blur: no such shift; legal are all, only-fg"),
+        ({"kinds": ("blur",)}, r"kinds blur: no such shift; choose one of all, only-fg"),
         ({"mask_score": 2}, r"mask_score 2: must be a number"),
         ({"workers": -1}, r"workers -1: must be a whole number between 0 and 256"),
         ({"kinds": ("real",)}, r"backgrounds, a folder of images"),

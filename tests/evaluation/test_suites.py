@@ -298,5 +298,5 @@ def test_a_model_of_other_classes_and_an_unknown_protocol(
 ) -> None:
     with pytest.raises(refocus.InputError, match="4 classes, this set needs ImageNet's 1000"):
         open_suite("imagenet-r", tmp_path, tiny())
-    with pytest.raises(refocus.InputError, match="legal are standard, paper"):
+    with pytest.raises(refocus.InputError, match="choose one of standard, paper"):
         open_suite("imagenet", tmp_path, Told({}), protocol="mine")

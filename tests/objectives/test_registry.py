@@ -66,7 +66,7 @@ def test_masks_may_come_without_a_channel_and_as_bool(tiny: Build) -> None:
 
 def test_unknown_names_are_answered_with_the_legal_ones() -> None:
     with pytest.raises(
-        refocus.InputError, match=r"relevanse.*legal are relevance, relevance-exact"
+        refocus.InputError, match=r"relevanse.*choose one of relevance, relevance-exact"
     ):
         refocus.objective("relevanse")
     with pytest.raises(
@@ -203,7 +203,7 @@ def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("refocus", {"target": "predicted"}, "does not read it; legal: relevance, relevance-exact"),
+        ("refocus", {"target": "predicted"}, "does not read it; choose one of relevance, rel"),
         ("finetune", {"target": "predicted"}, "does not read it"),
         (
             "energy",
@@ -212,8 +212,8 @@ def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str
         ),
         ("relevance", {"target": "predicted", "labels": 1.0}, "the term 'labels' of objective"),
         ("relevance", {"target": "predicted", "map": "rollout"}, "is of no class"),
-        ("relevance", {"target": "guessed"}, "legal is a function of the logits or predicted"),
-        ("relevance", {"map": "gradcamm"}, "map gradcamm: unknown; legal are gae, attention"),
+        ("relevance", {"target": "guessed"}, "must be a function of the logits or predicted"),
+        ("relevance", {"map": "gradcamm"}, "map gradcamm: unknown; choose one of gae, attention"),
         ("relevance", {"map": "rollout", "second_order": True}, "the map 'rollout' does not read"),
         ("relevance", {"map": "gradcam", "recompute": True}, "recompute: is about GAE's map"),
         ("relevance-exact", {"map": "gradcam"}, "'relevance-exact': is about GAE's map"),

@@ -174,7 +174,7 @@ def test_bad_input_is_said_before_anything_is_written(
 ) -> None:
     options = ["--model", folders["model"], "--images", folders["images"], "--out", tmp_path / "o"]
     for more, message in (
-        (["--kind", "blur"], "--kind blur: unknown; legal are all, fgsm"),
+        (["--kind", "blur"], "--kind blur: unknown; choose one of all, fgsm"),
         (["--kind", "shapes"], "--kind shapes: needs --masks"),
         (["--kind", "stylization", "--styles", tmp_path / "nothing"], "--styles"),
         (["--kind", "cutout", "--saliency", "lime"], "--saliency lime: must be relevance or"),

@@ -159,7 +159,7 @@ def test_a_constant_map_becomes_zeros_with_finite_gradients() -> None:
 @pytest.mark.parametrize(
     ("images", "targets", "message"),
     [
-        (torch.zeros(3, 32, 32), None, "legal are normalized floats"),
+        (torch.zeros(3, 32, 32), None, "must be normalized floats"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), None, "uint8"),
         (torch.zeros(2, 3, 32, 32), [0], "2 class indices"),
         (torch.zeros(1, 3, 32, 32), [4], "0 to 3"),

@@ -184,13 +184,13 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
         assert isinstance(result.exception, InputError), result.output
         return str(result.exception)
 
-    assert "no such study; legal are table1" in refused("table7", "--out", "x")
+    assert "no such study; choose one of table1" in refused("table7", "--out", "x")
     assert "--data or --on" in refused("table1", "--out", "x")
     assert "--out: missing" in refused("table1", "--data", str(toml))
     for pair, said in (
         ("relevance=fast", "--lr relevance=fast: must be NAME=NUMBER"),
         ("relevance=0", "--lr relevance=0.0: must be a number above 0"),
-        ("relevanse=1", "--lr relevanse=1: no such objective; legal are relevance"),
+        ("relevanse=1", "--lr relevanse=1: no such objective; choose one of relevance"),
     ):
         assert said in refused("table1", *options(place, "--lr", pair))
     assert "--shift outline: must be mixed-rand, location, rotation or size" in refused(
@@ -215,7 +215,7 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
         "table1", "--data", str(toml), "--out", "x"
     )
     toml.write_text('[train]\nimages = "a"\nmask = "b"\n')
-    assert "unknown key 'mask' in [train]; legal are images, annotated" in refused(
+    assert "unknown key 'mask' in [train]; choose one of images, annotated" in refused(
         "table1", "--data", str(toml), "--out", "x"
     )
     toml.write_text('[sets]\nimages = "a"\n')

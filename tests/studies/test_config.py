@@ -49,7 +49,7 @@ def test_relative_paths_are_meant_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("epoch = 3\n", "unknown key 'epoch'; legal are data, on"),
+        ("epoch = 3\n", "unknown key 'epoch'; choose one of data, on"),
         ("epochs = \n", "not a readable TOML file"),
     ],
 )

@@ -22,9 +22,9 @@ def test_presets_are_tables_5_to_7() -> None:
     with pytest.raises(InputError, match="no longer in timm"):
         presets.preset("ViT-L")
     assert presets.preset("ViT-L", model="mine")["model"] == "mine"
-    with pytest.raises(InputError, match=r"objective rrr-as-published; legal are relevance$"):
+    with pytest.raises(InputError, match=r"objective rrr-as-published; choose one of relevance$"):
         presets.preset("AR-L", "rrr-as-published")
-    with pytest.raises(InputError, match=r"preset ViT-X: unknown; legal are ViT-B"):
+    with pytest.raises(InputError, match=r"preset ViT-X: unknown; choose one of ViT-B"):
         presets.preset("ViT-X")
 
 
@@ -34,7 +34,7 @@ def test_presets_are_tables_5_to_7() -> None:
 )
 def test_a_preset_belongs_to_the_objective_that_it_was_published_for(objective: str) -> None:
     message = (
-        f"preset ViT-B: was not published for objective {objective}; legal are relevance, "
+        f"preset ViT-B: was not published for objective {objective}; choose one of relevance, "
         "rrr-as-published, gradmask-as-published"
     )
     with pytest.raises(InputError, match=message):

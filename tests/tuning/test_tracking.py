@@ -155,7 +155,7 @@ def test_unknown_and_missing_trackers_are_refused(
     model_folder: Path, image_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = quick_recipe(model_folder, image_folders)
-    with pytest.raises(InputError, match="track paper: legal are tensorboard, trackio, wandb"):
+    with pytest.raises(InputError, match="track paper: choose one of tensorboard, trackio, wandb"):
         tune(recipe, tmp_path / "run", track="paper")
     monkeypatch.setattr(tracking, "find_spec", lambda _name: None)
     with pytest.raises(InputError, match="track wandb: wandb is not installed"):

@@ -172,7 +172,7 @@ def _whole(model: nn.Module) -> Any:
 WRONG: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     "a whole model": (_whole, "holds more than weights, and reading it would run code"),
     "code": (lambda m: {"state_dict": m.state_dict(), "x": Trap()}, "would run code"),
-    "a list": (lambda m: [1, 2], "holds a list; legal is a state dict"),
+    "a list": (lambda m: [1, 2], "holds a list; must be a state dict"),
     "no tensors": (lambda m: {"epoch": 3}, "holds no weights"),
     "no architecture": (lambda m: m.state_dict(), "does not say its architecture"),
     "another architecture": (

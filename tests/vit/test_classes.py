@@ -296,7 +296,7 @@ def test_label2id_that_agrees_is_no_contradiction(tmp_path: Path, first: int) ->
 @pytest.mark.parametrize("keys", [("0", "5"), ("2", "3"), ("0", "00")])
 def test_a_file_of_names_has_no_gaps(tmp_path: Path, keys: tuple[str, str]) -> None:
     (tmp_path / "names.json").write_text(json.dumps(dict(zip(keys, "ab", strict=True))))
-    with pytest.raises(InputError, match="legal are 0 to 1, each once"):
+    with pytest.raises(InputError, match="must be 0 to 1, each once"):
         classes.read_names(tmp_path / "names.json")
 
 

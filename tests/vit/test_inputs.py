@@ -44,18 +44,18 @@ def refusal(call: Callable[..., object], *given: object, **named: object) -> str
 # --- images -------------------------------------------------------------------------------------
 
 WRONG_IMAGES: dict[str, tuple[Any, str]] = {
-    "a picture": (Image.new("RGB", (40, 30)), "PIL.Image.Image [40, 30]; legal are normalized"),
+    "a picture": (Image.new("RGB", (40, 30)), "PIL.Image.Image [40, 30]; must be normalized"),
     "an array": (np.zeros((2, 3, 32, 32), np.float32), "numpy.ndarray [2, 3, 32, 32]"),
     "a path": ("dog.png", "str 'dog.png'"),
-    "a list": ([IMAGES[0]], "images: list; legal"),
-    "one image": (IMAGES[0], "[3, 32, 32] float32; legal are normalized floats [B, 3, height"),
+    "a list": ([IMAGES[0]], "images: list; must be"),
+    "one image": (IMAGES[0], "[3, 32, 32] float32; must be normalized floats [B, 3, height"),
     "grey": (IMAGES[:, :1], "[2, 1, 32, 32]"),
     "channels last": (IMAGES.permute(0, 2, 3, 1), "[2, 32, 32, 3]"),
     "bytes": ((IMAGES * 50 + 100).byte(), "uint8"),
     "0..255": (IMAGES * 50 + 120, "values as far as 220 from 0"),
     "NaN": (IMAGES.masked_fill(IMAGES > 1.9, torch.nan), "NaN or infinite"),
     "infinite": (IMAGES.masked_fill(IMAGES > 1.9, torch.inf), "NaN or infinite"),
-    "float64": (IMAGES.double(), "float64, the model's weights float32; legal is one type"),
+    "float64": (IMAGES.double(), "float64, the model's weights float32; must be of one type"),
     "half": (IMAGES.half(), "float16, the model's weights float32"),
     "elsewhere": (IMAGES.to("meta"), "on meta, the model on cpu"),
     "another size": (torch.zeros(2, 3, 40, 32), "[2, 3, 40, 32]: the model does not take them"),
@@ -83,7 +83,7 @@ def test_how_far_pixels_may_lie_follows_from_the_models_normalization(tiny: Buil
 def test_an_empty_batch_has_nothing_to_explain_and_nothing_to_train_on(model: nn.Module) -> None:
     assert refocus.explain(model, IMAGES[:0]).relevance.shape == (0, 32, 32)
     said = refusal(refocus.objective("energy"), model, IMAGES[:0], MASKS[:0], LABELS[:0])
-    assert said == "images: an empty batch; legal is at least one image"
+    assert said == "images: an empty batch; must hold at least one image"
 
 
 def test_under_autocast_the_types_may_differ(model: nn.Module) -> None:
@@ -95,16 +95,16 @@ def test_under_autocast_the_types_may_differ(model: nn.Module) -> None:
 
 _LEGAL = "[2, 1, 32, 32] or [2, 32, 32]"
 WRONG_MASKS: dict[str, tuple[Any, str]] = {
-    "bytes 0..255": ((MASKS * 255).byte(), "values from 0 to 255; legal are 0 (background) to 1"),
+    "bytes 0..255": ((MASKS * 255).byte(), "values from 0 to 255; must be 0 (background) to 1"),
     "floats 0..255": (MASKS * 255, "divide 0/255 masks by 255"),
     "percent": (MASKS * 100, "values from 0 to 100"),
     "object ids": (MASKS.long() * 3, "values from 0 to 3"),
-    "-1..1": (MASKS * 2 - 1, "values from -1 to 1; legal"),
+    "-1..1": (MASKS * 2 - 1, "values from -1 to 1; must be"),
     "NaN": (MASKS * torch.nan, "values from nan to nan"),
-    "one for all": (MASKS[0, 0], f"[32, 32] float32; legal are {_LEGAL}"),
-    "one of two": (MASKS[:1], f"[1, 1, 32, 32] float32; legal are {_LEGAL}"),
-    "three channels": (MASKS.repeat(1, 3, 1, 1), f"[2, 3, 32, 32] float32; legal are {_LEGAL}"),
-    "another size": (MASKS[..., ::2, ::2], f"[2, 1, 16, 16] float32; legal are {_LEGAL}"),
+    "one for all": (MASKS[0, 0], f"[32, 32] float32; must be {_LEGAL}"),
+    "one of two": (MASKS[:1], f"[1, 1, 32, 32] float32; must be {_LEGAL}"),
+    "three channels": (MASKS.repeat(1, 3, 1, 1), f"[2, 3, 32, 32] float32; must be {_LEGAL}"),
+    "another size": (MASKS[..., ::2, ::2], f"[2, 1, 16, 16] float32; must be {_LEGAL}"),
     "turned": (torch.zeros(2, 32, 31), "[2, 32, 31]"),
     "complex": (MASKS * 1j, "complex64"),
     "an array": (MASKS.numpy(), "numpy.ndarray [2, 1, 32, 32]"),
@@ -112,16 +112,16 @@ WRONG_MASKS: dict[str, tuple[Any, str]] = {
     "elsewhere": (MASKS.to("meta"), "on meta, images on cpu"),
 }
 WRONG_LABELS: dict[str, tuple[Any, str]] = {
-    "too large": (torch.tensor([0, 4]), "0 to 4; legal are 0 to 3, the model's classes"),
-    "ignored": (torch.tensor([-100, 1]), "-100 to 1; legal"),
-    "floats": (LABELS.float(), "[2] float32; legal are class indices [2] of type int64"),
+    "too large": (torch.tensor([0, 4]), "0 to 4; must be 0 to 3, the model's classes"),
+    "ignored": (torch.tensor([-100, 1]), "-100 to 1; must be"),
+    "floats": (LABELS.float(), "[2] float32; must be class indices [2] of type int64"),
     "boolean": (LABELS > 0, "[2] bool"),
     "one-hot": (torch.eye(4)[LABELS], "[2, 4] float32"),
     "a column": (LABELS[:, None], "[2, 1] int64"),
-    "too few": (LABELS[:1], "[1] int64; legal are class indices [2]"),
+    "too few": (LABELS[:1], "[1] int64; must be class indices [2]"),
     "a list": ([0, 3], "labels: list"),
     "names": (["ant", "dog"], "labels: list"),
-    "nothing": (None, "labels: NoneType; legal are class indices [2]"),
+    "nothing": (None, "labels: NoneType; must be class indices [2]"),
     "elsewhere": (LABELS.to("meta"), "on meta, images on cpu"),
 }
 
@@ -177,10 +177,10 @@ def test_a_target_of_ones_own_reads_whatever_labels_it_likes(model: nn.Module) -
 # --- models, and arguments that are no tensors --------------------------------------------------
 
 CALLS: dict[str, tuple[Callable[[], object], str]] = {
-    "explain: a name": (lambda: refocus.explain("vit", IMAGES), "model: str 'vit'; legal is a"),
+    "explain: a name": (lambda: refocus.explain("vit", IMAGES), "model: str 'vit'; must be a"),
     "step: a name": (
         lambda: refocus.objective("energy")("vit", IMAGES, MASKS, LABELS),
-        "model: str 'vit'; legal is a torch.nn.Module, such as refocus.load returns",
+        "model: str 'vit'; must be a torch.nn.Module, such as refocus.load returns",
     ),
     "attention_maps: a name": (lambda: refocus.attention_maps("vit"), "model: str 'vit'"),
     "recorded: a name": (lambda: refocus.recorded("vit").__enter__(), "model: str 'vit'"),
@@ -190,7 +190,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "objective: temperature 0": (
         lambda: refocus.objective("relevance", temperature=0),
-        "temperature: int 0; legal is a positive number",
+        "temperature: int 0; must be a positive number",
     ),
     "objective: temperature as text": (
         lambda: refocus.objective("relevance", temperature="0.5"),
@@ -198,7 +198,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "objective: a weight that is no number": (
         lambda: refocus.objective("energy", energy="much"),
-        "weights energy: str 'much'; legal is a number",
+        "weights energy: str 'much'; must be a number",
     ),
     "objective: a weight that is not finite": (
         lambda: refocus.objective("energy", energy=float("nan")),
@@ -206,11 +206,11 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "objective: seen as names": (
         lambda: refocus.objective("refocus", seen=["ant"]),
-        "seen: list; legal are class indices",
+        "seen: list; must be class indices",
     ),
     "objective: nothing seen": (
         lambda: refocus.objective("refocus", seen=[]),
-        "seen: list; legal are class indices, at least one",
+        "seen: list; must be class indices, at least one",
     ),
     "objective: original as a name": (
         lambda: refocus.objective("energy", original="vit", kl=1.0),
@@ -218,7 +218,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "objective: target as an index": (
         lambda: refocus.objective("energy", target=3),
-        "target: int 3; legal is a function of the logits",
+        "target: int 3; must be a function of the logits",
     ),
 }
 
@@ -230,11 +230,11 @@ def test_other_arguments_are_checked(name: str) -> None:
 
 
 WRONG_TARGETS: dict[str, tuple[Any, str]] = {
-    "names": (["ant", "bee"], "targets: list; legal are 2 class indices"),
+    "names": (["ant", "bee"], "targets: list; must be 2 class indices"),
     "floats": ([0.0, 1.0], "targets: [2] torch.float32"),
     "boolean": ([True, False], "targets: [2] torch.bool"),
-    "too many": ([0, 1, 2], "targets: [3] torch.int64; legal are 2"),
-    "ragged": ([[0], [1, 2]], "targets: list; legal are 2"),
+    "too many": ([0, 1, 2], "targets: [3] torch.int64; must be 2"),
+    "ragged": ([[0], [1, 2]], "targets: list; must be 2"),
     "outside": ([0, 4], "targets: [0, 4]; the model's classes are 0 to 3"),
 }
 

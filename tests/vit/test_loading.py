@@ -90,7 +90,7 @@ def test_a_model_without_a_head_is_refused(tiny: Build, image_folders: tuple[Pat
         ("vit_smal_patch16_224", r"did you mean vit_small_patch16_224"),
         (
             "vit_small_patch16_224.foo",
-            r"no such weights; legal are vit_small_patch16_224, vit_small_patch16_224\.augreg",
+            r"no such weights; choose one of vit_small_patch16_224, vit_small_patch16_224\.augreg",
         ),
         ("no/such/folder", "no such folder"),
         ("swin_tiny_patch4_window7_224", r"windowed attention.*use a plain Vision Transformer"),
@@ -143,7 +143,7 @@ def test_a_pickle_in_place_of_the_weights_is_never_unpickled(model_folder: Path)
 @pytest.mark.parametrize(
     ("ref", "message"),
     [
-        ("py:tests.own_vit", r"legal is py:MODULE:FUNCTION"),
+        ("py:tests.own_vit", r"must be py:MODULE:FUNCTION"),
         ("py:tests.no_such:build", "no_such"),
         ("py:tests.own_vit:nothing", "nothing"),
         ("py:tests.zoo:from_torchvision@nowhere", "does not hold weights"),
@@ -151,9 +151,9 @@ def test_a_pickle_in_place_of_the_weights_is_never_unpickled(model_folder: Path)
         ("py:json:loads", "TypeError"),
         ("x" * 300, "not a timm model name"),
         ("~nobody-has-this-name/x", "no such folder"),
-        ("py:builtins:dict", r"returned a dict; legal is a torch\.nn\.Module"),
-        ("torchvision:resnet50", "legal are vit_b_16"),
-        ("torchvision:vit_b_16.BEST", "legal are IMAGENET1K_V1"),
+        ("py:builtins:dict", r"returned a dict; must be a torch\.nn\.Module"),
+        ("torchvision:resnet50", "choose one of vit_b_16"),
+        ("torchvision:vit_b_16.BEST", "choose one of IMAGENET1K_V1"),
     ],
 )
 def test_unusable_references(ref: str, message: str) -> None:

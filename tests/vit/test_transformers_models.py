@@ -196,7 +196,7 @@ def test_a_folder_without_a_head_or_with_pickles_is_refused(tmp_path: Path) -> N
     )
     with pytest.raises(
         refocus.InputError,
-        match=r"ViTMAEForPreTraining is not supported; legal are ViTForImageClassification",
+        match=r"ViTMAEForPreTraining is not supported; choose one of ViTForImageClassification",
     ):
         refocus.load(folder)
 

@@ -113,7 +113,7 @@ def test_zero_shot_refuses_what_it_cannot_use(clip_folder: Path, tmp_path: Path)
     with pytest.raises(refocus.InputError, match="refocus zero-shot"):
         refocus.load(clip_folder)
     refocus.save(build("ViT (transformers)", "ViT"), tmp_path / "vit")
-    with pytest.raises(refocus.InputError, match="legal are CLIPModel and SiglipModel"):
+    with pytest.raises(refocus.InputError, match="must be CLIPModel or SiglipModel"):
         zero_shot.build(str(tmp_path / "vit"), NAMES, NAMES, ["{}"])
     bad = tmp_path / "bad.txt"
     bad.write_text("no place\n")

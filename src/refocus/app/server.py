@@ -96,7 +96,7 @@ def check_address(host: str, port: int) -> None:
     if not host or ":" in host:
         what = "IPv6 is not supported" if host else "is empty"
         raise InputError(
-            f"‹host› {host!r}: {what}; legal are 127.0.0.1, 0.0.0.0 and names of this machine"
+            f"‹host› {host!r}: {what}; must be 127.0.0.1, 0.0.0.0 or a name of this machine"
         )
     try:
         with socket.socket() as trial:
@@ -104,7 +104,7 @@ def check_address(host: str, port: int) -> None:
             trial.bind((host, port))
     except socket.gaierror as error:
         raise InputError(
-            f"‹host› {host!r}: unknown; legal are 127.0.0.1, 0.0.0.0 and names of this machine"
+            f"‹host› {host!r}: unknown; must be 127.0.0.1, 0.0.0.0 or a name of this machine"
         ) from error
     except OSError as error:
         raise InputError(

@@ -143,7 +143,7 @@ def open_upright(path: Path, *, alone: bool = False) -> File:
 def _refuse_long(path: Path, size: tuple[int, int]) -> None:
     if max(size) > _LONG * min(size):
         raise InputError(
-            f"{path}: is {size[0]}x{size[1]} pixels; legal is a side up to {_LONG} times the other"
+            f"{path}: is {size[0]}x{size[1]} pixels; no side may be over {_LONG} times the other"
         )
 
 
@@ -218,7 +218,7 @@ def read_mask(
     """
     path = check_path(path)
     if image is not None and not isinstance(image, Image.Image):
-        raise InputError(f"image: {shown(image)}; legal is a PIL image, which read_image returns")
+        raise InputError(f"image: {shown(image)}; must be a PIL image, which read_image returns")
     try:
         values = mask_values(open_upright(path, alone=True), path)
     except UNREADABLE as error:
@@ -248,7 +248,7 @@ def mask_of(sample: Sample, image: Image.Image | None = None) -> Tensor:
 
 
 _TURNED = " (`refocus masks --from png` turns masks of images that EXIF turns)"
-_LEGAL = "legal are 0/255 with soft values between, or 0/1; `refocus masks` takes other masks over"
+_LEGAL = "must be 0/255 with soft values between, or 0/1; `refocus masks` takes other masks over"
 
 
 def mask_values(file: File, path: Path) -> np.ndarray:

@@ -36,7 +36,7 @@ def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str)
             open what masks were drawn on; or another answer.
     """
     if answer not in POLARITIES:
-        raise InputError(f"‹mask_polarity› {answer}: legal are {', '.join(POLARITIES)}")
+        raise InputError(f"‹mask_polarity› {answer}: choose one of {', '.join(POLARITIES)}")
     pairs = tuple((s.image, s.mask) for s in samples if s.mask is not None)
     for image, mask in pairs[:1]:
         if image.samefile(mask):

@@ -186,7 +186,7 @@ def kinds(given: Sequence[str], parameter: str = "kinds", *, real: bool = False)
     names = every if list(given) == ["all"] else given
     if unknown := [n for n in names if n not in KINDS]:
         raise InputError(
-            f"‹{parameter}› {unknown[0]}: no such shift; legal are all, {', '.join(KINDS)}"
+            f"‹{parameter}› {unknown[0]}: no such shift; choose one of all, {', '.join(KINDS)}"
         )
     return list(dict.fromkeys(names))
 

@@ -93,7 +93,7 @@ def number(text: str, shown: str) -> float:
     """
     if _THOUSANDS.fullmatch(text):
         raise InputError(
-            f"{shown}: {text!r} may hold a decimal comma or one of thousands; legal is a point"
+            f"{shown}: {text!r} may hold a decimal comma or one of thousands; must use a point"
         )
     try:
         value = float(text.replace(",", ".") if "." not in text else text)  # Excel's comma
@@ -101,5 +101,5 @@ def number(text: str, shown: str) -> float:
         value = math.nan
     value = math.nan if "_" in text else value  # which Python alone reads as a number
     if not math.isfinite(value) or abs(value) > 1e9:
-        raise InputError(f"{shown}: {text!r} is not finite or no number; legal are pixels")
+        raise InputError(f"{shown}: {text!r} is not finite or no number; must be in pixels")
     return value

@@ -194,7 +194,7 @@ def background_share(patches: Tensor, masks: Tensor) -> Tensor:
     masks = check_masks("masks", masks, "B, H, W")
     if len(patches) != len(masks):
         raise InputError(
-            f"masks: {len(masks)} for {len(patches)} maps of patches; legal is one for each"
+            f"masks: {len(masks)} for {len(patches)} maps of patches; must be one for each"
         )
     raw = upsample(patches, masks.shape[-2:])
     return (raw * (1 - masks)).sum((1, 2)) / raw.sum((1, 2))
@@ -246,7 +246,7 @@ def segmentation_scores(relevance: Tensor, masks: Tensor) -> SegmentationScores:
             "must both be [B, H, W]"
         )
     if not bool(relevance.isfinite().all()):
-        raise InputError("relevance: holds NaN or infinite values; legal are finite floats")
+        raise InputError("relevance: holds NaN or infinite values; must be finite floats")
     columns = np.array([segmentation_counts(r, m) for r, m in zip(relevance, masks, strict=True)])
     sums = columns.sum(0)[None]
     return SegmentationScores(

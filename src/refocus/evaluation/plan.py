@@ -234,7 +234,7 @@ def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
         image, group = row["image"], row["group"]
         if rows.setdefault(image, group) != group:
             raise InputError(
-                f"{shown}: {image} is in {rows[image]} and {group}; legal is one group for each"
+                f"{shown}: {image} is in {rows[image]} and {group}; must be in one group each"
             )
     join = Join(rows, [s.image for s in tests.samples])
     named = {s.image.relative_to(tests.root).as_posix(): join(s.image) for s in tests.samples}

@@ -190,7 +190,7 @@ def open_suite(
             ImageNet's 1000 classes.
     """
     if protocol not in PROTOCOLS:
-        raise InputError(f"‹protocol› {protocol}: legal are {', '.join(PROTOCOLS)}")
+        raise InputError(f"‹protocol› {protocol}: choose one of {', '.join(PROTOCOLS)}")
     root = Path(path).expanduser()
     transform = (eval_image if protocol == "standard" else paper_image)(model)
     if name not in SUITES:

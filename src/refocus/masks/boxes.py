@@ -119,10 +119,10 @@ def rectangles(corners: Sequence[Corners], size: Size, shown: str) -> np.ndarray
     for x0, y0, x1, y1 in corners:
         box = f"({x0:g}, {y0:g}, {x1:g}, {y1:g})"
         if max(abs(v) for v in (x0, y0, x1, y1)) <= 1 < min(size):
-            raise InputError(f"{shown}: box {box} is in shares from 0 to 1; legal are pixels")
+            raise InputError(f"{shown}: box {box} is in shares from 0 to 1; must be in pixels")
         if x1 <= x0 or y1 <= y0:
-            raise InputError(f"{shown}: box {box} ends before it begins; legal is the upper left "
-                             "corner first")  # fmt: skip
+            raise InputError(f"{shown}: box {box} ends before it begins; must name the upper "
+                             "left corner first")  # fmt: skip
         if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
             raise InputError(f"{shown}: box {box} lies outside of the image, {width}x{height}")
         left, top = (round(max(v, 0)) for v in (x0, y0))

@@ -247,7 +247,7 @@ def _has_area(box: _Box, area: Any) -> bool:
 def _numbers(values: Any, shown: str) -> list[float]:
     found = [float(v) for v in values]
     if not all(math.isfinite(v) for v in found):
-        raise InputError(f"{shown}: has a number that is not finite; legal are pixels")
+        raise InputError(f"{shown}: has a number that is not finite; must be in pixels")
     return found
 
 
@@ -259,9 +259,9 @@ def _polygon(values: Any, size: Size, shown: str) -> list[float]:
     """
     found = _numbers(values, shown)
     if len(found) % 2 or len(found) > 2 * _CORNERS:
-        raise InputError(f"{shown}: a polygon of {len(found)} numbers; legal are pairs x, y")
+        raise InputError(f"{shown}: a polygon of {len(found)} numbers; must be pairs x, y")
     if max(map(abs, found)) <= 1 < min(size):
-        raise InputError(f"{shown}: its polygon is in shares from 0 to 1; legal are pixels")
+        raise InputError(f"{shown}: its polygon is in shares from 0 to 1; must be in pixels")
     for position, value in enumerate(found):
         side = size[position % 2]
         if not -side <= value <= 2 * side:

@@ -65,12 +65,12 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
     """
     features = check_maps("features", features, "N, D")
     if not bool(features.isfinite().all()):
-        raise InputError("features: hold NaN or infinite values; legal are finite floats")
+        raise InputError("features: hold NaN or infinite values; must be finite floats")
     if isinstance(tau, bool) or not isinstance(tau, int | float) or not -1 <= tau <= 1:
-        raise InputError(f"tau: {shown(tau)}; legal is a cosine, -1 to 1")
+        raise InputError(f"tau: {shown(tau)}; must be a cosine, -1 to 1")
     sides = tuple(grid) if isinstance(grid, Sequence) else ()
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise InputError(f"grid: {shown(grid)}; legal are two positive whole numbers, (h, w)")
+        raise InputError(f"grid: {shown(grid)}; must be two positive whole numbers, (h, w)")
     height, width = sides
     if len(features) != height * width or len(features) < 2:
         raise InputError(

@@ -94,8 +94,8 @@ def _drawn(value: dict[str, Any], size: Size | None, shown: str) -> Shape | None
         x, y, w, h = (float(value[k]) for k in ("x", "y", "width", "height"))
         if not value.get("rotation") and max(x + w, y + h) > _WHOLE:
             raise InputError(
-                f"{shown}: a rectangle ends at {max(x + w, y + h):g} % of its image; legal are "
-                "percents up to 100"
+                f"{shown}: a rectangle ends at {max(x + w, y + h):g} % of its image; must be "
+                "in percent, up to 100"
             )
         corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
         corners = _turned(corners, value, (x, y), (width, height))

@@ -49,7 +49,7 @@ def reader(
             are.
     """
     if name not in FORMATS:
-        raise InputError(f"‹source› {name}: legal are {', '.join(FORMATS)}")
+        raise InputError(f"‹source› {name}: choose one of {', '.join(FORMATS)}")
     if ignore is not None and name != "png":
         raise InputError(
             f"‹ignore› {ignore}: only with ‹source› png; the other formats name their own"

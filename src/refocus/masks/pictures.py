@@ -162,7 +162,7 @@ def _of_palette(picture: Image.Image, path: Path, ignore: int | None) -> np.ndar
     if shown.any(axis=1).all():
         raise InputError(
             f"{path}: no colour of its palette is black, so which one is background is not known; "
-            "legal is a black background"
+            "must have a black background"
         )
     mask: np.ndarray = colours[indices].any(axis=-1)
     return mask if ignore is None else mask & (indices != ignore)
@@ -172,14 +172,14 @@ def _of_colours(values: np.ndarray, path: Path) -> np.ndarray:
     colours = np.unique(values.reshape(-1, 3), axis=0)
     if len(colours) > _COLOURS or colours.any(axis=1).all():
         what = "photograph" if len(colours) > _COLOURS else "picture without black background"
-        raise InputError(f"{path}: is a {what}; legal are masks on a black background")
+        raise InputError(f"{path}: is a {what}; must be a mask on a black background")
     return np.asarray(values.any(axis=-1))
 
 
 def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray:
     """Ids count alike; a soft mask, of many levels up to white, is cut at half."""
     if not np.isfinite(values).all() or values.min() < 0:
-        raise InputError(f"{path}: its values are negative or not finite; legal are ids from 0")
+        raise InputError(f"{path}: its values are negative or not finite; must be ids from 0")
     if values.dtype.kind == "f" and values.max() <= 1:
         return values > 0.5
     levels, counts = np.unique(values, return_counts=True)

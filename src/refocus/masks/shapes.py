@@ -83,7 +83,7 @@ def shapes_reader(
 def add(entries: dict[str, Annotated], name: str, entry: Annotated, shown: str) -> None:
     """Put in an image of an export; of two that are called alike neither is taken for the other."""
     if name in entries:
-        entry = Annotated((), problem=f"{shown}: holds {name} twice; legal is each image once")
+        entry = Annotated((), problem=f"{shown}: holds {name} twice; must hold each image once")
     entries[name] = entry
 
 
@@ -95,14 +95,14 @@ def polygon(corners: Sequence[tuple[float, float]], shown: str) -> Callable[[Siz
             drawn, corners in shares from 0 to 1 or far outside of the image.
     """
     if not 3 <= len(corners) <= _CORNERS:
-        raise InputError(f"{shown}: a polygon of {len(corners)} corners; legal are 3 or more")
+        raise InputError(f"{shown}: a polygon of {len(corners)} corners; must have 3 or more")
     if not all(math.isfinite(v) for corner in corners for v in corner):
-        raise InputError(f"{shown}: a corner is not finite; legal are pixels")
+        raise InputError(f"{shown}: a corner is not finite; must be in pixels")
 
     def draw(size: Size) -> np.ndarray:
         width, height = size
         if max(abs(v) for corner in corners for v in corner) <= 1 < min(size):
-            raise InputError(f"{shown}: its polygon is in shares from 0 to 1; legal are pixels")
+            raise InputError(f"{shown}: its polygon is in shares from 0 to 1; must be in pixels")
         for x, y in corners:
             if not (-width <= x <= 2 * width and -height <= y <= 2 * height):
                 raise InputError(

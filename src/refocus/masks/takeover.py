@@ -55,7 +55,7 @@ def refuse_open_questions(
         ("mask_polarity", mask_polarity, POLARITIES),
     ):
         if value not in legal:
-            raise InputError(f"‹{name}› {value}: legal are {', '.join(legal)}")
+            raise InputError(f"‹{name}› {value}: choose one of {', '.join(legal)}")
     tagged = [file for file in files if orientation(file) != 1]
     unclear = [file for file in tagged if frame == ASK and _frame(reader, file) is None]
     if unclear:

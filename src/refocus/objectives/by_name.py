@@ -84,7 +84,7 @@ def objective(
     predicted = target == "predicted"
     own = None if predicted or not callable(target) else target
     if target is not None and not predicted and own is None:
-        raise InputError(f"target: {shown(target)}; legal is a function of the logits or predicted")
+        raise InputError(f"target: {shown(target)}; must be a function of the logits or predicted")
     chosen = Settings(
         second_order=second_order,
         temperature=positive("temperature", temperature),
@@ -106,7 +106,7 @@ def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step
             `original` where one is needed.
     """
     if name not in OBJECTIVES:
-        raise InputError(f"‹objective› {name}: unknown; legal are {', '.join(OBJECTIVES)}")
+        raise InputError(f"‹objective› {name}: unknown; choose one of {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
     refuse_weights(name, row, weights)
     refuse_unread(name, row, settings, weights)

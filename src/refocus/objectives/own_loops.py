@@ -167,7 +167,7 @@ class TrainerMixin:
             parent: Any = super()
             return parent.compute_loss(model, plain, return_outputs, **rest)
         if masks is None:
-            raise InputError("masks: missing from the batch; legal is a mask [1, H, W] in each row")
+            raise InputError("masks: missing from the batch; each row must hold a mask [1, H, W]")
         terms = self.step(model, inputs["pixel_values"], masks, inputs["labels"])
         for name, value in terms.items():
             if name != "loss":

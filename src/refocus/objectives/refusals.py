@@ -28,7 +28,7 @@ def refuse_weights(name: str, row: Objective, weights: Mapping[str, float]) -> N
                 f"{', '.join(row.weights)}, and any objective takes {', '.join(REGULARIZERS)}"
             )
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise InputError(f"‹weights› {term}: {shown(weight)}; legal is a number")
+            raise InputError(f"‹weights› {term}: {shown(weight)}; must be a number")
         if not math.isfinite(weight):
             raise InputError(f"‹weights› {term}={weight}: must be a finite number")
 
@@ -76,7 +76,9 @@ def _refuse_labels(
     shown = "‹target=predicted›"
     if row.without_labels is None:
         able = [key for key, each in OBJECTIVES.items() if each.without_labels is not None]
-        raise InputError(f"{shown}: objective {name!r} does not read it; legal: {', '.join(able)}")
+        raise InputError(
+            f"{shown}: objective {name!r} does not read it; choose one of {', '.join(able)}"
+        )
     if isinstance(settings.map, NamedMap) and not settings.map.row.by_class:
         raise InputError(f"{shown}: this ‹map› is of no class and does not read it")
     merged = {**row.weights, **weights}
@@ -95,7 +97,7 @@ def positive(name: str, value: object) -> float:
         InputError: it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"{name}: {shown(value)}; legal is a positive number")
+        raise InputError(f"{name}: {shown(value)}; must be a positive number")
     return float(value)
 
 
@@ -110,4 +112,4 @@ def indices(name: str, values: object) -> tuple[int, ...]:
         found = tuple(listed)
         if found and all(type(value) is int and value >= 0 for value in found):
             return found
-    raise InputError(f"{name}: {shown(values)}; legal are class indices, at least one")
+    raise InputError(f"{name}: {shown(values)}; must be class indices, at least one")

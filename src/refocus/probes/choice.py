@@ -63,9 +63,9 @@ def names(given: Sequence[str], options: Options) -> list[str]:
     """
     wanted = {name for part in given for name in part.split(",") if name}
     if unknown := sorted(wanted - set(PROBES) - {"all"}):
-        raise InputError(f"‹kinds› {unknown[0]}: unknown; legal are all, {', '.join(PROBES)}")
+        raise InputError(f"‹kinds› {unknown[0]}: unknown; choose one of all, {', '.join(PROBES)}")
     if not wanted:
-        raise InputError(f"‹kinds›: missing; legal are all, {', '.join(PROBES)}")
+        raise InputError(f"‹kinds›: missing; choose one of all, {', '.join(PROBES)}")
     lacking = {name: reason for name, row in PROBES.items() if (reason := missing(row, options))}
     for name in PROBES:
         if name in wanted and name in lacking:

@@ -122,7 +122,7 @@ def read(file: Path) -> ProbeResult:
             raise InputError(f"{file}: not what refocus writes (no {error})") from error
     found = from_json(content, ProbeResult, file)
     if found.schema > SCHEMA:
-        raise InputError(f"{file}: schema {found.schema} is of a newer refocus; legal is {SCHEMA}")
+        raise InputError(f"{file}: schema {found.schema} is of a newer refocus; must be {SCHEMA}")
     return found
 
 

@@ -235,7 +235,7 @@ def score(logits: Tensor, targets: Target) -> Tensor:
         if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
             found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise InputError(
-                f"targets: the function returned {found}; legal is one score for each of "
+                f"targets: the function returned {found}; must be one score for each of "
                 f"{len(logits)} images"
             )
         return scores.sum()
@@ -308,13 +308,13 @@ def _class_indices(
         indices = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"targets: {shown(targets)}; legal are {count} class indices, one for each image"
+            f"targets: {shown(targets)}; must be {count} class indices, one for each image"
         ) from error
     if indices.ndim == 0:
         indices = indices.expand(count)
     if indices.shape != (count,) or not whole(indices):
         raise InputError(
-            f"targets: {list(indices.shape)} {indices.dtype}; legal are {count} class indices, one "
+            f"targets: {list(indices.shape)} {indices.dtype}; must be {count} class indices, one "
             "for each image"
         )
     if len(indices) and classes and not (int(indices.min()) >= 0 and int(indices.max()) < classes):

@@ -37,7 +37,7 @@ def read_config(file: Path) -> dict[str, Any]:
     legal = [field.name for field in fields(StudySettings)]
     if unknown := [key for key in content if key not in legal]:
         raise InputError(
-            f"‹config› {file}: unknown key {unknown[0]!r}; legal are {', '.join(legal)}"
+            f"‹config› {file}: unknown key {unknown[0]!r}; choose one of {', '.join(legal)}"
         )
     place = file.expanduser().resolve().parent
     for key in _PATHS:

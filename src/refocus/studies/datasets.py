@@ -151,17 +151,17 @@ def _refuse_unknown(content: dict[str, Any], file: Path) -> None:
     for table, entries in content.items():
         if table not in legal or not isinstance(entries, dict):
             raise InputError(
-                f"‹data› {file}: unknown table [{table}]; legal are {', '.join(legal)}"
+                f"‹data› {file}: unknown table [{table}]; choose one of {', '.join(legal)}"
             )
         if unknown := [key for key in entries if key not in legal[table]]:
             raise InputError(
-                f"‹data› {file}: unknown key {unknown[0]!r} in [{table}]; legal are "
+                f"‹data› {file}: unknown key {unknown[0]!r} in [{table}]; choose one of "
                 f"{', '.join(legal[table])}"
             )
         for key, value in entries.items():
             if not isinstance(value, str) or not value.strip() or "\0" in value:
                 raise InputError(
-                    f"‹data› {file}: {key} in [{table}] is {value!r}; legal is a path or a name"
+                    f"‹data› {file}: {key} in [{table}] is {value!r}; must be a path or a name"
                 )
 
 
@@ -333,6 +333,6 @@ def narrowed(ground: Ground, models: Sequence[str] | None) -> Ground:
         return ground
     if unknown := [name for name in models if name not in ground.models]:
         raise InputError(
-            f"‹models› {unknown[0]}: unknown here; legal are {', '.join(ground.models)}"
+            f"‹models› {unknown[0]}: unknown here; choose one of {', '.join(ground.models)}"
         )
     return replace(ground, models={name: ground.models[name] for name in models})

@@ -308,7 +308,7 @@ STUDIES = {
 def study(name: str) -> Study:
     """The row of this name."""
     if name not in STUDIES:
-        raise InputError(f"‹name› {name}: no such study; legal are {', '.join(STUDIES)}")
+        raise InputError(f"‹name› {name}: no such study; choose one of {', '.join(STUDIES)}")
     return STUDIES[name]
 
 

@@ -98,8 +98,8 @@ def _row(name: str, settings: StudySettings) -> registry.Study:
         )
     if unknown := [objective for objective in settings.rates if objective not in OBJECTIVES]:
         raise InputError(
-            f"‹rates› {unknown[0]}={settings.rates[unknown[0]]:g}: no such objective; legal are "
-            f"{', '.join(OBJECTIVES)}"
+            f"‹rates› {unknown[0]}={settings.rates[unknown[0]]:g}: no such objective; choose one "
+            f"of {', '.join(OBJECTIVES)}"
         )
     return row
 

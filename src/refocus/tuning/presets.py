@@ -48,12 +48,12 @@ def preset(name: str, objective: str = "relevance", model: str | None = None) ->
     """
     known = presets()
     if name not in known:
-        raise InputError(f"‹preset› {name}: unknown; legal are {', '.join(known)}")
+        raise InputError(f"‹preset› {name}: unknown; choose one of {', '.join(known)}")
     row = known[name]
     legal = {own: table for own, table in _PUBLISHED.items() if table in row}
     if objective not in legal:
         raise InputError(
-            f"‹preset› {name}: was not published for ‹objective› {objective}; legal are "
+            f"‹preset› {name}: was not published for ‹objective› {objective}; choose one of "
             f"{', '.join(legal)}"
         )
     table = legal[objective]

@@ -236,7 +236,7 @@ class Recipe:
             InputError: an unknown key, a missing one, or a value that is not legal; names `source`.
         """
         if not isinstance(values, dict):
-            raise InputError(f"{source}: not a recipe; legal is a JSON object")
+            raise InputError(f"{source}: not a recipe; must be a JSON object")
         legal = [f.name for f in fields(cls)]
         if unknown := sorted(set(values) - set(legal)):
             raise InputError(f"{source}: unknown key {unknown[0]!r}; known are {', '.join(legal)}")

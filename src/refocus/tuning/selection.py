@@ -172,7 +172,7 @@ def from_json(content: Any, source: str | Path = SELECTION) -> Selection:
 
     def samples(some: list[_Row]) -> list[Sample]:
         if any(row.label < 0 for row in some):
-            raise InputError(f"{source}: a label is below 0; legal are class indices")
+            raise InputError(f"{source}: a label is below 0; must be class indices")
         return [
             Sample(Path(row.image), row.label, Path(row.mask), inverted=row.inverted)
             for row in some
@@ -192,7 +192,7 @@ def refuse_labels(selection: Selection, classes: int, source: str | Path) -> Non
     labels = {s.label for some in (selection.train, selection.select) for s in some}
     if (highest := max(labels | {s.label for s in selection.check})) >= classes:
         raise InputError(
-            f"{source}: label {highest}, but the model has {classes} outputs; legal are 0 to "
+            f"{source}: label {highest}, but the model has {classes} outputs; must be 0 to "
             f"{classes - 1}"
         )
 

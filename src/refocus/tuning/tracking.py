@@ -152,7 +152,7 @@ def check_tracker(name: str | None) -> None:
     if name is None:
         return
     if name not in TRACKERS:
-        raise InputError(f"‹track› {name}: legal are {', '.join(TRACKERS)}")
+        raise InputError(f"‹track› {name}: choose one of {', '.join(TRACKERS)}")
     if find_spec(TRACKERS[name].module) is None:
         raise InputError(
             f"‹track› {name}: {TRACKERS[name].module} is not installed; run pip install "

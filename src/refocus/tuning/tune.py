@@ -83,7 +83,7 @@ def tune(
         >>> tuned = refocus.load("run/model")
     """
     if not isinstance(recipe, Recipe):
-        raise InputError(f"recipe: {shown(recipe)}; legal is a refocus.Recipe")
+        raise InputError(f"recipe: {shown(recipe)}; must be a refocus.Recipe")
     check_tracker(track)
     accelerator = accelerator_for(recipe)
     recipe = _absolute(recipe)

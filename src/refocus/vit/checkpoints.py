@@ -96,7 +96,7 @@ def _read(file: Path, shown: str) -> dict[str, Any]:
     except (OSError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{shown}: cannot be read as weights ({first_line(error)})") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{shown}: holds a {type(content).__name__}; legal is a state dict")
+        raise InputError(f"{shown}: holds a {type(content).__name__}; must be a state dict")
     return dict(content)
 
 
@@ -110,7 +110,7 @@ def _weights(content: dict[str, Any], shown: str) -> dict[str, Tensor]:
                 if place is not None and "ema" in place:
                     log.info("%s: the averaged weights are taken (%s)", shown[8:], place)
                 return weights
-    raise InputError(f"{shown}: holds no weights; legal is a state dict, or a record with one")
+    raise InputError(f"{shown}: holds no weights; must be a state dict, or a record with one")
 
 
 def _arguments(content: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _built(arch: str, weights: dict[str, Tensor], said: dict[str, Any], shown: s
     sizes: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
     head = weights[_head(arch)]
     if head.ndim != 2:
-        raise InputError(f"{shown}: {_head(arch)} is {list(head.shape)}; legal is [classes, width]")
+        raise InputError(f"{shown}: {_head(arch)} is {list(head.shape)}; must be [classes, width]")
     sizes["num_classes"] = len(head)
     sizes |= _input_size(arch, weights)
     known = {k: said[k] for k in _SAID if said.get(k) is not None}

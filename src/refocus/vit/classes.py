@@ -105,9 +105,7 @@ def by_index(labels: Mapping[Any, str], shown: str) -> list[str]:
         list(range(1, len(keys) + 1)),
     ):
         first = ", ".join(str(key) for key in [*labels][:5])
-        raise InputError(
-            f"{shown} has the keys {first}; legal are 0 to {len(labels) - 1}, each once"
-        )
+        raise InputError(f"{shown} has the keys {first}; must be 0 to {len(labels) - 1}, each once")
     if keys and keys[0] == 1:
         log.info("%s counts from 1: its first name is taken for output 0", shown)
     return [numbered[key] for key in keys]
@@ -167,10 +165,10 @@ def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
     if len(names) != class_count(model):
         raise InputError(
             f"{shown}: {len(names)} class names, but the model has {class_count(model)} outputs; "
-            "legal is one name for each output, in their order"
+            "must have one name for each output, in their order"
         )
     if doubled := _doubled(names):
-        raise InputError(f"{shown}: {doubled}; legal is each name once")
+        raise InputError(f"{shown}: {doubled}; must have each name once")
     described: Any = unwrap(model)
     described.pretrained_cfg = {
         **(getattr(described, "pretrained_cfg", None) or {}),
@@ -181,7 +179,7 @@ def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
 def set_order(model: nn.Module, order: str) -> None:
     """Say in which order class folders name the outputs of a model that carries no names."""
     if order not in ORDERS:
-        raise InputError(f"‹order› {order}: legal are {', '.join(ORDERS)}")
+        raise InputError(f"‹order› {order}: choose one of {', '.join(ORDERS)}")
     if label_names(model):
         log.info("‹order› %s: not needed, the model carries class names", order)
         return
@@ -209,7 +207,7 @@ def read_names(file: Path) -> list[str]:
             f"({first_line(error)})"
         ) from error
     if not found:
-        raise InputError(f"‹names› {file}: is empty; legal is one name a line")
+        raise InputError(f"‹names› {file}: is empty; must hold one name a line")
     return found
 
 
@@ -290,12 +288,12 @@ def refuse_unusable_head(model: nn.Module, shown: str, *, renamed: bool = False)
     if kind in ("multi_label_classification", "regression"):
         raise InputError(
             f"{shown}: its problem_type is {kind}, so its outputs are no shares of one answer; "
-            "legal is a classifier of one class for each image (single_label_classification)"
+            "must be a classifier of one class for each image (single_label_classification)"
         )
     if head_size(model) == 1:
         raise InputError(
-            f"{shown}: its head has one output, so there is nothing to choose between; legal are "
-            "two outputs or more"
+            f"{shown}: its head has one output, so there is nothing to choose between; must "
+            "have two outputs or more"
         )
     if renamed or not (names := _carried(model)):
         return

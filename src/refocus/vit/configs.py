@@ -38,7 +38,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"‹model› {folder}: not a model configuration: {error}") from error
     if not isinstance(config, dict):
-        raise InputError(f"‹model› {file}: not a model configuration; legal is a JSON object")
+        raise InputError(f"‹model› {file}: not a model configuration; must be a JSON object")
     tensors = _tensors(folder / "model.safetensors")
     for part in (config, *(config.get(k) for k in ("model_args", "vision_config", "torchvision"))):
         if isinstance(part, dict):
@@ -127,7 +127,7 @@ def refuse_unusable(model: nn.Module, shown: str, *, renamed: bool = False) -> N
         if renamed and key == "label_names":
             continue
         if said.get(key) is not None and not legal(said[key]):
-            raise InputError(f"{shown}: its {key} is {_short(said[key])}; legal is {words}")
+            raise InputError(f"{shown}: its {key} is {_short(said[key])}; must be {words}")
 
 
 def _size(value: Any) -> bool:

@@ -99,7 +99,7 @@ def _timm_vit(model: Any) -> View:
             ),
         )
     raise unsupported(
-        model, f"pooling {model.global_pool!r} is not supported; legal are token, avg, map"
+        model, f"pooling {model.global_pool!r} is not supported; choose one of token, avg, map"
     )
 
 

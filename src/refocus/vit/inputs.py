@@ -38,7 +38,7 @@ def check_model(model: object, name: str = "model") -> None:
     """
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{name}: {shown(model)}; legal is a torch.nn.Module, such as refocus.load returns"
+            f"{name}: {shown(model)}; must be a torch.nn.Module, such as refocus.load returns"
         )
 
 
@@ -72,7 +72,7 @@ def check_batch(
     _check_form(model, images)
     assert isinstance(images, Tensor)
     if not len(images):
-        raise InputError("images: an empty batch; legal is at least one image")
+        raise InputError("images: an empty batch; must hold at least one image")
     shaped = _mask_form(images, masks)
     labels = _label_form(images, labels) if reads_labels else labels
     dark, bright, low, high, *ends = _looked_at(images, shaped, *([labels] if reads_labels else []))
@@ -90,7 +90,7 @@ def check_path(path: object, name: str = "path") -> Path:
         InputError: anything else, such as an open file or an array.
     """
     if not isinstance(path, str | os.PathLike) or not str(path):
-        raise InputError(f"{name}: {shown(path)}; legal is the path of a file, str or Path")
+        raise InputError(f"{name}: {shown(path)}; must be the path of a file, str or Path")
     return Path(path).expanduser()
 
 
@@ -102,7 +102,7 @@ def check_reference(model: object, name: str = "model") -> str:
     """
     if not isinstance(model, str | os.PathLike) or not str(model):
         raise InputError(
-            f"{name}: {shown(model)}; legal is a name or a folder that refocus.load takes, str or "
+            f"{name}: {shown(model)}; must be a name or a folder that refocus.load takes, str or "
             "Path"
         )
     return str(model)
@@ -117,7 +117,7 @@ def check_settings(settings: object, kind: type[T]) -> T:
     if settings is None:
         return kind()
     if not isinstance(settings, kind):
-        raise InputError(f"settings: {shown(settings)}; legal is a refocus.{kind.__name__}")
+        raise InputError(f"settings: {shown(settings)}; must be a refocus.{kind.__name__}")
     return settings
 
 
@@ -128,7 +128,7 @@ def check_maps(name: str, values: object, axes: str) -> Tensor:
         InputError: another type or number of axes.
     """
     if not isinstance(values, Tensor) or values.ndim != len(axes.split(",")):
-        raise InputError(f"{name}: {shown(values)}; legal is a tensor [{axes}]")
+        raise InputError(f"{name}: {shown(values)}; must be a tensor [{axes}]")
     return values if values.is_floating_point() else values.float()
 
 
@@ -154,7 +154,7 @@ def check_share(name: str, low: float, high: float) -> None:
         return
     hint = "; divide 0/255 masks by 255" if low >= 0 and 1 < high <= _WHITE else ""
     raise InputError(
-        f"{name}: values from {low:g} to {high:g}; legal are 0 (background) to 1 (object){hint}"
+        f"{name}: values from {low:g} to {high:g}; must be 0 (background) to 1 (object){hint}"
     )
 
 
@@ -196,22 +196,22 @@ def _short(value: object) -> str:
 
 def _check_form(model: nn.Module, images: object) -> None:
     if not isinstance(images, Tensor):
-        raise InputError(f"images: {shown(images)}; legal are {_NORMALIZED}: {_HOW}")
+        raise InputError(f"images: {shown(images)}; must be {_NORMALIZED}: {_HOW}")
     fits = images.ndim == _AXES and images.shape[1] == _CHANNELS
     if not fits or not images.is_floating_point():
         hint = "; images[None] adds the batch" if images.ndim == _AXES - 1 else ""
-        raise InputError(f"images: {shown(images)}; legal are {_NORMALIZED}{hint}")
+        raise InputError(f"images: {shown(images)}; must be {_NORMALIZED}{hint}")
     weights = [weight for weight in model.parameters() if weight.is_floating_point()]
     if not weights:
         return
     if weights[0].device != images.device:
         raise InputError(
-            f"images: on {images.device}, the model on {weights[0].device}; legal is one device"
+            f"images: on {images.device}, the model on {weights[0].device}; must be on one device"
         )
     if _casts(model, images) or any(weight.dtype == images.dtype for weight in weights):
         return
     kinds = [str(kind).removeprefix("torch.") for kind in (images.dtype, weights[0].dtype)]
-    raise InputError(f"images: {kinds[0]}, the model's weights {kinds[1]}; legal is one type")
+    raise InputError(f"images: {kinds[0]}, the model's weights {kinds[1]}; must be of one type")
 
 
 def _casts(model: nn.Module, images: Tensor) -> bool:
@@ -226,7 +226,7 @@ def _mask_form(images: Tensor, masks: object) -> Tensor:
     legal = [(count, 1, height, width), (count, height, width)]
     if not isinstance(masks, Tensor) or tuple(masks.shape) not in legal or masks.is_complex():
         raise InputError(
-            f"masks: {shown(masks)}; legal are {list(legal[0])} or {list(legal[1])}, one for each "
+            f"masks: {shown(masks)}; must be {list(legal[0])} or {list(legal[1])}, one for each "
             "image and of its size, 0 (background) to 1 (object)"
         )
     _same_device("masks", masks, images)
@@ -236,7 +236,7 @@ def _mask_form(images: Tensor, masks: object) -> Tensor:
 def _label_form(images: Tensor, labels: object) -> Tensor:
     if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or not whole(labels):
         raise InputError(
-            f"labels: {shown(labels)}; legal are class indices [{len(images)}] of type int64, one "
+            f"labels: {shown(labels)}; must be class indices [{len(images)}] of type int64, one "
             "for each image"
         )
     _same_device("labels", labels, images)
@@ -246,7 +246,7 @@ def _label_form(images: Tensor, labels: object) -> Tensor:
 def _same_device(name: str, values: Tensor, images: Tensor) -> None:
     if values.device != images.device:
         raise InputError(
-            f"{name}: on {values.device}, images on {images.device}; legal is one device"
+            f"{name}: on {values.device}, images on {images.device}; must be on one device"
         )
 
 
@@ -263,10 +263,10 @@ def _looked_at(*tensors: Tensor) -> list[float]:
 def _check_pixels(model: nn.Module, low: float, high: float) -> None:
     largest = max(-low, high)
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError("images: hold NaN or infinite values; legal are finite floats")
+        raise InputError("images: hold NaN or infinite values; must be finite floats")
     if largest > _FAR * _reach(model):
         raise InputError(
-            f"images: values as far as {largest:g} from 0; legal are {_NORMALIZED}, not pixels "
+            f"images: values as far as {largest:g} from 0; must be {_NORMALIZED}, not pixels "
             f"of 0 to 255: {_HOW}"
         )
 
@@ -275,7 +275,7 @@ def _check_indices(model: nn.Module, least: float, most: float) -> None:
     classes = head_size(model)
     if least < 0 or (classes is not None and most >= classes):
         legal = "0 or more" if classes is None else f"0 to {classes - 1}, the model's classes"
-        raise InputError(f"labels: {least:.0f} to {most:.0f}; legal are {legal}")
+        raise InputError(f"labels: {least:.0f} to {most:.0f}; must be {legal}")
 
 
 def _reach(model: nn.Module) -> float:

@@ -98,7 +98,7 @@ def load(
     """
     if not isinstance(ref, str | Path) or not str(ref):
         raise InputError(
-            f"‹model›: {shown(ref)}; legal is a name or a folder, str or Path (`refocus models` "
+            f"‹model›: {shown(ref)}; must be a name or a folder, str or Path (`refocus models` "
             "lists the families)"
         )
     device = _device(device)
@@ -164,7 +164,7 @@ def _device(device: str | torch.device) -> torch.device:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(
-            f"‹device›: {shown(device)}; legal is a device of torch, such as cpu or cuda:0"
+            f"‹device›: {shown(device)}; must be a device of torch, such as cpu or cuda:0"
         ) from error
 
 
@@ -182,7 +182,7 @@ def pick_device(name: str) -> torch.device:
         name = next(d for d in ("cuda", "mps", "cpu") if usable[d])
     if not usable.get(name):
         raise InputError(
-            f"‹device› {name}: not usable here; legal are auto, "
+            f"‹device› {name}: not usable here; choose one of auto, "
             f"{', '.join(d for d in usable if usable[d])}"
         )
     if name != "cuda":

@@ -92,7 +92,7 @@ def export_onnx(model: nn.Module, file: str | Path, *, tolerance: float = TOLERA
         if difference > tolerance:
             raise InputError(
                 f"‹onnx› {file}: its logits differ from the model's by {difference:.2g} of the "
-                f"largest; legal is at most ‹tolerance› {tolerance:g}"
+                f"largest; must be at most ‹tolerance› {tolerance:g}"
             )
     return Exported(file, difference, tolerance, sum(_BATCHES))
 

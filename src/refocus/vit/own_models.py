@@ -32,7 +32,7 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
     module, _, function = made_by.partition(":")
     if not (module and function):
         raise InputError(
-            f"‹model› py:{name}: legal is py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER"
+            f"‹model› py:{name}: must be py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER"
         )
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
     try:
@@ -45,7 +45,7 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
         sys.path.pop(0)
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"‹model› py:{name}: {function}() returned a {type(model).__name__}; legal is a "
+            f"‹model› py:{name}: {function}() returned a {type(model).__name__}; must be a "
             "torch.nn.Module"
         )
     view(model)  # refused here rather than after minutes

@@ -41,7 +41,7 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
     known = timm.list_models(f"{architecture}.*", pretrained=True)
     if name != architecture and name not in known:
         raise InputError(
-            f"‹model› {name}: timm has no such weights; legal are "
+            f"‹model› {name}: timm has no such weights; choose one of "
             f"{', '.join([architecture, *known])}"
         )
     if not pretrained:

@@ -28,14 +28,14 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
     kind, _, wanted = name.partition(".")
     if kind not in _NAMES:
         raise InputError(
-            f"‹model› torchvision:{name}: legal are {', '.join(_NAMES)}; others have no attention "
-            "map to follow"
+            f"‹model› torchvision:{name}: choose one of {', '.join(_NAMES)}; others have no "
+            "attention map to follow"
         )
     table = torchvision.models.get_model_weights(kind)
     known = [row.name for row in table]
     if wanted and wanted not in known:
         raise InputError(
-            f"‹model› torchvision:{name}: no such weights; legal are {', '.join(known)}"
+            f"‹model› torchvision:{name}: no such weights; choose one of {', '.join(known)}"
         )
     chosen = table[wanted] if wanted else table.DEFAULT
     try:

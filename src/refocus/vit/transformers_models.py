@@ -136,7 +136,7 @@ def _load(place: str, shown: str, *, pretrained: bool, processor: str | None = N
             (f" ({reason})" for start, reason in REFUSED.items() if kind.startswith(start)), ""
         )
         raise InputError(
-            f"‹model› {shown}: {kind} is not supported{why}; legal are {', '.join(legal)} "
+            f"‹model› {shown}: {kind} is not supported{why}; choose one of {', '.join(legal)} "
             "(`refocus models`)"
         )
     made_by = getattr(transformers, kind)
@@ -158,7 +158,7 @@ def configuration(shown: str, place: str) -> Any:
     if not isinstance(config.architectures, list | None):
         raise InputError(
             f"‹model› {shown}: its config.json names the architectures {config.architectures!r}; "
-            "legal is a list"
+            "must be a list"
         )
     return config
 
@@ -257,7 +257,7 @@ def preprocessing(processor: Any) -> dict[str, Any]:
             "which is not supported"
         )
     if not ({"height", "width"} <= size.keys() or size.keys() == {"shortest_edge"}):
-        raise InputError(f"{shown} resizes to {size}; legal are height and width, or shortest_edge")
+        raise InputError(f"{shown} resizes to {size}; must be height and width, or shortest_edge")
     if processor.resample not in _RESAMPLE or not processor.image_mean or not processor.image_std:
         raise InputError(f"{shown} lacks a known resample, image_mean or image_std")
     crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
@@ -272,8 +272,8 @@ def preprocessing(processor: Any) -> dict[str, Any]:
     share = crop_share(final, resized, squash="shortest_edge" not in size)
     if share is None:
         raise InputError(
-            f"{shown} crops to {final[1]}x{final[0]} pixels after it resizes to {size}; legal are "
-            "crops no larger than that, with one ratio for both sides, or square ones of a "
+            f"{shown} crops to {final[1]}x{final[0]} pixels after it resizes to {size}; must "
+            "crop to no more than that, with one ratio for both sides, or to a square of a "
             "shortest_edge"
         )
     return {

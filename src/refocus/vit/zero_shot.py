@@ -88,7 +88,7 @@ def build(
     kind = (config.architectures or [""])[0]
     if kind not in ("CLIPModel", "SiglipModel"):
         raise InputError(
-            f"‹model› {name}: {kind or type(config).__name__}; legal are CLIPModel and SiglipModel "
+            f"‹model› {name}: {kind or type(config).__name__}; must be CLIPModel or SiglipModel "
             "of transformers"
         )
     whole = weights(name, getattr(transformers, kind), name).eval().requires_grad_(False)
@@ -141,7 +141,8 @@ def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
     config = configuration(str(folder), str(folder))
     if config.model_type not in _TOWERS:
         raise InputError(
-            f"‹model› {folder}: {config.model_type} beside {HEAD}; legal are {', '.join(_TOWERS)}"
+            f"‹model› {folder}: {config.model_type} beside {HEAD}; choose one of "
+            f"{', '.join(_TOWERS)}"
         )
     kind = getattr(transformers, _TOWERS[config.model_type])
     tower = weights(str(folder), kind, str(folder)) if pretrained else kind(config)

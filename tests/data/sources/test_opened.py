@@ -330,7 +330,7 @@ def test_images_of_one_name_keep_apart(tmp_path: Path) -> None:
 
 def test_files_of_unknown_kind_and_masks_that_are_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"a\.zip: a file of unknown kind; legal are an Image"):
+    with pytest.raises(InputError, match=r"a\.zip: a file of unknown kind; must be an Image"):
         opened(tmp_path / "a.zip")
     with pytest.raises(InputError, match=r"b\.csv: no such file"):
         opened(tmp_path / "b.csv")

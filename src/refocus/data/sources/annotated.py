@@ -64,7 +64,7 @@ def refuse_doubled(content: Any, shown: str) -> None:
         counts = Counter(str(row["id"]) for row in known if isinstance(row, dict) and "id" in row)
         if doubled := [one for one, count in counts.items() if count > 1]:
             raise InputError(
-                f"{shown}: two of its {part} have the id {doubled[0]}; legal is each once"
+                f"{shown}: two of its {part} have the id {doubled[0]}; must have each id once"
             )
 
 

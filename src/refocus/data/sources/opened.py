@@ -111,7 +111,7 @@ def _source(asked: Asked) -> Source | None:
             raise InputError(f"{asked.shown}: no such file")
         return None  # a missing folder, which its reader names
     if kind not in _READERS:
-        raise InputError(f"{asked.shown}: a file of unknown kind; legal are {_KINDS}")
+        raise InputError(f"{asked.shown}: a file of unknown kind; must be {_KINDS}")
     return _READERS[kind](asked, path)
 
 

@@ -114,5 +114,5 @@ def _objects(file: Path, shown: str) -> Iterator[dict[str, Any]]:
         except Exception as error:
             raise InputError(f"{shown}, line {number}: not JSON ({first_line(error)})") from error
         if not isinstance(row, dict):
-            raise InputError(f"{shown}, line {number}: legal is a JSON object")
+            raise InputError(f"{shown}, line {number}: must be a JSON object")
         yield row

@@ -138,7 +138,7 @@ class _Writer:
             if one != other:
                 raise InputError(
                     f"{self.shown}: lists {row.image} with the {what} {one!r} and again with "
-                    f"{other!r}; legal is one {what} for each image"
+                    f"{other!r}; must have one {what} for each image"
                 )
         return True
 
