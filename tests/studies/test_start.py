@@ -83,6 +83,51 @@ def test_a_study_goes_on_only_with_what_it_was_started_with(
         study("table4", out, settings, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ('imagenet = "c"', 'imagenet = "other"', "suites.imagenet"),
+        ('images = "a"', 'images = "other"', "train.images"),
+        ('annotated = "b"', 'annotated = "other"', "train.annotated"),
+        ('DeiT-S = "d"', 'DeiT-S = "hf:a/b"', "models.DeiT-S"),
+        ("one", "two", "models.DeiT-S"),
+        ('imagenet = "c"', 'imagenet = "c"\nimagenet-a = "e"', ""),
+        ("", "", ""),
+    ],
+)
+def test_a_study_on_the_papers_data_goes_on_only_where_they_lie(
+    before: str, after: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data sets may be added."""
+    text = '[train]\nimages = "a"\nannotated = "b"\n[suites]\nimagenet = "c"\n'
+    (tmp_path / "d").mkdir()
+    monkeypatch.setattr(start, "check", lambda _order: None)
+    monkeypatch.setattr(start, "conduct", lambda _order, _place, **_: None)
+    settings = StudySettings(data=str(tmp_path / "sets.toml"), models=("DeiT-S",), device="cpu")
+
+    def begin(change: bool) -> None:
+        toml, weights = f'{text}[models]\nDeiT-S = "d"\n', "one"
+        pair = (before, after) if change else ("", "")
+        (tmp_path / "sets.toml").write_text(toml.replace(*pair))
+        (tmp_path / "d" / "model.safetensors").write_text(weights.replace(*pair))
+        study("table1", tmp_path / "out", settings, progress=False)
+
+    begin(False)
+    begin(False)
+    if named:
+        with pytest.raises(InputError, match=rf"other settings \({named}: .* then, .* now"):
+            begin(True)
+    else:
+        begin(True)
+        begin(True)
+        (tmp_path / "sets.toml").write_text(
+            (tmp_path / "sets.toml").read_text().replace('"e"', '"f"')
+        )
+        if after:
+            with pytest.raises(InputError, match=r"suites\.imagenet-a"):
+                study("table1", tmp_path / "out", settings, progress=False)
+
+
 def test_a_study_from_python(place: Path, tmp_path: Path) -> None:
     settings = StudySettings(
         on=str(place / "images"),

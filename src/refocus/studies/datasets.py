@@ -23,6 +23,7 @@ from refocus.errors import InputError, first_line
 from refocus.evaluation.plan import SEGMENTS
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.files import read_text
+from refocus.fingerprints import of_model
 from refocus.masks.trust import masked
 from refocus.records import Sample
 from refocus.studies.paper import MODELS
@@ -163,6 +164,16 @@ def _refuse_unknown(content: dict[str, Any], file: Path) -> None:
                 raise InputError(
                     f"‹data› {file}: {key} in [{table}] is {value!r}; must be a path or a name"
                 )
+
+
+def places(ground: Ground) -> dict[str, Any]:
+    """Where each of the paper's data sets and models lies; of a model's folder its content."""
+    found: dict[str, Any] = {f"models.{k}": of_model(ref) for k, ref in ground.models.items()}
+    paths = {"train.images": ground.train, "train.val": ground.val}
+    paths |= {"train.val_masks": ground.val_masks}
+    paths |= {f"train.{kind}": path for kind, path in ground.masks.items()}
+    paths |= {f"suites.{name}": path for name, path in ground.suites.items()}
+    return found | {name: str(path) for name, path in paths.items() if path is not None}
 
 
 PAPERS_CLASSES = 919  # that have masks in ImageNet-S

@@ -62,7 +62,7 @@ def study(
         ground = measured_by(_published(settings), settings)
         order = _order(name, row, ground, folder, settings)
         check(order)
-        with _kept(folder, settings.kept()):
+        with _kept(folder, {**settings.kept(), "places": datasets.places(ground)}):
             pass
     return conduct(order, place, progress=progress)
 
@@ -181,13 +181,29 @@ def _kept(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     with locks.waited(folder):
         if not kept.exists():  # else another process has written it meanwhile
             write_json(outputs.new_folder(folder) / kept.name, settings)
-        elif said := outputs.difference(read_json(kept), settings):
-            raise InputError(
-                f"‹out› {folder}: holds studies with other settings ({said}; see {kept}); name a "
-                "new folder"
-            )
+        elif (joined := _joined(folder, kept, settings)) is not None:
+            write_json(kept, joined)
         outputs.clean(folder, below=False)
         yield
+
+
+def _joined(folder: Path, kept: Path, now: dict[str, Any]) -> dict[str, Any] | None:
+    """What is to be kept where this study names places that earlier ones did not; else None.
+
+    Raises:
+        InputError: it has other settings than those, or one of their places lies elsewhere.
+    """
+    before = read_json(kept)
+    known = before.pop("places", {}) if isinstance(before, dict) else {}
+    places = {**known, **now.get("places", {})}
+    others = {key: value for key, value in now.items() if key != "places"}
+    named = {name: places[name] for name in known}
+    if said := outputs.difference(before, others) or outputs.difference(known, named):
+        raise InputError(
+            f"‹out› {folder}: holds studies with other settings ({said}; see {kept}); name a new "
+            "folder"
+        )
+    return {**others, "places": places} if places != known else None
 
 
 def _begin(folder: Path, kept: Path) -> None:
