@@ -24,7 +24,8 @@ PANELS = {  # title -> the library's names of parameters, in the order of help
         "lora", "last_blocks", "protocol", "protocols", "checkpoints", "arch",
     ),
     "Objective": (
-        "objective", "objectives", "weights", "target", "map", "second_order", "temperature",
+        "objective", "objectives", "weights", "teacher", "teacher_token", "target", "map",
+        "second_order", "temperature",
         "rates", "saliency", "units",
     ),
     "Schedule": (
@@ -46,7 +47,7 @@ RARE = frozenset(  # hidden unless --advanced is given
         "protocol", "val_images", "check_images", "fewer", "skip_bad", "recompute", "precision",
         "workers", "learn_from", "ignore", "orientation", "boxes", "refine", "size", "faithful",
         "mapping", "saliency", "imagenet_c", "styles", "templates",
-        "outside", "transfer", "results", "units", "adain",
+        "outside", "transfer", "results", "units", "adain", "teacher", "teacher_token",
     )
 )  # fmt: skip
 ALIASES = ("resume",)  # of earlier versions, which still work and are never shown

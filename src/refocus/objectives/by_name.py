@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from refocus.data.styles import adain as adain_of
 from refocus.errors import InputError
 from refocus.objectives.chosen_map import map_of
-from refocus.objectives.refusals import indices, positive, refuse_unread, refuse_weights
+from refocus.objectives.refusals import (
+    indices,
+    positive,
+    refuse_lesson,
+    refuse_unread,
+    refuse_weights,
+)
 from refocus.objectives.registry import OBJECTIVES, Step
 from refocus.objectives.regularizers import REGULARIZERS, Pass
-from refocus.objectives.steps import MakeMap, Settings, Terms
+from refocus.objectives.steps import Lesson, MakeMap, Settings, Terms
 from refocus.relevance.answers import logits_of
 from refocus.vit.inputs import check_batch, check_model, fitting, shown
 
@@ -98,6 +106,21 @@ def objective(
     return _checked(step_of(name, chosen, weights), reads_labels=own is None)
 
 
+def lesson(
+    teacher: Callable[[Tensor], Tensor],
+    token: Literal["class", "second"],
+    folder: str | Path | None,
+) -> Lesson:
+    """What the term `shape` learns; folder: the weights of AdaIN.
+
+    Raises:
+        InputError: the folder does not hold them.
+    """
+    if folder is None:
+        return Lesson(teacher, token)
+    return Lesson(teacher, token, adain_of(Path(folder).expanduser()))
+
+
 def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step:
     """As `objective`, of a step that trusts its batch: masks `[B, 1, H, W]`, labels int64.
 
@@ -119,6 +142,7 @@ def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step
             raise InputError(
                 f"objective {name!r}: {what} needs `original`, the model before tuning"
             )
+    refuse_lesson(extra, settings)
     used = replace(
         settings,
         second_order=settings.second_order or row.exact,

@@ -67,6 +67,21 @@ def refuse_unread(
         raise InputError(f"‹temperature›: objective {name!r} does not read it")
 
 
+def refuse_lesson(extra: Sequence[str], settings: Settings) -> None:
+    """Stop at a teacher without a term that learns from it, and at the reverse.
+
+    Raises:
+        InputError: names what is missing.
+    """
+    reading = [term for term in extra if REGULARIZERS[term].needs_lesson]
+    if reading and settings.lesson is None:
+        raise InputError(f"‹weights› {reading[0]}: needs ‹teacher›")
+    if settings.lesson is not None and not reading:
+        raise InputError(
+            "‹teacher›: nothing learns from it; give the term shape a weight (‹weights›)"
+        )
+
+
 def _refuse_labels(
     name: str, row: Objective, settings: Settings, weights: Mapping[str, float]
 ) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from refocus.objectives import losses, rotations
-from refocus.objectives.steps import Settings
-from refocus.relevance.answers import last_linear_input, logits_of
+from refocus.objectives.steps import Settings, trained_logits
+from refocus.relevance.answers import last_linear_input, logits_of, second_answer
+from refocus.vit.loading import preprocessing
 from refocus.vit.wrappers import unwrap
 
 
@@ -33,11 +34,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class Regularizer:
-    """A row: the term as a scalar, what it is, and whether it needs the model before tuning."""
+    """A row: the term as a scalar, what it is, and what it needs.
+
+    That is the model before tuning, or a lesson with a teacher.
+    """
 
     term: Callable[[Pass], Tensor]
     about: str
     needs_original: bool = False
+    needs_lesson: bool = False
 
 
 def _confidence(p: Pass) -> Tensor:
@@ -66,6 +71,33 @@ def _rotation(p: Pass) -> Tensor:
     return rotations.loss(last_linear_input(p.model, rotations.turned(p.images))[1].flatten(1))
 
 
+def _shape(p: Pass) -> Tensor:
+    """KL(teacher || token) on the images in the style of the batch's next one.
+
+    Source: Naseer et al., NeurIPS 2021 (shape distillation). Deviation: there the teacher was
+    trained on stylized images and sees natural ones; here both see the same stylized images, so
+    that any teacher shows what it knows of shapes.
+    """
+    lesson = p.settings.lesson
+    assert lesson is not None
+    config = preprocessing(p.model)
+    triples = (
+        ((0.5,) * 3,) * 2
+        if p.settings.published_complement
+        else (
+            config["mean"],
+            config["std"],
+        )
+    )
+    mean, std = (torch.tensor(part).view(3, 1, 1).to(p.images) for part in triples)
+    pixels = (p.images * std + mean).clamp(0, 1)
+    stylized = lesson.restyle(pixels, pixels.roll(-1, 0), 1.0)
+    answer = second_answer if lesson.token == "second" else trained_logits
+    return losses.distance_to_teacher(
+        answer(p.model, (stylized - mean) / std), lesson.teacher(stylized)
+    )
+
+
 REGULARIZERS = {
     "confidence": Regularizer(
         _confidence, "cross-entropy with the model's own prediction (paper Eq. 4)"
@@ -74,6 +106,12 @@ REGULARIZERS = {
     "kl": Regularizer(_kl, "distance of the answers to the original model's", needs_original=True),
     "l2_sp": Regularizer(
         _l2_sp, "squared distance of the weights to the original's", needs_original=True
+    ),
+    "shape": Regularizer(
+        _shape,
+        "a teacher's answers to the images in the style of others (shape distillation; needs "
+        "‹teacher›)",
+        needs_lesson=True,
     ),
     "rotation": Regularizer(
         _rotation,

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from refocus.data.styles import by_amplitudes
 from refocus.data.swaps import next_donors, other_class_neighbours, swap_backgrounds
 from refocus.objectives import losses
 from refocus.relevance.answers import logits_of
@@ -26,6 +27,19 @@ Terms = dict[str, Tensor]
 # (model, images, what the map is of) -> logits `[B, K]` and raw map `[B, h, w]`, in the graph
 MakeMap = Callable[[nn.Module, Tensor, Target], tuple[Tensor, Tensor]]
 _SWAPS = 3  # of each image in a step of `refocus`
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher's answers on stylized images are learned by.
+
+    teacher: pixels in [0, 1] -> logits `[B, K]`. token: that learns. restyle: (pixels, styles,
+    strength) -> pixels with the styles' textures.
+    """
+
+    teacher: Callable[[Tensor], Tensor]
+    token: Literal["class", "second"] = "class"
+    restyle: Callable[[Tensor, Tensor, float], Tensor] = by_amplitudes
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,7 @@ class Settings:
     published_complement: bool = False  # of soft masks, in the two squared errors
     predicted: bool = False  # the map is of the class that the model predicts; no label is read
     map: MakeMap | None = None  # in place of GAE's
+    lesson: Lesson | None = None  # what the term `shape` learns
 
     def explained(self, labels: Tensor) -> Target:
         """What the relevance is of: the true class, the predicted one, or what the caller named."""

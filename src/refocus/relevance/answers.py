@@ -16,19 +16,22 @@ from refocus.vit.wrappers import runnable, unwrap
 
 
 class _Watch(TorchFunctionMode):
-    """Keeps what the last `heads` linear layers of a pass are given."""
+    """Keeps what the last `heads` linear layers of a pass are given, and what they return."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.seen: list[Tensor] = []
+        self.made: list[Tensor] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        found = func(*args, **(kwargs or {}))
         if func is F.linear:
             self.seen = [*self.seen, args[0]][-self.heads :]
-        return func(*args, **(kwargs or {}))
+            self.made = [*self.made, found][-self.heads :]
+        return found
 
 
 def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,13 +43,30 @@ def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]
     Raises:
         InputError: a model without a linear layer.
     """
-    reader = view(model)
-    both = isinstance(reader, View) and reader.readout is two_tokens
-    with _Watch(2 if both else 1) as watch:
+    with _Watch(2 if has_second_token(model) else 1) as watch:
         logits = logits_of(model, images)
     if not watch.seen:
         raise unsupported(unwrap(model), "no linear layer reads its features")
     return logits, torch.cat(watch.seen, dim=-1)
+
+
+def has_second_token(model: nn.Module) -> bool:
+    """Whether two heads answer, on the class token and on a second (distillation) token."""
+    reader = view(model)
+    return isinstance(reader, View) and reader.readout is two_tokens
+
+
+def second_answer(model: nn.Module, images: Tensor) -> Tensor:
+    """What the head on the second token answers, logits `[B, K]`.
+
+    Raises:
+        InputError: a model without a second token.
+    """
+    if not has_second_token(model):
+        raise unsupported(unwrap(model), "it has no second token; distilled DeiTs have one")
+    with _Watch(1) as watch:
+        logits_of(model, images)
+    return watch.made[-1]
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from torch import nn
 
 from refocus.errors import InputError
 from refocus.files import read_json, write_json
-from refocus.objectives.by_name import step_of
+from refocus.objectives.by_name import lesson, step_of
 from refocus.objectives.chosen_map import map_of
 from refocus.objectives.registry import OBJECTIVES, Step
-from refocus.objectives.steps import Settings
+from refocus.objectives.steps import Lesson, Settings
 from refocus.records import from_json as from_record
+from refocus.relevance.answers import has_second_token
 from refocus.tuning import rates
 from refocus.tuning.conclude import conclude
 from refocus.tuning.epochs import Progressed, run_epochs
@@ -27,6 +28,7 @@ from refocus.tuning.results import TuneResults
 from refocus.tuning.selection import Selection
 from refocus.tuning.tracking import tracking
 from refocus.vit.loading import load, pick_device
+from refocus.vit.teachers import load_teacher
 
 _RATES = "rates.json"
 
@@ -61,6 +63,7 @@ def recipes_step(
             recipe.model, pretrained=device is not None, device=device or "cpu"
         ).requires_grad_(False)
     settings = Settings(
+        lesson=_lesson(recipe, device),
         second_order=recipe.second_order,
         temperature=recipe.temperature,
         seen=None if seen is None else tuple(seen),
@@ -71,6 +74,26 @@ def recipes_step(
         map=map_of(recipe.map, second_order=recipe.second_order),
     )
     return step_of(recipe.objective, settings, recipe.weights)
+
+
+def _lesson(recipe: Recipe, device: torch.device | None) -> Lesson | None:
+    """What the recipe's teacher teaches.
+
+    Raises:
+        InputError: a teacher of other classes, or a second token that the model does not have.
+    """
+    if recipe.teacher is None:
+        return None
+    student = load(recipe.model, pretrained=False)
+    if recipe.teacher_token == "second" and not has_second_token(student):
+        raise InputError(
+            "‹teacher_token› second: the model has no second token (distilled DeiTs have); legal: "
+            "class"
+        )
+    teacher = load_teacher(
+        recipe.teacher, student, pretrained=device is not None, device=device or "cpu"
+    )
+    return lesson(teacher, recipe.teacher_token, recipe.adain)
 
 
 def _searched_rate(

@@ -72,6 +72,24 @@ class Recipe:
         dict[str, float],
         about("Weight of a term of the objective, or of a term that any objective takes."),
     ] = field(default_factory=dict)  # terms that are missing keep the objective's weight
+    teacher: Annotated[
+        Text | None,
+        about(
+            "For the term shape: a model as ‹model› names it, torchvision:NAME of any classifier "
+            "there, or torchvision:NAME@FILE. Its outputs must be the model's classes."
+        ),
+    ] = None
+    teacher_token: Annotated[
+        Literal["class", "second"],
+        about("Token that learns the teacher's answers; a distilled DeiT has a second one."),
+    ] = "class"
+    adain: Annotated[
+        Text | None,
+        about(
+            "For the term shape: folder with the published weights of AdaIN, vgg and decoder. "
+            "Default: styles by Fourier amplitudes."
+        ),
+    ] = None
     target: Annotated[
         Literal["label", "predicted"],
         about(
@@ -222,6 +240,9 @@ class Recipe:
             raise InputError(
                 "‹share›: only with ‹do_no_harm=False›; else the rule chooses the share"
             )
+        if self.teacher is None and (self.adain or self.teacher_token != "class"):
+            what = "adain" if self.adain else "teacher_token"
+            raise InputError(f"‹{what}›: only with ‹teacher›")
         if self.lora and (self.last_blocks or self.weights.get("l2_sp")):
             raise InputError(
                 "‹lora›: freezes the weights themselves, so ‹last_blocks› and the weight l2_sp "

@@ -245,11 +245,20 @@ def _absolute(recipe: Recipe) -> Recipe:
         own = opened_pair(val, val_masks, "val", part="test")
         val, val_masks = own.images, own.masks
     given = {"images": found.images, "masks": found.masks, "val": val, "val_masks": val_masks}
-    given["backgrounds"] = recipe.backgrounds
+    given["backgrounds"], given["adain"] = recipe.backgrounds, recipe.adain
     places: dict[str, Any] = {
         k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()
     }
-    return replace(recipe, model=references.resolved(recipe.model), **places)
+    teacher = None if recipe.teacher is None else _absolute_teacher(recipe.teacher)
+    return replace(recipe, model=references.resolved(recipe.model), teacher=teacher, **places)
+
+
+def _absolute_teacher(ref: str) -> str:
+    """A teacher as given, its folder or file by the full path."""
+    before, at, file = ref.partition("@")
+    if ref.startswith("torchvision:") and at:
+        return f"{before}@{Path(file).expanduser().resolve()}"
+    return references.resolved(ref)
 
 
 def _validation(recipe: Recipe) -> Opened | None:
