@@ -20,7 +20,7 @@ from refocus import tokencut
 from refocus.data.folders import image_files
 from refocus.data.images import read_image
 from refocus.figures import pictures
-from refocus.masks import backbones, discovery, folder
+from refocus.masks import backbones, discovery, finders
 from refocus.masks.discovery import overlap
 from refocus.masks.quality import assess
 
@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     backbone = backbones.load_backbone(args.backbone)
     read = backbones.Reader(backbone, SIZE)
-    head = discovery.shipped_head(args.backbone) or folder.learn(
+    head = discovery.shipped_head(args.backbone) or finders.learn(
         backbone, image_files(args.images), size=SIZE
     )
     chosen = [file for name in args.classes for file in sorted((args.images / name).iterdir())[:8]]

@@ -140,33 +140,9 @@ def tuned(
     monkeypatch: pytest.MonkeyPatch, model_folder: Path, image_folders: tuple[Path, Path], out: Path
 ) -> Path:
     images, masks = image_folders
-    arguments = [
-        "--objective",
-        "relevance",
-        "--epochs",
-        2,
-        "--shots",
-        2,
-        "--lr",
-        "1e-3",
-        "--no-do-no-harm",
-    ]
-    assert (
-        run(
-            monkeypatch,
-            "tune",
-            "--model",
-            model_folder,
-            "--images",
-            images,
-            "--masks",
-            masks,
-            "--out",
-            out,
-            *arguments,
-        )
-        == 0
-    )
+    given = words(model=model_folder, images=images, masks=masks, out=out)
+    options = words(objective="relevance", epochs=2, shots=2, lr="1e-3")
+    assert run(monkeypatch, "tune", *given, *options, "--no-do-no-harm") == 0
     return out
 
 

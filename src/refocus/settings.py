@@ -71,6 +71,7 @@ Workers = Annotated[
     Annotated[int, Meta(ge=0, le=256)],  # each costs memory before it does a thing
     about("Number of processes that decode images."),
 ]
+SeedOfAll = Annotated[Seed, about("Seed of every random choice.")]
 BatchSize = Annotated[Count, about("Images per forward pass.")]
 MaskScore = Annotated[Fraction, about("Leave out masks with a lower score by `refocus masks`.")]
 MaskPolarity = Annotated[

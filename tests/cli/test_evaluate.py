@@ -21,18 +21,8 @@ def test_tune_then_evaluate_before_and_after(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     images, masks = image_folders
-    options = (
-        "--epochs",
-        "2",
-        "--objective",
-        "relevance",
-        "--weight",
-        "background=1",
-        "--weight",
-        "foreground=0.5",
-        "--device",
-        "cpu",
-    )
+    weights = ("--weight", "background=1", "--weight", "foreground=0.5")
+    options = (*words(epochs=2, objective="relevance", device="cpu"), *weights)
     given = words(model=model_folder, images=images, masks=masks, out=tmp_path / "run")
     assert run(monkeypatch, "tune", *given, *options) == 0
     assert "<- kept" in capsys.readouterr().out
@@ -82,19 +72,8 @@ def test_evaluate_goes_on_with_the_same_settings_only(
     (out / "manifest.json").unlink()
     lines = (out / "records" / "a" / "standard.model.jsonl").read_text().splitlines(keepends=True)
     (out / "records" / "a" / "standard.model.jsonl").write_text("".join(lines[:7]))
-    assert (
-        run(
-            monkeypatch,
-            "evaluate",
-            "--model",
-            model_folder,
-            "--on",
-            f"b={image_folders[0]}",
-            "--out",
-            out,
-        )
-        == 2
-    )
+    other = words(model=model_folder, on=f"b={image_folders[0]}", out=out)
+    assert run(monkeypatch, "evaluate", *other) == 2
     said = capsys.readouterr().err
     assert "was started with other models, folders or options (suites" in said
     assert "the same command resumes there" in said
@@ -137,17 +116,7 @@ def test_backgrounds_of_ones_own(
     assert list(found) == ["real"]
     records = tmp_path / "ev" / "records" / "a" / "real.model.jsonl"
     assert len(records.read_text().splitlines()) == 24
-    recipe = (
-        "tune",
-        "--model",
-        model_folder,
-        "--images",
-        images,
-        "--masks",
-        masks,
-        "--epochs",
-        "1",
-    )
+    recipe = ("tune", *words(model=model_folder, images=images, masks=masks, epochs=1))
     tuned = ("--device", "cpu", "--out", tmp_path / "run", "--backgrounds", grounds)
     assert run(monkeypatch, *recipe, *tuned) == 0
     said = capsys.readouterr()

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import refocus
-from tests.makers import invoke, run
+from tests.makers import invoke, run, words
 from tests.zoo import build
 
+TUNE = ["tune", "--model", "{model}", "--images", "{images}", "--masks", "{masks}"]
 SAVED = {
     "EVA-02": ("EVA", "EVA-02"),
     "transformers": ("DINOv2 (transformers)", "registers"),
@@ -125,59 +126,19 @@ def test_explain_takes_any_file_name(
             "no such folder",
         ),
         (
-            [
-                "tune",
-                "--model",
-                "{model}",
-                "--images",
-                "{images}",
-                "--masks",
-                "{masks}",
-                "--lr",
-                "-1",
-            ],
+            [*TUNE, "--lr", "-1"],
             "--lr -1",
         ),
         (
-            [
-                "tune",
-                "--model",
-                "{model}",
-                "--images",
-                "{images}",
-                "--masks",
-                "{masks}",
-                "--weight",
-                "background",
-            ],
+            [*TUNE, "--weight", "background"],
             "--weight background: must be NAME=NUMBER",
         ),
         (
-            [
-                "tune",
-                "--model",
-                "{model}",
-                "--images",
-                "{images}",
-                "--masks",
-                "{masks}",
-                "--lr",
-                "fast",
-            ],
+            [*TUNE, "--lr", "fast"],
             "--lr fast: must be a number",
         ),
         (
-            [
-                "tune",
-                "--model",
-                "{model}",
-                "--images",
-                "{images}",
-                "--masks",
-                "{masks}",
-                "--objective",
-                "x",
-            ],
+            [*TUNE, "--objective", "x"],
             "choose one of relevance",
         ),
         (["masks", "{images}", "--backbone", "no/such"], "no such folder"),
@@ -273,14 +234,7 @@ def test_the_commands_work_on_models_of_every_library(
     )
     invoke(
         "tune",
-        "--model",
-        model,
-        "--images",
-        images,
-        "--masks",
-        masks,
-        "--out",
-        tmp_path / "run",
+        *words(model=model, images=images, masks=masks, out=tmp_path / "run"),
         *settings,
     )
     before, after = (refocus.load(ref).state_dict() for ref in (model, tuned))
@@ -288,29 +242,12 @@ def test_the_commands_work_on_models_of_every_library(
     assert any(not torch.equal(before[name], after[name]) for name in before)
     invoke(
         "evaluate",
-        "--model",
-        tuned,
-        "--against",
-        model,
-        "--on",
-        f"own={images}",
-        "--out",
-        tmp_path / "proof",
-        "--device",
-        "cpu",
+        *words(model=tuned, against=model, on=f"own={images}"),
+        *words(out=tmp_path / "proof", device="cpu"),
     )
     assert json.loads((tmp_path / "proof" / "results.json").read_text())["suites"]["own"]["n"] == 24
     invoke(
         "audit",
-        "--model",
-        tuned,
-        "--images",
-        images,
-        "--masks",
-        masks,
-        "--out",
-        tmp_path / "audit",
-        "--device",
-        "cpu",
+        *words(model=tuned, images=images, masks=masks, out=tmp_path / "audit", device="cpu"),
     )
     assert "own" not in refocus.vit.loading.source(refocus.load(tuned)) or kind == "own"

@@ -131,21 +131,8 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
     images, masks = image_folders
     damage(kind, images, masks)
     out = tmp_path / "run"
-    assert (
-        run(
-            monkeypatch,
-            "tune",
-            "--model",
-            model_folder,
-            "--images",
-            images,
-            "--masks",
-            masks,
-            "--out",
-            out,
-        )
-        == 2
-    )
+    given = words(model=model_folder, images=images, masks=masks, out=out)
+    assert run(monkeypatch, "tune", *given) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert error[0].startswith("error: ")

@@ -23,7 +23,7 @@ from refocus.results import (
     ShiftEntry,
     SuiteEntry,
 )
-from tests.makers import answer, answers_first, run, self_contained
+from tests.makers import answer, answers_first, run, self_contained, words
 
 
 def test_audit_writes_its_page_and_goes_on_where_it_stopped(
@@ -35,19 +35,8 @@ def test_audit_writes_its_page_and_goes_on_where_it_stopped(
 ) -> None:
     images, masks = image_folders
     out = tmp_path / "audit"
-    arguments = [
-        "audit",
-        "--model",
-        model_folder,
-        "--images",
-        images,
-        "--masks",
-        masks,
-        "--most",
-        12,
-        "--out",
-        out,
-    ]
+    given = words(model=model_folder, images=images, masks=masks, most=12, out=out)
+    arguments = ["audit", *given]
     assert run(monkeypatch, *arguments) == 0
     assert "BG-gap" in capsys.readouterr().out
     found = read_audit(out / "audit.json")
@@ -169,12 +158,7 @@ def test_audit_finds_its_own_masks_where_none_are_given(
     out = tmp_path / "audit"
     arguments = [
         "audit",
-        "--model",
-        model_folder,
-        "--images",
-        images,
-        "--backbone",
-        model_folder,
+        *words(model=model_folder, images=images, backbone=model_folder),
         "--mask-score",
         0,
     ]

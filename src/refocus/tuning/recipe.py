@@ -11,11 +11,14 @@ from refocus.files import read_json
 from refocus.runs import RECIPE
 from refocus.settings import (
     Count,
+    Device,
     Fraction,
+    MaskPolarity,
     Positive,
     PositiveFraction,
     PositiveOrZero,
     Seed,
+    SeedOfAll,
     Text,
     Workers,
     about,
@@ -121,7 +124,7 @@ class Recipe:
     ] = None
     shots: Annotated[Count, about("Training images per class.")] = 3
     # which images, their order, their crops
-    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    seed: SeedOfAll = 0
     epochs: Annotated[Count, about("Passes over the training images.")] = 50
     recompute: Annotated[
         bool,
@@ -204,13 +207,7 @@ class Recipe:
             "with ‹protocol=paper›."
         ),
     ] = BY_PROTOCOL  # docs/masks.md
-    mask_polarity: Annotated[
-        Literal["ask", "keep", "invert"],
-        about(
-            "ask: stop if most masks seem to mark the background. keep: use them as they are. "
-            "invert: swap object and background."
-        ),
-    ] = "ask"
+    mask_polarity: MaskPolarity = "ask"
     fewer: Annotated[
         bool,
         about(
@@ -221,10 +218,7 @@ class Recipe:
         bool, about("Leave out images without a usable mask instead of stopping.")
     ] = False
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"],
-        about("Where to compute; auto uses a GPU if there is one."),
-    ] = "auto"
+    device: Device = "auto"
     workers: Workers = 0
 
     def __post_init__(self) -> None:
