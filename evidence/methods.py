@@ -153,7 +153,7 @@ def _tuned(
     )
 
 
-def _every_class(labels: Tensor, s: steps.Settings, classes: int) -> Tensor:
+def _every_class(labels: Tensor, s: steps.StepSettings, classes: int) -> Tensor:
     return torch.arange(classes, device=labels.device)
 
 

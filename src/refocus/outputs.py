@@ -133,7 +133,7 @@ def refuse_no_folder(out: str | Path, *, called: str) -> None:
 def resumable(
     out: str | Path,
     resume: bool,
-    settings: dict[str, Any],
+    decisive: dict[str, Any],
     *,
     apart: Mapping[str, Path | str | None] = MappingProxyType({}),
 ) -> Path:
@@ -145,7 +145,7 @@ def resumable(
     Args:
         out: the folder.
         resume: False insists on a new folder.
-        settings: what decides every file in it.
+        decisive: what decides every file in it; kept as settings.json.
         apart: as of `new_folder`.
 
     Raises:
@@ -156,12 +156,12 @@ def resumable(
     refuse_links(folder)
     kept = folder / SETTINGS
     if resume and kept.exists():
-        refuse_other(out, read_json(kept), settings, kept)
+        refuse_other(out, read_json(kept), decisive, kept)
         locks.hold(folder)
         clean(folder)
         return folder
     folder = new_folder(out)
-    write_json(folder / SETTINGS, settings)
+    write_json(folder / SETTINGS, decisive)
     return folder
 
 

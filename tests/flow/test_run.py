@@ -225,7 +225,7 @@ def test_more_images_and_epochs_are_expected_to_take_longer(
     data = plan.look(refocus.load(model_folder), image_folders[0], None, QUICK)
 
     def seconds(**changes: int) -> dict[str, float]:
-        listed = plan.stages(data, replace(QUICK, **changes), speed, found=False)
+        listed = plan.stages(data, replace(QUICK, **changes), speed, finding=False)
         return {stage.name: stage.seconds for stage in listed}
 
     usual, long, wide = seconds(), seconds(epochs=2), seconds(most=16)

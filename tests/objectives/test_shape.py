@@ -13,7 +13,7 @@ import refocus
 from refocus.data.styles import by_amplitudes
 from refocus.errors import InputError
 from refocus.objectives.by_name import step_of
-from refocus.objectives.steps import Lesson, Settings
+from refocus.objectives.steps import Lesson, StepSettings
 from refocus.relevance.answers import second_answer
 from refocus.vit import loading
 from refocus.vit.loading import preprocessing
@@ -32,7 +32,7 @@ def test_the_term_is_the_divergence_on_the_stylized_images(tiny: Build) -> None:
         seen.append(pixels)
         return fixed
 
-    step = step_of("finetune", Settings(lesson=Lesson(teacher)), ALONE)
+    step = step_of("finetune", StepSettings(lesson=Lesson(teacher)), ALONE)
     terms = step(model, images, masks, labels)
     config = preprocessing(model)
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -48,7 +48,7 @@ def test_the_term_is_the_divergence_on_the_stylized_images(tiny: Build) -> None:
 
 def _lowered(model: Any, lesson: Lesson, steps: int = 15) -> tuple[float, float]:
     images, masks, labels = masked_batch()
-    step = step_of("finetune", Settings(lesson=lesson), ALONE)
+    step = step_of("finetune", StepSettings(lesson=lesson), ALONE)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     found = []
     for _ in range(steps):
@@ -71,7 +71,7 @@ def test_a_second_token_learns_and_the_head_of_the_class_token_does_not() -> Non
     images, masks, labels = masked_batch()
     fixed = torch.randn(len(images), 4)
     lesson = Lesson(lambda _pixels: fixed, "second")
-    terms = step_of("finetune", Settings(lesson=lesson), ALONE)(model, images, masks, labels)
+    terms = step_of("finetune", StepSettings(lesson=lesson), ALONE)(model, images, masks, labels)
     terms["loss"].backward()
     assert float(model.head_dist.weight.grad.abs().sum()) > 0
     assert model.head.weight.grad is None or float(model.head.weight.grad.abs().sum()) == 0
@@ -84,7 +84,7 @@ def test_a_teacher_without_a_term_and_the_reverse_are_refused(tiny: Build) -> No
     with pytest.raises(InputError, match="needs teacher"):
         refocus.objective("finetune", shape=1.0)
     with pytest.raises(InputError, match="nothing learns from it"):
-        step_of("finetune", Settings(lesson=Lesson(lambda pixels: pixels)), {})
+        step_of("finetune", StepSettings(lesson=Lesson(lambda pixels: pixels)), {})
 
 
 def test_tune_with_a_teacher(tiny: Build, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from refocus.data.swaps import swap_backgrounds
 from refocus.evaluation.metrics import background_share
 from refocus.objectives import losses
 from refocus.objectives.steps import (
-    Settings,
+    StepSettings,
     refocus_step,
     relevance_step,
     swap_step,
@@ -56,11 +56,13 @@ def test_the_published_sum(tiny: Build) -> None:
 def test_the_papers_complement_reaches_the_mask_term(tiny: Build) -> None:
     model, (images, masks, labels) = tiny(), masked_batch()
     soft = masks * 0.6
-    (terms, _) = relevance_step(model, images, soft, labels, Settings(published_complement=True))
+    (terms, _) = relevance_step(
+        model, images, soft, labels, StepSettings(published_complement=True)
+    )
     relevance = refocus.explain(model, images, labels).relevance
     outside = torch.where(soft[:, 0] == 0, 1.0, soft[:, 0])
     torch.testing.assert_close(terms["background"].detach(), (relevance * outside).square().mean())
-    (ours, _) = relevance_step(model, images, soft, labels, Settings())
+    (ours, _) = relevance_step(model, images, soft, labels, StepSettings())
     torch.testing.assert_close(
         ours["background"].detach(), (relevance * (1 - soft[:, 0])).square().mean()
     )
@@ -157,7 +159,7 @@ def test_swaps_take_backgrounds_of_other_classes_unless_asked_for_neighbours(
     if choice == "neighbours":
         donors = [[3, 0, 1, 2], [2, 3, 0, 1], [1, 2, 3, 0]]
     swapped = [swap_backgrounds(images, masks, images[at], masks[at]) for at in donors]
-    settings = Settings(donors=choice)
+    settings = StepSettings(donors=choice)
     (terms, _) = swap_step(model, images, masks, labels, settings)
     expected = losses.classification(model(swapped[0]), labels)
     torch.testing.assert_close(terms["classification"], expected)

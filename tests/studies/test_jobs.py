@@ -38,7 +38,7 @@ def test_the_papers_settings_reach_its_runs(tmp_path: Path) -> None:
         {"annotated": tmp_path},
         {},
         own=False,
-        settings={"protocol": "paper"},
+        recipe={"protocol": "paper"},
     )
     published = jobs.recipe(jobs.Job("DeiT-B", registry.PUBLISHED), ground, {})
     assert (published.lr, published.temperature, published.protocol, published.do_no_harm) == (
@@ -70,7 +70,7 @@ def test_the_protocol_that_is_asked_for_tunes_and_measures(
         settings = StudySettings(data="d.toml", protocol=asked)
     known = {} if own else {"protocol": "paper"}
     ground = datasets.Ground(
-        {"own": "x"}, tmp_path, {"annotated": tmp_path}, {}, own=own, settings=known
+        {"own": "x"}, tmp_path, {"annotated": tmp_path}, {}, own=own, recipe=known
     )
     ground = start.measured_by(ground, settings)
     run = jobs.recipe(jobs.Job("own", registry.PUBLISHED), ground, settings.tuning)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import refocus
 from refocus.objectives.by_name import step_of
-from refocus.objectives.steps import Settings
+from refocus.objectives.steps import StepSettings
 from refocus.vit.classes import class_names
 from tests.makers import NAMES
 
@@ -163,7 +163,7 @@ def test_what_means_the_same_gives_the_same_loss(model: nn.Module, name: str) ->
 
 
 def test_the_step_that_trusts_its_batch_computes_the_same(model: nn.Module) -> None:
-    trusted = step_of("energy", Settings(), {})(model, IMAGES, MASKS, LABELS)
+    trusted = step_of("energy", StepSettings(), {})(model, IMAGES, MASKS, LABELS)
     checked = refocus.objective("energy")(model, IMAGES, MASKS, LABELS)
     assert all(torch.equal(trusted[term], checked[term]) for term in checked)
 

@@ -171,9 +171,9 @@ class CompareTab:
             changed = bool(found) and self.tool.changed(run)
         return [found, *self.redraw(found, *drawing), numbers(found), sides(found, changed=changed)]
 
-    def redraw(self, found: dict[str, Look], threshold: float, opacity: float) -> list[Any]:
+    def redraw(self, looks: dict[str, Look], threshold: float, opacity: float) -> list[Any]:
         """The slider and the file to download, from what the models have answered."""
-        pictures = overlays(found, threshold, opacity)
+        pictures = overlays(looks, threshold, opacity)
         if pictures is None:
             return [None, gr.update(interactive=False)]
         sheet, buffer = np.concatenate([np.asarray(p) for p in pictures], axis=1), io.BytesIO()

@@ -33,13 +33,13 @@ def layer(mask: Tensor | None, size: tuple[int, int]) -> Image.Image:
     return _on_canvas(drawn, (0, 0, 0, 0), Image.Resampling.NEAREST)
 
 
-def painted(value: Shown, size: tuple[int, int]) -> np.ndarray:
+def painted(shown: Shown, size: tuple[int, int]) -> np.ndarray:
     """What is marked in the editor's layers, bool `[H, W]` of the image's own size.
 
     size: (width, height) of the image.
     """
     marked = np.zeros((_CANVAS, _CANVAS), bool)
-    for drawn in value["layers"]:
+    for drawn in shown["layers"]:
         square = drawn.convert("RGBA").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST)
         marked |= np.asarray(square)[..., 3] > 0
     scale = _CANVAS / max(size)
@@ -105,14 +105,14 @@ class MaskTab:
             mask = self.tool.find(self.folders.image(name)) if name else None
         return [self.shown(name, mask), name]
 
-    def saved(self, name: str | None, held: str | None, value: Shown | None) -> str:
+    def saved(self, name: str | None, held: str | None, shown: Shown | None) -> str:
         """Save what is painted; held: the image whose mask the editor holds."""
         with said_in_page():
-            if not name or value is None:
+            if not name or shown is None:
                 raise InputError("choose an image first")
             if held != name:
                 raise InputError(f"{name}: is not shown yet; save again when it is")
-            file = self.folders.save(name, painted(value, self.folders.image(name).size))
+            file = self.folders.save(name, painted(shown, self.folders.image(name).size))
         where = file.relative_to(self.folders.masks)
         return f"Saved: {where}. The mask before is kept in `.replaced`."
 

@@ -103,9 +103,9 @@ def _list() -> dict[str, str]:
     return {key: row.about for key, row in registry.STUDIES.items()}
 
 
-def _print_found(found: StudyResults, stem: Path, ending: str) -> None:
+def _print_found(results: StudyResults, stem: Path, ending: str) -> None:
     """The table, or the file with that ending, for a file or another program."""
-    text = read_text(stem.with_name(f"{stem.name}.{ending}")) if ending else found.text
+    text = read_text(stem.with_name(f"{stem.name}.{ending}")) if ending else results.text
     console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
     if not ending:
         console.print(f"open in a browser: {stem}.html", soft_wrap=True)
@@ -131,16 +131,19 @@ def _write_missing(config: Path | None, settings: StudySettings) -> bool:
     return True
 
 
-def _print_estimate(found: Estimated) -> None:
+def _print_estimate(estimated: Estimated) -> None:
     table = Table(
         "what", Column("path", overflow="fold"), "there", "images", "GB", title="what it needs"
     )
-    for place in found.places:
+    for place in estimated.places:
         size = "-" if place.gb is None else f"{place.gb:g}"
         images = "-" if place.images is None else str(place.images)
         table.add_row(place.what, place.path, "yes" if place.there else "MISSING", images, size)
     console.print(table)
-    for what, names in (("masks", found.masks_not_named), ("suites", found.suites_not_named)):
+    for what, names in (
+        ("masks", estimated.masks_not_named),
+        ("suites", estimated.suites_not_named),
+    ):
         if names:
             console.print(
                 f"{what} not named: {', '.join(names)}; the rows that need them are left out"
@@ -153,6 +156,6 @@ def _print_estimate(found: Estimated) -> None:
         "hours",
         title="what it takes on this machine, from one timed step",
     )
-    for row in found.models:
+    for row in estimated.models:
         table.add_row(row.model, str(row.runs), str(row.steps), str(row.images), f"{row.hours:.1f}")
     console.print(table)

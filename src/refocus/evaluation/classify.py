@@ -130,8 +130,8 @@ def _at_least(name: str, value: object, low: int) -> None:
         raise InputError(f"‹{name}› {value}: must be a whole number of at least {low}")
 
 
-def _answered(found: Records[Prediction]) -> SuiteResult:
-    return SuiteResult(found.rows, found.unreadable)
+def _answered(records: Records[Prediction]) -> SuiteResult:
+    return SuiteResult(records.rows, records.unreadable)
 
 
 def read_predictions(records: Path) -> list[Prediction]:

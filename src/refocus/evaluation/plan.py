@@ -106,7 +106,7 @@ def with_sources(plan: Plan) -> Plan:
     return replace(plan, suites=suites, masks=masks, groups=groups)
 
 
-def settings(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict[str, Any]:
+def decisive(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict[str, Any]:
     """What decides every record in a folder, to compare when an evaluation is resumed.
 
     refs: "model" and "against" -> what `models` were loaded from, None where there is none.

@@ -18,7 +18,7 @@ from refocus.evaluation.background import background_reliance
 from refocus.evaluation.classify import SuiteResult, evaluate, summary
 from refocus.evaluation.intervals import estimate, mean_change
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference, top1
-from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, read_groups, settings, with_sources
+from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, decisive, read_groups, with_sources
 from refocus.evaluation.stored import RESULTS
 from refocus.evaluation.suites import TestSet
 from refocus.files import write_json
@@ -68,7 +68,7 @@ def evaluate_suites(
     models = load_models(model, against, pick_device(plan.device))
     check(models, plan)
     apart = {f"‹suites› {name}": path for name, path in plan.suites.items()}
-    kept = settings({"model": model, "against": against}, models, plan)
+    kept = decisive({"model": model, "against": against}, models, plan)
     folder = outputs.resumable(out, resume, kept, apart=apart)
     return measure(models, plan, folder, model=model, against=against)
 

@@ -18,7 +18,7 @@ from refocus.masks.backbones import Reader, keys_of, load_backbone
 from refocus.masks.discovery import cut, object_mask
 from refocus.masks.settings import MaskSettings
 from refocus.objectives.by_name import step_of
-from refocus.objectives.steps import Settings
+from refocus.objectives.steps import StepSettings
 from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
 
@@ -90,7 +90,7 @@ def _step(model: nn.Module, batch: Tensor, objective: str) -> tuple[float, float
     masks[..., height // 4 : -height // 4, width // 4 : -width // 4] = 1
     labels = torch.arange(len(batch), device=batch.device) % 2
     before = [weight.requires_grad for weight in model.parameters()]
-    step = step_of(objective, Settings(seen=(0, 1), original=model), {})
+    step = step_of(objective, StepSettings(seen=(0, 1), original=model), {})
     try:
         model.requires_grad_(True)
         terms, forward = _timed(lambda: step(model, batch, masks, labels))

@@ -77,15 +77,15 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
     return Data(samples, tests)
 
 
-def stages(data: Data, settings: RunSettings, speed: Pace, *, found: bool) -> tuple[Stage, ...]:
-    """The stages with what each takes; found: whether masks are to be found."""
+def stages(data: Data, settings: RunSettings, speed: Pace, *, finding: bool) -> tuple[Stage, ...]:
+    """The stages with what each takes; finding: whether masks are to be found."""
     count, recipe = len(data.samples), tuning_recipe(settings, "model", "images", "masks")
     train = min(count, settings.shots * max(1, data.classes // 2))
     tested = sum(map(len, data.tests.values()))
     some, rest = min(settings.most, count), max(0, count - train)
     first = Stage(MASKS, "find a mask for each image, and score it", count, count * speed.mask)
     return (
-        *([first] if found else []),
+        *([first] if finding else []),
         Stage(
             "audit",
             "measure how much the model relies on the background",
@@ -159,5 +159,5 @@ def made(
         classes=data.classes,
         count=len(data.samples),
         tests={name: len(samples) for name, samples in data.tests.items()},
-        stages=stages(data, settings, speed, found=masks is None),
+        stages=stages(data, settings, speed, finding=masks is None),
     )

@@ -271,7 +271,7 @@ def _inputs(image: Keys) -> np.ndarray:
 
 
 def object_mask(
-    found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral"
+    look: np.ndarray, pixels: Pixels, *, refine: str = "bilateral"
 ) -> tuple[Image.Image, float | None]:
     """Map `[h, w]` in [0, 1] as an 8-bit mask (0/255) of the file's size.
 
@@ -280,23 +280,23 @@ def object_mask(
     Beside it the overlap of the mask before and after it followed the image's edges; None without
     refinement.
     """
-    fine = soft_mask(found, pixels, refine=refine)
+    fine = soft_mask(look, pixels, refine=refine)
     edges = (
         None
         if refine == "none"
-        else overlap(soft_mask(found, pixels, refine="none") > 0.5, fine > 0.5)
+        else overlap(soft_mask(look, pixels, refine="none") > 0.5, fine > 0.5)
     )
     full = np.asarray(Image.fromarray(fine).resize(pixels.size, Image.Resampling.BILINEAR))
     return Image.fromarray((full > 0.5).astype(np.uint8) * 255), edges
 
 
-def soft_mask(found: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> np.ndarray:
+def soft_mask(look: np.ndarray, pixels: Pixels, *, refine: str = "bilateral") -> np.ndarray:
     """Map `[h, w]` in [0, 1] at the pixels that the network saw, small parts left out.
 
     float32 `[H, W]`, object above 0.5.
     """
     soft = F.interpolate(
-        torch.from_numpy(found)[None, None].float(),
+        torch.from_numpy(look)[None, None].float(),
         size=pixels.picture.shape[:2],
         mode="bilinear",
         align_corners=False,

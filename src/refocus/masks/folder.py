@@ -136,7 +136,7 @@ def write(
     images: Path,
     out: Path,
     make_find: MakeFind,
-    settings: dict[str, Any],
+    decisive: dict[str, Any],
     *,
     resume: bool,
     group: Place,
@@ -151,7 +151,7 @@ def write(
         out: the folder of masks.
         make_find: from all files and the output folder to the finder; the first process calls it
             before the others.
-        settings: what a resumed start must share with the first one.
+        decisive: what a resumed start must share with the first one.
         resume: go on in a folder that is there.
         group: the processes that share the list.
 
@@ -163,7 +163,7 @@ def write(
     files = image_files(images)
     refuse_shared_stems(_by_folder(files))
     with locks.released(out):
-        return _written(images, out, files, make_find, settings, resume=resume, group=group)
+        return _written(images, out, files, make_find, decisive, resume=resume, group=group)
 
 
 def _written(
@@ -171,13 +171,13 @@ def _written(
     out: Path,
     files: list[Path],
     make_find: MakeFind,
-    settings: dict[str, Any],
+    decisive: dict[str, Any],
     *,
     resume: bool,
     group: Place,
 ) -> dict[str, Any]:
     if group.first:
-        folder = outputs.resumable(out, resume, {"images": str(images), **settings})
+        folder = outputs.resumable(out, resume, {"images": str(images), **decisive})
         _clean(folder)
         _refuse_replaced(folder, images, files)
         (folder / outputs.MANIFEST).unlink(missing_ok=True)  # it says that all is complete

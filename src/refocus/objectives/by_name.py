@@ -22,7 +22,7 @@ from refocus.objectives.refusals import (
 )
 from refocus.objectives.registry import OBJECTIVES, Step
 from refocus.objectives.regularizers import REGULARIZERS, Pass
-from refocus.objectives.steps import Lesson, MakeMap, Settings, Terms
+from refocus.objectives.steps import Lesson, MakeMap, StepSettings, Terms
 from refocus.relevance.answers import logits_of
 from refocus.vit.inputs import check_batch, check_model, fitting, shown
 
@@ -93,7 +93,7 @@ def objective(
     own = None if predicted or not callable(target) else target
     if target is not None and not predicted and own is None:
         raise InputError(f"target: {shown(target)}; must be a function of the logits or predicted")
-    chosen = Settings(
+    chosen = StepSettings(
         second_order=second_order,
         temperature=positive("temperature", temperature),
         seen=None if seen is None else indices("seen", seen),
@@ -121,7 +121,7 @@ def lesson(
     return Lesson(teacher, token, adain_of(Path(folder).expanduser()))
 
 
-def step_of(name: str, settings: Settings, weights: Mapping[str, float]) -> Step:
+def step_of(name: str, settings: StepSettings, weights: Mapping[str, float]) -> Step:
     """As `objective`, of a step that trusts its batch: masks `[B, 1, H, W]`, labels int64.
 
     Raises:

@@ -11,7 +11,7 @@ from refocus.errors import InputError
 from refocus.objectives.chosen_map import NamedMap
 from refocus.objectives.registry import OBJECTIVES, Objective
 from refocus.objectives.regularizers import REGULARIZERS
-from refocus.objectives.steps import Settings
+from refocus.objectives.steps import StepSettings
 from refocus.vit.inputs import shown
 
 
@@ -34,7 +34,7 @@ def refuse_weights(name: str, row: Objective, weights: Mapping[str, float]) -> N
 
 
 def refuse_unread(
-    name: str, row: Objective, settings: Settings, weights: Mapping[str, float]
+    name: str, row: Objective, settings: StepSettings, weights: Mapping[str, float]
 ) -> None:
     """Stop at a setting that the objective does not read.
 
@@ -67,7 +67,7 @@ def refuse_unread(
         raise InputError(f"‹temperature›: objective {name!r} does not read it")
 
 
-def refuse_lesson(extra: Sequence[str], settings: Settings) -> None:
+def refuse_lesson(extra: Sequence[str], settings: StepSettings) -> None:
     """Stop at a teacher without a term that learns from it, and at the reverse.
 
     Raises:
@@ -83,7 +83,7 @@ def refuse_lesson(extra: Sequence[str], settings: Settings) -> None:
 
 
 def _refuse_labels(
-    name: str, row: Objective, settings: Settings, weights: Mapping[str, float]
+    name: str, row: Objective, settings: StepSettings, weights: Mapping[str, float]
 ) -> None:
     """Where the predicted class is asked for, no term may read labels."""
     if not settings.predicted:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from refocus.objectives.steps import (
     Found,
-    Settings,
+    StepSettings,
     Terms,
     bce_step,
     consistency_step,
@@ -69,12 +69,12 @@ class Objective:
             (`Recipe.share`).
         by_map: trains GAE's relevance map by `relevance_patches`, so that it reads the settings
             `target` and `recompute`.
-        needs_original: reads the model before tuning, `Settings.original`.
+        needs_original: reads the model before tuning, `StepSettings.original`.
         without_labels: it can take the predicted class in place of labels where these terms, which
             read labels, have weight 0; None: it cannot.
     """
 
-    step: Callable[[nn.Module, Tensor, Tensor, Tensor, Settings], Found]
+    step: Callable[[nn.Module, Tensor, Tensor, Tensor, StepSettings], Found]
     weights: Mapping[str, float]
     about: str
     lr: float

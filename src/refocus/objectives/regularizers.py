@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from refocus.objectives import losses, rotations
-from refocus.objectives.steps import Settings, trained_logits
+from refocus.objectives.steps import StepSettings, trained_logits
 from refocus.relevance.answers import last_linear_input, logits_of, second_answer
 from refocus.vit.loading import preprocessing
 from refocus.vit.wrappers import unwrap
@@ -23,7 +23,7 @@ class Pass:
     images: Tensor
     labels: Tensor
     logits: Tensor
-    settings: Settings
+    settings: StepSettings
 
     @property
     def original(self) -> nn.Module:

@@ -43,7 +43,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Settings:
+class StepSettings:
     """What a step may read: the arguments of `objective`."""
 
     second_order: bool = False
@@ -82,7 +82,7 @@ Found = tuple[Terms, Tensor | None]
 
 
 def relevance_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """The published objective, paper Eq. 5.
 
@@ -93,7 +93,7 @@ def relevance_step(
 
 
 def legrad_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """The published terms on LeGrad's map in place of GAE's.
 
@@ -104,7 +104,7 @@ def legrad_step(
 
 
 def relevance_map(
-    model: nn.Module, images: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, labels: Tensor, s: StepSettings
 ) -> tuple[Tensor, Tensor]:
     """Logits `[B, K]` and the raw map `[B, h, w]`, GAE's unless the settings have another."""
     if s.map is not None:
@@ -120,7 +120,7 @@ def relevance_map(
 
 
 def _squared_errors(
-    logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, s: Settings
+    logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, s: StepSettings
 ) -> Terms:
     relevance, mask = minmax(upsample(raw, images.shape[-2:])), masks[:, 0]
     outside = losses.published_complement(mask) if s.published_complement else None
@@ -132,7 +132,7 @@ def _squared_errors(
 
 
 def energy_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """The share of relevance outside the mask in place of the two squared errors.
 
@@ -143,7 +143,9 @@ def energy_step(
     return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
 
-def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
+def bce_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
+) -> Found:
     """Binary cross-entropy of the map against the mask in place of the two squared errors.
 
     Cross-entropy with the true label.
@@ -157,7 +159,7 @@ def bce_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s:
 
 
 def gradmask_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """GradMask, paper Eq. 8 and 9.
 
@@ -172,7 +174,9 @@ def gradmask_step(
     }, logits
 
 
-def rrr_step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings) -> Found:
+def rrr_step(
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
+) -> Found:
     """Right for the Right Reasons, paper Eq. 8 and 10.
 
     `second_order` False makes the mask term a constant, as there.
@@ -206,7 +210,7 @@ def _input_gradient(
 
 
 def finetune_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """Plain fine-tuning on the same images; the masks are not read.
 
@@ -229,7 +233,7 @@ def trained_logits(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def swap_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """Cross-entropy on the objects standing on another image's background.
 
@@ -243,7 +247,7 @@ def swap_step(
 
 
 def refocus_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """Ours: each image and three background swaps of it, of other classes, in one batch.
 
@@ -258,7 +262,7 @@ def refocus_step(
 
 
 def consistency_step(
-    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
     """Ours, without labels: what the original answers to an image is to hold on its swaps as well.
 
@@ -289,7 +293,7 @@ def _with_swaps(images: Tensor, masks: Tensor, donors: list[Tensor]) -> tuple[Te
 
 
 def _energy(
-    model: nn.Module, every: Tensor, masks: Tensor, labels: Tensor, s: Settings
+    model: nn.Module, every: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> tuple[Tensor, Terms]:
     """Logits of the images and their swaps, and the relevance energy where it has a weight."""
     if "energy" in s.unread:
@@ -299,7 +303,7 @@ def _energy(
     return logits, {"energy": losses.outside_energy(upsample(raw, every.shape[-2:]), mask)}
 
 
-def _seen(labels: Tensor, s: Settings, classes: int) -> Tensor:
+def _seen(labels: Tensor, s: StepSettings, classes: int) -> Tensor:
     """Classes tuned on, and those of this batch; all without `seen`.
 
     On validation images of other classes the two differ.

@@ -77,11 +77,11 @@ def _labels(records: Sequence[ProbeRecord]) -> np.ndarray:
     return _table(records, LABEL)[:, 0].astype(int)
 
 
-def _answered(records: Sequence[ProbeRecord], found: np.ndarray, series: str) -> list[ProbeRecord]:
-    """A number for each image and level, None where there is none; found: `[n, levels]`."""
+def _answered(records: Sequence[ProbeRecord], table: np.ndarray, series: str) -> list[ProbeRecord]:
+    """A number for each image and level, None where there is none; table: `[n, levels]`."""
     return [
         ProbeRecord(row.image, {series: tuple(None if np.isnan(v) else float(v) for v in values)})
-        for row, values in zip(records, found, strict=True)
+        for row, values in zip(records, table, strict=True)
     ]
 
 

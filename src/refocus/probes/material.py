@@ -119,11 +119,11 @@ class Material:
             found.append(Part(self.options.outside, strange, "outside"))
         return found
 
-    def _spread(self, found: list[Sample], probe: Probe) -> list[Sample]:
+    def _spread(self, samples: list[Sample], probe: Probe) -> list[Sample]:
         """At most so many as the settings and the probe allow, spread over the classes."""
         caps = [cap for cap in (self.settings.most, probe.most) if cap is not None]
-        kept = chosen(found, min(caps) if caps else None, self.settings.seed)
-        return [s for s in found if s.image in kept]
+        kept = chosen(samples, min(caps) if caps else None, self.settings.seed)
+        return [s for s in samples if s.image in kept]
 
     def models(self, loaded: Models) -> dict[str, list[str]]:
         """Which models these are, and whether they are still the same."""

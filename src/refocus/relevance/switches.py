@@ -34,10 +34,10 @@ def mine(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def alone(model: nn.Module, found: list[Any]) -> Iterator[None]:
+def alone(model: nn.Module, filled: list[Any]) -> Iterator[None]:
     """This thread's passes through the model, with plain attention; each empties the list first."""
     with exclusive(model), _plain_attention(model), _Eager():
-        handle = model.register_forward_pre_hook(mine(lambda *_: found.clear()))
+        handle = model.register_forward_pre_hook(mine(lambda *_: filled.clear()))
         try:
             yield
         finally:

@@ -227,9 +227,9 @@ def verdict(entry: SuiteEntry) -> str:
     )
 
 
-def _certain_fall(found: Reliance) -> str:
+def _certain_fall(reliance: Reliance) -> str:
     """How far confidence falls, where the interval leaves no doubt that it does; else empty."""
-    lost = found.confidence_change.negative
+    lost = reliance.confidence_change.negative
     if lost.value is None or lost.interval is None or lost.interval[0] <= 0:
         return ""
     return f"{lost.value:.2f} (95 %: {lost.interval[0]:.2f} to {lost.interval[1]:.2f})"

@@ -58,7 +58,7 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
     else:
         models = load_models(model, original, device)
     plans.check(models, plan)
-    folder = _free(run, plans.settings({"model": model, "against": against}, models, plan))
+    folder = _free(run, plans.decisive({"model": model, "against": against}, models, plan))
     if not (folder / outputs.MANIFEST).exists():
         measure(models, plan, folder, model=model, against=against)
     return folder
@@ -105,7 +105,7 @@ def _free(run: Path, kept: dict[str, Any]) -> Path:
 
 
 def write(
-    evaluation: Path,
+    folder: Path,
     out: Path,
     *,
     run: Path | None = None,
@@ -116,34 +116,34 @@ def write(
 
     From an evaluation's folder; `run` adds what was done.
     """
-    found = read_evaluation(evaluation / RESULTS)
+    evaluation = read_evaluation(folder / RESULTS)
     tuning = _tuning(run) if run else None
-    models = _models(found, code, device, unchanged=tuning is not None and tuning.unchanged)
-    changed = _changed(evaluation, found, run, models)
+    models = _models(evaluation, code, device, unchanged=tuning is not None and tuning.unchanged)
+    changed = _changed(folder, evaluation, run, models)
     if changed:
         log.warning("%s: %s", out, changed)
-    told = Told(evaluation, found, tuning, changed)
-    rows = [*accuracy_rows(found.suites), *other_rows(found.suites)]
+    told = Told(folder, evaluation, tuning, changed)
+    rows = [*accuracy_rows(evaluation.suites), *other_rows(evaluation.suites)]
     files = {
         PAGE: report_page.html(told, models),
         "report.md": report_page.text(told),
         "report.csv": as_csv(rows),
-        "classes.csv": as_csv(changes.class_rows(found.suites)),
+        "classes.csv": as_csv(changes.class_rows(evaluation.suites)),
     }
     for name, text in files.items():
         if (out / name).exists():
             log.info("%s: rewritten", out / name)
         write_text(out / name, text)
-    return found
+    return evaluation
 
 
 def _models(
-    found: Evaluation, code: str | None, device: torch.device, *, unchanged: bool
+    evaluation: Evaluation, code: str | None, device: torch.device, *, unchanged: bool
 ) -> dict[str, nn.Module]:
     """By the names on the page, the original first; unchanged: it is the one that was measured."""
-    refs = {"original": found.against, "tuned": found.model}
-    if unchanged and found.against is None:
-        refs = {"original": found.model}
+    refs = {"original": evaluation.against, "tuned": evaluation.model}
+    if unchanged and evaluation.against is None:
+        refs = {"original": evaluation.model}
     return {
         title: load(own_models.recorded(ref, code), device=device)
         for title, ref in refs.items()
@@ -152,13 +152,16 @@ def _models(
 
 
 def _changed(
-    evaluation: Path, found: Evaluation, run: Path | None, models: dict[str, nn.Module]
+    folder: Path, evaluation: Evaluation, run: Path | None, models: dict[str, nn.Module]
 ) -> str:
     """Which model is another today than when it was measured, or tuned from; "" where none is."""
-    kept = read_json(evaluation / "settings.json")
+    kept = read_json(folder / "settings.json")
     measured: dict[str, Any] = {"model": models.get("tuned", models.get("original"))}
-    measured["against"] = models.get("original") if found.against else None
-    for title, which, ref in (("model", "model", found.model), ("base", "against", found.against)):
+    measured["against"] = models.get("original") if evaluation.against else None
+    for title, which, ref in (
+        ("model", "model", evaluation.model),
+        ("base", "against", evaluation.against),
+    ):
         before = kept.get(which) if isinstance(kept, dict) else None
         known = before if measured[which] is not None and before else []
         if ref and len(known) > 1 and identity(ref, measured[which]) != known:
@@ -168,8 +171,8 @@ def _changed(
             )
     if run and "original" in models and base_changed(run, models["original"]):
         return (
-            f"the base {found.against or found.model} was changed after the run was tuned from "
-            "it: the comparison is not with the run's original"
+            f"the base {evaluation.against or evaluation.model} was changed after the run was "
+            "tuned from it: the comparison is not with the run's original"
         )
     return ""
 

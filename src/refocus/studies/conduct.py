@@ -40,40 +40,40 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> StudyResult
         return _write(order, found)
 
 
-def _write(order: Order, found: Findings) -> StudyResults:
+def _write(order: Order, findings: Findings) -> StudyResults:
     """The files, NAME.json first."""
-    text = found.text or writing.markdown(found.lines)
+    text = findings.text or writing.markdown(findings.lines)
     results = StudyResults(
         order.name,
         order.about,
-        _facts(order, found),
+        _facts(order, findings),
         text,
-        found.lines,
-        found.claims,
-        found.classes,
-        found.subsets,
-        found.salience,
+        findings.lines,
+        findings.claims,
+        findings.classes,
+        findings.subsets,
+        findings.salience,
     )
-    note = "" if found.text else writing.NOTE
+    note = "" if findings.text else writing.NOTE
     write_json(order.out / f"{order.name}.json", to_json(results))
     write_text(
         order.out / f"{order.name}.md", f"# {order.name}: {results.about}\n\n{text}\n{note}\n"
     )
-    write_text(order.out / f"{order.name}.csv", exports.as_csv(found))
-    write_text(order.out / f"{order.name}.tex", exports.as_latex(found))
+    write_text(order.out / f"{order.name}.csv", exports.as_csv(findings))
+    write_text(order.out / f"{order.name}.tex", exports.as_latex(findings))
     write_page(
         order.out / f"{order.name}.html",
         order.name,
         results.about,
-        table=[] if found.text else writing.table_of(found.lines),
-        shown=found.charts,
-        groups=found.groups,
+        table=[] if findings.text else writing.table_of(findings.lines),
+        shown=findings.charts,
+        groups=findings.groups,
         facts=results.facts,
     )
     return results
 
 
-def _facts(order: Order, found: Findings) -> dict[str, str]:
+def _facts(order: Order, findings: Findings) -> dict[str, str]:
     common = {key: value for key, value in order.common.items() if key != "rates"}
     rates = {v.name: results_of(file).lr for v in order.variants for file in _run(order, v)}
     last = order.common.get("select") == "last"
@@ -82,10 +82,10 @@ def _facts(order: Order, found: Findings) -> dict[str, str]:
         "models": ", ".join(f"{name} ({order.ground.models[name]})" for name in order.models),
         "masks": ", ".join(order.ground.masks),
         "suites": ", ".join(order.suites),
-        "settings": json.dumps({**order.ground.settings, **common}, default=str),
+        "settings": json.dumps({**order.ground.recipe, **common}, default=str),
         "draws": _draws(order) if order.jobs else "",
         "learning rates": ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
-        "claims": claims.RULE if found.claims else "",
+        "claims": claims.RULE if findings.claims else "",
         "weights measured": f"{epoch}; no do-no-harm rule" if order.jobs else "",
         "versions": ", ".join(f"{k} {v}" for k, v in outputs.environment().items()),
     }

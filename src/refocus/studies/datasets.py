@@ -71,12 +71,12 @@ class Ground:
     val_masks: Path | None = None
     test_masks: Path | None = None
     mask_polarity: str = "ask"
-    settings: dict[str, Any] = field(default_factory=dict)  # of every Recipe
+    recipe: dict[str, Any] = field(default_factory=dict)  # fields of every Recipe
 
     @property
     def protocol(self) -> str:
         """How models are tuned and measured: as the published code does, or as is right."""
-        return str(self.settings.get("protocol", "standard"))
+        return str(self.recipe.get("protocol", "standard"))
 
     def like(self, suite: str) -> str:
         """The suite of the paper to compare with."""
@@ -138,7 +138,7 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
         own=False,
         val=path("val"),
         val_masks=path("val_masks"),
-        settings={"protocol": "paper", "classes": 500, "val_images": 414, "skip_bad": True},
+        recipe={"protocol": "paper", "classes": 500, "val_images": 414, "skip_bad": True},
     )
 
 
@@ -243,7 +243,7 @@ def own(
         val_masks=first / "val" if has_val else None,
         test_masks=first / "test",
         mask_polarity=mask_polarity,
-        settings={"skip_bad": True, "mask_polarity": mask_polarity},
+        recipe={"skip_bad": True, "mask_polarity": mask_polarity},
     )
 
 

@@ -108,7 +108,7 @@ def _work(order: Order, model: str, images: int) -> Work:
 
 def _steps(order: Order, variant: Variant) -> int:
     """Steps of one run, batch 8."""
-    settings = {**order.ground.settings, **order.common, **variant.settings}
+    settings = {**order.ground.recipe, **order.common, **variant.recipe}
     shots = settings.get("shots", 3) * settings.get("classes", order.trained)
     count: int = -(-shots // settings.get("batch_size", 8)) * settings.get("epochs", 50)
     return count
@@ -126,7 +126,7 @@ def time_step(ref: str, device: torch.device) -> tuple[float, float]:
         torch.rand(8, 1, *size[1:], device=device),
         torch.zeros(8, dtype=torch.long, device=device),
     )
-    step = objective(PUBLISHED.settings["objective"])
+    step = objective(PUBLISHED.recipe["objective"])
     times = []
     for _ in range(2):  # the first warms up
         started = time.perf_counter()

@@ -23,37 +23,39 @@ _LATEX = {
 }
 
 
-def as_csv(found: Findings) -> str:
+def as_csv(findings: Findings) -> str:
     """Every number in full precision, or the groups of a gallery."""
-    return csv_of(rows_of(found))
+    return csv_of(rows_of(findings))
 
 
-def as_latex(found: Findings) -> str:
+def as_latex(findings: Findings) -> str:
     """The table with the commands of the package booktabs."""
-    head, *rows = table_of(found.lines) if found.lines and not found.text else _cells(found)
+    head, *rows = (
+        table_of(findings.lines) if findings.lines and not findings.text else _cells(findings)
+    )
     lines = [r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule", _row(head)]
     lines += [r"\midrule", *map(_row, rows), r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
 
-def rows_of(found: Findings) -> list[dict[str, Any]]:
+def rows_of(findings: Findings) -> list[dict[str, Any]]:
     """One row a number; all have the same keys."""
-    if found.claims:
-        return [to_json(claim) for claim in found.claims]
-    if found.lines:
-        return [flat(line) for line in found.lines]
-    if found.classes:
-        return [row for title in found.classes for row in _classes(found, title)]
-    if found.subsets:
-        return [{"model": s.model, **to_json(row)} for s in found.subsets for row in s.rows]
-    if found.salience:
-        return [_salience(found, number) for number in range(len(found.salience))]
-    return [{"images": group.title, "count": group.total} for group in found.groups]
+    if findings.claims:
+        return [to_json(claim) for claim in findings.claims]
+    if findings.lines:
+        return [flat(line) for line in findings.lines]
+    if findings.classes:
+        return [row for title in findings.classes for row in _classes(findings, title)]
+    if findings.subsets:
+        return [{"model": s.model, **to_json(row)} for s in findings.subsets for row in s.rows]
+    if findings.salience:
+        return [_salience(findings, number) for number in range(len(findings.salience))]
+    return [{"images": group.title, "count": group.total} for group in findings.groups]
 
 
-def _classes(found: Findings, title: str) -> list[dict[str, Any]]:
+def _classes(findings: Findings, title: str) -> list[dict[str, Any]]:
     rows = []
-    for row in found.classes[title]:
+    for row in findings.classes[title]:
         low, high = row.moved.interval or (None, None)
         rows.append(
             {
@@ -70,8 +72,8 @@ def _classes(found: Findings, title: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _salience(found: Findings, number: int) -> dict[str, Any]:
-    one = found.salience[number]
+def _salience(findings: Findings, number: int) -> dict[str, Any]:
+    one = findings.salience[number]
     row: dict[str, Any] = {"model": one.model, "n": one.background.n, "sure": one.sure}
     for name, estimate in (("background", one.background), ("sparse", one.sparse)):
         low, high = estimate.interval or (None, None)
@@ -79,8 +81,8 @@ def _salience(found: Findings, number: int) -> dict[str, Any]:
     return row
 
 
-def _cells(found: Findings) -> Table:
-    rows = rows_of(found)
+def _cells(findings: Findings) -> Table:
+    rows = rows_of(findings)
     head = list(rows[0]) if rows else ["images", "count"]
     return [head, *([_cell(row[key]) for key in head] for row in rows)]
 

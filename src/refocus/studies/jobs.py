@@ -27,7 +27,7 @@ from refocus.masks.trust import masked
 from refocus.processes import Place
 from refocus.records import MapRecord, Prediction, Sample, read_records
 from refocus.studies.datasets import MASK_SCORE, Ground
-from refocus.studies.registry import Variant, settings_of
+from refocus.studies.registry import Variant, recipe_fields
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.selection import trained_classes
 from refocus.tuning.tune import tune
@@ -71,7 +71,7 @@ def recipe(job: Job, ground: Ground, common: dict[str, Any]) -> Recipe:
     """
     kind = job.variant.masks or next(iter(ground.masks))
     rates = common.get("rates", {})
-    settings = settings_of(
+    settings = recipe_fields(
         job.variant,
         job.model,
         ground,

@@ -262,17 +262,17 @@ def _scaled(interval: Interval | None) -> Interval | None:
     return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
-def _line(order: Order, cell: Cell, variant: Variant, found: Numbers) -> Line:
+def _line(order: Order, cell: Cell, variant: Variant, numbers: Numbers) -> Line:
     paper, paper_change = printed(order, cell, variant)
     return Line(
         cell.model,
         variant.title,
         cell.suite,
         cell.metric,
-        found.number,
-        found.change,
-        found.spread,
-        found.draws,
+        numbers.number,
+        numbers.change,
+        numbers.spread,
+        numbers.draws,
         paper,
         paper_change,
         cell.classes,  # type: ignore[arg-type]

@@ -75,7 +75,7 @@ class Order:
     @property
     def trained(self) -> int:
         """How many classes a run trains on where nothing else is said: half, or the paper's 500."""
-        given: int = self.common.get("classes", self.ground.settings.get("classes", 0))
+        given: int = self.common.get("classes", self.ground.recipe.get("classes", 0))
         return given or max(1, self.classes // 2)
 
     def runs(self, model: str, variant: Variant) -> list[Job]:

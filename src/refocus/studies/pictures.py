@@ -65,10 +65,10 @@ def _answered(order: Order, pair: Pair, suite: str) -> Answered:
     return Answered(pooled(before), pooled(after), samples)
 
 
-def _cards(pair: Pair, found: Answered, images: Sequence[str]) -> tuple[gallery.Card, ...]:
+def _cards(pair: Pair, answered: Answered, images: Sequence[str]) -> tuple[gallery.Card, ...]:
     cards = []
     for image in images:
-        sample = found.samples[image]
+        sample = answered.samples[image]
         tiles = gallery.tiles(pair.networks, read_image(sample.image), None, [sample.label] * 2)
         cards.append(gallery.Card(image, pair.names[sample.label], tiles))
     return tuple(cards)

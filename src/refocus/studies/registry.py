@@ -29,14 +29,14 @@ SI_SUITES = ("si-location", "si-rotation", "si-size")  # Table 2
 class Variant:
     """One way to tune, a row of a table.
 
-    settings: of the Recipe. masks: the kind, or empty for the best there is. method: what the paper
-    calls it, empty where it has no such row. tunes: False for the model as it came. at: where on an
-    axis of figure 7 it stands, by the axis.
+    recipe: fields of its Recipe. masks: the kind, or empty for the best there is. method: what the
+    paper calls it, empty where it has no such row. tunes: False for the model as it came. at: where
+    on an axis of figure 7 it stands, by the axis.
     """
 
     name: str
     title: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
     masks: str = ""
     method: str = ""
     tunes: bool = True
@@ -337,10 +337,8 @@ def draws_of(row: Study, variant: Variant, count: int, seed: int) -> list[Varian
     return [variant, *(_drawn(variant, f"seed{number}", seed=number) for number in others)]
 
 
-def _drawn(variant: Variant, name: str, **settings: int) -> Variant:
-    return replace(
-        variant, name=f"{variant.name}-{name}", settings={**variant.settings, **settings}
-    )
+def _drawn(variant: Variant, name: str, **fields: int) -> Variant:
+    return replace(variant, name=f"{variant.name}-{name}", recipe={**variant.recipe, **fields})
 
 
 def suites_of(row: Study, ground: Ground) -> list[str]:
@@ -363,27 +361,27 @@ def models_of(row: Study, ground: Ground, given: bool) -> list[str]:
     ]
 
 
-def settings_of(
+def recipe_fields(
     variant: Variant, model: str, ground: Ground, common: dict[str, Any]
 ) -> dict[str, Any]:
     """Recipe fields of one run.
 
     What the paper used for the model, the ground's, the user's, then the variant's own.
     """
-    settings = {**ground.settings, **common, **variant.settings}
+    fields = {**ground.recipe, **common, **variant.recipe}
     row = {} if ground.own else presets().get(model, {})
-    objective = settings["objective"]
+    objective = fields["objective"]
     table = (
         row.get(objective.removesuffix("-as-published"), {})
         if objective not in ("gradmask", "rrr")
         else {}
     )
     if table:
-        settings.setdefault("lr", table["lr"])
-        settings["weights"] = {
+        fields.setdefault("lr", table["lr"])
+        fields["weights"] = {
             **{k: v for k, v in table.items() if k != "lr"},
-            **settings.get("weights", {}),
+            **fields.get("weights", {}),
         }
     if objective == "relevance":
-        settings["temperature"] = row.get("temperature", 1.0)
-    return settings
+        fields["temperature"] = row.get("temperature", 1.0)
+    return fields

@@ -128,7 +128,7 @@ def measured_by(ground: datasets.Ground, settings: StudySettings) -> datasets.Gr
     """With the protocol that the user asks for."""
     if settings.protocol is None:
         return ground
-    return replace(ground, settings={**ground.settings, "protocol": settings.protocol})
+    return replace(ground, recipe={**ground.recipe, "protocol": settings.protocol})
 
 
 def _published(settings: StudySettings) -> datasets.Ground:
@@ -169,7 +169,7 @@ def _own(
 
 
 @contextmanager
-def _kept(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
+def _kept(folder: Path, decisive: dict[str, Any]) -> Iterator[None]:
     """One folder, one set of settings: runs are shared by all studies in it.
 
     Its lock is held meanwhile: processes that share the folder prepare it one after the other.
@@ -180,8 +180,8 @@ def _kept(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
         _begin(folder, kept)
     with locks.waited(folder):
         if not kept.exists():  # else another process has written it meanwhile
-            write_json(outputs.new_folder(folder) / kept.name, settings)
-        elif (joined := _joined(folder, kept, settings)) is not None:
+            write_json(outputs.new_folder(folder) / kept.name, decisive)
+        elif (joined := _joined(folder, kept, decisive)) is not None:
             write_json(kept, joined)
         outputs.clean(folder, below=False)
         yield

@@ -98,15 +98,15 @@ def _one_image(asked: Asked, sample: Sample, rounds: int) -> tuple[list[Subset],
     return rows, gallery.Card("", names[sample.label], tiles)
 
 
-def _row(sample: Sample, target: str, predicted: bool, found: Found, position: int) -> Subset:
-    ok = bool(found.found[position])
+def _row(sample: Sample, target: str, predicted: bool, subsets: Found, position: int) -> Subset:
+    ok = bool(subsets.found[position])
     return Subset(
         sample.image.name,
         target,
         predicted,
         ok,
-        float(found.share[position]) if ok else None,
-        float(found.confidence[position]) if ok else None,
+        float(subsets.share[position]) if ok else None,
+        float(subsets.confidence[position]) if ok else None,
     )
 
 

@@ -16,7 +16,7 @@ from refocus.files import read_json, write_json
 from refocus.objectives.by_name import lesson, step_of
 from refocus.objectives.chosen_map import map_of
 from refocus.objectives.registry import OBJECTIVES, Step
-from refocus.objectives.steps import Lesson, Settings
+from refocus.objectives.steps import Lesson, StepSettings
 from refocus.records import from_json as from_record
 from refocus.relevance.answers import has_second_token
 from refocus.tuning import rates
@@ -62,7 +62,7 @@ def recipes_step(
         original = load(
             recipe.model, pretrained=device is not None, device=device or "cpu"
         ).requires_grad_(False)
-    settings = Settings(
+    settings = StepSettings(
         lesson=_lesson(recipe, device),
         second_order=recipe.second_order,
         temperature=recipe.temperature,

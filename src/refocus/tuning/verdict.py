@@ -16,7 +16,7 @@ _OFTEN = 0.02  # of the answers that tuning breaks, and as many corrects, in wha
 
 
 def judge(
-    found: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     chosen: int,
     tolerance: float,
     short: Shortage,
@@ -25,15 +25,15 @@ def judge(
     """What improved, what it cost, how sure that is, what to do, and what would make it surer.
 
     Args:
-        found: the points on the line, the original first.
+        candidates: the points on the line, the original first.
         chosen: position of the one that the rule advises; 0 is the original.
         tolerance: points of in-domain top-1 that may be lost.
         short: where none is advised, the one that is closest to it and the images it would take.
         unseen: shifts that no objective trains on, of the one that is judged.
     """
     if chosen:
-        return Verdict(True, found[chosen].share, _ship(found[chosen], unseen))
-    sentence = _keep(found[short.position], tolerance, short.images)
+        return Verdict(True, candidates[chosen].share, _ship(candidates[chosen], unseen))
+    sentence = _keep(candidates[short.position], tolerance, short.images)
     return Verdict(False, 0.0, sentence, short.images)
 
 

@@ -73,15 +73,15 @@ def parquet(asked: Asked, files: Sequence[Path]) -> Source:
     return Source(what, (*state, *(names or ())), read, _parts([s for s in of_split if s]))
 
 
-def _chosen(asked: Asked, found: Any, what: str) -> Source:
+def _chosen(asked: Asked, table: Any, what: str) -> Source:
     """A data set, or the split of several that is read."""
     library = _library(asked)
     parts: tuple[str, ...] = ()
-    if isinstance(found, dict):
-        split, parts = choose_split(asked, list(found)), _parts(list(found))
-        found, what = found[split], f"{what}, split {split}"
-    state = (*map(str, found.cache_files), str(len(found)))
-    return Source(what, state, lambda: _rows(asked, library, found, None), parts)
+    if isinstance(table, dict):
+        split, parts = choose_split(asked, list(table)), _parts(list(table))
+        table, what = table[split], f"{what}, split {split}"
+    state = (*map(str, table.cache_files), str(len(table)))
+    return Source(what, state, lambda: _rows(asked, library, table, None), parts)
 
 
 def _parts(splits: list[str]) -> tuple[str, ...]:
@@ -89,21 +89,21 @@ def _parts(splits: list[str]) -> tuple[str, ...]:
 
 
 def _rows(
-    asked: Asked, library: Any, found: Any, names: list[str] | None
+    asked: Asked, library: Any, table: Any, names: list[str] | None
 ) -> Iterator[Row | LeftOut]:
     """Every row, its image as content or path."""
-    columns = list(found.features)
-    of_kind = {name: type(feature).__name__ for name, feature in found.features.items()}
+    columns = list(table.features)
+    of_kind = {name: type(feature).__name__ for name, feature in table.features.items()}
     mask = column(asked, "mask", columns, needed=False)
     label = _of_kind(asked, "label", "ClassLabel", of_kind)
     images = {n: k for n, k in of_kind.items() if n != mask}
     image = _of_kind(asked, "image", "Image", images)
     group = column(asked, "group", columns, needed=False)
-    names = getattr(found.features[label], "names", None) or names
+    names = getattr(table.features[label], "names", None) or names
     for name in (image, *([mask] if mask else [])):
         kept = library.Image(decode=False)
-        found = _tried(asked, partial(found.cast_column, name, kept))
-    for position, row in enumerate(found):
+        table = _tried(asked, partial(table.cast_column, name, kept))
+    for position, row in enumerate(table):
         said, pixels = row[label], row[image]
         if pixels is None or said is None or (names and isinstance(said, int) and said < 0):
             yield LeftOut("rows without an image or a label")
