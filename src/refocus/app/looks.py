@@ -23,7 +23,7 @@ from refocus.errors import InputError
 from refocus.evaluation.metrics import background_share
 from refocus.figures.pictures import overlay, to_picture
 from refocus.masks.backbones import Reader, keys_of, load_backbone
-from refocus.masks.discovery import cut, object_mask, shipped_head
+from refocus.masks.discovery import cut, object_mask, shipped_head, spread
 from refocus.relevance.gae import explain
 from refocus.vit.classes import names_of
 from refocus.vit.loading import preprocessing
@@ -130,5 +130,5 @@ class Finder:
             network, head = self._parts
         pixels = Reader(network, _SIZE)(image)
         keys = keys_of(network, pixels)
-        mask, _ = object_mask(head(keys) if head else cut(keys), pixels)
+        mask, _ = object_mask(spread(head(keys), keys) if head else cut(keys), pixels)
         return torch.from_numpy(np.asarray(mask.convert("L"), dtype=np.float32) / 255)[None]

@@ -1,8 +1,8 @@
 """Foreground without annotation: TokenCut as published (Wang et al., CVPR 2022), and ours.
 
-Ours cuts each image, learns from all cuts of a folder what an object's key looks like, and reads
-every image with that; the image's own cut stays as the second opinion (docs/masks.md has each
-step's worth). N = h w patches, D the width of the keys.
+Ours cuts each image, learns from all cuts of a folder what an object's key looks like, reads every
+image with that and lets the image's like patches share it; the image's own cut stays as the second
+opinion (docs/masks.md has each step's worth). N = h w patches, D the width of the keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.resources import files
 import numpy as np
 import torch
 from PIL import Image
-from scipy.linalg import eigh
+from scipy.linalg import eigh, solve
 from scipy.ndimage import label as connected_parts
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from skimage.filters import threshold_otsu
@@ -33,6 +33,9 @@ _RIDGE = 1e-2  # of the mean variance of a feature
 _BACKGROUND, _OBJECT = 30, 99  # percentiles of a map that are taken as 0 and 1
 _SMALL_PART = 0.05  # a part with less than this share of the largest part's evidence is dropped
 _CENTRE = 0.2  # width of the centre's weight, as a share of the sides
+_KIN = 6  # power of the cosine between two patches: only close kin pull at each other
+_PULL = 3.0  # weight of kin beside what a patch says itself; 1 to 10 differ little (docs/masks.md)
+_TRUST = 0.01  # least weight of a patch's own value, which an undecided one has
 
 
 # --- the published rule -------------------------------------------------------------------------
@@ -241,6 +244,26 @@ def learn_head(images: Iterable[Keys]) -> ObjectHead:
         raise InputError("no readable image to learn from")
     size = len(gram)
     return ObjectHead(np.linalg.solve(gram + _RIDGE * np.trace(gram) / size * np.eye(size), target))
+
+
+def spread(found: np.ndarray, image: Keys) -> np.ndarray:
+    """A map `[h, w]` in [0, 1] that patches of this image with like keys share: `[h, w]`.
+
+    Minimize `pull * sum_ij w_ij (x_i - x_j)^2 / 2 + sum_i c_i (x_i - t_i)^2` over all pairs of
+    patches (label propagation; Zhu, Ghahramani and Lafferty, ICML 2003): t is the map, c how far it
+    is from undecided, w a power of the cosine above the threshold of `cut`.
+    """
+    alike = cosines(image.keys).astype(np.float64)
+    weights = (alike - threshold(alike)).clip(min=0) ** _KIN
+    degrees = weights.sum(1)
+    if not degrees.any():  # an image of one colour
+        return found
+    scale = _PULL / degrees.mean()
+    target = found.ravel()
+    trust = (2 * np.abs(target - 0.5)).clip(min=_TRUST)
+    system = scale * (np.diag(degrees) - weights) + np.diag(trust)
+    values: np.ndarray = solve(system, trust * target, assume_a="pos").reshape(found.shape)
+    return values.clip(0, 1)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -32,6 +32,7 @@ from refocus.masks.discovery import (
     object_mask,
     overlap,
     shipped_head,
+    spread,
 )
 from refocus.masks.formats import reader
 from refocus.masks.reading import MaskReader
@@ -245,7 +246,7 @@ def discovered(
                 continue
             keys = keys_of(backbone, pixels)
             common, own = head(keys), cut(keys)
-            mask, edges = object_mask(common, pixels, refine=refine)
+            mask, edges = object_mask(spread(common, keys), pixels, refine=refine)
             yield Outcome(file, mask, overlap(common > 0.5, own > 0.5), edges)
 
     return find

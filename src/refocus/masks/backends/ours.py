@@ -10,7 +10,7 @@ from torch import nn
 
 from refocus.masks.backbones import Reader, keys_of
 from refocus.masks.backends.protocol import Found, enlarged
-from refocus.masks.discovery import ObjectHead, cut, soft_mask
+from refocus.masks.discovery import ObjectHead, cut, soft_mask, spread
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Ours:
         """The head's mask; beside it the image's own cut."""
         pixels = Reader(self.backbone, self.size)(image)
         keys = keys_of(self.backbone, pixels)
-        soft = torch.from_numpy(soft_mask(self.head(keys), pixels, refine=self.refine))
+        found = spread(self.head(keys), keys)
+        soft = torch.from_numpy(soft_mask(found, pixels, refine=self.refine))
         own = enlarged(torch.from_numpy(cut(keys)), image.size) > 0.5
         return Found(enlarged(soft, image.size), own)
