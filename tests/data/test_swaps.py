@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch.nn import functional as F
 
 from refocus.data.swaps import (
     fill_object,
@@ -10,6 +12,7 @@ from refocus.data.swaps import (
     other_class_donors,
     other_class_neighbours,
     swap_backgrounds,
+    widened,
 )
 
 
@@ -78,3 +81,12 @@ def test_neighbours_are_of_the_own_class_where_a_batch_has_one_class() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert other_class_neighbours(torch.tensor([5]), 1)[0].tolist() == [0]
     assert other_class_neighbours(torch.tensor([5]), 0) == []
+
+
+@pytest.mark.parametrize("size", [(1, 9), (16, 16), (40, 70), (130, 101)])
+def test_widened_is_the_largest_value_of_a_square_window(size: tuple[int, int]) -> None:
+    masks = torch.rand(2, 1, *size) * (torch.rand(2, 1, *size) > 0.95)
+    for margin in (0.0, 0.04, 0.1):
+        pixels = round(margin * min(size))
+        expected = F.max_pool2d(masks, 2 * pixels + 1, 1, pixels)
+        assert torch.equal(widened(masks, margin), expected)
