@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from refocus.data import composites
+from refocus.data.composites import Scene
 from refocus.data.swaps import widened
 
 GREY = Image.new("RGB", (90, 50), (100, 100, 100))
@@ -29,8 +30,8 @@ def square(
 def test_the_object_keeps_its_pixels_and_the_edge_is_blended_inwards() -> None:
     image, mask = square()
     for picture, outside in (
-        (composites.on_black(image, mask), 0),
-        (composites.on_background(image, mask, GREY), 100),
+        (composites.on_black(Scene(image, mask)), 0),
+        (composites.on_background(Scene(image, mask), GREY), 100),
     ):
         pixels = np.asarray(picture)
         assert (pixels[24:36, 24:36] == 200).all()
@@ -42,7 +43,7 @@ def test_the_object_keeps_its_pixels_and_the_edge_is_blended_inwards() -> None:
 
 def test_a_silhouette_keeps_the_background_and_hides_the_object() -> None:
     image, mask = square()
-    pixels = np.asarray(composites.silhouette(image, mask))
+    pixels = np.asarray(composites.silhouette(Scene(image, mask)))
     assert (pixels[24:36, 24:36] == 0).all()
     assert (pixels[:18] == np.asarray(image)[:18]).all()
 
@@ -69,7 +70,7 @@ def test_a_mask_that_is_a_little_too_tight_leaves_no_rim() -> None:
 def test_placing_sets_area_and_centre(area: float, centre: tuple[float, float]) -> None:
     image, mask = square(side=120, low=40, high=80)
     pixels = np.asarray(
-        composites.placed(image, mask, GREY, area=area, centre=centre, angle=0)
+        composites.placed(Scene(image, mask), GREY, area=area, centre=centre, angle=0)
     ).astype(float)
     ys, xs = np.nonzero(np.abs(pixels - 100).sum(2) > 15)
     assert ((xs.max() - xs.min() + 1) * (ys.max() - ys.min() + 1)) / 120**2 == pytest.approx(
@@ -90,7 +91,7 @@ def test_turning_is_counter_clockwise_and_keeps_the_object_whole() -> None:
     mask[:, 20:80, 40:60] = 1
     turned = np.asarray(
         composites.placed(
-            Image.fromarray(pixels), mask, GREY, area=0.12, centre=(0.5, 0.5), angle=90
+            Scene(Image.fromarray(pixels), mask), GREY, area=0.12, centre=(0.5, 0.5), angle=90
         )
     )
     red = np.argwhere((turned[..., 0] > 200) & (turned[..., 1] < 60))
@@ -102,15 +103,15 @@ def test_turning_is_counter_clockwise_and_keeps_the_object_whole() -> None:
 def test_an_object_larger_than_the_frame_is_cut_and_one_of_a_pixel_survives() -> None:
     image, mask = square()
     assert (
-        np.asarray(composites.placed(image, mask, GREY, area=2.0, centre=(0.5, 0.5), angle=0))[
-            5:-5, 5:-5
-        ]
+        np.asarray(
+            composites.placed(Scene(image, mask), GREY, area=2.0, centre=(0.5, 0.5), angle=0)
+        )[5:-5, 5:-5]
         == 200
     ).all()
     mask = torch.zeros(1, 60, 60)
     mask[0, 30, 30] = 1
     placed = np.asarray(
-        composites.placed(image, mask, GREY, area=0.01, centre=(0.5, 0.5), angle=45)
+        composites.placed(Scene(image, mask), GREY, area=0.01, centre=(0.5, 0.5), angle=45)
     ).astype(int)
     assert np.abs(placed - 100).max() > 5  # something of it is to be seen
 
@@ -129,16 +130,20 @@ def test_unseen_kinds_keep_the_object_and_take_the_background_away() -> None:
     striped = np.asarray(image).copy()
     striped[::2, 60:] = 0  # a texture beside the object, gone in a blur and on a plain colour
     image = Image.fromarray(striped)
-    for made in (composites.on_blur(image, mask), composites.on_plain(image, mask)):
+    for made in (composites.on_blur(Scene(image, mask)), composites.on_plain(Scene(image, mask))):
         pixels = np.asarray(made).astype(int)
         assert np.array_equal(pixels[34:56, 34:56], striped[34:56, 34:56])
         assert abs(pixels[40, 80] - pixels[41, 80]).max() <= 12
     assert (
-        len(np.unique(np.asarray(composites.on_plain(image, mask))[:20].reshape(-1, 3), axis=0))
+        len(
+            np.unique(
+                np.asarray(composites.on_plain(Scene(image, mask)))[:20].reshape(-1, 3), axis=0
+            )
+        )
         == 1
     )
-    moved = np.asarray(composites.moved(image, mask))
+    moved = np.asarray(composites.moved(Scene(image, mask)))
     bright = np.argwhere(moved[..., 0] > 150)
     assert len(bright)
     assert bright.max() - bright.min() < 100
-    assert moved.tobytes() == np.asarray(composites.moved(image, mask)).tobytes()
+    assert moved.tobytes() == np.asarray(composites.moved(Scene(image, mask))).tobytes()

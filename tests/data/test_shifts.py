@@ -137,9 +137,7 @@ def test_writing_goes_on_where_it_stopped_and_names_what_cannot_be_read(
     (tmp_path / "only-fg" / "cat" / "2.png").unlink()
     made = []
     genuine = composites.on_black
-    monkeypatch.setattr(
-        composites, "on_black", lambda image, mask: made.append(1) or genuine(image, mask)
-    )
+    monkeypatch.setattr(composites, "on_black", lambda scene: made.append(1) or genuine(scene))
     shifts.write(samples, tmp_path, ["only-fg"], seed=0)
     assert len(made) == 1
     merged = shifts.write(samples[6:], tmp_path, ["mixed-next"], seed=0)

@@ -105,8 +105,10 @@ def on_another_background(
         blurred = composites.without_object(image, mask).filter(
             ImageFilter.GaussianBlur(_BLUR * min(image.size))
         )
-        return composites.on_background(image, mask, blurred)
-    return composites.on_background(image, mask, composites.fitted(background, image))
+        return composites.on_background(composites.Scene(image, mask), blurred)
+    return composites.on_background(
+        composites.Scene(image, mask), composites.fitted(background, image)
+    )
 
 
 class Finder:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,16 +39,6 @@ def cut_out(image: Image.Image, mask: Tensor) -> Image.Image:
     return cut
 
 
-def on_black(image: Image.Image, mask: Tensor) -> Image.Image:
-    """The object on black."""
-    return _over(cut_out(image, mask), Image.new("RGB", image.size))
-
-
-def silhouette(image: Image.Image, mask: Tensor) -> Image.Image:
-    """The background with the object blacked out: what is left of the object is its outline."""
-    return _over(cut_out(Image.new("RGB", image.size), mask), image)
-
-
 def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
     """The background with the object and a margin filled from what surrounds it.
 
@@ -58,32 +50,59 @@ def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
     return Image.fromarray((255 * filled.clamp(0, 1)).round().byte().numpy())
 
 
-def on_blur(image: Image.Image, mask: Tensor) -> Image.Image:
+@dataclass(frozen=True)
+class Scene:
+    """An image and its mask, taken apart once for everything that is composed of them."""
+
+    image: Image.Image
+    mask: Tensor
+
+    @cached_property
+    def cut(self) -> Image.Image:
+        """The object alone, RGBA."""
+        return cut_out(self.image, self.mask)
+
+    @cached_property
+    def ground(self) -> Image.Image:
+        """The background without the object."""
+        return without_object(self.image, self.mask)
+
+
+def on_black(scene: Scene) -> Image.Image:
+    """The object on black."""
+    return _over(scene.cut, Image.new("RGB", scene.image.size))
+
+
+def silhouette(scene: Scene) -> Image.Image:
+    """The background with the object blacked out: what is left of the object is its outline."""
+    canvas = scene.image.copy()
+    canvas.paste((0, 0, 0), (0, 0), scene.cut.getchannel("A"))
+    return canvas
+
+
+def on_blur(scene: Scene) -> Image.Image:
     """The object on its own background, blurred so far that no thing in it can be told."""
-    ground = without_object(image, mask)
-    return _over(
-        cut_out(image, mask), ground.filter(ImageFilter.GaussianBlur(_SOFT * min(image.size)))
-    )
+    radius = _SOFT * min(scene.image.size)
+    return _over(scene.cut, scene.ground.filter(ImageFilter.GaussianBlur(radius)))
 
 
-def on_plain(image: Image.Image, mask: Tensor) -> Image.Image:
+def on_plain(scene: Scene) -> Image.Image:
     """The object on a plain colour, drawn by the image's pixels: always the same for an image."""
-    red, green, blue = (int(value) for value in _draw(image).integers(0, 256, size=3))
-    return _over(cut_out(image, mask), Image.new("RGB", image.size, (red, green, blue)))
+    red, green, blue = (int(value) for value in _draw(scene.image).integers(0, 256, size=3))
+    return _over(scene.cut, Image.new("RGB", scene.image.size, (red, green, blue)))
 
 
-def moved(image: Image.Image, mask: Tensor) -> Image.Image:
+def moved(scene: Scene) -> Image.Image:
     """The object elsewhere on its own background and half to all of its size.
 
     Place and size are drawn by the image's pixels; the box of the object stays within the image.
     """
-    rng = _draw(image)
-    left, top, right, bottom = _box(mask)
+    rng, image = _draw(scene.image), scene.image
+    left, top, right, bottom = _box(scene.mask)
     scale = float(rng.uniform(_SMALLEST, 1))
     sides = scale * (right - left) / image.width, scale * (bottom - top) / image.height
     x, y = (float(rng.uniform(side / 2, 1 - side / 2)) for side in sides)
-    ground = without_object(image, mask)
-    return placed(image, mask, ground, area=sides[0] * sides[1], centre=(x, y), angle=0)
+    return placed(scene, scene.ground, area=sides[0] * sides[1], centre=(x, y), angle=0)
 
 
 def _draw(image: Image.Image) -> np.random.Generator:
@@ -95,14 +114,13 @@ def fitted(background: Image.Image, image: Image.Image) -> Image.Image:
     return ImageOps.fit(background, image.size, Image.Resampling.BICUBIC)
 
 
-def on_background(image: Image.Image, mask: Tensor, background: Image.Image) -> Image.Image:
+def on_background(scene: Scene, background: Image.Image) -> Image.Image:
     """The object where it was, on another background cropped to the image's size."""
-    return _over(cut_out(image, mask), fitted(background, image))
+    return _over(scene.cut, fitted(background, scene.image))
 
 
 def placed(
-    image: Image.Image,
-    mask: Tensor,
+    scene: Scene,
     background: Image.Image,
     *,
     area: float,
@@ -112,17 +130,15 @@ def placed(
     """The object anew on another background (SI-Score, Djolonga et al., CVPR 2021).
 
     Args:
-        image: where the object is.
-        mask: `[1, H, W]` of its size.
-        background: an image of any size, fitted to that of `image`.
+        scene: where the object is.
+        background: an image of any size, fitted to that of the scene.
         area: the object's bounding box, before rotation, as a share of the image.
         centre: of that box as a share of width and height, from the left and from the top.
         angle: degrees, counter-clockwise.
     """
-    canvas = fitted(background, image)
-    cut = cut_out(image, mask)
-    cut = cut.crop(_box(mask))
-    scale = math.sqrt(area * image.width * image.height / (cut.width * cut.height))
+    canvas = fitted(background, scene.image)
+    cut = scene.cut.crop(_box(scene.mask))
+    scale = math.sqrt(area * canvas.width * canvas.height / (cut.width * cut.height))
     cut = cut.resize(
         (max(1, round(scale * cut.width)), max(1, round(scale * cut.height))),
         Image.Resampling.BICUBIC,

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from refocus import outputs
 from refocus.data import composites
+from refocus.data.composites import Scene
 from refocus.data.folders import image_files
 from refocus.data.images import mask_of, read_image
 from refocus.errors import InputError
@@ -38,12 +39,12 @@ _ANGLES = tuple(range(0, 360, 45))
 _DONORS = ("none", "same", "other", "next", "folder")
 UNSEEN = ("blurred", "plain", "moved")  # kinds that no objective trains on and that need no folder
 REAL = "real"  # likewise, with backgrounds from a folder of the user's
-Compose = Callable[[Image.Image, Tensor, "Image.Image | None", Any], Image.Image]
+Compose = Callable[[Scene, "Image.Image | None", Any], Image.Image]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """make: (image, mask, background, level) -> shifted image.
+    """make: (scene, background, level) -> shifted image.
 
     title: its name in plain words. about: what is shown.
     donor: whose background it gets, of the same class, of another one drawn at random, of the next
@@ -58,52 +59,42 @@ class Kind:
     levels: tuple[tuple[str, Any], ...] = (("", None),)
 
 
-def _mixed(
-    image: Image.Image, mask: Tensor, background: Image.Image | None, _level: Any
-) -> Image.Image:
+def _mixed(scene: Scene, background: Image.Image | None, _level: Any) -> Image.Image:
     assert background is not None
-    return composites.on_background(image, mask, background)
+    return composites.on_background(scene, background)
 
 
-def _hole(
-    image: Image.Image, mask: Tensor, background: Image.Image | None, _level: Any
-) -> Image.Image:
+def _hole(scene: Scene, background: Image.Image | None, _level: Any) -> Image.Image:
     assert background is not None
-    return composites.without_object(composites.fitted(background, image), mask)
+    return composites.without_object(composites.fitted(background, scene.image), scene.mask)
 
 
-def _location(
-    image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any
-) -> Image.Image:
+def _location(scene: Scene, background: Image.Image | None, level: Any) -> Image.Image:
     assert background is not None
-    return composites.placed(image, mask, background, area=_AREA, centre=level, angle=0)
+    return composites.placed(scene, background, area=_AREA, centre=level, angle=0)
 
 
-def _size(
-    image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any
-) -> Image.Image:
+def _size(scene: Scene, background: Image.Image | None, level: Any) -> Image.Image:
     assert background is not None
-    return composites.placed(image, mask, background, area=level, centre=_CENTRE, angle=0)
+    return composites.placed(scene, background, area=level, centre=_CENTRE, angle=0)
 
 
-def _rotation(
-    image: Image.Image, mask: Tensor, background: Image.Image | None, level: Any
-) -> Image.Image:
+def _rotation(scene: Scene, background: Image.Image | None, level: Any) -> Image.Image:
     assert background is not None
-    return composites.placed(image, mask, background, area=_AREA, centre=_CENTRE, angle=level)
+    return composites.placed(scene, background, area=_AREA, centre=_CENTRE, angle=level)
 
 
 KINDS = {
     "only-fg": Kind(
-        lambda i, m, _b, _l: composites.on_black(i, m), "Object alone", "the object on black"
+        lambda scene, _b, _l: composites.on_black(scene), "Object alone", "the object on black"
     ),
     "only-bg": Kind(
-        lambda i, m, _b, _l: composites.without_object(i, m),
+        lambda scene, _b, _l: scene.ground,
         "Background alone",
         "the background, with the object filled in from its surroundings",
     ),
     "no-fg": Kind(
-        lambda i, m, _b, _l: composites.silhouette(i, m),
+        lambda scene, _b, _l: composites.silhouette(scene),
         "Background with the object's outline",
         "the background with the object blacked out, so that its outline stays visible",
     ),
@@ -126,17 +117,17 @@ KINDS = {
         "next",
     ),
     "blurred": Kind(
-        lambda i, m, _b, _l: composites.on_blur(i, m),
+        lambda scene, _b, _l: composites.on_blur(scene),
         "Blurred background",
         "the object on its own background, strongly blurred; no objective trains on it",
     ),
     "plain": Kind(
-        lambda i, m, _b, _l: composites.on_plain(i, m),
+        lambda scene, _b, _l: composites.on_plain(scene),
         "Plain background",
         "the object on a plain colour; no objective trains on it",
     ),
     "moved": Kind(
-        lambda i, m, _b, _l: composites.moved(i, m),
+        lambda scene, _b, _l: composites.moved(scene),
         "Object moved",
         "the object moved and scaled down on its own background; no objective trains on it",
     ),
@@ -237,21 +228,41 @@ class Shift:
 
     def __call__(self, sample: Sample) -> Image.Image:
         """The shifted image of a sample."""
+        return self.of(Opened(sample))
+
+    def of(self, opened: Opened) -> Image.Image:
+        """The same of an image that is open already, for the next of its shifts."""
         row = KINDS[self.kind]
-        image, mask = _read(sample)
         background = None
         if row.donor != "none":
-            partner = self.partners[sample.image]
-            background = read_image(partner.image)
-            if partner.mask is not None:
-                background = composites.without_object(background, mask_of(partner, background))
-        return row.make(image, mask, background, dict(row.levels)[self.level])
+            background = opened.ground(self.partners[opened.sample.image])
+        return row.make(opened.scene, background, dict(row.levels)[self.level])
 
 
-def _read(sample: Sample) -> tuple[Image.Image, Tensor]:
+class Opened:
+    """A sample whose files are read, and taken apart, once for all of its shifts."""
+
+    def __init__(self, sample: Sample) -> None:
+        """sample: one with a mask, as `shifts` lets through."""
+        self.sample = sample
+        self._grounds: dict[Path, Image.Image] = {}
+
+    @cached_property
+    def scene(self) -> Scene:
+        """Image and mask."""
+        return _read(self.sample)
+
+    def ground(self, partner: Sample) -> Image.Image:
+        """Another image without its object, fitted to the size of this one."""
+        if partner.image not in self._grounds:
+            bare = read_image(partner.image) if partner.mask is None else _read(partner).ground
+            self._grounds[partner.image] = composites.fitted(bare, self.scene.image)
+        return self._grounds[partner.image]
+
+
+def _read(sample: Sample) -> Scene:
     image = read_image(sample.image)
-    assert sample.mask is not None  # shifts() let it through
-    return image, mask_of(sample, image)
+    return Scene(image, mask_of(sample, image))
 
 
 def shifts(

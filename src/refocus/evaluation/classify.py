@@ -6,7 +6,7 @@ Records first; every number is computed from them afterwards.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from refocus.evaluation.metrics import (
     paired_difference,
 )
 from refocus.evaluation.suites import TestSet, open_suite
-from refocus.records import Prediction, Records, Sample, read_records, typed
+from refocus.records import Prediction, Sample, read_records, typed
 from refocus.results import Classification
 from refocus.vit.classes import class_folder_names
 from refocus.vit.inputs import check_model, check_path
@@ -93,19 +93,7 @@ def evaluate(
         tests = open_suite("", check_path(tests, "tests"), model)
 
     def answer(samples: list[Sample], images: Any) -> list[dict[str, Any]]:
-        shares = softmax_shares(model, images, tests.among)
-        best, classes = shares.topk(min(5, shares.shape[1]), dim=1)
-        rows = zip(samples, classes.tolist(), best[:, 0].tolist(), shares, strict=True)
-        return [
-            {
-                "label": s.label,
-                "top5": c,
-                "confidence": round(b, 6),  # below that, shares depend on how images were batched
-                "true_confidence": round(float(p[s.label]), 6),
-                **({"also": s.also} if s.also else {}),
-            }
-            for s, c, b, p in rows
-        ]
+        return answers_of(model, samples, images, tests.among)
 
     lines = collect(
         tests.samples,
@@ -117,21 +105,47 @@ def evaluate(
         workers=workers,
         label=label,
     )
-    result = _answered(typed(lines, Prediction, records or tests.root))
-    if not result.predictions:
-        raise InputError(f"‹suites› {tests.root}: none of its {len(lines)} images can be read")
-    for reason in result.unreadable.values():
+    return answered(lines, tests.root, records)
+
+
+def answers_of(
+    model: nn.Module, samples: Sequence[Sample], images: Any, among: Sequence[int] | None
+) -> list[dict[str, Any]]:
+    """The content of the records of one batch; images `[B, 3, H, W]` as the model sees them."""
+    shares = softmax_shares(model, images, among)
+    best, classes = shares.topk(min(5, shares.shape[1]), dim=1)
+    rows = zip(samples, classes.tolist(), best[:, 0].tolist(), shares, strict=True)
+    return [
+        {
+            "label": s.label,
+            "top5": c,
+            "confidence": round(b, 6),  # below that, shares depend on how images were batched
+            "true_confidence": round(float(p[s.label]), 6),
+            **({"also": s.also} if s.also else {}),
+        }
+        for s, c, b, p in rows
+    ]
+
+
+def answered(
+    lines: list[dict[str, Any]], root: Path, records: str | Path | None = None
+) -> SuiteResult:
+    """Records as answers; those that could not be read are said.
+
+    Raises:
+        InputError: none could be read.
+    """
+    found = typed(lines, Prediction, records or root)
+    if not found.rows:
+        raise InputError(f"‹suites› {root}: none of its {len(lines)} images can be read")
+    for reason in found.unreadable.values():
         log.warning("skipped: %s", reason)
-    return result
+    return SuiteResult(found.rows, found.unreadable)
 
 
 def _at_least(name: str, value: object, low: int) -> None:
     if type(value) is not int or value < low:
         raise InputError(f"‹{name}› {value}: must be a whole number of at least {low}")
-
-
-def _answered(records: Records[Prediction]) -> SuiteResult:
-    return SuiteResult(records.rows, records.unreadable)
 
 
 def read_predictions(records: Path) -> list[Prediction]:

@@ -81,8 +81,8 @@ def collect(
         label: description of the progress bar; none without it.
     """
     group = sharing()
-    done = group.agreed(_done(records) if records else {})
-    missing = [s for s in samples if _name(s, root) not in done]
+    done = group.agreed(kept_lines(records) if records else {})
+    missing = [s for s in samples if name_of(s, root) not in done]
     # the same batches as in one process, so that the answers are the same to the last digit
     every = range(len(missing))
     batches = [every[at : at + batch_size] for at in range(0, len(missing), batch_size)]
@@ -106,10 +106,10 @@ def collect(
                 if sink:
                     write_line(sink, line)
             seen.advance(len(lines))
-    return [done[_name(s, root)] for s in samples]
+    return [done[name_of(s, root)] for s in samples]
 
 
-def _done(records: Path) -> dict[str, dict[str, Any]]:
+def kept_lines(records: Path) -> dict[str, dict[str, Any]]:
     """The lines that an earlier start has left, by image."""
     drop_partial_line(records)
     return {_named(line, records): line for line in read_lines(records)}
@@ -121,7 +121,7 @@ def _lines(
     """The records of a batch."""
     answers = iter(answer([s for s, problem in batch if not problem], items) if len(items) else [])
     return [
-        {"image": _name(s, root), **({"unreadable": problem} if problem else next(answers))}
+        {"image": name_of(s, root), **({"unreadable": problem} if problem else next(answers))}
         for s, problem in batch
     ]
 
@@ -135,7 +135,8 @@ def _named(line: dict[str, Any], source: Path) -> str:
     )
 
 
-def _name(sample: Sample, root: Path) -> str:
+def name_of(sample: Sample, root: Path) -> str:
+    """What records call an image: its path below the root."""
     return sample.image.relative_to(root).as_posix()
 
 

@@ -113,7 +113,7 @@ def calibration(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> Compared:
     if len(binned) == 1:
         return Compared(rows[0])
     interval = None if few else _change_interval(*binned)
-    return Compared(*rows, Change(binned[0].error - binned[1].error, interval, n))
+    return Compared(rows[0], rows[1], Change(binned[0].error - binned[1].error, interval, n))
 
 
 @dataclass(frozen=True)

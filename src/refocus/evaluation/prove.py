@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from refocus import locks, outputs, references
 from refocus.data import shifts
 from refocus.data.sampling import chosen
 from refocus.evaluation import cues, maps
+from refocus.evaluation.abreast import Stage, answer_stages
 from refocus.evaluation.background import background_reliance
 from refocus.evaluation.classify import SuiteResult, evaluate, summary
 from refocus.evaluation.intervals import estimate, mean_change
@@ -128,12 +129,16 @@ class _Measuring:
     def opened(self, name: str, protocol: str = "standard") -> dict[str, TestSet]:
         return {which: self.plan.open(name, m, protocol) for which, m in self.models.items()}
 
+    def records(self, name: str) -> Path:
+        """The folder of a suite's records."""
+        folder = self.folder / "records" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def kept(self, name: str, stage: str, which: str) -> dict[str, Any]:
         """Where one model's records of one stage go, and what its progress bar is called."""
-        records = self.folder / "records" / name
-        records.mkdir(parents=True, exist_ok=True)
         return {
-            "records": records / f"{stage}.{which}.jsonl",
+            "records": self.records(name) / f"{stage}.{which}.jsonl",
             "workers": self.plan.workers,
             "label": "" if self.plan.quiet else f"{name}: {stage} ({which})",
         }
@@ -176,15 +181,8 @@ class _Measuring:
             which: maps.MaskedView(model, self.plan.scale) for which, model in self.models.items()
         }
         scores = self.maps(name, self.plan.path(name), mapped, loaders)
-        answers, entries = {}, {}
-        grounds = shifts.grounds(self.plan.backgrounds)
-        for kind in self.plan.shifts:
-            shifted = {
-                which: shifts.shifts(all_of_it, kind, self.plan.seed, some, grounds)
-                for which, all_of_it in samples.items()
-            }
-            answers[kind] = self.shift(name, kind, opened, shifted)
-            entries[kind] = self.shift_entry(kind, answers[kind])
+        answers = self.shifted(name, opened, samples, some)
+        entries = {kind: self.shift_entry(kind, levels) for kind, levels in answers.items()}
         background = None
         if {"mixed-same", "mixed-rand"} <= set(answers):
             background = background_reliance(
@@ -197,23 +195,40 @@ class _Measuring:
             entry, masked=len(mapped), maps=scores, shifts=entries, background=background
         )
 
-    def shift(
+    def shifted(
         self,
         name: str,
-        kind: str,
         opened: dict[str, TestSet],
-        shifted: dict[str, list[tuple[shifts.Shift, list[Sample]]]],
-    ) -> dict[str, Answers]:
-        """Level -> every model's answers; the level of a shift without levels is ""."""
-        levels = {}
-        for number, (shift, _) in enumerate(shifted["model"]):
-            tests = {}
-            for which, of_model in shifted.items():
-                read, samples = of_model[number]
-                tests[which] = replace(opened[which], samples=samples, read=read)
-            stage = f"{kind}-{shift.level}" if shift.level else kind
-            levels[shift.level] = self.answers(name, stage, tests)
-        return levels
+        samples: dict[str, list[Sample]],
+        some: Collection[Path],
+    ) -> dict[str, dict[str, Answers]]:
+        """Kind -> level -> every model's answers; the level of a shift without levels is ""."""
+        grounds = shifts.grounds(self.plan.backgrounds)
+        stages = []
+        for kind in self.plan.shifts:
+            of_all = {
+                which: shifts.shifts(of_model, kind, self.plan.seed, some, grounds)
+                for which, of_model in samples.items()
+            }
+            for number, (shift, _) in enumerate(of_all["model"]):
+                title = f"{kind}-{shift.level}" if shift.level else kind
+                shifted = {which: levels[number][1] for which, levels in of_all.items()}
+                stages.append(Stage(title, shift, shifted))
+        if not stages:
+            return {}
+        found = answer_stages(
+            self.models,
+            opened,
+            stages,
+            self.records(name),
+            batch_size=self.plan.batch_size,
+            workers=self.plan.workers,
+            label="" if self.plan.quiet else f"{name}: shifts",
+        )
+        answers: dict[str, dict[str, Answers]] = {}
+        for stage in stages:
+            answers.setdefault(stage.shift.kind, {})[stage.shift.level] = found[stage.name]
+        return answers
 
     def shift_entry(self, kind: str, levels: dict[str, Answers]) -> ShiftEntry:
         about = shifts.KINDS[kind].about

@@ -1,0 +1,242 @@
+"""All shifts of an image at once, answered by one model or two.
+
+An image is decoded and taken apart once, what is composed of it is made once for all models, and
+the models answer the same batches. The records are those of `evaluate`: one file for each shift and
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from refocus.data.shifts import Opened, Shift
+from refocus.errors import InputError
+from refocus.evaluation.classify import SuiteResult, answered, answers_of
+from refocus.evaluation.collect import kept_lines, name_of
+from refocus.evaluation.suites import TestSet
+from refocus.processes import sharing
+from refocus.progress import phase
+from refocus.records import Sample, appending, write_line
+from refocus.vit.loading import Models, preprocessing
+
+Line = dict[str, Any]
+Found = tuple[int, str, str, Line]  # number of the stage, model, image, record
+Wanted = tuple[Sample, str, list[int]]  # an image, its name, the numbers of stages
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One shift at one level.
+
+    name: of its records. samples: model ("model", and perhaps "against") -> the images with that
+    model's labels, the same images in the same order for all.
+    """
+
+    name: str
+    shift: Shift
+    samples: dict[str, list[Sample]]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Of one image: the numbers of the stages that were made, and why others were not.
+
+    views: what each preprocessing shows of them, `[stages, 3, H, W]`.
+    """
+
+    name: str
+    stages: list[int]
+    problems: dict[int, str]
+    views: list[Tensor]
+
+
+class _Composed(Dataset[_Made]):
+    """Images with the numbers of the stages that are wanted of them."""
+
+    def __init__(
+        self,
+        wanted: list[Wanted],
+        shifts: list[Shift],
+        views: list[Callable[[Image.Image], Tensor]],
+    ) -> None:
+        self.wanted, self.shifts, self.views = wanted, shifts, views
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    def __getitem__(self, position: int) -> _Made:
+        sample, name, stages = self.wanted[position]
+        opened, pictures, problems = Opened(sample), {}, {}
+        for number in stages:
+            try:
+                pictures[number] = self.shifts[number].of(opened)
+            except InputError as error:
+                problems[number] = str(error)
+        views = [torch.stack([see(p) for p in pictures.values()]) for see in self.views if pictures]
+        return _Made(name, list(pictures), problems, views)
+
+
+def answer_stages(
+    models: Models,
+    tests: dict[str, TestSet],
+    stages: Sequence[Stage],
+    folder: Path,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    label: str = "",
+) -> dict[str, dict[str, SuiteResult]]:
+    """Every model's answers in every stage, by the stage's name and then the model's.
+
+    Args:
+        models: who answers.
+        tests: the test set that the stages are made of, as each model is asked about it.
+        stages: what is answered.
+        folder: of the records, `STAGE.MODEL.jsonl`; lines already there are not computed again.
+        batch_size: images per forward pass.
+        workers: processes that decode and compose.
+        label: description of the progress bar; none without it.
+    """
+    group, (views, view_of) = sharing(), _views(models, tests)
+    kept = _Kept(models, tests, stages, folder)
+    wanted = kept.wanted()
+    size, every = max(1, batch_size // len(stages)), range(len(wanted))
+    batches = [every[at : at + size] for at in every[::size]]
+    mine = iter(
+        DataLoader(
+            _Composed(wanted, [stage.shift for stage in stages], views),
+            batch_sampler=batches[group.rank :: group.count],
+            num_workers=workers,
+            collate_fn=list,
+        )
+    )
+
+    def answers(part: _Part, which: str) -> list[Line]:
+        samples = [kept.samples[which][name] for _, name in part.of]
+        pixels = part.views[view_of[which]]
+        return answers_of(models[which], samples, pixels, tests[which].among)
+
+    images = len(stages[0].samples["model"])
+    with (
+        kept.appended(),
+        phase(label, images, done=images - len(wanted), shown=group.first) as seen,
+    ):
+        for at in range(0, len(batches), group.count):
+            made = next(mine, [])
+            found = _unreadable(made, list(models))
+            for part in _parts([each for each in made if each.stages], batch_size):
+                for which in models:
+                    lines = zip(part.of, answers(part, which), strict=True)
+                    found += [(number, which, name, line) for (number, name), line in lines]
+            for each in group.joined(found):
+                kept.add(*each)
+            seen.advance(sum(len(batch) for batch in batches[at : at + group.count]))
+    return kept.results()
+
+
+def _unreadable(made: list[_Made], models: list[str]) -> list[Found]:
+    return [
+        (number, which, each.name, {"unreadable": reason})
+        for each in made
+        for number, reason in each.problems.items()
+        for which in models
+    ]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One forward pass: stage and image of each row, and the views `[B, 3, H, W]`."""
+
+    of: list[tuple[int, str]]
+    views: list[Tensor]
+
+
+def _parts(shown: list[_Made], size: int) -> Iterator[_Part]:
+    rows = [(number, made.name) for made in shown for number in made.stages]
+    views = [torch.cat(of_all) for of_all in zip(*(made.views for made in shown), strict=True)]
+    for start in range(0, len(rows), size):
+        yield _Part(rows[start : start + size], [view[start : start + size] for view in views])
+
+
+def _views(
+    models: Models, tests: dict[str, TestSet]
+) -> tuple[list[Callable[[Image.Image], Tensor]], dict[str, int]]:
+    """The preprocessings that differ, and which one each model takes."""
+    configs: list[dict[str, Any]] = []
+    views, view_of = [], {}
+    for which, model in models.items():
+        config = preprocessing(model)
+        if config not in configs:
+            configs.append(config)
+            views.append(tests[which].transform)
+        view_of[which] = configs.index(config)
+    return views, view_of
+
+
+class _Kept:
+    """The records of all stages and models: those that are there, and files to append to.
+
+    samples: model -> image -> sample, with that model's label.
+    """
+
+    def __init__(
+        self, models: Models, tests: dict[str, TestSet], stages: Sequence[Stage], folder: Path
+    ) -> None:
+        self.stages, self.root = stages, tests["model"].root
+        self.files = {
+            (number, which): folder / f"{stage.name}.{which}.jsonl"
+            for number, stage in enumerate(stages)
+            for which in models
+        }
+        self.samples = {
+            which: {name_of(s, self.root): s for stage in stages for s in stage.samples[which]}
+            for which in models
+        }
+        self.lines: dict[tuple[int, str], dict[str, Line]] = {}
+        for key, file in self.files.items():
+            self.lines[key] = sharing().agreed(kept_lines(file))
+        self.sinks: dict[tuple[int, str], Any] = {}
+
+    def wanted(self) -> list[Wanted]:
+        """The images that lack a record, and of which stages."""
+        lacking: dict[str, list[int]] = {}
+        for (number, which), lines in self.lines.items():
+            for sample in self.stages[number].samples[which]:
+                name = name_of(sample, self.root)
+                of_image = lacking.setdefault(name, [])
+                if name not in lines and number not in of_image:
+                    of_image.append(number)
+        some = self.samples["model"]
+        return [(some[name], name, numbers) for name, numbers in lacking.items() if numbers]
+
+    @contextmanager
+    def appended(self) -> Iterator[None]:
+        """The files are open for as long as the block lasts."""
+        with ExitStack() as stack:
+            self.sinks = {k: stack.enter_context(appending(f)) for k, f in self.files.items()}
+            yield
+
+    def add(self, number: int, which: str, name: str, line: Line) -> None:
+        """A model's record of an image in a stage, where it is not there yet."""
+        lines = self.lines[number, which]
+        if name not in lines:
+            lines[name] = {"image": name, **line}
+            write_line(self.sinks[number, which], lines[name])
+
+    def results(self) -> dict[str, dict[str, SuiteResult]]:
+        """Of each stage, every model's answers in the order of its samples."""
+        found: dict[str, dict[str, SuiteResult]] = {}
+        for (number, which), file in self.files.items():
+            stage, lines = self.stages[number], self.lines[number, which]
+            ordered = [lines[name_of(s, self.root)] for s in stage.samples[which]]
+            found.setdefault(stage.name, {})[which] = answered(ordered, self.root, file)
+        return found
