@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from refocus.errors import InputError, Message
 from refocus.probes.batch import Options
-from refocus.probes.registry import PROBES, Probe, log
+from refocus.probes.registry import PROBES, Probe
 
+log = logging.getLogger("refocus")
 FOLDERS = (
     "masks",
     "styles",

@@ -1,8 +1,7 @@
-"""The probes, one table, and which of them can be run with what is given."""
+"""The probes, one table; `choice` says which of them can be run with what is given."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +89,6 @@ from refocus.relevance.attention import limited_attention
 from refocus.vit.families import view
 from refocus.vit.loading import preprocessing
 
-log = logging.getLogger("refocus")
 TOP1 = "top-1, %"
 
 
