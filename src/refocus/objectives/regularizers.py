@@ -110,7 +110,7 @@ REGULARIZERS = {
     "shape": Regularizer(
         _shape,
         "a teacher's answers to the images in the style of others (shape distillation; needs "
-        "‹teacher›)",
+        "a teacher)",
         needs_lesson=True,
     ),
     "rotation": Regularizer(

@@ -66,7 +66,8 @@ def second_answer(model: nn.Module, images: Tensor) -> Tensor:
         raise unsupported(unwrap(model), "it has no second token; distilled DeiTs have one")
     with _Watch(1) as watch:
         logits_of(model, images)
-    return watch.made[-1]
+    answer: Tensor = watch.made[-1]
+    return answer
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
