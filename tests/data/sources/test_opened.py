@@ -294,6 +294,76 @@ def test_an_image_that_is_listed_twice_counts_once(
     assert "1 images of 1 classes; left out: 1 listed more than once" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("splits", "found"),
+    [
+        (("0", "1"), None),
+        (("fold-a", "fold-b"), None),
+        (("", "x"), None),
+        (("all", "all"), ["a.png", "b.png"]),
+        (("train", "extra"), ["a.png"]),
+        (("extra", "TRAIN"), ["b.png"]),
+    ],
+)
+def test_splits_of_other_names_are_not_chosen_from(
+    splits: tuple[str, str], found: list[str] | None, tmp_path: Path
+) -> None:
+    gradient().save(tmp_path / "b.png")
+    rows = [f"{name}.png,ant,{split}" for name, split in zip("ab", splits, strict=True)]
+    file = table(tmp_path, "\n".join(["path,label,split", *rows]))
+    if found is None:
+        with pytest.raises(InputError, match=r"none is called train, val or test; add \?split="):
+            opened(file)
+        assert [f.name for f in opened(f"{file}?split={splits[1]}").images.glob("*/*")] == ["b.png"]
+    else:
+        assert sorted(f.name for f in opened(file).images.glob("*/*")) == found
+
+
+@pytest.mark.parametrize(
+    ("lines", "masks", "said"),
+    [
+        ((1, 2), None, "label 2, but there are 2 names"),
+        (("²", "ant"), 0, ""),
+        (("ant", "bee"), 1, ""),
+        ((["ant"], "bee"), None, r"label is \['ant'\]; must be one text or number"),
+        (({"a": 1}, "bee"), None, "must be one text or number"),
+    ],
+)
+def test_lines_of_json_are_read_whole(
+    lines: tuple[object, object], masks: int | None, said: str, tmp_path: Path
+) -> None:
+    """A key may stand in a later line alone."""
+    rows: list[dict[str, object]] = [{"path": "a.png", "label": lines[0]},
+                                     {"path": "b.png", "label": lines[1]}]  # fmt: skip
+    if masks:
+        rows[1]["mask"] = "a.png"
+    gradient().save(tmp_path / "b.png")
+    gradient().save(tmp_path / "a.png")
+    (tmp_path / "classes.txt").write_text("ant\nbee\n")
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    if said:
+        with pytest.raises(InputError, match=said):
+            opened(tmp_path / "t.jsonl")
+    else:
+        assert (opened(tmp_path / "t.jsonl").masks is not None) == bool(masks)
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [("ant\nbee\n\n", "bee"), ("\nbee\nant", "bee"), ("ant\n\nbee", None)],
+)
+def test_a_number_means_its_line_of_the_class_names(
+    classes: str, found: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text(classes)
+    file = table(tmp_path, "path,label\na.png,1\n")
+    if found is None:
+        with pytest.raises(InputError, match="label 1, but that line of the class names is blank"):
+            opened(file)
+    else:
+        assert [p.name for p in opened(file).images.iterdir()] == [found]
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "a\x00b.png", "gone.png"])
 def test_a_coco_file_names_images_that_are_there(name: str, tmp_path: Path) -> None:
     content = {"images": [{"id": 1, "file_name": name}], "categories": [], "annotations": []}

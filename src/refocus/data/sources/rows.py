@@ -112,7 +112,7 @@ def choose_split(asked: Asked, splits: list[str]) -> str:
     """The split that is read: the one asked for, or the first of those that the task prefers.
 
     Raises:
-        InputError: no split of that name.
+        InputError: no split of that name, or several of which none is called as splits are.
     """
     wanted = {"test": ("test", "val", "train"), "train": ("train", "val", "test")}
     if asked.split is not None:
@@ -125,6 +125,11 @@ def choose_split(asked: Asked, splits: list[str]) -> str:
         for name in splits:
             if part_of(name) == part:
                 return name
+    if len(splits) > 1:
+        raise InputError(
+            f"{asked.shown}: has the splits {', '.join(splits)}, and none is called train, val or "
+            "test; add ?split=NAME to its name"
+        )
     return splits[0]
 
 
@@ -156,8 +161,8 @@ def class_names_beside(place: Path) -> list[str] | None:
     folder = place if place.is_dir() else place.parent
     for name in CLASSES:
         if (file := folder / name).is_file():
-            lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            return [plain(line.strip()) for line in lines if line.strip()]
+            text = file.read_text(encoding="utf-8-sig", errors="replace").rstrip()
+            return [plain(line.strip()) for line in text.splitlines()]  # a number is a line
     return None
 
 
@@ -167,11 +172,13 @@ def named(label: str, names: list[str] | None, shown: str) -> str:
     Raises:
         InputError: a number without a name.
     """
-    if names is None or not label.isdigit():
+    if names is None or not label.isdecimal():
         return label
     if int(label) >= len(names):
         raise InputError(
             f"{shown}: label {label}, but there are {len(names)} names of classes; must be 0 to "
             f"{len(names) - 1}"
         )
+    if not names[int(label)]:
+        raise InputError(f"{shown}: label {label}, but that line of the class names is blank")
     return names[int(label)]

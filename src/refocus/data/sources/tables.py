@@ -43,9 +43,9 @@ def table(asked: Asked, file: Path) -> Source:
 
     def cells() -> Iterator[dict[str, str]]:
         if lines:
+            used = list(found.values())
             rows: Iterator[Any] = (
-                {k: str(v) for k, v in row.items() if v is not None}
-                for row in _objects(file, asked.shown)
+                _texts(r, used, asked.shown) for r in _objects(file, asked.shown)
             )
         else:
             needed = [found["image"], found["label"]]
@@ -97,8 +97,21 @@ def _state(file: Path) -> str:
 
 
 def _keys(file: Path, shown: str) -> list[str]:
-    """Keys of the first line."""
-    return [str(key) for key in next(_objects(file, shown), {})]
+    """Keys of all lines: a mask, say, may be known of some images alone."""
+    return list(dict.fromkeys(str(key) for row in _objects(file, shown) for key in row))
+
+
+def _texts(row: dict[str, Any], used: list[str], shown: str) -> dict[str, str]:
+    """The values of a line as a table would hold them; what is missing is left out.
+
+    Raises:
+        InputError: a list, say, where a column is read.
+    """
+    known = {key: row[key] for key in used if row.get(key) is not None}
+    for key, value in known.items():
+        if not isinstance(value, str | int | float):
+            raise InputError(f"{shown}: {key} is {value!r}; must be one text or number")
+    return {key: str(value) for key, value in known.items()}
 
 
 def _objects(file: Path, shown: str) -> Iterator[dict[str, Any]]:
