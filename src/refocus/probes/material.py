@@ -106,7 +106,7 @@ class Material:
             found = scan(root, model, parameter=parameter)
         kept = self._spread(found, probe)
         if probe.fits:
-            _refuse_single(kept, root)
+            _refuse_single(kept, f"‹{'transfer' if probe.on == 'transfer' else 'images'}› {root}")
         return kept
 
     def parts(self, probe: Probe, model: nn.Module) -> list[Part]:
@@ -153,11 +153,11 @@ class Material:
         }
 
 
-def _refuse_single(samples: list[Sample], root: Path) -> None:
+def _refuse_single(samples: list[Sample], shown: str) -> None:
     """A head is fitted on other images of the same class, and tells at least two classes apart."""
     counts = Counter(s.label for s in samples)
     if len(counts) < _LEAST or max(counts.values()) < _LEAST:
         raise InputError(
-            f"{root}: {len(samples)} images of {len(counts)} classes are too few for a linear "
+            f"{shown}: {len(samples)} images of {len(counts)} classes are too few for a linear "
             "head; it takes two classes, one of them with two images (‹most› leaves out images)"
         )

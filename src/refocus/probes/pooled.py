@@ -122,8 +122,8 @@ def _estimate(column: np.ndarray, least: int, n: int) -> Estimate:
 def _interval(column: np.ndarray, least: int) -> Interval:
     """Of the resamples; with few images or none that differ, never narrower than the exact one.
 
-    That one takes the number for a share of the smaller group's images (Clopper and Pearson). For
-    an area under the curve it is too wide: pairs of images that share none are only so many.
+    That one takes the number for a share of the smaller group's images (Clopper and Pearson). It
+    holds for an area under the curve as well, which uses more than that many separate pairs.
     """
     low, high = (float(x) for x in np.percentile(column[1:], [_TAIL, 100 - _TAIL]))
     if least >= FEW and low < high:
