@@ -258,6 +258,7 @@ def change(name: str, value: object) -> Callable[[dict], None]:
         ("label2id", {"c": 1, "b": 2, "a": 3}, "'a' comes before 'b', .* are 3 and 2"),
         ("label2id", {"a": 0, "b": 0, "c": 2}, "label2id they are 0 and 0"),
         ("label2id", {"a": "x"}, "no table of numbers"),
+        ("id2label", {"0": "a", "1": "b"}, "weights are of another shape than its config.json"),
         ("size", {"height": 48, "width": 48}, "makes 48x48 pixels, the model takes 32x32"),
     ],
 )
@@ -291,6 +292,34 @@ def test_label2id_that_agrees_is_no_contradiction(tmp_path: Path, first: int) ->
     numbers = {name: first + i for i, name in enumerate("abc")}
     model = refocus.load(transformers_folder(tmp_path / "model", change("label2id", numbers)))
     assert classes.class_names(model) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [
+        ({"b": 0, "c": 1, "a": 2}, ["b", "c", "a"]),
+        ({"b": 1, "c": 2, "a": 3}, ["b", "c", "a"]),
+        ({"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}, None),
+        ({"a": 0, "b": 1}, r"label2id of its config.json numbers 2 classes, .* has 3 outputs"),
+        ({"a": 0, "b": 0, "c": 2}, r"numbers 2 classes, and the model has 3 outputs"),
+        ({"a": 0, "b": 1, "c": 5}, r"label2id has the keys 0, 1, 5"),
+    ],
+)
+def test_label2id_alone_names_the_outputs(
+    numbers: dict[str, int], found: list[str] | str | None, tmp_path: Path
+) -> None:
+    """Transformers forgets it then, and the folders' order would decide."""
+
+    def alone(content: dict) -> None:
+        if content.pop("id2label", None):
+            content |= {"num_labels": 3, "label2id": numbers}
+
+    folder = transformers_folder(tmp_path / "model", alone)
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            refocus.load(folder)
+    else:
+        assert classes.label_names(refocus.load(folder)) == found
 
 
 @pytest.mark.parametrize("keys", [("0", "5"), ("2", "3"), ("0", "00")])

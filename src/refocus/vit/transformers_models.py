@@ -142,7 +142,7 @@ def _load(place: str, shown: str, *, pretrained: bool, processor: str | None = N
     made_by = getattr(transformers, kind)
     config._attn_implementation = "sdpa"
     model = weights(shown, made_by, place) if pretrained else made_by(config)
-    names = _names(config, f"‹model› {shown}")
+    names = _names(config, _label2id(place, shown), f"‹model› {shown}")
     module: nn.Module = described(
         model, image_processor(shown, processor or place), names, config.num_labels
     )
@@ -206,6 +206,11 @@ def fetch(shown: str, get: Any) -> Any:
     except (
         Exception
     ) as error:  # what a failed download or a broken folder raises differs by version
+        if "ignore_mismatched_sizes" in str(error):  # an option of transformers, and no reason
+            raise InputError(
+                f"‹model› {shown}: its weights are of another shape than its config.json says; "
+                "often id2label or num_labels there is of another number of classes"
+            ) from error
         raise InputError(
             f"‹model› {shown}: cannot be loaded ({first_line(error)}); without access to the hub "
             "give a folder that "
@@ -286,7 +291,13 @@ def preprocessing(processor: Any) -> dict[str, Any]:
     }
 
 
-def _names(config: Any, shown: str) -> list[str] | None:
+def _label2id(place: str, shown: str) -> Any:
+    """What config.json says; transformers forgets it where there is no id2label beside it."""
+    kind = library().PretrainedConfig
+    return fetch(shown, lambda: kind.get_config_dict(place))[0].get("label2id")
+
+
+def _names(config: Any, label2id: Any, shown: str) -> list[str] | None:
     """Class names by index, or None.
 
     None where they are transformers' own LABEL_0, LABEL_1, ..., or ImageNet's in its order, whose
@@ -296,18 +307,37 @@ def _names(config: Any, shown: str) -> list[str] | None:
         names = by_index(config.id2label, "id2label")
     except InputError as error:
         raise InputError(f"{shown}: {error}") from error
-    _refuse_contradiction(names, config.label2id, shown)
-    if imagenet_in_order(names):
-        return None
-    return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+    numbers = _numbers(label2id, shown)
+    generic = [f"LABEL_{i}" for i in range(len(names))]
+    if names == generic and not set(numbers) & set(generic):
+        names = _by_number(numbers, len(names), shown) or generic
+    _refuse_contradiction(names, numbers, shown)
+    return None if imagenet_in_order(names) or names == generic else names
 
 
-def _refuse_contradiction(names: list[str], label2id: Any, shown: str) -> None:
-    """Stop where the two tables of a config order classes differently: one of them is wrong."""
+def _numbers(label2id: Any, shown: str) -> dict[str, int]:
     try:
-        numbers = {str(name): int(number) for name, number in dict(label2id or {}).items()}
+        return {str(name): int(number) for name, number in dict(label2id or {}).items()}
     except (TypeError, ValueError) as error:
         raise InputError(f"{shown}: label2id of its config.json is no table of numbers") from error
+
+
+def _by_number(numbers: dict[str, int], count: int, shown: str) -> list[str]:
+    """Class names where label2id alone says them."""
+    table = {number: name for name, number in numbers.items()}
+    if numbers and len(table) != count:
+        raise InputError(
+            f"{shown}: label2id of its config.json numbers {len(table)} classes, and the model has "
+            f"{count} outputs; mend it, or give ‹names› with one name for each output"
+        )
+    try:
+        return by_index(table, "label2id")
+    except InputError as error:
+        raise InputError(f"{shown}: {error}") from error
+
+
+def _refuse_contradiction(names: list[str], numbers: dict[str, int], shown: str) -> None:
+    """Stop where the two tables of a config order classes differently: one of them is wrong."""
     known = [name for name in names if name in numbers]
     for one, other in pairwise(known):
         if numbers[one] >= numbers[other]:
