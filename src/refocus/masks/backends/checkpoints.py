@@ -71,9 +71,9 @@ def squashed(image: Image.Image, processor: Any, model: nn.Module) -> Tensor:
     that they make is taken from them.
     """
     made: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
-    values: Tensor = v2.functional.to_image(
-        image.resize(made.shape[-2:][::-1], Image.Resampling.BILINEAR)
-    )
+    height, width = made.shape[-2:]
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    values: Tensor = v2.functional.to_image(resized)
     if getattr(processor, "do_rescale", True):
         values = values.float() * getattr(processor, "rescale_factor", 1 / 255)
     if getattr(processor, "do_normalize", True):
