@@ -7,6 +7,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from refocus.data.shifts import KINDS
 from refocus.evaluation.stored import read_audit
@@ -58,6 +59,29 @@ def test_audit_writes_its_page_and_goes_on_where_it_stopped(
     (out / "manifest.json").unlink()
     assert run(monkeypatch, *arguments, "--resume") == 0
     assert read_audit(out / "audit.json") == found
+
+
+def test_an_audit_puts_objects_on_backgrounds_of_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, masks = image_folders
+    out, scenes = tmp_path / "audit", tmp_path / "scenes"
+    scenes.mkdir()
+    given = words(model=model_folder, images=images, masks=masks, most=4, out=out)
+    assert run(monkeypatch, "audit", *given, "--backgrounds", scenes) == 2
+    assert "--backgrounds" in capsys.readouterr().err
+    assert not out.exists()
+    for number in range(2):
+        Image.new("RGB", (50, 40), (0, 90, 90 * number)).save(scenes / f"{number}.png")
+    assert run(monkeypatch, "audit", *given, "--backgrounds", scenes) == 0
+    assert list(read_audit(out / "audit.json").entry.shifts) == [*SHIFTS, "real"]
+    assert KINDS["real"].title in unescape((out / "audit.html").read_text(encoding="utf-8"))
+    assert run(monkeypatch, "audit", *given) == 2  # without them it is another audit
+    assert "was started with other" in capsys.readouterr().err
 
 
 def gap(

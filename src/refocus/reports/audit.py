@@ -13,6 +13,7 @@ from torch import nn
 
 from refocus import fingerprints, locks, outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
+from refocus.data.shifts import REAL, grounds
 from refocus.data.sources.opened import opened_pair
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import group_differences
@@ -125,7 +126,7 @@ def _written(
     rows = [*accuracy_rows({SUITE: entry}), *other_rows({SUITE: entry})]
     write_text(folder / "audit.csv", as_csv(rows))
     samples = plan.masked_samples(SUITE, plan.open(SUITE, network).samples)
-    page = audit_page(content, network, samples, folder)
+    page = audit_page(content, network, samples, folder, settings.backgrounds)
     write_text(folder / "audit.html", page)
     outputs.finish(folder, "audit", seed=settings.seed)
     return content
@@ -143,7 +144,8 @@ def _plan(images: Path, masks: str | Path | None, settings: AuditSettings) -> Pl
     return Plan(
         {SUITE: images},
         {SUITE: masks} if masks else {},
-        SHIFTS if masks else (),
+        (*SHIFTS, *((REAL,) if settings.backgrounds else ())) if masks else (),
+        settings.backgrounds,
         mask_score=settings.mask_score,
         mask_polarity=settings.mask_polarity,
         most=settings.most,
@@ -177,6 +179,10 @@ def _prepared(
         "seed": settings.seed,
         "files": [fingerprints.of_tree(images)],
     }
+    if settings.backgrounds:
+        grounds(settings.backgrounds)
+        kept["backgrounds"] = str(Path(settings.backgrounds).expanduser().resolve())
+        kept["files"].append(fingerprints.of_tree(Path(settings.backgrounds).expanduser()))
     if masks:
         check({"model": network}, plan)
         kept["files"].append(fingerprints.of_tree(masks))

@@ -37,12 +37,23 @@ _WORDS = (
 )
 
 
-def audit_page(audit: Audit, model: nn.Module, samples: list[Sample], folder: Path) -> str:
-    """HTML; `samples` are the images with masks, `folder` is the audit's own, with its records."""
+def audit_page(
+    audit: Audit,
+    model: nn.Module,
+    samples: list[Sample],
+    folder: Path,
+    backgrounds: str | Path | None = None,
+) -> str:
+    """HTML; `samples` are the images with masks, `folder` is the audit's own, with its records.
+
+    backgrounds: folder for the shift `real`, where the audit has it.
+    """
     entry = audit.entry
     accuracies = accuracy_rows({SUITE: entry})
     root = Path(audit.images).expanduser()
-    scene = Scene(folder / "records" / SUITE, entry, samples, root, {"": model}, audit.seed)
+    records = folder / "records" / SUITE
+    grounds = None if backgrounds is None else str(backgrounds)
+    scene = Scene(records, entry, samples, root, {"": model}, audit.seed, grounds)
     decided = [row for row in audit.classes if _decided(row)]
     return page(
         "audit.html.j2",

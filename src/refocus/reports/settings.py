@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from refocus.errors import InputError
+from refocus.evaluation.settings import Backgrounds
 from refocus.masks.choice import Backbone, default_backbone
 from refocus.settings import (
     AtLeastTwo,
@@ -44,6 +45,7 @@ class AuditSettings:
         AtLeastTwo,
         about("Maximum number of images with swapped backgrounds, spread over the classes."),
     ] = 300
+    backgrounds: Backgrounds = None
     faithful: Faithful = 0
     mask_score: MaskScore = 0.5
     workers: Workers = 0
