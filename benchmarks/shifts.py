@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import measure
@@ -92,10 +94,13 @@ def main() -> None:
                 for kind in kinds
                 for shift, some in shifts.shifts(tests.samples, kind, 0)
             ]
-            old_answers, answers = {}, {}
+            old_answers: dict[Any, Any] = {}
+            answers: dict[Any, Any] = {}
 
             def old(
-                stages: list[Stage] = stages, asked: dict = asked, into: dict = old_answers
+                stages: list[Stage] = stages,
+                asked: dict[str, Any] = asked,
+                into: dict[Any, Any] = old_answers,
             ) -> None:
                 for stage in stages:
                     for which, model in asked.items():
@@ -103,7 +108,9 @@ def main() -> None:
                         into[stage.name, which] = evaluate(model, one).predictions
 
             def now(
-                stages: list[Stage] = stages, asked: dict = asked, into: dict = answers
+                stages: list[Stage] = stages,
+                asked: dict[str, Any] = asked,
+                into: dict[Any, Any] = answers,
             ) -> None:
                 records = Path(tempfile.mkdtemp(dir=root))
                 into |= answer_stages(asked, dict.fromkeys(asked, tests), stages, records)
@@ -113,9 +120,8 @@ def main() -> None:
             after = seconds(now)
             rows = sum(len(s.samples[which]) for s in stages for which in asked)
             pixels = torch.stack([tests.transform(tests.read(s)) for s in tests.samples[:16]])
-            floor = (
-                seconds(lambda x=pixels: softmax_shares(models["model"], x)) * rows / len(pixels)
-            )
+            once = seconds(partial(softmax_shares, models["model"], pixels))
+            floor = once * rows / len(pixels)
             differ = sum(
                 a.top5[0] != b.top5[0]
                 for (stage, which), found in old_answers.items()

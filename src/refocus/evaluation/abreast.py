@@ -110,7 +110,7 @@ def answer_stages(
     kept = _Kept(models, tests, stages, folder)
     wanted = kept.wanted()
     size, every = max(1, batch_size // len(stages)), range(len(wanted))
-    batches = [every[at : at + size] for at in every[::size]]
+    batches = [list(every[at : at + size]) for at in every[::size]]
     mine = iter(
         DataLoader(
             _Composed(wanted, [stage.shift for stage in stages], views),
@@ -131,7 +131,7 @@ def answer_stages(
         phase(label, images, done=images - len(wanted), shown=group.first) as seen,
     ):
         for at in range(0, len(batches), group.count):
-            made = next(mine, [])
+            made: list[_Made] = next(mine, [])
             found = _unreadable(made, list(models))
             for part in _parts([each for each in made if each.stages], batch_size):
                 for which in models:
