@@ -202,5 +202,5 @@ class Server(uvicorn.Server):
         """Stop the jobs and hang up on open pages, which would hold the server; serve no more."""
         self.tool.jobs.stop_all()
         for connection in list(self.server_state.connections):
-            connection.transport.close()  # type: ignore[union-attr]
+            connection.transport.close()
         await super().shutdown(sockets)

@@ -85,7 +85,7 @@ def collect(
     missing = [s for s in samples if name_of(s, root) not in done]
     # the same batches as in one process, so that the answers are the same to the last digit
     every = range(len(missing))
-    batches = [every[at : at + batch_size] for at in range(0, len(missing), batch_size)]
+    batches = [list(every[at : at + batch_size]) for at in every[::batch_size]]
     mine = iter(
         DataLoader(
             _Loaded(missing, load),
@@ -99,8 +99,8 @@ def collect(
         phase(label, len(samples), done=len(samples) - len(missing), shown=group.first) as seen,
     ):
         for _ in batches[:: group.count]:
-            batch = next(mine, None)
-            lines = group.joined([] if batch is None else _lines(*batch, answer, root))
+            batch, items = next(mine, ([], []))  # the last round is not everyone's
+            lines = group.joined(_lines(batch, items, answer, root))
             for line in lines:
                 done[line["image"]] = line
                 if sink:
