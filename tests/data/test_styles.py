@@ -82,6 +82,10 @@ def test_other_networks_and_missing_files_are_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "a", encoder, decoder[:-2])
     with pytest.raises(InputError, match="not the published networks"):
         styles.adain(folder)
+    torch.save({"layers.0.conv.weight": torch.zeros(3, 3, 1, 1)}, folder / "vgg.pth")
+    styles.adain.cache_clear()
+    with pytest.raises(InputError, match="not the published networks"):  # none is numbered as there
+        styles.adain(folder)
     (folder / "decoder.pth").unlink()
     with pytest.raises(InputError, match=r"decoder\.safetensors is missing"):
         styles.adain(folder)

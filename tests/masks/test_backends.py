@@ -215,7 +215,8 @@ def test_the_class_of_an_image_counts_or_all_but_the_background(
 
 
 def test_a_class_that_the_model_lacks_is_named() -> None:
-    with pytest.raises(InputError, match="none of the 2 labels of backend is called 'dog', as cat"):
+    said = "none of the 2 labels of backend is called 'dog' or 'background'; the first are cat, bee"
+    with pytest.raises(InputError, match=said):
         foreground(torch.zeros(2, 1, 1), ("cat", "bee"), "dog")
 
 

@@ -62,7 +62,7 @@ SIZES = {  # files whose boxes are x, y, width, height
 @pytest.mark.parametrize("found", CORNERS.values(), ids=CORNERS)
 def test_boxes_that_fit_as_corners_alone_are_asked_for(tmp_path: Path, found: list[Box]) -> None:
     file = instances(tmp_path, *({"bbox": box} for box in found))
-    with pytest.raises(InputError, match=rf"no room .* of {len(found)} boxes.*boxes=corners"):
+    with pytest.raises(InputError, match=rf" of {len(found)} boxes.* leave .*boxes=corners"):
         formats.reader("coco", file)
     assert seen(file, boxes="corners") == found[0]
     x, y, w, h = found[0]
@@ -79,7 +79,7 @@ def test_the_area_that_a_file_states_tells(
     caplog.set_level(logging.INFO, "refocus")
     file = instances(tmp_path, {"bbox": (10, 10, 50, 40), "area": area}, sized=False)
     if asked:
-        with pytest.raises(InputError, match="as 1 of 1 boxes have none"):
+        with pytest.raises(InputError, match=r"1 of 1 boxes, such as .* another area"):
             formats.reader("coco", file)
         return
     assert seen(file) == (10, 10, 60, 50)

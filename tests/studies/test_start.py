@@ -51,6 +51,12 @@ def test_every_shift_of_the_settings_has_a_nearest_suite_of_the_paper() -> None:
         assert settings.kept()["shift"] == [kind]
 
 
+def test_a_study_on_the_papers_data_keeps_no_files_of_its_own() -> None:
+    """Folders that were begun before files were kept go on."""
+    assert "files" not in StudySettings(data="a").kept()
+    assert len(StudySettings(on="a", model=("m",), masks="k").kept()["files"]) == 2
+
+
 @pytest.mark.parametrize("changed", ["weights", "images", "masks"])
 def test_a_study_goes_on_only_with_what_it_was_started_with(
     place: Path, tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ import torchvision
 from refocus.errors import InputError
 from refocus.relevance.answers import last_linear_input, logits_of, second_answer
 from refocus.vit import loading
+from refocus.vit.classes import name_outputs
 from refocus.vit.loading import preprocessing
 from refocus.vit.teachers import load_teacher
 from tests.makers import Build
@@ -50,12 +51,20 @@ def test_teachers_that_cannot_teach_are_refused(tiny: Build, tmp_path: Path) -> 
         (str(tmp_path / "three"), "has 3 classes, the model 4"),
         (str(tmp_path / "nothing" / "x"), "teacher .*no such folder"),
         ("torchvision:nonesuch", "torchvision has no classifier 'nonesuch'"),
-        ("torchvision:squeezenet1_1.V9", "no such weights; legal are IMAGENET1K_V1"),
+        ("torchvision:squeezenet1_1.V9", "no such weights; choose one of IMAGENET1K_V1"),
         (f"torchvision:squeezenet1_1@{tmp_path / 'no.pth'}", "no such file"),
         (f"torchvision:squeezenet1_1@{tmp_path / 'w.pth'}", "not weights of this network"),
     ):
         with pytest.raises(InputError, match=message):
             load_teacher(ref, student)
+
+
+def test_a_thousand_classes_are_not_always_imagenets(tiny: Build) -> None:
+    ref, student = "torchvision:squeezenet1_1", tiny(num_classes=1000)
+    assert load_teacher(ref, student, pretrained=False).size == (224, 224)
+    name_outputs(student, [f"kind {i}" for i in range(1000)], "names")
+    with pytest.raises(InputError, match=r"answers with ImageNet's classes .* outputs are others"):
+        load_teacher(ref, student, pretrained=False)
 
 
 def test_a_second_token_answers_by_its_own_head() -> None:

@@ -47,14 +47,15 @@ def audit(
     The page starts with the verdict and shows what the model was shown and what it said. Under
     `torchrun` the images are shared by the processes.
     """
+    from refocus.data.sources.opened import opened_pair
     from refocus.reports import audit as audits
     from refocus.vit.loading import pick_device
 
     settings = AuditSettings(**settings_from(AuditSettings, given))
     ref = references.with_names(model, names=names, order=order)
-    if masks is None and processes.place().count > 1:
+    if processes.place().count > 1 and opened_pair(images, masks, part="test").masks is None:
         raise InputError(
-            "‹masks›: missing; under torchrun an audit does not find them (`refocus masks` does)"
+            "‹masks›: missing; under torchrun an audit finds none; run `refocus masks` first"
         )
     with processes.shared(out, cpu=pick_device(settings.device).type == "cpu") as where:
         found = audits.audit(ref, images, where, masks=masks, settings=settings, resume=resume)

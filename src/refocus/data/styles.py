@@ -105,22 +105,21 @@ def adain(folder: Path) -> Adain:
         InputError: a file is missing or holds other networks.
     """
     layers = {part: _layers(_file(folder, names)) for part, names in _FILES.items()}
-    first, encoder = layers["encoder"][0], layers["encoder"][1 : 1 + _CONVOLUTIONS]
-    found = Adain(first, encoder, layers["decoder"])
-    if not _fits(found):
+    encoder, decoder = layers["encoder"][: 1 + _CONVOLUTIONS], layers["decoder"]
+    if not _fits(encoder, decoder):
         raise InputError(
             f"‹adain› {folder}: not the published networks: a 1 x 1 convolution and VGG-19 up to "
             f"relu4_1, and a decoder of {_CONVOLUTIONS} convolutions from its channels to 3"
         )
-    return found
+    return Adain(encoder[0], encoder[1:], decoder)
 
 
-def _fits(found: Adain) -> bool:
-    encoder, decoder = ([weight for weight, _ in part] for part in (found.encoder, found.decoder))
-    chain = [found.first[0], *encoder, *decoder]
+def _fits(encoder: tuple[_Layer, ...], decoder: tuple[_Layer, ...]) -> bool:
+    chain = [weight for weight, _ in (*encoder, *decoder)]
     sides = [1] + [3] * (2 * _CONVOLUTIONS)
     return (
-        len(encoder) == len(decoder) == _CONVOLUTIONS
+        len(decoder) == _CONVOLUTIONS
+        and all(w.ndim == 4 for w in chain)
         and [w.shape[-1] for w in chain] == sides
         and all(a.shape[0] == b.shape[1] for a, b in pairwise(chain))
         and chain[0].shape[1] == chain[-1].shape[0] == len("RGB")

@@ -197,10 +197,10 @@ def _refuse_corners(
     most = fitting > _MOST_FIT * len(found) and len(beyond) > _SOME * len(found)
     if beyond and (sure or most):
         raise InputError(
-            f"‹source› coco {source}: box {[*beyond[0]]} has no room in its image as x, y, width, "
-            f"height, as {len(beyond)} of {len(found)} boxes have none, but {fitting} could be "
-            "corners, x, y and x, y; give ‹boxes=corners›, or ‹boxes=xywh› where they are as COCO "
-            "has them"
+            f"‹source› coco {source}: read as x, y, width, height, {len(beyond)} of {len(found)} "
+            f"boxes, such as {[*beyond[0]]}, leave their image or have another area than the file "
+            f"states; {fitting} could be two corners, x, y and x, y. Give ‹boxes=corners› if they "
+            "are, ‹boxes=xywh› if they are as COCO has them"
         )
     if found and sure and not all(_has_area(box, area) for box, area, _ in found):
         log.info(

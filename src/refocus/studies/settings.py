@@ -189,7 +189,8 @@ class StudySettings:
         models: what each of the user's own models is (`refocus.vit.loading.identity`).
         """
         tuning = {k: v for k, v in self.tuning.items() if k not in ("workers", "device")}
-        read = [self.on, self.masks, self.automatic_masks]
+        read = [path for path in (self.on, self.masks, self.automatic_masks) if path]
+        files = [fingerprints.of_tree(Path(path)) for path in read]
         return {
             **tuning,
             "data": _resolved(self.data),
@@ -201,7 +202,7 @@ class StudySettings:
             "automatic_masks": _resolved(self.automatic_masks),
             "most": self.most,
             "shift": list(self.shifts) or None,
-            "files": [fingerprints.of_tree(Path(path).expanduser()) for path in read if path],
+            **({"files": files} if files else {}),  # with `data` as earlier versions wrote it
         }
 
 

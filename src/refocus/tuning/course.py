@@ -87,8 +87,8 @@ def _lesson(recipe: Recipe, device: torch.device | None) -> Lesson | None:
     student = load(recipe.model, pretrained=False)
     if recipe.teacher_token == "second" and not has_second_token(student):
         raise InputError(
-            "‹teacher_token› second: the model has no second token (distilled DeiTs have); legal: "
-            "class"
+            "‹teacher_token› second: the model has no second token (distilled DeiTs have one); "
+            "must be class"
         )
     teacher = load_teacher(
         recipe.teacher, student, pretrained=device is not None, device=device or "cpu"

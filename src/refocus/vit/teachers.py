@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from refocus.errors import InputError, first_line
 from refocus.vit.checkpoints import read_weights
-from refocus.vit.classes import class_count, folder_names
+from refocus.vit.classes import class_count, folder_names, imagenet_outputs
 from refocus.vit.loading import load, preprocessing
 
 _PREFIX, _AT = "torchvision:", "@"
+_IMAGENET = 1000  # classes of all weights of torchvision's classifiers
 _SIDE = 224  # input of a network of torchvision from a file, which says nothing of it
 _Triple = tuple[float, ...]
 
@@ -77,6 +78,11 @@ def load_teacher(
         size = (config["input_size"][1], config["input_size"][2])
         found = Teacher(model, size, config["mean"], config["std"], folder_names(model))
     _refuse_other_classes(ref, found, student)
+    if of_torchvision and _AT not in ref and imagenet_outputs(student) != tuple(range(_IMAGENET)):
+        raise InputError(
+            f"‹teacher› {ref}: answers with ImageNet's classes in ImageNet's order, and the "
+            "model's outputs are others"
+        )
     found.model.eval().requires_grad_(False).to(device)
     return found
 
@@ -98,7 +104,7 @@ def _torchvision(ref: str, classes: int, *, pretrained: bool) -> Teacher:
     table = torchvision.models.get_model_weights(name)
     known = [row.name for row in table]
     if wanted and wanted not in known:
-        raise InputError(f"‹teacher› {ref}: no such weights; legal are {', '.join(known)}")
+        raise InputError(f"‹teacher› {ref}: no such weights; choose one of {', '.join(known)}")
     chosen: Any = table[wanted] if wanted else table.DEFAULT
     try:
         model = torchvision.models.get_model(name, weights=chosen if pretrained else None)

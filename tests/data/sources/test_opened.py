@@ -447,3 +447,23 @@ def test_a_pair_takes_named_masks_before_its_own(tmp_path: Path) -> None:
     assert opened_pair(file, None).masks == opened(file).masks
     assert opened_pair(images, file).masks == opened(file).masks
     assert opened_pair(images, None).masks is None
+
+
+def test_an_audit_under_torchrun_takes_the_masks_that_images_come_with(
+    tmp_path: Path,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, masks = make_images(tmp_path / "data", count=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def shared(*_: object, **__: object) -> None:
+        raise InputError("goes on")
+
+    monkeypatch.setattr("refocus.processes.shared", shared)
+    cases = ((images, "--masks: missing; under torchrun"), (as_csv(images, masks), "goes on"))
+    for given, said in cases:
+        asked = ("--model", model_folder, "--images", given, "--out", tmp_path / "out")
+        assert run(monkeypatch, "audit", *asked, "--device", "cpu") == 2
+        assert said in capsys.readouterr().err

@@ -64,8 +64,9 @@ def foreground(classes: Tensor, labels: Sequence[str], name: str) -> Tensor:
     ):
         return classes[others].sum(0)
     raise InputError(
-        f"none of the {len(labels)} labels of ‹backend› is called {name or BACKGROUND!r}, "
-        f"as {', '.join(labels[:3])} are"
+        f"none of the {len(labels)} labels of ‹backend› is called "
+        f"{' or '.join(repr(label) for label in (name, BACKGROUND) if label)}; the first are "
+        f"{', '.join(labels[:3])}"
     )
 
 
