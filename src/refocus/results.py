@@ -9,7 +9,7 @@ minus `against` over the same images. Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 SCHEMA = 2  # of results.json, also of a run, and audit.json; 1 is that of versions up to 0.1
@@ -58,6 +58,10 @@ class Compared:
     model: Estimate  # the model that is judged
     against: Estimate | None = None  # the model compared with
     change: Change | None = None  # model minus against
+
+
+def _not_below_0(found: Estimate) -> Estimate:
+    return found if found.value is None else replace(found, value=max(0.0, found.value))
 
 
 # --- accuracies ---------------------------------------------------------------------------------
@@ -158,10 +162,13 @@ class Classification:
 
     @property
     def calibration_error(self) -> Compared:
-        """Squared; by chance it may fall below 0."""
+        """Squared, to be shown: an estimate that chance puts below 0 counts as 0.
+
+        The change is that of the estimates as they are.
+        """
         return Compared(
-            self.model.calibration_error,
-            of(self.against, lambda found: found.calibration_error),
+            _not_below_0(self.model.calibration_error),
+            of(self.against, lambda found: _not_below_0(found.calibration_error)),
             self.calibration_change,
         )
 

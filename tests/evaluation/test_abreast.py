@@ -11,6 +11,7 @@ from PIL import Image
 
 from refocus.data import shifts
 from refocus.data.transforms import eval_image
+from refocus.evaluation import abreast
 from refocus.evaluation.abreast import Stage, answer_stages
 from refocus.evaluation.classify import evaluate
 from refocus.evaluation.suites import TestSet, open_suite
@@ -84,6 +85,26 @@ def test_an_image_is_read_once_and_what_is_recorded_is_not_made_again(
     again = answer_stages(models, tests, stages, tmp_path)
     assert sum(read.values()) == 1  # on black there is no donor
     assert again == first
+
+
+def test_the_bar_counts_the_images_of_all_shifts(
+    measured: tuple[Models, dict[str, TestSet], list[Stage]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models, tests, stages = measured
+    few = {which: some[:2] for which, some in stages[1].samples.items()}
+    stages = [replace(stages[1], samples=few), stages[0]]  # as where images lack a donor
+    told: list[tuple[int, int]] = []
+    genuine = abreast.phase
+
+    def phase(label: str, total: int, *, done: int, shown: bool) -> object:
+        told.append((total, done))
+        return genuine(label, total, done=done, shown=shown)
+
+    monkeypatch.setattr(abreast, "phase", phase)
+    answer_stages(models, tests, stages, tmp_path)
+    assert told == [(6, 0)]
 
 
 def test_a_donor_that_cannot_be_read_costs_only_what_it_lends(

@@ -26,10 +26,21 @@ def test_mcnemar_is_exact() -> None:
 
 def test_calibration_error_of_a_hand_worked_case() -> None:
     confidence, right = np.array([0.95, 0.95, 0.55, 0.55, 1.0]), np.array([1, 0, 1, 1, 1.0])
-    # two bins, as five images make no more: gaps -.45, -.45, -.05 (sorts before its equal) and
-    # .95, 0; pairs of different images
-    lower, upper = 2 * (0.45**2 + 2 * 0.45 * 0.05) / 2, 0.0
+    # two bins, as five images make no more; equals stay together: gaps -.45, -.45, -.05, .95 and 0;
+    # pairs of different images
+    lower, upper = -(2 * 0.45**2 + 0.05**2 + 0.95**2) / 3, 0.0
     assert calibration_error(confidence, right) == pytest.approx((upper + lower) / 5)
+
+
+def test_images_of_equal_confidence_count_alike_in_any_order() -> None:
+    # half are certain; listed by class, and the first of these classes are always right
+    confidence = np.repeat([0.6, 1.0], 100)
+    right = np.concatenate([np.tile([1, 1, 1, 0, 0], 20), np.repeat([1, 0], 50)]).astype(float)
+    found = calibration_error(confidence, right)
+    order = np.random.default_rng(0).permutation(200)
+    assert calibration_error(confidence[order], right[order]) == pytest.approx(found)
+    # certain and right half of the time: a gap of 1/2 on half of the images, the others have none
+    assert found == pytest.approx(0.5**2 / 2, abs=0.005)
 
 
 def test_calibration_of_two_models_and_its_interval() -> None:

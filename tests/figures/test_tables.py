@@ -8,8 +8,15 @@ import numpy as np
 
 from refocus.evaluation import prove
 from refocus.evaluation.plan import Plan
-from refocus.figures.tables import Row, accuracy_rows, as_csv, markdown
-from refocus.results import Change, Compared, Estimate
+from refocus.figures.tables import Row, accuracy_rows, as_csv, markdown, other_rows
+from refocus.results import (
+    Accuracy,
+    Change,
+    Classification,
+    Compared,
+    Estimate,
+    SuiteEntry,
+)
 from tests.makers import Build
 
 
@@ -35,6 +42,25 @@ def test_few_images_are_marked() -> None:
     assert "| 29 (few) |" in markdown([few])
     assert "| 30 |" in markdown([enough])
     assert as_csv([few]).splitlines()[1].startswith("a,top-1,,29,")
+
+
+def test_a_calibration_error_below_0_is_shown_as_0_and_said() -> None:
+    nothing = Estimate(None, None, 0)
+    below, above = (
+        Accuracy(nothing, nothing, Estimate(value, (0.0, 0.01), 100), {})
+        for value in (-0.0062, 0.005)
+    )
+    change = Change(-0.0112, (-0.02, 0.0), 100)
+    for model, against, shown, note in (
+        (below, above, "| 0.0000 | 0.0000 to 0.0100 | 0.0050 | -0.0112 |", True),
+        (above, below, "| 0.0050 | 0.0000 to 0.0100 | 0.0000 | -0.0112 |", True),
+        (above, above, "| 0.0050 | 0.0000 to 0.0100 | 0.0050 | -0.0112 |", False),
+    ):
+        answers = Classification(model, against, calibration_change=change)
+        entry = SuiteEntry("classification", 100, {"standard": answers})
+        (row,) = [r for r in other_rows({"a": entry}) if "calibration" in r.measure]
+        assert row.measure.endswith("(0: none beyond chance)") == note
+        assert shown in markdown([row])
 
 
 def test_numbers_of_every_suite_have_a_row(

@@ -231,8 +231,12 @@ def test_more_images_and_epochs_are_expected_to_take_longer(
     usual, long, wide = seconds(), seconds(epochs=2), seconds(most=16)
     # one more epoch: 2 images trained on, 5 that choose it
     assert long["tune"] - usual["tune"] == pytest.approx(2 * 0.31 + 5 * 0.11)
-    # 8 more images: on two readings and a pass for each of 5 shifts, and one map
-    assert wide["audit"] - usual["audit"] == pytest.approx(8 * (5 * 0.04 + 0.11))
+    # 8 more images: each and two that lend a background are read once; for each of 5 shifts a
+    # picture and a pass; one map
+    assert wide["audit"] - usual["audit"] == pytest.approx(8 * (3 * 0.01 + 5 * 0.03 + 0.11))
+    # the pictures of 47 shifts are made once for both models
+    expected = 8 * (3 * 0.01 + 47 * 0.01 + 2 * (47 * 0.02 + 0.11))
+    assert wide["report"] - usual["report"] == pytest.approx(expected)
     assert long["audit"] == usual["audit"]
 
 

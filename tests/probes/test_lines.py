@@ -124,6 +124,13 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def test_no_probes_are_written_among_the_results_that_they_read(tmp_path: Path) -> None:
+    _originals(tmp_path)
+    material = Material(None, ProbeSettings(results=str(tmp_path)))
+    with pytest.raises(InputError, match="lies inside results"):
+        measure.check(["effective-robustness"], {}, material, tmp_path / "out")
+
+
 def test_what_gives_no_line_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no results of `refocus evaluate`"):
         lines.gathered(Options(results=tmp_path))

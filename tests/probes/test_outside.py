@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,17 @@ def test_area_and_false_alarms_are_those_of_scikit_learn() -> None:
     # the other way round
     assert points[outside.ENERGY][1].value == pytest.approx(100 - expected[1])
     assert points[outside.SOFTMAX][1].n == 220
+
+
+def test_the_area_takes_no_table_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=60_000) for name in (outside.SOFTMAX, outside.ENERGY)}
+    columns[outside.GROUP] = np.repeat([0.0, 1.0], 30_000)
+    tracemalloc.start()  # all pairs would take 7 GB
+    found = outside.detection(columns, np.ones((1, 60_000)))
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
+    assert found[outside.SOFTMAX][0, 1] == pytest.approx(0.5, abs=0.01)
 
 
 def test_images_that_count_twice_are_as_two_images() -> None:

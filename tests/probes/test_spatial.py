@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from scipy import ndimage
 
 from refocus.errors import InputError
 from refocus.probes import choice, spatial
+from refocus.probes.batch import Batch
 from refocus.probes.tools import perturbations as change
 from tests.makers import Build
 from tests.own_vit import OwnViT
@@ -61,6 +64,20 @@ def test_patches_are_the_models_own_first_and_answers_are_those_of_its_copies(ti
     with torch.no_grad():
         right = twin(b.normalized(b.pixels)).argmax(1) == b.labels
     assert torch.equal(found[:, 1], right.float())
+
+
+def test_an_image_of_the_mean_colour_stays_so_in_smaller_patches(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        Batch, "top1", lambda b, pixels: seen.append(b.normalized(pixels)) or torch.ones(2)
+    )
+    b = batch(tiny(), 2)
+    mean = torch.tensor(b.model.pretrained_cfg["mean"]).view(1, 3, 1, 1)
+    spatial.patches(replace(b, pixels=mean.expand_as(b.pixels)))
+    assert len(seen) == 5
+    assert all(pixels.abs().max() < 1e-5 for pixels in seen)
 
 
 def test_a_model_of_ones_own_is_refused() -> None:

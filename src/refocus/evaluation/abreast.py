@@ -125,7 +125,7 @@ def answer_stages(
         pixels = part.views[view_of[which]]
         return answers_of(models[which], samples, pixels, tests[which].among)
 
-    images = len(stages[0].samples["model"])
+    images = len(kept.samples["model"])  # of all stages: one may lack images without a donor
     with (
         kept.appended(),
         phase(label, images, done=images - len(wanted), shown=group.first) as seen,
@@ -233,10 +233,10 @@ class _Kept:
             write_line(self.sinks[number, which], lines[name])
 
     def results(self) -> dict[str, dict[str, SuiteResult]]:
-        """Of each stage, every model's answers in the order of its samples."""
+        """Of each stage, every model's answers in the order of its samples; lines are let go."""
         found: dict[str, dict[str, SuiteResult]] = {}
         for (number, which), file in self.files.items():
-            stage, lines = self.stages[number], self.lines[number, which]
+            stage, lines = self.stages[number], self.lines.pop((number, which))
             ordered = [lines[name_of(s, self.root)] for s in stage.samples[which]]
             found.setdefault(stage.name, {})[which] = answered(ordered, self.root, file)
         return found

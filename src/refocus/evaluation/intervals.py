@@ -82,9 +82,10 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Squared calibration error of the top answer.
 
     The mean over images of the squared gap between confidence and accuracy in the image's bin, with
-    10 bins of equally many images (Roelofs et al., AISTATS 2022; fewer bins below 20 images). It is
-    the reliability term of the Brier score (Murphy, 1973); the bias that a squared mean of few
-    images has is taken off, as in Kumar et al. (NeurIPS 2019), so it may fall below 0 by chance.
+    10 bins of equally many images (Roelofs et al., AISTATS 2022; fewer bins below 20 images; images
+    of equal confidence share a bin). It is the reliability term of the Brier score (Murphy, 1973);
+    the bias that a squared mean of few images has is taken off, as in Kumar et al. (NeurIPS 2019),
+    so it may fall below 0 by chance.
 
     confidence `[n]` in [0, 1], right `[n]` bool.
     """
@@ -137,8 +138,10 @@ class _Binned:
     def of(cls, confidence: np.ndarray, right: np.ndarray) -> _Binned:
         gap, n = confidence - right, len(confidence)
         number = max(1, min(_BINS, n // 2))
-        bins = np.empty(n, dtype=int)
-        bins[np.argsort(confidence, kind="stable")] = np.arange(n) * number // max(1, n)
+        # the middle rank of equals: apart, they would lie by the order of the files, so by class
+        ranked = np.sort(confidence)
+        ranks = sum(np.searchsorted(ranked, confidence, side) for side in ("left", "right")) - 1
+        bins = ranks // 2 * number // max(1, n)
         count = np.maximum(np.bincount(bins, minlength=number), 1)
         total, squares = (np.bincount(bins, gap**power, number) for power in (1, 2))
         # over pairs of different images: one image alone says nothing

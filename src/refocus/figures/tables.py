@@ -141,9 +141,12 @@ def _others(name: str, entry: SuiteEntry) -> Iterator[Row]:
             yield Row(name, title, entry.maps[key], digits=3)
     for protocol, answers in entry.protocols.items():
         several = f" ({protocol})" if len(entry.protocols) > 1 else ""
-        error = f"squared calibration error{several}"
         yield Row(name, f"top-5, %{several}", answers.top5, protocol)
-        yield Row(name, error, answers.calibration_error, protocol, digits=4)
+        error = answers.calibration_error
+        levels = [error.model, *([error.against] if error.against else [])]
+        none = " (0: none beyond chance)" if any(level.value == 0 for level in levels) else ""
+        title = f"squared calibration error{several}{none}"
+        yield Row(name, title, error, protocol, digits=4)
     if entry.cues:
         decided = entry.cues.model.shape_decisions + entry.cues.model.texture_decisions
         title = f"shape bias ({decided} of {entry.n} by a cue)"

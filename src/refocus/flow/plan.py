@@ -21,7 +21,7 @@ from refocus.tuning.checks import MOST_SWAPS, SWAPS
 from refocus.tuning.harm import shares_for
 from refocus.tuning.recipe import Recipe
 
-_READ = 2  # images that are read for one on another background
+_READ = 2  # an image is read and a picture made of it, which takes about as long
 _SHOWN = 40  # maps on the pages together
 
 
@@ -112,12 +112,16 @@ def stages(data: Data, settings: RunSettings, speed: Pace, *, finding: bool) -> 
 
 
 def _measured(speed: Pace, count: int, some: int, kinds: tuple[str, ...], *, models: int) -> float:
-    """Seconds to answer `count` images, `some` of them with a map and with every shift."""
+    """Seconds to answer `count` images, `some` of them with a map and with every shift.
+
+    For all shifts and models an image is read once, and so is each that lends it a background.
+    """
     levels = sum(len(KINDS[kind].levels) for kind in kinds)
+    lenders = len({KINDS[kind].donor for kind in kinds} - {"none"})
     plain = count * (speed.read + speed.forward)
-    shifted = levels * some * (_READ * speed.read + speed.forward)
+    made = (1 + lenders + levels) * speed.read  # a picture of each level is made and prepared
     maps = (some + _SHOWN) * (speed.read + speed.explained)
-    return models * (plain + shifted + maps)
+    return models * (plain + some * levels * speed.forward + maps) + some * made
 
 
 def _tuned(speed: Pace, train: int, rest: int, recipe: Recipe) -> float:

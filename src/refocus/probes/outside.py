@@ -53,14 +53,26 @@ def detection(columns: Columns, weights: np.ndarray) -> dict[str, np.ndarray]:
     found = {}
     for name in (SOFTMAX, ENERGY):
         scores, others = columns[name][~outside], columns[name][outside]
-        above = (scores[:, None] > others) + 0.5 * (scores[:, None] == others)
-        area = ((known @ above) * strange).sum(1) / (known.sum(1) * strange.sum(1))
+        above = _above(scores, others, known)
+        area = (above * strange).sum(1) / (known.sum(1) * strange.sum(1))
         order = np.argsort(-scores, kind="stable")
         reached = known[:, order].cumsum(1) / known.sum(1, keepdims=True) >= _RECALL - 1e-9
         threshold = scores[order][reached.argmax(1)]
         alarms = (strange * (others >= threshold[:, None])).sum(1) / strange.sum(1)
         found[name] = np.stack([alarms, area], axis=1)
     return found
+
+
+def _above(scores: np.ndarray, others: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Images of the classes that lie above each outside one, ties counting half: `[R, outside]`.
+
+    By their order, as a table of all pairs would be too large. known: how often each counts.
+    """
+    order = np.argsort(scores, kind="stable")
+    below = np.pad(known[:, order].cumsum(1), ((0, 0), (1, 0)))
+    low, high = (np.searchsorted(scores[order], others, side) for side in ("left", "right"))
+    wins: np.ndarray = below[:, -1:] - (below[:, low] + below[:, high]) / 2
+    return wins
 
 
 DETECTION = Pooled(detection, GROUP)

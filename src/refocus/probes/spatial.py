@@ -11,6 +11,7 @@ from refocus.probes.batch import Batch, Series, Views
 from refocus.probes.results import Level
 from refocus.probes.tools import perturbations as change
 from refocus.probes.tools.resizing import on_grid, patch_of, with_patches
+from refocus.vit.loading import preprocessing
 
 TURNS = (0, 5, 10, 15, 30, 45, 90, 180)  # degrees
 SHIFTS = (0, 0.02, 0.05, 0.1, 0.2, 0.3)  # of the sides
@@ -47,12 +48,14 @@ def _patches(model: nn.Module) -> list[tuple[int, int]]:
 def patches(b: Batch) -> Series:
     """Top-1 on the same images in patches of other sizes.
 
-    Kernel and positions are resampled, nothing is trained.
+    Kernel and positions are resampled, nothing is trained. The kernel sees pixels minus the model's
+    mean, and a resampled one does not keep a constant, so the mean is taken off before.
     """
     own, *others = _patches(b.model)
+    mean = torch.tensor(preprocessing(b.model)["mean"]).view(3, 1, 1).to(b.pixels)
     rows: list[Tensor] = [b.clean]
     for size in others:
-        seen = with_patches(b.pixels, own, size)
+        seen = with_patches(b.pixels - mean, own, size) + mean
         grid = (seen.shape[-2] // own[0], seen.shape[-1] // own[1])
         rows.append(replace(b, model=on_grid(b.model, grid), pixels=seen).clean)
     return {"resampled": torch.stack(rows, dim=1)}
