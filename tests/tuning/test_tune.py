@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 
 import refocus
 from refocus import Recipe
+from refocus.fingerprints import IDENTITY, refuse_changed
 from refocus.tuning import tune
 from refocus.tuning.results import results_of
+from refocus.tuning.selection import Selection
 from tests.tuning.makers import quick_recipe, same, weights
 
 
@@ -128,3 +130,24 @@ def test_the_last_epoch_can_be_kept(
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["model"]
     kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(torch.equal(last[name], kept[name]) for name in kept)
+
+
+def test_a_run_goes_on_only_with_the_teacher_that_it_began_with(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    for place in ("teacher/model.safetensors", "adain/vgg.pth", "r.pth"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("weights")
+    for teacher, file in (
+        (str(tmp_path / "teacher"), "teacher/model.safetensors"),
+        (f"torchvision:resnet18@{tmp_path / 'r.pth'}", "r.pth"),
+        ("torchvision:resnet18", "adain/vgg.pth"),
+    ):
+        taught = replace(recipe, teacher=teacher, adain=str(tmp_path / "adain"))
+        run = tmp_path / f"run of {Path(file).name}"
+        run.mkdir()
+        tune._begin(taught, Selection([], [], []), "digest", run)
+        refuse_changed(run / IDENTITY, "digest", "run")
+        (tmp_path / file).write_text("others")
+        with pytest.raises(refocus.InputError, match=Path(file).name):
+            refuse_changed(run / IDENTITY, "digest", "run")

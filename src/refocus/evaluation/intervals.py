@@ -140,8 +140,9 @@ class _Binned:
         number = max(1, min(_BINS, n // 2))
         # the middle rank of equals: apart, they would lie by the order of the files, so by class
         ranked = np.sort(confidence)
-        ranks = sum(np.searchsorted(ranked, confidence, side) for side in ("left", "right")) - 1
-        bins = ranks // 2 * number // max(1, n)
+        low = np.searchsorted(ranked, confidence, "left")
+        high = np.searchsorted(ranked, confidence, "right") - 1
+        bins = (low + high) // 2 * number // max(1, n)
         count = np.maximum(np.bincount(bins, minlength=number), 1)
         total, squares = (np.bincount(bins, gap**power, number) for power in (1, 2))
         # over pairs of different images: one image alone says nothing

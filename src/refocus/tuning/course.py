@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from torch import nn
 
+from refocus import references
 from refocus.errors import InputError
 from refocus.files import read_json, write_json
 from refocus.objectives.by_name import lesson, step_of
@@ -94,6 +95,18 @@ def _lesson(recipe: Recipe, device: torch.device | None) -> Lesson | None:
         recipe.teacher, student, pretrained=device is not None, device=device or "cpu"
     )
     return lesson(teacher, recipe.teacher_token, recipe.adain)
+
+
+def lesson_files(recipe: Recipe) -> list[Path]:
+    """Weights on this disk that the term `shape` learns from: the teacher's and AdaIN's."""
+    teacher = recipe.teacher or ""
+    places = [Path(recipe.adain).expanduser()] if recipe.adain else []
+    if teacher.startswith("torchvision:"):
+        places += [Path(file).expanduser() for file in teacher.split("@")[1:]]
+    elif teacher:
+        places.append(references.folder_of(teacher))
+    inside = [file for place in places if place.is_dir() for file in place.iterdir()]
+    return [file for file in (*places, *inside) if file.is_file() and file.name[0] != "."]
 
 
 def _searched_rate(

@@ -20,7 +20,7 @@ from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.errors import InputError, Message
 from refocus.files import read_json, write_json
 from refocus.runs import MODEL, RECIPE, SELECTION
-from refocus.tuning.course import Watch, accelerator_for, finished, recipes_step
+from refocus.tuning.course import Watch, accelerator_for, finished, lesson_files, recipes_step
 from refocus.tuning.epochs import Progressed
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import TuneResults, results_of
@@ -128,7 +128,7 @@ def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> 
     content = {
         RECIPE: recipe.to_dict(),
         fingerprints.IDENTITY: fingerprints.identity(
-            weights, [*selection.files, *grounds(recipe.backgrounds)]
+            weights, [*selection.files, *grounds(recipe.backgrounds), *lesson_files(recipe)]
         ),
         SELECTION: as_json(selection),
     }
