@@ -123,9 +123,9 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
     for name in kinds:
         row = PROBES[name]
         if row.found is not None:
+            row.run(material.options)
             # a folder within the results would change them, and could not be resumed
             outputs.refuse_inside(out, {"‹results›": material.options.results})
-            row.run(material.options)
         else:
             for model in models.values():
                 material.parts(row, model)
