@@ -180,7 +180,7 @@ def refuse_other(out: str | Path, before: Any, now: Any, kept: Path) -> None:
     if said := difference(before, now):
         raise InputError(
             f"‹out› {out}: was started with other models, folders or options ({said}; see {kept}); "
-            "the same command resumes there, for another name a new folder"
+            "the same command resumes there; for another one, name a new folder"
         )
 
 

@@ -47,7 +47,7 @@ def model_in(folder: Path) -> Path:
     if run is None or os.path.isfile(folder / "config.json"):
         return folder
     if not (run / MODEL).is_dir():
-        raise InputError(f"‹model› {folder}: a run without a model yet; {_remedy(folder, run)}")
+        raise InputError(f"‹model› {folder}: this run has no model yet; {_remedy(folder, run)}")
     return run / MODEL
 
 

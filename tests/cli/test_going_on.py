@@ -45,7 +45,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert run(monkeypatch, *command, *other.split()) == 2
     refused = capsys.readouterr().err
     assert difference in refused
-    assert "the same command resumes there, for another name a new folder" in refused
+    assert "the same command resumes there; for another one, name a new folder" in refused
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_checkpoints_of_another_kind_are_refused(images: Path, tmp_path: Path) -
     (own / "config.json").write_text(json.dumps(config))
     (own / "code.py").write_text("raise SystemExit('was run')")
     for ref, said in (
-        (f"hf:{folders['clipseg']}", "a clipseg, which looks for a name; must be backend=text:"),
+        (f"hf:{folders['clipseg']}", "is a clipseg, which .* by name; must be backend=text:"),
         (f"text:{folders['segformer']}", "is a segformer; must be one of clipseg"),
         (f"text:{folders['sam']},{folders['sam']}", "is a sam; must be one of grounding-dino"),
         (f"text:{folders['clipseg']},{folders['segformer']}", "is a segformer; must be one of sam"),
@@ -193,7 +193,7 @@ def test_images_in_no_class_folder_cannot_be_looked_for_by_name(
     images: Path, tmp_path: Path
 ) -> None:
     ref = f"text:{tiny('clipseg', tmp_path)}"
-    with pytest.raises(InputError, match="lies in no class folder, whose name backend would"):
+    with pytest.raises(InputError, match="lies in no class folder, so backend has no name"):
         found(images / "cat", tmp_path / "out", ref)
 
 

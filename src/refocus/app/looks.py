@@ -101,14 +101,10 @@ def on_another_background(
     image: Image.Image, mask: Tensor, background: Image.Image | None
 ) -> Image.Image:
     """The object on another picture, or with None on its own background, blurred."""
+    scene = composites.Scene(image, mask)
     if background is None:
-        blurred = composites.without_object(image, mask).filter(
-            ImageFilter.GaussianBlur(_BLUR * min(image.size))
-        )
-        return composites.on_background(composites.Scene(image, mask), blurred)
-    return composites.on_background(
-        composites.Scene(image, mask), composites.fitted(background, image)
-    )
+        background = scene.ground.filter(ImageFilter.GaussianBlur(_BLUR * min(image.size)))
+    return composites.on_background(scene, background)
 
 
 class Finder:

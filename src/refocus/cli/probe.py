@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 )
 def probe(
     model: Annotated[
-        str, typer.Option(help="timm name, hf:ID, torchvision:NAME or a model folder.")
+        str,
+        typer.Option(
+            help="timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished "
+            "run."
+        ),
     ],
     out: Annotated[
         Path,

@@ -131,7 +131,7 @@ def _file(folder: Path, names: tuple[str, ...]) -> Path:
     found = next((file for file in wanted if file.is_file()), None)
     if found is None:
         raise InputError(
-            f"‹adain› {folder}: {wanted[0].name} is missing; the folder holds vgg and decoder as "
+            f"‹adain› {folder}: {wanted[0].name} is missing; must hold vgg and decoder as "
             ".safetensors or .pth"
         )
     return found

@@ -51,7 +51,7 @@ def evaluate_suites(
     Writes results.json and one JSON line per image (`records/SUITE/STAGE.WHICH.jsonl`) into `out`.
 
     Args:
-        model: timm name, hf:ID, torchvision:NAME or a model folder.
+        model: timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run.
         plan: what to measure, and how.
         out: a new folder, or that of the same evaluation: what its records hold is not computed
             again.

@@ -55,7 +55,7 @@ def run(
     below `out`. The same call again resumes it.
 
     Args:
-        model: timm name, hf:ID, torchvision:NAME or a model folder.
+        model: timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run.
         images: ImageFolder of the model's classes, or what else `refocus` reads (docs/inputs.md);
             best images it was not trained on.
         out: a new folder, or that of a run with the same arguments.

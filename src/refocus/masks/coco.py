@@ -205,7 +205,7 @@ def _refuse_corners(
     if found and sure and not all(_has_area(box, area) for box, area, _ in found):
         log.info(
             "boxes of %s are read as x, y, width, height, but all could be corners, x, y and x, y: "
-            "look at the masks; ‹boxes=corners› reads them so",
+            "look at the masks, and give ‹boxes=corners› if they are",
             source.name,
         )
 

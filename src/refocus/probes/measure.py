@@ -60,7 +60,8 @@ def probe(
     can be added later with the same settings.
 
     Args:
-        model: timm name, "hf:ID", "torchvision:NAME" or a model folder, as `refocus.load` takes it.
+        model: timm name, "hf:ID", "torchvision:NAME", or the folder of a model or of a finished
+            run, as `refocus.load` takes it.
         out: folder of the probes.
         settings: which probes, on what; without it, all that need nothing but images.
         images: ImageFolder of the model's classes, CLASS/FILE.

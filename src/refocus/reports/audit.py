@@ -58,7 +58,7 @@ def audit(
     Writes audit.html, audit.json, audit.csv and the records into `out`.
 
     Args:
-        model: timm name, hf:ID, torchvision:NAME or a model folder.
+        model: timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run.
         images: ImageFolder of the model's classes; best images it was not trained on.
         out: a new folder, or that of the same audit: what its records hold is not computed again.
         masks: foreground masks, CLASS/FILE-STEM.png; without them they are found, into `out/masks`.

@@ -41,7 +41,10 @@ class StudySettings:
     ] = None
     model: Annotated[
         tuple[Text, ...],
-        about("With ‹on›: timm name, hf:ID, torchvision:NAME or a model folder."),
+        about(
+            "With ‹on›: timm name, hf:ID, torchvision:NAME, or the folder of a model or of a "
+            "finished run."
+        ),
     ] = ()
     names: Annotated[
         Text | None,

@@ -53,7 +53,10 @@ class Recipe:
         ('refocus', 50)
     """
 
-    model: Annotated[Text, about("timm name, hf:ID, torchvision:NAME or a model folder.")]
+    model: Annotated[
+        Text,
+        about("timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run."),
+    ]
     images: Annotated[Text, about("ImageFolder to take the training images from: CLASS/FILE.")]
     masks: Annotated[
         Text, about("Foreground masks: CLASS/FILE-STEM.png, 0 to 255; values in between are soft.")

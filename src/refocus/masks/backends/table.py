@@ -31,8 +31,8 @@ def made(ref: str, device: str) -> tuple[Backend | None, ByOurs | None]:
         return None, lambda ours: prompted.prompted(masks, ours)
     if first.kind in (*text.MAPS, *text.DETECTORS):
         raise InputError(
-            f"‹backend› {ref}: a {first.kind}, which looks for a name; must be ‹backend=text:"
-            f"{first.place}›"
+            f"‹backend› {ref}: is a {first.kind}, which looks for an object by name; must be "
+            f"‹backend=text:{first.place}›"
         )
     found = semantic.segmenter(first)
     if found is None:

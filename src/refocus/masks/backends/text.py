@@ -76,7 +76,7 @@ def by_boxes(detector: Checkpoint, masks: InBoxes) -> Backend:
 
 def _asked(name: str) -> str:
     if not name:
-        raise InputError("lies in no class folder, whose name ‹backend› would look for")
+        raise InputError("lies in no class folder, so ‹backend› has no name to look for")
     return name
 
 
