@@ -190,6 +190,9 @@ def test_what_cannot_be_used_leaves_nothing(
     ):
         with pytest.raises(refocus.InputError, match=said):
             refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, **wrong))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(refocus.InputError, match="holds no mask"):
+        refocus.run(model_folder, images, out, masks=tmp_path / "empty", settings=QUICK)
     with pytest.raises(refocus.InputError, match="lies inside images"):
         refocus.run(model_folder, images, images / "run", masks=masks, settings=QUICK)
     with pytest.raises(refocus.InputError, match="give the set another name"):

@@ -14,7 +14,7 @@ from refocus.data.shifts import KINDS, unseen
 from refocus.flow import pace
 from refocus.flow.pace import Pace
 from refocus.flow.results import MASKS
-from refocus.flow.settings import RunSettings, tuning_recipe
+from refocus.flow.settings import RunSettings, audit_settings, tuning_recipe
 from refocus.records import Sample
 from refocus.reports import audit, before_after
 from refocus.tuning.checks import MOST_SWAPS, SWAPS
@@ -73,6 +73,8 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
         InputError: one that cannot be used.
     """
     samples = scan(images, model, masks=masks, mask_polarity=settings.mask_polarity)
+    if masks is not None:
+        audit.check_masks(model, images, masks, audit_settings(settings))
     tests = {name: scan(path, model, parameter="tests") for name, path in settings.tests.items()}
     return Data(samples, tests)
 

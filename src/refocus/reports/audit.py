@@ -140,6 +140,15 @@ def masked_samples(
     return plan.masked_samples(SUITE, plan.open(SUITE, network).samples)
 
 
+def check_masks(network: nn.Module, images: Path, masks: Path, settings: AuditSettings) -> None:
+    """Whether an audit could be made of a folder, before anything is written.
+
+    Raises:
+        InputError: it could not, such as for want of masks that can be used.
+    """
+    check({"model": network}, _plan(images, masks, settings))
+
+
 def _plan(images: Path, masks: str | Path | None, settings: AuditSettings) -> Plan:
     return Plan(
         {SUITE: images},
