@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from refocus import evaluate
 from refocus.errors import InputError
-from refocus.probes import choice, measure, registry
+from refocus.probes import choice, measure, page, registry
 from refocus.probes.batch import Batch
 from refocus.probes.material import Material
 from refocus.probes.results import read
@@ -131,6 +132,18 @@ def test_what_is_there_is_read_and_other_settings_are_refused(
     assert "cutout" in run(*options, "--kind", "cutout", "--most", 6)
     with pytest.raises(InputError, match="other models, folders or options"):
         run(*options, "--kind", "cutout", "--most", 7)
+
+
+def test_what_is_there_is_also_in_the_folders_of_other_processes(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ProbeSettings(kinds=("cutout",), most=4, device="cpu")
+    model, images = folders["model"], folders["images"]
+    first = measure.probe(model, tmp_path / "first", settings, images=images)
+    told = SimpleNamespace(agreed=lambda _mine: first["cutout"])
+    monkeypatch.setattr(measure, "sharing", lambda: told)
+    assert measure.probe(model, tmp_path / "aside", settings, images=images) == first
+    assert page.results(tmp_path / "aside") == first
 
 
 def test_one_folder_holds_probes_of_one_model(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ class _Kept:
         }
         self.lines: dict[tuple[int, str], dict[str, Line]] = {}
         for key, file in self.files.items():
-            self.lines[key] = sharing().agreed(kept_lines(file))
+            self.lines[key] = kept_lines(file)
         self.sinks: dict[tuple[int, str], Any] = {}
 
     def wanted(self) -> list[Wanted]:

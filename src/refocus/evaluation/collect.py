@@ -81,7 +81,7 @@ def collect(
         label: description of the progress bar; none without it.
     """
     group = sharing()
-    done = group.agreed(kept_lines(records) if records else {})
+    done = kept_lines(records) if records else {}
     missing = [s for s in samples if name_of(s, root) not in done]
     # the same batches as in one process, so that the answers are the same to the last digit
     every = range(len(missing))
@@ -110,9 +110,19 @@ def collect(
 
 
 def kept_lines(records: Path) -> dict[str, dict[str, Any]]:
-    """The lines that an earlier start has left, by image."""
+    """The lines that an earlier start has left, by image.
+
+    Those of the first process; the others' folders are new, and are given them as well, as pages
+    are made of the files.
+    """
     drop_partial_line(records)
-    return {_named(line, records): line for line in read_lines(records)}
+    mine = {_named(line, records): line for line in read_lines(records)}
+    kept = sharing().agreed(mine)
+    if lacking := [line for name, line in kept.items() if name not in mine]:
+        with appending(records) as sink:
+            for line in lacking:
+                write_line(sink, line)
+    return kept
 
 
 def _lines(

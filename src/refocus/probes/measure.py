@@ -169,6 +169,9 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
     before = sharing().agreed(read(folder / FILE) if complete else None)
     if before is not None:
         log.info("%s: there already, read from its records", name)
+        if not complete:  # the folder of another process than the first, which pages are made of
+            write(folder / FILE, before)
+            outputs.finish(folder, "probe", kind=name, seed=material.settings.seed)
         return before
     answers = _answers(name, models, material, folder)
     records = {which: _final(row, rows) for which, rows in answers.items()}
