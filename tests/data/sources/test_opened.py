@@ -17,6 +17,7 @@ from PIL import Image
 
 from refocus.data.folders import scan
 from refocus.data.images import read_image
+from refocus.data.sources import unpack
 from refocus.data.sources.opened import opened, opened_masks, opened_pair
 from refocus.errors import InputError
 from refocus.reports.check import check
@@ -292,6 +293,16 @@ def test_an_image_that_is_listed_twice_counts_once(
     with caplog.at_level(logging.INFO, "refocus"):
         assert len(list(opened(file).images.glob("*/*"))) == 1
     assert "1 images of 1 classes; left out: 1 listed more than once" in caplog.text
+
+
+def test_what_an_earlier_version_read_by_other_rules_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = table(tmp_path, "path,label\na.png,ant\n")
+    first = opened(file).images
+    assert opened(file).images == first
+    monkeypatch.setattr(unpack, "_RULES", unpack._RULES - 1)
+    assert opened(file).images != first
 
 
 @pytest.mark.parametrize(

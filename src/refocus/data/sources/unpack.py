@@ -27,6 +27,7 @@ from refocus.vit.classes import plain
 log = logging.getLogger("refocus")
 
 CACHE = "REFOCUS_CACHE"  # the environment variable that names another folder than ~/.cache/refocus
+_RULES = 2  # raised where the same source comes to be read as other images or classes
 _MADE = "source.json"  # written last: the folder is whole
 _ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic", "JPEG2000": ".jp2", "PPM": ".ppm"}
 _WINDOWS = '<>:"|?*'  # what no name may hold there
@@ -46,7 +47,14 @@ def unpacked(source: Source, asked: Asked) -> Path:
     Raises:
         InputError: it holds no image, or a label that no folder can be called by.
     """
-    said = (asked.place, *source.state, asked.split, asked.config, sorted(asked.columns.items()))
+    said = (
+        _RULES,
+        asked.place,
+        *source.state,
+        asked.split,
+        asked.config,
+        sorted(asked.columns.items()),
+    )
     key = blake2b(repr((said, asked.part if source.parts else "")).encode(), digest_size=6)
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(asked.place).stem)[:40]
     folder = cache() / "sources" / f"{stem.strip('-') or 'source'}-{key.hexdigest()}"
