@@ -25,6 +25,13 @@ def test_what_follows_a_models_reference(given: str, plain: str, said: dict[str,
     assert references.split(given) == (plain, said)
 
 
+def test_the_home_of_nobody_is_a_folder_that_is_not_there() -> None:
+    place = "~nobody-is-called-so/m"
+    assert references.folder_of(f"hf:{place}") == Path(place)
+    assert references.resolved(place) == place
+    assert fingerprints.of_model(place) == [place]
+
+
 def test_names_and_an_order_are_given_one_at_a_time() -> None:
     with pytest.raises(InputError, match="give one of them"):
         references.with_names("m", names="n.txt", order="natural")

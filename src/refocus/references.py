@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -37,7 +38,10 @@ def parts(model: str) -> tuple[str, Path]:
         if model.startswith("hf:")
         else 0
     )
-    return model[:at], model_in(Path(model[at:]).expanduser())
+    folder = Path(model[at:])
+    with contextlib.suppress(RuntimeError):  # the home of nobody
+        folder = folder.expanduser()
+    return model[:at], model_in(folder)
 
 
 def with_names(ref: str, *, names: str | Path | None = None, order: str | None = None) -> str:
