@@ -105,7 +105,7 @@ def shared(out: Path, *, cpu: bool) -> Iterator[Path]:
         cpu: whether the work runs on the CPU.
     """
     mine = meet(cpu=cpu)
-    with nullcontext() if mine.first else tempfile.TemporaryDirectory("refocus") as aside:
+    with nullcontext() if mine.first else tempfile.TemporaryDirectory(prefix="refocus-") as aside:
         before = _SHARING.set(mine)
         try:
             yield out if aside is None else Path(aside) / "out"
