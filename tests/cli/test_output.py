@@ -102,7 +102,7 @@ class _nothing:  # noqa: N801 - stands in for a function
 
 
 PHASES = {
-    "audit": ["images: standard (model)", "images: mixed-rand (model)", "pictures of the worst"],
+    "audit": ["images: standard (model)", "images: shifts", "pictures of the worst"],
     "tune": ["reading images and masks", "tuning (refocus)", "validation", "does no harm"],
 }
 
