@@ -48,7 +48,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from refocus import InputError, evaluate, load
-from refocus.data.composites import placed, without_object
+from refocus.data.composites import Scene, placed, without_object
 from refocus.data.folders import class_folders, scan
 from refocus.data.images import mask_of, read_image
 from refocus.data.transforms import MaskedImages, joint_transform
@@ -84,9 +84,9 @@ def compose(
         without_object(other, mask_of(donor, other)), image.size, Image.Resampling.BICUBIC
     )
     centre = (rng.uniform(*_CENTRES), rng.uniform(*_CENTRES))
-    pasted = placed(image, mask, background, area=_AREA, centre=centre, angle=0)
+    pasted = placed(Scene(image, mask), background, area=_AREA, centre=centre, angle=0)
     white, black = (Image.new("RGB", image.size, colour) for colour in ("white", "black"))
-    area = placed(white, mask, black, area=_AREA, centre=centre, angle=0).convert("L")
+    area = placed(Scene(white, mask), black, area=_AREA, centre=centre, angle=0).convert("L")
     return Image.blend(background, pasted, opacity), area
 
 

@@ -20,10 +20,10 @@ def test_draws_follow_the_seed_and_the_first_is_the_run_of_other_studies() -> No
     table, classes = registry.study("table1"), registry.study("table8")
     drawn = registry.draws_of(table, registry.PUBLISHED, 3, 7)
     assert [v.name for v in drawn] == ["relevance", "relevance-seed8", "relevance-seed9"]
-    assert [v.settings.get("seed") for v in drawn] == [None, 8, 9]
+    assert [v.recipe.get("seed") for v in drawn] == [None, 8, 9]
     assert registry.draws_of(table, registry.ORIGINAL, 3, 7) == [registry.ORIGINAL]
     drawn = registry.draws_of(classes, registry.PUBLISHED, 2, 7)
-    assert [v.settings["class_seed"] for v in drawn] == [0, 1]
+    assert [v.recipe["class_seed"] for v in drawn] == [0, 1]
 
 
 def test_the_mean_of_draws_has_their_deviation_and_a_wider_interval() -> None:

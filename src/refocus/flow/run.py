@@ -123,10 +123,10 @@ def plan_run(
     Example:
         >>> import refocus
         >>> from refocus.demo.example import write
-        >>> example = write("example", per_class=1)
+        >>> example = write("example", per_class=2)
         >>> found = refocus.plan_run(example.model, example.images, masks=example.masks)
         >>> found.count, [stage.name for stage in found.stages]
-        (10, ['audit', 'tune', 'report'])
+        (20, ['audit', 'tune', 'report'])
     """
     asked = _asked(model, images, "", masks, settings)
     return plan.made(asked.model, _loaded(asked), asked.images, asked.masks, asked.settings)
