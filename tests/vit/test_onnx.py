@@ -64,6 +64,7 @@ def test_the_command_takes_a_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "selection.json").write_text("{}")
     model_folder.rename(tmp_path / "run" / "model")
     assert (
         run(monkeypatch, "export", tmp_path / "run", "--onnx", tmp_path / "x" / "tuned.onnx") == 0
