@@ -30,3 +30,16 @@ def test_a_chart_follows_the_readers_mode_and_width() -> None:
     assert found == charts.accuracies(
         [Row("a", "top-1", Compared(after, before))], ("original", "tuned")
     )
+
+
+def test_the_line_below_a_narrow_chart_is_whole() -> None:
+    one = Estimate(25.0, (6.0, 57.0), 12)
+    rows = [Row("published objective, automatic masks", "top-1", Compared(one, one))]
+    for page in (
+        charts._accuracies(rows, ("original", "tuned"), charts._NARROW),
+        charts._changes({rows[0].name: one}, "top-1", charts._NARROW),
+    ):
+        page.draw_without_rendering()
+        below = page.axes[0].xaxis.label.get_window_extent()
+        assert below.x0 >= 0
+        assert below.x1 <= page.bbox.x1

@@ -111,7 +111,8 @@ def _accuracies(rows: Sequence[Row], labels: tuple[str, str], width: float) -> F
     axes.set_yticks(range(len(rows), 0, -1), names, parse_math=False)
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.set_xlim(-2, 102)
-    axes.set_xlabel("top-1 accuracy, % (with 95 % interval)")
+    # on a phone the names leave the axes narrower than this line
+    axes.set_xlabel("top-1 accuracy, % (with 95 % interval)", loc="right")
     if paired:
         page.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper center")
     _plain_axes(axes)
@@ -224,7 +225,7 @@ def _changes(rows: Mapping[str, Estimate], measure: str, width: float) -> Figure
     axes.errorbar(values, at, xerr=reach, fmt="none", ecolor=LINE, elinewidth=1, capsize=2)
     axes.axvline(0, color=LINE, linewidth=1)
     axes.set_yticks(at, list(rows), fontsize=8, parse_math=False)
-    axes.set_xlabel(f"change of {measure}, points (95 % interval)")
+    axes.set_xlabel(f"change of {measure}, points (95 % interval)", loc="right")
     _plain_axes(axes)
     return page
 
