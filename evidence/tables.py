@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "results"
 DOCS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 EMPTY = "Not measured yet: no rows are committed."
-_BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(\n<!-- end -->)", re.S)
+_BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(?:^|\n)(<!-- end -->)", re.S | re.M)
 _KEYS = ("images", "budget", "reading", "classes", "methods", "against")
 
 
@@ -315,7 +315,7 @@ def _change(found: Estimate) -> str:
 
 def rendered(text: str, rows: Sequence[Row]) -> str:
     """A document with its tables made anew."""
-    return _BLOCK.sub(lambda m: m[1] + table(rows, asked(m[2])) + m[4], text)
+    return _BLOCK.sub(lambda m: f"{m[1]}{table(rows, asked(m[2]))}\n{m[4]}", text)
 
 
 def stale(document: Path, rows: Sequence[Row]) -> list[str]:

@@ -179,6 +179,14 @@ def test_without_rows_a_table_says_so() -> None:
     assert rendered(MARKED.format("| 1 |"), []) == MARKED.format(EMPTY)
 
 
+def test_a_table_that_is_still_empty_takes_nothing_with_it() -> None:
+    empty = "<!-- table: planted images=3 reading=end -->\n<!-- end -->\n"
+    found = rendered(f"{empty}\nbetween\n\n{empty}", ROWS)
+    assert found.count("| base |") == found.count("<!-- end -->") == 2
+    assert "\n\nbetween\n\n" in found
+    assert rendered(found, ROWS) == found
+
+
 def test_a_cell_is_kept_once(tmp_path: Path) -> None:
     append(tmp_path / "a.jsonl", ROWS[0])
     keep([tmp_path / "a.jsonl", tmp_path / "a.jsonl"], tmp_path)
