@@ -29,7 +29,7 @@ def places(root: Path) -> None:
     (root / "itself").symlink_to("itself")
     (root / "nowhere").symlink_to("not-there")
     (root / "round").mkdir()
-    (root / "round" / "and-round").symlink_to("..")
+    (root / "round" / "and-round").symlink_to(".")
 
 
 def json_files(root: Path) -> None:

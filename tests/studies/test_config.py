@@ -51,6 +51,7 @@ def test_relative_paths_are_meant_from_the_file(tmp_path: Path) -> None:
     [
         ("epoch = 3\n", "unknown key 'epoch'; choose one of data, on"),
         ("epochs = \n", "not a readable TOML file"),
+        ("# nothing yet\n", "holds no setting"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: str, said: str) -> None:

@@ -26,7 +26,7 @@ def read_config(file: Path) -> dict[str, Any]:
     """Fields of `StudySettings` from a TOML file; relative paths are meant from the file.
 
     Raises:
-        InputError: unreadable, or a key that is no field.
+        InputError: unreadable, empty, or a key that is no field.
     """
     try:
         content = tomllib.loads(read_text(file.expanduser()))
@@ -34,6 +34,11 @@ def read_config(file: Path) -> dict[str, Any]:
         raise InputError(
             f"‹config› {file}: not a readable TOML file ({first_line(error)})"
         ) from error
+    if not content:
+        raise InputError(
+            f"‹config› {file}: holds no setting; `refocus study ... --dry-run --config NEW` writes "
+            "a file with all of them"
+        )
     legal = [field.name for field in fields(StudySettings)]
     if unknown := [key for key in content if key not in legal]:
         raise InputError(
