@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
@@ -44,7 +45,7 @@ class _Member(processes.Place):
 
     def agreed(self, value: Any) -> Any:
         assert self.together
-        return self.together.gathered(self.rank, value)[0]
+        return deepcopy(self.together.gathered(self.rank, value)[0])  # as another process has it
 
     def joined(self, values: list[Any]) -> list[Any]:
         assert self.together
@@ -92,6 +93,20 @@ def test_processes_share_the_images_and_all_know_all(count: int, left: int, tmp_
     assert sorted(name for mine in asked for name in mine) == sorted(wanted)
     most = -(-len(wanted) // (2 * count)) * 2 + 1
     assert all(len(mine) <= most for mine in asked)
+
+
+@pytest.mark.parametrize("left", range(11))
+def test_a_walk_that_was_cut_off_in_a_batch_answers_the_same_batches(
+    left: int, tmp_path: Path
+) -> None:
+    """What a network answers depends on its batch in the last digit."""
+    whole = walk(tmp_path, tmp_path / "whole.jsonl", [], 3)
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut.jsonl").write_text("".join(lines[:left]) + lines[left][:9])
+    asked: list[str] = []
+    assert walk(tmp_path, tmp_path / "cut.jsonl", asked, 3) == whole
+    assert (tmp_path / "cut.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert asked == [str(n) for n in range(left // 3 * 3, 11) if n != 3]
 
 
 @pytest.mark.slow

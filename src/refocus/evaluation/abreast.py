@@ -101,19 +101,22 @@ def answer_stages(
         models: who answers.
         tests: the test set that the stages are made of, as each model is asked about it.
         stages: what is answered.
-        folder: of the records, `STAGE.MODEL.jsonl`; lines already there are not computed again.
+        folder: of the records, `STAGE.MODEL.jsonl`; lines already there are kept,
+            and whole batches of such are not computed again.
         batch_size: images per forward pass.
         workers: processes that decode and compose.
         label: description of the progress bar; none without it.
     """
     group, (views, view_of) = sharing(), _views(models, tests)
     kept = _Kept(models, tests, stages, folder)
-    wanted = kept.wanted()
-    size, every = max(1, batch_size // len(stages)), range(len(wanted))
-    batches = [list(every[at : at + size]) for at in every[::size]]
+    every = kept.every()
+    size, lacking = max(1, batch_size // len(stages)), kept.lacking()
+    # whole batches, as of a walk that was never cut off: answers are the same to the last digit
+    batches = [list(range(len(every))[at : at + size]) for at in range(0, len(every), size)]
+    batches = [batch for batch in batches if any(every[i][1] in lacking for i in batch)]
     mine = iter(
         DataLoader(
-            _Composed(wanted, [stage.shift for stage in stages], views),
+            _Composed(every, [stage.shift for stage in stages], views),
             batch_sampler=batches[group.rank :: group.count],
             num_workers=workers,
             collate_fn=list,
@@ -128,7 +131,7 @@ def answer_stages(
     images = len(kept.samples["model"])  # of all stages: one may lack images without a donor
     with (
         kept.appended(),
-        phase(label, images, done=images - len(wanted), shown=group.first) as seen,
+        phase(label, images, done=images - len(lacking), shown=group.first) as seen,
     ):
         for at in range(0, len(batches), group.count):
             made: list[_Made] = next(mine, [])
@@ -139,7 +142,8 @@ def answer_stages(
                     found += [(number, which, name, line) for (number, name), line in lines]
             for each in group.joined(found):
                 kept.add(*each)
-            seen.advance(sum(len(batch) for batch in batches[at : at + group.count]))
+            walked = (i for batch in batches[at : at + group.count] for i in batch)
+            seen.advance(sum(every[i][1] in lacking for i in walked))
     return kept.results()
 
 
@@ -206,17 +210,22 @@ class _Kept:
             self.lines[key] = kept_lines(file)
         self.sinks: dict[tuple[int, str], Any] = {}
 
-    def wanted(self) -> list[Wanted]:
-        """The images that lack a record, and of which stages."""
-        lacking: dict[str, list[int]] = {}
-        for (number, which), lines in self.lines.items():
-            for sample in self.stages[number].samples[which]:
-                name = name_of(sample, self.root)
-                of_image = lacking.setdefault(name, [])
-                if name not in lines and number not in of_image:
-                    of_image.append(number)
-        some = self.samples["model"]
-        return [(some[name], name, numbers) for name, numbers in lacking.items() if numbers]
+    def every(self) -> list[Wanted]:
+        """The images, each with the stages that are made of it."""
+        stages: dict[str, list[int]] = {}
+        for number, stage in enumerate(self.stages):
+            for sample in stage.samples["model"]:
+                stages.setdefault(name_of(sample, self.root), []).append(number)
+        return [(self.samples["model"][name], name, some) for name, some in stages.items()]
+
+    def lacking(self) -> set[str]:
+        """The images of which a record is missing."""
+        return {
+            name
+            for (number, which), lines in self.lines.items()
+            for sample in self.stages[number].samples[which]
+            if (name := name_of(sample, self.root)) not in lines
+        }
 
     @contextmanager
     def appended(self) -> Iterator[None]:

@@ -74,39 +74,41 @@ def collect(
         load: a sample -> what `answer` needs of it; runs in `workers` processes. An InputError
             makes the sample unreadable.
         answer: the samples and loaded items of a batch -> the content of their records.
-        records: JSONL file that receives each line as it is made; lines already there are not
-            computed again.
+        records: JSONL file that receives each line as it is made; lines already there are
+            kept, and whole batches of such are not computed again.
         batch_size: images in a batch.
         workers: processes that load; 0 loads in this one.
         label: description of the progress bar; none without it.
     """
     group = sharing()
     done = kept_lines(records) if records else {}
-    missing = [s for s in samples if name_of(s, root) not in done]
-    # the same batches as in one process, so that the answers are the same to the last digit
-    every = range(len(missing))
+    names = [name_of(s, root) for s in samples]
+    # the same batches whoever shares them and wherever an earlier start stopped, so that answers
+    # are the same to the last digit
+    every = range(len(samples))
     batches = [list(every[at : at + batch_size]) for at in every[::batch_size]]
+    left = [batch for batch in batches if any(names[i] not in done for i in batch)]
     mine = iter(
         DataLoader(
-            _Loaded(missing, load),
-            batch_sampler=batches[group.rank :: group.count],
+            _Loaded(samples, load),
+            batch_sampler=left[group.rank :: group.count],
             num_workers=workers,
             collate_fn=_together,
         )
     )
     with (
         appending(records) if records else nullcontext() as sink,
-        phase(label, len(samples), done=len(samples) - len(missing), shown=group.first) as seen,
+        phase(label, len(samples), done=sum(n in done for n in names), shown=group.first) as seen,
     ):
-        for _ in batches[:: group.count]:
+        for _ in left[:: group.count]:
             batch, items = next(mine, ([], []))  # the last round is not everyone's
-            lines = group.joined(_lines(batch, items, answer, root))
-            for line in lines:
-                done[line["image"]] = line
-                if sink:
-                    write_line(sink, line)
-            seen.advance(len(lines))
-    return [done[name_of(s, root)] for s in samples]
+            for line in group.joined(_lines(batch, items, answer, root)):
+                if line["image"] not in done:
+                    done[line["image"]] = line
+                    seen.advance()
+                    if sink:
+                        write_line(sink, line)
+    return [done[name] for name in names]
 
 
 def kept_lines(records: Path) -> dict[str, dict[str, Any]]:
