@@ -88,6 +88,14 @@ def release(folder: Path) -> None:
             os.close(descriptor)
 
 
+def tidy(folder: Path) -> None:
+    """Remove the lock that a killed process left in a complete folder, which is only read."""
+    if (folder / LOCK).exists():
+        with contextlib.suppress(OSError):  # a disk that can only be read
+            if is_free(folder):
+                release(folder)
+
+
 @contextlib.contextmanager
 def released(folder: Path) -> Iterator[None]:
     """Give a folder's lock back at the end, also after an error."""

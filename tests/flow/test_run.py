@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import refocus
-from refocus import RunSettings
+from refocus import RunSettings, locks
 from refocus.flow import results, run
 from refocus.records import to_json
 from refocus.reports.card import write_card
@@ -117,11 +117,20 @@ def test_the_same_arguments_go_on_and_others_are_refused_and_named(
         refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, epochs=2))
     with pytest.raises(refocus.InputError, match=r"\(masks: .* then, null now; see"):
         refocus.run(model_folder, images, out, settings=QUICK)
+    monkeypatch.setattr(run.page, "html", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        refocus.run(model_folder, images, out, masks=masks, settings=QUICK)
+    monkeypatch.undo()
+    for folder in (out, out / "audit"):  # as a process leaves it that is killed at its very end
+        (folder / locks.LOCK).write_text("{}")
     found = refocus.run(model_folder, images, out, masks=masks, settings=QUICK)
     assert (out / "audit" / "audit.json").stat().st_mtime_ns == audited  # not done again
+    assert list(out.rglob(locks.LOCK)) == []
     monkeypatch.setattr(run.plan, "made", stopped)
+    (out / locks.LOCK).write_text("{}")
     again = refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, workers=1))
     assert again == found  # read, and how fast it goes decides nothing
+    assert not (out / locks.LOCK).exists()
     with pytest.raises(refocus.InputError, match=r"\(tolerance: 1.0 then, 2.0 now; see"):
         refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, tolerance=2))
     moved = out.rename(tmp_path / "moved")

@@ -91,7 +91,7 @@ def run(
     folder = asked.out
     network = _loaded(asked)
     kept = _kept(asked, network)
-    if (folder / outputs.MANIFEST).exists() and _same(folder, kept):
+    if _done(folder) and _same(folder, kept):
         return results.read(folder)
     planned = plan.made(asked.model, network, asked.images, asked.masks, asked.settings)
     folder = outputs.resumable(folder, True, kept, apart=_apart(asked))
@@ -279,7 +279,11 @@ class _Stages:
 
 
 def _done(folder: Path) -> bool:
-    return (folder / outputs.MANIFEST).exists()
+    """Whether a folder is complete; one whose process was killed at the very end is tidied."""
+    complete = (folder / outputs.MANIFEST).exists()
+    if complete:
+        locks.tidy(folder)
+    return complete
 
 
 def _concluded(asked: _Asked, stages: _Stages) -> RunResult:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from refocus import outputs
+from refocus import locks, outputs
 from refocus.data.shifts import unseen
 from refocus.evaluation import plan as plans
 from refocus.evaluation.prove import measure
@@ -59,8 +59,9 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
         models = load_models(model, original, device)
     plans.check(models, plan)
     folder = _free(run, plans.decisive({"model": model, "against": against}, models, plan))
-    if not (folder / outputs.MANIFEST).exists():
-        measure(models, plan, folder, model=model, against=against)
+    with locks.released(folder):
+        if not (folder / outputs.MANIFEST).exists():
+            measure(models, plan, folder, model=model, against=against)
     return folder
 
 
