@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import beta, binom, bootstrap
 
+from refocus import intervals
 from refocus.intervals import (
     chance,
     crossed_interval,
@@ -32,6 +35,19 @@ def test_continuous_values_go_through_scipy() -> None:
     assert found is not None
     half = 1.96 * values.std() / np.sqrt(200)
     assert found == pytest.approx([values.mean() - half, values.mean() + half], abs=0.03)
+
+
+def test_many_values_are_resampled_in_parts_that_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.random.default_rng(1).normal(size=200)
+    whole = mean_interval(values, (-np.inf, np.inf))
+    monkeypatch.setattr(intervals, "_DRAWS", 700)
+    tracemalloc.start()
+    assert mean_interval(values, (-np.inf, np.inf)) == whole
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20  # 500 resamples at a time have 1.6 MB
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:

@@ -18,6 +18,7 @@ LEVEL = 0.95
 FEW = 30  # below so many values a bootstrap is too sure of itself, and the exact bounds are taken
 _RESAMPLES = 10_000
 _TAIL = (1 - LEVEL) / 2
+_DRAWS = 1_000_000  # that are in memory at a time
 _DISTINCT = 64  # so many distinct values are resampled by their counts
 _POWER = 0.8  # chance with which `images_needed` is to be enough
 _LEGENDRE = np.polynomial.legendre.leggauss(256)  # for the integral in `_chance_below`
@@ -145,7 +146,7 @@ def mean_interval(
         (values,),
         np.mean,
         n_resamples=_RESAMPLES,
-        batch=500,
+        batch=max(1, min(500, _DRAWS // n)),
         method="percentile",
         confidence_level=LEVEL,
         rng=rng,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import blake2b
@@ -38,7 +38,7 @@ class Explanation:
     targets: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled image file, with its foreground mask where there is one."""
 
@@ -49,7 +49,7 @@ class Sample:
     inverted: bool = False  # the mask's file marks the background
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One model's answer on one image: class indices, best first, and softmax shares."""
 
@@ -71,7 +71,7 @@ class Prediction:
         return self.label in self.top5 or not set(self.also).isdisjoint(self.top5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MapRecord:
     """How one model's map of one image fits the mask, and the model."""
 
@@ -98,7 +98,7 @@ class ProbeRecord:
     """One model's numbers on one image under one probe."""
 
     image: str  # path below the folder of images
-    values: dict[str, tuple[float | None, ...]]  # series -> one number for each level
+    values: dict[str, Sequence[float | None]]  # series -> one number for each level
 
 
 @dataclass(frozen=True)
@@ -192,18 +192,27 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: not a regular file, or a line that is no JSON object; names its number.
     """
+    lines: dict[str | int, dict[str, Any]] = {}
+    for number, record in enumerate(each_line(path)):
+        image = record.get("image")
+        lines[image if isinstance(image, str) else number] = record
+    return list(lines.values())
+
+
+def each_line(path: Path) -> Iterator[dict[str, Any]]:
+    """The same one by one, all that there are; the file may have two of one image.
+
+    Raises:
+        InputError: as `read_lines`.
+    """
     if not path.exists():
-        return []
+        return
     if not path.is_file():
         raise InputError(f"{path}: not a regular file; must be a file with one JSON object a line")
-    lines: dict[str | int, dict[str, Any]] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                record = _object(line, f"{path}, line {number}")
-                image = record.get("image")
-                lines[image if isinstance(image, str) else number] = record
-    return list(lines.values())
+                yield _object(line, f"{path}, line {number}")
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
@@ -223,13 +232,25 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
 
 def typed(lines: Iterable[dict[str, Any]], kind: type[T], source: str | Path) -> Records[T]:
     """Lines of one stage as records of `kind`; `source` is named where one has another shape."""
-    rows, unreadable = [], {}
-    for line in lines:
-        if "unreadable" in line:
-            skipped = from_json(line, Unreadable, source)
-            unreadable[skipped.image] = skipped.unreadable
+    return told_apart(record_of(line, kind, source) for line in lines)
+
+
+def record_of(line: dict[str, Any], kind: type[T], source: str | Path) -> T | Unreadable:
+    """A line as a record of `kind`, or as one that says why there is none."""
+    if "unreadable" in line:
+        return from_json(line, Unreadable, source)
+    return from_json(line, kind, source)
+
+
+def told_apart(found: Iterable[T | Unreadable]) -> Records[T]:
+    """Records, and the images without one."""
+    rows: list[T] = []
+    unreadable: dict[str, str] = {}
+    for record in found:
+        if isinstance(record, Unreadable):
+            unreadable[record.image] = record.unreadable
         else:
-            rows.append(from_json(line, kind, source))
+            rows.append(record)
     return Records(rows, unreadable)
 
 
@@ -242,7 +263,11 @@ def read_records(path: Path, kind: type[T]) -> Records[T]:
     """
     if not path.exists():
         raise InputError(f"{path}: is missing; evaluate again into a new folder")
-    return typed(read_lines(path), kind, path)
+    found: dict[str | int, T | Unreadable] = {}
+    for number, line in enumerate(each_line(path)):
+        image = line.get("image")
+        found[image if isinstance(image, str) else number] = record_of(line, kind, path)
+    return told_apart(found.values())
 
 
 def drop_partial_line(path: Path) -> None:

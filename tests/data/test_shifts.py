@@ -16,6 +16,7 @@ from refocus.data import composites, shifts
 from refocus.data.folders import folder_samples
 from refocus.data.images import read_image
 from refocus.evaluation.suites import open_suite
+from refocus.records import Sample
 
 
 @pytest.mark.parametrize("rule", ["same", "other", "next"])
@@ -37,6 +38,28 @@ def test_donors_follow_their_rule_and_the_seed(rule: str, image_folders: tuple[P
     assert donor_files == {
         image: donor.image for image, donor in shifts.donors(relabelled, rule, seed=1).items()
     }
+
+
+@pytest.mark.parametrize("rule", ["same", "other"])
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_donors_are_drawn_from_lists_that_nobody_makes_for_each_image(
+    rule: str, classes: int
+) -> None:
+    """As they always were, so that records of earlier versions can be continued."""
+    rng = np.random.default_rng(classes)
+    labels = rng.integers(0, classes, 40).tolist()
+    samples = [Sample(Path(f"c{label}", f"{at}.png"), label) for at, label in enumerate(labels)]
+    found = shifts.donors(samples, rule, seed=3)
+    for at, sample in enumerate(samples):
+        dice = np.random.default_rng([3, ("none", "same", "other").index(rule), at])
+        wanted = sample.label
+        if rule == "other" and classes > 1:
+            wanted = int(str(dice.choice([f"c{n}" for n in range(classes) if n != wanted]))[1:])
+        pool = [s for s in samples if s.label == wanted and s is not sample]
+        if rule == "other" and classes == 1:
+            assert sample.image not in found
+        else:
+            assert found[sample.image] is pool[int(dice.integers(len(pool)))]
 
 
 def test_a_class_of_one_has_no_donor_of_its_own(image_folders: tuple[Path, Path]) -> None:

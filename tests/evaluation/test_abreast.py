@@ -119,3 +119,22 @@ def test_a_donor_that_cannot_be_read_costs_only_what_it_lends(
     assert found["only-fg-"]["model"].unreadable.keys() <= {f"{donor.parent.name}/{donor.name}"}
     name = f"{sample.image.parent.name}/{sample.image.name}"
     assert all(name in found["mixed-rand-"][which].unreadable for which in models)
+
+
+def test_answers_are_read_from_the_records_when_they_are_asked_for(
+    measured: tuple[Models, dict[str, TestSet], list[Stage]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answers of 47 shifts, two models and thousands of images would take gigabytes."""
+    models, tests, stages = measured
+    found = answer_stages(models, tests, stages[:3], tmp_path)
+    read: list[str] = []
+    genuine = abreast.each_line
+    monkeypatch.setattr(abreast, "each_line", lambda file: read.append(file.name) or genuine(file))
+    assert list(found) == [stage.name for stage in stages[:3]]
+    assert read == []
+    images = [p.image for p in found[stages[1].name]["against"].predictions]
+    assert read == [f"{stages[1].name}.{which}.jsonl" for which in ("model", "against")]
+    samples = stages[1].samples["against"]
+    assert images == [f"{s.image.parent.name}/{s.image.name}" for s in samples]

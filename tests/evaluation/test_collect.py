@@ -19,7 +19,7 @@ import pytest
 
 from refocus import processes
 from refocus.errors import InputError
-from refocus.evaluation.collect import collect
+from refocus.evaluation.collect import Question, collect
 from refocus.records import Sample, read_lines
 from tests.makers import ROOT
 
@@ -66,7 +66,8 @@ def walk(root: Path, records: Path, asked: list[str], size: int = 2) -> list[dic
         # what an answer is must not depend on who shares the walk: the batch is a part of it
         return ({"value": n, "batch": sorted(items)} for n in items)
 
-    return collect(samples, root, load, answer, records=records, batch_size=size)
+    question = Question(load, answer)
+    return collect(samples, root, question, records=records, batch_size=size)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

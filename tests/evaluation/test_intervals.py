@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from refocus.evaluation import intervals as module
 from refocus.evaluation.intervals import (
     calibration,
     calibration_error,
     estimate,
     mcnemar,
+    sums_interval,
 )
 from refocus.results import Change, Compared, Estimate
 
@@ -22,6 +24,21 @@ def test_mcnemar_is_exact() -> None:
     assert mcnemar(0, 0) == 1
     assert mcnemar(5, 5) == 1
     assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
+
+
+def test_sums_of_many_images_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = np.random.default_rng(0).random((60, 2))
+    shapes = []
+
+    def ratio(sums: np.ndarray) -> np.ndarray:
+        shapes.append(len(sums))
+        return sums[:, 0] / sums[:, 1]
+
+    whole = sums_interval(columns, ratio, seed=1)
+    monkeypatch.setattr(module, "_COUNTS", 60 * 7)
+    shapes.clear()
+    assert sums_interval(columns, ratio, seed=1) == pytest.approx(whole, abs=1e-12)
+    assert (max(shapes), sum(shapes)) == (7, 2000)
 
 
 def test_calibration_error_of_a_hand_worked_case() -> None:

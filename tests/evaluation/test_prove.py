@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -47,12 +49,36 @@ def test_the_interval_of_a_curve_resamples_images_not_their_levels() -> None:
     # each image is right at all of 20 levels or at none: 30 independent facts, not 600
     lines = [answer(f"a/{i}.png", 0, int(i % 2)) for i in range(30)]
     result = prove.SuiteResult(lines, {})
-    found, levels = prove.curve({str(k): {"model": result} for k in range(20)}, 0)
+    curve = prove.curve({str(k): {"model": result} for k in range(20)}, 0)
+    found, levels = curve.mean, curve.levels
     assert found.model.value == 50
     assert found.model.n == 30
     low, high = found.model.interval or (0, 0)
     assert high - low > 30
     assert [level.top1.model.value for level in levels] == [50] * 20
+
+
+def test_a_curve_holds_the_answers_of_one_level_at_a_time() -> None:
+    alive: set[int] = set()
+
+    class Levels(Mapping[str, prove.Answers]):
+        def __iter__(self) -> Iterator[str]:
+            return iter(map(str, range(9)))
+
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, level: str) -> prove.Answers:
+            lines = [answer(f"a/{i}.png", i % 3, int(level) % 2) for i in range(30)]
+            found, number = prove.SuiteResult(lines, {}), int(level)
+            alive.add(number)
+            weakref.finalize(found, alive.discard, number)
+            assert len(alive) <= 2  # this one, and the one before until it is let go
+            return {"model": found}
+
+    curve = prove.curve(Levels(), 0)
+    assert curve.mean.model.value == pytest.approx(100 / 3)
+    assert curve.chance == pytest.approx(100 / 3)
 
 
 def test_evaluate_with_masks_shifts_groups_and_cues(

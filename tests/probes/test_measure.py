@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from array import array
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from refocus.probes.material import Material
 from refocus.probes.results import read
 from refocus.probes.settings import ProbeSettings
 from refocus.probes.tools import corruptions
-from refocus.records import read_lines
+from refocus.records import ProbeRecord, read_lines
 from refocus.vit import loading
 from tests.makers import NAMES
 from tests.probes.makers import run
@@ -298,3 +299,16 @@ def test_published_corruptions_give_an_mce(
     errors = {name: 1 - np.mean([p.value for p in points]) / 100 for name, points in curves.items()}
     assert found.summary["mce"] == pytest.approx(corruptions.mean_corruption_error(errors))
     assert "mCE (model)" in (tmp_path / "o" / "probes.html").read_text()
+
+
+def test_numbers_of_many_images_are_held_packed(tmp_path: Path) -> None:
+    line = {"image": "a/0.png", "values": {"features": [0.5, None, 2]}}
+    found = measure._held(line, below="val/", source=tmp_path)
+    assert isinstance(found, ProbeRecord)
+    packed = found.values["features"]
+    assert isinstance(packed, array)
+    assert packed.itemsize == 8
+    assert (found.image, packed[0], packed[2]) == ("val/a/0.png", 0.5, 2)
+    assert np.isnan(packed[1])
+    with pytest.raises(InputError, match=f"{tmp_path}: not what refocus writes"):
+        measure._held({"image": "a/0.png", "values": {"features": "x"}}, below="", source=tmp_path)

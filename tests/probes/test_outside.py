@@ -52,6 +52,24 @@ def test_both_scores_are_those_of_the_papers(tiny: Build) -> None:
     torch.testing.assert_close(found[outside.ENERGY][:, 0], logits.exp().sum(1).log())
 
 
+def test_many_images_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = _drawn(40, 60)
+    whole = _compared(model=records).headline.model
+    rows, genuine = [], outside.detection
+
+    def counted(columns: pooled.Columns, weights: np.ndarray) -> dict[str, np.ndarray]:
+        rows.append(len(weights))
+        assert set(weights[:, :40].sum(1)) == {40}  # each group by itself
+        return genuine(columns, weights)
+
+    monkeypatch.setattr(pooled, "_COUNTS", 100 * 300)
+    how = pooled.Pooled(counted, outside.GROUP)
+    found = pooled.compared({"model": records}, {"model": LEVELS}, COUNTING, how).headline.model
+    assert rows == [1, *[300] * 6, 200]
+    assert found.value == whole.value
+    assert found.interval == pytest.approx(whole.interval, abs=2)  # other draws of the same
+
+
 def test_area_and_false_alarms_are_those_of_scikit_learn() -> None:
     records = _drawn(90, 130)
     scores = np.array([row.values[outside.SOFTMAX][0] for row in records])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import refocus
+from refocus.relevance import gae
 from refocus.relevance.gae import attention_relevance, minmax, relevance_patches
 from tests.makers import Build
 from tests.relevance.makers import VARIANTS, batch
@@ -171,6 +172,24 @@ def test_wrong_input_is_named(
 ) -> None:
     with pytest.raises(refocus.InputError, match=message):
         refocus.explain(tiny(), images, targets)
+
+
+def test_large_maps_are_made_of_few_images_at_a_time(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny()
+    images, labels = batch(model, 5), torch.arange(5) % 4
+    whole = refocus.explain(model, images, labels)
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    monkeypatch.setattr(gae, "_PAIRS", 2 * 17**2)  # two images of 16 patches and a class token
+    parts = refocus.explain(model, images, labels)
+    assert sizes == [2, 2, 1]
+    for one, other in zip(vars(whole).values(), vars(parts).values(), strict=True):
+        torch.testing.assert_close(one, other)
+    sizes.clear()
+    refocus.explain(model, images, lambda logits: logits[torch.arange(5), labels])
+    assert sizes == [5]  # a function may look at all images together
 
 
 def test_a_function_of_the_logits_is_explained(tiny: Build) -> None:

@@ -142,6 +142,7 @@ def outputs_of(
     index = {plain(name): i for i, name in enumerate(names)}
     imagenet = imagenet_outputs(model)
     found: dict[str, int] = {}
+    taken: dict[int, str] = {}
     for folder in folders:
         position = index.get(plain(folder))
         if position is None and imagenet and (number := imagenet_index(folder)) is not None:
@@ -150,8 +151,7 @@ def outputs_of(
             if all_needed:
                 raise InputError(_unknown(shown, folder, names))
             continue
-        if position in found.values():
-            other = next(name for name, i in found.items() if i == position)
+        if (other := taken.setdefault(position, folder)) != folder:
             raise InputError(
                 f"{shown}: the folders {other} and {folder} are one class of the model; join them"
             )
@@ -229,7 +229,8 @@ def scan(
     folders = class_folders(root, parameter)
     index = outputs_of(model, list(folders), f"‹{parameter}› {root}")
     names = folder_names(model) or []
-    if absent := [name for i, name in enumerate(names) if i not in index.values()]:
+    known = set(index.values())
+    if absent := [name for i, name in enumerate(names) if i not in known]:
         log.info(
             "%s: no folder for %d of the model's %d classes (%s)",
             root,

@@ -9,6 +9,7 @@ Two families: that of ImageNet-9 (Xiao et al., "Noise or Signal", ICLR 2021) ask
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,26 +190,37 @@ def donors(samples: Sequence[Sample], rule: str, seed: int) -> dict[Path, Sample
 
     A choice depends on the seed, the listing and the image's position in it.
     """
-    classes = sorted(
-        {_class(s) for s in samples}
-    )  # by folder, so that models with another order of classes get the same
-    of = {name: [s for s in samples if _class(s) == name] for name in classes}
-    following = dict(zip(classes, classes[1:] + classes[:1], strict=True))
+    of: dict[str, list[Sample]] = {}
+    for sample in samples:
+        of.setdefault(_class(sample), []).append(sample)
+    classes = sorted(of)  # by folder, so that models with another order of classes get the same
+    rank = {name: number for number, name in enumerate(classes)}
+    seen: Counter[str] = Counter()
     found = {}
     for position, sample in enumerate(samples):
         rng = np.random.default_rng([seed, _DONORS.index(rule), position])
         mine = _class(sample)
         if rule == "same":
-            pool = [s for s in of[mine] if s is not sample]
-        else:
-            others = [name for name in classes if name != mine]
-            chosen = (
-                following[mine] if rule == "next" else str(rng.choice(others)) if others else mine
-            )
-            pool = [] if chosen == mine else of[chosen]
-        if pool:
+            others = len(of[mine]) - 1
+            if others:
+                found[sample.image] = of[mine][_but(seen[mine], int(rng.integers(others)))]
+            seen[mine] += 1
+        elif len(classes) > 1:
+            following = (rank[mine] + 1) % len(classes)
+            drawn = following if rule == "next" else _another(rng, rank[mine], len(classes))
+            pool = of[classes[drawn]]
             found[sample.image] = pool[int(rng.integers(len(pool)))]
     return found
+
+
+def _another(rng: np.random.Generator, own: int, count: int) -> int:
+    """One of so many positions, drawn at random, but not the own one."""
+    return _but(own, int(rng.integers(count - 1)))
+
+
+def _but(own: int, drawn: int) -> int:
+    """Where a draw among all positions but the own one leads."""
+    return drawn + (drawn >= own)
 
 
 def _class(sample: Sample) -> str:

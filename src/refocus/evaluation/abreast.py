@@ -7,7 +7,7 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,20 @@ from refocus.evaluation.collect import kept_lines, name_of
 from refocus.evaluation.suites import TestSet
 from refocus.processes import sharing
 from refocus.progress import phase
-from refocus.records import Sample, appending, write_line
+from refocus.records import (
+    Prediction,
+    Sample,
+    appending,
+    each_line,
+    record_of,
+    told_apart,
+    write_line,
+)
 from refocus.vit.loading import Models, preprocessing
 
 Line = dict[str, Any]
 Found = tuple[int, str, str, Line]  # number of the stage, model, image, record
-Wanted = tuple[Sample, str, list[int]]  # an image, its name, the numbers of stages
+Wanted = tuple[Sample, str, tuple[int, ...]]  # an image, its name, the numbers of stages
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,11 @@ def answer_stages(
     batch_size: int = 64,
     workers: int = 0,
     label: str = "",
-) -> dict[str, dict[str, SuiteResult]]:
+) -> Mapping[str, dict[str, SuiteResult]]:
     """Every model's answers in every stage, by the stage's name and then the model's.
+
+    A stage is read from its records whenever it is asked for: of many images and shifts all answers
+    would not fit into memory.
 
     Args:
         models: who answers.
@@ -144,7 +155,7 @@ def answer_stages(
                 kept.add(*each)
             walked = (i for batch in batches[at : at + group.count] for i in batch)
             seen.advance(sum(every[i][1] in lacking for i in walked))
-    return kept.results()
+    return _Answers(kept)
 
 
 def _unreadable(made: list[_Made], models: list[str]) -> list[Found]:
@@ -186,8 +197,21 @@ def _views(
     return views, view_of
 
 
+class _Names:
+    """What records call images; each is worked out once, as an image is in many stages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.known = root, dict[Path, str]()
+
+    def of(self, sample: Sample) -> str:
+        """The name of a sample."""
+        if sample.image not in self.known:
+            self.known[sample.image] = name_of(sample, self.root)
+        return self.known[sample.image]
+
+
 class _Kept:
-    """The records of all stages and models: those that are there, and files to append to.
+    """The records of all stages and models: which are there, and files to append to.
 
     samples: model -> image -> sample, with that model's label.
     """
@@ -201,13 +225,12 @@ class _Kept:
             for number, stage in enumerate(stages)
             for which in models
         }
+        self.names = _Names(self.root)
         self.samples = {
-            which: {name_of(s, self.root): s for stage in stages for s in stage.samples[which]}
+            which: {self.names.of(s): s for stage in stages for s in stage.samples[which]}
             for which in models
         }
-        self.lines: dict[tuple[int, str], dict[str, Line]] = {}
-        for key, file in self.files.items():
-            self.lines[key] = kept_lines(file)
+        self.done = {key: set(kept_lines(file)) for key, file in self.files.items()}
         self.sinks: dict[tuple[int, str], Any] = {}
 
     def every(self) -> list[Wanted]:
@@ -215,16 +238,20 @@ class _Kept:
         stages: dict[str, list[int]] = {}
         for number, stage in enumerate(self.stages):
             for sample in stage.samples["model"]:
-                stages.setdefault(name_of(sample, self.root), []).append(number)
-        return [(self.samples["model"][name], name, some) for name, some in stages.items()]
+                stages.setdefault(self.names.of(sample), []).append(number)
+        alike: dict[tuple[int, ...], tuple[int, ...]] = {}  # most images are in all stages
+        return [
+            (self.samples["model"][name], name, alike.setdefault(some, some))
+            for name, some in ((name, tuple(numbers)) for name, numbers in stages.items())
+        ]
 
     def lacking(self) -> set[str]:
         """The images of which a record is missing."""
         return {
             name
-            for (number, which), lines in self.lines.items()
+            for (number, which), done in self.done.items()
             for sample in self.stages[number].samples[which]
-            if (name := name_of(sample, self.root)) not in lines
+            if (name := self.names.of(sample)) not in done
         }
 
     @contextmanager
@@ -236,16 +263,31 @@ class _Kept:
 
     def add(self, number: int, which: str, name: str, line: Line) -> None:
         """A model's record of an image in a stage, where it is not there yet."""
-        lines = self.lines[number, which]
-        if name not in lines:
-            lines[name] = {"image": name, **line}
-            write_line(self.sinks[number, which], lines[name])
+        done = self.done[number, which]
+        if name not in done:
+            done.add(name)
+            write_line(self.sinks[number, which], {"image": name, **line})
 
-    def results(self) -> dict[str, dict[str, SuiteResult]]:
-        """Of each stage, every model's answers in the order of its samples; lines are let go."""
-        found: dict[str, dict[str, SuiteResult]] = {}
-        for (number, which), file in self.files.items():
-            stage, lines = self.stages[number], self.lines.pop((number, which))
-            ordered = [lines[name_of(s, self.root)] for s in stage.samples[which]]
-            found.setdefault(stage.name, {})[which] = answered(ordered, self.root, file)
+
+class _Answers(Mapping[str, dict[str, SuiteResult]]):
+    """Stages by name, each read from its records when it is asked for."""
+
+    def __init__(self, kept: _Kept) -> None:
+        self.number = {stage.name: number for number, stage in enumerate(kept.stages)}
+        self.stages, self.files, self.names = kept.stages, kept.files, kept.names
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.number)
+
+    def __getitem__(self, name: str) -> dict[str, SuiteResult]:
+        """Every model's answers in the order of the stage's samples."""
+        number, found = self.number[name], {}
+        for which, samples in self.stages[number].samples.items():
+            file = self.files[number, which]
+            rows = {line["image"]: record_of(line, Prediction, file) for line in each_line(file)}
+            ordered = told_apart(rows[self.names.of(s)] for s in samples)
+            found[which] = answered(ordered, self.names.root)
         return found

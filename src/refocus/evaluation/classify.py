@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from refocus.errors import InputError
-from refocus.evaluation.collect import collect, softmax_shares
+from refocus.evaluation.collect import Question, collect, softmax_shares
 from refocus.evaluation.metrics import (
     accuracy,
     calibration_difference,
@@ -23,7 +24,7 @@ from refocus.evaluation.metrics import (
     paired_difference,
 )
 from refocus.evaluation.suites import TestSet, open_suite
-from refocus.records import Prediction, Sample, read_records, typed
+from refocus.records import Prediction, Records, Sample, read_records, record_of, told_apart
 from refocus.results import Classification
 from refocus.vit.classes import class_folder_names
 from refocus.vit.inputs import check_model, check_path
@@ -95,17 +96,17 @@ def evaluate(
     def answer(samples: list[Sample], images: Any) -> list[dict[str, Any]]:
         return answers_of(model, samples, images, tests.among)
 
-    lines = collect(
+    hold = partial(record_of, kind=Prediction, source=records or tests.root)
+    found = collect(
         tests.samples,
         tests.root,
-        _Seen(tests),
-        answer,
+        Question(_Seen(tests), answer, hold),
         records=None if records is None else check_path(records, "records"),
         batch_size=batch_size,
         workers=workers,
         label=label,
     )
-    return answered(lines, tests.root, records)
+    return answered(told_apart(found), tests.root)
 
 
 def answers_of(
@@ -127,17 +128,15 @@ def answers_of(
     ]
 
 
-def answered(
-    lines: list[dict[str, Any]], root: Path, records: str | Path | None = None
-) -> SuiteResult:
+def answered(found: Records[Prediction], root: Path) -> SuiteResult:
     """Records as answers; those that could not be read are said.
 
     Raises:
         InputError: none could be read.
     """
-    found = typed(lines, Prediction, records or root)
     if not found.rows:
-        raise InputError(f"‹suites› {root}: none of its {len(lines)} images can be read")
+        lacking = len(found.unreadable)
+        raise InputError(f"‹suites› {root}: none of its {lacking} images can be read")
     for reason in found.unreadable.values():
         log.warning("skipped: %s", reason)
     return SuiteResult(found.rows, found.unreadable)

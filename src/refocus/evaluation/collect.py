@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,33 @@ from torch.utils.data import DataLoader, Dataset
 from refocus.errors import InputError
 from refocus.processes import sharing
 from refocus.progress import phase
-from refocus.records import Sample, appending, drop_partial_line, read_lines, write_line
+from refocus.records import Sample, appending, drop_partial_line, each_line, write_line
 from refocus.relevance.answers import logits_of
 
 Load = Callable[[Sample], Any]
 Answer = Callable[
     [list[Sample], Any], list[dict[str, Any]]
 ]  # samples, and what was loaded of each: a list, or stacked
+
+Hold = Callable[[dict[str, Any]], Any]
+
+
+def _whole(line: dict[str, Any]) -> dict[str, Any]:
+    return line
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about each image.
+
+    load: a sample -> what `answer` needs of it; runs in worker processes. An InputError makes the
+    sample unreadable. answer: the samples and loaded items of a batch -> the content of their
+    records. hold: a record -> what of it is held in memory, as there may be very many.
+    """
+
+    load: Load
+    answer: Answer
+    hold: Hold = _whole
 
 
 class _Loaded(Dataset[tuple[Sample, Any, str]]):
@@ -55,15 +76,14 @@ def _together(batch: list[tuple[Sample, Any, str]]) -> tuple[list[tuple[Sample, 
 def collect(
     samples: Sequence[Sample],
     root: Path,
-    load: Load,
-    answer: Answer,
+    question: Question,
     *,
     records: Path | None = None,
     batch_size: int = 64,
     workers: int = 0,
     label: str = "",
-) -> list[dict[str, Any]]:
-    """One record per sample, in order.
+) -> list[Any]:
+    """What is held of one record per sample, in order.
 
     {"image": path below root, ...}, with "unreadable": reason where it cannot be read. Within
     `processes.shared` each process answers its share of the batches.
@@ -71,9 +91,7 @@ def collect(
     Args:
         samples: images, in the order of the records.
         root: the folder that their paths are given below.
-        load: a sample -> what `answer` needs of it; runs in `workers` processes. An InputError
-            makes the sample unreadable.
-        answer: the samples and loaded items of a batch -> the content of their records.
+        question: what is loaded of each, and what becomes its record.
         records: JSONL file that receives each line as it is made; lines already there are
             kept, and whole batches of such are not computed again.
         batch_size: images in a batch.
@@ -81,7 +99,7 @@ def collect(
         label: description of the progress bar; none without it.
     """
     group = sharing()
-    done = kept_lines(records) if records else {}
+    done = kept_lines(records, question.hold) if records else {}
     names = [name_of(s, root) for s in samples]
     # the same batches whoever shares them and wherever an earlier start stopped, so that answers
     # are the same to the last digit
@@ -90,7 +108,7 @@ def collect(
     left = [batch for batch in batches if any(names[i] not in done for i in batch)]
     mine = iter(
         DataLoader(
-            _Loaded(samples, load),
+            _Loaded(samples, question.load),
             batch_sampler=left[group.rank :: group.count],
             num_workers=workers,
             collate_fn=_together,
@@ -102,29 +120,31 @@ def collect(
     ):
         for _ in left[:: group.count]:
             batch, items = next(mine, ([], []))  # the last round is not everyone's
-            for line in group.joined(_lines(batch, items, answer, root)):
+            for line in group.joined(_lines(batch, items, question.answer, root)):
                 if line["image"] not in done:
-                    done[line["image"]] = line
+                    done[line["image"]] = question.hold(line)
                     seen.advance()
                     if sink:
                         write_line(sink, line)
     return [done[name] for name in names]
 
 
-def kept_lines(records: Path) -> dict[str, dict[str, Any]]:
-    """The lines that an earlier start has left, by image.
+def kept_lines(records: Path, hold: Hold = _whole) -> dict[str, Any]:
+    """What is held of the lines that an earlier start has left, by image.
 
     Those of the first process; the others' folders are new, and are given them as well, as pages
     are made of the files.
     """
     drop_partial_line(records)
-    mine = {_named(line, records): line for line in read_lines(records)}
+    if sharing().count == 1:  # line by line, so that no more than is held is in memory
+        return {_named(line, records): hold(line) for line in each_line(records)}
+    mine = {_named(line, records): line for line in each_line(records)}
     kept = sharing().agreed(mine)
     if lacking := [line for name, line in kept.items() if name not in mine]:
         with appending(records) as sink:
             for line in lacking:
                 write_line(sink, line)
-    return kept
+    return {name: hold(line) for name, line in kept.items()}
 
 
 def _lines(

@@ -24,7 +24,7 @@ from refocus.data.folders import class_folders
 from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
 from refocus.errors import InputError
-from refocus.evaluation.collect import collect, softmax_shares
+from refocus.evaluation.collect import Question, collect, softmax_shares
 from refocus.evaluation.intervals import estimate, sums_interval
 from refocus.files import read_json
 from refocus.records import CueDecision, Records, Sample, typed
@@ -149,8 +149,7 @@ def decisions(
     lines = collect(
         stimuli(root),
         root,
-        _View(model),
-        answer,
+        Question(_View(model), answer),
         records=records,
         batch_size=batch_size,
         workers=workers,

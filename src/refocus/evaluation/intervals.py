@@ -18,6 +18,7 @@ from refocus.results import Change, Compared, Estimate, Interval
 _TAIL = (1 - LEVEL) / 2
 _Z = float(norm.ppf(1 - _TAIL))
 _BINS = 10
+_COUNTS = 1_000_000  # of resampled images that are in memory at a time
 _CALIBRATED = 100  # images below which the simulation does not vouch for the intervals
 
 
@@ -57,9 +58,11 @@ def sums_interval(
         return None
     rng = np.random.default_rng(seed)
     draws = []
-    for _ in range(0, resamples, 100):  # in parts: n times 100 counts at a time
+    part = max(1, min(100, _COUNTS // n))
+    for start in range(0, resamples, part):
+        size = min(part, resamples - start)
         with np.errstate(divide="ignore", invalid="ignore"):
-            draws.append(statistic(rng.multinomial(n, np.full(n, 1 / n), size=100) @ columns))
+            draws.append(statistic(rng.multinomial(n, np.full(n, 1 / n), size=size) @ columns))
     found = np.concatenate(draws)
     found = found[np.isfinite(found)]
     if not len(found) or np.ptp(found) == 0:

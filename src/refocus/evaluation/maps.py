@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 from refocus.data.images import mask_of, read_image
 from refocus.data.transforms import PAPER_SCALE, joint_transform
 from refocus.errors import InputError, first_line
-from refocus.evaluation.collect import collect
+from refocus.evaluation.collect import Question, collect
 from refocus.evaluation.intervals import estimate, mean_change, sums_interval
 from refocus.evaluation.metrics import (
     SEGMENTATION,
@@ -33,7 +33,7 @@ from refocus.evaluation.metrics import (
     pointing_hit,
     segmentation_counts,
 )
-from refocus.records import MapRecord, Records, Sample, typed
+from refocus.records import MapRecord, Records, Sample, record_of, told_apart
 from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
 from refocus.results import Change, Compared, Estimate
@@ -210,10 +210,16 @@ def measure(
             rows.append(row)
         return rows
 
-    lines = collect(
-        samples, root, load, answer, records=records, batch_size=32, workers=workers, label=label
+    held = collect(
+        samples,
+        root,
+        Question(load, answer, partial(record_of, kind=MapRecord, source=records or root)),
+        records=records,
+        batch_size=32,
+        workers=workers,
+        label=label,
     )
-    found = typed(lines, MapRecord, records or root)
+    found: Records[MapRecord] = told_apart(held)
     for reason in found.unreadable.values():
         log.warning("skipped: %s", reason)
     return found

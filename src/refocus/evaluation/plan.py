@@ -68,6 +68,8 @@ class Plan(EvaluationSettings):
             masks=self.masks_of(name),
             mask_polarity=self.mask_polarity,
         )
+        if not self.leave_out:
+            return tests
         return replace(
             tests, samples=[s for s in tests.samples if s.image.resolve() not in self.leave_out]
         )

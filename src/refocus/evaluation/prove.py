@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from refocus import locks, outputs, references
 from refocus.data import shifts
@@ -181,14 +179,18 @@ class _Measuring:
             which: maps.MaskedView(model, self.plan.scale) for which, model in self.models.items()
         }
         scores = self.maps(name, self.plan.path(name), mapped, loaders)
-        answers = self.shifted(name, opened, samples, some)
-        entries = {kind: self.shift_entry(kind, levels) for kind, levels in answers.items()}
+        entries, swapped = {}, dict[str, Answers]()
+        for kind, levels in self.shifted(name, opened, samples, some).items():
+            if kind in ("mixed-same", "mixed-rand"):
+                swapped[kind] = levels[""]
+            once = {"": swapped[kind]} if kind in swapped else levels  # read once for both
+            entries[kind] = self.shift_entry(kind, once)
         background = None
-        if {"mixed-same", "mixed-rand"} <= set(answers):
+        if len(swapped) == 2:
             background = background_reliance(
-                _predictions([self.answers(name, "standard", opened)]),
-                _predictions(answers["mixed-same"].values()),
-                _predictions(answers["mixed-rand"].values()),
+                _predictions(self.answers(name, "standard", opened)),
+                _predictions(swapped["mixed-same"]),
+                _predictions(swapped["mixed-rand"]),
                 self.plan.seed,
             )
         return replace(
@@ -201,7 +203,7 @@ class _Measuring:
         opened: dict[str, TestSet],
         samples: dict[str, list[Sample]],
         some: Collection[Path],
-    ) -> dict[str, dict[str, Answers]]:
+    ) -> dict[str, Mapping[str, Answers]]:
         """Kind -> level -> every model's answers; the level of a shift without levels is ""."""
         grounds = shifts.grounds(self.plan.backgrounds)
         stages = []
@@ -225,18 +227,19 @@ class _Measuring:
             workers=self.plan.workers,
             label="" if self.plan.quiet else f"{name}: shifts",
         )
-        answers: dict[str, dict[str, Answers]] = {}
+        names: dict[str, dict[str, str]] = {}
         for stage in stages:
-            answers.setdefault(stage.shift.kind, {})[stage.shift.level] = found[stage.name]
-        return answers
+            names.setdefault(stage.shift.kind, {})[stage.shift.level] = stage.name
+        return {kind: _Levels(of_kind, found) for kind, of_kind in names.items()}
 
-    def shift_entry(self, kind: str, levels: dict[str, Answers]) -> ShiftEntry:
+    def shift_entry(self, kind: str, levels: Mapping[str, Answers]) -> ShiftEntry:
         about = shifts.KINDS[kind].about
-        chance = _chance(_predictions(levels.values())["model"])
         if "" in levels:
-            return ShiftEntry(about, chance, self.summary(levels[""]))
-        mean, by_level = curve(levels, self.plan.seed)
-        return ShiftEntry(about, chance, mean=mean, levels=by_level)
+            answers = levels[""]
+            labels = Counter(p.label for p in answers["model"].predictions)
+            return ShiftEntry(about, _chance(labels), self.summary(answers))
+        found = curve(levels, self.plan.seed)
+        return ShiftEntry(about, found.chance, mean=found.mean, levels=found.levels)
 
     def maps(
         self, name: str, root: Path, samples: list[Sample], loaders: Mapping[str, Any]
@@ -290,40 +293,87 @@ class _Measuring:
         return SuiteEntry("cue conflict", bias["model"].shape_bias.n, cues=conflict)
 
 
-def _predictions(some: Iterable[Answers]) -> dict[str, list[Prediction]]:
-    """Every model's predictions of all levels, one after the other."""
-    found: dict[str, list[Prediction]] = {}
-    for answers in some:
-        for which, result in answers.items():
-            found.setdefault(which, []).extend(result.predictions)
-    return found
+class _Levels(Mapping[str, Answers]):
+    """The levels of a shift, each read from its records when it is asked for."""
+
+    def __init__(self, names: dict[str, str], found: Mapping[str, Answers]) -> None:
+        self.names, self.found = names, found
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, level: object) -> bool:
+        return level in self.names
+
+    def __getitem__(self, level: str) -> Answers:
+        return self.found[self.names[level]]
 
 
-def _chance(predictions: Sequence[Prediction]) -> float:
+def _predictions(answers: Answers) -> dict[str, list[Prediction]]:
+    """Every model's predictions."""
+    return {which: result.predictions for which, result in answers.items()}
+
+
+def _chance(labels: Counter[int]) -> float:
     """Top-1 in percent of always giving the commonest label: what can be had without looking."""
-    return 100 * max(Counter(p.label for p in predictions).values()) / len(predictions)
+    return 100 * max(labels.values()) / labels.total()
 
 
 # --- curves -------------------------------------------------------------------------------------
 
 
-def curve(levels: dict[str, Answers], seed: int) -> tuple[Compared, tuple[Level, ...]]:
-    """The mean of all levels, and each level's top-1.
+@dataclass(frozen=True)
+class Curve:
+    """What the levels of a shift say: their mean, each one, and the chance of one answer."""
+
+    mean: Compared
+    levels: tuple[Level, ...]
+    chance: float  # percent
+
+
+def curve(levels: Mapping[str, Answers], seed: int) -> Curve:
+    """The mean of all levels, and each level's top-1; one level is in memory at a time.
 
     Intervals of the mean resample images, each with all its levels.
     """
-    lines = tuple(Level(level, _compared(answers, seed)) for level, answers in levels.items())
-    right = {
-        which: _mean_right([answers[which] for answers in levels.values()])
-        for which in next(iter(levels.values()))
-    }
+    lines: list[Level] = []
+    labels: Counter[int] = Counter()
+    of_models: dict[str, _Right] = {}
+    for level, answers in levels.items():
+        lines.append(Level(level, _compared(answers, seed)))
+        labels.update(p.label for p in answers["model"].predictions)
+        for which, result in answers.items():
+            of_models.setdefault(which, _Right()).add(result)
+    right = {which: found.means() for which, found in of_models.items()}
     means = {which: estimate(list(v.values()), PERCENT, seed) for which, v in right.items()}
     if "against" not in right:
-        return Compared(means["model"]), lines
+        return Curve(Compared(means["model"]), tuple(lines), _chance(labels))
     other = right["against"]
     changes = [value - other[i] for i, value in right["model"].items() if i in other]
     change = mean_change(changes, DIFFERENCE, seed)
-    return Compared(means["model"], means["against"], change), lines
+    mean = Compared(means["model"], means["against"], change)
+    return Curve(mean, tuple(lines), _chance(labels))
+
+
+class _Right:
+    """Of each image at how many levels it was answered, and at how many rightly."""
+
+    def __init__(self) -> None:
+        self.answered: Counter[str] = Counter()
+        self.right: Counter[str] = Counter()
+
+    def add(self, result: SuiteResult) -> None:
+        """One more level."""
+        for p in result.predictions:
+            self.answered[p.image] += 1
+            self.right[p.image] += p.right
+
+    def means(self) -> dict[str, float]:
+        """Image -> share of the levels in percent at which it is classified right."""
+        return {image: 100 * self.right[image] / n for image, n in self.answered.items()}
 
 
 def _compared(answers: Answers, seed: int) -> Compared:
@@ -334,12 +384,3 @@ def _compared(answers: Answers, seed: int) -> Compared:
     against = answers["against"].predictions
     change = paired_difference(model, against, seed).top1
     return Compared(top1(model, seed), top1(against, seed), change)
-
-
-def _mean_right(results: list[SuiteResult]) -> dict[str, float]:
-    """Image -> share of the levels in percent at which it is classified right."""
-    sums: dict[str, list[float]] = {}
-    for result in results:
-        for p in result.predictions:
-            sums.setdefault(p.image, []).append(100.0 * p.right)
-    return {image: float(np.mean(values)) for image, values in sums.items()}

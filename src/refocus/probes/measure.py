@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from refocus.data.folders import image_files
 from refocus.data.sources.opened import opened_pair
 from refocus.data.styles import adain
 from refocus.errors import InputError
-from refocus.evaluation.collect import collect
+from refocus.evaluation.collect import Question, collect
 from refocus.files import read_json
 from refocus.probes import page, pictures, pooled
 from refocus.probes.choice import names, supported
@@ -38,7 +40,14 @@ from refocus.probes.results import (
 from refocus.probes.seen import Loader, batch_of
 from refocus.probes.settings import ProbeSettings
 from refocus.processes import sharing
-from refocus.records import ProbeRecord, Sample
+from refocus.records import (
+    ProbeRecord,
+    Records,
+    Sample,
+    Unreadable,
+    record_of,
+    told_apart,
+)
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import Models, load_models, pick_device
 
@@ -239,30 +248,37 @@ def _answered(
             for at in range(len(samples))
         ]
 
-    lines = collect(
+    hold = partial(_held, below=f"{part.name}/" if part.name else "", source=folder / file)
+    held = collect(
         part.samples,
         root,
-        Loader(model, with_mask="masks" in row.needs),
-        answer,
+        Question(Loader(model, with_mask="masks" in row.needs), answer, hold),
         records=folder / file,
         batch_size=settings.batch_size,
         workers=settings.workers,
         label=f"{name} ({which}{', ' if part.name else ''}{part.name})",
     )
-    for line in lines:
-        if "unreadable" in line:
-            log.warning("skipped: %s", line["unreadable"])
-    readable = [
-        ProbeRecord(
-            f"{part.name}/{line['image']}" if part.name else line["image"],
-            {name: tuple(v) for name, v in line["values"].items()},
-        )
-        for line in lines
-        if "unreadable" not in line
-    ]
-    if not readable:
-        raise InputError(f"{root}: none of the {len(lines)} images can be read")
-    return readable
+    found: Records[ProbeRecord] = told_apart(held)
+    for reason in found.unreadable.values():
+        log.warning("skipped: %s", reason)
+    if not found.rows:
+        raise InputError(f"{root}: none of the {len(held)} images can be read")
+    return found.rows
+
+
+def _held(line: dict[str, Any], *, below: str, source: Path) -> ProbeRecord | Unreadable:
+    """A line as a record, its numbers packed: features of many images are large.
+
+    below: of the image, what part of the probe's images it is in.
+    """
+    found: ProbeRecord | Unreadable = record_of(line, ProbeRecord, source)
+    if isinstance(found, Unreadable):
+        return found
+    values = {
+        name: array("d", [math.nan if v is None else v for v in of_series])
+        for name, of_series in found.values.items()
+    }
+    return ProbeRecord(f"{below}{found.image}", values)
 
 
 def _check_shapes(name: str, found: dict[str, Tensor], shape: tuple[int, int]) -> None:

@@ -6,7 +6,7 @@ for both models. Axes: n images, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from refocus.records import ProbeRecord
 from refocus.results import Change, Compared, Estimate, Interval
 
 _RESAMPLES = 2000
+_COUNTS = 4_000_000  # of resampled images that are in memory at a time
 _TAIL = 2.5  # percent
 Columns = Mapping[str, np.ndarray]  # series -> a number for each image `[n]`
 
@@ -96,13 +97,25 @@ def _found(rows: Sequence[ProbeRecord], pooled: Pooled, seed: int) -> _Found:
         name: np.array([row.values[name][0] for row in rows], dtype=float)
         for name in rows[0].values
     }
-    groups = columns[pooled.group] > 0.5
-    rng, weights = np.random.default_rng(seed), np.ones((1 + _RESAMPLES, len(rows)))
-    sizes = [int(part.sum()) for part in (~groups, groups)]
-    for part, size in zip((~groups, groups), sizes, strict=True):
-        weights[1:, part] = rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES)
-    series = {name: 100 * table for name, table in pooled.numbers(columns, weights).items()}
-    return _Found(series, min(sizes), len(rows))
+    outside = columns[pooled.group] > 0.5
+    groups = (~outside, outside)
+    tables = [pooled.numbers(columns, weights) for weights in _weights(groups, seed)]
+    series = {name: 100 * np.concatenate([t[name] for t in tables]) for name in tables[0]}
+    return _Found(series, min(int(group.sum()) for group in groups), len(rows))
+
+
+def _weights(groups: tuple[np.ndarray, np.ndarray], seed: int) -> Iterator[np.ndarray]:
+    """How often each image counts: once, and then `[R, n]` of so many resamples at a time."""
+    rng, n = np.random.default_rng(seed), len(groups[0])
+    yield np.ones((1, n))
+    part = max(1, min(_RESAMPLES, _COUNTS // n))
+    for start in range(0, _RESAMPLES, part):
+        weights = np.empty((min(part, _RESAMPLES - start), n))
+        for group in groups:
+            size = int(group.sum())
+            drawn = rng.multinomial(size, np.full(size, 1 / size), size=len(weights))
+            weights[:, group] = drawn
+        yield weights
 
 
 def _points(found: _Found) -> dict[str, list[Point]]:

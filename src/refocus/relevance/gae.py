@@ -27,6 +27,7 @@ from refocus.vit.families import view
 from refocus.vit.inputs import check_images, check_model, fitting, shown, whole
 from refocus.vit.views import unsupported
 
+_PAIRS = 32 * 261**2  # of tokens, that one head's maps hold at a time: 32 images of 16 x 16 patches
 Target = (
     Tensor | Callable[[Tensor], Tensor] | None
 )  # class indices `[B]`; logits -> score per image; the predicted class
@@ -293,12 +294,30 @@ def explain(
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         images = images.clone() if images.is_inference() else images
         with fitting(images):
-            logits, patches = relevance_patches(model, images, wanted, create_graph=False)
-    logits, patches = logits.detach(), patches.detach()
+            logits, patches = _in_parts(model, images, wanted)
     explained = (
         logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
     )
     return Explanation(logits, minmax(upsample(patches, images.shape[-2:])), patches, explained)
+
+
+def _in_parts(model: nn.Module, images: Tensor, targets: Target) -> tuple[Tensor, Tensor]:
+    """Logits and raw relevance, of few images at a time where their maps are large.
+
+    A function of the logits may look at all images together.
+    """
+    reader = view(model)
+    height, width = reader.grid(*images.shape[-2:])
+    at_once = max(1, _PAIRS // (reader.prefix + height * width) ** 2)
+    if callable(targets) or len(images) <= at_once:
+        logits, patches = relevance_patches(model, images, targets, create_graph=False)
+        return logits.detach(), patches.detach()
+    parts = [
+        _in_parts(model, some, None if targets is None else targets[start : start + at_once])
+        for start, some in zip(range(0, len(images), at_once), images.split(at_once), strict=True)
+    ]
+    logits, patches = (torch.cat(found) for found in zip(*parts, strict=True))
+    return logits, patches
 
 
 def _class_indices(

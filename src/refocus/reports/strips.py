@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,22 +162,25 @@ def _name(scene: Scene, sample: Sample) -> str:
     return sample.image.relative_to(scene.root).as_posix()
 
 
-def _answers(scene: Scene, stage: str) -> dict[str, dict[str, Prediction]]:
-    """Title of each model -> image -> its answer in a stage."""
+def _answers(
+    scene: Scene, stage: str, wanted: Container[str] | None = None
+) -> dict[str, dict[str, Prediction]]:
+    """Title of each model -> image -> its answer in a stage; None: of all images."""
     found = {}
     for title in scene.models:
         which = "against" if title == "original" else "model"
         rows = read_predictions(scene.records / f"{stage}.{which}.jsonl")
-        found[title] = {row.image: row for row in rows}
+        found[title] = {row.image: row for row in rows if wanted is None or row.image in wanted}
     return found
 
 
 def _shots(scene: Scene, kind: str, views: list[_View]) -> list[Shot]:
     first = next(iter(scene.models.values()))
-    shots = []
+    shots, shown = [], {_name(scene, view.sample) for view in views}
+    of_stage = {stage: _answers(scene, stage, shown) for stage in {v.stage for v in views}}
     for view in views:
         name = _name(scene, view.sample)
-        answers = {title: found.get(name) for title, found in _answers(scene, view.stage).items()}
+        answers = {title: found.get(name) for title, found in of_stage[view.stage].items()}
         given = {title: answer for title, answer in answers.items() if answer is not None}
         if len(given) < len(scene.models):  # an image that could not be read
             continue

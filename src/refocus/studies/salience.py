@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.data.sampling import chosen
-from refocus.evaluation.collect import collect
+from refocus.evaluation.collect import Question, collect
 from refocus.evaluation.intervals import estimate
 from refocus.evaluation.maps import Gtsegs, MaskedView
 from refocus.evaluation.metrics import PERCENT, background_share
@@ -92,8 +92,7 @@ def salience(order: Order, model: str) -> tuple[Salience, tuple[Pictures, ...]]:
     lines = collect(
         images.samples,
         images.root,
-        images.read,
-        partial(_looks, network),
+        Question(images.read, partial(_looks, network)),
         records=records,
         batch_size=32,
         workers=order.workers,
