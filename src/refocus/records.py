@@ -98,7 +98,7 @@ class ProbeRecord:
     """One model's numbers on one image under one probe."""
 
     image: str  # path below the folder of images
-    values: dict[str, Sequence[float | None]]  # series -> one number for each level
+    values: Mapping[str, Sequence[float | None]]  # series -> one number for each level
 
 
 @dataclass(frozen=True)
