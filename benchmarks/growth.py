@@ -48,6 +48,7 @@ COMMANDS = {
     "masks": "masks {images} --backbone {model} --size 64 --device cpu --out {out}",
     "report": "report {told} --device cpu",
 }
+_OWN = "own"  # the name of the test set
 _DIFFERENT = 24  # files of images; all others are links to them
 
 
@@ -181,7 +182,7 @@ def told(out: Path, root: Path, models: dict[str, str]) -> Path:
     folder = outputs.resumable(out, True, decisive(models, loaded, plan))
     records = folder / "records" / "own"
     records.mkdir(parents=True)
-    tests = plan.open("own", loaded["model"])
+    tests = plan.open(_OWN, loaded["model"])
     rng = np.random.default_rng(0)
     for which, right in (("model", 0.8), ("against", 0.7)):
         drawn = partial(_answers, rng, len(tests.samples), len(names_in(root)))
