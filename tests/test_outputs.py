@@ -209,6 +209,8 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an image": (lambda p: (p / "0.png").write_bytes(b"other"), "0.png was changed since"),
     "a mask gone": (lambda p: (p / "1.png").unlink(), "1.png is gone since"),
     "the weights": (lambda p: None, "its model's weights were changed since"),
+    "the reading": (lambda p: None, "its model's preprocessing or class names were changed since"),
+    "the teacher": (lambda p: None, "its teacher's weights, preprocessing or class names were"),
 }
 
 
@@ -217,13 +219,15 @@ def test_a_run_resumes_only_from_what_it_was_started_from(tmp_path: Path, name: 
     files = [tmp_path / f"{i}.png" for i in range(2)]
     for file in files:
         file.write_bytes(b"one")
-    write_json(tmp_path / fingerprints.IDENTITY, fingerprints.identity("w", files))
+    origins = {"weights": "w", "reading": "r", "teacher": "t"}
+    write_json(tmp_path / fingerprints.IDENTITY, fingerprints.identity(origins, files))
     os.utime(files[0], ns=(1, 1))
-    outputs.reopen(tmp_path, "w", "‹run› r")
+    outputs.reopen(tmp_path, origins, "‹run› r")
     change, message = CHANGES[name]
     change(tmp_path)
+    other = {part: "other" if name == f"the {part}" else known for part, known in origins.items()}
     with pytest.raises(InputError, match=message):
-        outputs.reopen(tmp_path, "other" if name == "the weights" else "w", "‹run› r")
+        outputs.reopen(tmp_path, other, "‹run› r")
 
 
 # --- links --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -25,6 +25,8 @@ _MODEL_FILES = (
     _ADAPTER,
     "adapter_model.safetensors",
 )
+
+_SHARDS = "model-*.safetensors"  # of weights in several files
 
 
 def of_model(model: str) -> list[str]:
@@ -53,7 +55,9 @@ def _model_files(place: Path) -> list[Path]:
     """The weight file that a reference names, or those of its folder that make the model."""
     if references.is_weights(place):
         return [place]
-    return [file for name in _MODEL_FILES if (file := place.resolve() / name).is_file()]
+    folder = place.resolve()
+    found = [file for name in _MODEL_FILES if (file := folder / name).is_file()]
+    return [*found, *sorted(folder.glob(_SHARDS))] if found else []
 
 
 def of_file(file: Path) -> str:
@@ -98,26 +102,43 @@ def _below(root: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in files)
 
 
-def identity(weights: str, files: Iterable[Path]) -> dict[str, Any]:
+WEIGHTS, READING, TEACHER = "weights", "reading", "teacher"  # parts of what a run starts from
+_PARTS = {
+    WEIGHTS: "its model's weights were",
+    READING: "its model's preprocessing or class names were",
+    TEACHER: "its teacher's weights, preprocessing or class names were",
+}
+
+
+def of_text(*parts: object) -> str:
+    """A short fingerprint of values whose `repr` says all."""
+    return blake2b(repr(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def identity(origins: Mapping[str, str], files: Iterable[Path]) -> dict[str, Any]:
     """What a run starts from, to be compared when it is resumed.
 
-    A fingerprint of its model's weights, and one of each image and mask.
+    origins: part, such as `WEIGHTS` -> its fingerprint. files: each image, mask and file of
+    weights beside the model's.
     """
-    return {"weights": weights, "files": {str(file): of_file(file) for file in sorted(set(files))}}
+    return {**origins, "files": {str(file): of_file(file) for file in sorted(set(files))}}
 
 
-def refuse_changed(kept: Path, weights: str, shown: str) -> None:
+def refuse_changed(kept: Path, origins: Mapping[str, str], shown: str) -> None:
     """Compare what a run started from, as `identity` kept it, with what lies there now.
 
+    Parts that an earlier version did not keep are passed over.
+
     Raises:
-        InputError: the model, an image or a mask is another or gone; names the first.
+        InputError: the model, its teacher, an image or a mask is another or gone; names the first.
     """
     before = read_json(kept)
-    if before.get("weights") != weights:
-        raise InputError(
-            f"{shown}: its model's weights were changed since the run was started; bring them back "
-            "or start a new run"
-        )
+    for part, now in origins.items():
+        if part in before and before[part] != now:
+            raise InputError(
+                f"{shown}: {_PARTS[part]} changed since the run was started; bring them back or "
+                "start a new run"
+            )
     for name, known in before.get("files", {}).items():
         file = Path(name)
         if not file.is_file():

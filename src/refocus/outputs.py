@@ -232,19 +232,20 @@ def clean(folder: Path, *, below: bool = True) -> None:
         path.unlink(missing_ok=True)
 
 
-def reopen(run: Path, weights: str, shown: str) -> None:
+def reopen(run: Path, origins: Mapping[str, str], shown: str) -> None:
     """Hold the lock of a tuning run that is continued, and see that it starts from the same.
 
-    What a killed process left half-written is removed.
+    What a killed process left half-written is removed. origins: as of `fingerprints.identity`.
 
     Raises:
-        InputError: another process is at it, or its model, an image or a mask was changed.
+        InputError: another process is at it, or its model, its teacher, an image or a mask was
+            changed.
     """
     refuse_links(run)
     locks.hold(run)
     try:
         if (run / fingerprints.IDENTITY).exists():  # not in runs of earlier versions
-            fingerprints.refuse_changed(run / fingerprints.IDENTITY, weights, shown)
+            fingerprints.refuse_changed(run / fingerprints.IDENTITY, origins, shown)
     except InputError:
         locks.release(run)
         raise

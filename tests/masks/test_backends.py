@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from refocus import InputError, MaskSettings
+from refocus import InputError, MaskSettings, fingerprints
 from refocus.masks import finders
-from refocus.masks.backends.checkpoints import squashed
+from refocus.masks.backends.checkpoints import Checkpoint, squashed
 from refocus.masks.backends.prompted import box_of, prompted
 from refocus.masks.backends.protocol import Found
 from refocus.masks.backends.semantic import foreground
+from refocus.masks.choice import backend_of
 from refocus.masks.folder import MaskFolder, find_masks
 from tests.makers import run
 from tests.masks.segmenters import MAKERS
@@ -85,11 +88,16 @@ def rembg(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A stand-in that marks what is bright; the sessions that were asked for."""
     asked: list[str] = []
 
+    class Session(str):
+        @classmethod
+        def download_models(cls) -> str:
+            return f"{os.environ.get('U2NET_HOME', 'nowhere')}/u2net.onnx"
+
     def new_session(model: str) -> str:
         if model == "none":
             raise ValueError("No session class found for model 'none'\nmore")
         asked.append(model)
-        return model
+        return Session(model)
 
     def remove(image: Image.Image, *, session: str, only_mask: bool) -> Image.Image:
         assert session == asked[-1]
@@ -147,6 +155,65 @@ def test_what_cannot_be_used_is_said_in_one_line(
     assert said in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_read_is_said_before_weights_are(
+    rembg: list[str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="size 512: only for masks of ours"):
+        found(images, tmp_path / "out", "rembg", size=512)
+    assert rembg == []
+    folder = tiny("segformer", tmp_path)
+    monkeypatch.setattr(Checkpoint, "model", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(InputError, match="size 512: only for masks of ours"):
+        found(images, tmp_path / "out", f"hf:{folder}", size=512)
+
+
+def test_masks_of_a_backend_that_changed_are_not_gone_on_with(
+    rembg: list[str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    (tmp_path / "u2net.onnx").write_text("one")
+    found(images, tmp_path / "out", "rembg")
+    (tmp_path / "u2net.onnx").write_text("another")
+    with pytest.raises(InputError, match="was started with other"):
+        found(images, tmp_path / "out", "rembg")
+    # as if the folder were a hub's name: its weights tell, and nothing else does
+    folder = tiny("segformer", tmp_path)
+    monkeypatch.setattr(fingerprints, "of_model", lambda ref: [ref])
+    monkeypatch.setattr(fingerprints, "is_known", lambda _ref: False)
+    assert found(images, tmp_path / "hub", f"hf:{folder}") == found(
+        images, tmp_path / "hub", f"hf:{folder}"
+    )
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors")
+    with pytest.raises(InputError, match="was started with other"):
+        found(images, tmp_path / "hub", f"hf:{folder}")
+
+
+def test_weights_in_several_files_are_part_of_what_a_folder_is(tmp_path: Path) -> None:
+    for name in ("config.json", "model-00001-of-00002.safetensors"):
+        (tmp_path / name).write_text("one")
+    before = fingerprints.of_model(str(tmp_path))
+    (tmp_path / "model-00001-of-00002.safetensors").write_text("another")
+    assert fingerprints.of_model(str(tmp_path)) != before
+
+
+def test_a_comma_in_a_path_is_part_of_it(tmp_path: Path) -> None:
+    one, other = tmp_path / "a,b", tmp_path / "c,d,e"
+    one.mkdir()
+    other.mkdir()
+    for ref, names in (
+        (f"hf:{one}", (str(one),)),
+        (f"text:{one}", (str(one),)),
+        (f"text:{one},{other}", (str(one), str(other))),
+        (f"text:some/detector, {other}", ("some/detector", str(other))),
+        ("text:some/detector,some/sam", ("some/detector", "some/sam")),
+    ):
+        assert backend_of(ref) == (ref.partition(":")[0], names)
+    for ref in ("text:a,b,c", f"text:{one},{other},x", "rembg:a,b", "text:,b", "text:a,"):
+        with pytest.raises(InputError, match="must be ours, rembg"):
+            backend_of(ref)
 
 
 def test_rembg_that_is_not_there_names_its_extra(

@@ -69,6 +69,42 @@ def test_boxes_that_fit_as_corners_alone_are_asked_for(tmp_path: Path, found: li
     assert seen(file, boxes="xywh") == (x, y, min(x + w, SIZE[0]), min(y + h, SIZE[1]))
 
 
+CENTERED = {  # files whose boxes are x, y of the centre, width, height
+    "some leave the image": ((80, 60, 40, 36), [(50, 40, 20, 20), (20, 20, 30, 30)]),
+    "one of many is empty": ((80, 60, 40, 36), [(60, 40, 60, 60)] * 30 + [(5, 5, 0, 9)]),
+}
+
+
+@pytest.mark.parametrize("name", CENTERED)
+def test_boxes_that_begin_with_their_centre_are_asked_for(tmp_path: Path, name: str) -> None:
+    first, more = CENTERED[name]
+    file = instances(tmp_path, *({"bbox": box} for box in (first, *more)))
+    with pytest.raises(InputError, match=r"centre x, centre y, .* as YOLO has them.*boxes=centers"):
+        formats.reader("coco", file)
+    assert seen(file, boxes="centers") == (60, 42, 100, 78)
+
+
+def test_boxes_that_could_be_both_are_asked_for_by_both_names(tmp_path: Path) -> None:
+    file = instances(tmp_path, {"bbox": (60, 50, 70, 58)})
+    with pytest.raises(InputError, match=r"could be: 1 two corners.* or 1 centre x.*=corners or"):
+        formats.reader("coco", file)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {"bbox": (0.5, 0.5, 0.9, 0.8)},  # a centre in shares: ends beyond 1
+        {"bbox": (0.1, 0.2, 0.5, 0.5)},
+        {"bbox": (0.1, 0.2, 0.5, 0.5), "segmentation": [[0.1, 0.1, 1.004, 0.1, 0.9, 0.9]]},
+    ],
+)
+def test_shares_of_the_image_are_no_pixels(tmp_path: Path, one: dict[str, Any]) -> None:
+    file = instances(tmp_path, one)
+    for boxes in ("ask", "xywh"):
+        with pytest.raises(InputError, match="in shares from 0 to 1; must be in pixels"):
+            seen(file, boxes=boxes)
+
+
 @pytest.mark.parametrize(
     ("area", "asked"), [(40 * 30, True), (50.0 * 40, False), (77, False), (None, False)]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from refocus.errors import InputError
 from refocus.objectives.by_name import step_of
 from refocus.objectives.steps import Lesson, StepSettings
 from refocus.relevance.answers import second_answer
+from refocus.tuning.course import lone
 from refocus.vit import loading
 from refocus.vit.loading import preprocessing
 from tests.makers import Build, make_images, masked_batch
@@ -44,6 +46,39 @@ def test_the_term_is_the_divergence_on_the_stylized_images(tiny: Build) -> None:
     divergence = (shares * (shares.log() - student)).sum(1).mean()
     torch.testing.assert_close(terms["shape"], divergence)
     torch.testing.assert_close(terms["loss"], divergence)
+
+
+def test_one_image_alone_has_no_other_style_and_teaches_nothing(tiny: Build) -> None:
+    model, (images, masks, labels) = tiny(), masked_batch()
+    step = step_of(
+        "finetune", StepSettings(lesson=Lesson(lambda _: pytest.fail("was asked"))), ALONE
+    )
+    terms = step(model, images[:1], masks[:1], labels[:1])
+    assert float(terms["shape"].detach()) == 0
+    terms["loss"].backward()
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "processes", "said"),
+    [
+        ({"batch_size": 1}, 8, 1, "sees one image of 8, ‹batch_size› 1 over 1 process: .* backgr"),
+        ({"batch_size": 2, "objective": "swap"}, 8, 2, "over 2 processes: .* give at least 4"),
+        ({"objective": "consistency"}, 1, 1, "one image of 1"),
+        (
+            {"batch_size": 1, "objective": "finetune", "weights": {"shape": 1.0}},
+            8,
+            1,
+            "whose styles it could take",
+        ),
+        ({"batch_size": 1, "objective": "finetune"}, 8, 1, "^$"),
+        ({"batch_size": 2}, 8, 1, "^$"),
+    ],
+)
+def test_steps_of_one_image_are_said(
+    changes: dict[str, Any], images: int, processes: int, said: str
+) -> None:
+    recipe = refocus.Recipe("m", "i", "k", **changes)
+    assert re.search(said, lone(recipe, images, processes))
 
 
 def _lowered(model: Any, lesson: Lesson, steps: int = 15) -> tuple[float, float]:

@@ -97,6 +97,9 @@ def test_a_study_goes_on_only_with_what_it_was_started_with(
         ('annotated = "b"', 'annotated = "other"', "train.annotated"),
         ('DeiT-S = "d"', 'DeiT-S = "hf:a/b"', "models.DeiT-S"),
         ("one", "two", "models.DeiT-S"),
+        ("photo", "other", "train.images, files"),
+        ("mask", "another", "train.annotated, files"),
+        ("test", "another", "suites.imagenet, files"),
         ('imagenet = "c"', 'imagenet = "c"\nimagenet-a = "e"', ""),
         ("", "", ""),
     ],
@@ -116,6 +119,9 @@ def test_a_study_on_the_papers_data_goes_on_only_where_they_lie(
         pair = (before, after) if change else ("", "")
         (tmp_path / "sets.toml").write_text(toml.replace(*pair))
         (tmp_path / "d" / "model.safetensors").write_text(weights.replace(*pair))
+        for folder, content in (("a", "photo"), ("b", "mask"), ("c", "test")):
+            if (changed := content.replace(*pair)) != content or not change:
+                _written(tmp_path / folder / "0.png", changed)
         study("table1", tmp_path / "out", settings, progress=False)
 
     begin(False)
@@ -132,6 +138,13 @@ def test_a_study_on_the_papers_data_goes_on_only_where_they_lie(
         if after:
             with pytest.raises(InputError, match=r"suites\.imagenet-a"):
                 study("table1", tmp_path / "out", settings, progress=False)
+
+
+def _written(file: Path, content: str) -> None:
+    """Where it is not there already, so that its time stays."""
+    if not file.exists() or file.read_text() != content:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
 
 
 def test_a_study_from_python(place: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -14,9 +15,12 @@ from safetensors.torch import load_file
 import refocus
 from refocus import Recipe
 from refocus.fingerprints import IDENTITY, refuse_changed
-from refocus.tuning import tune
+from refocus.tuning import course, tune
+from refocus.tuning.checkpoints import base_changed
 from refocus.tuning.results import results_of
 from refocus.tuning.selection import Selection
+from refocus.vit.teachers import Teacher
+from tests.makers import Build
 from tests.tuning.makers import quick_recipe, same, weights
 
 
@@ -146,8 +150,45 @@ def test_a_run_goes_on_only_with_the_teacher_that_it_began_with(
         taught = replace(recipe, teacher=teacher, adain=str(tmp_path / "adain"))
         run = tmp_path / f"run of {Path(file).name}"
         run.mkdir()
-        tune._begin(taught, Selection([], [], []), "digest", run)
-        refuse_changed(run / IDENTITY, "digest", "run")
+        tune._begin(taught, Selection([], [], []), {"weights": "digest"}, run)
+        refuse_changed(run / IDENTITY, {"weights": "digest"}, "run")
         (tmp_path / file).write_text("others")
         with pytest.raises(refocus.InputError, match=Path(file).name):
-            refuse_changed(run / IDENTITY, "digest", "run")
+            refuse_changed(run / IDENTITY, {"weights": "digest"}, "run")
+
+
+def test_a_run_goes_on_only_from_the_model_and_teacher_that_a_name_meant(
+    recipe: Recipe, tmp_path: Path, tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub may give others for the same name: no file of the run's says so."""
+
+    def stop(line: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    def teacher(network: torch.nn.Module, mean: float = 0.5) -> None:
+        known = Teacher(network, (32, 32), (mean,) * 3, (0.5,) * 3)
+        monkeypatch.setattr(course, "load_teacher", lambda *_args, **_more: known)
+
+    first, other = tiny(), tiny()
+    recipe = replace(recipe, objective="finetune", weights={"shape": 1.0}, teacher="hf:someone/vit")
+    teacher(first)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        refocus.tune(recipe, run, on_epoch=stop, progress=False)
+    for network, mean in ((other, 0.5), (first, 0.4)):
+        teacher(network, mean)
+        with pytest.raises(refocus.InputError, match="its teacher's weights, preprocessing or"):
+            refocus.resume(run, progress=False)
+    teacher(first)
+    config = Path(recipe.model) / "config.json"
+    before = config.read_text()
+    said = json.loads(before)
+    said["pretrained_cfg"]["mean"] = [0.4, 0.4, 0.4]
+    config.write_text(json.dumps(said))
+    with pytest.raises(refocus.InputError, match="its model's preprocessing or class names were"):
+        refocus.resume(run, progress=False)
+    assert base_changed(run, refocus.load(recipe.model))
+    config.write_text(before)
+    assert not base_changed(run, refocus.load(recipe.model))
+    with pytest.raises(KeyboardInterrupt):
+        refocus.resume(run, on_epoch=stop, progress=False)

@@ -19,6 +19,7 @@ from refocus.vit.classes import loose
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels from 0, the end outside
 _COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 _ASKED = 200  # XML files whose classes are looked at first, evenly spaced
+_SHARES = 1.5
 _LARGE = 1 << 22  # bytes; an annotation has a few thousand
 
 
@@ -108,6 +109,14 @@ def _corners(thing: Any, file: Path) -> Corners | None:
     return x0 - 1, y0 - 1, x1, y1  # VOC counts from 1
 
 
+def in_shares(values: Sequence[float], size: Size) -> bool:
+    """Whether coordinates seem to be shares of an image rather than pixels.
+
+    Up to 1.5: a box that begins with its centre ends there where it is read from a corner.
+    """
+    return max(map(abs, values)) <= _SHARES < min(size)
+
+
 def rectangles(corners: Sequence[Corners], size: Size, shown: str) -> np.ndarray:
     """Boxes as a mask bool `[H, W]`, clipped to the image.
 
@@ -118,7 +127,7 @@ def rectangles(corners: Sequence[Corners], size: Size, shown: str) -> np.ndarray
     mask = np.zeros((height, width), bool)
     for x0, y0, x1, y1 in corners:
         box = f"({x0:g}, {y0:g}, {x1:g}, {y1:g})"
-        if max(abs(v) for v in (x0, y0, x1, y1)) <= 1 < min(size):
+        if in_shares((x0, y0, x1, y1), size):
             raise InputError(f"{shown}: box {box} is in shares from 0 to 1; must be in pixels")
         if x1 <= x0 or y1 <= y0:
             raise InputError(f"{shown}: box {box} ends before it begins; must name the upper "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 from refocus.errors import InputError
@@ -38,7 +39,7 @@ def backend_of(ref: str) -> tuple[str, tuple[str, ...]]:
         InputError: no such kind, or another number of models than it takes.
     """
     kind, _, rest = ref.partition(":")
-    names = tuple(name.strip() for name in rest.split(",")) if rest else ()
+    names = (rest.strip(),) if kind == HF else _names(rest) if rest else ()
     counts = {OURS: (0,), REMBG: (0, 1), HF: (1,), TEXT: (1, 2)}
     if len(names) not in counts.get(kind, ()) or not all(names):
         raise InputError(
@@ -46,3 +47,16 @@ def backend_of(ref: str) -> tuple[str, tuple[str, ...]]:
             f"{TEXT}:DETECTOR,SEGMENTER"
         )
     return kind, names
+
+
+def _names(rest: str) -> tuple[str, ...]:
+    """One model or two with a comma between them; a folder's own commas belong to it.
+
+    IDs of a hub have none.
+    """
+    cuts = [at for at, letter in enumerate(rest) if letter == ","]
+    ways = [(rest,), *((rest[:at], rest[at + 1 :]) for at in cuts)]
+    for way in (tuple(map(str.strip, names)) for names in ways):
+        if all("," not in name or Path(name).expanduser().is_dir() for name in way):
+            return way
+    return tuple(name.strip() for name in rest.split(","))

@@ -1,6 +1,7 @@
 """Masks from COCO's instances JSON. Numbers are checked before any of them reaches C code.
 
-A box is x, y, width, height; some tools write x, y of two corners under the same name.
+A box is x, y, width, height, from its upper left corner. Some tools write x, y of two corners under
+the same name, others the centre in place of the corner (as YOLO has it).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from refocus.data.sources.annotated import refuse_doubled
 from refocus.errors import InputError, first_line
 from refocus.files import read_json
-from refocus.masks.boxes import rectangles
+from refocus.masks.boxes import in_shares, rectangles
 from refocus.masks.joins import Join
 from refocus.masks.reading import MaskReader, Size
 from refocus.vit.classes import loose, plain
@@ -28,15 +29,21 @@ _MOST = 1 << 31  # bytes; COCO's own files have 450 MB
 _CORNERS = 100_000  # of one polygon
 _BEYOND = 2  # pixels by which tools let a box end outside of its image
 _MOST_FIT, _SOME = 0.95, 0.1  # of boxes: a few of a file are wrong in any case
-ASK, SIZE, CORNERS = BOXES = ("ask", "xywh", "corners")
+_Box = tuple[float, float, float, float]
+ASK, SIZE, CORNERS, CENTERS = BOXES = ("ask", "xywh", "corners", "centers")
+_WORDS = {
+    CORNERS: "two corners, x, y and x, y",
+    CENTERS: "centre x, centre y, width, height, as YOLO has them",
+}
 
 
 def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskReader:
     """COCO instances JSON: polygons and RLE, or the box where there is no segmentation.
 
     RLE compressed or not. Objects of the category named like the image's class folder, or all where
-    there is no such category; crowds count. boxes: what a box's last two numbers are: its size
-    (xywh, as COCO has it), its lower right corner (corners), or as the whole file tells (ask).
+    there is no such category; crowds count. boxes: what a box's numbers are: its upper left corner
+    and its size (xywh, as COCO has it), two corners (corners), its centre and its size (centers),
+    or as the whole file tells (ask).
     """
     try:
         from pycocotools import mask as rle
@@ -46,7 +53,7 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
         ) from error
     categories, sizes, objects = _content(source)
     if boxes == ASK:
-        _refuse_corners(objects, sizes, source)
+        _refuse_doubtful(objects, sizes, source)
     join = Join(objects, images)
     said: set[str] = set()
 
@@ -66,7 +73,7 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
         mask: np.ndarray = np.zeros(size[::-1], bool)
         for annotation in _of_class(objects[name], categories, image, said):
             shown = f"{source}: annotation {annotation.get('id')} of {name}"
-            mask = mask | _object(annotation, size, rle, shown, corners=boxes == CORNERS)
+            mask = mask | _object(annotation, size, rle, shown, boxes)
         return mask
 
     return MaskReader(read, size)
@@ -137,11 +144,9 @@ def _say(folder: str, taken: list[str], said: set[str]) -> None:
             log.info("no category is called %s: all objects of its images count", folder)
 
 
-def _object(
-    annotation: dict[str, Any], size: Size, rle: Any, shown: str, *, corners: bool
-) -> np.ndarray:
+def _object(annotation: dict[str, Any], size: Size, rle: Any, shown: str, boxes: str) -> np.ndarray:
     try:
-        mask = _shape(annotation, size, rle, shown, corners=corners)
+        mask = _shape(annotation, size, rle, shown, boxes)
     except InputError:
         raise
     except Exception as error:  # pycocotools raises bare Exceptions
@@ -151,9 +156,7 @@ def _object(
     return mask
 
 
-def _shape(
-    annotation: dict[str, Any], size: Size, rle: Any, shown: str, *, corners: bool
-) -> np.ndarray:
+def _shape(annotation: dict[str, Any], size: Size, rle: Any, shown: str, boxes: str) -> np.ndarray:
     width, height = size
     shape = annotation.get("segmentation")
     if isinstance(shape, dict):
@@ -161,9 +164,18 @@ def _shape(
     polygons = _polygons(shape)
     if not polygons:
         x, y, w, h = _numbers(annotation["bbox"], shown)
-        return rectangles([(x, y, w, h) if corners else (x, y, x + w, y + h)], size, shown)
+        return rectangles([_corners((x, y, w, h), boxes)], size, shown)
     checked = [_polygon(p, size, shown) for p in polygons]
     return np.asarray(rle.decode(rle.merge(rle.frPyObjects(checked, height, width)))).astype(bool)
+
+
+def _corners(box: _Box, boxes: str) -> _Box:
+    """x, y of the upper left and of the lower right corner."""
+    x, y, w, h = box
+    if boxes == CORNERS:
+        return box
+    left, top = (x - w / 2, y - h / 2) if boxes == CENTERS else (x, y)
+    return left, top, left + w, top + h
 
 
 def _polygons(shape: Any) -> list[Any]:
@@ -175,12 +187,13 @@ def _polygons(shape: Any) -> list[Any]:
     return [p for p in polygons if len(p) >= 6]
 
 
-def _refuse_corners(
+def _refuse_doubtful(
     objects: Mapping[str, Sequence[Mapping[str, Any]]], sizes: Mapping[str, Any], source: Path
 ) -> None:
-    """Stop where boxes seem to be two corners: they could be, and as sizes some do not fit.
+    """Stop where boxes seem to be two corners or to begin with their centre.
 
-    Where they could be either, they are read as COCO has them, with a notice.
+    They could be, and read as COCO has them some do not fit. Where all could be corners and nothing
+    speaks against either, they are read as COCO has them, with a notice.
 
     Raises:
         InputError: asks what they are.
@@ -191,26 +204,36 @@ def _refuse_corners(
         for annotation in annotations
         if (box := _box_alone(annotation)) is not None
     ]
-    fitting = sum(_could_be_corners(box, size) for box, _, size in found)
-    beyond = [box for box, area, size in found if _is_beyond(box, area, size)]
-    sure = fitting == len(found)
-    most = fitting > _MOST_FIT * len(found) and len(beyond) > _SOME * len(found)
-    if beyond and (sure or most):
+    could = {
+        CORNERS: [_could_be_corners(box, size) for box, _, size in found],
+        CENTERS: [_could_be_centered(box, size) for box, _, size in found],
+    }
+    wrong = {
+        CORNERS: [box for box, area, size in found if _is_beyond(box, area, size)],
+        CENTERS: [box for box, _, size in found if _leaves(box, size)],
+    }
+    doubtful = [
+        boxes
+        for boxes, fit in could.items()
+        if (beyond := wrong[boxes])
+        and (all(fit) or (sum(fit) > _MOST_FIT * len(fit) and len(beyond) > _SOME * len(fit)))
+    ]
+    if doubtful:
+        beyond = wrong[doubtful[0]]
+        others = " or ".join(f"{sum(could[each])} {_WORDS[each]}" for each in doubtful)
+        options = " or ".join(f"‹boxes={each}›" for each in doubtful)
         raise InputError(
             f"‹source› coco {source}: read as x, y, width, height, {len(beyond)} of {len(found)} "
             f"boxes, such as {[*beyond[0]]}, leave their image or have another area than the file "
-            f"states; {fitting} could be two corners, x, y and x, y. Give ‹boxes=corners› if they "
-            "are, ‹boxes=xywh› if they are as COCO has them"
+            f"states; could be: {others}. Give {options} if they are, ‹boxes=xywh› if they are as "
+            "COCO has them"
         )
-    if found and sure and not all(_has_area(box, area) for box, area, _ in found):
+    if found and all(could[CORNERS]) and not all(_has_area(box, area) for box, area, _ in found):
         log.info(
             "boxes of %s are read as x, y, width, height, but all could be corners, x, y and x, y: "
             "look at the masks, and give ‹boxes=corners› if they are",
             source.name,
         )
-
-
-_Box = tuple[float, float, float, float]
 
 
 def _box_alone(annotation: Mapping[str, Any]) -> _Box | None:
@@ -231,11 +254,27 @@ def _could_be_corners(box: _Box, size: Size | None) -> bool:
     return 0 <= x0 < x1 and 0 <= y0 < y1 and inside
 
 
+def _could_be_centered(box: _Box, size: Size | None) -> bool:
+    """Whether a box with its centre at x, y lies in its image; False where its size is not said."""
+    if size is None:
+        return False
+    x0, y0, x1, y1 = _corners(box, CENTERS)
+    fits = min(x0, y0) >= -_BEYOND and x1 <= size[0] + _BEYOND and y1 <= size[1] + _BEYOND
+    return x0 < x1 and y0 < y1 and fits
+
+
+def _leaves(box: _Box, size: Size | None) -> bool:
+    """Whether a box x, y, width, height ends outside of its image."""
+    x, y, w, h = box
+    return size is not None and (x + w > size[0] + _BEYOND or y + h > size[1] + _BEYOND)
+
+
 def _is_beyond(box: _Box, area: Any, size: Size | None) -> bool:
     """Whether a box cannot be x, y, width, height: it leaves the image, or has another area."""
     x, y, w, h = box
-    outside = size is not None and (x + w > size[0] + _BEYOND or y + h > size[1] + _BEYOND)
-    return outside or (_has_area((0, 0, w - x, h - y), area) and not _has_area(box, area))
+    return _leaves(box, size) or (
+        _has_area((0, 0, w - x, h - y), area) and not _has_area(box, area)
+    )
 
 
 def _has_area(box: _Box, area: Any) -> bool:
@@ -260,7 +299,7 @@ def _polygon(values: Any, size: Size, shown: str) -> list[float]:
     found = _numbers(values, shown)
     if len(found) % 2 or len(found) > 2 * _CORNERS:
         raise InputError(f"{shown}: a polygon of {len(found)} numbers; must be pairs x, y")
-    if max(map(abs, found)) <= 1 < min(size):
+    if in_shares(found, size):
         raise InputError(f"{shown}: its polygon is in shares from 0 to 1; must be in pixels")
     for position, value in enumerate(found):
         side = size[position % 2]

@@ -24,7 +24,7 @@ from refocus.masks.backbones import Pixels, Reader, keys_of, load_backbone
 from refocus.masks.backends import table as backends
 from refocus.masks.backends.ours import Ours
 from refocus.masks.backends.protocol import Backend
-from refocus.masks.choice import OURS, backend_of
+from refocus.masks.choice import OURS
 from refocus.masks.discovery import (
     ObjectHead,
     cut,
@@ -141,12 +141,13 @@ def by_backend(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str
     image_files(images)  # a wrong folder is said before a model is fetched
     if settings.backend == OURS:
         return _by_ours(images, settings)
-    own, by_ours = backends.made(settings.backend, settings.device)
-    place = backend_of(settings.backend)[1]
-    kept = {"backend": [settings.backend, *(fingerprints.of_model(name) for name in place)]}
+    chosen = backends.known(settings.backend, settings.device)
+    if not chosen.by_ours:  # said before weights are fetched
+        _refuse_unread(settings)
+    own, by_ours = backends.made(chosen)
+    kept = {"backend": [settings.backend, *backends.identity(chosen, own)]}
     workers, root = settings.workers, images.resolve()
     if own is not None:
-        _refuse_unread(settings)
         return lambda _files, _out: seen(own, root, workers=workers), kept
     assert by_ours is not None
     network, head_for, decisive = _head(images, settings)

@@ -42,7 +42,7 @@ def reader(
         ignore: for png, a value that counts as background.
         images: all images that will be asked for, so that a name that several of them have is not
             taken for one of them.
-        boxes: for coco, "xywh", "corners" or "ask": what a box's last two numbers are.
+        boxes: for coco, "xywh", "corners", "centers" or "ask": what a box's numbers are.
 
     Raises:
         InputError: no such format, or a source that is none, or one that leaves open what its boxes

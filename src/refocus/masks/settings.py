@@ -69,10 +69,11 @@ class MaskSettings:
         ),
     ] = "ask"
     boxes: Annotated[
-        Literal["ask", "xywh", "corners"],
+        Literal["ask", "xywh", "corners", "centers"],
         about(
-            "With ‹source=coco›: whether a box's last two numbers are width and height, as COCO "
-            "says, or the lower right corner. ask: stop if the file looks like the latter."
+            "With ‹source=coco›: whether a box is its upper left corner and its size, as COCO "
+            "says, two corners, or its centre and its size. ask: stop if the file looks like one "
+            "of the latter."
         ),
     ] = "ask"
     mask_polarity: MaskPolarity = "ask"  # with a source

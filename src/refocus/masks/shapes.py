@@ -12,6 +12,7 @@ import numpy as np
 from skimage.draw import polygon2mask
 
 from refocus.errors import InputError
+from refocus.masks.boxes import in_shares
 from refocus.masks.joins import Join
 from refocus.masks.reading import MaskReader, Size
 from refocus.vit.classes import loose, plain
@@ -101,7 +102,7 @@ def polygon(corners: Sequence[tuple[float, float]], shown: str) -> Callable[[Siz
 
     def draw(size: Size) -> np.ndarray:
         width, height = size
-        if max(abs(v) for corner in corners for v in corner) <= 1 < min(size):
+        if in_shares([v for corner in corners for v in corner], size):
             raise InputError(f"{shown}: its polygon is in shares from 0 to 1; must be in pixels")
         for x, y in corners:
             if not (-width <= x <= 2 * width and -height <= y <= 2 * height):

@@ -70,6 +70,7 @@ class Objective:
         by_map: trains GAE's relevance map by `relevance_patches`, so that it reads the settings
             `target` and `recompute`.
         needs_original: reads the model before tuning, `StepSettings.original`.
+        needs_others: takes backgrounds of other images of the batch; a batch of one has none.
         without_labels: it can take the predicted class in place of labels where these terms, which
             read labels, have weight 0; None: it cannot.
     """
@@ -83,6 +84,7 @@ class Objective:
     share: float = 1.0
     by_map: bool = False
     needs_original: bool = False
+    needs_others: bool = False
     without_labels: tuple[str, ...] | None = None
 
 
@@ -176,6 +178,7 @@ _OWN = {
         {"classification": 1.0},
         "cross-entropy on background swaps made with the masks",
         lr=1e-5,
+        needs_others=True,
     ),
     "refocus": Objective(
         refocus_step,
@@ -186,6 +189,7 @@ _OWN = {
         share=0.5,  # what WiSE-FT recommends where nothing is known of the shift
         switches=("second_order",),
         by_map=True,
+        needs_others=True,
     ),
     "consistency": Objective(
         consistency_step,
@@ -196,6 +200,7 @@ _OWN = {
         switches=("second_order",),
         by_map=True,
         needs_original=True,
+        needs_others=True,
     ),
 }
 OBJECTIVES = Table("refocus.objectives", _OWN, Objective)

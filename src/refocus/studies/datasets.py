@@ -23,7 +23,7 @@ from refocus.errors import InputError, first_line
 from refocus.evaluation.plan import SEGMENTS
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.files import read_text
-from refocus.fingerprints import of_model
+from refocus.fingerprints import of_model, of_tree
 from refocus.masks.trust import masked
 from refocus.records import Sample
 from refocus.studies.paper import MODELS
@@ -167,13 +167,19 @@ def _refuse_unknown(content: dict[str, Any], file: Path) -> None:
 
 
 def places(ground: Ground) -> dict[str, Any]:
-    """Where each of the paper's data sets and models lies; of a model's folder its content."""
+    """Where each of the paper's data sets and models lies, and what is there.
+
+    Of a model's folder its content; of the other folders name, size and time of each file.
+    """
     found: dict[str, Any] = {f"models.{k}": of_model(ref) for k, ref in ground.models.items()}
     paths = {"train.images": ground.train, "train.val": ground.val}
     paths |= {"train.val_masks": ground.val_masks}
     paths |= {f"train.{kind}": path for kind, path in ground.masks.items()}
     paths |= {f"suites.{name}": path for name, path in ground.suites.items()}
-    return found | {name: str(path) for name, path in paths.items() if path is not None}
+    given = {name: path for name, path in paths.items() if path is not None}
+    # under names of their own: folders of earlier versions hold the paths alone
+    content = {f"{name}, files": of_tree(path) for name, path in given.items() if path.exists()}
+    return found | {name: str(path) for name, path in given.items()} | content
 
 
 PAPERS_CLASSES = 919  # that have masks in ImageNet-S

@@ -21,7 +21,7 @@ from refocus import fingerprints
 from refocus.errors import InputError, first_line
 from refocus.files import read_json, replacing, write_text
 from refocus.records import drop_partial_line, from_json, read_lines, write_line
-from refocus.vit.loading import weights_digest
+from refocus.vit.loading import reading_digest, weights_digest
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,16 @@ class Epoch:
 
 
 def base_changed(run: Path, base: nn.Module) -> bool:
-    """Whether the model that a run started from has other weights today than it had then."""
+    """Whether the model that a run started from has other weights or preprocessing today."""
     kept = run / fingerprints.IDENTITY  # not in runs of earlier versions
     known = read_json(kept) if kept.exists() else None
-    return isinstance(known, dict) and known.get("weights") != weights_digest(base)
+    if not isinstance(known, dict):
+        return False
+    today = {
+        fingerprints.WEIGHTS: weights_digest(base),
+        fingerprints.READING: reading_digest(base),
+    }
+    return any(known.get(part, now) != now for part, now in today.items())
 
 
 class Checkpoint:

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from torch import nn
 
-from refocus import references
+from refocus import fingerprints, references
 from refocus.errors import InputError
 from refocus.files import read_json, write_json
 from refocus.objectives.by_name import lesson, step_of
@@ -28,7 +28,7 @@ from refocus.tuning.recipe import Recipe
 from refocus.tuning.results import TuneResults
 from refocus.tuning.selection import Selection
 from refocus.tuning.tracking import tracking
-from refocus.vit.loading import load, pick_device
+from refocus.vit.loading import load, pick_device, reading_digest, weights_digest
 from refocus.vit.teachers import load_teacher
 
 _RATES = "rates.json"
@@ -97,12 +97,44 @@ def _lesson(recipe: Recipe, device: torch.device | None) -> Lesson | None:
     return lesson(teacher, recipe.teacher_token, recipe.adain)
 
 
+def lone(recipe: Recipe, images: int, processes: int) -> str:
+    """What to say where a step sees one image and the objective takes something of others; else "".
+
+    images: that are trained on.
+    """
+    if min(recipe.batch_size, images) >= 2 * processes:
+        return ""
+    taken = ["backgrounds"] * OBJECTIVES[recipe.objective].needs_others
+    taken += ["styles"] * bool(recipe.weights.get("shape"))
+    if not taken:
+        return ""
+    return (
+        f"a step sees one image of {images}, ‹batch_size› {recipe.batch_size} over {processes} "
+        f"process{'es' * (processes > 1)}: there is no other image whose "
+        f"{' and '.join(taken)} it could take; give at least {2 * processes}"
+    )
+
+
+def origins(recipe: Recipe, model: nn.Module) -> dict[str, str]:
+    """What a run starts from beside its files, part -> fingerprint; model: as the recipe names it.
+
+    The teacher is loaded: what a hub or a cache gives for its name says no file of the run's.
+    """
+    found = {
+        fingerprints.WEIGHTS: weights_digest(model),
+        fingerprints.READING: reading_digest(model),
+    }
+    if recipe.teacher is not None:
+        found[fingerprints.TEACHER] = load_teacher(recipe.teacher, model).digest
+    return found
+
+
 def lesson_files(recipe: Recipe) -> list[Path]:
     """Weights on this disk that the term `shape` learns from: the teacher's and AdaIN's."""
     teacher = recipe.teacher or ""
     places = [Path(recipe.adain).expanduser()] if recipe.adain else []
     if teacher.startswith("torchvision:"):
-        places += [Path(file).expanduser() for file in teacher.split("@")[1:]]
+        places += [Path(file).expanduser() for file in (teacher.partition("@")[2],) if file]
     elif teacher:
         places.append(references.folder_of(teacher))
     inside = [file for place in places if place.is_dir() for file in place.iterdir()]

@@ -6,6 +6,7 @@ A run can be interrupted and resumed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,15 @@ from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.errors import InputError, Message
 from refocus.files import read_json, write_json
 from refocus.runs import MODEL, RECIPE, SELECTION
-from refocus.tuning.course import Watch, accelerator_for, finished, lesson_files, recipes_step
+from refocus.tuning.course import (
+    Watch,
+    accelerator_for,
+    finished,
+    lesson_files,
+    lone,
+    origins,
+    recipes_step,
+)
 from refocus.tuning.epochs import Progressed
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import TuneResults, results_of
@@ -31,7 +40,7 @@ from refocus.tuning.verdict import warning
 from refocus.vit.classes import class_count
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, shown
-from refocus.vit.loading import load, weights_digest
+from refocus.vit.loading import load
 from refocus.vit.own_models import recorded
 
 log = logging.getLogger("refocus")
@@ -98,16 +107,14 @@ def tune(
     restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
     selection = choose_samples(recipe, model)
     grounds(recipe.backgrounds)
-    said = warning(len(selection.check), recipe.tolerance) if recipe.do_no_harm else ""
-    if said and accelerator.is_main_process:
-        log.warning(Message(said))
+    _warn(recipe, selection, accelerator)
     folder: Path | None = None
     refusal = ""
     if accelerator.is_main_process:  # one process makes the folder; all stop if it may not
         try:
             read = {"‹images›": recipe.images, "‹masks›": recipe.masks, "‹val›": recipe.val}
             folder = outputs.new_folder(out, apart={**read, "‹val_masks›": recipe.val_masks})
-            _begin(recipe, selection, weights_digest(model), folder)
+            _begin(recipe, selection, origins(recipe, model), folder)
         except InputError as error:
             refusal = error.marked
     folder, refusal = broadcast_object_list([folder, refusal])
@@ -117,18 +124,27 @@ def tune(
         return finished(recipe, selection, model, folder, accelerator, watch, new=True)
 
 
+def _warn(recipe: Recipe, selection: Selection, accelerator: Accelerator) -> None:
+    """Say, once, what will not come of a run as it was asked for."""
+    few = warning(len(selection.check), recipe.tolerance) if recipe.do_no_harm else ""
+    alone = lone(recipe, len(selection.train), accelerator.num_processes)
+    for said in (few, alone) if accelerator.is_main_process else ():
+        if said:
+            log.warning(Message(said))
+
+
 def _refuse_other(recipe: Recipe, out: str | Path) -> None:
     """Stop where a run was started with another recipe; recipe: with absolute folders."""
     folder = Path(out).expanduser()
     outputs.refuse_other(out, recipe_of(folder).to_dict(), recipe.to_dict(), folder / RECIPE)
 
 
-def _begin(recipe: Recipe, selection: Selection, weights: str, folder: Path) -> None:
+def _begin(recipe: Recipe, selection: Selection, started: Mapping[str, str], folder: Path) -> None:
     """What a run is resumed from, selection.json last; all of it, or nothing."""
     content = {
         RECIPE: recipe.to_dict(),
         fingerprints.IDENTITY: fingerprints.identity(
-            weights, [*selection.files, *grounds(recipe.backgrounds), *lesson_files(recipe)]
+            started, [*selection.files, *grounds(recipe.backgrounds), *lesson_files(recipe)]
         ),
         SELECTION: as_json(selection),
     }
@@ -219,7 +235,7 @@ def _continued(
     refusal = ""
     if accelerator.is_main_process:
         try:
-            outputs.reopen(folder, weights_digest(model), shown)
+            outputs.reopen(folder, origins(recipe, model), shown)
         except InputError as error:
             refusal = error.marked
     refusal, complete = broadcast_object_list([refusal, complete])

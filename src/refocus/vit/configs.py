@@ -7,7 +7,7 @@ memory is taken and what is done to every pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from refocus.files import read_json
 
 _SIDE = 1 << 14  # pixels; no Vision Transformer reads more
 _CROP = (0.05, 2.0)  # a smaller share would enlarge each image twentyfold
-_RANGE = 1e4  # of mean and std, which count in 0 to 1 or in 0 to 255
+_RANGE = 1e4  # of mean and std
 _MOST = 1 << 26  # bytes of a config.json
 _HUGE = 1 << 20  # smaller numbers are no danger of themselves
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random")
@@ -128,6 +128,11 @@ def refuse_unusable(model: nn.Module, shown: str, *, renamed: bool = False) -> N
             continue
         if said.get(key) is not None and not legal(said[key]):
             raise InputError(f"{shown}: its {key} is {_short(said[key])}; must be {words}")
+
+
+def counts_in_bytes(said: Mapping[str, Any]) -> bool:
+    """Whether mean and std of a `pretrained_cfg` seem to be for pixels of 0 to 255."""
+    return any(max(said.get(key) or (0,)) > 1 for key in ("mean", "std"))
 
 
 def _size(value: Any) -> bool:

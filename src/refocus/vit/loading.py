@@ -8,6 +8,7 @@ names stand.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from refocus import fingerprints, references
-from refocus.errors import InputError
+from refocus.errors import InputError, Message
 from refocus.files import naming
 from refocus.runs import model_in
 from refocus.vit import (
@@ -43,10 +44,12 @@ from refocus.vit.classes import (
     refuse_unusable_head,
     set_order,
 )
-from refocus.vit.configs import read_config, refuse_unusable
+from refocus.vit.configs import counts_in_bytes, read_config, refuse_unusable
 from refocus.vit.families import family
 from refocus.vit.inputs import check_model, check_path, shown
 from refocus.vit.wrappers import unwrap
+
+log = logging.getLogger("refocus")
 
 _LOADED_FROM = (
     "refocus_source"  # attribute on a loaded model, for run records; not part of its state_dict
@@ -115,6 +118,7 @@ def load(
     setattr(model, _LOADED_FROM, ref)
     renamed = names is not None
     refuse_unusable(model, f"‹model› {ref}", renamed=renamed)
+    _look_at_normalization(model, f"‹model› {ref}")
     refuse_unusable_head(model, f"‹model› {ref}", renamed=renamed)
     if pretrained:
         refuse_unfinished_weights(model, f"‹model› {ref}")
@@ -124,6 +128,31 @@ def load(
     if order is not None:
         set_order(model, order)
     return model.eval().to(device)
+
+
+def _look_at_normalization(model: nn.Module, shown: str) -> None:
+    """Warn of a mean or std for pixels of 0 to 255, which would leave nothing of an image.
+
+    timm and transformers apply such to pixels of 0 to 1 as well, so their answers are these.
+
+    Raises:
+        InputError: no other library would read it so.
+    """
+    said: Any = getattr(model, "pretrained_cfg", None) or {}
+    if not counts_in_bytes(said):
+        return
+    row = family(model)
+    library = row[1].library if row else ""
+    text = f"{shown}: its mean {said.get('mean')}, std {said.get('std')} are for pixels of 0 to 255"
+    if library in ("timm", "transformers"):
+        log.warning(
+            Message(
+                f"{text}, and {library} takes them for 0 to 1, as here: hardly anything of an "
+                "image is left; divide them by 255 unless the model was trained like that"
+            )
+        )
+    else:
+        raise InputError(f"{text}; must be for pixels of 0 to 1: divide them by 255")
 
 
 def _place_of(ref: str) -> Path | None:
@@ -349,6 +378,15 @@ def weights_digest(model: nn.Module) -> str:
         content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         content.update(memoryview(value.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
     return content.hexdigest()
+
+
+_READ = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+
+
+def reading_digest(model: nn.Module) -> str:
+    """A short fingerprint of how a model sees an image and what its outputs are called."""
+    config = preprocessing(model)
+    return fingerprints.of_text([config.get(key) for key in _READ], folder_names(model))
 
 
 def identity(ref: str, model: nn.Module) -> list[str]:

@@ -5,6 +5,7 @@ A network of torchvision need not be a Vision Transformer: its answers are read,
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from refocus import fingerprints
 from refocus.errors import InputError, first_line
 from refocus.vit.checkpoints import read_weights
 from refocus.vit.classes import class_count, folder_names, imagenet_outputs
-from refocus.vit.loading import load, preprocessing
+from refocus.vit.loading import load, preprocessing, weights_digest
+
+log = logging.getLogger("refocus")
 
 _PREFIX, _AT = "torchvision:", "@"
 _IMAGENET = 1000  # classes of all weights of torchvision's classifiers
@@ -48,6 +52,13 @@ class Teacher:
             output = self.model((pixels - mean) / std)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits
+
+    @property
+    def digest(self) -> str:
+        """A short fingerprint of its weights, its preprocessing and its names."""
+        return fingerprints.of_text(
+            weights_digest(self.model), self.size, self.mean, self.std, self.names
+        )
 
 
 def load_teacher(
@@ -140,6 +151,8 @@ def _refuse_other_classes(ref: str, found: Teacher, student: nn.Module) -> None:
             "must be the model's"
         )
     names = folder_names(student)
+    if not (names and found.names):
+        log.info("teacher %s: its outputs are taken for the model's by their numbers", ref)
     if names and found.names and names != found.names:
         at = next(
             i for i, pair in enumerate(zip(names, found.names, strict=True)) if len({*pair}) > 1

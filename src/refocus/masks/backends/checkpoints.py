@@ -9,14 +9,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from refocus import fingerprints
 from refocus.errors import InputError
 from refocus.vit import transformers_models
 from refocus.vit.hub import asked_once
-from refocus.vit.loading import pick_device
+from refocus.vit.loading import pick_device, weights_digest
 
 
 class Checkpoint:
     """A checkpoint of transformers by its ID or folder; what is asked for is read then.
+
+    known: what it is, by the content of its folder; of a hub's also by the weights, once read.
 
     Raises:
         InputError: transformers is missing, there is no such checkpoint, or it needs code of its
@@ -25,6 +28,7 @@ class Checkpoint:
 
     def __init__(self, place: str, device: str) -> None:
         self.place, self.device = place, device
+        self.known = fingerprints.of_model(place)
         self.shown = f"hf:{place}"
         transformers = _of_backend(transformers_models.library)
         with asked_once():
@@ -45,6 +49,8 @@ class Checkpoint:
             model = _of_backend(
                 lambda: transformers_models.weights(self.shown, made_by, self.place, attention=None)
             )
+        if not fingerprints.is_known(self.place):
+            self.known.append(weights_digest(model))
         return model.eval().to(pick_device(self.device))
 
     def processor(self, made_by: Any) -> Any:
