@@ -102,6 +102,40 @@ def test_an_original_that_several_runs_share_counts_once_and_all_right_has_a_log
     assert max(row.values["clean"][0] for row in rows) == pytest.approx(400.5 / 401)
 
 
+def _identified(folder: Path, *found: tuple[str, list[str]]) -> None:
+    write_json(folder / "settings.json", dict(found))
+
+
+def test_one_model_of_several_results_counts_once_whatever_its_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And two models of the same numbers count twice."""
+    for at, (clean, before) in enumerate(((0.6, 0.5), (0.7, 0.5), (0.7, 0.52), (0.9, 0.6))):
+        folder = tmp_path / f"run{at}"
+        _result(folder, clean, clean - 0.1, before=before)
+        base = "two" if at == 3 else "one"
+        _identified(
+            folder, ("model", [f"m{at}", f"tuned {at}"]), ("against", [f"copy{at}", base, "config"])
+        )
+    _result(tmp_path / "alone", 0.6, 0.5)  # a tuned one measured alone
+    _identified(tmp_path / "alone", ("model", ["elsewhere", "tuned 0"]))
+    rows = lines.gathered(Options(results=tmp_path))
+    tuned = [row.values["tuned"][0] for row in rows]
+    assert sorted(tuned) == [0, 0, 1, 1, 1, 1]
+    assert "run2 (original) is the model of run0 (original) with other numbers" in caplog.text
+    assert not any("alone" in row.image and "original" in row.image for row in rows)
+
+
+def test_what_a_run_left_is_tuned_though_it_was_measured_alone(tmp_path: Path) -> None:
+    options = _originals(tmp_path / "results")
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "selection.json").write_text("{}")
+    _result(tmp_path / "results" / "alone", 0.8, 0.75)
+    file = tmp_path / "results" / "alone" / "results.json"
+    file.write_text(file.read_text().replace('"m"', f'"{tmp_path}/run/model"'))
+    assert "alone (tuned)" in [row.image for row in lines.gathered(options)]
+
+
 def test_from_results_to_numbers_and_picture(tmp_path: Path) -> None:
     _originals(tmp_path / "results")
     for at, more in enumerate((0.05, 0.07)):

@@ -6,6 +6,7 @@ above it a model is. Nothing is measured here; the accuracies are those of `refo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 from scipy.special import expit, logit
 
+from refocus import references, runs
 from refocus.errors import InputError
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.charts import AFTER, BEFORE, GRID, MUTED
-from refocus.files import write_bytes
-from refocus.outputs import MANIFEST, manifest_of
+from refocus.files import read_json, write_bytes
+from refocus.outputs import MANIFEST, SETTINGS, manifest_of
 from refocus.probes.batch import Options
 from refocus.probes.curves import png
-from refocus.probes.results import Level
+from refocus.probes.results import AGAINST, MODEL, Level
 from refocus.records import ProbeRecord
 from refocus.results import Compared, Estimate, Evaluation
+
+log = logging.getLogger("refocus")
 
 ORIGINAL, TUNED = "original models", "tuned models"
 _CLEAN, _SHIFTED, _TUNED = "clean", "shifted", "tuned"  # columns of a record
@@ -49,30 +53,66 @@ class Line:
         return expected
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """One model of an evaluation.
+
+    key: what the model is, by its content; None where the folder does not say it. after: whether
+    another one before it was measured beside it.
+    """
+
+    folder: str
+    key: tuple[str, ...] | None
+    after: bool
+    of_run: bool  # its folder is that of a tuning run
+    top1: Top1
+    beside: bool  # it is the one before
+
+    def columns(
+        self, clean: str, shifted: Sequence[str], *, tuned: bool
+    ) -> dict[str, tuple[float | None, ...]] | None:
+        """The columns of its record; None where a number is missing."""
+        both = (self.top1[name] for name in (clean, *shifted))
+        shares = [_share(found.against if self.beside else found.model) for found in both]
+        known = [share for share in shares if share is not None]
+        if len(known) < len(shares):
+            return None
+        return {
+            _CLEAN: (known[0],) * len(shifted),
+            _SHIFTED: tuple(known[1:]),
+            _TUNED: (float(tuned),) * len(shifted),
+        }
+
+
 def gathered(options: Options) -> list[ProbeRecord]:
     """A record for each model: its clean accuracy, and a shifted one for each test set in common.
 
-    Shares, half a right answer added on either side, so that a logit is always finite.
+    Shares, half a right answer added on either side, so that a logit is always finite. A model of
+    several results counts once, with the numbers of the first, also where it is compared with in
+    one and measured alone in another. A model is tuned where one before it was measured beside it,
+    or where its folder is that of a run.
 
     Raises:
         InputError: results of too few models, or without two test sets in common.
     """
     assert options.results is not None
-    found = dict(_evaluations(options.results))
+    found = list(_evaluations(options.results))
     if not found:
         raise InputError(
             f"‹results› {options.results}: holds no results of `refocus evaluate` ({RESULTS})"
         )
-    clean, shifted = _sets(list(found.values()), options.results)
+    clean, shifted = _sets([one.top1 for one in found], options.results)
+    later = {one.key for one in found if one.key and (one.after or one.of_run)}
     rows: dict[tuple[object, ...], ProbeRecord] = {}
-    for folder, top1 in found.items():
-        for tuned in (False, True):
-            values = _values(top1, clean, shifted, tuned)
-            if values is None or None in (*values[_CLEAN], *values[_SHIFTED]):
-                continue
-            name = f"{folder} ({'tuned' if tuned else 'original'})"
-            key = tuple(values.values())
-            rows.setdefault(key, ProbeRecord(name, values))  # an original counts once
+    for one in found:
+        tuned = one.after or one.of_run or one.key in later
+        values = one.columns(clean, shifted, tuned=tuned)
+        if values is None:
+            continue
+        name = f"{one.folder} ({'tuned' if tuned else 'original'})"
+        kept = rows.setdefault(one.key or tuple(values.values()), ProbeRecord(name, values))
+        if kept.values != values:
+            log.warning("%s is the model of %s with other numbers: left out", name, kept.image)
     if len(rows) < _LEAST:
         raise InputError(
             f"‹results› {options.results}: results of {len(rows)} different models; a line takes "
@@ -81,11 +121,36 @@ def gathered(options: Options) -> list[ProbeRecord]:
     return list(rows.values())
 
 
-def _evaluations(root: Path) -> Iterator[tuple[str, Top1]]:
+def _evaluations(root: Path) -> Iterator[_Measured]:
+    """The models of each folder of `refocus evaluate`, the one before first."""
     for file in sorted(root.rglob(RESULTS)):
         folder = file.parent
-        if (folder / MANIFEST).exists() and manifest_of(folder).command == "evaluate":
-            yield folder.relative_to(root).as_posix(), _top1(read_evaluation(file))
+        if not (folder / MANIFEST).exists() or manifest_of(folder).command != "evaluate":
+            continue
+        found, keys = read_evaluation(file), _keys(folder / SETTINGS)
+        name, top1 = folder.relative_to(root).as_posix(), _top1(found)
+        if found.against is not None:
+            of_run = _of_run(found.against)
+            yield _Measured(name, keys.get(AGAINST), False, of_run, top1, beside=True)
+        of_run, after = _of_run(found.model), found.against is not None
+        yield _Measured(name, keys.get(MODEL), after, of_run, top1, beside=False)
+
+
+def _keys(settings: Path) -> dict[str, tuple[str, ...]]:
+    """Which models were measured, by content, and by name where that is all that is known."""
+    kept = read_json(settings) if settings.exists() else {}
+    known = {which: kept.get(which) for which in (MODEL, AGAINST)}
+    return {
+        which: tuple(map(str, said[1:] or said))  # the first is where it lies
+        for which, said in known.items()
+        if isinstance(said, list) and said
+    }
+
+
+def _of_run(ref: str) -> bool:
+    """Whether a model is the one that a tuning run left."""
+    place = references.folder_of(ref)
+    return place.name == runs.MODEL and runs.tuned(place.parent) is not None
 
 
 def _top1(found: Evaluation) -> Top1:
@@ -110,27 +175,6 @@ def _sets(found: Sequence[Top1], root: Path) -> tuple[str, list[str]]:
     return common[0], common[1:]
 
 
-def _values(
-    top1: Top1, clean: str, shifted: Sequence[str], tuned: bool
-) -> dict[str, tuple[float | None, ...]] | None:
-    """The columns of one model, None where the results have none before tuning.
-
-    A model alone, with none before it, counts as original.
-    """
-    paired = top1[clean].against is not None
-    if tuned and not paired:
-        return None
-    shares = [
-        _share(top1[name].against if paired and not tuned else top1[name].model)
-        for name in (clean, *shifted)
-    ]
-    return {
-        _CLEAN: (shares[0],) * len(shifted),
-        _SHIFTED: tuple(shares[1:]),
-        _TUNED: (float(tuned),) * len(shifted),
-    }
-
-
 def _share(found: Estimate | None) -> float | None:
     if found is None or found.value is None:
         return None
@@ -140,7 +184,7 @@ def _share(found: Estimate | None) -> float | None:
 def levels(options: Options) -> list[Level]:
     """The shifted test sets."""
     assert options.results is not None
-    found = [top1 for _, top1 in _evaluations(options.results)]
+    found = [one.top1 for one in _evaluations(options.results)]
     return list(_sets(found, options.results)[1])
 
 
