@@ -111,6 +111,7 @@ def test_planted(shared: Path, tmp_path: Path) -> None:
     assert again == shown  # the table alone, and nothing is computed twice
 
 
+@pytest.mark.slow
 def test_planted_without_the_rule_keeps_the_objectives_own_share(
     tiny: Build, tmp_path: Path
 ) -> None:
@@ -213,6 +214,7 @@ def test_only_background(shared: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_shares_of_the_way(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -45,7 +45,8 @@ def test_a_run_is_stopped_and_goes_on(
     tiles = progress.maps()
     assert len(tiles) == 4
     assert tiles[0][0].shape == (32, 32, 3)
-    wait_until(lambda: len(progress.losses()["validation"]) > 3)
+    seen = len(progress.losses()["validation"])  # many, on a busy machine
+    wait_until(lambda: len(progress.losses()["validation"]) > seen + 3)
     changed = progress.maps()
     assert not all(np.array_equal(a, b) for (a, _), (b, _) in zip(tiles, changed, strict=True))
     job.stop()
@@ -138,6 +139,7 @@ def test_records_of_jobs_that_cannot_be_read_stop_nobody(tmp_path: Path) -> None
         assert Jobs(tmp_path).jobs == {}
 
 
+@pytest.mark.slow
 def test_a_job_imports_nothing_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def tab(
     return in_a_loop(made)
 
 
+@pytest.mark.slow
 def test_the_button_runs_all_of_it_and_goes_on_after_a_stop(
     tab: Any, model_folder: Path, image_folders: tuple[Path, Path]
 ) -> None:

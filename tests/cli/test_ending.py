@@ -94,6 +94,7 @@ def test_a_world_size_that_is_no_number_is_named(
     assert "WORLD_SIZE='two'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_that_a_library_swallows_comes_again(number: int, status: int) -> None:
     swallowed = []

@@ -25,6 +25,7 @@ COMMANDS = {  # command -> its arguments, and those that make it another
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_same_command_goes_on_and_another_is_refused(
     name: str,

@@ -205,6 +205,7 @@ def test_bad_arguments_are_refused_in_one_line_and_leave_nothing(
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*SAVED, "own"])
 def test_the_commands_work_on_models_of_every_library(
     kind: str, tmp_path: Path, image_folders: tuple[Path, Path]

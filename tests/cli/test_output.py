@@ -39,6 +39,7 @@ def _arguments(text: str, model: Path, folders: tuple[Path, Path]) -> list[str]:
     return text.format(model=model, images=folders[0], masks=folders[1]).split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
 def test_json_is_the_typed_result_and_nothing_else(
     name: str, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path

@@ -179,6 +179,7 @@ def test_the_papers_protocol_keeps_the_best_epoch_without_a_rule(
     assert json.loads((tmp_path / "run" / "results.json").read_text())["chosen_share"] == 1.0
 
 
+@pytest.mark.slow
 def test_tuning_without_labels_and_of_another_map(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_number_that_is_not_in_the_rows_is_found(tmp_path: Path) -> None:
         main([*given, "--check"])
 
 
+@pytest.mark.slow
 def test_the_documents_say_what_the_committed_rows_give() -> None:
     rows = committed()
     for document in tables.DOCS:

@@ -35,6 +35,7 @@ class _Hrefs(HTMLParser):
         self.found += [value or "" for key, value in attrs if key == "href"]
 
 
+@pytest.mark.slow
 def test_from_a_checkpoint_and_a_folder_to_a_decision(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_model_of_a_hub_that_changed_meanwhile_is_refused(
         refocus.run("hf:a/b", images, tmp_path / "run", masks=masks, settings=QUICK)
 
 
+@pytest.mark.slow
 def test_the_same_arguments_go_on_and_others_are_refused_and_named(
     model_folder: Path,
     image_folders: tuple[Path, Path],
@@ -137,6 +139,7 @@ def test_the_same_arguments_go_on_and_others_are_refused_and_named(
     assert results.read(moved).page == moved / "index.html"
 
 
+@pytest.mark.slow
 def test_masks_are_found_where_none_are_given_and_shown(
     model_folder: Path,
     image_folders: tuple[Path, Path],
@@ -252,6 +255,7 @@ def test_more_images_and_epochs_are_expected_to_take_longer(
     assert long["audit"] == usual["audit"]
 
 
+@pytest.mark.slow
 def test_the_command_plans_runs_and_prints_json(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

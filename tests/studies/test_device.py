@@ -26,6 +26,7 @@ def settings(place: Path, **more: Any) -> StudySettings:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["table3", "figure2", "appendix-a"])
 def test_models_are_measured_and_shown_on_the_device(
     place: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

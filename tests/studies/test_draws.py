@@ -86,6 +86,7 @@ def test_a_class_changes_by_the_mean_over_draws() -> None:
     assert rows[0].change.top1.n == 4
 
 
+@pytest.mark.slow
 def test_any_table_takes_seeds(place: Path) -> None:
     given = options(place, "--seeds", "2", "--shift", "mixed-rand")
     given[given.index("--out") + 1] = str(place / "draws")

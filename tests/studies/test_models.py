@@ -49,6 +49,7 @@ def lines_of(out: Path, name: str) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_average_is_that_of_the_models_changes(two: tuple[Path, list[str]]) -> None:
     out, given = two
     result = RUN.invoke(main.app, ["study", "table10", *given])

@@ -147,6 +147,7 @@ def _written(file: Path, content: str) -> None:
         file.write_text(content)
 
 
+@pytest.mark.slow
 def test_a_study_from_python(place: Path, tmp_path: Path) -> None:
     settings = StudySettings(
         on=str(place / "images"),

@@ -18,6 +18,7 @@ from refocus.tuning import tune
 from tests.tuning.makers import last_weights, same, weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registry.OBJECTIVES)
 def test_resume_ends_with_the_same_bits(
     recipe: Recipe, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -48,6 +49,7 @@ def test_resume_ends_with_the_same_bits(
     assert (whole / "results.json").read_text() == (cut / "results.json").read_text()
 
 
+@pytest.mark.slow
 def test_resume_with_dropout_needs_the_generator_state(
     recipe: Recipe, tiny: Any, tmp_path: Path
 ) -> None:
@@ -69,6 +71,7 @@ def test_resume_with_dropout_needs_the_generator_state(
     assert same(last_weights(tmp_path / "whole"), last_weights(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_the_same_call_does_what_is_left_of_a_run(recipe: Recipe, tmp_path: Path) -> None:
     def stop(line: dict[str, Any]) -> None:
         raise KeyboardInterrupt

@@ -40,6 +40,7 @@ def test_a_nonfinite_term_stops_by_name_and_keeps_the_last_good_checkpoint(
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_float32(recipe: Recipe, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         refocus.tune(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from refocus.tuning import rates, tune
 from tests.tuning.makers import quick_recipe
 
 
+@pytest.mark.slow
 def test_auto_takes_the_highest_rate_that_passes_and_keeps_what_it_tried(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

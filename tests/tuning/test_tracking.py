@@ -88,6 +88,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return made
 
 
+@pytest.mark.slow
 def test_mlflow_is_told_everything_and_the_weights_stay_the_same(
     stand_in: StandIn, model_folder: Path, image_folders: Folders, tmp_path: Path
 ) -> None:

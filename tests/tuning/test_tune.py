@@ -82,6 +82,7 @@ def test_when_tuning_does_not_help_the_original_is_kept(recipe: Recipe, tmp_path
     assert set(results.unseen) == {"blurred", "plain", "moved"}
 
 
+@pytest.mark.slow
 def test_recomputed_maps_train_the_same_weights(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_recomputed_maps_train_the_same_weights(
     )  # AdamW makes whole steps even of rounding errors of tiny gradients
 
 
+@pytest.mark.slow
 def test_the_share_of_the_way_is_the_objectives_own_or_the_users(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

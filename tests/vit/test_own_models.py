@@ -49,6 +49,7 @@ def test_the_example_of_the_docs_runs_and_is_under_15_lines() -> None:
         assert maps == []
 
 
+@pytest.mark.slow
 def test_a_folder_alone_runs_no_code(
     tmp_path: Path, image_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refocus import fingerprints, locks, outputs
+from refocus.data import shift_folders
 from refocus.data import shifts as shifted
 from refocus.data.folders import folder_samples
 from refocus.data.sources.opened import opened, opened_masks
@@ -75,7 +76,7 @@ def shifts(
     read = {"‹images›": images, "‹masks›": masks}
     folder = outputs.resumable(out, resume, kept, apart=read)
     with locks.released(folder):
-        content = shifted.write(
+        content = shift_folders.write(
             samples,
             folder,
             settings.kinds,

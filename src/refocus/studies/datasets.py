@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from refocus.data import shifts
+from refocus.data import shift_folders
 from refocus.data.folders import class_folders, folder_samples, scan
 from refocus.data.sampling import chosen
 from refocus.errors import InputError, first_line
@@ -311,7 +311,7 @@ def _check_one_folder(
 def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) -> None:
     partial = folder / f"{kind}.partial"
     partial.mkdir(parents=True, exist_ok=True)
-    shifts.write(samples, partial, [kind], seed=seed)
+    shift_folders.write(samples, partial, [kind], seed=seed)
     os.replace(partial / kind, folder / kind)  # it is there whole or not at all
     shutil.rmtree(partial)
 

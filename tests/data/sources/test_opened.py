@@ -426,6 +426,7 @@ def test_check_says_how_a_table_was_understood(tmp_path: Path, tiny: Build) -> N
     assert any("a table, 8 images of 4 classes, 8 with masks" in n for n in found.notices)
 
 
+@pytest.mark.slow
 def test_tune_takes_images_and_masks_of_a_table_and_can_be_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path
 ) -> None:

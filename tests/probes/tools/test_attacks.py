@@ -125,6 +125,7 @@ def test_the_models_own_normalization_is_inside(tiny: Build) -> None:
     )  # of pixels, not of normalized ones
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_sanity_checks_of_the_field_on_a_real_model(
     shared: Path, monkeypatch: pytest.MonkeyPatch
