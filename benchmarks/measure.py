@@ -5,6 +5,7 @@ Variants of one task are interleaved in one run, so that their ratios are of the
 
 from __future__ import annotations
 
+import argparse
 import gc
 import platform
 import subprocess
@@ -19,6 +20,17 @@ import numpy as np
 import timm
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+
+def parser_on_masks(about: str | None) -> argparse.ArgumentParser:
+    """A parser that asks for a model, images and their masks; about: the script's docstring."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--masks", type=Path, required=True)
+    return parser
 
 
 def interleaved(variants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -8,9 +8,6 @@ autocast (`--precision bf16`).
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import measure
 import numpy as np
 import torch
@@ -22,12 +19,7 @@ from refocus.data.transforms import MaskedImages, joint_transform
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--masks", type=Path, required=True)
+    parser = measure.parser_on_masks(__doc__)
     parser.add_argument("--count", type=int, default=64)
     args = parser.parse_args()
     model = load(args.model)

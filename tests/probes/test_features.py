@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from refocus.errors import InputError
-from refocus.probes import features, measure
+from refocus.probes import features, left_out, measure
 from refocus.probes.material import Material
 from refocus.probes.registry import PROBES
-from refocus.probes.results import ProbeResult
+from refocus.probes.results import Counting, Level, Numbers, ProbeResult
 from refocus.probes.settings import ProbeSettings
 from refocus.probes.tools import linear
 from refocus.records import ProbeRecord
@@ -59,12 +59,57 @@ def test_a_unit_is_as_pure_as_the_images_that_excite_it_most() -> None:
     selective = np.concatenate([np.arange(10) + 100, np.zeros(10)])
     mixed = np.tile([10.0, 0.0], 10) + np.arange(20) / 100
     activation = np.stack([selective, mixed, np.zeros(20)], axis=1)
-    rows = features.unit_selectivity(_rows("activation", activation, labels))
-    assert [row.image for row in rows] == ["unit 0", "unit 1", "unit 2"]
-    assert rows[0].values["strongest images"] == (1, 1, 1, 10 / 16)
+    records = _rows("activation", activation, labels)
+    units = features.unit_selectivity(records)
+    assert units[0].tolist() == [1, 1, 1, 10 / 16]
     top = [labels[at] for at in np.argsort(-mixed)[:8]]
-    assert rows[1].values["strongest images"][2] == max(top.count(0), top.count(1)) / 8
-    assert rows[2].values["strongest images"] == (None,) * 4  # nothing excites it
+    assert units[1][2] == max(top.count(0), top.count(1)) / 8
+    assert np.isnan(units[2]).all()  # nothing excites it
+    every = features.unit_numbers(records, np.full(20, True))["strongest images"]
+    assert every.tolist() == pytest.approx(units[:2].mean(0).tolist())
+    few = features.unit_numbers(records, np.arange(20) < 10)["strongest images"]
+    assert few[:3].tolist() == [1, 1, 1]
+    assert np.isnan(few[3])  # only 10 images
+
+
+def _excited(images: int, units: int, strength: float, seed: int) -> list[ProbeRecord]:
+    """Images of three classes; each unit is excited by one class more than by the others."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, images)
+    liked = np.random.default_rng(1).integers(0, 3, units)  # the same units whatever the images
+    activation = rng.normal(size=(images, units)) + strength * (labels[:, None] == liked)
+    return _rows("activation", activation, labels.tolist())
+
+
+def _selectivity(*models: list[ProbeRecord]) -> Numbers:
+    records = dict(zip(("model", "against"), models, strict=False))
+    levels: dict[str, list[Level]] = {which: [2, 4, 8, 16] for which in records}
+    counting = Counting(100.0, 0, ("strongest images",))
+    return left_out.compared(records, levels, counting, left_out.LeftOut(features.unit_numbers))
+
+
+def test_an_interval_of_units_holds_for_other_images() -> None:
+    """Over units it would say nothing of other images, which all units share."""
+    found = [_selectivity(_excited(60, 12, 1.0, seed)).headline.model for seed in range(60)]
+    truth = np.mean([one.value for one in found])
+    inside = [one.interval[0] <= truth <= one.interval[1] for one in found]
+    assert np.mean(inside) > 0.85
+    assert all(one.n == 60 for one in found)
+    few = _selectivity(_excited(20, 5, 1.0, 0)).headline.model
+    assert (few.n, few.interval) == (20, None)
+
+
+def test_models_of_other_numbers_of_units_are_compared_by_their_images() -> None:
+    weak, strong = _excited(60, 7, 0.0, 3), _excited(60, 12, 3.0, 3)
+    found = _selectivity(strong, weak)
+    change = found.headline.change
+    assert change.n == 60
+    assert change.difference == pytest.approx(
+        found.headline.model.value - found.headline.against.value
+    )
+    assert 0 < change.interval[0] < change.difference < change.interval[1]
+    same = _selectivity(strong, strong).headline.change
+    assert (same.difference, same.interval) == (0, (0, 0))
 
 
 def test_the_strongest_images_of_a_unit_are_shown(
@@ -108,6 +153,7 @@ def test_from_folders_to_numbers(
         assert found.n == n, name
         assert all(0 <= p.value <= 100 and p.interval for p in points), name
     units = ran("units").numbers.model
+    assert units.n == 8
     assert units.levels == [2, 4, 8, 16]
     assert units.series["strongest images"][3].value is None  # only 8 images
     assert 50 <= units.series["strongest images"][0].value <= 100

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from refocus.errors import InputError
 from refocus.probes import outside, pooled
 from refocus.probes.batch import Batch
+from refocus.probes.material import Material
+from refocus.probes.registry import PROBES
 from refocus.probes.results import Counting
+from refocus.probes.settings import ProbeSettings
 from refocus.records import ProbeRecord
-from tests.makers import Build
+from tests.makers import NAMES, Build, make_images
 from tests.probes.makers import batch
 
 LEVELS = list(outside.LEVELS)
@@ -135,3 +140,21 @@ def test_two_models_are_compared_on_the_same_draws() -> None:
     assert high - low < sum(
         e.interval[1] - e.interval[0] for e in (both.headline.model, both.headline.against)
     )
+
+
+def test_images_of_the_models_classes_are_not_outside(
+    tiny: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, _ = make_images(tmp_path / "own")
+    other, _ = make_images(tmp_path / "other", NAMES[:1])
+    row, model = PROBES["out-of-distribution"], tiny()
+    for place in (images, images / NAMES[0]):
+        material = Material(images, ProbeSettings(outside=str(place)))
+        with pytest.raises(InputError, match=r"are in images, .* none of the model's classes"):
+            material.parts(row, model)
+    Material(images, ProbeSettings(outside=str(other))).parts(row, model)
+    assert f"called like classes of the model, {NAMES[0]} first" in caplog.text
+    caplog.clear()
+    strange, _ = make_images(tmp_path / "strange", ["something"])
+    Material(images, ProbeSettings(outside=str(strange))).parts(row, model)
+    assert "outside" not in caplog.text

@@ -5,7 +5,6 @@ Axes: B images, D features, L blocks.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,46 +109,52 @@ def mlp_can_be_read(model: nn.Module) -> None:
     last_layer(model, len(blocks(model)) - 1)
 
 
-def unit_selectivity(records: list[ProbeRecord]) -> list[ProbeRecord]:
-    """For each unit, the largest share of one class among the images that excite it most.
+STRONG, RANDOM = "strongest images", "images at random"
 
-    And among as many images at random. A record is of a unit; one that no image excites has no
-    numbers, as has a level with more images than there are.
+
+def unit_numbers(records: Sequence[ProbeRecord], kept: np.ndarray) -> dict[str, np.ndarray]:
+    """The largest share of one class among the images that excite a unit most: mean over units.
+
+    And among as many images at random. NaN for a level with more images than there are; units that
+    no image excites do not count. kept: which images count, bool `[n]`.
     """
     activation, labels = _table(records, ACTIVATION), _labels(records)
-    rng, found = np.random.default_rng(0), []
-    for unit, column in enumerate(activation.T):
-        dead = np.ptp(column) == 0
-        orders = {
-            "strongest images": np.argsort(-column, kind="stable"),
-            "images at random": rng.permutation(len(labels)),
-        }
-        values = {
-            series: tuple(
-                None if dead or count > len(labels) else _purity(labels[order[:count]])
-                for count in STRONGEST
-            )
-            for series, order in orders.items()
-        }
-        found.append(ProbeRecord(f"unit {unit}", values))
+    alive = np.ptp(activation, axis=0) > 0
+    chance = np.random.default_rng(0).random(activation.shape)  # the same whichever are kept
+    found = {STRONG: activation[kept][:, alive], RANDOM: chance[kept][:, alive]}
+    if not alive.any():
+        return {series: np.full(len(STRONGEST), np.nan) for series in found}
+    return {series: _purity(table, labels[kept]).mean(0) for series, table in found.items()}
+
+
+def unit_selectivity(records: Sequence[ProbeRecord]) -> np.ndarray:
+    """That share of each unit, `[U, levels]`; NaN also for a unit that no image excites."""
+    activation = _table(records, ACTIVATION)
+    found = _purity(activation, _labels(records))
+    found[np.ptp(activation, axis=0) == 0] = np.nan
     return found
 
 
-def _purity(labels: np.ndarray) -> float:
-    return max(Counter(labels.tolist()).values()) / len(labels)
+def _purity(strength: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Strength of each image in each unit `[n, U]` -> `[U, levels]`."""
+    order = np.argsort(-strength, axis=0, kind="stable")[: max(STRONGEST)].T
+    found = np.full((strength.shape[1], len(STRONGEST)), np.nan)
+    for level, count in enumerate(STRONGEST):
+        if count <= len(labels):
+            seen = labels[order[:, :count]]
+            same = (seen[:, :, None] == seen[:, None, :]).sum(2)
+            found[:, level] = same.max(1) / count
+    return found
 
 
 def unit_pictures(records: Sequence[ProbeRecord], root: Path, path: Path) -> None:
     """Rows of images: those that excite a unit most, of the units with the purest eight."""
     activation = _table(records, ACTIVATION)
-    purest = [
-        (values, unit)
-        for unit, row in enumerate(unit_selectivity(list(records)))
-        if (values := row.values["strongest images"])[0] is not None
-    ]
-    purest.sort(key=lambda pair: [-(v or 0) for v in reversed(pair[0])])
+    found = unit_selectivity(records)
+    purest = [unit for unit, shares in enumerate(found) if not np.isnan(shares[0])]
+    purest.sort(key=lambda unit: [-v for v in np.nan_to_num(found[unit][::-1])])
     count, rows, captions = min(_COLUMNS, len(records)), [], []
-    for _, unit in purest[:_SHOWN]:
+    for unit in purest[:_SHOWN]:
         order = np.argsort(-activation[:, unit], kind="stable")[:count]
         files = [root / records[at].image for at in order]
         rows.append([np.asarray(read_image(f).resize((_SIDE, _SIDE))) for f in files])

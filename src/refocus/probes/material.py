@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import nn
 from refocus import fingerprints
 from refocus.data.folders import class_folders, image_files, scan
 from refocus.data.sampling import chosen
-from refocus.errors import InputError
+from refocus.errors import InputError, Message
 from refocus.evaluation import cues
 from refocus.masks.trust import masked
 from refocus.probes.batch import Options
@@ -22,7 +24,10 @@ from refocus.probes.registry import Probe
 from refocus.probes.settings import ProbeSettings
 from refocus.probes.tools.corruptions import SEVERITIES, published
 from refocus.records import Sample
+from refocus.vit.classes import folder_names, plain
 from refocus.vit.loading import Models, identity
+
+log = logging.getLogger("refocus")
 
 OUTSIDE = -1  # label of an image of none of the model's classes
 _LEAST = 2
@@ -115,6 +120,7 @@ class Material:
         if "outside" in probe.needs:
             assert self.options.outside is not None
             files = image_files(self.options.outside, "outside")
+            _look_at_outside(files, found[0].samples, model, self.options.outside)
             strange = self._spread([Sample(file, OUTSIDE) for file in files], probe)
             found.append(Part(self.options.outside, strange, "outside"))
         return found
@@ -151,6 +157,31 @@ class Material:
             "seed": settings.seed,
             **({"units": settings.units} if probe.reads_units else {}),
         }
+
+
+def _look_at_outside(
+    files: Sequence[Path], samples: Sequence[Sample], model: nn.Module, root: Path
+) -> None:
+    """Pictures of none of the model's classes are no images of its classes.
+
+    Raises:
+        InputError: some of them are.
+    """
+    known = {sample.image.resolve() for sample in samples}
+    if both := [file for file in files if file.resolve() in known]:
+        raise InputError(
+            f"‹outside› {root}: {len(both)} of its {len(files)} images are in ‹images›, {both[0]} "
+            "first; must be pictures of none of the model's classes"
+        )
+    names = {plain(name) for name in folder_names(model) or ()}
+    if alike := [file for file in files if plain(file.parent.name) in names]:
+        log.warning(
+            Message(
+                f"‹outside› {root}: {len(alike)} of its {len(files)} images lie in folders called "
+                f"like classes of the model, {alike[0].parent.name} first; pictures of these "
+                "classes are not outside"
+            )
+        )
 
 
 def _refuse_single(samples: list[Sample], shown: str) -> None:

@@ -23,7 +23,7 @@ from refocus.data.styles import adain
 from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect
 from refocus.files import read_json
-from refocus.probes import page, pictures, pooled
+from refocus.probes import left_out, page, pictures, pooled
 from refocus.probes.choice import names, supported
 from refocus.probes.material import Material, Part, options_of
 from refocus.probes.registry import PROBES, Probe
@@ -209,6 +209,8 @@ def _numbers(
     }
     scale = 100.0 if "%" in row.unit else 1.0
     counting = Counting(scale, row.first, row.headline, material.settings.seed)
+    if isinstance(row.pooled, left_out.LeftOut):
+        return left_out.compared(records, levels, counting, row.pooled)
     if row.pooled is not None:
         return pooled.compared(records, levels, counting, row.pooled)
     return compared(records, levels, counting, row.extra)

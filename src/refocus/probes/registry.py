@@ -15,6 +15,7 @@ from refocus.plugins import Table
 from refocus.probes.batch import Batch, Options, Series, answers
 from refocus.probes.features import (
     SHOTS,
+    STRONG,
     STRONGEST,
     block_answers,
     block_features,
@@ -23,9 +24,10 @@ from refocus.probes.features import (
     transfer_answers,
     transfer_features,
     unit_activations,
+    unit_numbers,
     unit_pictures,
-    unit_selectivity,
 )
+from refocus.probes.left_out import LeftOut
 from refocus.probes.lines import TUNED, above_the_line, gathered, levels, scatter
 from refocus.probes.numbers import (
     REACHES,
@@ -123,7 +125,7 @@ class Probe:
     on: str = "images"
     check: Callable[[nn.Module], None] | None = None
     after: Callable[[list[ProbeRecord]], list[ProbeRecord]] | None = None
-    pooled: Pooled | None = None
+    pooled: Pooled | LeftOut | None = None
     found: Callable[[Options], list[Level]] | None = None
     fits: bool = False
     reads_units: bool = False
@@ -452,10 +454,10 @@ _OWN = {
         unit="images of one class, %",
         first=0,
         check=mlp_can_be_read,
-        after=unit_selectivity,
+        pooled=LeftOut(unit_numbers),
         reads_units=True,
         album=unit_pictures,
-        headline=("strongest images",),
+        headline=(STRONG,),
     ),
     "effective-robustness": Probe(
         gathered,

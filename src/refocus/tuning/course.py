@@ -141,7 +141,7 @@ def lesson_files(recipe: Recipe) -> list[Path]:
     return [file for file in (*places, *inside) if file.is_file() and file.name[0] != "."]
 
 
-def _searched_rate(
+def _rate(
     recipe: Recipe,
     selection: Selection,
     step: Step,
@@ -149,10 +149,14 @@ def _searched_rate(
     accelerator: Accelerator,
     progress: bool,
 ) -> float:
-    """The rate that `rates.search` finds.
+    """The recipe's learning rate, the objective's own, or with `auto` what `rates.search` finds.
 
-    It is kept in the run folder so that a resumed run does not search again.
+    That is kept in the run folder so that a resumed run does not search again.
     """
+    if recipe.lr is None:
+        return OBJECTIVES[recipe.objective].lr
+    if recipe.lr != "auto":
+        return float(recipe.lr)
     kept = folder / _RATES
     if not kept.exists():
         found = rates.search(recipe, selection, step, accelerator, progress=progress)
@@ -196,42 +200,25 @@ def finished(
     *,
     new: bool = False,
 ) -> TuneResults:
-    """What is left of a run, in the tracker as well.
+    """What is left of a run, in the tracker as well: its epochs, then the choice of the weights.
 
     new: the folder was just made.
     """
     with tracking(watch.track, folder, recipe, selection, new=new) as tracked:
-        told = replace(watch, on_epoch=tracked.then(watch.on_epoch))
-        results = _trained(recipe, selection, model, folder, accelerator, told)
+        step = recipes_step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
+        rate = _rate(recipe, selection, step, folder, accelerator, watch.shown)
+        recipe = replace(recipe, lr=rate)
+        set_seed(recipe.seed)
+        training = Training(recipe, rate, model, selection.train, accelerator)
+        on_epoch = tracked.then(watch.on_epoch)
+        best = run_epochs(
+            training, step, selection.select, folder, on_epoch=on_epoch, progress=watch.shown
+        )
+        results: TuneResults | None = None
+        if accelerator.is_main_process:
+            results = conclude(recipe, selection, folder, best, accelerator, watch.shown)
+        (results,) = broadcast_object_list([results])
+        accelerator.free_memory()
+        assert results is not None
         tracked.results(results)
         return results
-
-
-def _trained(
-    recipe: Recipe,
-    selection: Selection,
-    model: nn.Module,
-    folder: Path,
-    accelerator: Accelerator,
-    watch: Watch,
-) -> TuneResults:
-    """Every epoch that is left, then the choice of the weights to keep."""
-    step = recipes_step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
-    if recipe.lr is None:
-        recipe = replace(recipe, lr=OBJECTIVES[recipe.objective].lr)
-    if recipe.lr == "auto":
-        found = _searched_rate(recipe, selection, step, folder, accelerator, watch.shown)
-        recipe = replace(recipe, lr=found)
-    assert recipe.lr is not None
-    set_seed(recipe.seed)
-    training = Training(recipe, float(recipe.lr), model, selection.train, accelerator)
-    best = run_epochs(
-        training, step, selection.select, folder, on_epoch=watch.on_epoch, progress=watch.shown
-    )
-    results: TuneResults | None = None
-    if accelerator.is_main_process:
-        results = conclude(recipe, selection, folder, best, accelerator, watch.shown)
-    (results,) = broadcast_object_list([results])
-    accelerator.free_memory()
-    assert results is not None
-    return results

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from PIL import Image
 
@@ -22,10 +24,7 @@ def by_map(checkpoint: Checkpoint) -> Backend:
     Raises:
         InputError: the checkpoint is another kind of model.
     """
-    _refuse_other(checkpoint, MAPS)
-    transformers = library()
-    processor = checkpoint.processor(transformers.AutoProcessor)
-    model = checkpoint.model(transformers.CLIPSegForImageSegmentation)
+    processor, model = _read(checkpoint, MAPS, "CLIPSegForImageSegmentation")
 
     def find(image: Image.Image, name: str) -> Found:
         words = processor.tokenizer([_asked(name)], return_tensors="pt").to(model.device)
@@ -46,10 +45,7 @@ def by_boxes(detector: Checkpoint, masks: InBoxes) -> Backend:
     Raises:
         InputError: the checkpoint is another kind of model.
     """
-    _refuse_other(detector, DETECTORS)
-    transformers = library()
-    processor = detector.processor(transformers.AutoProcessor)
-    model = detector.model(transformers.AutoModelForZeroShotObjectDetection)
+    processor, model = _read(detector, DETECTORS, "AutoModelForZeroShotObjectDetection")
 
     def boxes(image: Image.Image, name: str) -> list[Box]:
         text = f"{_asked(name).lower()}."  # as it was trained
@@ -80,9 +76,13 @@ def _asked(name: str) -> str:
     return name
 
 
-def _refuse_other(checkpoint: Checkpoint, kinds: tuple[str, ...]) -> None:
+def _read(checkpoint: Checkpoint, kinds: tuple[str, ...], made_by: str) -> tuple[Any, Any]:
+    """Processor and model of a checkpoint of one of these kinds."""
     if checkpoint.kind not in kinds:
         raise InputError(
             f"‹backend› text:{checkpoint.place}: is a {checkpoint.kind or 'model without a type'}; "
             f"must be one of {', '.join(kinds)}"
         )
+    transformers = library()
+    processor = checkpoint.processor(transformers.AutoProcessor)
+    return processor, checkpoint.model(getattr(transformers, made_by))
