@@ -78,7 +78,7 @@ def test_what_somebody_keeps_is_never_touched(tmp_path: Path, name: str) -> None
     out = tmp_path / "out"
     CONTENT[name](out)
     before = sorted(map(str, tmp_path.rglob("*")))
-    with pytest.raises(InputError, match="exists already and is never overwritten"):
+    with pytest.raises(InputError, match="already exists and is never overwritten"):
         outputs.new_folder(out)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
@@ -270,7 +270,9 @@ def test_what_is_no_folder_can_hold_none(place: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "itself").symlink_to("itself")
     (tmp_path / "nowhere").symlink_to("not-there")
-    with pytest.raises(InputError, match=r"^work .*/\w+ is no folder; name a folder, new or not"):
+    with pytest.raises(
+        InputError, match=r"^work .*/\w+ is not a folder; name a new or existing folder"
+    ):
         outputs.refuse_no_folder(tmp_path / place, called="work")
     outputs.refuse_no_folder(tmp_path / "new" / "one", called="work")
     outputs.refuse_no_folder("", called="work")

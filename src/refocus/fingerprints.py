@@ -142,9 +142,8 @@ def refuse_changed(kept: Path, origins: Mapping[str, str], shown: str) -> None:
     for name, known in before.get("files", {}).items():
         file = Path(name)
         if not file.is_file():
-            raise InputError(f"{shown}: {name} is gone since the run was started; restore it")
+            raise InputError(f"{shown}: {name} has been removed since the run started; restore it")
         if of_file(file) != known:
             raise InputError(
-                f"{shown}: {name} was changed since the run was started; bring it back or start a "
-                "new run"
+                f"{shown}: {name} has changed since the run started; restore it or start a new run"
             )

@@ -45,8 +45,8 @@ def new_folder(
     refuse_inside(out, apart)
     folder = Path(out).expanduser()
     taken = InputError(
-        f"‹out› {out}: exists already and is never overwritten; name a new folder, or give "
-        f"{_maker(folder)} to go on there"
+        f"‹out› {out}: already exists and is never overwritten; name a new folder, or resume "
+        f"it with {_maker(folder)}"
     )
     if folder.exists() and not folder.is_dir():
         raise taken
@@ -70,9 +70,9 @@ def new_folder(
 
 def _maker(folder: Path) -> str:
     """In words, the command that wrote a folder, where its manifest says it."""
-    command = "the very command that made it"
+    command = "the command that made it"
     with contextlib.suppress(InputError):
-        command = f"the `refocus {manifest_of(folder).command}` that made it once more"
+        command = f"the `refocus {manifest_of(folder).command}` that made it"
     return command
 
 
@@ -127,7 +127,9 @@ def refuse_no_folder(out: str | Path, *, called: str) -> None:
     place = Path(out).expanduser()
     there = next((part for part in (place, *place.parents) if os.path.lexists(part)), None)
     if there is not None and not there.is_dir():
-        raise InputError(f"‹{called}› {out}: {there} is no folder; name a folder, new or not")
+        raise InputError(
+            f"‹{called}› {out}: {there} is not a folder; name a new or existing folder"
+        )
 
 
 def resumable(
@@ -179,8 +181,8 @@ def refuse_other(out: str | Path, before: Any, now: Any, kept: Path) -> None:
     """
     if said := difference(before, now):
         raise InputError(
-            f"‹out› {out}: was started with other models, folders or options ({said}; see {kept}); "
-            "the same command resumes there; for another one, name a new folder"
+            f"‹out› {out}: was started with other models, folders or options ({said}; see {kept})"
+            "; run the same command to resume, or name a new folder"
         )
 
 
@@ -219,7 +221,7 @@ def refuse_links(folder: Path, *, but: str = "") -> None:
             if (link := Path(place, name)).is_symlink():
                 raise InputError(
                     f"{link}: is a link, and links inside an output folder are not followed; "
-                    "remove it, or put what it leads to in its place"
+                    "remove it, or replace it with what it points to"
                 )
 
 

@@ -85,4 +85,4 @@ def test_a_base_that_was_retrained_in_place_is_read_anew_and_said(
     assert tool.changed("run-1")
     assert not tool.changed("")
     seen = looks.look(retrained, Image.new("RGB", (40, 40), "green"))
-    assert "was changed after" in sides({"original": seen, "tuned": seen}, changed=True)
+    assert "changed after" in sides({"original": seen, "tuned": seen}, changed=True)

@@ -59,7 +59,7 @@ def test_what_lies_outside_of_the_folders_is_not_served(
     Image.new("RGB", (4, 4)).save(images.parent / "secret.png")
     folders = Folders(images, masks)
     for ask in (folders.image, folders.mask, lambda n: folders.save(n, np.eye(36, 40, dtype=bool))):
-        with pytest.raises(InputError, match="not an image of the folder"):
+        with pytest.raises(InputError, match="is not in the image folder"):
             ask(name)
 
 

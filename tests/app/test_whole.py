@@ -61,7 +61,7 @@ def test_the_button_runs_all_of_it_and_goes_on_after_a_stop(
     job = tab.tool.jobs[name]
     given = ["--model", str(model_folder), "--images", str(images), "--masks", str(masks)]
     assert job.command == ["run", *given, "--out", str(job.folder)]
-    assert tab.tick(name)[0].startswith("Stopped. Run all of it continues")
+    assert tab.tick(name)[0].startswith("Stopped. Run everything continues")
     assert tab.begun()[0] == name
     quick = RunSettings(shots=1, epochs=1, most=8, device="cpu")
     found = refocus.run(model_folder, images, job.folder, masks=masks, settings=quick)

@@ -28,7 +28,7 @@ def _raises(error: BaseException) -> int:
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 1, "/a/b: No space left"),
         (OSError(errno.ENOSPC, "No space", "/source", None, "/target"), 1, ": /target: No space"),
         (OSError(errno.EROFS, "Read-only file system", "/a/b"), 1, "/a/b: Read-only"),
-        (OSError(errno.EIO, "Input/output error"), 1, "Input/output error; what was"),
+        (OSError(errno.EIO, "Input/output error"), 1, "Input/output error; files written"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "xxx"), 2, "xxx: File name too long"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "a/b: Not a directory"),
         (RuntimeError("Symlink loop from '/a'"), 2, "Symlink loop from '/a'"),

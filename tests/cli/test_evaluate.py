@@ -76,7 +76,7 @@ def test_evaluate_goes_on_with_the_same_settings_only(
     assert run(monkeypatch, "evaluate", *other) == 2
     said = capsys.readouterr().err
     assert "was started with other models, folders or options (suites" in said
-    assert "the same command resumes there" in said
+    assert "run the same command to resume" in said
     again = ("evaluate", "--model", model_folder, "--on", on, "--out", out)
     assert run(monkeypatch, *again) == 0
     assert run(monkeypatch, *again, "--resume") == 0  # as earlier versions wanted it

@@ -46,7 +46,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert run(monkeypatch, *command, *other.split()) == 2
     refused = capsys.readouterr().err
     assert difference in refused
-    assert "the same command resumes there; for another one, name a new folder" in refused
+    assert "run the same command to resume, or name a new folder" in refused
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,6 @@ def test_a_folder_of_another_command_is_left_alone_and_says_whose_it_is(
     before = sorted(path.name for path in out.rglob("*"))
     assert run(monkeypatch, "tune", *given) == 2
     said = capsys.readouterr().err
-    assert "exists already and is never overwritten; name a new folder, or give" in said
-    assert "the `refocus masks` that made it once more to go on there" in said
+    assert "already exists and is never overwritten; name a new folder, or resume it" in said
+    assert "with the `refocus masks` that made it" in said
     assert sorted(path.name for path in out.rglob("*")) == before

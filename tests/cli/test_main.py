@@ -177,7 +177,7 @@ def test_explain_takes_any_file_name(
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "imagenet-segmentation={images}/x.mat"],
-            "expected is gtsegs_ijcv.mat",
+            "expected gtsegs_ijcv.mat",
         ),
         (["shifts", "{images}", "--masks", "{images}/absent"], "no such folder"),
         (

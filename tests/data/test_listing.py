@@ -105,8 +105,8 @@ def test_one_notice_counts_all_reasons(tmp_path: Path, caplog: pytest.LogCapture
         (("train/a/0.png", "val/a/0.png"), "did you mean .*/val"),
         (("train/a/0.png", "test/a/0.png"), "did you mean .*/test"),
         (("images/a/0.png", "images/b/0.png"), "did you mean .*/images"),
-        (("a/0.png", "a/session2/1.png"), "session2: images are in deeper folders than CLASS/FILE"),
-        (("a/0.png", "b/x/y/1.png"), "x: images are in deeper folders than CLASS/FILE"),
+        (("a/0.png", "a/session2/1.png"), "session2: its images lie deeper than CLASS/FILE"),
+        (("a/0.png", "b/x/y/1.png"), "x: its images lie deeper than CLASS/FILE"),
     ],
 )
 def test_folders_of_another_depth_are_refused(
@@ -135,7 +135,7 @@ def test_two_masks_of_one_name_are_refused(tiny: Build, image_folders: tuple[Pat
     images, masks = image_folders
     with Image.open(masks / "ant" / "0.png") as mask:
         mask.save(masks / "ant" / "0.bmp")
-    with pytest.raises(InputError, match="two masks of one name"):
+    with pytest.raises(InputError, match="two masks with the same name"):
         scan(images, tiny(), masks=masks)
 
 

@@ -129,7 +129,7 @@ def test_where_exif_turns_an_image_its_mask_must_tell_what_it_was_drawn_on(
         if clear:
             assert folder_samples(images, masks, mask_polarity=answer)[0].mask
             continue
-        with pytest.raises(InputError, match=r"0\.jpg carries an EXIF orientation, as 1 of 1"):
+        with pytest.raises(InputError, match=r"0\.jpg carries an EXIF orientation; for 1 of 1"):
             folder_samples(images, masks, mask_polarity=answer)
     (masks / "masks.json").write_text("{}")  # of `refocus masks`, which has asked
     assert folder_samples(images, masks)[0].mask

@@ -40,7 +40,7 @@ class Fixed(nn.Module):
 
 def test_cues_are_read_from_the_name() -> None:
     assert cues.cue("cat7-elephant12") == ("cat", "elephant")
-    with pytest.raises(refocus.InputError, match="must tell both cues"):
+    with pytest.raises(refocus.InputError, match="must give both cues"):
         cues.cue("cat7")
 
 

@@ -40,7 +40,7 @@ def test_further_kinds_are_added_and_other_settings_refused(
     assert second.written == {"only-fg": 24, "only-bg": 24}
     with pytest.raises(refocus.InputError, match=r"seed: 0 then, 1 now"):
         refocus.shifts(*image_folders, tmp_path / "out", refocus.ShiftSettings(("no-fg",), seed=1))
-    with pytest.raises(refocus.InputError, match=r"out.*exists already"):
+    with pytest.raises(refocus.InputError, match=r"out.*already exists"):
         refocus.shifts(*image_folders, tmp_path / "out", resume=False)
 
 

@@ -197,10 +197,14 @@ def test_a_real_sample_of_the_validation_set_has_its_layout(shared: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "folder", "message"),
     [
-        ("imagenet", "crane", "no class of this set"),  # a bird or a machine
-        ("imagenet-v2", "1000", "no class of this set"),
-        ("si-size", "dog", "no class of this set"),
-        ("imagenet-a", "n01440764", "no class of this set"),  # a class of ImageNet, not of its 200
+        ("imagenet", "crane", "not a class of this set"),  # a bird or a machine
+        ("imagenet-v2", "1000", "not a class of this set"),
+        ("si-size", "dog", "not a class of this set"),
+        (
+            "imagenet-a",
+            "n01440764",
+            "not a class of this set",
+        ),  # a class of ImageNet, not of its 200
     ],
 )
 def test_a_folder_that_is_not_of_the_set_is_named(
@@ -251,8 +255,8 @@ def test_flat_validation_images_take_their_labels_from_a_file(
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("readme.txt", "", "no file says their labels"),
-        ("val.txt", "a.JPEG 3\n", r"says no label for b\.JPEG"),
+        ("readme.txt", "", "no file gives their labels"),
+        ("val.txt", "a.JPEG 3\n", r"gives no label for b\.JPEG"),
         ("val.txt", "a.JPEG 3\nb.JPEG 1000\n", "neither one of ImageNet's"),
         ("val.txt", "490\n361\n", "which numbering they follow"),
         ("imagenet_2012_validation_synset_labels.txt", "n01491361\n", "1 labels for 2 images"),

@@ -135,7 +135,7 @@ def test_rembg_masks_what_its_session_marks(
         (("rembg:a,b",), "--backend rembg:a,b: must be ours, rembg, rembg:MODEL, hf:ID, text:ID"),
         (("u2net",), "--backend u2net: must be ours, rembg"),
         (("hf:",), "--backend hf:: must be ours, rembg"),
-        (("rembg", "--size", 512), "--size 512: only for masks of ours, not for --backend rembg"),
+        (("rembg", "--size", 512), "--size 512: only for our own masks, not for --backend rembg"),
         (("rembg", "--refine", "none"), "--refine none: only for masks of ours"),
         (("rembg", "--from", "png", "x"), "--backend rembg: not with --from, which has the masks"),
     ],

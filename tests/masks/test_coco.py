@@ -62,7 +62,9 @@ SIZES = {  # files whose boxes are x, y, width, height
 @pytest.mark.parametrize("found", CORNERS.values(), ids=CORNERS)
 def test_boxes_that_fit_as_corners_alone_are_asked_for(tmp_path: Path, found: list[Box]) -> None:
     file = instances(tmp_path, *({"bbox": box} for box in found))
-    with pytest.raises(InputError, match=rf" of {len(found)} boxes.* leave .*boxes=corners"):
+    with pytest.raises(
+        InputError, match=rf" of {len(found)} boxes.* extend beyond .*boxes=corners"
+    ):
         formats.reader("coco", file)
     assert seen(file, boxes="corners") == found[0]
     x, y, w, h = found[0]

@@ -193,7 +193,7 @@ def test_boxes_from_csv_add_up_and_are_clipped(tmp_path: Path) -> None:
         ("jpeg", None, "choose one of png, imagenet-s, coco"),
         ("png", None, "no such folder"),
         ("boxes", "image,left\na,1\n", "must be CSV with image,xmin,ymin,xmax,ymax"),
-        ("boxes", "image,xmin,ymin,xmax,ymax\na,nan,0,1,1\n", "not finite"),
+        ("boxes", "image,xmin,ymin,xmax,ymax\na,nan,0,1,1\n", "not a finite number"),
         ("coco", "[1]", "not a COCO instances file"),
         ("coco", "{", "not a readable JSON file"),
     ],
@@ -279,7 +279,7 @@ RECTANGLE = LABEL_STUDIO["rectangle"]
     [
         ({**RECTANGLE, "width": 90}, {}, r"task 3: a rectangle ends at 115 % of its image"),
         ({**RECTANGLE, "y": 10, "height": 160}, {}, r"ends at 170 % of its image; must be in per"),
-        (RECTANGLE, {"image_rotation": 90}, r"task 3: was annotated on a turned image"),
+        (RECTANGLE, {"image_rotation": 90}, r"task 3: was annotated on a rotated image"),
     ],
 )
 def test_label_studio_is_not_guessed_at(value: dict, more: dict, said: str, tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_sam_takes_the_only_mask_and_asks_where_there_are_several(tmp_path: Path
     (tmp_path / "b.json").write_text(json.dumps([{"segmentation": runs}, {"segmentation": runs}]))
     read = formats.reader("sam", tmp_path)
     np.testing.assert_array_equal(read(image(), SIZE), BOX)
-    with pytest.raises(InputError, match="has 2 masks and none says which is the object"):
+    with pytest.raises(InputError, match="has 2 masks, and nothing says which is the object"):
         read(image("cat/b.jpg"), SIZE)
 
 
@@ -429,9 +429,9 @@ def with_void(ids: np.ndarray) -> np.ndarray:
     ("values", "message"),
     [
         (ROWS * 2, None),
-        (with_void(ROWS * 3), "255 beside 3, 6, 9, 12, ..., as where it means not labelled"),
+        (with_void(ROWS * 3), "255 beside 3, 6, 9, 12, ..., as if it meant not labelled"),
         (with_void(ROWS * 15), "255 beside 15"),
-        (np.where(with_void(ROWS) == 255, 65535, ROWS), "65535 beside 1, 2, 3, 4, ..., as where"),
+        (np.where(with_void(ROWS) == 255, 65535, ROWS), "65535 beside 1, 2, 3, 4, ..., as if"),
         (ROWS * 100, None),
     ],
     ids=["ids", "nine small ids", "ids up to 135", "16 bits", "ids of 16 bits"],

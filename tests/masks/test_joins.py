@@ -203,8 +203,8 @@ def test_groups_are_read_from_tables_as_people_have_them(
     [
         ("image,group\na/0.png,x\na/0.png,y\n", "a/0.png is in x and y"),
         ("image,group\na/0.png,\n", "line 2: has no value for group"),
-        ("image,kind\na/0.png,x\n", "has not one column group"),
-        ("image,group\nz/9.png,x\n", "names none of the images"),
+        ("image,kind\na/0.png,x\n", "does not have exactly one column group"),
+        ("image,group\nz/9.png,x\n", "lists none of the images"),
         ("", "must be CSV"),
     ],
 )
@@ -218,15 +218,15 @@ def test_groups_that_cannot_be_right_are_refused(tmp_path: Path, text: str, mess
 # --- impossible boxes, polygons, run lengths -----------------------------------------------------
 
 IMPOSSIBLE_BOXES = {
-    "shares": ((0.1, 0.1, 0.9, 0.9), "in shares from 0 to 1"),
+    "shares": ((0.1, 0.1, 0.9, 0.9), "in fractions from 0 to 1"),
     "exchanged": ((15, 15, 5, 5), "ends before it begins"),
     "empty": ((5, 5, 5, 15), "ends before it begins"),
     "outside": ((100, 100, 160, 160), "outside of the image"),
     "above": ((5, -20, 15, -10), "outside of the image"),
-    "not finite": ((5, 5, float("inf"), 15), "not finite"),
-    "nan": ((5, float("nan"), 15, 15), "not finite"),
-    "huge": ((5, 5, 1e30, 15), "not finite or no number"),
-    "words": (("five", 5, 15, 15), "no number"),
+    "not finite": ((5, 5, float("inf"), 15), "not a finite number"),
+    "nan": ((5, float("nan"), 15, 15), "not a finite number"),
+    "huge": ((5, 5, 1e30, 15), "not a finite number"),
+    "words": (("five", 5, 15, 15), "not a finite number"),
 }
 
 
@@ -255,7 +255,7 @@ def test_boxes_that_cannot_be_are_refused(tmp_path: Path, name: str, kind: str) 
 
 CORNERS = [5, 5, 15, 5, 15, 15, 5, 15]
 IMPOSSIBLE_SHAPES: dict[str, tuple[object, str]] = {
-    "shares": ([[v / 40 for v in CORNERS]], "in shares from 0 to 1"),
+    "shares": ([[v / 40 for v in CORNERS]], "in fractions from 0 to 1"),
     "far outside": ([[5, 5, 3e10, 5, 15, 15]], "far outside of the image"),
     "ten million": ([[5, 5, 1e7, 5, 15, 15]], "far outside of the image"),
     "nan": ([[5, 5, float("nan"), 5, 15, 15]], "not a readable JSON|not finite"),
@@ -325,7 +325,7 @@ def test_a_comma_in_a_number_is_read_in_one_way_only(cell: str, right: float | N
     if right is not None:
         assert number(cell, "b.csv") == right
         return
-    with pytest.raises(InputError, match=r"a decimal comma or one of thousands|no number"):
+    with pytest.raises(InputError, match=r"a comma for decimals or thousands|not a finite number"):
         number(cell, "b.csv")
 
 

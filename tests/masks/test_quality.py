@@ -39,7 +39,7 @@ def test_agreement_is_the_score_of_a_plain_object() -> None:
         (square(at=(slice(5, 7), slice(5, 8))), "very small"),
         (square(at=(slice(1, 39), slice(1, 39))), "covers most of the image"),
         (square(at=(slice(0, 40), slice(0, 20))), "touches much of the border"),
-        (square(at=(slice(0, 40, 3), slice(5, 20))), "falls into parts"),
+        (square(at=(slice(0, 40, 3), slice(5, 20))), "is in several pieces"),
         (np.zeros((9, 9), bool), "empty"),
         (np.ones((9, 9), bool), "covers the whole image"),
     ],

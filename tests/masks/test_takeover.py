@@ -93,7 +93,7 @@ def test_masks_lie_on_the_object_however_a_photograph_is_stored(
     tells_itself = tag == 1 or (tag >= 5 and source is not boxes)
     settings = MaskSettings(source=given, device="cpu")
     if not tells_itself:
-        with pytest.raises(InputError, match=r"0\.jpg: carries an EXIF orientation, as 1 of 1"):
+        with pytest.raises(InputError, match=r"0\.jpg: carries an EXIF orientation; for 1 of 1"):
             find_masks(tmp_path / "i", tmp_path / "out", settings)
         assert not (tmp_path / "out").exists()
         settings = MaskSettings(source=given, device="cpu", orientation=frame)

@@ -70,11 +70,11 @@ def test_unknown_names_are_answered_with_the_legal_ones() -> None:
     ):
         refocus.objective("relevanse")
     with pytest.raises(
-        refocus.InputError, match=r"second_order: objective 'finetune' does not read it"
+        refocus.InputError, match=r"second_order: objective 'finetune' does not use it"
     ):
         refocus.objective("finetune", second_order=True)
     with pytest.raises(
-        refocus.InputError, match=r"temperature: objective 'energy' does not read it"
+        refocus.InputError, match=r"temperature: objective 'energy' does not use it"
     ):
         refocus.objective("energy", temperature=0.5)
     with pytest.raises(
@@ -169,7 +169,7 @@ def test_the_row_says_whether_the_objective_trains_the_map_of_a_target(
     model, (images, masks, labels) = tiny(), masked_batch()
     if not OBJECTIVES[name].by_map:
         for given in ({"target": lambda z: z[:, 0]}, {"recompute": True}):
-            with pytest.raises(refocus.InputError, match=f"objective '{name}' does not read it"):
+            with pytest.raises(refocus.InputError, match=f"objective '{name}' does not use it"):
                 refocus.objective(name, **given)
         return
 
@@ -203,21 +203,25 @@ def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("refocus", {"target": "predicted"}, "does not read it; choose one of relevance, rel"),
-        ("finetune", {"target": "predicted"}, "does not read it"),
+        ("refocus", {"target": "predicted"}, "does not use it; choose one of relevance, rel"),
+        ("finetune", {"target": "predicted"}, "does not use it"),
         (
             "energy",
             {"target": "predicted"},
             "the term 'classification' of objective",
         ),
         ("relevance", {"target": "predicted", "labels": 1.0}, "the term 'labels' of objective"),
-        ("relevance", {"target": "predicted", "map": "rollout"}, "is of no class"),
+        ("relevance", {"target": "predicted", "map": "rollout"}, "depends on no class"),
         ("relevance", {"target": "guessed"}, "must be a function of the logits or predicted"),
         ("relevance", {"map": "gradcamm"}, "map gradcamm: unknown; choose one of gae, attention"),
-        ("relevance", {"map": "rollout", "second_order": True}, "the map 'rollout' does not read"),
-        ("relevance", {"map": "gradcam", "recompute": True}, "recompute: is about GAE's map"),
-        ("relevance-exact", {"map": "gradcam"}, "'relevance-exact': is about GAE's map"),
-        ("finetune", {"map": "rollout"}, "map: objective 'finetune' does not read it"),
+        ("relevance", {"map": "rollout", "second_order": True}, "the map 'rollout' does not use"),
+        (
+            "relevance",
+            {"map": "gradcam", "recompute": True},
+            "recompute: applies only to GAE's map",
+        ),
+        ("relevance-exact", {"map": "gradcam"}, "'relevance-exact': applies only to GAE's map"),
+        ("finetune", {"map": "rollout"}, "map: objective 'finetune' does not use it"),
     ],
 )
 def test_maps_and_targets_that_change_nothing_are_refused(

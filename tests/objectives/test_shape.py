@@ -118,7 +118,7 @@ def test_a_second_token_learns_and_the_head_of_the_class_token_does_not() -> Non
 def test_a_teacher_without_a_term_and_the_reverse_are_refused(tiny: Build) -> None:
     with pytest.raises(InputError, match="needs teacher"):
         refocus.objective("finetune", shape=1.0)
-    with pytest.raises(InputError, match="nothing learns from it"):
+    with pytest.raises(InputError, match="no term uses it"):
         step_of("finetune", StepSettings(lesson=Lesson(lambda pixels: pixels)), {})
 
 
@@ -139,7 +139,7 @@ def test_tune_with_a_teacher(tiny: Build, tmp_path: Path) -> None:
     assert "shape" in line
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     for more, message in (
-        ({"weights": {}}, "nothing learns from it"),
+        ({"weights": {}}, "no term uses it"),
         ({"teacher_token": "second"}, "the model has no second token .* must be class"),
         ({"adain": str(tmp_path)}, "vgg.safetensors is missing"),
         ({"teacher": None}, "needs teacher"),

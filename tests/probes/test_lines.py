@@ -170,7 +170,7 @@ def test_what_gives_no_line_is_refused(tmp_path: Path) -> None:
         lines.gathered(Options(results=tmp_path))
     _result(tmp_path / "a", 0.8, 0.7)
     _result(tmp_path / "b", 0.7, 0.5)
-    with pytest.raises(InputError, match="results of 2 different models; a line takes at least 3"):
+    with pytest.raises(InputError, match="results of 2 different models; a line needs at least 3"):
         lines.gathered(Options(results=tmp_path))
     (tmp_path / "c").mkdir()
     write_json(tmp_path / "c" / "results.json", {"other": 1})  # of no evaluation

@@ -217,5 +217,5 @@ def test_a_regression_head_is_explained_and_tuned(tiny: Build) -> None:
         optimizer.step()
         found.append(terms["background"].item())
     assert found[-1] < found[0]
-    with pytest.raises(refocus.InputError, match="does not read it"):
+    with pytest.raises(refocus.InputError, match="does not use it"):
         refocus.objective("finetune", target=lambda z: z[:, 0])

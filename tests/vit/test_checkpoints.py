@@ -132,7 +132,7 @@ def test_an_architecture_that_is_named_travels_with_the_reference(tmp_path: Path
     """Of the architecture's own size: 12 blocks of width 192."""
     plain = timm.create_model(ARCH, num_classes=4).eval()
     torch.save(plain.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(refocus.InputError, match=r"does not say its architecture; name it, as w"):
+    with pytest.raises(refocus.InputError, match=r"does not say its architecture; name it as w"):
         refocus.load(tmp_path / "w.pth")
     images = torch.zeros(1, 3, 224, 224)
     model = refocus.load(tmp_path / "w.pth", arch=ARCH, names=NAMES)
@@ -192,14 +192,14 @@ WRONG: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
             "args": arguments(),
             "state_dict": {k: v for k, v in m.state_dict().items() if k != "norm.weight"},
         },
-        "has no norm.weight, so these are no weights of",
+        "has no norm.weight, so these are not weights of",
     ),
     "no head": (
         lambda m: {
             "args": arguments(),
             "state_dict": {k: v for k, v in m.state_dict().items() if "head" not in k},
         },
-        "has no head.weight, so these are no weights of",
+        "has no head.weight, so these are not weights of",
     ),
     "a part too many": (
         lambda m: {"args": arguments(), "state_dict": {**m.state_dict(), "more": torch.ones(1)}},

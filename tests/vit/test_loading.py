@@ -64,7 +64,7 @@ def test_saving_replaces_a_model_and_nothing_else(tiny: Build, tmp_path: Path) -
         "model.safetensors",
     ]
     (tmp_path / "saved" / "thesis.txt").touch()
-    with pytest.raises(refocus.InputError, match="holds something else than a model"):
+    with pytest.raises(refocus.InputError, match="holds something other than a model"):
         refocus.save(tiny(), tmp_path / "saved")
     assert (tmp_path / "saved" / "thesis.txt").exists()
 
@@ -149,7 +149,7 @@ def test_a_pickle_in_place_of_the_weights_is_never_unpickled(model_folder: Path)
         ("py:tests.zoo:from_torchvision@nowhere", "does not hold weights"),
         ("py:tests.makers:no", "no attribute"),
         ("py:json:loads", "TypeError"),
-        ("x" * 300, "not a timm model name"),
+        ("x" * 300, "neither a timm model name"),
         ("~nobody-has-this-name/x", "no such folder"),
         ("py:builtins:dict", r"returned a dict; must be a torch\.nn\.Module"),
         ("torchvision:resnet50", "choose one of vit_b_16"),

@@ -21,12 +21,12 @@ from refocus.files import write_bytes
 _EXAMPLES = ("chelsea", "coffee", "astronaut", "motorcycle_left")
 _SIDE = 448  # pixels of a map's height
 _CHANGED = (
-    "**The original was changed after this run was tuned from it**: what is shown beside the "
-    "tuned model is another one than it started from."
+    "**The original model changed after this run was tuned from it**: the model shown beside the "
+    "tuned one is not the one that tuning started from."
 )
 _RELEVANCE = (
-    "Relevance: how much each part of the image adds to this answer, as the model's "
-    "attention and its gradient tell."
+    "Relevance: how much each part of the image contributes to this answer, according to the "
+    "model's attention and its gradient."
 )
 
 
@@ -127,7 +127,7 @@ class CompareTab:
         )
         with gr.Row():
             self.threshold = gr.Slider(
-                0, 1, 0, step=0.05, label="Threshold", info="Hide relevance below it."
+                0, 1, 0, step=0.05, label="Threshold", info="Hide relevance below this value."
             )
             self.opacity = gr.Slider(
                 0, 1, 0.6, step=0.05, label="Opacity", info="How strongly the map covers the image."

@@ -93,7 +93,7 @@ class Folders:
 
     def _file(self, name: str) -> Path:
         if name not in self.files:
-            raise InputError(f"{name}: not an image of the folder that the app was started with")
+            raise InputError(f"{name}: is not in the image folder that the app was started with")
         return self.files[name]
 
     def _mask_file(self, name: str) -> Path:

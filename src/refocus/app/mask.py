@@ -111,10 +111,10 @@ class MaskTab:
             if not name or shown is None:
                 raise InputError("choose an image first")
             if held != name:
-                raise InputError(f"{name}: is not shown yet; save again when it is")
+                raise InputError(f"{name}: is still loading; save again when it is shown")
             file = self.folders.save(name, painted(shown, self.folders.image(name).size))
         where = file.relative_to(self.folders.masks)
-        return f"Saved: {where}. The mask before is kept in `.replaced`."
+        return f"Saved: {where}. The previous mask is kept in `.replaced`."
 
     def asked(self, request: gr.Request) -> list[Any]:
         """What the address asks for: `?mask=CLASS/FILE` for an image, `?tab=mask` for the tab."""

@@ -43,7 +43,7 @@ _WITHOUT_FOLDER = {
     "Mask": "Start the app with a folder of images and one of masks to fix masks here.",
     "Tune": "Start the app with a folder of images and one of masks to tune on them.",
     "Audit": "Start the app with a folder of images and one of masks to audit a model on them.",
-    "All in one": "Start the app with a folder of images and one of masks to run all of it.",
+    "All in one": "Start the app with a folder of images and one of masks to run everything.",
 }
 
 

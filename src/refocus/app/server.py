@@ -71,8 +71,8 @@ def prepared(settings: AppSettings) -> Server:
     """
     if (settings.images is None) != (settings.masks is None):
         raise InputError(
-            "‹images› and ‹masks›: give both or none (a masks folder that does not exist yet is "
-            "made)"
+            "‹images› and ‹masks›: give both or neither (a masks folder that does not exist yet "
+            "is created)"
         )
     check_address(settings.host, settings.port)
     # report what cannot be loaded before a page opens
@@ -182,7 +182,7 @@ def _refuse_addresses() -> None:
     """Gradio would fetch an image for a client that names an address in place of an upload."""
 
     def refuse(*_args: Any, **_options: Any) -> Any:
-        raise gr.Error("addresses are not opened: upload the file", print_exception=False)
+        raise gr.Error("URLs are not opened; upload the file", print_exception=False)
 
     processing_utils.ssrf_protected_download = refuse
     processing_utils.async_ssrf_protected_download = refuse

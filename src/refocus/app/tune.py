@@ -20,7 +20,7 @@ from refocus.settings import settings_of
 from refocus.tuning.recipe import RECOMMENDED, Recipe
 from refocus.tuning.results import results_of
 
-_REPORT, _MAKING = "report-of-", "Making the report: about a minute for a small folder ..."
+_REPORT, _MAKING = "report-of-", "Creating the report: about a minute for a small folder ..."
 _OFF, _ON = gr.update(interactive=False), gr.update(interactive=True)
 _DEFAULTS = {setting.name: setting.default for setting in settings_of(Recipe)}
 
@@ -102,12 +102,10 @@ class TuneTab:
     def _results(self) -> None:
         with gr.Row():
             self.curve = gr.Plot(label="Losses")
-            self.maps = gr.Gallery(
-                label="Maps as they are now", columns=4, height=240, allow_preview=False
-            )
+            self.maps = gr.Gallery(label="Current maps", columns=4, height=240, allow_preview=False)
         with gr.Row():
             self.use = gr.Button("Open in Compare", interactive=False, elem_id="tune-open")
-            self.report = gr.Button("Make the report", interactive=False, elem_id="tune-report")
+            self.report = gr.Button("Create the report", interactive=False, elem_id="tune-report")
         self.link = gr.HTML(elem_id="tune-link")
         self.progress, self.timer = gr.State(None), gr.Timer(1.0, active=False)
 

@@ -28,7 +28,7 @@ class WholeTab:
             "no harm, and compares before and after. One page at the end says what to do."
         )
         with gr.Row():
-            start = gr.Button("Run all of it", variant="primary", elem_id="all-start")
+            start = gr.Button("Run everything", variant="primary", elem_id="all-start")
             stop = gr.Button("Stop", elem_id="all-stop", interactive=False)
         said = gr.Markdown(elem_id="all-said")
         link = gr.HTML(elem_id="all-link")
@@ -85,7 +85,7 @@ class WholeTab:
         if job.running:
             return [escape(job.last) or "Running ...", "", off, still]
         if not job.complete:
-            words = escape(job.words) or "Stopped. Run all of it continues from there."
+            words = escape(job.words) or "Stopped. Run everything continues from there."
             return [words, "", off, still]
         page = f'<a href="/pages/{escape(name)}/{PAGE}" target="_blank">Open the page</a>'
         return [_answers(job), page, off, still]

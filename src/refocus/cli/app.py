@@ -26,16 +26,16 @@ def app(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="ImageFolder to fix masks of, to tune on and to audit with."),
+        typer.Option(help="ImageFolder whose masks you fix, and on which you tune and audit."),
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Its masks, CLASS/FILE-STEM.png; missing ones are made."),
+        typer.Option(help="Masks of these images, CLASS/FILE-STEM.png; missing ones are found."),
     ] = None,
     names: Names = None,
     order: Order = None,
     work: Annotated[
-        Path, typer.Option(help="Folder for what the app makes: runs, audits, downloads.")
+        Path, typer.Option(help="Folder for everything the app writes: runs, audits, downloads.")
     ] = Path("refocus-app"),
     backbone: Annotated[
         str,

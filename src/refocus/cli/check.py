@@ -26,13 +26,14 @@ def check(
         Path | None, typer.Option(help="Foreground masks: CLASS/FILE-STEM.png.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New HTML file: the same, with ten images and masks.")
+        Path | None,
+        typer.Option(help="New HTML file: the same findings, with ten images and their masks."),
     ] = None,
     names: Names = None,
     order: Order = None,
     mask_polarity: Annotated[str, option("mask_polarity", MaskPolarity)] = "ask",
 ) -> Checked:
-    """Check how refocus reads a model, images and masks, before you spend an hour."""
+    """Check how refocus reads a model, images and masks, before you start a long run."""
     from refocus.reports import check as checks
     from refocus.vit.loading import load
 

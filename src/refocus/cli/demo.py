@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @with_settings(DemoSettings)
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; the same command goes on there.")
+        Path, typer.Option(help="Folder for the results; the same command resumes there.")
     ] = Path("refocus-demo"),
     **given: Any,
 ) -> dict[str, DemoRow]:

@@ -34,7 +34,7 @@ _NAMES = (  # what is wrong with a path that was given
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_SAFE = "what was written before is whole"
+_SAFE = "files written before are complete"
 _GO_ON = "run the same command again to resume"
 
 
@@ -89,7 +89,7 @@ def _told(error: Exception) -> tuple[int, str] | None:
     elif isinstance(error, OSError) and error.errno is not None:
         told = MACHINE, _of_the_machine(error)
     elif _out_of_memory(error):
-        text = f"out of memory ({first_line(error)}); fewer images a step need less; {_SAFE}"
+        text = f"out of memory ({first_line(error)}); try fewer images per step; {_SAFE}"
         told = MACHINE, text
     return told
 

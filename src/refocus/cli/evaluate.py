@@ -49,8 +49,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure accuracy on test sets and on shifts of your images.
 
-    Of one model, or of two on the same images, such as before and after tuning. Writes one record
-    per image. Under `torchrun` the images are shared by the processes.
+    Measures one model, or two on the same images, such as before and after tuning. Writes one
+    record per image. Under `torchrun` the images are split over the processes.
     """
     given["suites"] = [*given["suites"], *(more or [])]
     values = settings_from(EvaluationSettings, given)
@@ -94,7 +94,7 @@ def shifts(
 ) -> ShiftFolder:
     """Make shifted copies of your images with masks.
 
-    Objects are put on other backgrounds, or are moved, scaled and turned.
+    Objects are put on other backgrounds, or are moved, scaled and rotated.
     """
     settings = ShiftSettings(**settings_from(ShiftSettings, given))
     from refocus.data.shifts import KINDS  # loads torch

@@ -62,15 +62,16 @@ def zero_shot(
         ),
     ],
     names: Annotated[
-        str, typer.Option(help="Class names: a file with one a line, an ImageFolder, or a,b,c.")
+        str, typer.Option(help="Class names: a file with one per line, an ImageFolder, or a,b,c.")
     ],
     out: Annotated[
-        Path, typer.Option(help="New folder for the classifier, to be given as --model elsewhere.")
+        Path,
+        typer.Option(help="New folder for the classifier; give it as --model to other commands."),
     ],
     templates: Annotated[
         Path | None,
         typer.Option(
-            help="Sentences with {} for the class, one a line. Default: the 80 of CLIP's paper."
+            help="Prompts with {} for the class, one per line. Default: the 80 of CLIP's paper."
         ),
     ] = None,
 ) -> Classifier:

@@ -54,8 +54,8 @@ Model = Annotated[
 Names = Annotated[
     Path | None,
     typer.Option(
-        help="Class names in the order of the model's outputs: a file with one a line, or a JSON "
-        "list. For a model that carries none."
+        help="Class names in the order of the model's outputs: a file with one per line, or a JSON "
+        "list. For models that carry no names."
     ),
 ]
 Order = Annotated[
@@ -231,9 +231,9 @@ def _help(setting: Setting) -> str:
     """
     text = setting.about
     if get_origin(setting.kind) is dict:
-        return f"{text} Repeat for more."
+        return f"{text} Can be repeated."
     if _repeats(setting.kind):
-        return f"{text} Repeat for more, or separate them by commas."
+        return f"{text} Repeat the option, or separate values by commas."
     legal = setting.legal.removeprefix("a whole number ").removeprefix("a number ")
     bounded = legal != setting.legal and setting.name != "seed"
     return f"{text} [{legal.removeprefix('of ')}]" if bounded else text

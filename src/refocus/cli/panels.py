@@ -57,23 +57,26 @@ _TITLES = {name: title for title, names in PANELS.items() for name in names}
 EXAMPLES = {  # command -> what it does, and how it is written
     "demo": (
         ("The whole story offline, in a few minutes", "refocus demo"),
-        ("Once more, with another seed", "refocus demo --seed 1 --out demo-1"),
+        ("Again, with another seed", "refocus demo --seed 1 --out demo-1"),
     ),
     "run": (
-        ("The whole way, masks included", "refocus run --model MODEL --images images --out run"),
         (
-            "With masks and a test set of yours",
+            "The whole pipeline, masks included",
+            "refocus run --model MODEL --images images --out run",
+        ),
+        (
+            "With your own masks and test set",
             "refocus run --model MODEL --images images --masks masks --test street=street "
             "--out run",
         ),
         (
-            "What would be done, and for how long?",
+            "What would it do, and how long would it take?",
             "refocus run --model MODEL --images images --dry-run",
         ),
     ),
     "check": (
         (
-            "Are classes, images and masks read as you mean them?",
+            "Are classes, images and masks read as you expect?",
             "refocus check --model MODEL --images images --masks masks --out check.html",
         ),
         (
@@ -149,7 +152,7 @@ EXAMPLES = {  # command -> what it does, and how it is written
             "--kind occlusion,permutation",
         ),
         (
-            "All that can be run with what is given",
+            "All probes that the given input allows",
             "refocus probe run --model MODEL --images test --masks masks --out probes --kind all",
         ),
         ("What each probe tests and costs", "refocus probe list"),

@@ -36,11 +36,11 @@ def probe(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder: one for each probe in it, and probes.html, probes.md, probes.csv."
+            help="Folder for probes.html, probes.md, probes.csv and a subfolder for each probe."
         ),
     ],
     more: Annotated[
-        list[str] | None, typer.Argument(help="Further names of probes.", metavar="[NAME]...")
+        list[str] | None, typer.Argument(help="More names of probes.", metavar="[NAME]...")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="ImageFolder of the model's classes: CLASS/FILE.")
@@ -58,7 +58,7 @@ def probe(
     `refocus probe run` measures, before and after tuning; `refocus probe list` shows what each
     probe tests. Every probe has its own folder in --out: finished ones are kept, interrupted ones
     are resumed, and others can be added later with the same options. Under `torchrun` the images
-    are shared by the processes.
+    are split over the processes.
     """
     given["kinds"] = [*given["kinds"], *(more or [])]
     settings = ProbeSettings(**settings_from(ProbeSettings, given))

@@ -45,7 +45,7 @@ def audit(
     """Measure how much a model relies on the background.
 
     The page starts with the verdict and shows what the model was shown and what it said. Under
-    `torchrun` the images are shared by the processes.
+    `torchrun` the images are split over the processes.
     """
     from refocus.data.sources.opened import opened_pair
     from refocus.reports import audit as audits
@@ -55,7 +55,8 @@ def audit(
     ref = references.with_names(model, names=names, order=order)
     if processes.place().count > 1 and opened_pair(images, masks, part="test").masks is None:
         raise InputError(
-            "‹masks›: missing; under torchrun an audit finds none; run `refocus masks` first"
+            "‹masks›: missing; under torchrun an audit does not find masks, so run `refocus "
+            "masks` first"
         )
     with processes.shared(out, cpu=pick_device(settings.device).type == "cpu") as where:
         found = audits.audit(ref, images, where, masks=masks, settings=settings, resume=resume)
@@ -79,8 +80,9 @@ def report(
     The page needs no other file. report.md, report.csv and classes.csv have the same numbers.
 
     For a tuning run, original and tuned model are measured into RUN/proof first; an interrupted
-    report resumes where it stopped. Probes in RUN/probes are linked. Of `refocus run`, the tuning
-    run is RUN/tune, and the page lies there. For a folder of probes, its page is written again.
+    report resumes where it stopped. Probes in RUN/probes are linked. For `refocus run`, the tuning
+    run is RUN/tune, and the page is written there. For a folder of probes, its page is written
+    again.
     """
     settings = ReportSettings(**settings_from(ReportSettings, given))
     from refocus.reports.report import report as write_report  # loads torch

@@ -33,7 +33,7 @@ def study(
     context: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(help="Name of the study, or list, which shows them all."),
+        typer.Argument(help="Name of the study, or list to show all."),
         Rows("refocus.studies.registry:STUDIES", "Studies"),
     ],
     out: Annotated[
@@ -49,15 +49,15 @@ def study(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file with these options by name, - as _; options given beside it count. "
-            "With --dry-run a file that is missing is written."
+            help="TOML file with these options by name (_ for -); options on the command line "
+            "override it. With --dry-run a missing file is written."
         ),
     ] = None,
     latex: Annotated[
-        bool, typer.Option("--latex", help="Print the table as LaTeX (booktabs), as NAME.tex.")
+        bool, typer.Option("--latex", help="Print the table as LaTeX (booktabs), as in NAME.tex.")
     ] = False,
     csv: Annotated[
-        bool, typer.Option("--csv", help="Print every number as CSV, as NAME.csv.")
+        bool, typer.Option("--csv", help="Print every number as CSV, as in NAME.csv.")
     ] = False,
     **given: Any,
 ) -> StudyResults | Estimated | dict[str, str] | None:

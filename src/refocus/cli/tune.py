@@ -54,13 +54,13 @@ def tune(
         str | None,
         typer.Option(
             hidden=True,
-            help="For a model of your own: its py:MODULE:FUNCTION again.",
+            help="For a model of your own: repeat its py:MODULE:FUNCTION.",
         ),
     ] = None,
     track: Track = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Use the model, learning rate and weights of terms that the paper used."),
+        typer.Option(help="Use the paper's model, learning rate and weights of terms."),
         Rows("refocus.tuning.presets:presets", "Presets"),
     ] = None,
     names: Names = None,

@@ -65,7 +65,7 @@ def _class_folders(root: Path, top: Listing, parameter: str) -> dict[str, list[P
             there = ", ".join(found.left_out) or "nothing"
             raise InputError(
                 f"‹{parameter}› {folder}: class folder without images (it holds {there}; images "
-                "are told by their extension, see docs/inputs.md)"
+                "are recognized by their extension, see docs/inputs.md)"
             )
     say_left_out(root, [top.left_out, *(found.left_out for found in inside.values())])
     return _by_name({folder: list(found.images) for folder, found in inside.items()}, parameter)
@@ -79,12 +79,12 @@ def _refuse_nested(
         known = {f.name.lower(): f for f in folders}
         meant = next((known[n] for n in ("val", "valid", "test", "train") if n in known), folder)
         raise InputError(
-            f"‹{parameter}› {root}: holds {', '.join(f.name for f in folders[:3])}, in which the "
-            f"class folders lie; did you mean {meant}?"
+            f"‹{parameter}› {root}: holds {', '.join(f.name for f in folders[:3])}, which hold "
+            f"the class folders; did you mean {meant}?"
         )
     raise InputError(
-        f"‹{parameter}› {nested}: images are in deeper folders than CLASS/FILE and would be left "
-        f"out; move them into {folder}, or the folder out of {root}"
+        f"‹{parameter}› {nested}: its images lie deeper than CLASS/FILE and would be left out; "
+        f"move them into {folder}, or the folder out of {root}"
     )
 
 
@@ -96,8 +96,8 @@ def _by_name(files: dict[Path, list[Path]], parameter: str) -> dict[str, list[Pa
             raise InputError(f"‹{parameter}› {folder}: two folders have this name; rename one")
         if (same := places.setdefault(folder.resolve(), folder)) != folder:
             raise InputError(
-                f"‹{parameter}› {folder}: is the same folder as {same}, by a link; an image is of "
-                "one class"
+                f"‹{parameter}› {folder}: is the same folder as {same}, by a link; an image must "
+                "have one class"
             )
         found[plain(folder.name)] = inside
     return found
@@ -153,7 +153,8 @@ def outputs_of(
             continue
         if (other := taken.setdefault(position, folder)) != folder:
             raise InputError(
-                f"{shown}: the folders {other} and {folder} are one class of the model; join them"
+                f"{shown}: the folders {other} and {folder} are the same class of the model; "
+                "merge them"
             )
         found[folder] = position
     return found
@@ -163,7 +164,7 @@ def _unknown(shown: str, folder: str, names: Sequence[str]) -> str:
     near = [name for name in names if loose(name) == loose(folder)]
     near = near or difflib.get_close_matches(folder, names, n=1, cutoff=0.8)
     known = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
-    hint = f"did you mean {near[0]!r}?" if near else "give ‹names› where its outputs are others"
+    hint = f"did you mean {near[0]!r}?" if near else "give ‹names› if its outputs have other names"
     return f"{shown}/{folder}: the model knows no class {folder!r}; it knows {known}; {hint}"
 
 
@@ -183,8 +184,8 @@ def _name_by_folders(model: nn.Module, folders: Sequence[str], shown: str) -> No
             f"{shown}: the model carries no class names, and libraries order its folders in two "
             f"ways: {_start(strings)} as strings (torchvision, transformers), {_start(natural)} by "
             f"number and without case (timm), so output {first} is {strings[first]} or "
-            f"{natural[first]}; give ‹order=string› or ‹order=natural›, as it was trained, or "
-            "‹names› with one name for each output"
+            f"{natural[first]}; give ‹order=string› or ‹order=natural›, whichever it was trained "
+            "with, or ‹names› with one name for each output"
         )
     name_outputs(model, natural if order == "natural" else strings, shown)
     log.warning(

@@ -135,7 +135,7 @@ def open_upright(path: Path, *, alone: bool = False) -> File:
         deep = any(";16" in repr(tile) for tile in getattr(file, "tile", ()))
         kind = str(file.format)
         if alone and (count := getattr(file, "n_frames", 1)) > 1:
-            raise ValueError(f"it holds {count} pages or frames; save the one that is meant")
+            raise ValueError(f"it holds {count} pages or frames; save only the one you mean")
         file.load()
         return File(ImageOps.exif_transpose(file), deep, kind)
 
@@ -229,7 +229,7 @@ def read_mask(
     if image is not None and mask.shape[1:] != (image.height, image.width):
         raise InputError(
             f"{path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its image "
-            f"{image.width}x{image.height}; both must agree"
+            f"{image.width}x{image.height}; the sizes must match"
             + (_TURNED if mask.shape[1:] == (image.width, image.height) else "")
         )
     hard = mask > 0.5
@@ -248,7 +248,7 @@ def mask_of(sample: Sample, image: Image.Image | None = None) -> Tensor:
 
 
 _TURNED = " (`refocus masks --from png` turns masks of images that EXIF turns)"
-_LEGAL = "must be 0/255 with soft values between, or 0/1; `refocus masks` takes other masks over"
+_LEGAL = "must be 0/255 with soft values between, or 0/1; `refocus masks` converts other masks"
 
 
 def mask_values(file: File, path: Path) -> np.ndarray:
@@ -266,8 +266,8 @@ def mask_values(file: File, path: Path) -> np.ndarray:
     colours = np.asarray(picture.convert("RGB"))
     if not _grey(colours):
         raise InputError(
-            f"{path}: is in colours, as a photograph or a map of classes is; a mask has one "
-            f"channel ({_LEGAL})"
+            f"{path}: is in colour, like a photograph or a map of classes; a mask has one channel "
+            f"({_LEGAL})"
         )
     return _levels(colours[..., 0], path, lossy=file.kind in LOSSY)
 
@@ -294,8 +294,8 @@ def alpha_of(picture: Image.Image, path: Path) -> np.ndarray | None:
     extreme = (left < _GREY) | (left > 255 - _GREY)
     if len(left) and extreme.all() and left.min() < _GREY < left.max() and _grey(left):
         raise InputError(
-            f"{path}: has a mask in black and white and another one in its transparency; save the "
-            "one that is meant"
+            f"{path}: has a mask in black and white and another one in its transparency; save "
+            "only the one you mean"
         )
     return alpha
 

@@ -177,6 +177,8 @@ def by_stem(files: Iterable[Path]) -> dict[str, Path]:
     for file in files:
         key = plain(file.stem)
         if key in found:
-            raise InputError(f"{found[key]} and {file.name}: are two masks of one name; remove one")
+            raise InputError(
+                f"{found[key]} and {file.name}: are two masks with the same name; remove one"
+            )
         found[key] = file
     return found

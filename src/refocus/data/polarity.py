@@ -63,10 +63,11 @@ def _refuse_unclear_frames(
     unclear = [i for i, mask in pairs if not size_tells(i) and said_orientation(mask) is None]
     if unclear:
         raise InputError(
-            f"‹{parameter}› {root}: {unclear[0]} carries an EXIF orientation, as {len(unclear)} of "
-            f"{len(pairs)} images do whose size does not tell whether their masks were drawn "
-            "upright or on the stored pixels; take the masks over with `refocus masks --from png` "
-            "and ‹orientation=upright› (most tools) or ‹orientation=raw›"
+            f"‹{parameter}› {root}: {unclear[0]} carries an EXIF orientation; for {len(unclear)} "
+            f"of {len(pairs)} images the size does not tell whether their masks were drawn "
+            "upright or "
+            "on the stored pixels; convert the masks with `refocus masks --from png` and "
+            "‹orientation=upright› (most tools) or ‹orientation=raw›"
         )
 
 
@@ -85,12 +86,12 @@ def _refuse_doubtful(pairs: tuple[tuple[Path, Path], ...], root: Path, parameter
     if 2 * same > read:
         raise InputError(
             f"{start} {same} look like their images; give the folder of masks, or "
-            "‹mask_polarity=keep› where they are masks"
+            "‹mask_polarity=keep› if they are masks"
         )
     if 2 * around > read:
         raise InputError(
-            f"{start} {around} cover most of the image's border, as where object and background "
-            "are exchanged; give ‹mask_polarity=invert› to exchange them, or ‹mask_polarity=keep›"
+            f"{start} {around} cover most of the image's border, as if object and background were "
+            "swapped; give ‹mask_polarity=invert› to swap them, or ‹mask_polarity=keep›"
         )
 
 

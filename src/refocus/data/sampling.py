@@ -99,7 +99,7 @@ def pick_shots(
             )
             if not found or not fewer:
                 raise InputError(
-                    f"{few}; lower it, add some, or take fewer of such a class with ‹fewer›"
+                    f"{few}; lower it, add images, or use all that such a class has with ‹fewer›"
                 )
             log.info(Message(f"{few}; all of them are taken"))
         chosen += found

@@ -37,7 +37,9 @@ def read_table(
     needed = ",".join(columns)
     rows, names = _opened(file, shown, needed)
     if lacking := [c for c in columns if names.count(c) != 1]:
-        raise InputError(f"{shown}: must be CSV with {needed}; it has not one column {lacking[0]}")
+        raise InputError(
+            f"{shown}: must be CSV with {needed}; it does not have exactly one column {lacking[0]}"
+        )
     places = {c: names.index(c) for c in (*columns, *(c for c in optional if c in names))}
     try:
         for line in rows:
@@ -93,7 +95,7 @@ def number(text: str, shown: str) -> float:
     """
     if _THOUSANDS.fullmatch(text):
         raise InputError(
-            f"{shown}: {text!r} may hold a decimal comma or one of thousands; must use a point"
+            f"{shown}: {text!r} may use a comma for decimals or thousands; must use a decimal point"
         )
     try:
         value = float(text.replace(",", ".") if "." not in text else text)  # Excel's comma
@@ -101,5 +103,5 @@ def number(text: str, shown: str) -> float:
         value = math.nan
     value = math.nan if "_" in text else value  # which Python alone reads as a number
     if not math.isfinite(value) or abs(value) > 1e9:
-        raise InputError(f"{shown}: {text!r} is not finite or no number; must be in pixels")
+        raise InputError(f"{shown}: {text!r} is not a finite number; must be in pixels")
     return value

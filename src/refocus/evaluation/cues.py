@@ -47,8 +47,8 @@ def mapping(model: nn.Module, file: str | Path | None = None) -> Mapping:
         outputs = imagenet_outputs(model)
         if outputs is None:
             raise InputError(
-                "‹mapping›: missing; the model has not ImageNet's 1000 classes, so a file must say "
-                "which of its classes are a cat"
+                "‹mapping›: missing; the model does not have ImageNet's 1000 classes, so a file "
+                "must say which of its classes are cats"
             )
         table = (
             files("refocus")
@@ -98,7 +98,7 @@ def cue(name: str) -> tuple[str, str]:
     found = re.fullmatch(r"(.+?)\d*-(.+?)\d*", name)
     if not found:
         raise InputError(
-            f"{name}: the name of a stimulus must tell both cues, as in cat7-elephant2"
+            f"{name}: the name of a stimulus must give both cues, as in cat7-elephant2"
         )
     return found[1], found[2]
 

@@ -34,15 +34,15 @@ def flat_samples(root: Path, shown: str) -> list[Sample]:
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise InputError(
-            f"{shown}: its images lie in no class folders, and no file says their labels; put one "
-            f"of {', '.join(LABEL_FILES)} beside them, or sort them into WNID/FILE"
+            f"{shown}: its images are not in class folders, and no file gives their labels; put "
+            f"one of {', '.join(LABEL_FILES)} beside them, or sort them into WNID/FILE"
         )
     try:
         labels = _labels(file, [image.name for image in found.images])
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{file}: not a file of labels ({first_line(error)})") from error
     if lacking := [image.name for image in found.images if image.stem not in labels]:
-        raise InputError(f"{file}: says no label for {lacking[0]}")
+        raise InputError(f"{file}: gives no label for {lacking[0]}")
     log.info("%s: labels are read from %s", root, file)
     return [Sample(image, labels[image.stem]) for image in found.images]
 
@@ -61,7 +61,9 @@ def _labels(file: Path, names: list[str]) -> dict[str, int]:
                     raise ValueError(f"{len(lines)} labels for {len(names)} images")
                 rows = [(name, line[0]) for name, line in zip(names, lines, strict=True)]
                 if rows[0][1].isdigit():
-                    raise ValueError("numbers without names: which numbering they follow is open")
+                    raise ValueError(
+                        "numbers without names, so it is unknown which numbering they follow"
+                    )
             else:
                 rows = [(line[0], line[1]) for line in lines]
     return {Path(name).stem: _index(label) for name, label in rows}

@@ -91,7 +91,7 @@ class Gtsegs:
         self.shape = v2.Resize(size, v2.InterpolationMode.NEAREST)
         if not file.is_file():
             raise InputError(
-                f"‹suites› imagenet-segmentation={file}: no such file; expected is gtsegs_ijcv.mat"
+                f"‹suites› imagenet-segmentation={file}: no such file; expected gtsegs_ijcv.mat"
             )
 
     @cached_property

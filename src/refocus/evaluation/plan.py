@@ -195,7 +195,7 @@ def _check_names(plan: Plan) -> None:
         for name in given:
             if name not in plan.suites:
                 raise InputError(
-                    f"‹{parameter}› {name}=...: none of ‹suites› has that name; given are "
+                    f"‹{parameter}› {name}=...: no test set in ‹suites› has that name; given: "
                     f"{', '.join(plan.suites)}"
                 )
             if name in (CUES, SEGMENTS) or (parameter == "masks" and name in SUITES):
@@ -243,7 +243,8 @@ def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
     found = {image: rows[name] for image, name in named.items() if name is not None}
     if not found:
         raise InputError(
-            f"{shown}: names none of the images below {tests.root}; image is CLASS/FILE"
+            f"{shown}: lists none of the images below {tests.root}; the column image must hold "
+            "CLASS/FILE"
         )
     if lacking := len(named) - len(found):
         log.info("%s: %d of %d images have no group in it", file, lacking, len(named))

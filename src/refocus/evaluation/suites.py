@@ -246,7 +246,7 @@ def _labelled(
         labels |= _other_spellings(folders, labels)
     if suite.strict and (unknown := [f for f in folders if f not in labels]):
         raise InputError(
-            f"‹suites› {name}={root / unknown[0]}: no class of this set; expected is {suite.about}"
+            f"‹suites› {name}={root / unknown[0]}: not a class of this set; expected {suite.about}"
         )
     samples = [
         Sample(file, labels[folder][0], also=labels[folder][1:] if all_count else ())
@@ -256,8 +256,7 @@ def _labelled(
     ]
     if not samples:
         raise InputError(
-            f"‹suites› {name}={root}: none of its class folders has a label; expected is "
-            f"{suite.about}"
+            f"‹suites› {name}={root}: none of its class folders has a label; expected {suite.about}"
         )
     return samples
 

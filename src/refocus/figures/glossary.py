@@ -12,7 +12,7 @@ else:
 
 _HEAD = """# Glossary
 
-The pages of `audit`, `report` and `probe` explain the same words (`assets/glossary.toml`).
+The pages of `audit`, `report` and `probe` use the same definitions (`assets/glossary.toml`).
 """
 
 

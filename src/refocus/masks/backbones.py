@@ -105,8 +105,8 @@ def plain_vit(backbone: nn.Module) -> Any:
         or type(getattr(vit.blocks[-1], "attn", None)) is not Attention
     ):
         raise InputError(
-            f"{type(vit).__name__}: masks are cut from the keys of timm's plain VisionTransformer "
-            "(DINO, DINOv2) alone"
+            f"{type(vit).__name__}: masks can be made only with timm's plain VisionTransformer "
+            "(DINO, DINOv2)"
         )
     return vit
 

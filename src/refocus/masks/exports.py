@@ -67,7 +67,7 @@ def _task(task: dict[str, Any], shown: str) -> tuple[str, Annotated]:
     done = [a for a in task["annotations"] if not a.get("was_cancelled")]
     results = [r for r in (done[-1]["result"] if done else []) if r.get("value")]
     if any(r.get("image_rotation") for r in results):
-        problem = f"{shown}: was annotated on a turned image; annotate it as it is stored"
+        problem = f"{shown}: was annotated on a rotated image; annotate it as it is stored"
         return name, Annotated((), problem=problem)
     sizes = [checked_size(r.get("original_width"), r.get("original_height")) for r in results]
     size = next((found for found in sizes if found), None)
@@ -278,7 +278,10 @@ def _segments(rows: Sequence[dict[str, Any]], shown: str) -> Iterator[Shape]:
         runs = row["segmentation"]
         label = str(row.get("label") or row.get("category") or "")
         if not label and len(rows) > 1:
-            reason = f"{shown}: has {len(rows)} masks and none says which is the object; keep one"
+            reason = (
+                f"{shown}: has {len(rows)} masks, and nothing says which is the object; keep "
+                "only that one"
+            )
             yield Shape("", partial(_refused, reason))
             return
         yield Shape(label, partial(_runs, runs, shown))

@@ -200,7 +200,7 @@ def _refuse_unread(settings: MaskSettings) -> None:
         value = getattr(settings, known.name)
         if known.name in ("backbone", "refine", "size", "learn_from") and value != known.default:
             raise InputError(
-                f"‹{known.name}› {value}: only for masks of ours, not for ‹backend="
+                f"‹{known.name}› {value}: only for our own masks, not for ‹backend="
                 f"{settings.backend}›"
             )
 

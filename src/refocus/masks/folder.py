@@ -189,7 +189,7 @@ def _written(
     done = set(_made(folder))
     left = [f for f in files if _mask_name(f, images) not in done][group.rank :: group.count]
     if done and group.first:
-        log.info("%s: %d masks are there already", out, len(done))
+        log.info("%s: %d masks already exist", out, len(done))
     group.wait()  # all have read before any writes
     record = folder / f".records.{group.rank}.jsonl"
     with appending(record) as lines:

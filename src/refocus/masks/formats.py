@@ -52,10 +52,10 @@ def reader(
         raise InputError(f"‹source› {name}: choose one of {', '.join(FORMATS)}")
     if ignore is not None and name != "png":
         raise InputError(
-            f"‹ignore› {ignore}: only with ‹source› png; the other formats name their own"
+            f"‹ignore› {ignore}: only with ‹source› png; the other formats define their own"
         )
     if boxes != ASK and name != "coco":
-        raise InputError(f"‹boxes› {boxes}: only with ‹source› coco; the others name what is what")
+        raise InputError(f"‹boxes› {boxes}: only with ‹source› coco; the other formats define it")
     source = source.expanduser()
     if name == "png":
         return png(source, images, ignore)

@@ -161,8 +161,8 @@ def _of_palette(picture: Image.Image, path: Path, ignore: int | None) -> np.ndar
         return values
     if shown.any(axis=1).all():
         raise InputError(
-            f"{path}: no colour of its palette is black, so which one is background is not known; "
-            "must have a black background"
+            f"{path}: no colour of its palette is black, so the background is unknown; must have "
+            "a black background"
         )
     mask: np.ndarray = colours[indices].any(axis=-1)
     return mask if ignore is None else mask & (indices != ignore)
@@ -200,6 +200,6 @@ def _refuse_void(levels: np.ndarray, counts: np.ndarray, path: Path, ignore: int
     scaled = levels / (257 if top > 255 else 1)
     if ignore is None and top in (255, 65535) and looks_like_void(scaled, counts):
         raise InputError(
-            f"{path}: has {top} beside {listed(levels)}, as where it means not labelled; give "
+            f"{path}: has {top} beside {listed(levels)}, as if it meant not labelled; give "
             f"‹ignore={top}› to count it as background, or ‹ignore=0› if it is an object"
         )

@@ -64,7 +64,7 @@ def assess(mask: np.ndarray, agreement: float | None = None, edges: float | None
         "very small": min(1, area / _AREA[0]),
         "covers most of the image": min(1, (1 - area) / (1 - _AREA[1])),
         "touches much of the border": min(1, (1 - border) / (1 - _BORDER)),
-        "falls into parts": min(1, largest / _PARTS),
+        "is in several pieces": min(1, largest / _PARTS),
     }
     doubts = [name for name, factor in factors.items() if factor < 1]
     if agreement is not None and agreement < _AGREEMENT:

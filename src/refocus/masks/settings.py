@@ -59,13 +59,13 @@ class MaskSettings:
     ] = None
     ignore: Annotated[
         int | None,
-        about("With ‹source=png›: this value counts as background, such as 255."),
+        about("With ‹source=png›: value that counts as background, such as 255."),
     ] = None
     orientation: Annotated[
         Literal["ask", "upright", "raw"],
         about(
             "With ‹source›, for images that EXIF rotates: upright if they were annotated as "
-            "viewers show them, raw if on the stored pixels. ask: tell by sizes, or stop."
+            "viewers show them, raw if on the stored pixels. ask: decide by the sizes, or stop."
         ),
     ] = "ask"
     boxes: Annotated[

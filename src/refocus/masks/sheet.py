@@ -71,7 +71,7 @@ def _numbers(records: list[dict[str, Any]], below: int, usable: float) -> list[K
     return [
         KeyNumber(str(len(records)), "masks"),
         KeyNumber(str(below), f"have a score below {usable}", "refocus tune leaves these out"),
-        KeyNumber(middle, "is the median score", "0: uncertain, 1: all ways agree"),
+        KeyNumber(middle, "is the median score", "0: uncertain, 1: all agree"),
     ]
 
 

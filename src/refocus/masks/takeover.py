@@ -60,8 +60,8 @@ def refuse_open_questions(
     unclear = [file for file in tagged if frame == ASK and _frame(reader, file) is None]
     if unclear:
         raise InputError(
-            f"{unclear[0]}: carries an EXIF orientation, as {len(unclear)} of {len(files)} images "
-            "do whose size does not tell whether they were annotated upright or as stored; give "
+            f"{unclear[0]}: carries an EXIF orientation; for {len(unclear)} of {len(files)} images "
+            "the size does not tell whether they were annotated upright or as stored; give "
             "‹orientation=upright› (most tools) or ‹orientation=raw›"
         )
     if tagged:
@@ -155,11 +155,11 @@ def _refuse_doubtful(reader: MaskReader, files: Sequence[Path], frame: str) -> N
     if 2 * same > read:
         raise InputError(
             f"‹source›: of {read} masks examined, {same} look like their images; give the folder "
-            "of masks, or ‹mask_polarity=keep› where they are masks"
+            "of masks, or ‹mask_polarity=keep› if they are masks"
         )
     if 2 * around > read:
         raise InputError(
             f"‹source›: of {read} masks examined, {around} cover most of the image's border, as "
-            "where object and background are exchanged; give ‹mask_polarity=invert› to exchange "
-            "them, or ‹mask_polarity=keep›"
+            "if object and background were swapped; give ‹mask_polarity=invert› to swap them, or "
+            "‹mask_polarity=keep›"
         )

@@ -73,7 +73,7 @@ def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Samp
         )
     if not kept:
         raise InputError(
-            f"‹mask_score› {least:g}: no mask in {masks} has that score; lower it or fix masks"
+            f"‹mask_score› {least:g}: no mask in {masks} has that score; lower it or fix some masks"
         )
     return kept
 

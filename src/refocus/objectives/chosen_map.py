@@ -25,13 +25,13 @@ def map_of(name: str | MakeMap, *, second_order: bool = False) -> MakeMap | None
         return None
     if callable(name):
         if second_order:
-            raise InputError("‹second_order›: a map of your own does not read it")
+            raise InputError("‹second_order›: a map of your own does not use it")
         return checked_map(name)
     if name not in MAPS:
         raise InputError(f"‹map› {name}: unknown; choose one of gae, {', '.join(MAPS)}")
     row = MAPS[name]
     if second_order and not row.second_order:
-        raise InputError(f"‹second_order›: the map {name!r} does not read it")
+        raise InputError(f"‹second_order›: the map {name!r} does not use it")
     return NamedMap(row, second_order)
 
 

@@ -49,22 +49,22 @@ def refuse_unread(
     for setting, given in by_map.items():
         if given and not row.by_map:
             raise InputError(
-                f"{setting}: objective {name!r} does not read it; those with a map of GAE do"
+                f"{setting}: objective {name!r} does not use it; those with a map of GAE do"
             )
     _refuse_labels(name, row, settings, weights)
     if settings.map is not None and (settings.recompute or row.exact):
         what = "recompute" if settings.recompute else f"objective {name!r}"
-        raise InputError(f"{what}: is about GAE's map; another ‹map› has neither")
+        raise InputError(f"{what}: applies only to GAE's map")
     if settings.recompute and (settings.second_order or row.exact):
         raise InputError(
             "recompute: keeps no graph of the attention gradient, which the exact derivative of "
             f"{name!r} needs"
         )
     if settings.second_order and "second_order" not in row.switches:
-        raise InputError(f"‹second_order›: objective {name!r} does not read it")
+        raise InputError(f"‹second_order›: objective {name!r} does not use it")
     read = "temperature" in row.switches or weights.get("confidence")
     if settings.temperature != 1.0 and not read:
-        raise InputError(f"‹temperature›: objective {name!r} does not read it")
+        raise InputError(f"‹temperature›: objective {name!r} does not use it")
 
 
 def refuse_lesson(extra: Sequence[str], settings: StepSettings) -> None:
@@ -77,9 +77,7 @@ def refuse_lesson(extra: Sequence[str], settings: StepSettings) -> None:
     if reading and settings.lesson is None:
         raise InputError(f"‹weights› {reading[0]}: needs ‹teacher›")
     if settings.lesson is not None and not reading:
-        raise InputError(
-            "‹teacher›: nothing learns from it; give the term shape a weight (‹weights›)"
-        )
+        raise InputError("‹teacher›: no term uses it; give the term shape a weight (‹weights›)")
 
 
 def _refuse_labels(
@@ -92,10 +90,10 @@ def _refuse_labels(
     if row.without_labels is None:
         able = [key for key, each in OBJECTIVES.items() if each.without_labels is not None]
         raise InputError(
-            f"{shown}: objective {name!r} does not read it; choose one of {', '.join(able)}"
+            f"{shown}: objective {name!r} does not use it; choose one of {', '.join(able)}"
         )
     if isinstance(settings.map, NamedMap) and not settings.map.row.by_class:
-        raise InputError(f"{shown}: this ‹map› is of no class and does not read it")
+        raise InputError(f"{shown}: this ‹map› depends on no class and does not use it")
     merged = {**row.weights, **weights}
     for term in (*row.without_labels, "labels"):
         if merged.get(term):

@@ -138,7 +138,8 @@ _OWN = {
     "gradmask-as-published": Objective(
         gradmask_step,
         {"background": 50.0, "classification": 3e-9},  # paper Table 7, ViT-B
-        "what the paper's GradMask trained: its mask term is a constant, and cross-entropy",
+        "GradMask as the paper's code trained it: cross-entropy, and a mask term that is a "
+        "constant",
         lr=2e-4,
     ),
     "rrr": Objective(
@@ -152,7 +153,7 @@ _OWN = {
     "rrr-as-published": Objective(
         rrr_step,
         {"background": 1e-10, "classification": 2e-6},  # paper Table 6, ViT-B
-        "what the paper's RRR trained: its mask term is a constant, and cross-entropy",
+        "RRR as the paper's code trained it: cross-entropy, and a mask term that is a constant",
         lr=2e-6,
     ),
     "energy": Objective(
@@ -194,8 +195,8 @@ _OWN = {
     "consistency": Objective(
         consistency_step,
         {"energy": 1.0, "consistency": 1.0},
-        "ours, without labels: the original model's answers to the images, held on them and on "
-        "their background swaps, and energy",
+        "ours, without labels: keeps the original model's answers on the images and on their "
+        "background swaps; and energy",
         lr=1e-5,
         switches=("second_order",),
         by_map=True,

@@ -117,7 +117,8 @@ REGULARIZERS = {
     ),
     "rotation": Regularizer(
         _rotation,
-        "which of four turns the images have, read linearly from the features (auxiliary task; "
+        "which of four rotations an image has, predicted linearly from the features (auxiliary "
+        "task; "
         "square inputs)",
     ),
 }

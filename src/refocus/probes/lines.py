@@ -115,7 +115,7 @@ def gathered(options: Options) -> list[ProbeRecord]:
             log.warning("%s is the model of %s with other numbers: left out", name, kept.image)
     if len(rows) < _LEAST:
         raise InputError(
-            f"‹results› {options.results}: results of {len(rows)} different models; a line takes "
+            f"‹results› {options.results}: results of {len(rows)} different models; a line needs "
             f"at least {_LEAST}"
         )
     return list(rows.values())
@@ -169,7 +169,7 @@ def _sets(found: Sequence[Top1], root: Path) -> tuple[str, list[str]]:
     if len(common) < 2:
         shown = ", ".join(common) or "none"
         raise InputError(
-            f"‹results› {root}: a line takes two test sets or shifts that all {len(found)} results "
+            f"‹results› {root}: a line needs two test sets or shifts that all {len(found)} results "
             f"have; in common: {shown}"
         )
     return common[0], common[1:]

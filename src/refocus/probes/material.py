@@ -190,5 +190,5 @@ def _refuse_single(samples: list[Sample], shown: str) -> None:
     if len(counts) < _LEAST or max(counts.values()) < _LEAST:
         raise InputError(
             f"{shown}: {len(samples)} images of {len(counts)} classes are too few for a linear "
-            "head; it takes two classes, one of them with two images (‹most› leaves out images)"
+            "head; it needs two classes, one of them with two images (‹most› leaves out images)"
         )

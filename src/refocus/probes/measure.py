@@ -177,7 +177,7 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
     complete = (folder / outputs.MANIFEST).exists()
     before = sharing().agreed(read(folder / FILE) if complete else None)
     if before is not None:
-        log.info("%s: there already, read from its records", name)
+        log.info("%s: already complete, read from its records", name)
         if not complete:  # the folder of another process than the first, which pages are made of
             write(folder / FILE, before)
             outputs.finish(folder, "probe", kind=name, seed=material.settings.seed)

@@ -177,8 +177,8 @@ _OWN = {
     "fgsm": Probe(
         fgsm,
         BUDGETS,
-        "One step of the size shown against the answer: how easily is it pushed over by a change "
-        "too small to see?",
+        "One gradient step of the given size against the answer: how easily does a change too "
+        "small to see flip it?",
         "Goodfellow, Shlens & Szegedy, ICLR 2015",
         _255,
         "20",
@@ -186,9 +186,8 @@ _OWN = {
     "pgd": Probe(
         pgd,
         BUDGETS,
-        "Ten steps against the answer within the budget: about the strongest plain attack; most "
-        "models that were not trained "
-        "against it fall to zero.",
+        "Ten steps against the answer within the budget: about the strongest simple attack. Most "
+        "models that were not trained against it fall to zero.",
         "Madry et al., ICLR 2018",
         _255,
         "160",
@@ -204,8 +203,8 @@ _OWN = {
     "pgd-path": Probe(
         pgd_path,
         list(range(11)),
-        "The loss on the way of the ten steps (budget 1/255): a smooth, slow rise speaks for a "
-        "robust surface.",
+        "The loss along the ten steps (budget 1/255): a smooth, slow rise suggests a robust loss "
+        "surface.",
         "Paul & Chen, AAAI 2022",
         "step",
         "31",
@@ -216,8 +215,8 @@ _OWN = {
     "occlusion": Probe(
         occlusion,
         SHARES,
-        "Patches turn black, at random, the salient ones first or last: how much of the image, and "
-        "which part, is needed?",
+        "Patches turn black at random, or the salient ones first or last: how much of the image, "
+        "and which part, does the model need?",
         "Naseer et al., NeurIPS 2021",
         "share of the patches",
         "34",
@@ -226,8 +225,8 @@ _OWN = {
     "permutation": Probe(
         permutation,
         [f"{n}x{n}" for n in CELLS],
-        "The image is cut into a grid whose cells change places: a model that still knows it goes "
-        "by textures.",
+        "The image is cut into a grid and its cells are shuffled: a model that still recognizes "
+        "it relies on textures.",
         "Naseer et al., NeurIPS 2021",
         "grid",
         "5",
@@ -244,8 +243,7 @@ _OWN = {
     "turns": Probe(
         turns,
         TURNS,
-        "The image is turned to either side by so many degrees: does the answer depend on what is "
-        "up?",
+        "The image is rotated to either side: does the answer depend on which way is up?",
         "Engstrom et al., ICML 2019",
         "turned by, degrees",
         "8",
@@ -263,7 +261,7 @@ _OWN = {
         patches,
         patch_sizes,
         "The same image in smaller and larger patches, with the kernel and the positions "
-        "resampled: does the answer hang on the grid?",
+        "resampled: does the answer depend on the grid?",
         "Beyer et al. (FlexiViT), CVPR 2023",
         "side of a patch, pixels",
         "8",
@@ -274,7 +272,7 @@ _OWN = {
         surgery,
         removals,
         "One block, attention or MLP is left out at test time: is the answer spread over the "
-        "layers or does it hang on one?",
+        "layers or does it depend on one?",
         "Bhojanapalli et al., ICCV 2021",
         "what is left out of block",
         "3 for each block",
@@ -284,7 +282,7 @@ _OWN = {
     "local-attention": Probe(
         local_attention,
         ["all", *map(str, reversed(REACHES))],
-        "Patches attend to their neighbours alone: does the model need to look far?",
+        "Patches attend only to their neighbours: does the model need to look far?",
         "Bhojanapalli et al., ICCV 2021",
         "patches on each side that are seen",
         "7",
@@ -294,8 +292,8 @@ _OWN = {
     "class-tokens": Probe(
         class_tokens,
         exits,
-        "Each block's token is classified at once, and averaged with all later ones: from where on "
-        "is the answer there?",
+        "Each block's token is classified directly, alone and averaged with all later ones: from "
+        "which block on is the answer there?",
         "Naseer et al., NeurIPS 2021",
         "block",
         "1 for each block",
@@ -363,8 +361,8 @@ _OWN = {
     "stylization": Probe(
         stylization,
         STRENGTHS,
-        "Textures and colours move to those of other pictures, shapes stay: does the model go by "
-        "the shape?",
+        "Textures and colours change to those of other pictures while shapes stay: does the model "
+        "rely on shape?",
         "after Geirhos et al., ICLR 2019; amplitudes: Xu et al., CVPR 2021; AdaIN: Huang & "
         "Belongie, ICCV 2017",
         "how far the picture is moved to the style",
@@ -388,8 +386,8 @@ _OWN = {
     "rotation": Probe(
         rotation_features,
         ["four turns"],
-        "Can a linear head tell from the features how the image was turned (chance 25 %)? It takes "
-        "some knowledge of shape.",
+        "Can a linear head tell from the features how the image was rotated (chance 25 %)? This "
+        "needs some knowledge of shape.",
         "Gidaris, Singh & Komodakis, ICLR 2018",
         "task",
         "4",
@@ -417,9 +415,9 @@ _OWN = {
         transfer_features,
         (*SHOTS, "all"),
         "A linear head on the features, fitted on few or all images of another folder's classes: "
-        "do they serve for more than the model's own?",
+        "are the features useful beyond the model's own classes?",
         "Kornblith, Shlens & Le, CVPR 2019",
-        "images of a class that are fitted on, at most",
+        "training images per class, at most",
         "1",
         numbers=True,
         first=0,
@@ -463,7 +461,7 @@ _OWN = {
         gathered,
         (),
         "Shifted against clean accuracy of many models, from results of `refocus evaluate`: are "
-        "the tuned ones above the line of the others, or did clean accuracy rise alike?",
+        "the tuned models above the line of the others, or did clean accuracy rise just as much?",
         "Taori et al., NeurIPS 2020",
         "shifted test set",
         "0",
@@ -495,7 +493,7 @@ _OWN = {
         TARGETS,
         "The fewest pixels that give a class a confidence of 90 %, for the predicted class and for "
         "five random ones: "
-        "if any class can be reached, such pixels say little of what the model looks at.",
+        "if any class can be reached, such pixels say little about what the model looks at.",
         "Carter et al., AISTATS 2019; Appendix A of Chefer, Schwartz & Wolf, NeurIPS 2022",
         "class",
         "1800",

@@ -75,18 +75,17 @@ class ProbeSettings:
     ] = None
     results: Annotated[
         PathText | None,
-        about(
-            "Folder in which results of `refocus evaluate` lie, at any depth, for "
-            "effective-robustness."
-        ),
+        about("Folder with results of `refocus evaluate`, at any depth, for effective-robustness."),
     ] = None
     units: Annotated[
         Literal["mlp", "token"],
-        about("What units looks at in the last block: its MLP's units, or its class token."),
+        about(
+            "What the probe units examines in the last block: its MLP's units, or its class token."
+        ),
     ] = "mlp"
     saliency: Annotated[
         Literal["relevance", "attention"],
-        about("What occlusion treats as salient: relevance, or attention as in DINO."),
+        about("What the probe occlusion treats as salient: relevance, or attention as in DINO."),
     ] = "relevance"
     most: Annotated[
         AtLeastTwo | None, about("Maximum number of images, spread over the classes.")

@@ -32,7 +32,7 @@ class Map:
 
     make: (model, images, targets, second_order) -> logits and map. by_class: it is of a class, so
     that `target` is read. second_order: whether the caller may ask for the derivative through the
-    gradient; a map without one, or that has no other, does not read it.
+    gradient; a map without one, or that has no other, does not use it.
     """
 
     make: Callable[[nn.Module, Tensor, Target, bool], Made]

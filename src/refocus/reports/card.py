@@ -41,7 +41,7 @@ _LIMITS = """\
 - The accuracies hold for images like those they were measured on, and for these classes.
 - Images with swapped backgrounds are composites. Objectives that train on such composites do
   better on them than on photographs.
-- A relevance map is what an explanation method says of a decision, not the decision itself.
+- A relevance map is what an explanation method says about a decision, not the decision itself.
 - Automatic masks are sometimes wrong, and wrong masks teach the wrong thing."""
 
 
@@ -174,7 +174,7 @@ def _numbers(run: Path, results: TuneResults) -> str:
     if kept is None:
         return "No image was left to measure on."
     note = (
-        f"On the {results.check_images} images by which the weights were chosen, so not an "
+        f"On the {results.check_images} images that chose the weights, so this is not an "
         "independent test (`refocus report` makes one):"
     )
     return f"{note}\n\n{markdown(_rows(kept)).strip()}"

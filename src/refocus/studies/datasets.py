@@ -283,7 +283,8 @@ def check_own(
         for part in ("train", "test"):
             if not (root / part).is_dir():
                 raise InputError(
-                    f"‹masks› {root}: {part}/ is missing; masks of kind {kind} lie as the images do"
+                    f"‹masks› {root}: {part}/ is missing; masks of kind {kind} must be laid out "
+                    "as the images are"
                 )
             found = scan(
                 folder / part,

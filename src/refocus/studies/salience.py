@@ -159,7 +159,9 @@ def _pictures(title: str, looks: Sequence[Look], network: nn.Module, images: Ima
     samples = {s.image.relative_to(images.root).as_posix(): s for s in images.samples}
     first = sorted(looks, key=lambda look: -look.confidence)[:SHOWN]
     cards = tuple(_card(look, network, images.read(samples[look.image])) for look in first)
-    return Pictures(title, f"the {SHOWN} of which the model is surest", len(looks), cards)
+    return Pictures(
+        title, f"the {SHOWN} predictions that the model is most confident of", len(looks), cards
+    )
 
 
 def _card(look: Look, network: nn.Module, seen: tuple[Tensor, Tensor]) -> gallery.Card:

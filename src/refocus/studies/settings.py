@@ -49,7 +49,7 @@ class StudySettings:
     names: Annotated[
         Text | None,
         about(
-            "With ‹on›: class names in the order of the model's outputs, a file with one a line."
+            "With ‹on›: class names in the order of the model's outputs, a file with one per line."
         ),
     ] = None
     order: Annotated[

@@ -21,11 +21,10 @@ METRICS = {
     "map": "mAP",
 }
 NOTE = (
-    "After a change, in brackets, its 95 % interval, paired with the original on the same images: "
-    "over images, and of several draws over draws and images. "
-    '± is the standard deviation over draws. Rows "the paper": its own numbers, on its own '
-    "models and data; beside a user's own "
-    "folder those of ViT-B on the nearest data set."
+    "Brackets after a change hold its 95 % interval, paired with the original on the same images; "
+    "with several draws it covers draws and images. ± is the standard deviation over draws. "
+    'Rows "the paper" hold its own numbers on its own models and data; beside your own folder, '
+    "those of ViT-B on the nearest data set."
 )
 Table = list[list[str]]  # rows of cells, the head first
 

@@ -174,11 +174,11 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
     """
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "‹device› cuda: this machine has no usable CUDA device; legal here: auto, cpu"
+            "‹device› cuda: this machine has no usable CUDA device; choose one of auto, cpu"
         )
     if recipe.device == "mps" and not torch.backends.mps.is_available():
         raise InputError(
-            "‹device› mps: this machine has no usable MPS device; legal here: auto, cpu"
+            "‹device› mps: this machine has no usable MPS device; choose one of auto, cpu"
         )
     # else a second run in this process could not choose another precision
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -61,8 +61,8 @@ def load_file(file: Path, arch: str | None, *, pretrained: bool) -> nn.Module:
     arch = arch or _text(content.get("arch")) or _text(said.get("model"))
     if not arch:
         raise InputError(
-            f"{shown}: does not say its architecture; name it, as {file.name}?arch=NAME, by its "
-            "name in timm, such as vit_small_patch16_224"
+            f"{shown}: does not say its architecture; name it as {file.name}?arch=NAME, with a "
+            "name of timm, such as vit_small_patch16_224"
         )
     arch = arch.partition(".")[0]
     check_architecture(arch)
@@ -90,8 +90,8 @@ def _read(file: Path, shown: str) -> dict[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{shown}: holds more than weights, and reading it would run code; save its weights "
-            "alone: torch.save(model.state_dict(), FILE)"
+            f"{shown}: holds more than weights, and reading it would run code; save only its "
+            "weights: torch.save(model.state_dict(), FILE)"
         ) from error
     except (OSError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{shown}: cannot be read as weights ({first_line(error)})") from error
@@ -147,7 +147,7 @@ def _without_prefix(weights: dict[str, Tensor], arch: str, shown: str) -> dict[s
     head = _head(arch)
     before = [k[: -len(head)] for k in weights if k == head or k.endswith(f".{head}")]
     if not before:
-        raise InputError(f"{shown}: has no {head}, so these are no weights of {arch}")
+        raise InputError(f"{shown}: has no {head}, so these are not weights of {arch}")
     prefix = min(before, key=len)
     return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
 
@@ -196,7 +196,7 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], arch: str, shown: str) -
     for name, value in wanted.items():
         found = weights.get(name)
         if found is None:
-            raise InputError(f"{shown}: has no {name}, so these are no weights of {arch}")
+            raise InputError(f"{shown}: has no {name}, so these are not weights of {arch}")
         if found.shape != value.shape:
             raise InputError(
                 f"{shown}: {name} is {list(found.shape)}, in {arch} it is {list(value.shape)}; "

@@ -203,7 +203,7 @@ def read_names(file: Path) -> list[str]:
         found = [str(name).strip() for name in content if str(name).strip()]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"‹names› {file}: cannot be read as names, one a line, or a JSON list "
+            f"‹names› {file}: cannot be read as names, one per line, or a JSON list "
             f"({first_line(error)})"
         ) from error
     if not found:
@@ -287,7 +287,7 @@ def refuse_unusable_head(model: nn.Module, shown: str, *, renamed: bool = False)
     kind = getattr(getattr(inner, "config", None), "problem_type", None)
     if kind in ("multi_label_classification", "regression"):
         raise InputError(
-            f"{shown}: its problem_type is {kind}, so its outputs are no shares of one answer; "
+            f"{shown}: its problem_type is {kind}, so its outputs are not shares of one answer; "
             "must be a classifier of one class for each image (single_label_classification)"
         )
     if head_size(model) == 1:

@@ -332,7 +332,7 @@ def save(model: nn.Module, folder: str | Path) -> None:
     folder = check_path(folder, "folder").resolve()
     if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= _FILES):
         raise InputError(
-            f"save {folder}: holds something else than a model and is not overwritten; name a new "
+            f"save {folder}: holds something other than a model and is not overwritten; name a new "
             "folder"
         )
     partial = folder.with_name(folder.name + ".partial")

@@ -91,8 +91,8 @@ def load_teacher(
     _refuse_other_classes(ref, found, student)
     if of_torchvision and _AT not in ref and imagenet_outputs(student) != tuple(range(_IMAGENET)):
         raise InputError(
-            f"‹teacher› {ref}: answers with ImageNet's classes in ImageNet's order, and the "
-            "model's outputs are others"
+            f"‹teacher› {ref}: answers with ImageNet's classes in ImageNet's order, but the model "
+            "has other outputs"
         )
     found.model.eval().requires_grad_(False).to(device)
     return found

@@ -36,7 +36,7 @@ def load_name(name: str, *, pretrained: bool) -> nn.Module:
         hint = (
             f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists the names"
         )
-        raise InputError(f"‹model› {name}: not a timm model name nor a folder; {hint}")
+        raise InputError(f"‹model› {name}: neither a timm model name nor a folder; {hint}")
     check_architecture(architecture)
     known = timm.list_models(f"{architecture}.*", pretrained=True)
     if name != architecture and name not in known:

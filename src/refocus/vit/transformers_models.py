@@ -209,7 +209,7 @@ def fetch(shown: str, get: Any) -> Any:
         if "ignore_mismatched_sizes" in str(error):  # an option of transformers, and no reason
             raise InputError(
                 f"‹model› {shown}: its weights are of another shape than its config.json says; "
-                "often id2label or num_labels there is of another number of classes"
+                "often because id2label or num_labels there is for another number of classes"
             ) from error
         raise InputError(
             f"‹model› {shown}: cannot be loaded ({first_line(error)}); without access to the hub "
@@ -328,7 +328,7 @@ def _by_number(numbers: dict[str, int], count: int, shown: str) -> list[str]:
     if numbers and len(table) != count:
         raise InputError(
             f"{shown}: label2id of its config.json numbers {len(table)} classes, and the model has "
-            f"{count} outputs; mend it, or give ‹names› with one name for each output"
+            f"{count} outputs; fix it, or give ‹names› with one name for each output"
         )
     try:
         return by_index(table, "label2id")
@@ -343,7 +343,7 @@ def _refuse_contradiction(names: list[str], numbers: dict[str, int], shown: str)
         if numbers[one] >= numbers[other]:
             raise InputError(
                 f"{shown}: in id2label of its config.json {one!r} comes before {other!r}, in "
-                f"label2id they are {numbers[one]} and {numbers[other]}; mend the one that is wrong"
+                f"label2id they are {numbers[one]} and {numbers[other]}; fix the one that is wrong"
             )
 
 

@@ -333,11 +333,11 @@ def test_splits_of_other_names_are_not_chosen_from(
 @pytest.mark.parametrize(
     ("lines", "masks", "said"),
     [
-        ((1, 2), None, "label 2, but there are 2 names"),
+        ((1, 2), None, "label 2, but there are 2 class names"),
         (("²", "ant"), 0, ""),
         (("ant", "bee"), 1, ""),
-        ((["ant"], "bee"), None, r"label is \['ant'\]; must be one text or number"),
-        (({"a": 1}, "bee"), None, "must be one text or number"),
+        ((["ant"], "bee"), None, r"label is \['ant'\]; must be a text or a number"),
+        (({"a": 1}, "bee"), None, "must be a text or a number"),
     ],
 )
 def test_lines_of_json_are_read_whole(

@@ -40,7 +40,7 @@ def coco(asked: Asked) -> Source:
             f"{asked.shown}: not COCO's JSON with images, annotations and categories ({error!r})"
         ) from error
     if not images:
-        raise InputError(f"{asked.shown}: names no images")
+        raise InputError(f"{asked.shown}: lists no images")
     root = _image_folder(file, images[0][1], asked.shown)
 
     def read() -> Iterator[Row | LeftOut]:
@@ -64,7 +64,7 @@ def refuse_doubled(content: Any, shown: str) -> None:
         counts = Counter(str(row["id"]) for row in known if isinstance(row, dict) and "id" in row)
         if doubled := [one for one, count in counts.items() if count > 1]:
             raise InputError(
-                f"{shown}: two of its {part} have the id {doubled[0]}; must have each id once"
+                f"{shown}: two of its {part} have the id {doubled[0]}; each id must be unique"
             )
 
 

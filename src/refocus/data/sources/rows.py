@@ -176,7 +176,7 @@ def named(label: str, names: list[str] | None, shown: str) -> str:
         return label
     if int(label) >= len(names):
         raise InputError(
-            f"{shown}: label {label}, but there are {len(names)} names of classes; must be 0 to "
+            f"{shown}: label {label}, but there are {len(names)} class names; must be 0 to "
             f"{len(names) - 1}"
         )
     if not names[int(label)]:

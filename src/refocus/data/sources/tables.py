@@ -110,7 +110,7 @@ def _texts(row: dict[str, Any], used: list[str], shown: str) -> dict[str, str]:
     known = {key: row[key] for key in used if row.get(key) is not None}
     for key, value in known.items():
         if not isinstance(value, str | int | float):
-            raise InputError(f"{shown}: {key} is {value!r}; must be one text or number")
+            raise InputError(f"{shown}: {key} is {value!r}; must be a text or a number")
     return {key: str(value) for key, value in known.items()}
 
 

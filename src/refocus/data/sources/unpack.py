@@ -179,7 +179,7 @@ class _Writer:
     def _mask(self, mask: Path | bytes, label: str, stem: str) -> None:
         ending = mask.suffix.lower() if isinstance(mask, Path) else _sniffed(mask)
         if ending is None:
-            self.left_out["masks that are no images"] += 1
+            self.left_out["masks that are not images"] += 1
             return
         place = self.folder / "masks" / label
         place.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def published(root: Path) -> dict[str, Path]:
         )
         if place is None:
             raise InputError(
-                f"‹imagenet_c› {root}: has no folder {name}; expected is "
+                f"‹imagenet_c› {root}: has no folder {name}; expected "
                 "CORRUPTION/SEVERITY/WNID/FILE for all 15"
             )
         for severity in SEVERITIES:
