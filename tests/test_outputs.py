@@ -206,11 +206,11 @@ def test_a_folder_goes_on_only_with_its_own_settings(
 
 
 CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "an image": (lambda p: (p / "0.png").write_bytes(b"other"), "0.png was changed since"),
-    "a mask gone": (lambda p: (p / "1.png").unlink(), "1.png is gone since"),
-    "the weights": (lambda p: None, "its model's weights were changed since"),
-    "the reading": (lambda p: None, "its model's preprocessing or class names were changed since"),
-    "the teacher": (lambda p: None, "its teacher's weights, preprocessing or class names were"),
+    "an image": (lambda p: (p / "0.png").write_bytes(b"other"), "0.png has changed since"),
+    "a mask gone": (lambda p: (p / "1.png").unlink(), "1.png has been removed since"),
+    "the weights": (lambda p: None, "its model's weights have changed since"),
+    "the reading": (lambda p: None, "its model's preprocessing or class names have changed since"),
+    "the teacher": (lambda p: None, "its teacher's weights, preprocessing or class names have"),
 }
 
 

@@ -104,9 +104,9 @@ def _below(root: Path) -> Iterator[Path]:
 
 WEIGHTS, READING, TEACHER = "weights", "reading", "teacher"  # parts of what a run starts from
 _PARTS = {
-    WEIGHTS: "its model's weights were",
-    READING: "its model's preprocessing or class names were",
-    TEACHER: "its teacher's weights, preprocessing or class names were",
+    WEIGHTS: "its model's weights have",
+    READING: "its model's preprocessing or class names have",
+    TEACHER: "its teacher's weights, preprocessing or class names have",
 }
 
 
@@ -136,8 +136,8 @@ def refuse_changed(kept: Path, origins: Mapping[str, str], shown: str) -> None:
     for part, now in origins.items():
         if part in before and before[part] != now:
             raise InputError(
-                f"{shown}: {_PARTS[part]} changed since the run was started; bring them back or "
-                "start a new run"
+                f"{shown}: {_PARTS[part]} changed since the run started; restore them or start "
+                "a new run"
             )
     for name, known in before.get("files", {}).items():
         file = Path(name)

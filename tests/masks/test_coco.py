@@ -103,7 +103,7 @@ def test_boxes_that_could_be_both_are_asked_for_by_both_names(tmp_path: Path) ->
 def test_shares_of_the_image_are_no_pixels(tmp_path: Path, one: dict[str, Any]) -> None:
     file = instances(tmp_path, one)
     for boxes in ("ask", "xywh"):
-        with pytest.raises(InputError, match="in shares from 0 to 1; must be in pixels"):
+        with pytest.raises(InputError, match="in fractions from 0 to 1; must be in pixels"):
             seen(file, boxes=boxes)
 
 

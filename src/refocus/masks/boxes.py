@@ -128,7 +128,7 @@ def rectangles(corners: Sequence[Corners], size: Size, shown: str) -> np.ndarray
     for x0, y0, x1, y1 in corners:
         box = f"({x0:g}, {y0:g}, {x1:g}, {y1:g})"
         if in_shares((x0, y0, x1, y1), size):
-            raise InputError(f"{shown}: box {box} is in shares from 0 to 1; must be in pixels")
+            raise InputError(f"{shown}: box {box} is in fractions from 0 to 1; must be in pixels")
         if x1 <= x0 or y1 <= y0:
             raise InputError(f"{shown}: box {box} ends before it begins; must name the upper "
                              "left corner first")  # fmt: skip

@@ -224,9 +224,9 @@ def _refuse_doubtful(
         options = " or ".join(f"‹boxes={each}›" for each in doubtful)
         raise InputError(
             f"‹source› coco {source}: read as x, y, width, height, {len(beyond)} of {len(found)} "
-            f"boxes, such as {[*beyond[0]]}, leave their image or have another area than the file "
-            f"states; could be: {others}. Give {options} if they are, ‹boxes=xywh› if they are as "
-            "COCO has them"
+            f"boxes, such as {[*beyond[0]]}, extend beyond their image or have another area than "
+            f"the file states; could be: {others}. Give {options} if they are, ‹boxes=xywh› if "
+            "they follow COCO"
         )
     if found and all(could[CORNERS]) and not all(_has_area(box, area) for box, area, _ in found):
         log.info(
@@ -300,7 +300,7 @@ def _polygon(values: Any, size: Size, shown: str) -> list[float]:
     if len(found) % 2 or len(found) > 2 * _CORNERS:
         raise InputError(f"{shown}: a polygon of {len(found)} numbers; must be pairs x, y")
     if in_shares(found, size):
-        raise InputError(f"{shown}: its polygon is in shares from 0 to 1; must be in pixels")
+        raise InputError(f"{shown}: its polygon is in fractions from 0 to 1; must be in pixels")
     for position, value in enumerate(found):
         side = size[position % 2]
         if not -side <= value <= 2 * side:

@@ -103,7 +103,7 @@ def polygon(corners: Sequence[tuple[float, float]], shown: str) -> Callable[[Siz
     def draw(size: Size) -> np.ndarray:
         width, height = size
         if in_shares([v for corner in corners for v in corner], size):
-            raise InputError(f"{shown}: its polygon is in shares from 0 to 1; must be in pixels")
+            raise InputError(f"{shown}: its polygon is in fractions from 0 to 1; must be in pixels")
         for x, y in corners:
             if not (-width <= x <= 2 * width and -height <= y <= 2 * height):
                 raise InputError(
