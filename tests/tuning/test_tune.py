@@ -187,7 +187,7 @@ def test_a_run_goes_on_only_from_the_model_and_teacher_that_a_name_meant(
     said = json.loads(before)
     said["pretrained_cfg"]["mean"] = [0.4, 0.4, 0.4]
     config.write_text(json.dumps(said))
-    with pytest.raises(refocus.InputError, match="its model's preprocessing or class names were"):
+    with pytest.raises(refocus.InputError, match="its model's preprocessing or class names have"):
         refocus.resume(run, progress=False)
     assert base_changed(run, refocus.load(recipe.model))
     config.write_text(before)
