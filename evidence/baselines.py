@@ -343,13 +343,16 @@ def _set_head(model: nn.Module, slope: np.ndarray, offset: float) -> None:
         head.bias.copy_(torch.tensor([-offset / 2, offset / 2]))
 
 
-def last_layer(work: Work) -> Outcome:
+def last_layer(work: Work, *, biased: bool = False) -> Outcome:
     """Class-balanced last-layer retraining (LaBonte et al., NeurIPS 2023), without group labels.
 
     Steps of the optimizer on fixed features of the evaluation crop, classes drawn alike often.
+
+    biased: on the training images, even if others are held out in which the shortcut fails.
     """
     model = load(work.model)
-    samples = _refit_on(work.source).samples(model)
+    part = work.source.pool if biased else _refit_on(work.source)
+    samples = part.samples(model)
     read, _ = features(model, samples, work)
     labels = torch.tensor([s.label for s in samples])
     head: Any = model.get_classifier()  # type: ignore[operator]

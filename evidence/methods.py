@@ -236,6 +236,13 @@ _BASELINES = {
     "last-layer": Method(
         "class-balanced last layer", baselines.last_layer, 1e-3, whole=True, per_image=0
     ),
+    "last-layer-pool": Method(
+        "class-balanced last layer, whole pool even where others are held out",
+        partial(baselines.last_layer, biased=True),
+        1e-3,
+        whole=True,
+        per_image=0,
+    ),
     "dfr": Method(
         "last layer on balanced groups",
         baselines.dfr,

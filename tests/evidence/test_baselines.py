@@ -76,6 +76,13 @@ def test_last_layers_leave_the_network_alone(name: str, do: Do, bird_model: Path
     assert {"head.weight"} <= changed <= {"head.weight", "head.bias"}
 
 
+def test_a_last_layer_is_refitted_on_images_held_out_or_on_the_pool(do: Do) -> None:
+    held, pool = do("last-layer"), do("last-layer-pool")
+    assert len(pool.used) == 16
+    assert held.used
+    assert not set(held.used) & set(pool.used)
+
+
 @pytest.mark.slow
 def test_lora_is_merged_and_moves_only_linear_layers_and_the_head(do: Do, bird_model: Path) -> None:
     made = do("finetune+lora", rate=1e-2, steps=4)
