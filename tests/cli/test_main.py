@@ -156,7 +156,7 @@ def test_explain_takes_any_file_name(
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "a={images}", "--masks", "b={masks}"],
-            "none of --on has that name",
+            "no test set in --on has that name",
         ),
         (
             ["evaluate", "--model", "{model}", "--on", "a={images}", "--shift", "mixed"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def test_images_are_counted_and_the_surest_are_shown(
     result = RUN.invoke(main.app, ["study", "figure1", *options(place)])
     assert result.exit_code == 0, result.exception
     out = place / "out"
-    (found,) = json.loads((out / "figure1.json").read_text())["salience"]
+    results = json.loads((out / "figure1.json").read_text())
+    (found,) = results["salience"]
     records = out / "records" / "model" / "original" / "salience.jsonl"
     looks = [json.loads(line) for line in records.read_text().splitlines()]
     over = [look for look in looks if look["background"] > 0.5]
@@ -62,6 +64,7 @@ def test_images_are_counted_and_the_surest_are_shown(
     assert found["sure"] == len(over)
     surest = sorted(over, key=lambda look: -look["confidence"])[:3]
     page = (out / "figure1.html").read_text()
+    assert results["text"].strip() in html.unescape(page)  # the answer in words
     shown = [page.index(look["image"]) for look in surest]
     assert shown == sorted(shown)
     assert page.count("on the background; half of the rest on") == 2 * len(surest)  # and its alt

@@ -68,6 +68,7 @@ def _write(order: Order, findings: Findings) -> StudyResults:
         table=[] if findings.text else writing.table_of(findings.lines),
         shown=findings.charts,
         groups=findings.groups,
+        text=findings.text,
         facts=results.facts,
     )
     return results

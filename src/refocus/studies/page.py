@@ -39,9 +39,10 @@ def write_page(
     table: Table,
     shown: Sequence[Chart] = (),
     groups: Sequence[Pictures] = (),
+    text: str = "",
     facts: Mapping[str, str],
 ) -> None:
-    """One self-contained page."""
+    """One self-contained page; `text` is what a study without a table says."""
     head, *rows = table or [[]]
     content = page(
         "study.html.j2",
@@ -52,6 +53,7 @@ def write_page(
         rows=[[cell.strip("*") for cell in row] for row in rows],
         note=NOTE,
         groups=groups,
+        text=text.strip(),
         facts=facts,
         tile_columns=7,
     )
