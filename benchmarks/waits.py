@@ -1,17 +1,20 @@
 """What people wait for, in units of the same machine and minutes.
 
     python benchmarks/waits.py --model VIT_SMALL_PLANTED --images PLANTED/test_same/images \
-        --masks PLANTED/test_same/masks [--most 40] [--only start steps commands]
+        --masks PLANTED/test_same/masks [--most 40] [--only start steps commands] \
+        [--commands masks audit tune report probe] [--busy]
 
 `start`: seconds until a command's help is there, beside a Python that does nothing and one that
     imports torch and timm; and until the first line of `tune`.
 `steps`: a step of each objective in steps of plain fine-tuning on the same images, batch 8, fp32
     and bf16.
-`commands`: the wall time of `masks`, `audit`, `tune` (one epoch, an image a class, its check for
+`commands`: the time of `masks`, `audit`, `tune` (one epoch, an image a class, its check for
     harm), `report` and `probe` divided by that of one forward pass (batch 32) of each of the
     images; beside it how many forward passes they make, and the share of the time that these
     take. What `masks` spends in the backbone that finds them, and backward passes, are not in the
     latter.
+
+--busy: count seconds of the processor, as other work makes those on the wall meaningless.
 """
 
 from __future__ import annotations
@@ -19,8 +22,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +52,8 @@ def start(rounds: int) -> None:
         "python -c 'import torch, timm'": [*python, "import torch, timm"],
         **{f"refocus {c} --help": [sys.executable, "-m", "refocus", c, "--help"] for c in COMMANDS},
     }
-    spent = measure.interleaved({n: partial(_quiet, c) for n, c in calls.items()}, rounds)
+    run = {name: partial(_quiet, call) for name, call in calls.items()}
+    spent = measure.interleaved(run, rounds)
     print("| | seconds, median | of importing torch and timm |\n|---|---|---|")
     for name in calls:
         ratio = measure.ratio(spent, name, "python -c 'import torch, timm'")[0]
@@ -64,29 +67,33 @@ def _quiet(command: list[str]) -> None:
 # --- a step ---------------------------------------------------------------------------------------
 
 
-def steps(ref: str, rounds: int) -> None:
-    print("| objective | fp32 | bf16 |\n|---|---|---|")
-    spent = {bf16: measure.interleaved(_steps(ref, bf16), rounds) for bf16 in (False, True)}
-    for name in OBJECTIVES:
-        cells = [
-            "{:.2f} ({:.2f} to {:.2f})".format(*measure.ratio(spent[bf16], name, "finetune"))
-            for bf16 in (False, True)
-        ]
+def steps(ref: str, rounds: int, names: Sequence[str]) -> None:
+    print("| objective | fp32 | bf16 | bf16 in plain fp32 steps |\n|---|---|---|---|")
+    spent = measure.interleaved(_steps(ref, ("finetune", *names)), rounds)
+    for name in ("finetune", *names):
+        ratios = (
+            measure.ratio(spent, name, "finetune"),
+            measure.ratio(spent, f"{name}, bf16", "finetune, bf16"),
+            measure.ratio(spent, f"{name}, bf16", "finetune"),
+        )
+        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*ratio) for ratio in ratios]
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 
-def _steps(ref: str, bf16: bool) -> dict[str, Callable[[], Any]]:
+def _steps(ref: str, names: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    torch.manual_seed(0)
+    model, original = refocus.load(ref).train(), refocus.load(ref)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
+    size = preprocessing(model)["input_size"]
+    masks = torch.zeros(8, 1, *size[1:])
+    masks[:, :, size[1] // 4 : -size[1] // 4, size[2] // 4 : -size[2] // 4] = 1
+    batch = torch.randn(8, *size), masks, torch.arange(8) % class_count(model)
     found: dict[str, Callable[[], Any]] = {}
-    for name in ("finetune", *OBJECTIVES):
-        torch.manual_seed(0)
-        model, original = refocus.load(ref).train(), refocus.load(ref)
-        size = preprocessing(model)["input_size"]
-        masks = torch.zeros(8, 1, *size[1:])
-        masks[:, :, size[1] // 4 : -size[1] // 4, size[2] // 4 : -size[2] // 4] = 1
-        batch = torch.randn(8, *size), masks, torch.arange(8) % class_count(model)
+    for name in names:
         step = refocus.objective(name, original=original)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
-        found[name] = partial(_step, step, model, optimizer, batch, bf16)
+        for bf16 in (False, True):
+            title = f"{name}, bf16" if bf16 else name
+            found[title] = partial(_step, step, model, optimizer, batch, bf16)
     return found
 
 
@@ -115,11 +122,11 @@ def watched(kind: type[nn.Module]) -> Iterator[Network]:
     found, genuine = Network(), kind.forward
 
     def forward(self: nn.Module, images: torch.Tensor, *more: Any, **named: Any) -> Any:
-        begun = time.perf_counter()
+        begun = measure.clock()
         try:
             return genuine(self, images, *more, **named)
         finally:
-            found.seconds += time.perf_counter() - begun
+            found.seconds += measure.clock() - begun
             found.images += len(images)
 
     kind.forward = forward  # type: ignore[method-assign, assignment]
@@ -129,18 +136,20 @@ def watched(kind: type[nn.Module]) -> Iterator[Network]:
         kind.forward = genuine  # type: ignore[method-assign]
 
 
-def commands(ref: str, images: Path, masks: Path, most: int) -> None:
+def commands(ref: str, images: Path, masks: Path, most: int, names: Sequence[str]) -> None:
     model = refocus.load(ref)
     each = _forward(model)
     print(f"one forward pass of an image: {1000 * each:.1f} ms\n")
     head = ["command", "images", "forward passes of them", "of which made", "in the network"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     with tempfile.TemporaryDirectory() as folder:
-        for name, (count, call) in _calls(ref, images, masks, most, Path(folder)).items():
-            begun = time.perf_counter()
+        calls = _calls(ref, images, masks, most, Path(folder))
+        for name in names:
+            count, call = calls[name]
+            begun = measure.clock()
             with watched(type(model)) as network:
                 call()
-            seconds = time.perf_counter() - begun
+            seconds = measure.clock() - begun
             print(
                 f"| `{name}` | {count} | {seconds / each / count:.1f} | "
                 f"{network.images / count:.1f} | {100 * network.seconds / seconds:.0f} % |",
@@ -152,7 +161,8 @@ def _forward(model: nn.Module, rounds: int = 7) -> float:
     """Seconds of an image in a batch of 32, the median."""
     batch = torch.randn(32, *preprocessing(model)["input_size"])
     with torch.inference_mode():
-        spent = measure.interleaved({"forward": lambda: model(batch)}, rounds)["forward"]
+        run = {"forward": lambda: model(batch)}
+        spent = measure.interleaved(run, rounds)["forward"]
     return sorted(spent)[rounds // 2] / len(batch)
 
 
@@ -196,16 +206,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parts = ("start", "steps", "commands")
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=OBJECTIVES)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    named = ("masks", "audit", "tune", "report", "probe")
+    parser.add_argument("--commands", nargs="+", choices=named, default=named, help="in this order")
+    parser.add_argument("--busy", action="store_true")
     args = parser.parse_args()
+    if args.busy:
+        measure.clock = measure.processor
     torch.set_num_threads(args.threads)
     print(f"{measure.machine()}\n")
     if "start" in args.only:
         start(args.rounds)
     if "steps" in args.only:
-        steps(args.model, args.rounds)
+        steps(args.model, args.rounds, args.objectives)
     if "commands" in args.only:
-        commands(args.model, args.images, args.masks, args.most)
+        commands(args.model, args.images, args.masks, args.most, args.commands)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from refocus import InputError
-from refocus.processes import Place, meet, place, take_place
+from refocus import InputError, processes
+from refocus.processes import Place, meet, place, take_place, workers_for
 
 
 def test_alone_there_is_one_place_and_nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +31,29 @@ def test_a_place_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RANK", "second")
     with pytest.raises(InputError, match="RANK='second': must be a number"):
         place()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "cores", "here", "found"),
+    [
+        ("auto", "cpu", 64, "1", 0),  # the network fills the cores
+        ("auto", "cuda", 2, "1", 1),
+        ("auto", "cuda", 1, "1", 0),
+        ("auto", "mps", 64, "1", 8),
+        ("auto", "cuda", 16, "4", 3),  # each process has its share of the machine
+        ("auto", "cuda", 4, "8", 0),
+        (0, "cuda", 64, "1", 0),
+        (3, "cpu", 1, "1", 3),  # a number is taken as it is
+    ],
+)
+def test_images_are_read_ahead_of_an_accelerator(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: Any,
+    device: str,
+    cores: int,
+    here: str,
+    found: int,
+) -> None:
+    monkeypatch.setattr(processes, "_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    assert workers_for(wanted, device) == found

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from refocus.errors import InputError
 
@@ -129,6 +129,34 @@ def take_place() -> Place:
     ):
         os.environ.pop(name, None)
     return mine
+
+
+_AHEAD = 8  # processes at most that read images, where nobody says how many
+
+
+def workers_for(wanted: int | Literal["auto"], device: str) -> int:
+    """How many processes read images ahead of a network.
+
+    `auto` is 0 on a CPU, whose cores the network fills: a process would take time from it
+    (docs/performance.md). On an accelerator it is a core each, but one, of this process's share of
+    the machine, and at most 8.
+
+    Args:
+        wanted: a number, which is taken as it is, or "auto".
+        device: the type of the network's device, such as "cuda".
+    """
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        return 0
+    return max(0, min(_AHEAD, _cores() // _said("LOCAL_WORLD_SIZE", 1) - 1))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _said(name: str, default: int) -> int:

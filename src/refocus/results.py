@@ -308,6 +308,7 @@ class Evaluation:
     seed: int  # of intervals and shifts
     suites: dict[str, SuiteEntry]  # name -> what was measured on it
     schema: int = SCHEMA  # version of this file
+    precision: Literal["fp32", "bf16"] = "fp32"  # number format that the models answered in
 
 
 @dataclass(frozen=True)
@@ -346,6 +347,7 @@ class Audit:
     classes: tuple[ClassReliance, ...]  # largest gap first
     worst_images: tuple[WorstImage, ...]  # greatest fall first
     schema: int = SCHEMA  # version of this file
+    precision: Literal["fp32", "bf16"] = "fp32"  # number format that the model answered in
 
 
 _A = TypeVar("_A")

@@ -68,8 +68,16 @@ Device = Annotated[
     about("Where to compute; auto uses a GPU if there is one."),
 ]
 Workers = Annotated[
-    Annotated[int, Meta(ge=0, le=256)],  # each costs memory before it does a thing
-    about("Number of processes that decode images."),
+    Annotated[int, Meta(ge=0, le=256)]  # each costs memory before it does a thing
+    | Literal["auto"],
+    about(
+        "Number of processes that read images ahead. auto: none if the network runs on the CPU, "
+        "which it fills, else up to 8."
+    ),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16"],
+    about("Number format that networks answer in; bf16 is faster where the hardware has it."),
 ]
 SeedOfAll = Annotated[Seed, about("Seed of every random choice.")]
 BatchSize = Annotated[Count, about("Images per forward pass.")]

@@ -101,6 +101,19 @@ def test_pairs_and_words_that_are_none_are_refused(words: list[str], message: st
         _trip(*words)
 
 
+@pytest.mark.parametrize(("given", "found"), [("auto", "auto"), ("0", 0), ("12", 12)])
+def test_workers_are_a_number_or_auto(given: str, found: int | str) -> None:
+    values = settings_from(AuditSettings, {"workers": given})
+    assert AuditSettings(**values).workers == found
+
+
+@pytest.mark.parametrize("given", ["all", "-1", "1.5", "257", "--1"])
+def test_other_workers_are_refused(given: str) -> None:
+    values = settings_from(AuditSettings, {"workers": given})
+    with pytest.raises(InputError, match=f"workers {given}.*: must be a whole number"):
+        AuditSettings(**values)
+
+
 def test_help_says_what_is_a_path_and_what_is_given_where_nothing_is() -> None:
     app = typer.Typer()
     app.command()(with_settings(Trip)(lambda **given: None))

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from refocus import references
 from refocus.cli.options import Called, Model, Names, Order, option
 from refocus.cli.printing import console
-from refocus.settings import Device
+from refocus.settings import Device, Precision
 
 if TYPE_CHECKING:
     from refocus.reports.explanations import ExplainedImage
@@ -35,6 +35,7 @@ def explain(
         ),
         Called("target"),
     ] = None,
+    precision: Annotated[str, option("precision", Precision)] = "fp32",
     device: Annotated[str, option("device", Device)] = "auto",
 ) -> list[ExplainedImage]:
     """Show where a model looks: one overlay per image, and explanations.json with the numbers."""
@@ -46,7 +47,9 @@ def explain(
         for which, ref in (("model", model), ("against", against))
         if ref
     }
-    rows = explanations.write(images, refs, out, target=class_, device=pick_device(device))
+    rows = explanations.write(
+        images, refs, out, target=class_, device=pick_device(device), precision=precision
+    )
     table = Table(
         Column("image", overflow="fold"), "model", "prediction", "confidence", "explained"
     )

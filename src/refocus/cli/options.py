@@ -246,6 +246,8 @@ def _value(setting: Setting, given: Any) -> Any:
         return tuple(word.strip() for text in given for word in text.split(","))
     if float in _parts(setting.kind) and isinstance(given, str):
         return _number(given)
+    if int in _parts(setting.kind) and isinstance(given, str):
+        return int(given) if given.removeprefix("-").isdecimal() else _number(given)
     return given
 
 

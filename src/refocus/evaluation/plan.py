@@ -24,6 +24,7 @@ from refocus.masks.trust import masked
 from refocus.records import Sample, from_json
 from refocus.vit.families import view
 from refocus.vit.loading import Models, identity
+from refocus.vit.precision import decisive_precision
 
 log = logging.getLogger("refocus")
 
@@ -136,6 +137,7 @@ def decisive(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict
         "seed": plan.seed,
         **(full({"backgrounds": plan.backgrounds}) if plan.backgrounds else {}),
         **({"scale": plan.scale} if plan.scale == "paper" else {}),
+        **decisive_precision(plan.precision),
     }
 
 

@@ -21,6 +21,7 @@ from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, decisive, read_
 from refocus.evaluation.stored import RESULTS
 from refocus.evaluation.suites import TestSet
 from refocus.files import write_json
+from refocus.processes import workers_for
 from refocus.records import MapRecord, Prediction, Sample, to_json
 from refocus.results import (
     Classification,
@@ -32,6 +33,7 @@ from refocus.results import (
     SuiteEntry,
 )
 from refocus.vit.loading import Models, load_models, pick_device
+from refocus.vit.precision import check_precision, computing
 
 Answers = dict[str, SuiteResult]  # "model", and perhaps "against" -> its answers
 
@@ -64,7 +66,9 @@ def evaluate_suites(
     """
     model, against = str(model), None if against is None else str(against)
     plan = with_sources(plan)
-    models = load_models(model, against, pick_device(plan.device))
+    device = pick_device(plan.device)
+    check_precision(plan.precision, device)
+    models = load_models(model, against, device)
     check(models, plan)
     apart = {f"‹suites› {name}": path for name, path in plan.suites.items()}
     kept = decisive({"model": model, "against": against}, models, plan)
@@ -79,12 +83,13 @@ def measure(
 
     `model` and `against` say what the models are.
     """
-    with locks.released(folder):
+    with locks.released(folder), computing(plan.precision):
         found = Evaluation(
             model=references.resolved(model),
             against=against and references.resolved(against),
             seed=plan.seed,
             suites=prove(models, plan, folder),
+            precision=plan.precision,
         )
         write_json(folder / RESULTS, to_json(found))
         outputs.finish(folder, "evaluate", seed=plan.seed)
@@ -127,6 +132,11 @@ class _Measuring:
     def opened(self, name: str, protocol: str = "standard") -> dict[str, TestSet]:
         return {which: self.plan.open(name, m, protocol) for which, m in self.models.items()}
 
+    @property
+    def workers(self) -> int:
+        """Processes that read images ahead."""
+        return workers_for(self.plan.workers, next(self.models["model"].parameters()).device.type)
+
     def records(self, name: str) -> Path:
         """The folder of a suite's records."""
         folder = self.folder / "records" / name
@@ -137,7 +147,7 @@ class _Measuring:
         """Where one model's records of one stage go, and what its progress bar is called."""
         return {
             "records": self.records(name) / f"{stage}.{which}.jsonl",
-            "workers": self.plan.workers,
+            "workers": self.workers,
             "label": "" if self.plan.quiet else f"{name}: {stage} ({which})",
         }
 
@@ -224,7 +234,7 @@ class _Measuring:
             stages,
             self.records(name),
             batch_size=self.plan.batch_size,
-            workers=self.plan.workers,
+            workers=self.workers,
             label="" if self.plan.quiet else f"{name}: shifts",
         )
         names: dict[str, dict[str, str]] = {}

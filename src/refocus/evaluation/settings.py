@@ -18,6 +18,7 @@ from refocus.settings import (
     MaskPolarity,
     MaskScore,
     PathText,
+    Precision,
     Seed,
     SeedOfAll,
     Text,
@@ -85,7 +86,8 @@ class EvaluationSettings:
         about("With ‹masks›: maximum number of images, spread over the classes. Default: all."),
     ] = None
     batch_size: BatchSize = 64
-    workers: Workers = 0
+    precision: Precision = "fp32"
+    workers: Workers = "auto"
     seed: SeedOfAll = 0
     device: Device = "auto"
 
@@ -115,7 +117,10 @@ class ShiftSettings:
     backgrounds: Backgrounds = None
     mask_score: MaskScore = 0.5
     mask_polarity: MaskPolarity = "ask"
-    workers: Annotated[Workers, about("Number of processes that make images.")] = 0
+    workers: Annotated[
+        Workers,
+        about("Number of processes that make images. auto: up to 8 beside a GPU, else none."),
+    ] = "auto"
     seed: Annotated[Seed, about("Seed for the choice of each object's background.")] = 0
 
     def __post_init__(self) -> None:

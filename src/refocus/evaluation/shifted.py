@@ -13,7 +13,9 @@ from refocus.data.folders import folder_samples
 from refocus.data.sources.opened import opened, opened_masks
 from refocus.evaluation.settings import ShiftSettings
 from refocus.masks.trust import masked
+from refocus.processes import workers_for
 from refocus.vit.inputs import check_path, check_settings
+from refocus.vit.loading import pick_device
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def shifts(
             folder,
             settings.kinds,
             seed=settings.seed,
-            workers=settings.workers,
+            workers=workers_for(settings.workers, pick_device("auto").type),
             backgrounds=backgrounds,
         )
     return ShiftFolder(folder, content["written"], content["skipped"])

@@ -58,7 +58,7 @@ class RunSettings:
         about("Maximum number of images with other backgrounds, spread over the classes."),
     ] = 300
     seed: SeedOfAll = 0
-    workers: Workers = 0
+    workers: Workers = "auto"
     device: Device = "auto"
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ from refocus.masks.formats import reader
 from refocus.masks.reading import MaskReader
 from refocus.masks.settings import ASK, MaskSettings
 from refocus.masks.takeover import mask_for, refuse_open_questions
+from refocus.processes import workers_for
 from refocus.progress import track
 from refocus.settings import settings_of
 from refocus.vit.classes import readable
@@ -146,7 +147,7 @@ def by_backend(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str
         _refuse_unread(settings)
     own, by_ours = backends.made(chosen)
     kept = {"backend": [settings.backend, *backends.identity(chosen, own)]}
-    workers, root = settings.workers, images.resolve()
+    workers, root = _workers(settings), images.resolve()
     if own is not None:
         return lambda _files, _out: seen(own, root, workers=workers), kept
     assert by_ours is not None
@@ -165,7 +166,7 @@ def _by_ours(images: Path, settings: MaskSettings) -> tuple[MakeFind, dict[str, 
     how: dict[str, Any] = {
         "size": settings.size,
         "refine": settings.refine,
-        "workers": settings.workers,
+        "workers": _workers(settings),
     }
     return lambda files, out: discovered(network, head_for(files, out), **how), kept
 
@@ -178,7 +179,7 @@ def _head(
     teachers = image_files(shown, "learn_from") if shown else None
     carried = None if teachers else shipped_head(settings.backbone)
     network = load_backbone(settings.backbone).to(pick_device(settings.device))
-    size, workers = settings.size, settings.workers
+    size, workers = settings.size, _workers(settings)
 
     def head_for(files: list[Path], out: Path) -> ObjectHead:
         return carried or kept_head(out, network, teachers or files, size=size, workers=workers)
@@ -192,6 +193,10 @@ def _head(
         "head": carried and blake2b(carried.weights.tobytes(), digest_size=8).hexdigest(),
     }
     return network, head_for, kept
+
+
+def _workers(settings: MaskSettings) -> int:
+    return workers_for(settings.workers, pick_device(settings.device).type)
 
 
 def _refuse_unread(settings: MaskSettings) -> None:

@@ -85,7 +85,7 @@ class MaskSettings:
             "for the class by name (CLIPSeg), or text:DETECTOR,SEGMENTER (Grounding DINO and SAM)."
         ),
     ] = OURS
-    workers: Workers = 0
+    workers: Workers = "auto"
     device: Device = "auto"
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from refocus.probes.tools.corruptions import SEVERITIES, published
 from refocus.records import Sample
 from refocus.vit.classes import folder_names, plain
 from refocus.vit.loading import Models, identity
+from refocus.vit.precision import decisive_precision
 
 log = logging.getLogger("refocus")
 
@@ -156,6 +157,7 @@ class Material:
             "most": settings.most,
             "seed": settings.seed,
             **({"units": settings.units} if probe.reads_units else {}),
+            **decisive_precision(settings.precision),
         }
 
 

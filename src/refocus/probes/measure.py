@@ -39,7 +39,7 @@ from refocus.probes.results import (
 )
 from refocus.probes.seen import Loader, batch_of
 from refocus.probes.settings import ProbeSettings
-from refocus.processes import sharing
+from refocus.processes import sharing, workers_for
 from refocus.records import (
     ProbeRecord,
     Records,
@@ -50,6 +50,7 @@ from refocus.records import (
 )
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import Models, load_models, pick_device
+from refocus.vit.precision import check_precision, computing
 
 log = logging.getLogger("refocus")
 
@@ -102,7 +103,9 @@ def probe(
         masks = None if pair.masks is None else str(pair.masks)
         root, settings = pair.images, replace(settings, masks=masks)
     material = Material(root, settings, refs)
-    models = load_models(model, against, pick_device(settings.device))
+    device = pick_device(settings.device)
+    check_precision(settings.precision, device)
+    models = load_models(model, against, device)
     kinds = _fitting(supported(kinds, settings.kinds, models.values()), models, material)
     check(kinds, models, material, folder)
     found = {name: run(name, models, material, folder) for name in kinds}
@@ -167,7 +170,7 @@ def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult
     row = PROBES[name]
     apart = {} if row.found else {"‹images›": material.root(row)}
     folder = outputs.resumable(out / name, True, material.decisive(row, models), apart=apart)
-    with locks.released(folder):
+    with locks.released(folder), computing(material.settings.precision):
         return _measured(name, models, material, folder)
 
 
@@ -193,6 +196,7 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
         better=row.better,
         models={which: references.resolved(ref) for which, ref in material.refs.items()},
         numbers=_numbers(row, records, models, material),
+        precision=material.settings.precision,
     )
     pictures.write(row, models["model"], material, folder, answers[MODEL])
     write(folder / FILE, found)
@@ -257,7 +261,7 @@ def _answered(
         Question(Loader(model, with_mask="masks" in row.needs), answer, hold),
         records=folder / file,
         batch_size=settings.batch_size,
-        workers=settings.workers,
+        workers=workers_for(settings.workers, next(model.parameters()).device.type),
         label=f"{name} ({which}{', ' if part.name else ''}{part.name})",
     )
     found: Records[ProbeRecord] = told_apart(held)

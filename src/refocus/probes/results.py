@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -74,6 +74,7 @@ class ProbeResult:
     models: dict[str, str]  # "model", and perhaps "against" -> as given
     numbers: Numbers  # curves and headline
     schema: int = SCHEMA  # version of this file
+    precision: Literal["fp32", "bf16"] = "fp32"  # number format that the models answered in
 
     @property
     def in_percent(self) -> bool:

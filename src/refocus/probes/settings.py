@@ -13,6 +13,7 @@ from refocus.settings import (
     MaskPolarity,
     MaskScore,
     PathText,
+    Precision,
     Seed,
     Text,
     Workers,
@@ -92,7 +93,8 @@ class ProbeSettings:
     ] = 200
     mask_score: MaskScore = 0.5
     batch_size: BatchSize = 32
-    workers: Workers = 0
+    precision: Precision = "fp32"
+    workers: Workers = "auto"
     seed: Annotated[Seed, about("Seed for the choice of images and everything random.")] = 0
     device: Device = "auto"
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from refocus.vit.families import view
+from refocus.vit.precision import autocast, in_bfloat16
 from refocus.vit.views import View, two_tokens, unsupported
 from refocus.vit.wrappers import runnable, unwrap
 
@@ -71,7 +72,11 @@ def second_answer(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
-    """One forward pass -> logits `[B, K]`; transformers' models wrap theirs in a record."""
-    output = runnable(model)(images)
+    """One forward pass -> logits `[B, K]`; transformers' models wrap theirs in a record.
+
+    In the number format of `refocus.vit.precision.computing`; the answer is float32 then.
+    """
+    with autocast(images.device):
+        output = runnable(model)(images)
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits
+    return logits.float() if in_bfloat16() else logits

@@ -39,6 +39,7 @@ from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import identity, load_models, pick_device
+from refocus.vit.precision import check_precision, computing, decisive_precision
 
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "outline")
 _CARDS = 8
@@ -84,7 +85,9 @@ def audit(
     """
     settings, model = check_settings(settings, AuditSettings), check_reference(model)
     images, out = check_path(images, "images"), check_path(out, "out")
-    network = load_models(model, None, pick_device(settings.device))["model"]
+    device = pick_device(settings.device)
+    check_precision(settings.precision, device)
+    network = load_models(model, None, device)["model"]
     found = opened_pair(images, masks, part="test")
     images, masks = found.images, found.masks
     plan = _plan(images, masks, settings)
@@ -96,8 +99,9 @@ def audit(
                 settings.backbone, workers=settings.workers, device=settings.device
             )
             find_masks(images, folder / "masks", wanted)
-        entry = prove({"model": network}, plan, folder)[SUITE]
-        return _written(folder, model, network, plan, settings, entry, automatic=masks is None)
+        with computing(settings.precision):
+            entry = prove({"model": network}, plan, folder)[SUITE]
+            return _written(folder, model, network, plan, settings, entry, automatic=masks is None)
 
 
 def _written(
@@ -120,6 +124,7 @@ def _written(
         seed=settings.seed,
         verdict=verdict(entry),
         entry=entry,
+        precision=settings.precision,
         **_worst(folder, class_folder_names(network), settings.seed),
     )
     write_json(folder / "audit.json", to_json(content))
@@ -160,6 +165,7 @@ def _plan(images: Path, masks: str | Path | None, settings: AuditSettings) -> Pl
         most=settings.most,
         faithful=settings.faithful,
         seed=settings.seed,
+        precision=settings.precision,
         workers=settings.workers,
     )
 
@@ -187,6 +193,7 @@ def _prepared(
         "mask_polarity": settings.mask_polarity,
         "seed": settings.seed,
         "files": [fingerprints.of_tree(images)],
+        **decisive_precision(settings.precision),
     }
     if settings.backgrounds:
         grounds(settings.backgrounds)

@@ -28,6 +28,7 @@ from refocus.tuning.results import results_of
 from refocus.tuning.selection import Selection, from_json, trained_classes
 from refocus.vit import own_models
 from refocus.vit.loading import identity, load, load_models
+from refocus.vit.precision import check_precision, computing
 
 log = logging.getLogger("refocus")
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "location", "size", "rotation")
@@ -57,6 +58,7 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
         model, against = recipe.model, None
     else:
         models = load_models(model, original, device)
+    check_precision(plan.precision, device)
     plans.check(models, plan)
     folder = _free(run, plans.decisive({"model": model, "against": against}, models, plan))
     with locks.released(folder):
@@ -84,6 +86,7 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         backgrounds=recipe.backgrounds,
         trained=trained_classes(str(run / MODEL)),
         seed=settings.seed,
+        precision=settings.precision,
         workers=settings.workers,
     )
     return plans.with_sources(plan) if settings.suites else plan
@@ -125,8 +128,10 @@ def write(
         log.warning("%s: %s", out, changed)
     told = Told(folder, evaluation, tuning, changed)
     rows = [*accuracy_rows(evaluation.suites), *other_rows(evaluation.suites)]
+    with computing(evaluation.precision):
+        html = report_page.html(told, models)
     files = {
-        PAGE: report_page.html(told, models),
+        PAGE: html,
         "report.md": report_page.text(told),
         "report.csv": as_csv(rows),
         "classes.csv": as_csv(changes.class_rows(evaluation.suites)),

@@ -33,6 +33,7 @@ from refocus.relevance.gae import explain
 from refocus.vit.classes import class_count, class_names, folder_names, plain
 from refocus.vit.families import view
 from refocus.vit.loading import identity, load, preprocessing
+from refocus.vit.precision import check_precision, computing, decisive_precision
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -86,6 +87,7 @@ class Explanations:
 
     models: dict[str, str]  # what a model is called here -> how it was loaded
     images: tuple[ExplainedImage, ...]  # in the order given
+    precision: str = "fp32"  # number format that the models answered in, "fp32" or "bf16"
 
 
 def read(file: Path) -> list[ExplainedImage]:
@@ -104,6 +106,7 @@ def write(
     *,
     target: str | None = None,
     device: torch.device | str = "cpu",
+    precision: str = "fp32",
 ) -> list[ExplainedImage]:
     """One PNG per image (what the model saw, then an overlay per model) and explanations.json.
 
@@ -116,6 +119,7 @@ def write(
         out: new folder, or that of the same explanations: those that it holds are read.
         target: class to explain, by name or index; None: what is predicted.
         device: where to compute.
+        precision: number format that the models answer in, "fp32" or "bf16".
 
     Returns:
         the images of explanations.json.
@@ -126,6 +130,7 @@ def write(
     """
     for folder in filter(Path.is_dir, paths):
         outputs.refuse_inside(out, {"‹images›": folder})
+    check_precision(precision, torch.device(device))
     images = find(paths)
     models = {which: load(ref, device=device) for which, ref in refs.items()}
     for model in models.values():
@@ -134,11 +139,15 @@ def write(
     for path in images:
         read_image(path)
     known = {which: identity(ref, models[which]) for which, ref in refs.items()}
-    folder = _opened(out, known, images, target)
-    with locks.released(folder):
+    folder = _opened(out, known, images, target, precision)
+    with locks.released(folder), computing(precision):
         if (folder / outputs.MANIFEST).exists():
             return read(folder / EXPLANATIONS)
-        return _written(folder, images, models, targets, refs)
+        rows = _written(folder, images, models, targets)
+        write_json(folder / EXPLANATIONS, to_json(Explanations(refs, tuple(rows), precision)))
+        (folder / _KEPT).unlink(missing_ok=True)
+        outputs.finish(folder, "explain")
+        return rows
 
 
 def _written(
@@ -146,9 +155,8 @@ def _written(
     images: list[Path],
     models: dict[str, nn.Module],
     targets: dict[str, int | None],
-    refs: dict[str, str],
 ) -> list[ExplainedImage]:
-    """The overlays that are not there yet, then explanations.json, and the manifest last."""
+    """Every image's row; overlays that are not there yet are drawn."""
     kept = folder / _KEPT
     drop_partial_line(kept)
     done = {row.image: row for row in typed(read_lines(kept), ExplainedImage, kept).rows}
@@ -163,20 +171,22 @@ def _written(
                 write_line(lines, row)
                 lines.flush()
             rows.append(row)
-    write_json(folder / EXPLANATIONS, to_json(Explanations(refs, tuple(rows))))
-    kept.unlink(missing_ok=True)
-    outputs.finish(folder, "explain")
     return rows
 
 
 def _opened(
-    out: str | Path, models: dict[str, list[str]], images: list[Path], target: str | None
+    out: str | Path,
+    models: dict[str, list[str]],
+    images: list[Path],
+    target: str | None,
+    precision: str,
 ) -> Path:
     """A new folder, or the one in which the same was begun."""
     settings = {
         "models": models,
         "images": {str(path.resolve()): fingerprints.of_file(path) for path in images},
         "target": target,
+        **decisive_precision(precision),
     }
     return outputs.resumable(out, True, settings)
 

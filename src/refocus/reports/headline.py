@@ -125,6 +125,8 @@ def facts_of(told: Told) -> dict[str, str]:
         "compared with": told.evaluation.against or "-",
         "seed of the evaluation": str(told.evaluation.seed),
     }
+    if told.evaluation.precision == "bf16":
+        facts["numbers"] = "computed in bfloat16"
     if told.tuning:
         recipe, selection, results = (
             told.tuning.recipe,

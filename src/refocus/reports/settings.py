@@ -15,6 +15,7 @@ from refocus.settings import (
     Folders,
     MaskPolarity,
     MaskScore,
+    Precision,
     Seed,
     SeedOfAll,
     Text,
@@ -48,7 +49,8 @@ class AuditSettings:
     backgrounds: Backgrounds = None
     faithful: Faithful = 0
     mask_score: MaskScore = 0.5
-    workers: Workers = 0
+    precision: Precision = "fp32"
+    workers: Workers = "auto"
     seed: Annotated[Seed, about("Seed for the choice of images and backgrounds.")] = 0
     device: Device = "auto"
 
@@ -87,7 +89,8 @@ class ReportSettings:
         about("Maximum number of images to measure with masks, spread over the classes."),
     ] = 300
     faithful: Faithful = 0
-    workers: Workers = 0
+    precision: Precision = "fp32"
+    workers: Workers = "auto"
     code: Annotated[
         Text | None,
         about(

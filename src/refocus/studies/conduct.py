@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refocus import locks, outputs
 from refocus.files import write_json, write_text
-from refocus.processes import Place
+from refocus.processes import Place, workers_for
 from refocus.records import to_json
 from refocus.studies import claims, exports, writing
 from refocus.studies.findings import Findings, find
@@ -29,7 +29,7 @@ def conduct(order: Order, place: Place, *, progress: bool = True) -> StudyResult
         order.device,
         order.map_images,
         order.seed,
-        order.workers,
+        workers_for(order.workers, order.device.type),
         progress,
     )
     run(order.jobs, order.ground, order.out, order.common, how, place)

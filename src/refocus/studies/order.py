@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -41,7 +41,7 @@ class Order:
     common: dict[str, Any]
     models_given: bool = False
     maps: int = 200
-    workers: int = 0
+    workers: int | Literal["auto"] = 0
     seeds: int | None = None
 
     @property

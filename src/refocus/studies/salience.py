@@ -21,6 +21,7 @@ from refocus.evaluation.metrics import PERCENT, background_share
 from refocus.evaluation.plan import SEGMENTS
 from refocus.figures.html import tile_uri
 from refocus.figures.pictures import overlay, to_picture
+from refocus.processes import workers_for
 from refocus.records import Sample, typed
 from refocus.relevance.gae import explain
 from refocus.reports import gallery
@@ -95,7 +96,7 @@ def salience(order: Order, model: str) -> tuple[Salience, tuple[Pictures, ...]]:
         Question(images.read, partial(_looks, network)),
         records=records,
         batch_size=32,
-        workers=order.workers,
+        workers=workers_for(order.workers, order.device.type),
     )
     looks = typed(lines, Look, records).rows
     groups = tuple(

@@ -106,7 +106,7 @@ class StudySettings:
         about("With ‹on›: test images for the maps (table3, figure1)."),
     ] = 200
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
-    workers: Workers = 0
+    workers: Workers = "auto"
     seed: Annotated[Seed, about("Seed of every random choice.")] = 0
     seeds: Annotated[
         Count | None,

@@ -29,6 +29,7 @@ from refocus.tuning.results import TuneResults
 from refocus.tuning.selection import Selection
 from refocus.tuning.tracking import tracking
 from refocus.vit.loading import load, pick_device, reading_digest, weights_digest
+from refocus.vit.precision import check_precision
 from refocus.vit.teachers import load_teacher
 
 _RATES = "rates.json"
@@ -170,7 +171,7 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
     """Device and precision as the recipe has them.
 
     Raises:
-        InputError: this machine has no such device.
+        InputError: this machine has no such device, or it does not compute in that precision.
     """
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError(
@@ -180,10 +181,12 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
         raise InputError(
             "‹device› mps: this machine has no usable MPS device; choose one of auto, cpu"
         )
+    device = pick_device(recipe.device)
+    check_precision(recipe.precision, device)
     # else a second run in this process could not choose another precision
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
-        cpu=pick_device(recipe.device).type == "cpu",
+        cpu=device.type == "cpu",
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         # mask tokens, heads that a classifier passes over
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],

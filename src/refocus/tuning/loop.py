@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Sampler
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.errors import InputError
 from refocus.objectives.registry import Step
+from refocus.processes import workers_for
 from refocus.progress import track
 from refocus.records import Sample
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.trainable import restrict
+from refocus.vit.loading import pick_device
 
 
 class Diverged(InputError):  # noqa: N818 - says what happened, as people catch it
@@ -85,7 +87,7 @@ class Training:
             len(shots), recipe.batch_size, recipe.seed, process=process, processes=processes
         )
         self.loader = DataLoader(
-            self.dataset, batch_sampler=self.batches, num_workers=recipe.workers
+            self.dataset, batch_sampler=self.batches, num_workers=_workers(recipe)
         )
         free = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(free, lr=lr, weight_decay=recipe.weight_decay)
@@ -205,4 +207,8 @@ def mean_terms(
 def masked_loader(samples: list[Sample], model: nn.Module, recipe: Recipe) -> DataLoader[Any]:
     """Images and masks by the model's evaluation crop, in the order given."""
     dataset = MaskedImages(samples, joint_transform(model, train=False, protocol=recipe.protocol))
-    return DataLoader(dataset, batch_size=32, num_workers=recipe.workers)
+    return DataLoader(dataset, batch_size=32, num_workers=_workers(recipe))
+
+
+def _workers(recipe: Recipe) -> int:
+    return workers_for(recipe.workers, pick_device(recipe.device).type)

@@ -222,7 +222,7 @@ class Recipe:
     ] = False
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
     device: Device = "auto"
-    workers: Workers = 0
+    workers: Workers = "auto"
 
     def __post_init__(self) -> None:
         for name, values in _DEFAULTS.items():

@@ -134,9 +134,13 @@ def _warn(recipe: Recipe, selection: Selection, accelerator: Accelerator) -> Non
 
 
 def _refuse_other(recipe: Recipe, out: str | Path) -> None:
-    """Stop where a run was started with another recipe; recipe: with absolute folders."""
+    """Stop where a run was started with another recipe; recipe: with absolute folders.
+
+    How many processes read images is free: they only decide how fast it goes.
+    """
     folder = Path(out).expanduser()
-    outputs.refuse_other(out, recipe_of(folder).to_dict(), recipe.to_dict(), folder / RECIPE)
+    before = replace(recipe_of(folder), workers=recipe.workers)
+    outputs.refuse_other(out, before.to_dict(), recipe.to_dict(), folder / RECIPE)
 
 
 def _begin(recipe: Recipe, selection: Selection, started: Mapping[str, str], folder: Path) -> None:
