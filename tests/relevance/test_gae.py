@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 import refocus
 from refocus.relevance import gae
@@ -83,6 +84,29 @@ def test_the_share_of_a_constant_gradient_has_the_derivative_of_the_equation() -
         into += [out, *torch.autograd.grad(out.square().sum(), (a, r))]
     for ours, literal in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, literal)
+
+
+def test_bfloat16_maps_are_held_as_they_are_and_counted_in_float32() -> None:
+    torch.manual_seed(0)
+    attention = torch.randn(5, 2, 6, 6).softmax(-1).bfloat16()
+    gradient, row = torch.randn(5, 2, 6, 6).bfloat16(), torch.rand(5, 6)
+    held: list[Tensor] = []
+
+    def share(map_: Tensor, *, as_float: bool) -> tuple[Tensor, Tensor]:
+        map_ = map_.clone().requires_grad_()
+        given = (map_.float(), gradient.float()) if as_float else (map_, gradient)
+        with saved_tensors_hooks(lambda x: held.append(x) or x, lambda x: x):
+            found = attention_relevance(*given, row)
+        found.square().sum().backward()
+        assert map_.grad is not None
+        return found, map_.grad
+
+    wanted = share(attention, as_float=True)
+    held.clear()
+    found = share(attention, as_float=False)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert found[0].dtype == torch.float32
+    assert {x.dtype for x in held if x.shape == gradient.shape} == {torch.bfloat16}
 
 
 def test_shapes_and_ranges(tiny: Build) -> None:

@@ -40,8 +40,8 @@ def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Ten
     A is never negative, so relu(G * A) = relu(G) * A, which is linear in A: where G is a constant,
     as published, the derivative needs no more than relu(G) and the mean over heads.
     """
-    attention, gradient = attention.to(row.dtype), gradient.to(row.dtype)
     if gradient.requires_grad:
+        attention, gradient = attention.to(row.dtype), gradient.to(row.dtype)
         return (
             torch.einsum("bn,bhnm->bm", row, gradient.clamp(min=0) * attention) / attention.shape[1]
         )
@@ -52,12 +52,13 @@ def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Ten
 class _ConstantGradient(torch.autograd.Function):
     """`attention_relevance` for a constant G.
 
-    Autograd would hold two more maps and pass over them twice as often.
+    Autograd would hold two more maps and pass over them twice as often. Maps in bfloat16 are held
+    as they are; products and sums are of the row's type.
     """
 
     @staticmethod
     def forward(ctx: Any, attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
-        mean = gradient.clamp(min=0).mul_(attention).mean(1)
+        mean = gradient.clamp(min=0).to(row.dtype).mul_(attention).mean(1)
         ctx.save_for_backward(gradient, mean, row)
         return (row[:, :, None] * mean).sum(1)
 
@@ -66,7 +67,8 @@ class _ConstantGradient(torch.autograd.Function):
         gradient, mean, row = ctx.saved_tensors
         (grad,) = grads
         outer = row[:, :, None] * grad[:, None, :] / gradient.shape[1]
-        return gradient.clamp(min=0).mul_(outer[:, None]), None, (mean * grad[:, None, :]).sum(2)
+        by_attention = gradient.clamp(min=0).to(row.dtype).mul_(outer[:, None])
+        return by_attention, None, (mean * grad[:, None, :]).sum(2)
 
 
 def relevance_row(
