@@ -32,8 +32,8 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 def _has_bfloat16(device: str) -> bool:
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device != "mps" or torch.backends.mps.is_macos_or_newer(14, 0)
+        return bool(torch.cuda.is_bf16_supported())
+    return device != "mps" or bool(torch.backends.mps.is_macos_or_newer(14, 0))
 
 
 def decisive_precision(precision: str) -> dict[str, str]:
