@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from refocus.evaluation.plan import Plan
 from refocus.evaluation.prove import evaluate_suites
 from refocus.relevance.answers import logits_of
 from refocus.reports import explanations
+from refocus.reports.card import write_card
 from refocus.tuning import course
 from refocus.vit.precision import check_precision, computing
 from tests.makers import Build
@@ -114,6 +116,19 @@ def test_a_report_measures_in_bfloat16_and_says_so(
     assert found.evaluation.precision == "bf16"
     for page in (found.page, found.page.with_suffix(".md")):
         assert "computed in bfloat16" in page.read_text()
+    assert "Computed in bfloat16: own." in write_card(tmp_path / "run").read_text()
+    (tmp_path / "run" / "README.md").unlink()
+    # once measured in float32 as well, a card has those numbers
+    (tmp_path / "run" / "proof").rename(tmp_path / "run" / "proof-2")
+    copytree(tmp_path / "run" / "proof-2", tmp_path / "run" / "proof")
+    file = tmp_path / "run" / "proof" / "results.json"
+    exact = json.loads(file.read_text())
+    top1 = exact["suites"]["own"]["protocols"]["standard"]["model"]["top1"]
+    exact["precision"], top1["value"] = "fp32", 12.34
+    file.write_text(json.dumps(exact))
+    text = write_card(tmp_path / "run").read_text()
+    assert "bfloat16" not in text
+    assert "| 12.3 |" in text
 
 
 def test_what_a_machine_cannot_compute_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.escape import inline
 from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
 from refocus.files import read_json, write_text
-from refocus.results import Compared
+from refocus.results import Compared, Evaluation
 from refocus.runs import MODEL, SELECTION
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, results_of
@@ -166,9 +166,14 @@ def _numbers(run: Path, results: TuneResults) -> str:
     """Tables of the reports of this run; without any, what the do-no-harm rule saw."""
     folders = sorted(p for p in run.glob("proof*") if (p / outputs.MANIFEST).exists())
     if folders:
-        suites = {k: v for p in folders for k, v in read_evaluation(p / RESULTS).suites.items()}
+        # of a suite that was measured in both formats, float32 is taken
+        found = sorted((read_evaluation(p / RESULTS) for p in folders), key=_in_float32)
+        suites = {name: entry for one in found for name, entry in one.suites.items()}
         table = markdown([*accuracy_rows(suites), *other_rows(suites)])
         note = "Intervals are of 95 %; `against` is the original model, on the same images."
+        exact = {name for one in found if _in_float32(one) for name in one.suites}
+        if half := [name for name in suites if name not in exact]:
+            note += f" Computed in bfloat16: {', '.join(map(inline, half))}."
         return f"{note}\n\n{table.strip()}"
     kept = next((c for c in results.candidates if c.share == results.chosen_share), None)
     if kept is None:
@@ -178,6 +183,10 @@ def _numbers(run: Path, results: TuneResults) -> str:
         "independent test (`refocus report` makes one):"
     )
     return f"{note}\n\n{markdown(_rows(kept)).strip()}"
+
+
+def _in_float32(evaluation: Evaluation) -> bool:
+    return evaluation.precision == "fp32"
 
 
 def _rows(kept: Candidate) -> list[Row]:
