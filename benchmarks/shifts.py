@@ -1,7 +1,7 @@
 """Processor seconds of what an audit and a report measure: as it was, as it is, and in bfloat16.
 
     python benchmarks/shifts.py --images FOLDER --masks FOLDER --model MODEL [--count 40]
-        [--size 500 375] [--only audit report] [--ways old fp32 bf16]
+        [--size 500 375] [--only audit report] [--ways old fp32 bf16] [--models 1]
 
 `old`: what versions before had. Each kind and level walks through all images for itself and each
 model, and a mask's margin is a pooling over a square window. `fp32` and `bf16`: as it is, with that
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2)
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--models", type=int, choices=(1, 2), help="default: 1 and 2")
     args = parser.parse_args()
     torch.set_num_threads(1)
     every = folder_samples(args.images, args.masks)
@@ -165,6 +166,7 @@ def main() -> None:
         copied(picked, folder, args.size)
         for title in args.only:
             kinds, count = KINDS[title]
+            count = args.models or count
             asked = dict(list(models.items())[:count])
             plan = Plan({"own": folder / "images"}, {"own": folder / "masks"}, kinds, quiet=True)
             levels = sum(len(shifts.KINDS[kind].levels) for kind in plan.shifts)
