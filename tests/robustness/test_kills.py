@@ -20,6 +20,7 @@ from tests.robustness.world import tiny_model
 
 pytestmark = pytest.mark.slow
 KILLS = 72 if LONG else 6  # of each command
+PATIENCE = 280  # seconds of a command on a machine that has other work to do
 _VOLATILE = ("manifest.json", "settings.json", "last.pt", "inputs.json")  # dates, and zip's order
 
 
@@ -76,19 +77,19 @@ def test_a_command_that_was_cut_off_ends_as_if_nothing_had_happened(
     print(f"seed {SEED}: {name} is {how} {times} times")
     arguments = COMMANDS[name].format(**places).split()
     whole = tmp_path / "whole"
-    done = door.run(*arguments, "--out", whole)
+    done = door.run(*arguments, "--out", whole, timeout=PATIENCE)
     assert done.status == 0, str(done)
     wanted, length = _content(whole), done.seconds
     for number in range(times):
         out = tmp_path / "out"
-        ended = door.run(*arguments, "--out", out, **cut(dice, length))
+        ended = door.run(*arguments, "--out", out, timeout=PATIENCE, **cut(dice, length))
         moment = f"{number}: {how} after {ended.seconds:.2f} s of {length:.2f}: {ended}"
         _must_say_it(ended, how, moment)
         if ended.status != 0:
             again = [*arguments, "--out", out]
             if how == "killed" and dice.random() < 0.3:  # and once more while it goes on
-                door.run(*again, after=dice.uniform(0, length))
-            finished = door.run(*again)
+                door.run(*again, timeout=PATIENCE, after=dice.uniform(0, length))
+            finished = door.run(*again, timeout=PATIENCE)
             assert finished.status == 0, f"{moment}\nthen {finished}"
             assert _left_behind(out) == [], moment
         assert _content(out) == wanted, moment

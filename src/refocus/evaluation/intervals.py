@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import binomtest, norm
@@ -71,6 +72,7 @@ def sums_interval(
     return float(low), float(high)
 
 
+@lru_cache(maxsize=4096)  # many classes have the same split
 def mcnemar(corrected: int, broken: int) -> float:
     """Exact McNemar test, two-sided.
 
