@@ -153,8 +153,9 @@ def _chosen(scene: Scene) -> list[Sample]:
     stages = [next(iter(scene.entry.protocols))]
     for kind, shift in scene.entry.shifts.items():
         stages.append(f"{kind}-{shift.levels[0].level}" if shift.levels else kind)
-    answered = [set(found) for stage in stages for found in _answers(scene, stage).values()]
-    some = [s for s in scene.samples if _name(scene, s) in set.intersection(*answered)]
+    answered = (found.keys() for stage in stages for found in _answers(scene, stage).values())
+    by_all = set.intersection(*map(set, answered))
+    some = [s for s in scene.samples if _name(scene, s) in by_all]
     return [some[i] for i in _evenly(len(some))] if some else []
 
 
