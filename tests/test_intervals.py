@@ -50,6 +50,19 @@ def test_many_values_are_resampled_in_parts_that_fit_into_memory(
     assert peak < 1 << 20  # 500 resamples at a time have 1.6 MB
 
 
+def test_equal_counts_are_resampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand classes most have the same counts."""
+    made: list[int] = []
+    genuine = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: made.append(seed) or genuine(seed))
+    values = np.repeat([0.0, 100.0], [17, 24])
+    found = {mean_interval(some, (0, 100), 12345) for some in (values, values[::-1], values)}
+    assert len(found) == 1
+    assert made == [12345]
+    mean_interval(values, (0, 100), 12346)
+    assert made == [12345, 12346]
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     hits = 0
