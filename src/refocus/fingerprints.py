@@ -75,6 +75,31 @@ def _digest(file: Path, _size: int, _time: int) -> str:
     return content.hexdigest()
 
 
+class Copies:
+    """Which files are some of a set, or hold the very bytes of one: datasets hold photos twice.
+
+    Files of the set that are gone are known by their paths alone. Only files of a size that one of
+    the set has are read.
+    """
+
+    def __init__(self, of: Iterable[Path]) -> None:
+        self.paths = {file.resolve() for file in of}
+        self.sizes: dict[int, list[Path]] = {}
+        for file in self.paths:
+            with contextlib.suppress(OSError):
+                self.sizes.setdefault(file.stat().st_size, []).append(file)
+
+    def __contains__(self, file: Path) -> bool:
+        """Whether a file is one of them, or a copy of one."""
+        if file.resolve() in self.paths:
+            return True
+        try:
+            alike = self.sizes.get(file.stat().st_size, [])
+            return bool(alike) and of_file(file) in {of_file(other) for other in alike}
+        except OSError:
+            return False
+
+
 def of_tree(path: Path) -> str:
     """A fingerprint that changes when a file at or below a path does.
 

@@ -54,6 +54,21 @@ def test_each_block_has_a_head_and_all_have_one_together() -> None:
     assert np.array_equal(found[:, 2], together)
 
 
+def test_how_a_model_numbers_its_classes_decides_nothing() -> None:
+    rng, labels = np.random.default_rng(0), np.arange(31) % 4
+    values = rng.normal(size=(31, 3)) + 0.5 * np.eye(4)[labels][:, :3]
+    both = [
+        features.block_answers(
+            [
+                ProbeRecord(f"{at}", {"1": tuple(row), "label": (float(label),)})
+                for at, (row, label) in enumerate(zip(values, numbered, strict=True))
+            ]
+        )
+        for numbered in (labels, np.array([7, 0, 3, 1])[labels])
+    ]
+    assert both[0] == both[1]
+
+
 def test_a_unit_is_as_pure_as_the_images_that_excite_it_most() -> None:
     labels = [0] * 10 + [1] * 10
     selective = np.concatenate([np.arange(10) + 100, np.zeros(10)])

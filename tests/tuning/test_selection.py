@@ -11,6 +11,7 @@ import pytest
 
 import refocus
 from refocus import Recipe
+from refocus.evaluation.plan import Plan
 from refocus.tuning import selection
 
 
@@ -98,3 +99,34 @@ def test_the_papers_protocol_validates_on_all_it_may_and_leaves_out_small_masks(
     ours = replace(paper, protocol="standard", masks=str(masks))
     kept = selection.choose_samples(ours, model)
     assert "0.png" in [s.image.name for s in (*kept.train, *kept.select, *kept.check)]
+
+
+def test_a_copy_of_an_image_is_in_no_other_part(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Datasets hold photos twice, and a folder to validate on may be a copy."""
+    model = refocus.load(recipe.model)
+    alone = selection.choose_samples(recipe, model)
+    for kind in ("images", "masks"):
+        shutil.copytree(getattr(recipe, kind), tmp_path / kind)
+    given = {"val": str(tmp_path / "images"), "val_masks": str(tmp_path / "masks")}
+    copied = selection.choose_samples(replace(recipe, **given), model)
+    trained = {s.image.read_bytes() for s in copied.train}
+    parts = [{s.image.read_bytes() for s in some} for some in (copied.select, copied.check)]
+    assert not trained & (parts[0] | parts[1])
+    assert not parts[0] & parts[1]
+    names = [[s.image.name for s in some] for some in (copied.select, copied.check)]
+    assert names == [[s.image.name for s in some] for some in (alone.select, alone.check)]
+    assert f"{len(trained)} images are copies" in caplog.text
+
+
+def test_a_report_leaves_out_copies_of_what_was_trained_on(recipe: Recipe, tmp_path: Path) -> None:
+    model = refocus.load(recipe.model)
+    train = selection.choose_samples(recipe, model).train
+    copy = Path(shutil.copytree(recipe.images, tmp_path / "copy"))
+    plan = Plan({"own": copy}, leave_out=frozenset(s.image.resolve() for s in train))
+    opened = plan.open("own", model).samples
+    assert len(opened) == len([*copy.rglob("*.png")]) - len(train)
+    some = train[0].image
+    some.unlink()  # gone: known by its path alone
+    assert len(plan.open("own", model).samples) == len(opened) + 1

@@ -38,7 +38,8 @@ CUES, SEGMENTS = (
 class Plan(EvaluationSettings):
     """What to measure, and how, with what a caller knows of the images beside the user."""
 
-    leave_out: frozenset[Path] = frozenset()  # images that are no part of any suite
+    # images that are no part of any suite, nor are copies of them
+    leave_out: frozenset[Path] = frozenset()
     trained: frozenset[int] = frozenset()  # labels of the classes tuned on
     quiet: bool = False  # no progress bars
 
@@ -71,9 +72,8 @@ class Plan(EvaluationSettings):
         )
         if not self.leave_out:
             return tests
-        return replace(
-            tests, samples=[s for s in tests.samples if s.image.resolve() not in self.leave_out]
-        )
+        trained = fingerprints.Copies(self.leave_out)
+        return replace(tests, samples=[s for s in tests.samples if s.image not in trained])
 
     def protocols_of(self, name: str) -> tuple[str, ...]:
         """The protocols under which a suite is measured."""

@@ -73,7 +73,14 @@ def _table(records: Sequence[ProbeRecord], name: str) -> np.ndarray:
 
 
 def _labels(records: Sequence[ProbeRecord]) -> np.ndarray:
-    return _table(records, LABEL)[:, 0].astype(int)
+    """Classes by a number of their own `[n]`, counted in the order of the images.
+
+    A model's own numbers would give models that order their classes differently other folds.
+    """
+    found = _table(records, LABEL)[:, 0]
+    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    numbers: np.ndarray = np.argsort(np.argsort(first))[inverse]
+    return numbers
 
 
 def _answered(records: Sequence[ProbeRecord], table: np.ndarray, series: str) -> list[ProbeRecord]:

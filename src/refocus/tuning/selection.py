@@ -15,6 +15,7 @@ from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
 from refocus.errors import InputError
 from refocus.files import read_json
+from refocus.fingerprints import Copies
 from refocus.masks.trust import large_enough, trusted
 from refocus.records import Sample
 from refocus.runs import SELECTION
@@ -29,7 +30,8 @@ class Selection:
     """train: the shots.
 
     select: images of classes not trained on, for the best epoch and the rate. check: images of all
-    classes, for the question whether tuning did harm. No image is in two of the three.
+    classes, for the question whether tuning did harm. No image is in two of the three, nor is a
+    copy of one.
     """
 
     train: list[Sample]
@@ -107,8 +109,16 @@ def _usable(recipe: Recipe, samples: list[Sample], masks: str) -> list[Sample]:
 
 
 def _without(samples: list[Sample], taken: list[Sample]) -> list[Sample]:
-    known = {s.image.resolve() for s in taken}
-    return [s for s in samples if s.image.resolve() not in known]
+    """Those that are none of the taken ones, nor copies of one under another name."""
+    known = Copies(s.image for s in taken)
+    left = [s for s in samples if s.image not in known]
+    twice = len(samples) - len(left) - sum(s.image.resolve() in known.paths for s in samples)
+    if twice:
+        log.warning(
+            "%d images are copies of images that are used already, under other names: left out",
+            twice,
+        )
+    return left
 
 
 def as_json(selection: Selection) -> dict[str, Any]:
