@@ -79,9 +79,9 @@ Precision = Annotated[
     Literal["fp32", "bf16"],
     about("Number format that networks answer in; bf16 is faster where the hardware has it."),
 ]
-SeedOfAll = Annotated[Seed, about("Seed of every random choice.")]
+SeedOfAll = Annotated[Seed, about("Seed of all random choices.")]
 BatchSize = Annotated[Count, about("Images per forward pass.")]
-MaskScore = Annotated[Fraction, about("Leave out masks with a lower score by `refocus masks`.")]
+MaskScore = Annotated[Fraction, about("Leave out masks that `refocus masks` scored lower.")]
 MaskPolarity = Annotated[
     Literal["ask", "keep", "invert"],
     about(

@@ -71,9 +71,9 @@ def root(
 ) -> None:
     """Make a Vision Transformer look at the object.
 
-    `refocus run` does all of it: measure how much a model relies on the background (`audit`,
-    `explain`), move its relevance onto the object with a few images and masks (`tune`), and measure
-    what that changed (`report`, `evaluate`). `refocus demo` shows all of it offline in minutes.
+    `refocus run` does everything: it measures how much a model relies on the background (`audit`,
+    `explain`), moves its relevance onto the object with a few images and masks (`tune`), and
+    measures what that changed (`report`, `evaluate`). `refocus demo` shows this offline in minutes.
     """
     if version:
         console.print(__version__)

@@ -96,7 +96,7 @@ EXAMPLES = {  # command -> what it does, and how it is written
         ("Find masks offline", "refocus masks images --out masks"),
         ("Convert yours", "refocus masks images --out masks --from coco instances.json"),
         (
-            "Color-coded PNGs in which 255 is no class",
+            "Colour-coded PNGs in which 255 is no class",
             "refocus masks images --out masks --from png annotations --ignore 255",
         ),
     ),

@@ -16,7 +16,7 @@ class DemoSettings:
         InputError: a value that is not legal.
     """
 
-    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    seed: Annotated[Seed, about("Seed of all random choices.")] = 0
     device: Device = "cpu"  # minutes there, and the numbers of the docs
 
     def __post_init__(self) -> None:

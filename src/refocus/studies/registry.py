@@ -158,7 +158,11 @@ STUDIES = {
         average=True,
     ),
     "table2": Study(
-        "the same where objects move, turn and shrink", "methods", _COMPARED, SI_SUITES, tables=(2,)
+        "the same for moved, rotated and smaller objects",
+        "methods",
+        _COMPARED,
+        SI_SUITES,
+        tables=(2,),
     ),
     "table3": Study(
         "how well the maps segment the object",
@@ -192,7 +196,7 @@ STUDIES = {
         draws=3,
     ),
     "table10": Study(
-        "trained against other classes",
+        "trained classes against others",
         "classes",
         suites=PAPER_SUITES,
         tables=(10,),
@@ -200,7 +204,7 @@ STUDIES = {
         average=True,
     ),
     "table11": Study(
-        "the same where objects move, turn and shrink",
+        "the same for moved, rotated and smaller objects",
         "classes",
         suites=SI_SUITES,
         tables=(11,),

@@ -107,11 +107,11 @@ class StudySettings:
     ] = 200
     precision: Annotated[Literal["fp32", "bf16"], about("Number format in training.")] = "fp32"
     workers: Workers = "auto"
-    seed: Annotated[Seed, about("Seed of every random choice.")] = 0
+    seed: Annotated[Seed, about("Seed of all random choices.")] = 0
     seeds: Annotated[
         Count | None,
         about(
-            "Draws of each row, from ‹seed› on, of which mean, deviation and interval are shown. "
+            "Number of draws of each row, from ‹seed› on; mean, deviation and interval are shown. "
             "Default: 1; table8 and table9, which draw the training classes, 3."
         ),
     ] = None

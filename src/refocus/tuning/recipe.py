@@ -99,13 +99,13 @@ class Recipe:
     target: Annotated[
         Literal["label", "predicted"],
         about(
-            "What the map is of: the image's class, or the class that the model predicts at each "
-            "step, so that tuning reads no labels."
+            "Class whose map is trained: the image's own, or the one that the model predicts at "
+            "each step, so that tuning needs no labels."
         ),
     ] = "label"
     map: Annotated[
         Literal["gae", "rollout", "attention", "gradcam", "legrad"],
-        about("Which map an objective by maps trains."),
+        about("Map that is trained, for objectives that train one."),
     ] = "gae"
     # the published code does not
     second_order: Annotated[
@@ -170,7 +170,8 @@ class Recipe:
     protocol: Annotated[
         Literal["standard", "paper"],
         about(
-            "standard, or paper: all as in the published code (docs/design.md), such as mean = std "
+            "standard, or paper: everything as in the published code (docs/design.md), such as "
+            "mean = std "
             "= 0.5 for all models, soft mask edges, and no do-no-harm rule."
         ),
     ] = "standard"
@@ -206,7 +207,7 @@ class Recipe:
     mask_score: Annotated[
         Fraction,
         about(
-            "Leave out masks with a lower score by `refocus masks`; 0 uses all. Default: 0.5; 0 "
+            "Leave out masks that `refocus masks` scored lower; 0 uses all. Default: 0.5; 0 "
             "with ‹protocol=paper›."
         ),
     ] = BY_PROTOCOL  # docs/masks.md
