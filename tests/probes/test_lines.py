@@ -126,6 +126,19 @@ def test_one_model_of_several_results_counts_once_whatever_its_numbers(
     assert not any("alone" in row.image and "original" in row.image for row in rows)
 
 
+def test_other_images_under_one_name_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for at, (place, content) in enumerate((("/a", "one"), ("/copy", "one"), ("/b", "two"))):
+        _result(tmp_path / f"run{at}", 0.6 + at / 10, 0.5)
+        kept = {"suites": {"own": "/o", "street": place}, "files": {"/o": "x", place: content}}
+        write_json(tmp_path / f"run{at}" / "settings.json", kept)
+    lines.gathered(Options(results=tmp_path))
+    assert [record.getMessage() for record in caplog.records] == [
+        "street is /a in run0 and /b in run2: a line needs the same images in all results"
+    ]
+
+
 def test_what_a_run_left_is_tuned_though_it_was_measured_alone(tmp_path: Path) -> None:
     options = _originals(tmp_path / "results")
     (tmp_path / "run" / "model").mkdir(parents=True)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -67,6 +68,7 @@ class _Measured:
     of_run: bool  # its folder is that of a tuning run
     top1: Top1
     beside: bool  # it is the one before
+    places: dict[str, tuple[str, str]]  # test set -> where it lay, and its fingerprint
 
     def columns(
         self, clean: str, shifted: Sequence[str], *, tuned: bool
@@ -102,6 +104,7 @@ def gathered(options: Options) -> list[ProbeRecord]:
             f"‹results› {options.results}: holds no results of `refocus evaluate` ({RESULTS})"
         )
     clean, shifted = _sets([one.top1 for one in found], options.results)
+    _warn_of_other_sets(found, (clean, *shifted))
     later = {one.key for one in found if one.key and (one.after or one.of_run)}
     rows: dict[tuple[object, ...], ProbeRecord] = {}
     for one in found:
@@ -127,24 +130,47 @@ def _evaluations(root: Path) -> Iterator[_Measured]:
         folder = file.parent
         if not (folder / MANIFEST).exists() or manifest_of(folder).command != "evaluate":
             continue
-        found, keys = read_evaluation(file), _keys(folder / SETTINGS)
+        found, settings = read_evaluation(file), folder / SETTINGS
+        kept = read_json(settings) if settings.exists() else {}
+        keys, places = _keys(kept), _places(kept)
         name, top1 = folder.relative_to(root).as_posix(), _top1(found)
         if found.against is not None:
             of_run = _of_run(found.against)
-            yield _Measured(name, keys.get(AGAINST), False, of_run, top1, beside=True)
+            yield _Measured(name, keys.get(AGAINST), False, of_run, top1, True, places)
         of_run, after = _of_run(found.model), found.against is not None
-        yield _Measured(name, keys.get(MODEL), after, of_run, top1, beside=False)
+        yield _Measured(name, keys.get(MODEL), after, of_run, top1, False, places)
 
 
-def _keys(settings: Path) -> dict[str, tuple[str, ...]]:
+def _keys(kept: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """Which models were measured, by content, and by name where that is all that is known."""
-    kept = read_json(settings) if settings.exists() else {}
     known = {which: kept.get(which) for which in (MODEL, AGAINST)}
     return {
         which: tuple(map(str, said[1:] or said))  # the first is where it lies
         for which, said in known.items()
         if isinstance(said, list) and said
     }
+
+
+def _places(kept: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    files = kept.get("files") or {}
+    return {name: (path, files.get(path, "")) for name, path in (kept.get("suites") or {}).items()}
+
+
+def _warn_of_other_sets(found: Sequence[_Measured], names: Sequence[str]) -> None:
+    """Say where two results call different images alike: people choose the names."""
+    for name in dict.fromkeys(names):
+        said = [(one.folder, one.places[name]) for one in found if name in one.places]
+        for folder, (path, content) in said[1:]:
+            if path != said[0][1][0] and content != said[0][1][1]:
+                log.warning(
+                    "%s is %s in %s and %s in %s: a line needs the same images in all results",
+                    name,
+                    said[0][1][0],
+                    said[0][0],
+                    path,
+                    folder,
+                )
+                break
 
 
 def _of_run(ref: str) -> bool:
