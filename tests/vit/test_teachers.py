@@ -30,6 +30,17 @@ def test_a_supported_model_answers_to_plain_pixels(tiny: Build, tmp_path: Path) 
     assert teacher(torch.rand(1, 3, 40, 48)).shape == (1, 4)
 
 
+def test_a_teacher_without_names_is_taken_by_its_numbers_and_that_is_said_once(
+    tiny: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="refocus")
+    torch.save(torchvision.models.squeezenet1_1(num_classes=4).state_dict(), tmp_path / "w.pth")
+    for pretrained in (False, True):  # the check before a run, and the run
+        ref = f"torchvision:squeezenet1_1@{tmp_path / 'w.pth'}"
+        load_teacher(ref, tiny(), pretrained=pretrained)
+    assert caplog.text.count("are taken for the model's by their numbers") == 1
+
+
 def test_a_network_of_torchvision_from_a_file(tiny: Build, tmp_path: Path) -> None:
     network = torchvision.models.squeezenet1_1(num_classes=4).eval()
     torch.save(network.state_dict(), tmp_path / "w.pth")

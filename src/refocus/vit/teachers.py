@@ -89,6 +89,8 @@ def load_teacher(
         size = (config["input_size"][1], config["input_size"][2])
         found = Teacher(model, size, config["mean"], config["std"], folder_names(model))
     _refuse_other_classes(ref, found, student)
+    if not pretrained and not (folder_names(student) and found.names):  # once, before a run begins
+        log.info("teacher %s: its outputs are taken for the model's by their numbers", ref)
     if of_torchvision and _AT not in ref and imagenet_outputs(student) != tuple(range(_IMAGENET)):
         raise InputError(
             f"‹teacher› {ref}: answers with ImageNet's classes in ImageNet's order, but the model "
@@ -151,8 +153,6 @@ def _refuse_other_classes(ref: str, found: Teacher, student: nn.Module) -> None:
             "must be the model's"
         )
     names = folder_names(student)
-    if not (names and found.names):
-        log.info("teacher %s: its outputs are taken for the model's by their numbers", ref)
     if names and found.names and names != found.names:
         at = next(
             i for i, pair in enumerate(zip(names, found.names, strict=True)) if len({*pair}) > 1
