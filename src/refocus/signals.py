@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _AGAIN = 2.0  # seconds until a signal that was swallowed is raised once more
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 
 class Interrupted(BaseException):
@@ -51,6 +53,7 @@ def interruptible() -> Iterator[None]:
         return
     watched = (*_NUMBERS, signal.SIGALRM) if hasattr(signal, "SIGALRM") else _NUMBERS
     before = {number: signal.getsignal(number) for number in watched}
+    said, sys.unraisablehook = sys.unraisablehook, _quiet(sys.unraisablehook)
     _State.owner, _State.asked, _State.holds = os.getpid(), None, 0
     for number in watched:
         signal.signal(number, _handle)
@@ -60,6 +63,17 @@ def interruptible() -> Iterator[None]:
         _rest()
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = said
+
+
+def _quiet(say: Hook) -> Hook:
+    """Python's report of exceptions that it drops, without ours, which is raised again."""
+
+    def hook(dropped: sys.UnraisableHookArgs, /) -> None:
+        if not issubclass(dropped.exc_type, Interrupted):
+            say(dropped)
+
+    return hook
 
 
 @contextmanager
