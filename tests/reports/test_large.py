@@ -60,7 +60,7 @@ def test_a_report_of_many_classes_is_small_and_reads_each_record_few_times(
     assert all(name in rows for name in growth.names(60))
 
 
-@pytest.mark.timeout(30)  # it took minutes when each image was compared with all
+@pytest.mark.timeout(30)  # quadratic: each image was compared with all
 def test_images_to_show_are_found_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [Sample(Path(f"root/c/{number}.png"), 0) for number in range(20_000)]
     known = {f"c/{number}.png": None for number in range(10, 20_000)}
