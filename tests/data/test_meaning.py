@@ -219,7 +219,7 @@ def test_what_could_mean_something_else_is_refused(tmp_path: Path, name: str) ->
 def test_a_mask_of_several_pages_is_refused(tmp_path: Path, ending: str) -> None:
     more = [Image.fromarray(255 - SHAPE), Image.fromarray(SHAPE[::-1])]
     Image.fromarray(SHAPE).save(tmp_path / f"m.{ending}", save_all=True, append_images=more)
-    with pytest.raises(InputError, match="it holds 3 pages or frames; save the one"):
+    with pytest.raises(InputError, match="it holds 3 pages or frames; save only the one"):
         read_mask(tmp_path / f"m.{ending}")
     assert read_image(tmp_path / f"m.{ending}").size == SIZE[::-1]  # of an animation the first
 

@@ -136,7 +136,7 @@ def test_rembg_masks_what_its_session_marks(
         (("u2net",), "--backend u2net: must be ours, rembg"),
         (("hf:",), "--backend hf:: must be ours, rembg"),
         (("rembg", "--size", 512), "--size 512: only for our own masks, not for --backend rembg"),
-        (("rembg", "--refine", "none"), "--refine none: only for masks of ours"),
+        (("rembg", "--refine", "none"), "--refine none: only for our own masks"),
         (("rembg", "--from", "png", "x"), "--backend rembg: not with --from, which has the masks"),
     ],
 )
@@ -160,12 +160,12 @@ def test_what_cannot_be_used_is_said_in_one_line(
 def test_what_is_not_read_is_said_before_weights_are(
     rembg: list[str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="size 512: only for masks of ours"):
+    with pytest.raises(InputError, match="size 512: only for our own masks"):
         found(images, tmp_path / "out", "rembg", size=512)
     assert rembg == []
     folder = tiny("segformer", tmp_path)
     monkeypatch.setattr(Checkpoint, "model", lambda *_: pytest.fail("weights were read"))
-    with pytest.raises(InputError, match="size 512: only for masks of ours"):
+    with pytest.raises(InputError, match="size 512: only for our own masks"):
         found(images, tmp_path / "out", f"hf:{folder}", size=512)
 
 

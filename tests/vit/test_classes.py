@@ -160,7 +160,7 @@ def test_folders_of_imagenet_models_may_have_english_names(tiny: Build, folder: 
 
 
 def test_two_folders_of_one_class_are_refused(tiny: Build) -> None:
-    with pytest.raises(InputError, match="tench and n01440764 are one class"):
+    with pytest.raises(InputError, match="tench and n01440764 are the same class"):
         outputs_of(named(tiny, None, 1000), ["tench", "n01440764"], "here")
     with pytest.raises(InputError, match="knows no class 'crane'"):  # a bird or a machine
         outputs_of(named(tiny, None, 1000), ["crane"], "here")
