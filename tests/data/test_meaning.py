@@ -170,8 +170,8 @@ REFUSED: dict[str, tuple[Callable[[], Image.Image], str]] = {
         lambda: palette(DISC, [RED, (0, 0, 255)]),
         "object ids .2 colours",
     ),
-    "red on black": (lambda: rgba((255, 0, 0), FULL).convert("RGB"), "is in colours"),
-    "red on blue": (lambda: rgba((255, 0, 0), FULL, outside=90).convert("RGB"), "is in colours"),
+    "red on black": (lambda: rgba((255, 0, 0), FULL).convert("RGB"), "is in colour"),
+    "red on blue": (lambda: rgba((255, 0, 0), FULL, outside=90).convert("RGB"), "is in colour"),
     "void beside more ids than a few": (
         lambda: columns(3),
         "255 beside 3, 6, 9, 12, ..., which look like object ids with void",
@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[Callable[[], Image.Image], str]] = {
         lambda: Image.fromarray(
             np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
         ),
-        "is in colours",
+        "is in colour",
     ),
 }
 

@@ -145,7 +145,7 @@ def test_photographs_are_no_masks(
     image_folders: tuple[Path, Path], tmp_path: Path, kind: str
 ) -> None:
     images, _ = image_folders
-    with pytest.raises(InputError, match=r"holds the images|photograph|in colours"):
+    with pytest.raises(InputError, match=r"holds the images|photograph|in colour"):
         find_masks(images, tmp_path / "out", MaskSettings(source=(kind, images), device="cpu"))
 
 
