@@ -57,7 +57,7 @@ def test_every_probe_from_folder_to_page(folders: dict[str, Path], tmp_path: Pat
         for which in ("model", "against"):
             lines = (out / name / f"{which}.jsonl").read_text().splitlines()
             assert len(lines) == 4
-            assert numbers.curves[which].n == (96 if name == "units" else 4)
+            assert numbers.curves[which].n == 4
             assert all(
                 p.value is None or p.n
                 for points in numbers.curves[which].series.values()
