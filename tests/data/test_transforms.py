@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from refocus.data.transforms import MaskedImages, eval_image, joint_transform, paper_image
+from refocus.data.transforms import (
+    MaskedImages,
+    eval_image,
+    joint_transform,
+    paper_image,
+    scale_of,
+)
+from refocus.figures.pictures import to_picture
 from tests.makers import Build
 
 
@@ -89,6 +96,9 @@ def test_the_papers_preprocessing(tiny: Build) -> None:
         )
     own, _ = joint_transform(model, train=False)(image, mask)
     assert own[0].mean() == pytest.approx((191 / 255 - 0.1) / 0.3, abs=1e-4)
+    for shown, protocol in ((pixels, "paper"), (own, "standard")):  # and back, for a picture
+        picture = to_picture(shown.as_subclass(torch.Tensor), *scale_of(model, protocol))
+        assert (picture == 191).all()
 
 
 def test_the_papers_masks_are_resized_bilinearly_with_their_image_and_ours_stay_hard(

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from refocus.cli import main
+from refocus.data.images import read_image
+from refocus.data.transforms import paper_image
 from refocus.evaluation.metrics import group_differences
+from refocus.figures.html import tile_uri
+from refocus.figures.pictures import to_picture
 from refocus.records import Prediction, appending, to_json, write_line
 from refocus.studies import datasets, figures, pictures, registry
 from refocus.studies.jobs import Job
 from refocus.studies.order import Order
 from refocus.studies.words import plural, signed
+from refocus.vit.loading import load
 from tests.makers import NAMES, answer
 from tests.studies.makers import RUN, options
 
@@ -65,6 +71,19 @@ def test_figure15_shows_the_first_spoiled_images_of_the_two_worst_classes(
     shown = [[card.name for card in group.cards] for group in groups]
     assert shown == [["bee/0.png", "bee/1.png", "bee/2.png"], ["dog/0.png", "dog/1.png"]]
     assert [tile.title for tile in groups[0].cards[0].tiles] == ["image", "original", "tuned"]
+    for group in groups:  # as its title says, whatever the models answer without the test set
+        for card in group.cards:
+            assert [tile.right for tile in card.tiles] == [None, True, False]
+            assert card.tiles[1].caption == f"{card.label} (50%)"
+
+
+def test_pictures_show_what_the_test_set_showed(place: Path, tmp_path: Path) -> None:
+    order = written(place, tmp_path, "figure15", {"bee": 3})
+    order = replace(order, ground=replace(order.ground, recipe={"protocol": "paper"}))
+    card = pictures.worst(order)[0].cards[0]
+    file = order.ground.suites["mixed-rand"] / card.name
+    pixels = paper_image(load(place / "model"))(read_image(file))  # cut off at the border
+    assert card.tiles[0].picture == tile_uri(to_picture(pixels, (0.5,) * 3, (0.5,) * 3))
 
 
 def test_figure6_goes_on_where_figure3_ends(place: Path, tmp_path: Path) -> None:

@@ -153,6 +153,14 @@ def test_a_thousand_outputs_without_names_are_imagenets_unless_an_order_is_given
     assert classes.folder_names(model) is None
 
 
+def test_synonyms_are_left_out_where_the_first_is_enough(tiny: Build) -> None:
+    brief = classes.brief_names(named(tiny, None, 1000))
+    assert brief[105] == "koala"  # koala bear, kangaroo bear, native bear, ...
+    assert brief[638:640] == ["maillot", "maillot, tank suit"]
+    assert len(set(brief)) == 1000
+    assert classes.brief_names(named(tiny, ["a", "b, c"])) == ["a", "b"]
+
+
 @pytest.mark.parametrize("folder", ["n01440764", "tench", "Tench", "tinca_tinca"])
 def test_folders_of_imagenet_models_may_have_english_names(tiny: Build, folder: str) -> None:
     assert outputs_of(named(tiny, None, 1000), [folder], "here") == {folder: 0}

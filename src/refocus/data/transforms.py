@@ -76,6 +76,14 @@ def paper_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     return transform
 
 
+def scale_of(
+    model: nn.Module, protocol: str = "standard"
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel by which a protocol normalizes what a model sees."""
+    config = {**preprocessing(model), **(PAPER_SCALE if protocol == "paper" else {})}
+    return tuple(config["mean"]), tuple(config["std"])
+
+
 class _Cover(v2.Transform):
     """Keep the aspect ratio and just cover a non-square target, as timm's evaluation does."""
 

@@ -145,6 +145,28 @@ def tiles(
     return found
 
 
+def answered(
+    models: dict[str, nn.Module],
+    seen: tuple[Tensor, np.ndarray],
+    answers: Sequence[Prediction],
+    names: Sequence[str],
+) -> list[Tile]:
+    """An image as a test set showed it, and each model's map of the answer that it gave there.
+
+    seen: pixels `[3, H, W]` as the models took them, and the picture of these. answers: one of each
+    model. names: of the classes.
+    """
+    pixels, picture = seen
+    found = [Tile(tile_uri(picture), "image", names[answers[0].label])]
+    for (title, model), answer in zip(models.items(), answers, strict=True):
+        device = next(model.parameters()).device
+        relevance = explain(model, pixels[None].to(device), [answer.top5[0]]).relevance[0]
+        caption = f"{names[answer.top5[0]]} ({answer.confidence:.0%})"
+        heat = tile_uri(overlay(picture, relevance.cpu()))
+        found.append(Tile(heat, title, caption, answer.right))
+    return found
+
+
 def outlined(picture: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
     """A picture with the outline of what is `inside`, bool `[H, W]`; None: as it is."""
     if inside is None:

@@ -20,7 +20,7 @@ from refocus.studies.page import Chart
 from refocus.studies.registry import AXIS_CLASSES, AXIS_SHOTS, ORIGINAL, PUBLISHED, Variant
 from refocus.studies.results import AVERAGE, Line
 from refocus.studies.writing import METRICS
-from refocus.vit.classes import class_folder_names
+from refocus.vit.classes import brief_names
 from refocus.vit.loading import load
 
 
@@ -68,7 +68,7 @@ def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
     """Figures 8 to 14: "MODEL: SUITE" -> the change of every class, largest gain first."""
     every = {}
     for model in order.models:
-        names = class_folder_names(load(order.ground.models[model]))
+        names = brief_names(load(order.ground.models[model]))
         for suite in order.suites:
             before = pooled(order.answers(Job(model, ORIGINAL), suite))
             runs = [pooled(order.answers(job, suite)) for job in order.runs(model, PUBLISHED)]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.data.sampling import chosen
+from refocus.data.transforms import scale_of
 from refocus.evaluation.collect import Question, collect
 from refocus.evaluation.intervals import estimate
 from refocus.evaluation.maps import Gtsegs, MaskedView
@@ -30,8 +31,8 @@ from refocus.studies.order import Order
 from refocus.studies.page import Pictures
 from refocus.studies.registry import ORIGINAL
 from refocus.studies.results import Salience
-from refocus.vit.classes import names_of
-from refocus.vit.loading import load, preprocessing
+from refocus.vit.classes import brief_names
+from refocus.vit.loading import load
 
 BACKGROUND = 0.9  # share of the relevance that makes a map one of the background
 SPARSE = 0.05  # share of the object's patches, where half of its relevance lies on fewer
@@ -62,11 +63,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Images:
-    """Images with masks: how each is read, below which folder they are named."""
+    """Images with masks: how each is read and normalized, below which folder they are named."""
 
     samples: Sequence[Sample]
     root: Path
     read: Callable[[Sample], tuple[Tensor, Tensor]]
+    scale: tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 
 
 def half_share(patches: Tensor, mask: Tensor) -> float | None:
@@ -119,12 +121,13 @@ def _sparse(look: Look) -> bool:
 
 def _images(order: Order, network: nn.Module) -> Images:
     """The user's own test images with masks, or ImageNet-Segmentation; as many as are asked for."""
+    scale = scale_of(network, order.ground.protocol)
     if order.ground.own:
         root, read = order.ground.suites["natural"], MaskedView(network, order.ground.protocol)
-        return Images(_some(order, masked_tests(order.ground, network)), root, read)
+        return Images(_some(order, masked_tests(order.ground, network)), root, read, scale)
     file = order.ground.suites[SEGMENTS]
     of_file = Gtsegs(file, network, order.ground.protocol)
-    return Images(_some(order, of_file.samples()), file.parent, of_file)
+    return Images(_some(order, of_file.samples()), file.parent, of_file, scale)
 
 
 def _some(order: Order, samples: Sequence[Sample]) -> list[Sample]:
@@ -159,18 +162,17 @@ def _numbers(model: str, looks: Sequence[Look]) -> Salience:
 def _pictures(title: str, looks: Sequence[Look], network: nn.Module, images: Images) -> Pictures:
     samples = {s.image.relative_to(images.root).as_posix(): s for s in images.samples}
     first = sorted(looks, key=lambda look: -look.confidence)[:SHOWN]
-    cards = tuple(_card(look, network, images.read(samples[look.image])) for look in first)
+    cards = tuple(_card(look, network, samples[look.image], images) for look in first)
     return Pictures(
         title, f"the {SHOWN} predictions that the model is most confident of", len(looks), cards
     )
 
 
-def _card(look: Look, network: nn.Module, seen: tuple[Tensor, Tensor]) -> gallery.Card:
-    pixels, mask = seen
-    config = preprocessing(network)
-    picture = to_picture(pixels, config["mean"], config["std"])
+def _card(look: Look, network: nn.Module, sample: Sample, images: Images) -> gallery.Card:
+    pixels, mask = images.read(sample)
+    picture = to_picture(pixels, *images.scale)
     found = explain(network, pixels[None].to(next(network.parameters()).device))
-    name = names_of(network)[int(found.targets[0])]
+    name = brief_names(network)[int(found.targets[0])]
     heat = gallery.outlined(overlay(picture, found.relevance[0].cpu()), mask.numpy() > 0.5)
     tiles = [
         gallery.Tile(tile_uri(picture), "image", f"{name} ({look.confidence:.0%})"),

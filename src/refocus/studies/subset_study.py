@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from refocus.data.transforms import scale_of
 from refocus.evaluation.suites import TestSet
 from refocus.figures import html
 from refocus.figures.pictures import to_picture
@@ -20,9 +21,9 @@ from refocus.reports import gallery
 from refocus.studies.datasets import Ground
 from refocus.studies.page import Pictures
 from refocus.studies.results import Subset, Subsets
-from refocus.vit.classes import class_folder_names
+from refocus.vit.classes import brief_names
 from refocus.vit.families import view
-from refocus.vit.loading import load, preprocessing
+from refocus.vit.loading import load
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Asked:
     names: list[str]
     samples: tuple[Sample, ...]
     others: tuple[int, ...]  # labels
+    scale: tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 
 
 def subset_study(
@@ -53,25 +55,31 @@ def subset_study(
     network = load(ground.models[model], device=device)
     asked = _draw(ground, network, images, labels, seed)
     rows: list[Subset] = []
-    groups = []
+    cards = []
     for sample in asked.samples:
         some, card = _one_image(asked, sample, rounds)
         rows += some
-        groups.append(Pictures(f"{model}: {sample.image.name}", "drawn at random", 1, (card,)))
-    return _numbers(model, rows), tuple(groups)
+        cards.append(card)
+    shown = Pictures(f"{model}: subsets that suffice", "drawn at random", len(cards), tuple(cards))
+    return _numbers(model, rows), (shown,)
 
 
 def _draw(ground: Ground, network: nn.Module, images: int, labels: int, seed: int) -> Asked:
     view(network)
     suite = "imagenet" if "imagenet" in ground.suites else next(iter(ground.suites))
     tests = next(iter(ground.tests(suite, network).values()))
-    names = class_folder_names(network)
+    names = brief_names(network)
     rng = np.random.default_rng(seed)
     count = len(tests.samples)
     picked = rng.choice(count, min(images, count), replace=False)
     others = rng.choice(len(names), min(labels, len(names)), replace=False)
     return Asked(
-        network, tests, names, tuple(tests.samples[i] for i in picked), tuple(others.tolist())
+        network,
+        tests,
+        names,
+        tuple(tests.samples[i] for i in picked),
+        tuple(others.tolist()),
+        scale_of(network, ground.protocol),
     )
 
 
@@ -85,8 +93,7 @@ def _one_image(asked: Asked, sample: Sample, rounds: int) -> tuple[list[Subset],
     found = sufficient_subsets(
         network, pixels[None].repeat(len(targets), 1, 1, 1), targets, rounds=rounds
     )
-    config = preprocessing(network)
-    picture = to_picture(pixels.cpu(), config["mean"], config["std"])
+    picture = to_picture(pixels.cpu(), *asked.scale)
     rows = []
     tiles = [gallery.Tile(html.tile_uri(picture), "image", names[sample.label])]
     for position, target in enumerate(targets.tolist()):
@@ -95,7 +102,7 @@ def _one_image(asked: Asked, sample: Sample, rounds: int) -> tuple[list[Subset],
         shown = html.tile_uri(np.where(kept, picture, 255).astype(np.uint8))
         tiles.append(gallery.Tile(shown, row.target, _caption(row)))
         rows.append(row)
-    return rows, gallery.Card("", names[sample.label], tiles)
+    return rows, gallery.Card(sample.image.name, names[sample.label], tiles)
 
 
 def _row(sample: Sample, target: str, predicted: bool, subsets: Found, position: int) -> Subset:

@@ -147,6 +147,16 @@ def names_of(model: nn.Module) -> list[str]:
     return class_names(model) or [str(i) for i in range(class_count(model))]
 
 
+def brief_names(model: nn.Module) -> list[str]:
+    """Readable class names without the synonyms that ImageNet's have ("koala, koala bear, ...").
+
+    They stay where the first alone is the name of two classes.
+    """
+    names = names_of(model)
+    counts = Counter(name.partition(",")[0] for name in names)
+    return [first if counts[first := name.partition(",")[0]] == 1 else name for name in names]
+
+
 def order_of(model: nn.Module) -> str | None:
     """The order of folders that was given with a model; None where none was."""
     return getattr(unwrap(model), _ORDER, None)
