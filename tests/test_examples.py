@@ -21,6 +21,10 @@ import pytest
 from PIL import Image
 
 from refocus import Recipe, evaluate, load, tune
+from refocus.evaluation.maps import Gtsegs
+from refocus.evaluation.plan import SEGMENTS
+from refocus.evaluation.suites import SUITES
+from refocus.studies.datasets import classes_with_masks, read_toml
 from refocus.vit.classes import folder_names
 from refocus.vit.loading import save
 from tests.makers import Build, make_images
@@ -190,6 +194,26 @@ def test_caltech100(shared: Path, tmp_path: Path) -> None:
     assert row["finding"].startswith(("Keep the original", "Ship the tuned"))
     assert "| masks of other images |" in shown
     assert "| original |" in shown
+
+
+@pytest.mark.slow
+def test_a_miniature_has_the_papers_layout(tmp_path: Path) -> None:
+    root = tmp_path / "mini"
+    said = run("miniature.py", root, "--seeds", 1, "--images", 1, "--size", 32)
+    assert said == f"written: {root / 'data.toml'}\n"
+    ground = read_toml(root / "data.toml")
+    model = load(ground.models["AR-B"])
+    levels = {"si-location": 25, "si-rotation": 8, "si-size": 7}
+    assert set(ground.suites) == {*SUITES, SEGMENTS}
+    for name in SUITES:
+        (tests,) = ground.tests(name, model).values()
+        assert Counter(s.label for s in tests.samples) == dict.fromkeys(
+            (99, 105, 150, 327, 334, 361, 407, 437, 470, 472), levels.get(name, 1)
+        )
+    answers = {p.top5[0] for p in evaluate(model, tests).predictions}
+    assert answers <= {99, 105, 150, 327, 334, 361, 407, 437, 470, 472}
+    assert len(Gtsegs(ground.suites[SEGMENTS], model).samples()) == 40
+    assert classes_with_masks(ground) == 10
 
 
 @pytest.mark.slow
