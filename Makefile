@@ -41,8 +41,9 @@ typecheck: $(VENV)/.installed ## mypy, strict, on the package
 docs: $(VENV)/.installed ## the guides and the reference as a site (site/); a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-results: $(VENV)/.installed ## the tables of README.md and docs/results.md from the committed rows
+results: $(VENV)/.installed ## the tables of README.md, docs/results.md and docs/paper.md from the committed numbers
 	$(BIN)/python -m evidence.tables
+	$(BIN)/python -m evidence.paper
 
 demo-weights: $(VENV)/.installed ## train the demo's small ViT anew (about 14 minutes on 2 cores)
 	$(BIN)/python scripts/train_demo_weights.py
