@@ -43,3 +43,12 @@ def test_the_line_below_a_narrow_chart_is_whole() -> None:
         below = page.axes[0].xaxis.label.get_window_extent()
         assert below.x0 >= 0
         assert below.x1 <= page.bbox.x1
+
+
+def test_no_two_lines_of_a_chart_look_alike() -> None:
+    point = Estimate(50.0, (40.0, 60.0), 9)
+    lines = {f"suite{n}": ({1: point, 2: point}, point) for n in range(9)}  # as the paper has
+    drawn = charts._series(lines, "images", 8.6).axes[0].get_lines()
+    looks = [(line.get_color(), line.get_marker()) for line in drawn if len(line.get_xdata()) == 2]
+    named = [look for look in looks if look[1] != "None"]
+    assert len(named) == len(set(named)) == 9

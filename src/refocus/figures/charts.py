@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -245,8 +244,9 @@ def _series(
 ) -> Figure:
     page = Figure(figsize=(width, 3.4), layout="constrained")
     axes = page.subplots()
-    styles = zip(_SERIES, _MARKERS, strict=True)
-    for (name, (points, start)), (color, marker) in zip(lines.items(), cycle(styles), strict=False):
+    for number, (name, (points, start)) in enumerate(lines.items()):
+        color = _SERIES[number % len(_SERIES)]  # a colour that comes again has another marker
+        marker = _MARKERS[(number + number // len(_SERIES)) % len(_MARKERS)]
         at, values = list(points), [np.nan if p.value is None else p.value for p in points.values()]
         axes.plot(at, values, color=color, marker=marker, markersize=5, label=name)
         bands = [p.interval for p in points.values() if p.interval is not None]
@@ -258,7 +258,7 @@ def _series(
     ticks = sorted({number for points, _ in lines.values() for number in points})
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.set_xlabel(xlabel)
-    axes.set_ylabel("top-1 accuracy, % (dotted: original)")
+    axes.set_ylabel("top-1, % (dotted: original)")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _plain_axes(axes)
     return page
