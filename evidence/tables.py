@@ -248,7 +248,7 @@ def table(rows: Sequence[Row], wanted: Asked) -> str:
     _same_images(lines)
     columns = measures(wanted)
     keys = [k for k in ("images", "budget", "reading") if len(getattr(wanted, k)) > 1]
-    head = ["method", "reads", *keys, "rate", *columns, "passes", "CPU s", "draws"]
+    head = ["method", "uses", *keys, "rate", *columns, "passes", "CPU s", "draws"]
     text = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for group in lines:
         text.append(f"| {' | '.join(_line(group, rows, wanted, keys, columns))} |")

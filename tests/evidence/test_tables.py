@@ -61,7 +61,7 @@ def numbers(line: str, column: int) -> float:
 def test_a_table_has_the_accuracy_and_the_paired_change() -> None:
     text = table(ROWS, asked("planted images=3 reading=end"))
     lines = text.splitlines()
-    assert lines[0].startswith("| method | reads | rate | same | shuffled | worst class | passes")
+    assert lines[0].startswith("| method | uses | rate | same | shuffled | worst class | passes")
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["base", "refocus", "finetune"]
     by = {r.cell.method: r for r in ROWS if r.cell.draw == 0}
 
