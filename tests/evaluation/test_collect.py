@@ -20,6 +20,7 @@ import pytest
 from refocus import processes
 from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect
+from refocus.progress import Phase
 from refocus.records import Sample, read_lines
 from tests.makers import ROOT
 
@@ -68,6 +69,15 @@ def walk(root: Path, records: Path, asked: list[str], size: int = 2) -> list[dic
 
     question = Question(load, answer)
     return collect(samples, root, question, records=records, batch_size=size)
+
+
+def test_a_batch_is_counted_at_once_so_that_its_first_image_does_not_seem_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[float] = []
+    monkeypatch.setattr(Phase, "advance", lambda _self, count=1: counted.append(count))
+    walk(tmp_path, tmp_path / "records.jsonl", [], size=4)
+    assert counted == [4, 4, 3]
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

@@ -120,12 +120,13 @@ def collect(
     ):
         for _ in left[:: group.count]:
             batch, items = next(mine, ([], []))  # the last round is not everyone's
+            before = len(done)
             for line in group.joined(_lines(batch, items, question.answer, root)):
                 if line["image"] not in done:
                     done[line["image"]] = question.hold(line)
-                    seen.advance()
                     if sink:
                         write_line(sink, line)
+            seen.advance(len(done) - before)  # at once: a batch is no slower than its images
     return [done[name] for name in names]
 
 
