@@ -43,6 +43,7 @@ docs: $(VENV)/.installed ## the guides and the reference as a site (site/); a br
 
 results: $(VENV)/.installed ## the tables of README.md, docs/results.md and docs/paper.md from the committed numbers
 	$(BIN)/python -m evidence.tables
+	$(BIN)/python -m evidence.summary
 	$(BIN)/python -m evidence.paper
 
 demo-weights: $(VENV)/.installed ## train the demo's small ViT anew (about 14 minutes on 2 cores)

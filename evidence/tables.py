@@ -283,9 +283,9 @@ def _line(
     cells.append("" if base else _rates(group, rows))
     pair = before(group, rows, wanted)
     for measure in columns.values():
-        text = _value(estimate(measure(group)), alone=pair is None)
+        text = value_text(estimate(measure(group)), alone=pair is None)
         if pair is not None:
-            text += " " + _change(estimate(measure(pair[0]) - measure(pair[1])))
+            text += " " + change_text(estimate(measure(pair[0]) - measure(pair[1])))
         cells.append(text)
     passes = mean(r.passes.training for r in some)
     return [*cells, f"{passes:.0f}", f"{mean(r.cpu_seconds for r in some):.0f}", str(len(some))]
@@ -302,14 +302,16 @@ def _rates(group: Group, rows: Sequence[Row]) -> str:
     return ", ".join(f"{rate:g}{'*' if rate in ends else ''}" for rate in chosen)
 
 
-def _value(found: Estimate, *, alone: bool) -> str:
+def value_text(found: Estimate, *, alone: bool) -> str:
+    """A value in percent, with its interval where it is compared with nothing."""
     if math.isnan(found.value):
         return ""
     interval = f" [{max(0.0, found.low):.1f}, {min(100.0, found.high):.1f}]" if alone else ""
     return f"{found.value:.1f}{interval}"
 
 
-def _change(found: Estimate) -> str:
+def change_text(found: Estimate) -> str:
+    """A change in points with its interval."""
     return f"({found.value:+.1f}: {found.low:+.1f} to {found.high:+.1f})"
 
 

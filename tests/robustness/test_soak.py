@@ -19,7 +19,7 @@ GROWTH = 8 << 10  # bytes for each further image: its name and record; its pixel
 
 
 def _folder(root: Path, count: int) -> Path:
-    """`count` images of 64 x 64 pixels with masks, over four classes; they are links."""
+    """`count` images of 64 x 64 pixels over four classes, no two alike, with masks."""
     rng = np.random.default_rng(0)
     mask = np.zeros((64, 64), np.uint8)
     mask[16:48, 16:48] = 255
@@ -28,10 +28,10 @@ def _folder(root: Path, count: int) -> Path:
             (root / kind / name).mkdir(parents=True)
         pixels = rng.integers(0, 120, (64, 64, 3), dtype=np.uint8)
         pixels[16:48, 16:48] = 150 + 30 * label
-        Image.fromarray(pixels).save(root / f"{name}.png")
         Image.fromarray(mask).save(root / "mask.png")
         for number in range(count // len(NAMES)):
-            (root / "images" / name / f"{number}.png").hardlink_to(root / f"{name}.png")
+            pixels[0, 0] = number % 256, number // 256, label  # copies would be left out
+            Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
             (root / "masks" / name / f"{number}.png").hardlink_to(root / "mask.png")
     return root
 
