@@ -46,7 +46,7 @@ def test_no_text_outside_the_command_line_names_an_option(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((SOURCE / "assets").glob("*.[jt]*")), ids=lambda f: f.name)
 def test_no_page_names_an_option(file: Path) -> None:
-    shown = re.sub(r"(?s)<style>.*?</style>", "", file.read_text("utf-8"))
+    shown = re.sub(r"(?s)<style>.*?</style>| style=\"[^\"]*\"", "", file.read_text("utf-8"))
     assert not OPTION.findall(COMMAND.sub("", shown))
 
 

@@ -166,6 +166,7 @@ def test_images_needed_are_enough_in_four_of_five() -> None:
     assert images_needed(-0.02, 0.1, -0.01) is None
 
 
+@pytest.mark.slow
 def test_the_interval_over_draws_and_images_holds_its_promise() -> None:
     """Three draws whose true means differ: 95 % of such intervals must hold the true mean.
 

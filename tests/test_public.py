@@ -88,6 +88,7 @@ def test_mypy_sees_a_type_behind_every_name_and_no_name_besides(tmp_path: Path) 
     assert 'Module has no attribute "explian"' in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
 def test_every_public_name_has_an_example_that_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

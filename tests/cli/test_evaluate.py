@@ -13,6 +13,7 @@ from refocus.evaluation.stored import read_evaluation
 from tests.makers import NAMES, run, words
 
 
+@pytest.mark.slow
 def test_tune_then_evaluate_before_and_after(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,
@@ -83,6 +84,7 @@ def test_evaluate_goes_on_with_the_same_settings_only(
     assert json.loads((out / "results.json").read_text()) == whole
 
 
+@pytest.mark.slow
 def test_backgrounds_of_ones_own(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,

@@ -108,6 +108,7 @@ PHASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", PHASES)
 def test_every_phase_says_how_far_it_is_on_stderr(

@@ -27,6 +27,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 def test_tune_resumes_and_takes_no_other_option_then(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,
@@ -57,6 +58,7 @@ def test_tune_resumes_and_takes_no_other_option_then(
     assert (tmp_path / "run" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_tune_with_skip_bad_a_validation_folder_and_the_tuned_weights_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,
@@ -140,6 +142,7 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_preset_fills_in_what_the_command_leaves_open(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_preset_fills_in_what_the_command_leaves_open(
     )
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_keeps_the_best_epoch_without_a_rule(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

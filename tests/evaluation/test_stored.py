@@ -61,6 +61,7 @@ def numbers(content: Any, at: str = "") -> dict[str, Any]:
     return {key: v for name, part in parts for key, v in numbers(part, f"{at}/{name}").items()}
 
 
+@pytest.mark.slow
 def test_results_of_the_first_version_are_those_of_today(
     monkeypatch: pytest.MonkeyPatch,
     two_model_folders: tuple[Path, Path],

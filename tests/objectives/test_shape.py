@@ -122,6 +122,7 @@ def test_a_teacher_without_a_term_and_the_reverse_are_refused(tiny: Build) -> No
         step_of("finetune", StepSettings(lesson=Lesson(lambda pixels: pixels)), {})
 
 
+@pytest.mark.slow
 def test_tune_with_a_teacher(tiny: Build, tmp_path: Path) -> None:
     images, masks = make_images(tmp_path / "data")
     model, teacher = tiny(), tiny()

@@ -97,6 +97,7 @@ def test_negative_control_a_detached_map_moves_nothing(tiny: Build) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_MAP)
 def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does_not(
     tiny: Build, name: str

@@ -21,6 +21,7 @@ def order(toml: Path, name: str = "figure7", **common: Any) -> Order:
     return Order(name, registry.study(name), ground, toml.parent / "out", common)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [4, 5])
 def test_figure7_trains_on_the_classes_that_have_masks(tmp_path: Path, classes: int) -> None:
     """8 classes with masks of 10: its last row has 8 classes, whatever the published one has.

@@ -92,6 +92,7 @@ def test_the_images_of_table3_follow_the_seed(
     assert shown[0] != shown[1]
 
 
+@pytest.mark.slow
 def test_appendix_a_asks_every_model_about_images_of_its_seed(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

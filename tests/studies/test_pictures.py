@@ -118,6 +118,7 @@ def test_examples_are_of_the_papers_sets_and_models(name: str, suites: tuple[str
     assert row.models == ("ViT-B", "ViT-L", "AR-B", "AR-L", "DeiT-B")
 
 
+@pytest.mark.slow
 def test_a_figure_of_every_class_has_those_that_did_not_move(place: Path) -> None:
     """Paper, Figures 10, 11, 13, 14: "there are some classes with zero effect"."""
     after = [Prediction(f"{i}", i % 120, (i % 120 if i else 5, 9), 0.9, 0.1) for i in range(240)]

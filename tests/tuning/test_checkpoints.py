@@ -88,6 +88,7 @@ def test_the_same_call_does_what_is_left_of_a_run(recipe: Recipe, tmp_path: Path
         tune.tune(replace(recipe, epochs=5), tmp_path / "whole", progress=False)
 
 
+@pytest.mark.slow
 def test_resume_refuses_what_is_complete_or_no_run(recipe: Recipe, tmp_path: Path) -> None:
     refocus.tune(replace(recipe, epochs=1), tmp_path / "run", progress=False)
     with pytest.raises(refocus.InputError, match="this run is complete"):

@@ -40,6 +40,7 @@ def test_a_run_shares_its_other_defaults_with_tune() -> None:
         assert _default(refocus.RunSettings, field) == _default(Recipe, field)
 
 
+@pytest.mark.slow
 def test_a_preset_of_the_paper_means_its_objective(
     image_folders: tuple[Path, Path], model_folder: Path, tmp_path: Path
 ) -> None:

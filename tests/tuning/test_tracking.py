@@ -22,6 +22,7 @@ Folders = tuple[Path, Path]
 TERMS = ("loss", "background", "foreground", "classification")
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_losses_table_and_maps(
     model_folder: Path, image_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_mlflow_is_told_everything_and_the_weights_stay_the_same(
     assert stand_in.told[-1] == ("finish", None)
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_on_the_way_costs_a_warning(
     stand_in: StandIn,
     model_folder: Path,
@@ -136,6 +138,7 @@ def test_a_tracker_that_cannot_start_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_tracker(
     stand_in: StandIn, model_folder: Path, image_folders: Folders, tmp_path: Path
 ) -> None:

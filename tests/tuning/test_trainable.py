@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import timm
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from tests.makers import Build
 from tests.tuning.makers import quick_recipe
 
 
+@pytest.mark.slow
 def test_only_the_last_blocks_move(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -31,6 +33,7 @@ def test_only_the_last_blocks_move(
     assert all(name.startswith(("blocks.2.", "norm.", "head.")) for name in moved)
 
 
+@pytest.mark.slow
 def test_lora_moves_the_blocks_by_its_rank_and_is_merged(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

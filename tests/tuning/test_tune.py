@@ -24,6 +24,7 @@ from tests.makers import Build
 from tests.tuning.makers import quick_recipe, same, weights
 
 
+@pytest.mark.slow
 def test_a_run_lowers_its_loss_and_leaves_a_model_that_timm_reads(
     recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_bad_input_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_when_tuning_does_not_help_the_original_is_kept(recipe: Recipe, tmp_path: Path) -> None:
     """A rate so low that nothing changes: no gain is no reason for a new model."""
     results = refocus.tune(
@@ -124,6 +126,7 @@ def test_the_share_of_the_way_is_the_objectives_own_or_the_users(
         quick_recipe(model_folder, image_folders, share=0)
 
 
+@pytest.mark.slow
 def test_the_last_epoch_can_be_kept(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -293,6 +293,7 @@ def test_wrapped_models_are_explained_and_trained_as_what_is_inside(tiny: Build,
     assert len(maps) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrapped_models_keep_names_and_preprocessing_and_are_saved_as_what_is_inside(
     tiny: Build, tmp_path: Path, name: str

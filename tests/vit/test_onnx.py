@@ -48,6 +48,7 @@ def test_families(family: str, variant: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]  # no second file with weights
 
 
+@pytest.mark.slow
 def test_an_answer_that_differs_leaves_no_file(tiny: Build, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"differ from the model's by .*at most tolerance 0"):
         export_onnx(tiny(), tmp_path / "model.onnx", tolerance=0)
@@ -57,6 +58,7 @@ def test_an_answer_that_differs_leaves_no_file(tiny: Build, tmp_path: Path) -> N
         export_onnx(tiny(), tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_run(
     model_folder: Path,
     tmp_path: Path,

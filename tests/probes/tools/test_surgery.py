@@ -60,6 +60,7 @@ def test_a_block_that_is_left_out_hands_its_input_on(family: str, variant: str) 
         handle.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "variant"), [pair for pair in EVERY if pair[1] not in WHOLE])
 def test_without_both_branches_a_block_is_left_out(family: str, variant: str) -> None:
     model, images = built(family, variant)
