@@ -85,6 +85,7 @@ class Copies:
     def __init__(self, of: Iterable[Path]) -> None:
         self.paths = {file.resolve() for file in of}
         self.sizes: dict[int, list[Path]] = {}
+        self._contents: dict[int, set[str]] = {}  # of each size that was asked for, read once
         for file in self.paths:
             with contextlib.suppress(OSError):
                 self.sizes.setdefault(file.stat().st_size, []).append(file)
@@ -94,10 +95,15 @@ class Copies:
         if file.resolve() in self.paths:
             return True
         try:
-            alike = self.sizes.get(file.stat().st_size, [])
-            return bool(alike) and of_file(file) in {of_file(other) for other in alike}
+            size = file.stat().st_size
+            return size in self.sizes and of_file(file) in self._of(size)
         except OSError:
             return False
+
+    def _of(self, size: int) -> set[str]:
+        if size not in self._contents:
+            self._contents[size] = {of_file(other) for other in self.sizes[size]}
+        return self._contents[size]
 
 
 def of_tree(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import refocus
-from refocus import Recipe
+from refocus import Recipe, fingerprints
 from refocus.evaluation.plan import Plan
 from refocus.tuning import selection
 
@@ -118,6 +118,29 @@ def test_a_copy_of_an_image_is_in_no_other_part(
     names = [[s.image.name for s in some] for some in (copied.select, copied.check)]
     assert names == [[s.image.name for s in some] for some in (alone.select, alone.check)]
     assert f"{len(trained)} images are copies" in caplog.text
+
+
+def test_a_photo_counts_once_in_the_check(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+    model = refocus.load(recipe.model)
+    alone = selection.choose_samples(recipe, model)
+    first, *others = [s.image for s in alone.check]
+    others[-1].write_bytes(first.read_bytes())
+    copied = selection.choose_samples(recipe, model)
+    assert [s.image for s in copied.check] == [first, *others[:-1]]
+    assert "1 images for the check are copies" in caplog.text
+
+
+def test_files_of_one_size_are_read_once(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(Path(recipe.images).rglob("*.png"))
+    for file in files:
+        file.write_bytes(file.name.encode().ljust(9))
+    known = fingerprints.Copies(files)
+    read: list[Path] = []
+    monkeypatch.setattr(fingerprints, "of_file", lambda file: read.append(file) or file.name)
+    other = files[0].with_name("other.png")
+    other.write_bytes(b"9 letters")
+    assert [other in known for _ in range(5)] == [False] * 5
+    assert len(read) == len(files) + 5
 
 
 def test_a_report_leaves_out_copies_of_what_was_trained_on(recipe: Recipe, tmp_path: Path) -> None:

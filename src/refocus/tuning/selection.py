@@ -15,7 +15,7 @@ from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
 from refocus.errors import InputError
 from refocus.files import read_json
-from refocus.fingerprints import Copies
+from refocus.fingerprints import Copies, of_file
 from refocus.masks.trust import large_enough, trusted
 from refocus.records import Sample
 from refocus.runs import SELECTION
@@ -71,7 +71,7 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
         most = recipe.val_images
     select = spread(held_out or rest, most, recipe.seed, skip_bad=recipe.skip_bad)
     left = _without(rest, select)
-    check = spread(left, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad)
+    check = _distinct(spread(left, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad))
     if not select:
         raise InputError(
             f"{where}: no image is left to validate on; add images or give ‹val› with ‹val_masks›"
@@ -119,6 +119,16 @@ def _without(samples: list[Sample], taken: list[Sample]) -> list[Sample]:
             twice,
         )
     return left
+
+
+def _distinct(samples: list[Sample]) -> list[Sample]:
+    """One of each photo: counted twice it would make a promise look surer than it is."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(of_file(sample.image), sample)
+    if twice := len(samples) - len(first):
+        log.warning("%d images for the check are copies of others: left out", twice)
+    return list(first.values())
 
 
 def as_json(selection: Selection) -> dict[str, Any]:
