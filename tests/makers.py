@@ -180,3 +180,12 @@ def matlab_file(
             rows = store.create_dataset(f"value/{name}", (1, 1), dtype=h5py.ref_dtype)
             rows[0, 0] = ref
     return file
+
+
+def install(site: Path, package: str, code: str, points: str) -> None:
+    """What `pip install` leaves of a tiny package: a module and its entry points."""
+    (site / f"{package}.py").write_text(code)
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(points)

@@ -31,6 +31,7 @@ class Table(Mapping[str, T]):
     def __init__(self, group: str, own: dict[str, T], kind: type[T]) -> None:
         """Nothing is read yet."""
         self.group = group
+        self.own = dict(own)
         self._rows = dict(own)
         self._kind = kind
         self._added: dict[str, EntryPoint] | None = None

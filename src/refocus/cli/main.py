@@ -113,6 +113,12 @@ for _name, _command in COMMANDS.items():
     app.command(_name, cls=Command, hidden=_name in HIDDEN)(answered)
 
 
+def listed() -> list[str]:
+    """The tables whose rows the help of a command lists, "module:TABLE" (`refocus.cli.rows`)."""
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return [extra.table for command in commands.values() for _, extra in command.tables]
+
+
 def main() -> None:
     """Entry point: every command ends with one line and a documented exit status."""
     for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal cannot show

@@ -31,11 +31,10 @@ class Called:
 class Rows:
     """Beside an option whose values are names of rows, which its help lists.
 
-    The table is read only then, as most tables import torch.
-
-    table: "module:TABLE", a mapping, or a function without arguments that returns one. title: above
-    the list. inline: whether the option's help ends with the names. described: whether what the
-    rows say about themselves is shown below the help.
+    table: "module:TABLE", a mapping, or a function without arguments that returns one. After a
+        change of its rows run `python -m refocus.cli.rows`. title: above the list. inline: whether
+        the option's help ends with the names. described: whether what the rows say about themselves
+        is shown below the help.
     """
 
     table: str

@@ -10,8 +10,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.panel import Panel
 from rich.table import Table
@@ -21,7 +20,10 @@ from refocus import progress
 from refocus.cli import panels
 from refocus.cli.options import Called, Rows, signature_of, spelling
 from refocus.cli.printing import console
+from refocus.cli.rows import rows
 from refocus.errors import InputError, Message
+
+T = TypeVar("T")
 
 
 class Command(TyperCommand):
@@ -86,7 +88,7 @@ class Command(TyperCommand):
             found.setdefault(extra.name, found[name])
         return found
 
-    def _extras(self, kind: type) -> Iterator[tuple[str, Any]]:
+    def _extras(self, kind: type[T]) -> Iterator[tuple[str, T]]:
         """What stands beside the command's options in their annotations."""
         if self.callback is None:
             return
@@ -98,34 +100,32 @@ class Command(TyperCommand):
 
     # --- help -------------------------------------------------------------------------------------
 
+    @property
+    def tables(self) -> list[tuple[str, Rows]]:
+        """The tables that options name, each beside its parameter."""
+        return list(self._extras(Rows))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print it in panels, with the rows of the tables that options name, and examples."""
-        tables = [(name, extra, _rows(extra)) for name, extra in self._extras(Rows)]
+        tables = [(name, extra, rows(extra.table)) for name, extra in self.tables]
         declared = self._declared
-        for name, extra, rows in tables:
+        for name, extra, found in tables:
             if extra.inline:
-                declared[name].help += f" One of {', '.join(rows)}."
+                declared[name].help += f" One of {', '.join(found)}."
         hidden = panels.arrange(self.params, advanced=panels.ADVANCED in ctx.meta)
         super().format_help(ctx, formatter)
-        for _, extra, rows in tables:
+        for _, extra, found in tables:
             if extra.described:
-                console.print(_described(extra.title, rows))
+                console.print(_described(extra.title, found))
         if shown := panels.examples(self.name or "", hidden=hidden):
             console.print(shown)
 
 
-def _rows(extra: Rows) -> Mapping[str, Any]:
-    module, _, name = extra.table.partition(":")
-    found: Any = getattr(import_module(module), name)
-    rows: Mapping[str, Any] = found() if callable(found) else found
-    return rows
-
-
-def _described(title: str, rows: Mapping[str, Any]) -> Panel:
+def _described(title: str, found: Mapping[str, str]) -> Panel:
     table = Table(box=None, show_header=False, pad_edge=False, highlight=True)
     table.add_column(style="bold cyan", no_wrap=True)
-    for name, row in rows.items():
-        table.add_row(name, row if isinstance(row, str) else row.about)
+    for name, about in found.items():
+        table.add_row(name, about)
     return Panel(table, title=title, title_align="left", border_style="dim")
 
 
