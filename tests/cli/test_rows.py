@@ -22,7 +22,7 @@ OBJECTIVE_TABLE = "refocus.objectives.registry:OBJECTIVES"
 
 def test_the_kept_rows_are_those_of_the_tables() -> None:
     kept = files("refocus").joinpath("assets", "rows.json").read_text(encoding="utf-8")
-    assert kept == text(listed()), "run `python -m refocus.cli.rows`"
+    assert kept == text(listed()), "run `python scripts/help_rows.py`"
 
 
 def test_every_table_that_help_names_has_kept_rows() -> None:

@@ -32,7 +32,7 @@ class Rows:
     """Beside an option whose values are names of rows, which its help lists.
 
     table: "module:TABLE", a mapping, or a function without arguments that returns one. After a
-        change of its rows run `python -m refocus.cli.rows`. title: above the list. inline: whether
+        change of its rows run `python scripts/help_rows.py`. title: above the list. inline: whether
         the option's help ends with the names. described: whether what the rows say about themselves
         is shown below the help.
     """

@@ -1,8 +1,7 @@
 """Names and descriptions of the rows that help lists. Imports no torch, as most tables do.
 
 They are kept in a file of the package. After a row was added, removed or reworded, write it anew:
-
-    python -m refocus.cli.rows
+`python scripts/help_rows.py`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-_FILE = files("refocus").joinpath("assets", "rows.json")
+FILE = files("refocus").joinpath("assets", "rows.json")
 
 
 def rows(table: str) -> dict[str, str]:
@@ -26,7 +24,7 @@ def rows(table: str) -> dict[str, str]:
     Args:
         table: "module:TABLE", as in `options.Rows`.
     """
-    kept = json.loads(_FILE.read_text(encoding="utf-8"))[table]
+    kept = json.loads(FILE.read_text(encoding="utf-8"))[table]
     added = kept["group"] is not None and entry_points(group=kept["group"])
     return _described(_read(table)) if added else kept["rows"]
 
@@ -54,14 +52,3 @@ def _described(table: Mapping[str, Any]) -> dict[str, str]:
         name: row if isinstance(row, str) else getattr(row, "about", "")
         for name, row in table.items()
     }
-
-
-def main() -> None:
-    """Write the file."""
-    from refocus.cli.main import listed  # it imports every command, which import this
-
-    Path(str(_FILE)).write_text(text(listed()), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
