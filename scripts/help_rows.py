@@ -1,7 +1,4 @@
-"""Write the rows that help lists (`refocus.cli.rows`) anew, from the tables themselves.
-
-    python scripts/help_rows.py
-"""
+"""Write the rows that help lists (`refocus.cli.rows`) anew: `python scripts/help_rows.py`."""
 
 from pathlib import Path
 
