@@ -95,11 +95,12 @@ def final(
     The `unsearched` take their own rate: what users get who change nothing.
     """
     for cell in wanted:
+        usual = cell.method in unsearched
         own = {METHODS[cell.method].rate: list(READINGS)}
-        chosen = own if cell.method in unsearched else readings_by_rate(cell, searched)
-        for rate, readings in chosen.items():
+        for rate, readings in (own if usual else readings_by_rate(cell, searched)).items():
             one = replace(cell, phase="final", rate=rate)
-            _refuse_second_look(read(field.rows), one, readings)
+            if not usual:
+                _refuse_second_look(read(field.rows), one, readings)
             _do(one, field, readings)
 
 
@@ -120,9 +121,13 @@ def readings_by_rate(cell: Cell, searched: Sequence[Row]) -> dict[float, list[st
 
 
 def _refuse_second_look(rows: Sequence[Row], cell: Cell, readings: Sequence[str]) -> None:
-    """A rate that is searched again after the tests were read would be chosen by them."""
+    """A rate that is searched again after the tests were read would be chosen by them.
+
+    What was read at the usual rate, which is fixed without a search, chooses nothing.
+    """
     for row in rows:
-        if replace(row.cell, rate=cell.rate) != cell or row.cell.rate == cell.rate:
+        same = replace(row.cell, rate=cell.rate) == cell
+        if not same or row.cell.rate in (cell.rate, METHODS[cell.method].rate):
             continue
         again = {name for test in row.tests.values() for name in test.right} & set(readings)
         if again:

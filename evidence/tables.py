@@ -11,9 +11,9 @@ KEY=VALUE or KEY=VALUE,VALUE (a column more for each key with several values):
     <!-- end -->
 
 Keys: images (0: whole pool), budget, reading, classes, methods, against (what changes are measured
-from; default: the base model of the same draw). Numbers: top-1 in percent, the mean over draws;
-changes in points. Intervals: `evidence.intervals`. A star marks a rate at an end of those
-tried, a dagger a default rate beside which none was tried.
+from; default: the base model of the same draw), rates (`default`: each method's usual rate, marked
+by a dagger; `searched`: the best on development images, with a star where none was tried beyond).
+Numbers: top-1 in percent, the mean over draws; changes in points. Intervals: `evidence.intervals`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ import numpy as np
 
 from evidence import rows as files
 from evidence.cell import BUDGETS
-from evidence.field import same_search
+from evidence.field import best_rate, same_search
 from evidence.intervals import Estimate, estimate, image_counts, lowest, per_draw
 from evidence.methods import METHODS
-from evidence.rows import END, READINGS, Answers, Row, unpack
+from evidence.rows import END, READINGS, Answers, Cell, Row, unpack
 from evidence.sources import DATA
 from refocus import InputError
 
@@ -44,7 +44,8 @@ ROWS = ROOT / "results"
 DOCS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 EMPTY = "Not measured yet: no rows are committed."
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(?:^|\n)(<!-- end -->)", re.S | re.M)
-_KEYS = ("images", "budget", "reading", "classes", "methods", "against")
+_KEYS = ("images", "budget", "reading", "classes", "methods", "against", "rates")
+_LEGAL = {"classes": ("all", "half"), "rates": ("default", "searched")}
 
 
 _Key = tuple[str, int, str, str]  # method, images, budget, reading
@@ -61,6 +62,7 @@ class Asked:
     classes: str = "all"
     methods: tuple[str, ...] = tuple(METHODS)
     against: str = "base"
+    rates: str = "default"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def asked(text: str) -> Asked:
         if key == "images":
             found = replace(found, images=tuple(int(v) for v in values))
         else:
-            single = key in ("classes", "against")
+            if value not in _LEGAL.get(key, (value,)):
+                raise InputError(f"table {text!r}: {pair}; choose one of {', '.join(_LEGAL[key])}")
+            single = key in ("classes", "against", "rates")
             found = replace(found, **{key: value if single else values})  # type: ignore[arg-type]
     return found
 
@@ -116,14 +120,26 @@ def groups(rows: Iterable[Row], wanted: Asked) -> list[Group]:
 
 def _by_line(rows: Iterable[Row], wanted: Asked) -> dict[_Key, dict[int, Row]]:
     """The final rows of the data set by method, images, budget and reading, then by draw."""
+    every = list(rows)
+    searches = [r for r in every if r.cell.phase == "search"]
     found: dict[_Key, dict[int, Row]] = defaultdict(dict)
-    for row in rows:
+    for row in every:
         cell = row.cell
         fits = cell.classes == wanted.classes or _whole(cell.method)
         if cell.phase == "final" and cell.data == wanted.data and fits:
             for reading in {name for test in row.tests.values() for name in test.right}:
-                found[cell.method, cell.images, cell.budget, reading][cell.draw] = row
+                if _at_rate(searches, cell, reading, wanted):
+                    found[cell.method, cell.images, cell.budget, reading][cell.draw] = row
     return found
+
+
+def _at_rate(searches: Sequence[Row], cell: Cell, reading: str, wanted: Asked) -> bool:
+    """Whether a run is at the rate that a table shows its method at."""
+    if cell.method == "base":
+        return True
+    if wanted.rates == "default":
+        return cell.rate == METHODS[cell.method].rate
+    return cell.rate == best_rate(searches, cell, reading)
 
 
 def _whole(name: str) -> bool:
@@ -280,7 +296,7 @@ def _line(
     shown = {"images": str(group.images or "all"), "budget": group.budget, "reading": group.reading}
     cells = [group.method, "-" if base else METHODS[group.method].labels]
     cells += ["" if base else shown[key] for key in keys]
-    cells.append("" if base else _rates(group, rows))
+    cells.append("" if base else _rates(group, rows, wanted))
     pair = before(group, rows, wanted)
     for measure in columns.values():
         text = value_text(estimate(measure(group)), alone=pair is None)
@@ -291,13 +307,13 @@ def _line(
     return [*cells, f"{passes:.0f}", f"{mean(r.cpu_seconds for r in some):.0f}", str(len(some))]
 
 
-def _rates(group: Group, rows: Sequence[Row]) -> str:
-    """The rates of a line: a star where none was tried beyond, a dagger where no other was."""
+def _rates(group: Group, rows: Sequence[Row], wanted: Asked) -> str:
+    """The rates of a line: a dagger at the usual one, a star where none was tried beyond."""
     cell = next(iter(group.draws.values())).cell
-    tried = {r.cell.rate for r in rows if r.cell.phase == "search" and same_search(r.cell, cell)}
     chosen = sorted({r.cell.rate for r in group.draws.values()})
-    if not tried:
+    if wanted.rates == "default":
         return ", ".join(f"{rate:g}†" for rate in chosen)
+    tried = {r.cell.rate for r in rows if r.cell.phase == "search" and same_search(r.cell, cell)}
     ends = {min(tried), max(tried)}
     return ", ".join(f"{rate:g}{'*' if rate in ends else ''}" for rate in chosen)
 

@@ -186,6 +186,22 @@ def test_tests_are_not_read_again_at_another_rate(
         main(options("final", root, model_folder, out, "--methods", "erm"))
 
 
+def test_the_tests_may_be_read_at_the_default_rate_and_at_the_searched_one(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    root, out = planted(tmp_path / "planted"), tmp_path / "out"
+    given = ("--methods", "erm", "--draws", "0")
+    main(options("final", root, model_folder, out, *given, "--unsearched", "erm"))
+    other = 9e-5
+    searched = replace(CELL, method="erm", images=0, rate=other)
+    append(out / "rows.jsonl", a_row(searched, (0.0, 9.0, 9.0)))
+    main(options("final", root, model_folder, out, *given))
+    main(options("final", root, model_folder, out, *given, "--unsearched", "erm"))
+    finals = [row for row in read(out / "rows.jsonl") if row.cell.phase == "final"]
+    assert [row.cell.rate for row in finals] == [METHODS["erm"].rate, other]
+    assert all(row.tests["test_same"].right.keys() == set(READINGS) for row in finals)
+
+
 @pytest.mark.parametrize(
     ("method", "passes"),
     [

@@ -12,6 +12,7 @@ from evidence.rows import (
     READINGS,
     Answers,
     Cell,
+    Development,
     Passes,
     Row,
     append,
@@ -130,17 +131,48 @@ def test_methods_on_the_whole_pool_are_compared_with_those_on_few_images() -> No
     assert "(-" in erm.split("|")[5]
 
 
-def test_a_rate_beyond_which_none_was_tried_has_a_star() -> None:
-    one = a_row("refocus", 0, 0.7, per_image=4)
-    searched = [
-        replace(one, cell=replace(one.cell, phase="search", draw=1000, rate=rate), tests={})
-        for rate in (3e-6, 1e-5)
+def searched(row: Row, rate: float, score: float) -> Row:
+    cell = replace(row.cell, phase="search", draw=1000, rate=rate)
+    shares = dict.fromkeys(READINGS, 1.0)
+    return replace(
+        row, cell=cell, tests={}, development=[Development(1.0, score, score)], shares=shares
+    )
+
+
+def test_a_table_shows_the_default_rates_or_those_of_a_search() -> None:
+    at_default = a_row("refocus", 0, 0.7, per_image=4)
+    other = a_row("refocus", 0, 0.9, per_image=4)
+    other = replace(other, cell=replace(other.cell, rate=3e-5))
+    rows = [*ROWS[:2], at_default, other]
+    wanted = "planted images=3 reading=end methods=base,refocus"
+    default, best = asked(wanted), asked(f"{wanted} rates=searched")
+    accuracies = [
+        100 * float(np.mean(unpack(r.tests["test_shuffled"].right[END], 100)))
+        for r in (at_default, other)
     ]
-    wanted = asked("planted images=3 reading=end methods=refocus")
-    assert "| 1e-05† |" in table(ROWS, wanted)
-    assert "| 1e-05* |" in table([*ROWS, *searched], wanted)
-    inside = replace(searched[0], cell=replace(searched[0].cell, rate=3e-5))
-    assert "| 1e-05 |" in table([*ROWS, *searched, inside], wanted)
+
+    found = table(rows, default).splitlines()[-1]
+    assert "| 1e-05† |" in found
+    assert numbers(found, 5) == pytest.approx(accuracies[0], abs=0.051)
+    assert "refocus" not in table(rows, best)  # no rate was searched
+
+    tried = [searched(at_default, rate, score) for rate, score in ((1e-5, 50.0), (3e-5, 60.0))]
+    found = table([*rows, *tried], best).splitlines()[-1]
+    assert "| 3e-05* |" in found  # none was tried beyond
+    assert numbers(found, 5) == pytest.approx(accuracies[1], abs=0.051)
+    found = table([*rows, *tried, searched(at_default, 9e-5, 20.0)], best).splitlines()[-1]
+    assert "| 3e-05 |" in found
+    assert "| 1e-05† |" in table([*rows, *tried], default)
+
+    tried[0] = searched(at_default, 1e-5, 70.0)  # the search may also choose the default
+    found = table([*rows, *tried], best).splitlines()[-1]
+    assert numbers(found, 5) == pytest.approx(accuracies[0], abs=0.051)
+
+
+@pytest.mark.parametrize("text", ["planted rates=mine", "planted classes=few"])
+def test_a_key_with_an_unknown_value_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="choose one of"):
+        asked(text)
 
 
 def test_a_number_that_is_not_in_the_rows_is_found(tmp_path: Path) -> None:
