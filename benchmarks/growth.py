@@ -6,7 +6,7 @@
 Every row is a fresh process, so that its peak memory is its own: `tune` (one epoch of four images a
 class), `evaluate` (answers and maps), `audit` (of all images), `masks` (found with a head that is
 learned) and `report` (the page of an evaluation of two models). Model, images and masks are tiny
-and made in a temporary folder; images are links to few files. Seconds are those of all processors
+and made in a temporary folder; images are of few pictures. Seconds are those of all processors
 together (user and system), which another job on the machine hardly changes; `--only processes` adds
 the wall time, which is worth something on an idle machine alone.
 
@@ -50,7 +50,7 @@ COMMANDS = {
 }
 _OWN = "own"  # the name of the test set
 _KINDS = ("mixed-same", "mixed-rand", "only-fg", "only-bg")  # shifts of an evaluation
-_DIFFERENT = 24  # files of images; all others are links to them
+_DIFFERENT = 24  # pictures; all others are these in files of their own
 
 
 # --- what is measured -----------------------------------------------------------------------------
@@ -107,11 +107,11 @@ def exponent(work: Sequence[float], cost: Sequence[float]) -> float:
 def on_top(work: Sequence[float], cost: Sequence[float]) -> str:
     """The exponent of what comes on top of the first row, which holds what any work costs.
 
-    None where that is less than half a second at the last row: it is noise.
+    Rows with less than half a second on top are noise; none where fewer than two are left.
     """
-    if len(work) < 3 or cost[-1] - cost[0] < 0.5:
-        return "-"
-    return f"{exponent(np.subtract(work[1:], work[0]), np.subtract(cost[1:], cost[0])):.2f}"
+    rows = [(w - work[0], c - cost[0]) for w, c in zip(work, cost, strict=True)]
+    rows = [(w, c) for w, c in rows if c >= 0.5]
+    return f"{exponent(*zip(*rows, strict=True)):.2f}" if len(rows) > 1 else "-"
 
 
 # --- what it is measured on -----------------------------------------------------------------------
@@ -161,7 +161,8 @@ def pictures(root: Path, count: int, *, classes: int = 10, side: int = 64) -> Pa
             (root / kind / name).mkdir(parents=True)
         for number in range(count // classes):
             image, mask = files[(label + number) % _DIFFERENT]
-            (root / "images" / name / f"{number:05d}.png").hardlink_to(image)
+            own = f"{name}/{number}".encode()  # after the picture's end: a copy would be left out
+            (root / "images" / name / f"{number:05d}.png").write_bytes(image.read_bytes() + own)
             (root / "masks" / name / f"{number:05d}.png").hardlink_to(mask)
     return root
 
