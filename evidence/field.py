@@ -88,15 +88,19 @@ def reading_score(row: Row, reading: str) -> float | None:
 
 
 def final(
-    wanted: Iterable[Cell], field: Field, searched: Sequence[Row], unsearched: Sequence[str] = ()
+    wanted: Iterable[Cell],
+    field: Field,
+    searched: Sequence[Row],
+    unsearched: Sequence[str] = (),
+    fixed: float | None = None,
 ) -> None:
     """Each method at the best rate of each reading; the tests are read here and nowhere else.
 
-    The `unsearched` take their own rate: what users get who change nothing.
+    The `unsearched` take their own rate, what users get who change nothing, or the `fixed` one.
     """
     for cell in wanted:
         usual = cell.method in unsearched
-        own = {METHODS[cell.method].rate: list(READINGS)}
+        own = {fixed or METHODS[cell.method].rate: list(READINGS)}
         for rate, readings in (own if usual else readings_by_rate(cell, searched)).items():
             one = replace(cell, phase="final", rate=rate)
             if not usual:
@@ -224,6 +228,9 @@ def options() -> argparse.ArgumentParser:
         help="final: these take their default rate, whatever a search would say",
     )
     parser.add_argument(
+        "--rate", type=float, help="final: the rate of the unsearched in place of their default"
+    )
+    parser.add_argument(
         "--searched", nargs="+", type=Path, default=[], help="rows.jsonl of searches made elsewhere"
     )
     return parser
@@ -283,7 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 search(cells(args, field), field)
             else:
                 elsewhere = [row for file in args.searched for row in read(file)]
-                final(cells(args, field), field, [*elsewhere, *read(field.rows)], args.unsearched)
+                every = [*elsewhere, *read(field.rows)]
+                final(cells(args, field), field, every, args.unsearched, args.rate)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -12,7 +12,8 @@ KEY=VALUE or KEY=VALUE,VALUE (a column more for each key with several values):
 
 Keys: images (0: whole pool), budget, reading, classes, methods, against (what changes are measured
 from; default: the base model of the same draw), rates (`default`: each method's usual rate, marked
-by a dagger; `searched`: the best on development images, with a star where none was tried beyond).
+by a dagger; `searched`: the best on development images, with a star where none was tried beyond;
+or a number).
 Numbers: top-1 in percent, the mean over draws; changes in points. Intervals: `evidence.intervals`.
 """
 
@@ -45,7 +46,7 @@ DOCS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 EMPTY = "Not measured yet: no rows are committed."
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(?:^|\n)(<!-- end -->)", re.S | re.M)
 _KEYS = ("images", "budget", "reading", "classes", "methods", "against", "rates")
-_LEGAL = {"classes": ("all", "half"), "rates": ("default", "searched")}
+_DEFAULT, _SEARCHED = "default", "searched"
 
 
 _Key = tuple[str, int, str, str]  # method, images, budget, reading
@@ -62,7 +63,7 @@ class Asked:
     classes: str = "all"
     methods: tuple[str, ...] = tuple(METHODS)
     against: str = "base"
-    rates: str = "default"
+    rates: str = _DEFAULT
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,20 @@ def asked(text: str) -> Asked:
         if key == "images":
             found = replace(found, images=tuple(int(v) for v in values))
         else:
-            if value not in _LEGAL.get(key, (value,)):
-                raise InputError(f"table {text!r}: {pair}; choose one of {', '.join(_LEGAL[key])}")
+            if key == "classes" and value not in ("all", "half"):
+                raise InputError(f"table {text!r}: {pair}; choose one of all, half")
+            if key == "rates" and value not in (_DEFAULT, _SEARCHED) and not _is_number(value):
+                raise InputError(f"table {text!r}: {pair}; must be default, searched or a number")
             single = key in ("classes", "against", "rates")
             found = replace(found, **{key: value if single else values})  # type: ignore[arg-type]
     return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
 
 
 def groups(rows: Iterable[Row], wanted: Asked) -> list[Group]:
@@ -137,9 +147,11 @@ def _at_rate(searches: Sequence[Row], cell: Cell, reading: str, wanted: Asked) -
     """Whether a run is at the rate that a table shows its method at."""
     if cell.method == "base":
         return True
-    if wanted.rates == "default":
+    if wanted.rates == _DEFAULT:
         return cell.rate == METHODS[cell.method].rate
-    return cell.rate == best_rate(searches, cell, reading)
+    if wanted.rates == _SEARCHED:
+        return cell.rate == best_rate(searches, cell, reading)
+    return cell.rate == float(wanted.rates)
 
 
 def _whole(name: str) -> bool:
@@ -311,8 +323,9 @@ def _rates(group: Group, rows: Sequence[Row], wanted: Asked) -> str:
     """The rates of a line: a dagger at the usual one, a star where none was tried beyond."""
     cell = next(iter(group.draws.values())).cell
     chosen = sorted({r.cell.rate for r in group.draws.values()})
-    if wanted.rates == "default":
-        return ", ".join(f"{rate:g}†" for rate in chosen)
+    if wanted.rates != _SEARCHED:
+        dagger = "†" if wanted.rates == _DEFAULT else ""
+        return ", ".join(f"{rate:g}{dagger}" for rate in chosen)
     tried = {r.cell.rate for r in rows if r.cell.phase == "search" and same_search(r.cell, cell)}
     ends = {min(tried), max(tried)}
     return ", ".join(f"{rate:g}{'*' if rate in ends else ''}" for rate in chosen)

@@ -157,13 +157,17 @@ def test_final_needs_a_search(model_folder: Path, tmp_path: Path) -> None:
         main(options("final", root, model_folder, tmp_path / "out", "--methods", "erm"))
 
 
-def test_a_method_may_take_its_default_rate(model_folder: Path, tmp_path: Path) -> None:
+def test_a_method_may_take_its_default_rate_or_a_given_one(
+    model_folder: Path, tmp_path: Path
+) -> None:
     root, out = planted(tmp_path / "planted"), tmp_path / "out"
     given = ("--methods", "erm", "--unsearched", "erm", "--draws", "0")
     main(options("final", root, model_folder, out, *given))
     (row,) = read(out / "rows.jsonl")
     assert row.cell.rate == METHODS["erm"].rate
     assert row.tests["test_same"].right.keys() == set(READINGS)
+    main(options("final", root, model_folder, out, *given, "--rate", "3e-5"))
+    assert [row.cell.rate for row in read(out / "rows.jsonl")] == [METHODS["erm"].rate, 3e-5]
 
 
 def test_tests_are_not_read_again_at_another_rate(

@@ -163,15 +163,18 @@ def test_a_table_shows_the_default_rates_or_those_of_a_search() -> None:
     found = table([*rows, *tried, searched(at_default, 9e-5, 20.0)], best).splitlines()[-1]
     assert "| 3e-05 |" in found
     assert "| 1e-05† |" in table([*rows, *tried], default)
+    found = table([*rows, *tried], asked(f"{wanted} rates=3e-5")).splitlines()[-1]
+    assert "| 3e-05 |" in found
+    assert numbers(found, 5) == pytest.approx(accuracies[1], abs=0.051)
 
     tried[0] = searched(at_default, 1e-5, 70.0)  # the search may also choose the default
     found = table([*rows, *tried], best).splitlines()[-1]
     assert numbers(found, 5) == pytest.approx(accuracies[0], abs=0.051)
 
 
-@pytest.mark.parametrize("text", ["planted rates=mine", "planted classes=few"])
+@pytest.mark.parametrize("text", ["planted rates=mine", "planted rates=-1", "planted classes=few"])
 def test_a_key_with_an_unknown_value_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="choose one of"):
+    with pytest.raises(InputError, match="must be default, searched|choose one of"):
         asked(text)
 
 
