@@ -157,9 +157,7 @@ def test_final_needs_a_search(model_folder: Path, tmp_path: Path) -> None:
         main(options("final", root, model_folder, tmp_path / "out", "--methods", "erm"))
 
 
-def test_a_method_may_take_its_default_rate_or_a_given_one(
-    model_folder: Path, tmp_path: Path
-) -> None:
+def test_a_method_may_take_its_default_or_a_given_rate(model_folder: Path, tmp_path: Path) -> None:
     root, out = planted(tmp_path / "planted"), tmp_path / "out"
     given = ("--methods", "erm", "--unsearched", "erm", "--draws", "0")
     main(options("final", root, model_folder, out, *given))
