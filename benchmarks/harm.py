@@ -15,8 +15,10 @@ The last line is the worst rate of wrong keeps over all settings. --quick takes 
 idle core, a whole table about a quarter of an hour.
 
 Model: every image has a latent difficulty, one as it is and one with swapped backgrounds, to which
-each background adds; tuning turns them by an angle that grows along the way, so that answers change
-both ways, and moves the thresholds so that the true accuracies are those of the setting.
+the background adds that another image lends; tuning turns them by an angle that grows along the
+way, so that answers change both ways, and moves the thresholds so that the true accuracies are
+those of the setting. As in `refocus.tuning.checks` each two images exchange their backgrounds, and
+what the rule reads of swaps is the share of a pair that is right.
 """
 
 from __future__ import annotations
@@ -38,7 +40,6 @@ from refocus.tuning.harm import ERROR, FINER, SHARES, choose, shares_for, standi
 
 _NORMAL = NormalDist()
 _TOLERANCE = 1.0
-_SWAPS, _MOST_SWAPS = 400, 8  # as refocus.tuning.checks has them; it would load torch
 _SIGNED = (-1.0, 1.0)
 _BEFORE = (0.80, 0.50)  # accuracy of the original as they are and with swapped backgrounds
 _ALIKE = 0.9  # correlation of an image's difficulty before and after the whole way
@@ -86,26 +87,25 @@ SETTINGS = (
 def simulated(
     setting: Setting, n: int, shares: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers as they are and on swaps, both `[shares, n]`."""
-    rounds = min(_MOST_SWAPS, math.ceil(_SWAPS / n))
+    """Right answers as they are `[shares, n]`, and of pairs of swaps `[shares, n // 2]`."""
     plain, swapped = np.empty((len(shares), n)), np.empty((len(shares), n))
     before, drift = rng.standard_normal((2, 2, n))
-    ground, ground_drift = rng.standard_normal((2, rounds, n))
+    ground, ground_drift = rng.standard_normal((2, n))
     for at, share in enumerate(shares):
         turn = share * math.acos(_ALIKE)
         now = math.cos(turn) * before + math.sin(turn) * drift
         where = math.cos(turn) * ground + math.sin(turn) * ground_drift
+        where = where[np.arange(n) ^ 1]  # what the other image of the pair lends
         hard = math.sqrt(_IMAGE) * now[1] + math.sqrt(1 - _IMAGE) * where
         goals = [b + c / 100 for b, c in zip(_BEFORE, setting.changes(share), strict=True)]
         plain[at] = now[0] < _NORMAL.inv_cdf(goals[0])
-        swapped[at] = (hard < _NORMAL.inv_cdf(goals[1])).mean(0)
-    if setting.skewed:  # images that were right with all backgrounds, and with none
-        lucky, luck = rng.random(n) < 0.5, rng.random((rounds, n))
+        swapped[at] = hard < _NORMAL.inv_cdf(goals[1])
+    if setting.skewed:  # pairs that were right with both backgrounds, and with none
+        lucky, luck = np.repeat(rng.random(n // 2) < 0.5, 2), rng.random(n)
+        luck = np.where(lucky, np.repeat(luck[::2], 2), luck)  # the first lose both at once
         for at, share in enumerate(shares):
-            swapped[at] = np.where(
-                lucky, luck[0] >= _SKEWED * share, (luck < _SKEWED * share).mean(0)
-            )
-    return plain, swapped
+            swapped[at] = np.where(lucky, luck >= _SKEWED * share, luck < _SKEWED * share)
+    return plain, swapped.reshape(len(shares), -1, 2).mean(2)
 
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -117,9 +117,9 @@ def heads(count: int) -> np.ndarray:
     return np.asarray(binom.pmf(np.arange(count + 1), count, 0.5))
 
 
-def sign_flip(change: np.ndarray, rounds: int) -> float:
-    """Exact one-sided sign-flip test of changes in multiples of 1/rounds, as the first rule had."""
-    steps = np.rint(change * rounds).astype(int)
+def sign_flip(change: np.ndarray) -> float:
+    """Exact one-sided sign-flip test of changes in halves, as the first rule had."""
+    steps = np.rint(2 * change).astype(int)
     sizes, counts = np.unique(np.abs(steps[steps != 0]), return_counts=True)
     spread = np.ones(1)
     for size, count in zip(sizes, counts, strict=True):
@@ -131,10 +131,9 @@ def sign_flip(change: np.ndarray, rounds: int) -> float:
 
 def first(plain: np.ndarray, swapped: np.ndarray) -> int:
     """The rule of versions up to 0.1; its lowest relevance loss is the largest share here."""
-    rounds = min(_MOST_SWAPS, math.ceil(_SWAPS / plain.shape[1]))
     stands = [
         100 * (now.mean() - plain[0].mean()) >= -_TOLERANCE - 1e-9
-        and sign_flip(moved - swapped[0], rounds) < ERROR
+        and sign_flip(moved - swapped[0]) < ERROR
         for now, moved in zip(plain, swapped, strict=True)
     ]
     return choose([False, *stands[1:]])

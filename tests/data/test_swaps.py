@@ -11,6 +11,7 @@ from refocus.data.swaps import (
     next_donors,
     other_class_donors,
     other_class_neighbours,
+    other_class_pairs,
     swap_backgrounds,
     widened,
 )
@@ -90,3 +91,30 @@ def test_widened_is_the_largest_value_of_a_square_window(size: tuple[int, int]) 
         pixels = round(margin * min(size))
         expected = F.max_pool2d(masks, 2 * pixels + 1, 1, pixels)
         assert torch.equal(widened(masks, margin), expected)
+
+
+@pytest.mark.parametrize(
+    ("counts", "pairs"),
+    [
+        ([10, 10], 10),
+        ([7, 7, 7], 10),
+        ([1, 20], 1),
+        ([3, 2, 30], 5),
+        ([5], 0),
+        ([], 0),
+        ([1] * 9, 4),
+    ],
+    ids=str,
+)
+def test_pairs_are_of_two_classes_disjoint_and_as_many_as_there_can_be(
+    counts: list[int], pairs: int
+) -> None:
+    labels = torch.cat([torch.full((n,), i) for i, n in enumerate(counts)] or [torch.zeros(0)])
+    found = [other_class_pairs(labels, seed) for seed in range(20)]
+    for some in found:
+        assert some.shape == (pairs, 2)
+        assert len(some.unique()) == 2 * pairs
+        assert (labels[some[:, 0]] != labels[some[:, 1]]).all()
+    assert torch.equal(found[3], other_class_pairs(labels, 3))
+    if len(labels) > 2 * pairs > 0:  # each image has its turn
+        assert len(torch.cat(found).unique()) > 2 * pairs

@@ -5,6 +5,8 @@ Axes: images `[B, 3, H, W]`, masks `[B, 1, H, W]` in [0, 1].
 
 from __future__ import annotations
 
+import random
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -111,3 +113,30 @@ def other_class_donors(labels: Tensor, seed: int) -> Tensor:
         pool = others if len(others) else torch.arange(len(labels))
         donors.append(int(pool[torch.randint(len(pool), (1,), generator=generator)]))
     return torch.tensor(donors)
+
+
+def other_class_pairs(labels: Tensor, seed: int) -> Tensor:
+    """Disjoint pairs of images of two classes, drawn at random, as many as there can be, `[p, 2]`.
+
+    Where each lends the other its background, no pair has a photograph in common with another one:
+    what is measured on pairs is independent. With one class alone there are none.
+    """
+    rng = random.Random(seed)
+    left: dict[int, list[int]] = {}
+    for position in rng.sample(range(len(labels)), len(labels)):
+        left.setdefault(int(labels[position]), []).append(position)
+    pairs = []
+    while len(left) > 1:
+        largest = max(left, key=lambda label: len(left[label]))
+        # a class with half of what is left must take part, or some of it finds no partner
+        must = 2 * len(left[largest]) >= sum(map(len, left.values()))
+        first = largest if must else _drawn(left, rng)
+        second = _drawn({label: of for label, of in left.items() if label != first}, rng)
+        pairs.append([left[first].pop(), left[second].pop()])
+        left = {label: of for label, of in left.items() if of}
+    return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+
+
+def _drawn(left: dict[int, list[int]], rng: random.Random) -> int:
+    """A class, each as likely as it has images."""
+    return rng.choices(list(left), [len(of) for of in left.values()])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from refocus.flow.results import MASKS
 from refocus.flow.settings import RunSettings, audit_settings, tuning_recipe
 from refocus.records import Sample
 from refocus.reports import audit, before_after
-from refocus.tuning.checks import MOST_SWAPS, SWAPS
 from refocus.tuning.harm import shares_for
 from refocus.tuning.recipe import Recipe
 
@@ -131,8 +129,7 @@ def _tuned(speed: Pace, train: int, rest: int, recipe: Recipe) -> float:
     select = min(recipe.val_images, rest // 4)
     check = min(recipe.check_images, rest - select)
     epoch = train * (speed.read + speed.step) + select * (speed.read + speed.forward_of_step)
-    swaps = min(MOST_SWAPS, math.ceil(SWAPS / check)) if check else 0
-    answers = len(shares_for(check)) * check * (1 + swaps) * speed.forward
+    answers = len(shares_for(check)) * check * 2 * speed.forward  # as they are and swapped
     elsewhere = len(unseen(real=False)) * check * (_READ * speed.read + 2 * speed.forward)
     return recipe.epochs * epoch + answers + elsewhere + 3 * check * speed.explained
 

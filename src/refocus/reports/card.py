@@ -192,7 +192,7 @@ def _in_float32(evaluation: Evaluation) -> bool:
 def _rows(kept: Candidate) -> list[Row]:
     found: list[tuple[str, Compared]] = [
         ("as they are", kept.in_domain),
-        ("on backgrounds of other classes", kept.swapped),
+        ("on backgrounds of other classes (n counts pairs)", kept.swapped),
     ]
     return [Row(f"images {name}", "top-1, %", number) for name, number in found]
 

@@ -5,7 +5,6 @@ Axes: images `[n, 3, H, W]`, masks `[n, 1, H, W]`, labels `[n]`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from refocus.data.shifts import shifts, unseen
-from refocus.data.swaps import other_class_donors, swap_backgrounds
+from refocus.data.swaps import other_class_pairs, swap_backgrounds
 from refocus.objectives import losses
 from refocus.objectives.registry import OBJECTIVES
 from refocus.records import Sample
 from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
 
-SWAPS, MOST_SWAPS = 400, 8  # swapped images wanted in all; at most so many of one image
 BATCH = 32  # images a forward pass
 Advance = Callable[[], object]  # called after each batch
 
@@ -52,7 +50,7 @@ def answers(
     *,
     advance: Advance = _nothing,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`right_answers` with each of `weights`, as two arrays `[weights, n]`; the last ones stay."""
+    """`right_answers` with each of `weights`: `[weights, n]`, `[weights, p]`; the last stay."""
     plain, swapped = [], []
     for each in weights:
         model.load_state_dict(each)
@@ -104,26 +102,31 @@ def right_answers(
     *,
     advance: Advance = _nothing,
 ) -> tuple[Tensor, Tensor]:
-    """Which images are classified right, bool `[n]`, and on what share of other backgrounds `[n]`.
+    """Which images are classified right, bool `[n]`, and what share of each pair of swaps, `[p]`.
 
-    The backgrounds are of images of other classes. Few images get several backgrounds each (at most
-    8), so that there are about 400 swaps: one alone says little.
+    Images of different classes are paired, and each lends the other its background. A background
+    that many images borrowed would make their answers err together, which no test of the rule
+    allows for: so every photograph is in one pair, and a pair is what the rule counts.
     """
     device = next(model.parameters()).device
     plain = torch.zeros(len(images), dtype=torch.bool)
-    rounds = min(MOST_SWAPS, math.ceil(SWAPS / len(images)))
-    swapped = torch.zeros(rounds, len(images))
+    pairs = other_class_pairs(labels, seed=0)
+    swapped = torch.zeros(len(pairs))
     model.eval()
     with torch.inference_mode():
         for at in torch.arange(len(images)).split(BATCH):
-            x, m, y = images[at].to(device), masks[at].to(device), labels[at].to(device)
-            plain[at] = (logits_of(model, x).argmax(1) == y).cpu()
-            for number in range(rounds):
-                donors = other_class_donors(labels, seed=number)[at]
-                moved = swap_backgrounds(x, m, images[donors].to(device), masks[donors].to(device))
-                swapped[number, at] = (logits_of(model, moved).argmax(1) == y).cpu().float()
+            logits = logits_of(model, images[at].to(device))
+            plain[at] = logits.argmax(1).cpu() == labels[at]
             advance()
-    return plain, swapped.mean(0)
+        for at in torch.arange(len(pairs)).split(BATCH // 2) if len(pairs) else ():
+            objects, grounds = pairs[at].T.flatten(), pairs[at].flip(1).T.flatten()
+            own = images[objects].to(device), masks[objects].to(device)
+            lent = images[grounds].to(device), masks[grounds].to(device)
+            logits = logits_of(model, swap_backgrounds(*own, *lent))
+            right = logits.argmax(1).cpu() == labels[objects]
+            swapped[at] = right.view(2, -1).float().mean(0)
+            advance()
+    return plain, swapped
 
 
 def relevance_loss(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> float:

@@ -110,7 +110,8 @@ def check(
         return Checked((), Verdict(False, 0.0, sentence), {})
     files, points = grounds(recipe.backgrounds), range(len(line.shares))
     kinds = len(unseen(real=bool(files)))
-    passes = math.ceil(len(samples) / BATCH) * (len(points) + 2 * kinds) + 3
+    # as they are, swapped, and each kind with two of the weights
+    passes = math.ceil(len(samples) / BATCH) * 2 * (len(points) + kinds) + 3
     with phase("checking that tuning does no harm", passes, shown=progress) as bar:
         batches = list(masked_loader(samples, model, recipe))
         images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))

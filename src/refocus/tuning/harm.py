@@ -1,11 +1,12 @@
 """Do no harm: which weights on the line from original to tuned to keep, with a known error rate.
 
-Axes: answers `[shares, n]`, one row for each share of the tuned weights, the original first.
-Imports no torch; `checks` measures the answers.
+Axes: answers to images as they are `[shares, n]`, and to pairs of swaps `[shares, p]`; one row for
+each share of the tuned weights, the original first. Imports no torch; `checks` measures them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ def shares_for(check_images: int) -> tuple[float, ...]:
 def standing(plain: np.ndarray, swapped: np.ndarray, tolerance: float) -> np.ndarray:
     """Which shares pass both tests of the rule, bool `[shares]`; the first, the original, does not.
 
-    plain: right as they are, `[shares, n]` in {0, 1}; swapped: share of swaps that are right,
-    `[shares, n]` in [0, 1]; both by rising share. tolerance: in percentage points.
+    plain: right as they are, `[shares, n]` in {0, 1}; swapped: share of a pair's swaps that are
+    right, `[shares, p]` in [0, 1]; both by rising share. tolerance: in percentage points.
 
     (1) In-domain top-1 is lost by less than `tolerance`: a test of non-inferiority at 5 %, from the
     smallest share up, until one fails.
@@ -77,13 +78,14 @@ def shortage(plain: np.ndarray, swapped: np.ndarray, tolerance: float) -> Shorta
     As if what was seen were the truth: its mean change and its variance.
     """
     best = Shortage(len(plain) - 1, None)
+    if not swapped.size:
+        return best
+    each = plain.shape[1] / swapped.shape[1]  # images for a pair
     for at in range(1, len(plain)):
         lost, gained = plain[at] - plain[0], swapped[at] - swapped[0]
-        both = (
-            images_needed(float(lost.mean()), float(lost.var()), -tolerance / 100),
-            images_needed(float(gained.mean()), float(gained.var()), 0.0),
-        )
-        needed = None if None in both else max(n for n in both if n is not None)
+        images = images_needed(float(lost.mean()), float(lost.var()), -tolerance / 100)
+        pairs = images_needed(float(gained.mean()), float(gained.var()), 0.0)
+        needed = max(images, math.ceil(each * pairs)) if images and pairs else None
         if needed is not None and (best.images is None or needed < best.images):
             best = Shortage(at, needed)
     return best
@@ -103,7 +105,7 @@ def least_images(tolerance: float) -> int | None:
 def candidates(
     shares: Sequence[float], plain: np.ndarray, swapped: np.ndarray, tolerance: float
 ) -> list[Candidate]:
-    """The numbers of each share, in percent and points, from the answers `[shares, n]`."""
+    """The numbers of each share, in percent and points, from what `standing` is given."""
     stands = standing(plain, swapped, tolerance)
     found = []
     for at, share in enumerate(shares):
@@ -118,6 +120,8 @@ def candidates(
 
 
 def _compared(answers: np.ndarray, at: int) -> Compared:
+    if not answers.size:
+        return Compared(Estimate(None, None, 0), Estimate(None, None, 0), None)
     model, against = (_estimate(answers[i]) for i in (at, 0))
     return Compared(model, against, compare(answers[at], answers[0]) if at else None)
 

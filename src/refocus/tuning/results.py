@@ -18,7 +18,7 @@ class Candidate:
 
     share: float  # 0 is the original, 1 the tuned weights
     in_domain: Compared  # top-1 on the images as they are, percent; against the original weights
-    swapped: Compared  # top-1 with the background of another class, percent; likewise
+    swapped: Compared  # with each other's background, percent; n counts pairs of two classes
     most_lost: float | None = None  # points in domain lost at most, 95 % sure; below 0: it gained
     least_gained: float | None = None  # points on swapped backgrounds gained at least, likewise
     stands: bool = False  # does it pass both tests of the do-no-harm rule?

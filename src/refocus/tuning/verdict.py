@@ -53,16 +53,22 @@ def _ship(kept: Candidate, unseen: Mapping[str, Compared]) -> str:
         if kept.most_lost > 0
         else f"does not fall (it rises by at least {-kept.most_lost:.1f} points)"
     )
+    n = kept.in_domain.model.n
     return (
         f"Ship the tuned model ({mixture(kept.share)}): {_gain(kept)}, by at least "
         f"{kept.least_gained:.1f} points, and accuracy on unchanged images {cost}. Each bound "
-        f"holds with 95 % confidence, on {kept.swapped.model.n} check images{_elsewhere(unseen)}. "
+        f"holds with 95 % confidence, on {n} check images{_elsewhere(unseen)}. "
         "Test images from where the model will be used would make this more certain."
     )
 
 
 def _keep(judged: Candidate, tolerance: float, needed: int | None) -> str:
-    n = judged.swapped.model.n
+    n = judged.in_domain.model.n
+    if not judged.swapped.model.n:
+        return (
+            "Keep the original model: the check images are of one class, so there is no background "
+            "of another class on which a gain could be shown. Give images of at least two classes."
+        )
     reasons = []
     if judged.least_gained is None or judged.least_gained <= 0:
         gains = _points(judged.swapped) > 0
