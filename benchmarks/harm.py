@@ -43,7 +43,7 @@ _TOLERANCE = 1.0
 _SIGNED = (-1.0, 1.0)
 _BEFORE = (0.80, 0.50)  # accuracy of the original as they are and with swapped backgrounds
 _ALIKE = 0.9  # correlation of an image's difficulty before and after the whole way
-_IMAGE = 0.6  # part of a swap's difficulty that is the image's and not the background's
+_IMAGE = 0.6  # usual part of a swap's difficulty that is the image's and not the background's
 _SKEWED = 0.06  # of the images that were always right are always wrong at the end of the way
 
 
@@ -56,6 +56,7 @@ class Setting:
     swapped: float
     peak: bool = False  # swapped accuracy rises until half of the way and is back at the end
     skewed: bool = False  # swaps: a few images lose all, many gain a little, the mean is 0
+    image: float = _IMAGE  # part of a swap's difficulty that is the image's
 
     def changes(self, share: float) -> tuple[float, float]:
         """True change of both accuracies at a share of the way, in points.
@@ -81,6 +82,7 @@ SETTINGS = (
     Setting("harmful by 5", -5, 15),
     Setting("worse on swaps", 5, -5),
     Setting("best half of the way", 2, 10, peak=True),
+    Setting("better in-domain alone, backgrounds decide", 5, 0, image=0),
 )
 
 
@@ -96,7 +98,7 @@ def simulated(
         now = math.cos(turn) * before + math.sin(turn) * drift
         where = math.cos(turn) * ground + math.sin(turn) * ground_drift
         where = where[np.arange(n) ^ 1]  # what the other image of the pair lends
-        hard = math.sqrt(_IMAGE) * now[1] + math.sqrt(1 - _IMAGE) * where
+        hard = math.sqrt(setting.image) * now[1] + math.sqrt(1 - setting.image) * where
         goals = [b + c / 100 for b, c in zip(_BEFORE, setting.changes(share), strict=True)]
         plain[at] = now[0] < _NORMAL.inv_cdf(goals[0])
         swapped[at] = hard < _NORMAL.inv_cdf(goals[1])
