@@ -75,7 +75,9 @@ def measure(
     explained = [explain(model, images[at]) for at in shown.split(25)]
     scores = segmentation_scores(torch.cat([e.relevance for e in explained]), masks[shown, 0])
     background = (
-        background_share(torch.cat([e.patches for e in explained]), masks[shown, 0])
+        background_share(
+            torch.cat([e.patches for e in explained]), masks[shown, 0], explained[0].covered
+        )
         .nanmean()
         .item()
     )

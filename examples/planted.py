@@ -68,7 +68,8 @@ def share_on_background(model: nn.Module, root: Path, most: int) -> float:
     data = MaskedImages(
         samples[:: max(1, len(samples) // most)], joint_transform(model, train=False)
     )
-    return mean(background_share(explain(model, x[None]).patches, m).item() for x, m, _ in data)
+    found = ((explain(model, x[None]), m) for x, m, _ in data)
+    return mean(background_share(e.patches, m, e.covered).item() for e, m in found)
 
 
 @dataclass(frozen=True)

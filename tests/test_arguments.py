@@ -76,6 +76,12 @@ CALLS: dict[str, Row] = {
         "divide 0/255 masks by 255",
     ),
     "share: counts": (refocus.background_share, (MAPS, MAPS[:1]), {}, "masks: 1 for 2 maps"),
+    "share: covered": (
+        refocus.background_share,
+        (MAPS, MAPS, 8),
+        {},
+        "covered: int 8; must be two positive whole numbers",
+    ),
     "share: a channel": (refocus.background_share, (MAPS, MAPS[:, None]), {}, "masks: [2, 1, 8"),
     "tune: a dictionary": (refocus.tune, ({"model": "m"}, "out"), {}, "recipe: dict; must be a"),
     "resume: nothing": (refocus.resume, (None,), {}, "run: NoneType; must be the path"),

@@ -29,13 +29,16 @@ class Explanation:
 
     logits: `[B, K]`. relevance: `[B, H, W]`, upsampled and min-max normalized per image to [0, 1].
     patches: `[B, h, w]`, the raw relevance of each patch (>= 0). targets: `[B]`, the class each map
-        explains, or the score where a function of the logits was explained.
+        explains, or the score where a function of the logits was explained. covered: (rows,
+        columns) of pixels, from the top left, that the patches cover. The model does not see
+        pixels beyond them (of 384 and patches of 14 the last 6), where relevance is 0.
     """
 
     logits: Tensor
     relevance: Tensor
     patches: Tensor
     targets: Tensor
+    covered: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,14 @@ def test_background_share() -> None:
     assert share[2].isnan()
 
 
+def test_background_share_of_patches_that_do_not_cover_the_mask() -> None:
+    patches, masks = torch.zeros(1, 27, 27), torch.zeros(1, 384, 384)
+    patches[0, 13, 26] = 1
+    masks[:, 175:203, 357:378] = 1  # what bilinear interpolation lights up of patches of 14
+    assert background_share(patches, masks, (378, 378)).item() == pytest.approx(0, abs=1e-6)
+    assert background_share(patches, masks).item() > 0.1  # drawn 6 pixels too far out
+
+
 def test_segmentation_scores_against_a_literal_version() -> None:
     torch.manual_seed(0)
     relevance, masks = 5 * torch.rand(3, 6, 7) - 1, torch.rand(3, 6, 7) > 0.6

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import refocus
 from refocus.data.swaps import swap_backgrounds
@@ -14,6 +16,7 @@ from refocus.evaluation.metrics import background_share
 from refocus.objectives import losses
 from refocus.objectives.steps import (
     StepSettings,
+    extent,
     refocus_step,
     relevance_step,
     swap_step,
@@ -87,6 +90,26 @@ def test_the_mask_term_alone_moves_the_weights(tiny: Build, name: str, term: str
     refocus.objective(name, original=tiny())(model, *masked_batch())[term].backward()
     moved = [p for p in model.blocks.parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert len(moved) > 20
+
+
+@pytest.mark.parametrize("name", ["relevance", "legrad", "energy", "bce", "refocus"])
+def test_pixels_in_no_patch_move_no_mask_term(tiny: Build, name: str) -> None:
+    model, whole = tiny(img_size=38), tiny(img_size=32)
+    whole.load_state_dict(model.state_dict())
+    images, masks, labels = masked_batch(1)  # alone: no swap, whose filling depends on the size
+    padded = F.pad(images, (0, 6, 0, 6)), F.pad(masks, (0, 6, 0, 6)), labels
+    step = refocus.objective(name)
+    found, expected = step(model, *padded), step(whole, images, masks, labels)
+    size = 1.0 if "energy" in found else 38**2 / 32**2  # the others are means over pixels
+    border = {"bce": -(size - 1) * math.log(0.99)}  # of a map that is 0 there, kept off 0
+    for term in MASK_TERMS[name]:
+        torch.testing.assert_close(found[term] * size, expected[term] + border.get(term, 0.0))
+
+
+def test_a_map_of_the_callers_that_is_none_of_patches_covers_the_image(tiny: Build) -> None:
+    images = torch.zeros(1, 3, 38, 38)
+    assert extent(tiny(img_size=38), torch.zeros(1, 38, 38), images) == ((38, 38), (38, 38))
+    assert extent(nn.Identity(), torch.zeros(1, 4, 4), images) == ((38, 38), (38, 38))
 
 
 def test_negative_control_a_detached_map_moves_nothing(tiny: Build) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,18 @@ def test_attention_that_lies_on_the_object_has_a_jaccard_index_of_one(
     found = numbers.attention_segmentation(batch(tiny(), 2, masks=masks))
     assert found["90% of the attention"].tolist() == [[1, 0, 1]] * 2  # two heads, and the best
     assert found["60% of the attention"].tolist() == [[0.75, 0, 0.75]] * 2
+
+
+def test_attention_is_compared_with_the_pixels_that_its_patches_see(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = torch.zeros(2, 1, 38, 38)
+    masks[..., 24:32] = 1  # the last column of patches of 8; 6 pixels are in none
+    masks[..., 32:, :] = 0
+    last = torch.eye(4)[3].repeat(4) / 4
+    monkeypatch.setattr(numbers, "attention_of_readout", lambda *_: last.expand(2, 1, 16))
+    b = replace(batch(tiny(img_size=38), 2, masks=masks), pixels=torch.rand(2, 3, 38, 38))
+    assert numbers.attention_segmentation(b)["90% of the attention"].tolist() == [[1, 1]] * 2
 
 
 def test_random_classes_are_others_and_follow_from_the_seed() -> None:

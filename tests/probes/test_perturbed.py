@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_occlusion_takes_the_salient_patches_first_or_last(
     assert all(torch.equal(s[-1], torch.zeros_like(b.pixels)) for s in seen.values())
     attention = batch(b.model, 2, saliency="attention")
     torch.testing.assert_close(attention.saliency.sum(1), torch.ones(2))
+
+
+def test_occlusion_blackens_the_pixels_that_the_models_patches_see(tiny: Build) -> None:
+    b = replace(batch(tiny(img_size=38), 2), pixels=torch.rand(2, 3, 38, 38) + 0.1)
+    for _, pixels in perturbed.occlusion(b):
+        cells = pixels[..., :32, :32].unfold(2, 8, 8).unfold(3, 8, 8).flatten(4)
+        assert torch.equal((cells == 0).any(4), (cells == 0).all(4))
+        assert torch.equal(pixels[..., 32:], b.pixels[..., 32:])
 
 
 def test_the_heat_map_covers_half_of_the_plane_once(tiny: Build) -> None:

@@ -52,6 +52,16 @@ def test_each_image_has_a_side_and_a_direction_of_its_own() -> None:
     assert torch.equal(ways[:3], change.directions(seeds[:3]))
 
 
+def test_patches_of_another_size_show_what_the_models_own_patches_see(tiny: Build) -> None:
+    model, whole = tiny(img_size=38), tiny(img_size=32)
+    whole.load_state_dict(model.state_dict())
+    b = batch(whole, 40)
+    wider = torch.nn.functional.pad(b.pixels, (0, 6, 0, 6), value=1.0)
+    assert spatial.patch_sizes(model) == spatial.patch_sizes(whole)
+    found = spatial.patches(replace(b, model=model, pixels=wider))
+    assert torch.equal(found["resampled"], spatial.patches(b)["resampled"])
+
+
 def test_patches_are_the_models_own_first_and_answers_are_those_of_its_copies(tiny: Build) -> None:
     b = batch(tiny(), 6)
     assert spatial.patch_sizes(b.model) == ["8 (its own)", "4", "6", "12", "16"]

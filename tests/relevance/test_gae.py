@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import refocus
 from refocus.relevance import gae
-from refocus.relevance.gae import attention_relevance, minmax, relevance_patches
+from refocus.relevance.gae import attention_relevance, minmax, relevance_patches, upsample
 from tests.makers import Build
 from tests.relevance.makers import VARIANTS, batch
 
@@ -120,6 +120,27 @@ def test_shapes_and_ranges(tiny: Build) -> None:
     torch.testing.assert_close(e.relevance.amax((1, 2)), torch.ones(2))
     assert not e.relevance.requires_grad
     assert torch.equal(e.targets, e.logits.argmax(1))
+
+
+def test_pixels_that_are_in_no_patch_have_no_relevance_and_move_no_other(tiny: Build) -> None:
+    """As timm's `vit_so400m_patch14_siglip_384`: of 384 pixels its patches of 14 cover 378."""
+    model, whole = tiny(img_size=(38, 45)), tiny(img_size=(32, 40))
+    whole.load_state_dict(model.state_dict())
+    images = torch.randn(2, 3, 38, 45)
+    found, expected = refocus.explain(model, images), refocus.explain(whole, images[..., :32, :40])
+    assert (found.covered, expected.covered) == ((32, 40), (32, 40))
+    assert torch.equal(found.patches, expected.patches)
+    assert torch.equal(found.relevance[:, :32, :40], expected.relevance)
+    assert not found.relevance[:, 32:].any()
+    assert not found.relevance[..., 40:].any()
+
+
+def test_a_patch_embedding_that_pads_covers_more_than_the_image(tiny: Build) -> None:
+    model = tiny(dynamic_img_size=True, dynamic_img_pad=True)
+    found = refocus.explain(model, torch.randn(1, 3, 28, 32))
+    assert (found.patches.shape, found.covered) == ((1, 4, 4), (32, 32))
+    expected = minmax(upsample(found.patches, (32, 32))[:, :28])
+    assert torch.equal(found.relevance, expected)
 
 
 def test_targets_as_none_int_list_and_tensor(tiny: Build) -> None:

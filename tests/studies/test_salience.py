@@ -28,6 +28,14 @@ def test_half_of_the_objects_relevance() -> None:
     assert salience.half_share(torch.zeros(14, 14), mask) is None
 
 
+def test_the_objects_patches_are_those_that_the_model_sees_it_in() -> None:
+    mask, patches = torch.zeros(38, 38), torch.ones(4, 4)
+    mask[:, 24:32] = 1  # the last column of patches of 8; the other 6 pixels are in none
+    patches[:2, 3] = 3.0
+    assert salience.half_share(patches, mask, (32, 32)) == 0.5
+    assert salience.half_share(patches, mask) is None  # spread over all 38, none lies on it
+
+
 @pytest.mark.parametrize(
     ("background", "half", "elsewhere", "sparse"),
     [

@@ -26,6 +26,10 @@ def test_a_module_that_describes_itself(by_hand: bool) -> None:
     torch.testing.assert_close(
         found, refocus.explain(other, images, [0, 3]).patches
     )  # either way of forming maps
+    odd = torch.randn(1, 3, 38, 45)
+    assert refocus.explain(model, odd).covered == (38, 45)  # all, as long as it does not say
+    model.patch = (8, 8)
+    assert refocus.explain(model, odd).covered == (32, 40)
     masks = torch.zeros(2, 1, 32, 40)
     refocus.objective("relevance")(model, images, masks, torch.tensor([0, 1]))["loss"].backward()
     assert model.blocks[0].qkv.weight.grad.abs().sum() > 0

@@ -82,7 +82,8 @@ def look(
         shares[target] = float(found.logits[0].float().softmax(0)[names.index(target)])
     inside = None
     if shape is not None:
-        share = float(background_share(found.patches.cpu(), shape.as_subclass(Tensor))[0])
+        truth = shape.as_subclass(Tensor)
+        share = float(background_share(found.patches.cpu(), truth, found.covered)[0])
         inside = None if math.isnan(share) else 1 - share
     picture = to_picture(pixels.as_subclass(Tensor), config["mean"], config["std"])
     return Look(

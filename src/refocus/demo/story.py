@@ -211,9 +211,8 @@ def measure(model: nn.Module, data: Path, *, label: str = "") -> DemoRow:
     untrained = [p for p in predictions if p.label >= CLASSES]
     device = next(model.parameters()).device
     batches = masked_batches(model, data / "shuffled")
-    shares = [
-        background_share(explain(model, x.to(device)).patches.cpu(), m) for x, m, _ in batches
-    ]
+    found = [(explain(model, x.to(device)), m) for x, m, _ in batches]
+    shares = [background_share(e.patches.cpu(), m, e.covered) for e, m in found]
     return DemoRow(
         in_domain=_percent(in_domain),
         shuffled=_percent(predictions),

@@ -193,7 +193,7 @@ def measure(
     def answer(batch: list[Sample], items: list[tuple[Tensor, Tensor]]) -> list[dict[str, Any]]:
         images, masks = torch.stack([x for x, _ in items]), torch.stack([m for _, m in items])
         found = explain(model, images.to(device))
-        shares = background_share(found.patches.cpu(), masks)
+        shares = background_share(found.patches.cpu(), masks, found.covered)
         rows = []
         for position, sample in enumerate(batch):
             relevance, mask = found.relevance[position].cpu(), masks[position]

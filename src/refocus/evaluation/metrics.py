@@ -27,7 +27,7 @@ from refocus.results import (
     GroupAccuracy,
     GroupChange,
 )
-from refocus.vit.inputs import check_maps, check_masks
+from refocus.vit.inputs import check_maps, check_masks, shown
 
 PERCENT, DIFFERENCE = (
     (0.0, 100.0),
@@ -167,7 +167,9 @@ def calibration_difference(model: Sequence[Prediction], against: Sequence[Predic
     return change
 
 
-def background_share(patches: Tensor, masks: Tensor) -> Tensor:
+def background_share(
+    patches: Tensor, masks: Tensor, covered: Sequence[int] | None = None
+) -> Tensor:
     """Share of the raw relevance that lies on the background; 0.5 says half of it.
 
     One minus the energy inside the mask (Wang et al., CVPR Workshops 2020, the energy-based
@@ -176,6 +178,9 @@ def background_share(patches: Tensor, masks: Tensor) -> Tensor:
     Args:
         patches: raw relevance `[B, h, w]`, never negative (`Explanation.patches`).
         masks: `[B, H, W]` in [0, 1]; 1 is the object.
+        covered: (rows, columns) of the masks' pixels that the patches cover
+            (`Explanation.covered`); None: all. It matters where the model's input is no multiple
+            of its patch.
 
     Returns:
         One share per image `[B]` in [0, 1]; NaN for a map without any relevance.
@@ -196,8 +201,18 @@ def background_share(patches: Tensor, masks: Tensor) -> Tensor:
         raise InputError(
             f"masks: {len(masks)} for {len(patches)} maps of patches; must be one for each"
         )
-    raw = upsample(patches, masks.shape[-2:])
+    if covered is not None and not _two_sides(covered):
+        raise InputError(
+            f"covered: {shown(covered)}; must be two positive whole numbers, rows and columns of "
+            "pixels"
+        )
+    raw = upsample(patches, masks.shape[-2:], covered)
     return (raw * (1 - masks)).sum((1, 2)) / raw.sum((1, 2))
+
+
+def _two_sides(covered: object) -> bool:
+    sides = tuple(covered) if isinstance(covered, Sequence) else ()
+    return len(sides) == 2 and all(isinstance(x, int) and x > 0 for x in sides)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from refocus.data.styles import by_amplitudes
 from refocus.data.swaps import next_donors, other_class_neighbours, swap_backgrounds
+from refocus.errors import InputError
 from refocus.objectives import losses
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
-from refocus.relevance.gae import Target, minmax, relevance_patches, upsample
+from refocus.relevance.gae import Target, normalized, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
+from refocus.vit.families import covered_pixels, view
 
 Terms = dict[str, Tensor]
 # (model, images, what the map is of) -> logits `[B, K]` and raw map `[B, h, w]`, in the graph
@@ -89,7 +91,7 @@ def relevance_step(
     Relevance of the true class, confidence in the predicted one.
     """
     logits, raw = relevance_map(model, images, labels, s)
-    return _squared_errors(logits, raw, images, masks, s), logits
+    return _squared_errors(logits, normalized(raw, *extent(model, raw, images)), masks, s), logits
 
 
 def legrad_step(
@@ -100,7 +102,7 @@ def legrad_step(
     Always with the second derivative, for there is no other.
     """
     logits, raw = legrad_patches(model, images, s.explained(labels), create_graph=True)
-    return _squared_errors(logits, raw, images, masks, s), logits
+    return _squared_errors(logits, normalized(raw, *extent(model, raw, images)), masks, s), logits
 
 
 def relevance_map(
@@ -119,10 +121,24 @@ def relevance_map(
     )
 
 
-def _squared_errors(
-    logits: Tensor, raw: Tensor, images: Tensor, masks: Tensor, s: StepSettings
-) -> Terms:
-    relevance, mask = minmax(upsample(raw, images.shape[-2:])), masks[:, 0]
+def extent(
+    model: nn.Module, raw: Tensor, images: Tensor
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of the images, and what of it a map `[B, h, w]` covers, as `upsample` takes them.
+
+    A map that is none of the model's patches (one of the caller's own) covers all.
+    """
+    height, width = images.shape[-2:]
+    try:
+        of_patches = tuple(raw.shape[-2:]) == tuple(view(model).grid(height, width))
+    except InputError:  # no Vision Transformer; a map of the caller's own needs none
+        of_patches = False
+    size = (height, width)
+    return size, covered_pixels(model, size) if of_patches else size
+
+
+def _squared_errors(logits: Tensor, relevance: Tensor, masks: Tensor, s: StepSettings) -> Terms:
+    mask = masks[:, 0]
     outside = losses.published_complement(mask) if s.published_complement else None
     return {
         "background": losses.background(relevance, mask, outside),
@@ -139,7 +155,7 @@ def energy_step(
     Cross-entropy with the true label.
     """
     logits, raw = relevance_map(model, images, labels, s)
-    energy = losses.outside_energy(upsample(raw, images.shape[-2:]), masks[:, 0])
+    energy = losses.outside_energy(upsample(raw, *extent(model, raw, images)), masks[:, 0])
     return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
 
 
@@ -151,7 +167,8 @@ def bce_step(
     Cross-entropy with the true label.
     """
     logits, raw = relevance_map(model, images, labels, s)
-    bce = losses.binary_relevance(minmax(upsample(raw, images.shape[-2:])), masks[:, 0])
+    relevance = normalized(raw, *extent(model, raw, images))
+    bce = losses.binary_relevance(relevance, masks[:, 0])
     return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
 
 
@@ -300,7 +317,9 @@ def _energy(
         return trained_logits(model, every), {}
     logits, raw = relevance_map(model, every, labels, s)
     mask = masks[:, 0].repeat(len(every) // len(masks), 1, 1)
-    return logits, {"energy": losses.outside_energy(upsample(raw, every.shape[-2:]), mask)}
+    return logits, {
+        "energy": losses.outside_energy(upsample(raw, *extent(model, raw, every)), mask)
+    }
 
 
 def _seen(labels: Tensor, s: StepSettings, classes: int) -> Tensor:

@@ -22,7 +22,7 @@ from refocus.records import Sample
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
 from refocus.relevance.gae import explain, frozen
-from refocus.vit.families import view
+from refocus.vit.families import covered_pixels, view
 from refocus.vit.loading import preprocessing
 from refocus.vit.wrappers import unwrap
 
@@ -98,6 +98,11 @@ class Batch:
         """Rows and columns of patches."""
         height, width = self.pixels.shape[-2:]
         return view(self.model).grid(height, width)
+
+    @cached_property
+    def covered(self) -> tuple[int, int]:
+        """Rows and columns of pixels that the patches cover, from the top left."""
+        return covered_pixels(self.model, self.pixels.shape[-2:])
 
     @cached_property
     def saliency(self) -> Tensor:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from refocus.evaluation import cues
 from refocus.evaluation.collect import softmax_shares
@@ -26,6 +25,7 @@ from refocus.probes.tools.surgery import PARTS, blocks, neighbours, without
 from refocus.records import ProbeRecord
 from refocus.relevance.answers import last_linear_input
 from refocus.relevance.attention import limited_attention
+from refocus.relevance.gae import stretched
 from refocus.vit.classes import names_of
 from refocus.vit.families import view
 from refocus.vit.loading import preprocessing
@@ -159,7 +159,7 @@ def attention_segmentation(b: Batch) -> Series:
     found = {}
     for mass in MASSES:
         inside = covering(attended, mass).float().unflatten(-1, b.grid)
-        drawn = F.interpolate(inside, truth.shape[-2:], mode="nearest") > 0.5
+        drawn = stretched(inside, truth.shape[-2:], b.covered) > 0.5
         both, either = (drawn & truth[:, None]).sum((2, 3)), (drawn | truth[:, None]).sum((2, 3))
         overlap = both / either.clamp(min=1)
         found[f"{mass:.0%} of the attention"] = torch.cat(

@@ -84,7 +84,10 @@ def occlusion(b: Batch) -> Views:
     }
     for series, order in orders.items():
         for share in SHARES:
-            yield series, change.occlude(b.pixels, b.grid, order, share) if share else b.pixels
+            pixels = (
+                change.occlude(b.pixels, b.grid, order, share, b.covered) if share else b.pixels
+            )
+            yield series, pixels
 
 
 def permutation(b: Batch) -> Views:

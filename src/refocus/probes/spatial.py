@@ -52,10 +52,11 @@ def patches(b: Batch) -> Series:
     mean, and a resampled one does not keep a constant, so the mean is taken off before.
     """
     own, *others = _patches(b.model)
+    pixels = b.pixels[..., : b.covered[0], : b.covered[1]]  # what the model's own patches see
     mean = torch.tensor(preprocessing(b.model)["mean"]).view(3, 1, 1).to(b.pixels)
     rows: list[Tensor] = [b.clean]
     for size in others:
-        seen = with_patches(b.pixels - mean, own, size) + mean
+        seen = with_patches(pixels - mean, own, size) + mean
         grid = (seen.shape[-2] // own[0], seen.shape[-1] // own[1])
         rows.append(replace(b, model=on_grid(b.model, grid), pixels=seen).clean)
     return {"resampled": torch.stack(rows, dim=1)}

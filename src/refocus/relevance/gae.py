@@ -23,7 +23,7 @@ from refocus.relevance.attention import attention_layers, attention_maps
 from refocus.relevance.calls import Call, attention_map
 from refocus.relevance.switches import exclusive
 from refocus.vit.classes import head_size
-from refocus.vit.families import view
+from refocus.vit.families import covered_pixels, view
 from refocus.vit.inputs import check_images, check_model, fitting, shown, whole
 from refocus.vit.views import unsupported
 
@@ -102,11 +102,47 @@ def _carry(
     return row
 
 
-def upsample(patches: Tensor, size: Sequence[int]) -> Tensor:
-    """Patch grid to pixels, bilinear: `[B, h, w]` -> `[B, height, width]`."""
-    return F.interpolate(patches[:, None], size=tuple(size), mode="bilinear", align_corners=False)[
-        :, 0
-    ]
+def upsample(patches: Tensor, size: Sequence[int], covered: Sequence[int] | None = None) -> Tensor:
+    """Patch grid to pixels, bilinear: `[B, h, w]` -> `[B, height, width]`.
+
+    covered: rows and columns of pixels that the patches cover (`families.covered_pixels`), beyond
+        which the map is 0; None: all.
+    """
+    return stretched(patches[:, None], size, covered, mode="bilinear")[:, 0]
+
+
+def normalized(
+    patches: Tensor, size: Sequence[int], covered: Sequence[int] | None = None
+) -> Tensor:
+    """`minmax` of `upsample`, over the pixels that the patches cover; 0 beyond."""
+    covered = size if covered is None else covered
+    seen = [min(a, b) for a, b in zip(size, covered, strict=True)]
+    return _framed(minmax(upsample(patches, seen, covered)), size, 0.0)
+
+
+def stretched(
+    patches: Tensor,
+    size: Sequence[int],
+    covered: Sequence[int] | None = None,
+    *,
+    mode: str = "nearest",
+    beyond: float = 0.0,
+) -> Tensor:
+    """Values of patches over the pixels that these cover: `[B, C, h, w]` -> `[B, C, H, W]`.
+
+    beyond: the value of the pixels that are in no patch.
+    """
+    covered = tuple(size if covered is None else covered)
+    corners = None if mode == "nearest" else False
+    return _framed(
+        F.interpolate(patches, size=covered, mode=mode, align_corners=corners), size, beyond
+    )
+
+
+def _framed(maps: Tensor, size: Sequence[int], beyond: float) -> Tensor:
+    """Maps of `size`, filled up or cut at the bottom and the right."""
+    down, right = (to - now for to, now in zip(size, maps.shape[-2:], strict=True))
+    return F.pad(maps, (0, right, 0, down), value=beyond) if down or right else maps
 
 
 def minmax(maps: Tensor) -> Tensor:
@@ -267,7 +303,8 @@ def explain(
 
     Returns:
         Explanation: logits `[B, K]`, relevance `[B, height, width]` in [0, 1], patches `[B, h, w]`
-            raw, targets `[B]`: the classes explained, or the scores that a function gave.
+            raw, targets `[B]`: the classes explained, or the scores that a function gave, covered:
+            the (rows, columns) of pixels that the patches cover.
 
     Raises:
         InputError: an unsupported model, or images or targets of the wrong type, shape, device or
@@ -300,7 +337,9 @@ def explain(
     explained = (
         logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
     )
-    return Explanation(logits, minmax(upsample(patches, images.shape[-2:])), patches, explained)
+    size = images.shape[-2:]
+    extent = covered_pixels(model, size)
+    return Explanation(logits, normalized(patches, size, extent), patches, explained, extent)
 
 
 def _in_parts(model: nn.Module, images: Tensor, targets: Target) -> tuple[Tensor, Tensor]:

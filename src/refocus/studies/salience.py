@@ -71,14 +71,17 @@ class Images:
     scale: tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 
 
-def half_share(patches: Tensor, mask: Tensor) -> float | None:
+def half_share(patches: Tensor, mask: Tensor, covered: Sequence[int] | None = None) -> float | None:
     """The smallest share of the object's patches that holds half of the relevance on the object.
 
     patches: raw relevance `[h, w]`. mask: `[H, W]` in [0, 1]. None where no patch is on the object,
-    or none of these has relevance.
+    or none of these has relevance. covered: (rows, columns) of pixels that the patches cover; None:
+    all.
     """
     height, width = patches.shape
-    inside = F.adaptive_avg_pool2d(mask[None, None].float(), (height, width))[0, 0] > 0.5
+    rows, columns = mask.shape if covered is None else covered
+    seen = F.pad(mask.float(), (0, columns - mask.shape[1], 0, rows - mask.shape[0]))
+    inside = F.adaptive_avg_pool2d(seen[None, None], (height, width))[0, 0] > 0.5
     values = patches[inside].double().sort(descending=True).values
     if not len(values) or not values.sum():
         return None
@@ -142,11 +145,11 @@ def _looks(
     masks = torch.stack([mask for _, mask in items])
     found = explain(network, torch.stack([pixels for pixels, _ in items]).to(device))
     patches, shares = found.patches.cpu(), found.logits.float().softmax(1).amax(1).tolist()
-    background = background_share(patches, masks).tolist()
+    background = background_share(patches, masks, found.covered).tolist()
     return [
         {
             "background": None if np.isnan(background[i]) else background[i],
-            "half": half_share(patches[i], masks[i]),
+            "half": half_share(patches[i], masks[i], found.covered),
             "confidence": shares[i],
         }
         for i in range(len(batch))

@@ -8,7 +8,7 @@ have what that takes, the protocol `Readable` (docs/extending.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,7 @@ def _timm_view(model: Any, readout: Callable[[int], Tensor]) -> View:
         readout,
         list(model.blocks),
         branches,
+        tuple(model.patch_embed.feat_ratio(as_scalar=False)),
     )
 
 
@@ -125,11 +126,11 @@ def _transformers_view(
         if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers
     )
     sides = (
-        config.patch_size
+        tuple(config.patch_size)
         if isinstance(config.patch_size, list | tuple)
         else (config.patch_size, config.patch_size)
     )
-    return View(prefix, lambda h, w: (h // sides[0], w // sides[1]), readout, layers)
+    return View(prefix, lambda h, w: (h // sides[0], w // sides[1]), readout, layers, patch=sides)
 
 
 def _hf_class_token(model: Any) -> View:
@@ -173,7 +174,8 @@ def _zero_shot(model: Any) -> View:
 
 def _torchvision(model: Any) -> View:
     side = model.patch_size
-    return View(1, lambda h, w: (h // side, w // side), class_token, list(model.encoder.layers))
+    layers = list(model.encoder.layers)
+    return View(1, lambda h, w: (h // side, w // side), class_token, layers, patch=(side, side))
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -315,3 +317,20 @@ def view(model: nn.Module) -> View | Readable:
         if reason
         else "not a family that is supported",
     )
+
+
+def covered_pixels(model: nn.Module, size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of pixels, from the top left, that the patches of an input cover.
+
+    A patch embedding leaves out what fills no patch: with patches of 14 the last 6 of 384 pixels.
+    One that pads covers more than the input. A module of one's own covers all of its input unless
+    it says its `patch` (docs/extending.md).
+
+    size: of the input, (height, width).
+    """
+    reader, (height, width) = view(model), size
+    patch: Sequence[int] | None = getattr(reader, "patch", None)
+    if patch is None:
+        return height, width
+    rows, columns = reader.grid(height, width)
+    return rows * patch[0], columns * patch[1]

@@ -45,7 +45,7 @@ class View:
     These `attention.attention_maps` records for all families.
 
     blocks: in their order, for `last_blocks` and `lora` of a recipe. branches: attention layers
-        that read the same tokens side by side.
+        that read the same tokens side by side. patch: rows and columns of pixels of a patch.
     """
 
     prefix: int
@@ -53,6 +53,7 @@ class View:
     readout: Callable[[int], Tensor]
     blocks: list[nn.Module]
     branches: int = 1
+    patch: tuple[int, int] | None = None
 
 
 def class_token(tokens: int) -> Tensor:

@@ -35,6 +35,15 @@ def test_occlusion_blackens_the_first_patches_and_nothing_else(share: float) -> 
             )
 
 
+def test_occlusion_leaves_pixels_that_are_in_no_patch() -> None:
+    pixels, order = picture(38, 38), change.random_order(16, [1, 2])
+    found = change.occlude(pixels, (4, 4), order, 0.5, (32, 32))
+    whole = change.occlude(pixels[..., :32, :32], (4, 4), order, 0.5)
+    assert torch.equal(found[..., :32, :32], whole)
+    assert torch.equal(found[..., 32:], pixels[..., 32:])
+    assert torch.equal(found[..., 32:, :], pixels[..., 32:, :])
+
+
 def test_orders_follow_from_the_seed_of_the_image_alone() -> None:
     both, alone = change.random_order(16, [5, 9]), change.random_order(16, [9])
     assert torch.equal(both[1], alone[0])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from refocus.errors import InputError
 from refocus.probes.tools.resizing import on_grid, patch_of, with_patches
 from refocus.relevance.answers import logits_of
+from refocus.vit.families import covered_pixels
 from tests.zoo import CASES, ZOO, build, images_for
 
 
@@ -31,6 +32,8 @@ def test_the_models_own_patch_changes_nothing_in_any_family_and_another_grid_is_
     for family, variant in CASES:
         model = build(family, variant)
         images, own = images_for(model), patch_of(model)
+        assert covered_pixels(model, images.shape[-2:]) == images.shape[-2:], (family, variant)
+        assert covered_pixels(model, (own[0] * 6 - 1, own[1] * 4 + 3)) == (own[0] * 5, own[1] * 4)
         grid = (images.shape[-2] // own[0], images.shape[-1] // own[1])
         other = (3, 3)
         with torch.no_grad():

@@ -17,6 +17,8 @@ from skimage.feature import canny
 from torch import Tensor
 from torch.nn import functional as F
 
+from refocus.relevance.gae import stretched
+
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 _EDGE_SCALE = 1.5  # Canny's Gaussian in pixels of an image of 168
 
@@ -34,14 +36,22 @@ def random_order(count: int, seeds: Sequence[int]) -> Tensor:
     return torch.stack([torch.randperm(count, generator=generator(seed)) for seed in seeds])
 
 
-def occlude(pixels: Tensor, grid: tuple[int, int], order: Tensor, share: float) -> Tensor:
+def occlude(
+    pixels: Tensor,
+    grid: tuple[int, int],
+    order: Tensor,
+    share: float,
+    covered: tuple[int, int] | None = None,
+) -> Tensor:
     """Turn the first `share` of the patches in `order` `[B, h * w]` black.
 
-    Naseer et al., NeurIPS 2021.
+    Naseer et al., NeurIPS 2021. covered: rows and columns of pixels that the patches cover, beyond
+    which pixels stay; None: all.
     """
     gone = torch.ones(order.shape, dtype=pixels.dtype, device=pixels.device)
     gone.scatter_(1, order[:, : round(share * order.shape[1])].to(pixels.device), 0.0)
-    return pixels * F.interpolate(gone.unflatten(1, (1, *grid)), pixels.shape[-2:], mode="nearest")
+    size = pixels.shape[-2:]
+    return pixels * stretched(gone.unflatten(1, (1, *grid)), size, covered, beyond=1.0)
 
 
 def permute_cells(pixels: Tensor, count: int, seeds: Sequence[int]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.errors import InputError
-from refocus.vit.families import family, view
+from refocus.vit.families import covered_pixels, family, view
 from refocus.vit.loading import preprocessing
 from refocus.vit.views import View, unsupported
 from refocus.vit.wrappers import unwrap
@@ -30,8 +30,9 @@ Size = tuple[int, int]
 
 def patch_of(model: nn.Module) -> Size:
     """Rows and columns of pixels of a patch."""
-    height, width = preprocessing(model)["input_size"][1:]
-    rows, columns = view(model).grid(height, width)
+    size = preprocessing(model)["input_size"][1:]
+    rows, columns = view(model).grid(*size)
+    height, width = covered_pixels(model, size)
     return height // rows, width // columns
 
 
