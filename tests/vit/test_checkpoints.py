@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 import refocus
@@ -66,6 +67,58 @@ RECORDS: dict[str, tuple[str, Record]] = {
             "args": Namespace(**arguments()),
         },
     ),
+    **{
+        f"averaged weights as {key}": (
+            "last.pth",
+            lambda m, key=key: {"model": doubled(m), key: m.state_dict(), "args": arguments()},
+        )
+        for key in ("ema", "ema_model", "ema_weights", "model_ema_state_dict")
+    },
+    "averaged weights a level deeper": (
+        "last.pth",
+        lambda m: {
+            "model": doubled(m),
+            "model_ema": {"state_dict": m.state_dict(), "decay": torch.tensor(0.9)},
+            "args": arguments(),
+        },
+    ),
+    "averaged weights beside the others": (
+        "last.ckpt",
+        lambda m: {
+            "state_dict": {
+                **{f"model.{k}": v for k, v in doubled(m).items()},
+                **prefixed("model_ema.module.", m),
+            },
+            "args": arguments(),
+        },
+    ),
+    "the same weights twice": (
+        "last.ckpt",
+        lambda m: {
+            "state_dict": prefixed("model.", m) | prefixed("net.vit.", m),
+            "args": arguments(),
+        },
+    ),
+    "a second head": (
+        "last.ckpt",
+        lambda m: {
+            "state_dict": {**prefixed("net.vit.", m), "a.head.weight": torch.ones(4, 24)},
+            "args": arguments(),
+        },
+    ),
+    "what timm's train.py writes by default": (
+        "last.pth.tar",
+        lambda m: {
+            "state_dict": m.state_dict(),
+            "args": arguments(
+                std=[0.25], interpolation="", crop_pct=None, img_size=None, input_size=None, gp=None
+            ),
+        },
+    ),
+    "the size that its images had": (
+        "last.pth.tar",
+        lambda m: {"state_dict": m.state_dict(), "args": arguments(img_size=64)},
+    ),
     "a namespace of another kind": (
         "a.pt",
         lambda m: {"model": m.state_dict(), "args": SimpleNamespace(**arguments())},
@@ -106,6 +159,42 @@ def test_records_of_training_scripts(trained: nn.Module, tmp_path: Path, name: s
     assert (found["input_size"], found["std"]) == ((3, 64, 64), (0.25,) * 3)
     refocus.save(model, tmp_path / "model")
     assert torch.equal(refocus.load(tmp_path / "model")(IMAGES), trained(IMAGES))
+
+
+def _trained(**made: Any) -> nn.Module:
+    sizes = {**SIZES, "num_classes": 4, **made}
+    return timm.create_model("vit_small_patch16_dinov3", **sizes).eval()
+
+
+def test_arguments_of_training_decide_size_pooling_and_preprocessing(tmp_path: Path) -> None:
+    """Of a model whose weights look the same for every size and pooling."""
+    arch, images = "vit_small_patch16_dinov3.lvd1689m", torch.rand(1, 3, 96, 96)
+    trained, file = _trained(global_pool="token"), tmp_path / "w.pth"
+    said = {"model": arch, "model_kwargs": SIZES, "gp": "token"}
+    for size in ({"img_size": 96}, {"input_size": [3, 96, 96]}):
+        torch.save({"state_dict": trained.state_dict(), "args": said | size}, file)
+        model = refocus.load(file)
+        assert torch.equal(model(images), trained(images))
+        assert preprocessing(model)["input_size"] == (3, 96, 96)
+
+
+@pytest.mark.parametrize("named", [None, "vit_small_patch16_224"])
+def test_the_tag_of_the_weights_decides_the_preprocessing(
+    tmp_path: Path, named: str | None
+) -> None:
+    arch, file = "vit_small_patch16_224.dino", tmp_path / "w.pth"  # the default tag has 0.5
+    model = timm.create_model(arch, num_classes=4, **SIZES)
+    said = {"model": arch, "model_kwargs": SIZES}
+    torch.save({"state_dict": model.state_dict(), "args": said}, file)
+    assert preprocessing(refocus.load(file, arch=named)) == resolve_model_data_config(model)
+
+
+def test_a_class_map_needs_names(trained: nn.Module, tmp_path: Path) -> None:
+    said = arguments(class_map="map.txt")
+    torch.save({"state_dict": trained.state_dict(), "args": said}, tmp_path / "w.pth")
+    with pytest.raises(refocus.InputError, match=r"trained with class_map map.txt.*give names"):
+        refocus.load(tmp_path / "w.pth", order="natural")
+    refocus.load(tmp_path / "w.pth", names=NAMES)
 
 
 def test_a_state_dict_by_itself_with_the_arguments_beside_it(
@@ -182,6 +271,26 @@ WRONG: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     "an unknown architecture": (
         lambda m: {"arch": "vit_huge_patch3", "state_dict": m.state_dict()},
         "timm knows no architecture 'vit_huge_patch3'",
+    ),
+    "an unknown tag": (
+        lambda m: {"arch": f"{ARCH}.mine", "state_dict": m.state_dict()},
+        f"knows no weights {ARCH}.mine, whose preprocessing is wanted",
+    ),
+    "two models": (
+        lambda m: {
+            "args": arguments(),
+            "state_dict": prefixed("student.", m)
+            | {f"teacher.{k}": v for k, v in doubled(m).items()},
+        },
+        "holds 2 models (student., teacher.); must hold one",
+    ),
+    "images of another size than its weights": (
+        lambda m: {"args": arguments(img_size=96), "state_dict": m.state_dict()},
+        "its arguments say images of 96x96 pixels, its weights are for 64x64",
+    ),
+    "images of no size": (
+        lambda m: {"args": arguments(input_size=[3, None, 96]), "state_dict": m.state_dict()},
+        "its arguments say input_size [3, None, 96]; must be 3, height and width",
     ),
     "an architecture without attention": (
         lambda m: {"arch": "resnet18", "state_dict": m.state_dict()},

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,39 +34,55 @@ _PLACES = (
     "state_dict_ema",
     "model_ema",
     "ema_state_dict",
+    "model_ema_state_dict",
+    "ema_model",
+    "ema_weights",
+    "ema",
     "state_dict",
     "model_state_dict",
     "model",
 )
+_INSIDE = ("state_dict", "model_state_dict", "model", "module")  # of what stands at such a place
+_EMA = re.compile(r"(^|[._])ema([._]|$)")  # in the prefix of an averaged copy's names
+_PATCHES = "patch_embed.proj.weight"  # every architecture has it, and a head alone has not
+_PREFIXES = 16  # class token, distillation token and registers, at most
 _SAID = ("mean", "std", "interpolation", "crop_pct")  # of timm's arguments, for the preprocessing
 _ARGUMENTS = 1 << 20  # bytes of args.yaml
 BEST = "model_best.pth.tar"  # what timm's train.py leaves in its output folder
 
 
-def load_file(file: Path, arch: str | None, *, pretrained: bool) -> nn.Module:
+def load_file(file: Path, arch: str | None, *, pretrained: bool, named: bool = False) -> nn.Module:
     """A timm model from a weight file: .pth, .pt, .bin, .tar, .ckpt or .safetensors.
 
     Args:
         file: a state dict, or a record that holds one, as timm's train.py and Lightning write.
         arch: timm's name of the architecture, where the file does not say it.
         pretrained: False keeps random weights.
+        named: whether names for the outputs follow from elsewhere.
 
     Raises:
-        InputError: no weights, no architecture, weights of another architecture, or a file that
-            could not be read without running what is in it.
+        InputError: no weights, several models' weights, no architecture, weights of another
+            architecture, outputs in an order that only a class map knows, or a file that could not
+            be read without running what is in it.
     """
     shown = f"‹model› {file}"
     content = _read(file, shown)
     said = _arguments(content, file)
     found = _weights(content, shown)
-    arch = arch or _text(content.get("arch")) or _text(said.get("model"))
+    written = _text(content.get("arch")) or _text(said.get("model"))
+    if not arch or arch == written.partition(".")[0]:
+        arch = written  # with timm's tag of the weights, which decides the preprocessing
     if not arch:
         raise InputError(
             f"{shown}: does not say its architecture; name it as {file.name}?arch=NAME, with a "
             "name of timm, such as vit_small_patch16_224"
         )
-    arch = arch.partition(".")[0]
-    check_architecture(arch)
+    _check(arch, shown)
+    if said.get("class_map") and not named:
+        raise InputError(
+            f"{shown}: was trained with class_map {said['class_map']}, so its outputs are not in "
+            "the order of the class folders; give ‹names› with one name for each output"
+        )
     weights = _without_prefix(found, arch, shown)
     model = _built(arch, weights, said, shown)
     if pretrained:
@@ -103,14 +120,21 @@ def _read(file: Path, shown: str) -> dict[str, Any]:
 def _weights(content: dict[str, Any], shown: str) -> dict[str, Tensor]:
     """The state dict in a record, or the record itself."""
     for place in (*_PLACES, None):
-        found = content if place is None else content.get(place)
-        if isinstance(found, Mapping):
-            weights = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
-            if weights:
-                if place is not None and "ema" in place:
-                    log.info("%s: the averaged weights are taken (%s)", shown[8:], place)
-                return weights
+        weights = _state(content if place is None else content.get(place))
+        if weights:
+            if place is not None and "ema" in place:
+                log.info("%s: the averaged weights are taken (%s)", shown[8:], place)
+            return weights
     raise InputError(f"{shown}: holds no weights; must be a state dict, or a record with one")
+
+
+def _state(found: object) -> dict[str, Tensor]:
+    """The tensors of a state dict, also of one a level deeper; {} where there are none."""
+    if not isinstance(found, Mapping):
+        return {}
+    deeper = (found.get(place) for place in _INSIDE)
+    inner = next((part for part in deeper if isinstance(part, Mapping)), found)
+    return {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
 
 
 def _arguments(content: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -136,6 +160,20 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _check(arch: str, shown: str) -> None:
+    """Refuse an architecture that timm or refocus does not have, and a tag that timm does not."""
+    check_architecture(arch)
+    try:
+        timm.get_pretrained_cfg_value(arch, "mean")
+    except RuntimeError as error:
+        plain = arch.partition(".")[0]
+        known = ", ".join([plain, *timm.list_models(f"{plain}.*", pretrained=True)])
+        raise InputError(
+            f"{shown}: timm {timm.__version__} knows no weights {arch}, whose preprocessing is "
+            f"wanted; name them as FILE?arch=NAME, with one of {known}"
+        ) from error
+
+
 def _head(arch: str) -> str:
     """The classifier's weight, by its name in timm."""
     name = timm.get_pretrained_cfg_value(arch, "classifier") or "head"
@@ -148,40 +186,116 @@ def _without_prefix(weights: dict[str, Tensor], arch: str, shown: str) -> dict[s
     before = [k[: -len(head)] for k in weights if k == head or k.endswith(f".{head}")]
     if not before:
         raise InputError(f"{shown}: has no {head}, so these are not weights of {arch}")
-    prefix = min(before, key=len)
-    return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+    before = [prefix for prefix in before if prefix + _PATCHES in weights] or before
+    found = [
+        {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+        for prefix in sorted(before, key=len)
+    ]
+    return found[_one_of(sorted(before, key=len), found, shown)]
+
+
+def _one_of(prefixes: list[str], models: list[dict[str, Tensor]], shown: str) -> int:
+    """Which of several models in one state dict: the averaged copy, where one alone is called so.
+
+    Raises:
+        InputError: nothing says which.
+    """
+    averaged = [i for i, prefix in enumerate(prefixes) if _EMA.search(prefix)]
+    if len(averaged) == 1:
+        log.info("%s: the averaged weights are taken (%s)", shown[8:], prefixes[averaged[0]])
+        return averaged[0]
+    if all(_same(models[0], other) for other in models[1:]):
+        return 0
+    listed = ", ".join(prefix or "without a prefix" for prefix in prefixes)
+    raise InputError(
+        f"{shown}: holds {len(prefixes)} models ({listed}); must hold one: save only the one that "
+        "is meant, torch.save(model.state_dict(), FILE)"
+    )
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def _built(arch: str, weights: dict[str, Tensor], said: dict[str, Any], shown: str) -> nn.Module:
-    """The architecture with as many classes, and of the input size, that the weights are of."""
+    """The architecture as it was trained: classes, input size, pooling and preprocessing."""
     given = said.get("model_kwargs")
     sizes: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
     head = weights[_head(arch)]
     if head.ndim != 2:
         raise InputError(f"{shown}: {_head(arch)} is {list(head.shape)}; must be [classes, width]")
     sizes["num_classes"] = len(head)
-    sizes |= _input_size(arch, weights)
-    known = {k: said[k] for k in _SAID if said.get(k) is not None}
-    if "img_size" in sizes:
-        known["input_size"] = (3, sizes["img_size"], sizes["img_size"])
+    if _text(said.get("gp")):
+        sizes["global_pool"] = said["gp"]
+    seen = _seen(said, shown)
+    if "img_size" not in sizes:
+        sizes |= _input_size(arch, weights, seen)
+    known = {k: said[k] for k in _SAID if said.get(k) not in (None, "")}
+    for key in ("mean", "std"):  # timm takes one number for all channels
+        if isinstance(known.get(key), list | tuple) and len(known[key]) == 1:
+            known[key] = [*known[key]] * 3
+    side = sizes.get("img_size")
+    if seen or side:
+        known["input_size"] = seen or (
+            3,
+            *(side if isinstance(side, list | tuple) else (side,) * 2),
+        )
     try:
-        return timm.create_model(arch, pretrained=False, pretrained_cfg_overlay=known, **sizes)
+        model = timm.create_model(arch, pretrained=False, pretrained_cfg_overlay=known, **sizes)
     except Exception as error:  # timm passes them on to any class
         raise InputError(
             f"{shown}: {arch} cannot be built with {sizes} ({first_line(error)})"
         ) from error
+    _refuse_other_size(model, seen, shown)
+    return model
 
 
-def _input_size(arch: str, weights: dict[str, Tensor]) -> dict[str, int]:
-    """The side of a square input, where the position embedding is of another than the default."""
-    position, patches = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
+def _seen(said: dict[str, Any], shown: str) -> tuple[int, ...] | None:
+    """Channels, height and width of the images of training, where its arguments say them."""
+    size, side = said.get("input_size"), said.get("img_size")
+    if size is None and side is None:
+        return None
+    found = size if size is not None else (3, side, side)
+    if not isinstance(found, list | tuple) or list(map(type, found)) != [int] * 3:
+        raise InputError(
+            f"{shown}: its arguments say {'input_size' if size is not None else 'img_size'} "
+            f"{size if size is not None else side}; must be 3, height and width, or one side"
+        )
+    return tuple(found)
+
+
+def _refuse_other_size(model: Any, seen: tuple[int, ...] | None, shown: str) -> None:
+    """Stop where the weights are of one input size and the arguments of training say another."""
+    patches: Any = getattr(model, "patch_embed", None)
+    made = getattr(patches, "img_size", None)
+    strict = getattr(patches, "strict_img_size", False)
+    if seen and made and strict and tuple(made) != tuple(seen[1:]):
+        raise InputError(
+            f"{shown}: its arguments say images of {seen[2]}x{seen[1]} pixels, its weights are for "
+            f"{made[1]}x{made[0]}; fix img_size or input_size"
+        )
+
+
+def _input_size(
+    arch: str, weights: dict[str, Tensor], seen: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """`img_size` that the position embedding is of, where it is not what timm would make.
+
+    seen: what training saw. A model that takes any size keeps the embedding of another.
+    """
+    position, patches = weights.get("pos_embed"), weights.get(_PATCHES)
     if position is None or patches is None or (position.ndim, patches.ndim) != (3, 4):
         return {}
     tokens, patch = position.shape[1], max(1, patches.shape[-1])
-    default = (timm.get_pretrained_cfg_value(arch, "input_size") or (3, 0, 0))[-1]
-    usual = (default // patch) ** 2
-    if usual <= tokens <= usual + 16:  # with class token, distillation token and registers
-        return {}
+
+    def fits(size: Sequence[int]) -> bool:
+        return 0 <= tokens - math.prod(side // patch for side in size) <= _PREFIXES
+
+    usual = (timm.get_pretrained_cfg_value(arch, "input_size") or (3, 0, 0))[1:]
+    if seen and fits(seen[1:]):
+        return {"img_size": seen[1:]}
+    if fits(usual):
+        return {"img_size": usual} if seen else {}
     extra = sum(name in weights for name in ("cls_token", "dist_token"))
     for count in (tokens, tokens - extra):
         side = math.isqrt(count)

@@ -111,7 +111,7 @@ def load(
     ref = ref.removeprefix("local-dir:")
     place = _place_of(ref)
     arch = arch or said.get("arch")
-    model = _unnamed(ref, place, arch, pretrained=pretrained)
+    model = _unnamed(ref, place, arch, pretrained=pretrained, named=names is not None)
     if place is not None:
         known = f"?arch={arch}" if arch else ""
         ref = f"{place.resolve()}{known}"
@@ -164,12 +164,14 @@ def _place_of(ref: str) -> Path | None:
         return None
 
 
-def _unnamed(ref: str, place: Path | None, arch: str | None, *, pretrained: bool) -> nn.Module:
+def _unnamed(
+    ref: str, place: Path | None, arch: str | None, *, pretrained: bool, named: bool
+) -> nn.Module:
     """The library's module, before names and order that the caller gives."""
     library, _, name = ref.partition(":")
     file = checkpoints.in_folder(place) if place is not None and place.is_dir() else place
     if file is not None:
-        return checkpoints.load_file(file, arch, pretrained=pretrained)
+        return checkpoints.load_file(file, arch, pretrained=pretrained, named=named)
     if arch is not None:
         raise InputError(f"‹model› {ref}: arch {arch} is only for a weight file (.pth, .pt, ...)")
     if place is not None:
