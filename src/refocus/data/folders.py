@@ -15,6 +15,7 @@ from torch import nn
 
 from refocus.data.listing import Listing, by_stem, holds_images, listing, say_left_out
 from refocus.data.polarity import ASK, polarity
+from refocus.data.sources.unpack import stated_classes
 from refocus.errors import InputError, Message
 from refocus.records import Sample
 from refocus.vit.classes import (
@@ -117,18 +118,24 @@ def image_files(root: Path, parameter: str = "images") -> list[Path]:
 
 
 def outputs_of(
-    model: nn.Module, folders: Sequence[str], shown: str, *, all_needed: bool = True
+    model: nn.Module,
+    folders: Sequence[str],
+    shown: str,
+    *,
+    all_needed: bool = True,
+    stated: Sequence[str] = (),
 ) -> dict[str, int]:
     """Class folder -> the model's output for it.
 
     The names that a model carries decide; the first folder that a model without names meets gives
-    it its names, where one order of them is known.
+    it its names, where one order of them is known: that of the source, where it states one.
 
     Args:
         model: a classifier.
         folders: names of class folders, in any order.
         shown: what to call the folder in messages.
         all_needed: False: class folders that the model does not know are not in the answer.
+        stated: classes in the order of the numbers that the source of the folders gives them.
 
     Raises:
         InputError: no classifier, unknown class folders, or a model without names and folders that
@@ -137,7 +144,7 @@ def outputs_of(
     if class_count(model) < 1:
         raise InputError("the model has no classifier head (0 classes); give a classifier")
     if folder_names(model) is None:
-        _name_by_folders(model, folders, shown)
+        _name_by_folders(model, folders, shown, stated)
     names = folder_names(model) or []
     index = {plain(name): i for i, name in enumerate(names)}
     imagenet = imagenet_outputs(model)
@@ -168,15 +175,19 @@ def _unknown(shown: str, folder: str, names: Sequence[str]) -> str:
     return f"{shown}/{folder}: the model knows no class {folder!r}; it knows {known}; {hint}"
 
 
-def _name_by_folders(model: nn.Module, folders: Sequence[str], shown: str) -> None:
+def _name_by_folders(
+    model: nn.Module, folders: Sequence[str], shown: str, stated: Sequence[str] = ()
+) -> None:
     """Give a model without names those of the folders that it was trained on."""
+    order = order_of(model)
+    if order is None and stated and _named_as_stated(model, folders, shown, stated):
+        return
     if len(folders) != class_count(model):
         raise InputError(
             f"{shown}: the model carries no class names and has {class_count(model)} outputs, but "
             f"there are {len(folders)} class folders; give one folder for each output, or ‹names›"
         )
     strings, natural = by_order(folders, "string"), by_order(folders, "natural")
-    order = order_of(model)
     if order is None and strings != natural:
         pairs = enumerate(zip(strings, natural, strict=True))
         first = next(i for i, (one, other) in pairs if one != other)
@@ -196,6 +207,32 @@ def _name_by_folders(model: nn.Module, folders: Sequence[str], shown: str) -> No
     )
 
 
+def _named_as_stated(
+    model: nn.Module, folders: Sequence[str], shown: str, stated: Sequence[str]
+) -> bool:
+    """Give a model the classes of a source in its own order, where it has an output for each.
+
+    Raises:
+        InputError: it has another number of outputs, and the order of the names is another.
+    """
+    if set(folders) <= set(stated) and len(stated) == class_count(model):
+        name_outputs(model, stated, shown)
+        log.warning(
+            Message(
+                f"the model carries no class names: its outputs are taken as the {len(stated)} "
+                f"classes of {shown} in the order of their numbers ({_start(stated)})"
+            )
+        )
+        return True
+    if (numbered := [name for name in stated if name in set(folders)]) != sorted(numbered):
+        raise InputError(
+            f"{shown}: the model carries no class names and has {class_count(model)} outputs, but "
+            f"its source numbers {len(stated)} classes, not in alphabetical order "
+            f"({_start(stated)}); give ‹names› with one name for each output"
+        )
+    return False
+
+
 def _start(names: Sequence[str], count: int = 4) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
@@ -204,7 +241,8 @@ def name_by_folders(model: nn.Module, root: str | Path) -> None:
     """Give a model without names those of the class folders of `root`, as `scan` does."""
     if folder_names(model) is None:
         root = Path(root).expanduser()
-        outputs_of(model, list(class_folders(root, "images")), f"‹images› {root}")
+        folders = list(class_folders(root, "images"))
+        outputs_of(model, folders, f"‹images› {root}", stated=stated_classes(root))
 
 
 # --- samples ------------------------------------------------------------------------------------
@@ -228,7 +266,8 @@ def scan(
     """
     root = Path(root).expanduser()
     folders = class_folders(root, parameter)
-    index = outputs_of(model, list(folders), f"‹{parameter}› {root}")
+    shown = f"‹{parameter}› {root}"
+    index = outputs_of(model, list(folders), shown, stated=stated_classes(root))
     names = folder_names(model) or []
     known = set(index.values())
     if absent := [name for i, name in enumerate(names) if i not in known]:

@@ -375,6 +375,46 @@ def test_a_number_means_its_line_of_the_class_names(
         assert [p.name for p in opened(file).images.iterdir()] == [found]
 
 
+def numbered(tmp_path: Path, kind: str) -> Path:
+    """Three images of the classes 0 to 2: zebra, ant, cat."""
+    names = ["zebra", "ant", "cat"]
+    for number in range(3):
+        Image.new("RGB", (40, 36), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    if kind == "saved":
+        datasets = pytest.importorskip("datasets")
+        label = datasets.ClassLabel(names=names)
+        features = datasets.Features({"image": datasets.Image(), "label": label})
+        content = {"image": [str(tmp_path / f"{i}.png") for i in range(3)], "label": [0, 1, 2]}
+        made = datasets.Dataset.from_dict(content, features=features)
+        made.save_to_disk(str(tmp_path / "saved"))
+        return tmp_path / "saved"
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    if kind == "tar":
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            for i in range(3):
+                tar.add(tmp_path / f"{i}.png", f"{i}.png")
+                (tmp_path / "label").write_text(str(i))
+                tar.add(tmp_path / "label", f"{i}.cls")
+        return tmp_path / "a.tar"
+    labels = names if kind == "csv, names" else range(3)
+    lines = [f"{i}.png,{label}" for i, label in enumerate(labels)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines]))
+    return tmp_path / "t.csv"
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv, names", "tar", "saved"])
+def test_numbers_of_classes_are_the_outputs_of_a_model_without_names(
+    kind: str, tmp_path: Path, tiny: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, model = opened(numbered(tmp_path, kind)).images, tiny(num_classes=3)
+    found = {s.image.parent.name: s.label for s in scan(images, model)}
+    assert found == {"zebra": 0, "ant": 1, "cat": 2}
+    assert "3 classes of" in caplog.text
+    assert "(zebra, ant, cat)" in caplog.text
+    with pytest.raises(InputError, match="numbers 3 classes, not in alphabetical order"):
+        scan(images, tiny(num_classes=2))
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "a\x00b.png", "gone.png"])
 def test_a_coco_file_names_images_that_are_there(name: str, tmp_path: Path) -> None:
     content = {"images": [{"id": 1, "file_name": name}], "categories": [], "annotations": []}

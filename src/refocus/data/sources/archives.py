@@ -13,6 +13,7 @@ from refocus.data.sources.rows import (
     LeftOut,
     Row,
     Source,
+    Stated,
     class_names_beside,
     named,
 )
@@ -30,7 +31,9 @@ def archive(asked: Asked, files: Sequence[Path]) -> Source:
     """
     names = class_names_beside(files[0])
 
-    def read() -> Iterator[Row | LeftOut]:
+    def read() -> Iterator[Row | LeftOut | Stated]:
+        if names:
+            yield Stated(tuple(names))
         for file in files:
             for key, parts in _samples(file, asked.shown):
                 yield _row(key, parts, names, asked.shown)

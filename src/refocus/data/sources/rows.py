@@ -53,16 +53,24 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """The classes of a source in the order of the numbers that it gives them."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """Labelled images that do not lie in class folders.
 
     what: it is, in words. state: texts that change when its content does. parts: of `PARTS` that
-    it holds; empty where it has no splits. rows: reads them.
+    it holds; empty where it has no splits. rows: reads them, and the order of the classes where it
+    is known.
     """
 
     what: str
     state: tuple[str, ...]
-    rows: Callable[[], Iterator[Row | LeftOut]]
+    rows: Callable[[], Iterator[Row | LeftOut | Stated]]
     parts: tuple[str, ...] = ()
 
 

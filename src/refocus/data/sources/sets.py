@@ -14,6 +14,7 @@ from refocus.data.sources.rows import (
     LeftOut,
     Row,
     Source,
+    Stated,
     choose_split,
     class_names_beside,
     column,
@@ -63,7 +64,7 @@ def parquet(asked: Asked, files: Sequence[Path]) -> Source:
     mine = [str(file) for file in of_split[split]]
     names = class_names_beside(files[0])
 
-    def read() -> Iterator[Row | LeftOut]:
+    def read() -> Iterator[Row | LeftOut | Stated]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
             found = _tried(asked, lambda: library.Dataset.from_parquet(mine, cache_dir=temporary))
             yield from _rows(asked, library, found, names)
@@ -90,8 +91,8 @@ def _parts(splits: list[str]) -> tuple[str, ...]:
 
 def _rows(
     asked: Asked, library: Any, table: Any, names: list[str] | None
-) -> Iterator[Row | LeftOut]:
-    """Every row, its image as content or path."""
+) -> Iterator[Row | LeftOut | Stated]:
+    """Every row, its image as content or path, after the order of the classes."""
     columns = list(table.features)
     of_kind = {name: type(feature).__name__ for name, feature in table.features.items()}
     mask = column(asked, "mask", columns, needed=False)
@@ -100,6 +101,8 @@ def _rows(
     image = _of_kind(asked, "image", "Image", images)
     group = column(asked, "group", columns, needed=False)
     names = getattr(table.features[label], "names", None) or names
+    if names:
+        yield Stated(tuple(names))
     for name in (image, *([mask] if mask else [])):
         kept = library.Image(decode=False)
         table = _tried(asked, partial(table.cast_column, name, kept))

@@ -13,6 +13,7 @@ from refocus.data.sources.rows import (
     LeftOut,
     Row,
     Source,
+    Stated,
     choose_split,
     class_names_beside,
     column,
@@ -62,7 +63,9 @@ def table(asked: Asked, file: Path) -> Source:
     masks = [_place(file, m, asked.shown) if (m := row.get("mask")) else None for row in rows]
     classes = class_names_beside(file)
 
-    def read() -> Iterator[Row | LeftOut]:
+    def read() -> Iterator[Row | LeftOut | Stated]:
+        if classes:
+            yield Stated(tuple(classes))
         for row, image, mask in zip(rows, places, masks, strict=True):
             label = named(row["label"], classes, asked.shown)
             yield Row(label, image.name, image, mask, row.get("group", ""))

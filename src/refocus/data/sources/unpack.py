@@ -18,7 +18,7 @@ from PIL import Image
 
 from refocus.data.images import UNREADABLE
 from refocus.data.listing import EXTENSIONS, hidden
-from refocus.data.sources.rows import Asked, LeftOut, Row, Source
+from refocus.data.sources.rows import Asked, LeftOut, Row, Source, Stated
 from refocus.errors import InputError, Message
 from refocus.files import read_json, write_json, write_text
 from refocus.records import from_json, to_json
@@ -27,7 +27,7 @@ from refocus.vit.classes import plain
 log = logging.getLogger("refocus")
 
 CACHE = "REFOCUS_CACHE"  # the environment variable that names another folder than ~/.cache/refocus
-_RULES = 2  # raised where the same source comes to be read as other images or classes
+_RULES = 3  # raised where the same source comes to be read as other images or classes
 _MADE = "source.json"  # written last: the folder is whole
 _ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic", "JPEG2000": ".jp2", "PPM": ".ppm"}
 _WINDOWS = '<>:"|?*'  # what no name may hold there
@@ -80,16 +80,32 @@ def _make(source: Source, asked: Asked, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Made:
-    """source.json: what the user named, and what it was found to be."""
+    """source.json: what the user named, what it was found to be, its classes in its own order."""
 
     given: str
     what: str
+    classes: tuple[str, ...] = ()
+
+
+def stated_classes(images: Path) -> tuple[str, ...]:
+    """The classes of unpacked class folders, in the order of the numbers that their source gives.
+
+    Empty for other folders, and where the source has no numbers.
+    """
+    file = images.parent / _MADE
+    try:
+        return from_json(read_json(file), _Made, file).classes if file.is_file() else ()
+    except InputError:  # a file of the user's own
+        return ()
 
 
 def _written(source: Source, asked: Asked, folder: Path) -> _Made:
     writer = _Writer(folder, asked.shown)
+    classes: tuple[str, ...] = ()
     for row in source.rows():
-        if isinstance(row, LeftOut):
+        if isinstance(row, Stated):
+            classes = tuple(plain(name.strip()) for name in row.names)
+        elif isinstance(row, LeftOut):
             writer.left_out[row.reason] += 1
         else:
             writer.write(row)
@@ -100,7 +116,7 @@ def _written(source: Source, asked: Asked, folder: Path) -> _Made:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows([("image", "group"), *writer.groups])
         write_text(folder / "groups.csv", text.getvalue())
-    return _Made(asked.place, writer.words(source.what))
+    return _Made(asked.place, writer.words(source.what), classes)
 
 
 class _Writer:
