@@ -14,9 +14,9 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 import refocus
+from refocus.data.trained import trained_classes
 from refocus.evaluation import classify
 from refocus.evaluation.suites import SUITES, open_suite
-from refocus.tuning import selection
 
 TENCH, GOLDFISH, STINGRAY = 0, 1, 6  # torch's indices; 6 is in ImageNet-A, 0 is not
 STEP = 40  # between the colours of two numbers, so that JPEG cannot mix them up
@@ -179,12 +179,12 @@ def test_classes_tuned_on_are_told_apart_where_folders_are_wordnet_ids(tmp_path:
     tree("imagenet", tmp_path / "val")
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "selection.json").write_text(json.dumps({"train": [{"label": TENCH}]}))
-    trained = selection.trained_classes(str(tmp_path / "run" / "model"))
+    trained = trained_classes(str(tmp_path / "run" / "model"))
     model = Told({0: [TENCH], 1: [TENCH]})
     result = refocus.evaluate(model, open_suite("imagenet", tmp_path / "val", model))
     rows = classify.summary(model, result, (model, result), trained=trained).trained_changes
     assert {row.name: row.model for row in rows} == {"tuned on": 100, "never tuned on": 0}
-    assert selection.trained_classes("vit_small_patch16_224") == frozenset()
+    assert trained_classes("vit_small_patch16_224") == frozenset()
 
 
 def test_a_real_sample_of_the_validation_set_has_its_layout(shared: Path) -> None:

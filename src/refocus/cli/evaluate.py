@@ -56,12 +56,11 @@ def evaluate(
     values = settings_from(EvaluationSettings, given)
     from refocus.evaluation.plan import Plan  # loads torch
     from refocus.evaluation.prove import evaluate_suites
-    from refocus.tuning.selection import trained_classes
     from refocus.vit.loading import pick_device
 
     model = references.with_names(model, names=names, order=order)
     against = against and references.with_names(against, names=names, order=order)
-    plan = Plan(**values, trained=trained_classes(model))
+    plan = Plan(**values)
     with processes.shared(out, cpu=pick_device(plan.device).type == "cpu") as where:
         found = evaluate_suites(model, plan, where, against=against, resume=resume)
     print_table(found.suites)

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from refocus.data.trained import say_left_out, trained_images, without
 from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect, softmax_shares
 from refocus.evaluation.metrics import (
@@ -28,6 +29,7 @@ from refocus.records import Prediction, Records, Sample, read_records, record_of
 from refocus.results import Classification
 from refocus.vit.classes import class_folder_names
 from refocus.vit.inputs import check_model, check_path
+from refocus.vit.loading import source
 
 log = logging.getLogger("refocus")
 
@@ -64,7 +66,8 @@ def evaluate(
     Args:
         model: from `refocus.load`, or any supported module.
         tests: from `suites.open_suite`, or an ImageFolder with the model's class names (WordNet ids
-            for ImageNet models).
+            for ImageNet models). Of an ImageFolder the images that a run of `refocus tune` trained
+            the model on, and copies of them, are left out; a notice says how many.
         records: JSONL file that receives one line per image as it is made; lines already there are
             not computed again.
         batch_size: images per forward pass.
@@ -91,7 +94,7 @@ def evaluate(
     _at_least("batch_size", batch_size, 1)
     _at_least("workers", workers, 0)
     if not isinstance(tests, TestSet):
-        tests = open_suite("", check_path(tests, "tests"), model)
+        tests = _unseen(open_suite("", check_path(tests, "tests"), model), source(model))
 
     def answer(samples: list[Sample], images: Any) -> list[dict[str, Any]]:
         return answers_of(model, samples, images, tests.among)
@@ -107,6 +110,17 @@ def evaluate(
         label=label,
     )
     return answered(told_apart(found), tests.root)
+
+
+def _unseen(tests: TestSet, model: str) -> TestSet:
+    """A test set without the images that a model was tuned on."""
+    trained = trained_images(model)
+    if not trained:
+        return tests
+    shown, count = f"‹tests› {tests.root}", len(tests.samples)
+    left = without(tests.samples, trained, shown)
+    say_left_out({shown: (count - len(left), count)}, trained)
+    return replace(tests, samples=left)
 
 
 def answers_of(

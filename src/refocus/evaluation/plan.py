@@ -15,6 +15,7 @@ from refocus.data import shifts as shifted
 from refocus.data.sampling import usable
 from refocus.data.sources.opened import opened_pair
 from refocus.data.tables import read_table
+from refocus.data.trained import say_left_out, trained_images, without
 from refocus.errors import InputError
 from refocus.evaluation import cues, maps
 from refocus.evaluation.settings import EvaluationSettings
@@ -70,10 +71,8 @@ class Plan(EvaluationSettings):
             masks=self.masks_of(name),
             mask_polarity=self.mask_polarity,
         )
-        if not self.leave_out:
-            return tests
-        trained = fingerprints.Copies(self.leave_out)
-        return replace(tests, samples=[s for s in tests.samples if s.image not in trained])
+        shown = f"‹suites› {name}={self.path(name)}"
+        return replace(tests, samples=without(tests.samples, self.leave_out, shown))
 
     def protocols_of(self, name: str) -> tuple[str, ...]:
         """The protocols under which a suite is measured."""
@@ -107,6 +106,36 @@ def with_sources(plan: Plan) -> Plan:
         if found.groups is not None:
             groups.setdefault(name, found.groups)
     return replace(plan, suites=suites, masks=masks, groups=groups)
+
+
+def without_trained(plan: Plan, network: nn.Module, *refs: str | None) -> Plan:
+    """The plan without the images that the models were tuned on; one notice says how many.
+
+    As it is where it measures none of them, so that what decides its records does not change.
+
+    Args:
+        plan: with class folders in place of other sources.
+        network: a model that opens the test sets.
+        refs: the models, as `refocus.load` takes them; None stands for no model.
+    """
+    trained = trained_images(*refs)
+    if not trained:
+        return plan
+    wider = replace(plan, leave_out=plan.leave_out | trained)
+    left_out = _left_out(wider, network)
+    say_left_out(left_out, trained)
+    return wider if any(n for n, _ in left_out.values()) else plan
+
+
+def _left_out(plan: Plan, network: nn.Module) -> dict[str, tuple[int, int]]:
+    """Test set of images -> how many images are left out, of how many."""
+
+    def count(plan: Plan, name: str) -> int:
+        return len(plan.open(name, network).samples)
+
+    names = [name for name in plan.suites if name not in (CUES, SEGMENTS)]
+    every = {name: count(replace(plan, leave_out=frozenset()), name) for name in names}
+    return {name: (of - count(plan, name), of) for name, of in every.items()}
 
 
 def decisive(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict[str, Any]:

@@ -11,13 +11,23 @@ from typing import Any
 from refocus import locks, outputs, references
 from refocus.data import shifts
 from refocus.data.sampling import chosen
+from refocus.data.trained import trained_classes
 from refocus.evaluation import cues, maps
 from refocus.evaluation.abreast import Stage, answer_stages
 from refocus.evaluation.background import background_reliance
 from refocus.evaluation.classify import SuiteResult, evaluate, summary
 from refocus.evaluation.intervals import estimate, mean_change
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference, top1
-from refocus.evaluation.plan import CUES, SEGMENTS, Plan, check, decisive, read_groups, with_sources
+from refocus.evaluation.plan import (
+    CUES,
+    SEGMENTS,
+    Plan,
+    check,
+    decisive,
+    read_groups,
+    with_sources,
+    without_trained,
+)
 from refocus.evaluation.stored import RESULTS
 from refocus.evaluation.suites import TestSet
 from refocus.files import write_json
@@ -52,7 +62,8 @@ def evaluate_suites(
 
     Args:
         model: timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run.
-        plan: what to measure, and how.
+        plan: what to measure, and how. The images that a run of `refocus tune` trained one of the
+            models on, and copies of them, are left out of its test sets; a notice says how many.
         out: a new folder, or that of the same evaluation: what its records hold is not computed
             again.
         against: the model to compare with, such as the one before tuning.
@@ -69,6 +80,8 @@ def evaluate_suites(
     device = pick_device(plan.device)
     check_precision(plan.precision, device)
     models = load_models(model, against, device)
+    plan = without_trained(plan, models["model"], model, against)
+    plan = replace(plan, trained=plan.trained or trained_classes(model))
     check(models, plan)
     apart = {f"‹suites› {name}": path for name, path in plan.suites.items()}
     kept = decisive({"model": model, "against": against}, models, plan)

@@ -15,6 +15,7 @@ from torch import nn
 from refocus import fingerprints
 from refocus.data.folders import class_folders, image_files, scan
 from refocus.data.sampling import chosen
+from refocus.data.trained import say_left_out, trained_images, without
 from refocus.errors import InputError, Message
 from refocus.evaluation import cues
 from refocus.masks.trust import masked
@@ -68,6 +69,7 @@ class Material:
     images: Path | None
     settings: ProbeSettings
     refs: dict[str, str] = field(default_factory=dict)
+    _said: set[Path] = field(default_factory=set, compare=False, repr=False)
 
     @cached_property
     def options(self) -> Options:
@@ -89,31 +91,46 @@ class Material:
             raise InputError("‹images›: missing; an ImageFolder of the model's classes")
         return self.images
 
+    @cached_property
+    def trained(self) -> frozenset[Path]:
+        """The images that a run of `refocus tune` trained one of the models on."""
+        return trained_images(*self.refs.values())
+
     def samples(self, probe: Probe, model: nn.Module) -> list[Sample]:
-        """The images that a probe asks a model about."""
-        options, root = self.options, self.root(probe)
-        if probe.on == "cues":
-            cues.check(root, cues.mapping(model, options.mapping))
-            found = cues.stimuli(root)
-        elif "masks" in probe.needs:
-            assert options.masks is not None
-            polarity = options.mask_polarity
-            every = scan(root, model, masks=options.masks, mask_polarity=polarity)
-            found = masked(every, options.masks, self.settings.mask_score)
-        elif probe.on == "transfer":
-            folders = class_folders(root, "transfer")
-            found = [
-                Sample(file, label)
-                for label, files in enumerate(folders.values())
-                for file in files
-            ]
-        else:
-            parameter = "imagenet_c" if probe.on == "imagenet_c" else "images"
-            found = scan(root, model, parameter=parameter)
+        """The images that a probe asks a model about: none that a model was tuned on.
+
+        The first time, a notice says how many of a folder's images were.
+        """
+        root, every = self.root(probe), self._scanned(probe, model)
+        found = without(every, self.trained, f"‹images› {root}")
+        if self.trained and root not in self._said:
+            self._said.add(root)
+            say_left_out({str(root): (len(every) - len(found), len(every))}, self.trained)
         kept = self._spread(found, probe)
         if probe.fits:
             _refuse_single(kept, f"‹{'transfer' if probe.on == 'transfer' else 'images'}› {root}")
         return kept
+
+    def _scanned(self, probe: Probe, model: nn.Module) -> list[Sample]:
+        """All images in a probe's folder."""
+        options, root = self.options, self.root(probe)
+        if probe.on == "cues":
+            cues.check(root, cues.mapping(model, options.mapping))
+            return cues.stimuli(root)
+        if "masks" in probe.needs:
+            assert options.masks is not None
+            polarity = options.mask_polarity
+            every = scan(root, model, masks=options.masks, mask_polarity=polarity)
+            return masked(every, options.masks, self.settings.mask_score)
+        if probe.on == "transfer":
+            folders = class_folders(root, "transfer")
+            return [
+                Sample(file, label)
+                for label, files in enumerate(folders.values())
+                for file in files
+            ]
+        parameter = "imagenet_c" if probe.on == "imagenet_c" else "images"
+        return scan(root, model, parameter=parameter)
 
     def parts(self, probe: Probe, model: nn.Module) -> list[Part]:
         """`samples`, and where a probe reads them the pictures outside of the model's classes."""
@@ -157,8 +174,17 @@ class Material:
             "most": settings.most,
             "seed": settings.seed,
             **({"units": settings.units} if probe.reads_units else {}),
+            **self._left_out(probe, loaded),
             **decisive_precision(settings.precision),
         }
+
+    def _left_out(self, probe: Probe, loaded: Models) -> dict[str, list[str]]:
+        """The images trained on, where a probe would measure any of them."""
+        if probe.found or not self.trained:
+            return {}
+        every = self._scanned(probe, next(iter(loaded.values())))
+        left = without(every, self.trained, f"‹images› {self.root(probe)}")
+        return {"leave_out": sorted(map(str, self.trained))} if len(left) < len(every) else {}
 
 
 def _look_at_outside(

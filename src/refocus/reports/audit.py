@@ -15,9 +15,10 @@ from refocus import fingerprints, locks, outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
 from refocus.data.shifts import REAL, grounds
 from refocus.data.sources.opened import opened_pair
+from refocus.data.trained import trained_images
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import group_differences
-from refocus.evaluation.plan import Plan, check
+from refocus.evaluation.plan import Plan, check, without_trained
 from refocus.evaluation.prove import prove
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
 from refocus.files import write_json, write_text
@@ -38,7 +39,7 @@ from refocus.results import (
 from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
-from refocus.vit.loading import identity, load_models, pick_device
+from refocus.vit.loading import identity, load_models, pick_device, source
 from refocus.vit.precision import check_precision, computing, decisive_precision
 
 SHIFTS = ("mixed-same", "mixed-rand", "only-fg", "only-bg", "outline")
@@ -60,7 +61,8 @@ def audit(
 
     Args:
         model: timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run.
-        images: ImageFolder of the model's classes; best images it was not trained on.
+        images: ImageFolder of the model's classes; best images it was not trained on. Those that a
+            run of `refocus tune` trained it on are left out; a notice says how many.
         out: a new folder, or that of the same audit: what its records hold is not computed again.
         masks: foreground masks, CLASS/FILE-STEM.png; without them they are found, into `out/masks`.
         settings: how; without it, as `refocus audit` does.
@@ -90,11 +92,11 @@ def audit(
     network = load_models(model, None, device)["model"]
     found = opened_pair(images, masks, part="test")
     images, masks = found.images, found.masks
-    plan = _plan(images, masks, settings)
+    plan = without_trained(_plan(images, masks, settings), network, model)
     folder = _prepared(model, network, plan, out, settings, resume=resume)
     with locks.released(folder):
         if masks is None:
-            plan = _plan(plan.path(SUITE), folder / "masks", settings)
+            plan = _plan(plan.path(SUITE), folder / "masks", settings, plan.leave_out)
             wanted = MaskSettings(
                 settings.backbone, workers=settings.workers, device=settings.device
             )
@@ -141,7 +143,8 @@ def masked_samples(
     network: nn.Module, images: Path, masks: Path, settings: AuditSettings
 ) -> list[Sample]:
     """The images whose masks an audit with these settings trusts, in its order."""
-    plan = _plan(images, masks, settings)
+    trained = trained_images(source(network))
+    plan = _plan(images, masks, settings, trained)
     return plan.masked_samples(SUITE, plan.open(SUITE, network).samples)
 
 
@@ -151,10 +154,15 @@ def check_masks(network: nn.Module, images: Path, masks: Path, settings: AuditSe
     Raises:
         InputError: it could not, such as for want of masks that can be used.
     """
-    check({"model": network}, _plan(images, masks, settings))
+    check({"model": network}, _plan(images, masks, settings, trained_images(source(network))))
 
 
-def _plan(images: Path, masks: str | Path | None, settings: AuditSettings) -> Plan:
+def _plan(
+    images: Path,
+    masks: str | Path | None,
+    settings: AuditSettings,
+    leave_out: frozenset[Path] = frozenset(),
+) -> Plan:
     return Plan(
         {SUITE: images},
         {SUITE: masks} if masks else {},
@@ -164,6 +172,7 @@ def _plan(images: Path, masks: str | Path | None, settings: AuditSettings) -> Pl
         mask_polarity=settings.mask_polarity,
         most=settings.most,
         faithful=settings.faithful,
+        leave_out=leave_out,
         seed=settings.seed,
         precision=settings.precision,
         workers=settings.workers,
@@ -193,6 +202,7 @@ def _prepared(
         "mask_polarity": settings.mask_polarity,
         "seed": settings.seed,
         "files": [fingerprints.of_tree(images)],
+        **({"leave_out": sorted(map(str, plan.leave_out))} if plan.leave_out else {}),
         **decisive_precision(settings.precision),
     }
     if settings.backgrounds:

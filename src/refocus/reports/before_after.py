@@ -12,6 +12,7 @@ from torch import nn
 
 from refocus import locks, outputs
 from refocus.data.shifts import unseen
+from refocus.data.trained import trained_classes, trained_images
 from refocus.evaluation import plan as plans
 from refocus.evaluation.prove import measure
 from refocus.evaluation.stored import RESULTS, read_evaluation
@@ -25,7 +26,7 @@ from refocus.runs import MODEL, SELECTION
 from refocus.tuning.checkpoints import base_changed
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
-from refocus.tuning.selection import Selection, from_json, trained_classes
+from refocus.tuning.selection import Selection, from_json
 from refocus.vit import own_models
 from refocus.vit.loading import identity, load, load_models
 from refocus.vit.precision import check_precision, computing
@@ -82,7 +83,8 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         mask_score=recipe.mask_score,
         mask_polarity=recipe.mask_polarity,
         most=settings.most,
-        leave_out=frozenset(s.image.resolve() for s in selection.train),
+        leave_out=frozenset(s.image.resolve() for s in selection.train)
+        | trained_images(recipe.model),
         backgrounds=recipe.backgrounds,
         trained=trained_classes(str(run / MODEL)),
         seed=settings.seed,

@@ -19,6 +19,7 @@ from torch import nn
 from refocus import locks, outputs
 from refocus.data.folders import scan
 from refocus.data.sampling import chosen
+from refocus.data.trained import trained_classes
 from refocus.evaluation.classify import evaluate, read_predictions
 from refocus.evaluation.maps import Gtsegs, MaskedView, measure
 from refocus.evaluation.plan import SEGMENTS
@@ -29,7 +30,6 @@ from refocus.records import MapRecord, Prediction, Sample, read_records
 from refocus.studies.datasets import MASK_SCORE, Ground
 from refocus.studies.registry import Variant, recipe_fields
 from refocus.tuning.recipe import Recipe
-from refocus.tuning.selection import trained_classes
 from refocus.tuning.tune import tune
 from refocus.vit.loading import load
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from refocus import records, references
+from refocus import records
 from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
 from refocus.errors import InputError
-from refocus.files import read_json
 from refocus.fingerprints import Copies, of_file
 from refocus.masks.trust import large_enough, trusted
 from refocus.records import Sample
@@ -154,18 +153,6 @@ def as_json(selection: Selection) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Label:
-    label: int
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """Of selection.json, what says which classes were trained on."""
-
-    train: list[_Label]
-
-
-@dataclass(frozen=True)
 class _Row:
     image: str
     label: int
@@ -215,15 +202,3 @@ def refuse_labels(selection: Selection, classes: int, source: str | Path) -> Non
             f"{source}: label {highest}, but the model has {classes} outputs; must be 0 to "
             f"{classes - 1}"
         )
-
-
-def trained_classes(model: str) -> frozenset[int]:
-    """Labels of the classes that a run of `refocus tune` trained on.
-
-    For a model that lies in the run's folder; else none.
-    """
-    selection = references.folder_of(model).resolve().parent / SELECTION
-    if not selection.exists():
-        return frozenset()
-    found = records.from_json(read_json(selection), _Trained, selection)
-    return frozenset(row.label for row in found.train)
