@@ -155,6 +155,19 @@ def test_real_backgrounds_come_from_the_folder(
         shifts.shifts(samples, "real", 0)
 
 
+def test_a_background_of_one_kind_is_not_that_of_another(image_folders: tuple[Path, Path]) -> None:
+    """Where the photographs of `real` are the images themselves: they stay as they are."""
+    samples = folder_samples(*image_folders)[::6]
+    own, other = samples[0], samples[1]
+    real = shifts.Shift("real", "", {own.image: Sample(other.image, -1)})
+    mixed = shifts.Shift("mixed-rand", "", {own.image: other})
+    for order in ((real, mixed), (mixed, real)):
+        opened = shifts.Opened(own)
+        for shift in order:
+            assert shift.of(opened).tobytes() == shift(own).tobytes(), shift.kind
+    assert real(own).tobytes() != mixed(own).tobytes()
+
+
 def test_kinds_are_read_from_a_list() -> None:
     assert shifts.kinds(["only-fg", "size", "only-fg"]) == ["only-fg", "size"]
     assert shifts.kinds(["all"], real=True) == list(shifts.KINDS)

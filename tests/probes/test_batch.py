@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from refocus.probes.batch import attention_of_readout, image_seed
+from refocus.vit.precision import computing
+from tests.makers import Build
 from tests.zoo import ZOO
 
 
@@ -20,6 +22,14 @@ def test_the_readouts_attention_is_a_share_for_every_head(family: str, variant: 
     found = attention_of_readout(model, torch.randn(2, *size))
     assert found.shape == (2, found.shape[1], rows * columns)
     torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:2]))
+
+
+def test_attention_in_bfloat16_is_summed_in_float32(tiny: Build) -> None:
+    model = tiny(class_token=False, global_pool="avg")
+    with computing("bf16"):
+        found = attention_of_readout(model, torch.randn(2, 3, 32, 32))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 3))
 
 
 def test_an_image_has_the_same_seed_wherever_it_stands() -> None:

@@ -251,7 +251,7 @@ class Opened:
     def __init__(self, sample: Sample) -> None:
         """sample: one with a mask, as `shifts` lets through."""
         self.sample = sample
-        self._grounds: dict[Path, Image.Image] = {}
+        self._grounds: dict[tuple[Path, Path | None, bool], Image.Image] = {}
 
     @cached_property
     def scene(self) -> Scene:
@@ -259,11 +259,13 @@ class Opened:
         return _read(self.sample)
 
     def ground(self, partner: Sample) -> Image.Image:
-        """Another image without its object, fitted to the size of this one."""
-        if partner.image not in self._grounds:
+        """Another image, without its object where it has a mask, fitted to the size of this one."""
+        # `real` lends whole images, also those that lend other kinds what is left of their object
+        key = (partner.image, partner.mask, partner.inverted)
+        if key not in self._grounds:
             bare = read_image(partner.image) if partner.mask is None else _read(partner).ground
-            self._grounds[partner.image] = composites.fitted(bare, self.scene.image)
-        return self._grounds[partner.image]
+            self._grounds[key] = composites.fitted(bare, self.scene.image)
+        return self._grounds[key]
 
 
 def _read(sample: Sample) -> Scene:

@@ -123,7 +123,7 @@ def answers(batch: Batch, views: Callable[[Batch], Views]) -> Series:
 def attention_of_readout(model: nn.Module, images: Tensor) -> Tensor:
     """How the classifier's token attends to the patches in the last layer, by head.
 
-    `[B, heads, h * w]`, each head's sum 1.
+    `[B, heads, h * w]`, each head's sum 1; of maps in bfloat16 in float32.
 
     images: normalized. Where the classifier reads a mean of tokens, the mean of their rows; a
         pooling query has its own row.
@@ -131,7 +131,7 @@ def attention_of_readout(model: nn.Module, images: Tensor) -> Tensor:
     reader = view(model)
     with frozen(model), torch.no_grad(), attention_maps(model) as maps:
         logits_of(unwrap(model), images)
-        last = maps[-1]
+    last = maps[-1].to(torch.promote_types(maps[-1].dtype, torch.float32))  # sums of bfloat16 drift
     row = torch.ones(1) if last.shape[-2] == 1 else reader.readout(last.shape[-1])
     rows, columns = reader.grid(images.shape[-2], images.shape[-1])
     attended = torch.einsum("l,bhln->bhn", row.to(last), last)[
