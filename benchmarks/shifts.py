@@ -38,7 +38,7 @@ from refocus.data import composites, shifts
 from refocus.data.folders import folder_samples
 from refocus.evaluation import prove
 from refocus.evaluation.abreast import Stage
-from refocus.evaluation.classify import SuiteResult, evaluate
+from refocus.evaluation.classify import SuiteResult, answers_on
 from refocus.evaluation.plan import Plan
 from refocus.evaluation.suites import TestSet
 from refocus.records import MapRecord, Prediction, Sample, read_records
@@ -79,7 +79,7 @@ def one_by_one(
     """`answer_stages` as it was."""
     return {
         stage.name: {
-            which: evaluate(
+            which: answers_on(
                 model,
                 replace(tests[which], samples=stage.samples[which], read=stage.shift),
                 records=folder / f"{stage.name}.{which}.jsonl",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import refocus
 from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
 from refocus.evaluation import classify, suites
+from refocus.vit.precision import computing
 from tests.makers import Build
 
 
@@ -99,3 +101,32 @@ def test_the_other_model_may_order_its_classes_otherwise(
     entry = classify.summary(first, results[0], (second, results[1]))
     assert entry.against.per_class["dog"].top1 == 100
     assert entry.against.per_class["ant"].top1 == 0
+
+
+def test_records_of_another_model_folder_or_preprocessing_are_refused(
+    tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    model, records = tiny(), tmp_path / "new" / "r.jsonl"
+    first = refocus.evaluate(model, images, records=records)
+    assert refocus.evaluate(model, images, records=records) == first
+    before = records.read_bytes()
+    cropped = tiny()
+    cropped.load_state_dict(model.state_dict())
+    cropped.pretrained_cfg["crop_pct"] = 0.5
+    paper = suites.open_suite("", images, model, protocol="paper")
+    for other, tests, said in (
+        (tiny(), images, "weights"),
+        (cropped, images, "preprocessing"),
+        (model, paper, "protocol"),
+        (model, replace(paper, transform=eval_image(model), among=(0, 1)), "protocol"),
+        (model, masks, "folder"),
+    ):
+        with pytest.raises(refocus.InputError, match=rf"r.jsonl: holds other answers \({said}"):
+            refocus.evaluate(other, tests, records=records)
+    with computing("bf16"), pytest.raises(refocus.InputError, match=r"fp32. then, .bf16"):
+        refocus.evaluate(model, images, records=records)
+    assert records.read_bytes() == before
+    records.with_name("r.jsonl.settings.json").unlink()
+    with pytest.raises(refocus.InputError, match=r"settings.json is missing"):
+        refocus.evaluate(model, images, records=records)

@@ -6,6 +6,7 @@ Records first; every number is computed from them afterwards.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from refocus import fingerprints, outputs
 from refocus.data.trained import say_left_out, trained_images, without
 from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect, softmax_shares
@@ -25,13 +27,16 @@ from refocus.evaluation.metrics import (
     paired_difference,
 )
 from refocus.evaluation.suites import TestSet, open_suite
+from refocus.files import read_json, write_json
 from refocus.records import Prediction, Records, Sample, read_records, record_of, told_apart
 from refocus.results import Classification
 from refocus.vit.classes import class_folder_names
 from refocus.vit.inputs import check_model, check_path
-from refocus.vit.loading import source
+from refocus.vit.loading import reading_digest, source, weights_digest
+from refocus.vit.precision import in_bfloat16
 
 log = logging.getLogger("refocus")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function or an object, another in each process
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def evaluate(
             for ImageNet models). Of an ImageFolder the images that a run of `refocus tune` trained
             the model on, and copies of them, are left out; a notice says how many.
         records: JSONL file that receives one line per image as it is made; lines already there are
-            not computed again.
+            not computed again. FILE.settings.json beside it says whose answers it holds.
         batch_size: images per forward pass.
         workers: processes that decode images.
         label: description of the progress bar; none without it.
@@ -79,8 +84,8 @@ def evaluate(
             which image could not be read.
 
     Raises:
-        InputError: no such folder, an empty class, a class the model does not know, or no readable
-            image at all.
+        InputError: no such folder, an empty class, a class the model does not know, no readable
+            image at all, or records of another model, folder, preprocessing or precision.
 
     Examples:
         >>> import refocus
@@ -96,6 +101,28 @@ def evaluate(
     if not isinstance(tests, TestSet):
         tests = _unseen(open_suite("", check_path(tests, "tests"), model), source(model))
 
+    file = None if records is None else check_path(records, "records")
+    if file is not None:
+        _refuse_other(file, _whose(model, tests))
+    return answers_on(
+        model, tests, records=file, batch_size=batch_size, workers=workers, label=label
+    )
+
+
+def answers_on(
+    model: nn.Module,
+    tests: TestSet,
+    *,
+    records: Path | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    label: str = "",
+) -> SuiteResult:
+    """`evaluate` where the caller sees to it that records are of this model and test set.
+
+    As a folder does that is resumed with the same settings alone (`outputs.resumable`).
+    """
+
     def answer(samples: list[Sample], images: Any) -> list[dict[str, Any]]:
         return answers_of(model, samples, images, tests.among)
 
@@ -104,12 +131,43 @@ def evaluate(
         tests.samples,
         tests.root,
         Question(_Seen(tests), answer, hold),
-        records=None if records is None else check_path(records, "records"),
+        records=records,
         batch_size=batch_size,
         workers=workers,
         label=label,
     )
     return answered(told_apart(found), tests.root)
+
+
+def _whose(model: nn.Module, tests: TestSet) -> dict[str, str]:
+    """What decides every line of a records file: model, images, and how they are seen."""
+    seen = [tests.transform, tests.read, tests.among]
+    return {
+        "weights": weights_digest(model),
+        "preprocessing and class names": reading_digest(model),
+        "protocol": fingerprints.of_text([_ADDRESS.sub("", repr(part)) for part in seen]),
+        "folder": str(tests.root.resolve()),
+        "precision": "bf16" if in_bfloat16() else "fp32",
+    }
+
+
+def _refuse_other(records: Path, now: dict[str, str]) -> None:
+    """Stop where a records file holds other answers; else keep beside it whose it holds."""
+    kept = records.with_name(f"{records.name}.{outputs.SETTINGS}")
+    if records.exists() and records.stat().st_size:
+        if not kept.exists():
+            raise InputError(
+                f"‹records› {records}: {kept.name} is missing, which says whose answers it holds; "
+                "name a new file"
+            )
+        if said := outputs.difference(read_json(kept), now):
+            raise InputError(
+                f"‹records› {records}: holds other answers ({said}; see {kept.name}); name a new "
+                "file"
+            )
+        return
+    records.parent.mkdir(parents=True, exist_ok=True)
+    write_json(kept, now)
 
 
 def _unseen(tests: TestSet, model: str) -> TestSet:

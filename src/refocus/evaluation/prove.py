@@ -15,7 +15,7 @@ from refocus.data.trained import trained_classes
 from refocus.evaluation import cues, maps
 from refocus.evaluation.abreast import Stage, answer_stages
 from refocus.evaluation.background import background_reliance
-from refocus.evaluation.classify import SuiteResult, evaluate, summary
+from refocus.evaluation.classify import SuiteResult, answers_on, summary
 from refocus.evaluation.intervals import estimate, mean_change
 from refocus.evaluation.metrics import DIFFERENCE, PERCENT, paired_difference, top1
 from refocus.evaluation.plan import (
@@ -167,7 +167,7 @@ class _Measuring:
     def answers(self, name: str, stage: str, tests: dict[str, TestSet]) -> Answers:
         """Every model's answers in one stage."""
         return {
-            which: evaluate(
+            which: answers_on(
                 model,
                 tests[which],
                 batch_size=self.plan.batch_size,

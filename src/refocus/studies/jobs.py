@@ -20,7 +20,7 @@ from refocus import locks, outputs
 from refocus.data.folders import scan
 from refocus.data.sampling import chosen
 from refocus.data.trained import trained_classes
-from refocus.evaluation.classify import evaluate, read_predictions
+from refocus.evaluation.classify import answers_on, read_predictions
 from refocus.evaluation.maps import Gtsegs, MaskedView, measure
 from refocus.evaluation.plan import SEGMENTS
 from refocus.files import write_json
@@ -151,7 +151,7 @@ def _one(job: Job, ground: Ground, out: Path, common: dict[str, Any], how: How) 
         else:
             for level, tests in ground.tests(what, network).items():
                 records = job.records(out, what, level)
-                evaluate(network, tests, records=records, workers=how.workers, label=title)
+                answers_on(network, tests, records=records, workers=how.workers, label=title)
         write_json(job.done(out, what), {"finished": time.time()})
 
 
