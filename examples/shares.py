@@ -4,7 +4,7 @@
 
 RUN: folders of `refocus tune` (the weights after the last epoch are taken). FOLDER: class folders
     of test images; {run} in it stands for the run's folder. One row per share: top-1 as a mean over
-    runs and its change against the original weights, with the 95 % interval: bootstrap over images
+    runs and its change against the original weights, with the 95 % interval over images
     for one run, paired t over runs for several.
 """
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom, bootstrap
+from scipy.stats import beta, binom, bootstrap, multinomial
 
 from refocus import intervals
 from refocus.intervals import (
@@ -55,7 +56,7 @@ def test_equal_counts_are_resampled_once(monkeypatch: pytest.MonkeyPatch) -> Non
     made: list[int] = []
     genuine = np.random.default_rng
     monkeypatch.setattr(np.random, "default_rng", lambda seed: made.append(seed) or genuine(seed))
-    values = np.repeat([0.0, 100.0], [17, 24])
+    values = np.repeat([0.0, 50.0, 100.0], [17, 24, 19])
     found = {mean_interval(some, (0, 100), 12345) for some in (values, values[::-1], values)}
     assert len(found) == 1
     assert made == [12345]
@@ -83,6 +84,57 @@ def test_images_that_all_agree_still_have_an_interval() -> None:
     assert mean_interval([1.0], (0, 1)) is None
 
 
+@pytest.mark.parametrize("n", [30, 100, 1000])
+def test_answers_right_or_wrong_have_the_exact_interval_at_every_n(n: int) -> None:
+    """Clopper and Pearson's; a bootstrap of 30 holds as little as 85 % of the truths."""
+    wrong = np.unique(np.r_[0, 1, 2, 3, n // 3, n - 1, n])
+    found = [mean_interval(np.repeat([0.0, 100.0], [k, n - k]), (0, 100)) for k in wrong]
+    exact = [
+        (100 * beta.ppf(0.025, n - k, k + 1) if k < n else 0, 100 * beta.ppf(0.975, n - k + 1, k))
+        for k in wrong[1:]
+    ]
+    assert np.array(found[1:]) == pytest.approx(np.array(exact), abs=1e-5)
+    lows = [low for low, _ in found]
+    assert lows == sorted(lows, reverse=True)  # a further error never makes it surer
+
+
+def test_right_or_wrong_of_30_to_100_images_is_covered() -> None:
+    """By enumeration of all samples."""
+    for n in (30, 50, 100):
+        each = [mean_interval([0.0] * k + [1.0] * (n - k), (0, 1)) for k in range(n + 1)]
+        low, high = np.array(each).T
+        for truth in np.linspace(0.5, 0.999, 60):
+            held = (low <= truth) & (truth <= high)
+            assert binom.pmf(np.arange(n + 1), n, 1 - truth)[held].sum() >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("n", "corrected", "broken"),
+    [(30, 0.03, 0.02), (30, 0.05, 0.02), (50, 0.03, 0.02), (100, 0.01, 0.005), (100, 0.02, 0.01)],
+)
+def test_few_changed_images_are_covered(n: int, corrected: float, broken: float) -> None:
+    """By enumeration of all samples with up to 9 changes; a bootstrap holds 81 to 91 %."""
+    held = 0.0
+    for more, less in product(range(10), repeat=2):
+        if more + less < 10:
+            values = np.repeat([1.0, -1.0, 0.0], [more, less, n - more - less])
+            low, high = mean_interval(values, (-1, 1)) or (0, 0)
+            shares = [corrected, broken, 1 - corrected - broken]
+            likely = multinomial.pmf([more, less, n - more - less], n, shares)
+            held += likely * (low <= corrected - broken <= high)
+    assert held >= 0.95
+
+
+def test_an_image_that_changes_never_makes_the_interval_surer() -> None:
+    values = np.zeros(100)
+    last = mean_interval(values, (-2, 2)) or (0, 0)
+    for i, change in enumerate(np.resize([-1.0, -2.0, -0.5], 29)):
+        values[i] = change
+        found = mean_interval(values, (-2, 2)) or (0, 0)
+        assert found[0] < last[0]
+        last = found
+
+
 def _paired(rng: np.random.Generator, n: int, corrected: float, broken: float) -> np.ndarray:
     return rng.choice([1.0, -1.0, 0.0], size=n, p=[corrected, broken, 1 - corrected - broken])
 
@@ -95,6 +147,22 @@ def test_for_two_kinds_of_values_the_bound_is_the_exact_one(n: int, right: int) 
     exact = beta.ppf(0.95, right + 1, n - right)
     assert upper_bound(values, (0, 1)) == pytest.approx(exact, abs=1e-6)
     assert chance(values, (0, 1), 0.4) == pytest.approx(binom.sf(right - 1, n, 0.4), abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1000, 100_000, 1_000_000])
+@pytest.mark.parametrize(
+    ("corrected", "broken"), [(1, 0), (1, 2), (60, 50), (2e-3, 2e-3), (0.3, 0.02), (0.02, 0.3)]
+)
+def test_the_bound_is_right_for_many_images(n: int, corrected: float, broken: float) -> None:
+    gained, lost = (round(x * n) if x < 1 else int(x) for x in (corrected, broken))
+    values = np.repeat([1.0, -1.0, 0.0], [gained, lost, n - gained - lost])
+    exact = binom.sf(gained - 1, gained + lost, 0.5)  # of these, who won how often: the sign test
+    assert chance(values, (-1, 1)) == pytest.approx(exact, abs=2e-6)
+    normal = values.mean() - 1.645 * values.std() / np.sqrt(n)
+    room = 0.4 * values.std() / np.sqrt(n) + 3 / n
+    assert lower_bound(values, (-1, 1)) == pytest.approx(normal, abs=room)
+    assert chance(values, (-1, 1), -0.9) < 1e-9
+    assert chance(values, (-1, 1), 0.9) > 1 - 1e-9
 
 
 @pytest.mark.parametrize("seed", range(12))

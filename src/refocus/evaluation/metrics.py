@@ -91,7 +91,7 @@ def paired_difference(
 ) -> AccuracyChange:
     """Top-1 and top-5 of `model` minus `against` in percentage points over the same images.
 
-    With 95 % bootstrap intervals over images; for top-1 with McNemar's exact p-value and how many
+    With 95 % intervals over images; for top-1 with McNemar's exact p-value and how many
     images were corrected and broken. No difference for fewer than two shared images.
     """
     pairs = paired(model, against)
