@@ -83,7 +83,9 @@ PARTS = (
         "Probes write `PROBE/WHICH.jsonl`. Lines are appended as images are answered, so an "
         "interrupted command resumes from them. Of two lines of one image the later counts. "
         "Each line ends with `sum`, its own checksum: a line that was changed by hand is refused. "
-        "Lines without one are read, as earlier versions wrote them.",
+        "Lines without one are read, as earlier versions wrote them. "
+        "`refocus.evaluate(..., records=FILE)` also writes `FILE.settings.json`, which says whose "
+        "answers FILE holds.",
         (
             records.Prediction,
             records.MapRecord,
