@@ -78,12 +78,14 @@ def _digest(file: Path, _size: int, _time: int) -> str:
 class Copies:
     """Which files are some of a set, or hold the very bytes of one: datasets hold photos twice.
 
-    Files of the set that are gone are known by their paths alone. Only files of a size that one of
-    the set has are read.
+    Files of the set that are gone are known by their paths, and by their contents where these are
+    given. Without such contents only files of a size that one of the set has are read.
     """
 
-    def __init__(self, of: Iterable[Path]) -> None:
+    def __init__(self, of: Iterable[Path], gone: Iterable[str] = ()) -> None:
+        """gone: contents, as of `of_file`, of files of the set that lie elsewhere today."""
         self.paths = {file.resolve() for file in of}
+        self.gone = frozenset(gone)
         self.sizes: dict[int, list[Path]] = {}
         self._contents: dict[int, set[str]] = {}  # of each size that was asked for, read once
         for file in self.paths:
@@ -95,6 +97,8 @@ class Copies:
         if file.resolve() in self.paths:
             return True
         try:
+            if self.gone and of_file(file) in self.gone:
+                return True
             size = file.stat().st_size
             return size in self.sizes and of_file(file) in self._of(size)
         except OSError:
@@ -153,6 +157,21 @@ def identity(origins: Mapping[str, str], files: Iterable[Path]) -> dict[str, Any
     weights beside the model's.
     """
     return {**origins, "files": {str(file): of_file(file) for file in sorted(set(files))}}
+
+
+def gone(kept: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Of files that no longer lie where they lay when `identity` kept them: path -> content.
+
+    They may have been renamed or moved since, so they are looked for by content. Those whose
+    content was not kept are passed over.
+    """
+    before = read_json(kept).get("files", {}) if kept.exists() else {}
+    known = {file: before[str(file)] for file in files if str(file) in before}
+    return {
+        str(file): content
+        for file, content in known.items()
+        if not file.is_file() or of_file(file) != content
+    }
 
 
 def refuse_changed(kept: Path, origins: Mapping[str, str], shown: str) -> None:

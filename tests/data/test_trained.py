@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import refocus
+from refocus import fingerprints
 from refocus.data.trained import trained_images
 from refocus.evaluation.plan import Plan
 from refocus.evaluation.prove import evaluate_suites
@@ -58,6 +59,21 @@ def test_an_evaluation_measures_none_of_them(
     as_run(tuned.parent, image_folders[0], TRAINED[:2])
     with pytest.raises(refocus.InputError, match="leave_out"):
         evaluate_suites(model, plan, tmp_path / "out", against=against)
+
+
+def test_images_that_were_moved_are_known_by_what_the_run_kept_of_them(
+    tuned: Path, image_folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = image_folders[0]
+    files = [images / name for name in TRAINED]
+    kept = fingerprints.identity({}, files[:2])
+    (tuned.parent / "inputs.json").write_text(json.dumps(kept))
+    moved = images.rename(tmp_path / "moved")
+    for file in moved.glob("*/*.png"):
+        file.rename(file.with_name(f"photo-{file.name}"))
+    found = evaluate_suites(tuned, Plan({"mine": moved}, quiet=True), tmp_path / "out")
+    assert found.suites["mine"].n == 24 - 2
+    assert "1 of the 3 images that the model was tuned on are no longer" in caplog.text
 
 
 def test_a_test_set_without_them_has_the_settings_that_it_always_had(

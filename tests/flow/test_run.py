@@ -17,7 +17,7 @@ from refocus.flow import results, run
 from refocus.records import to_json
 from refocus.reports.card import write_card
 from refocus.reports.settings import ReportSettings
-from tests.makers import invoke
+from tests.makers import invoke, make_images
 
 QUICK = RunSettings(shots=1, epochs=1, most=8, device="cpu")
 NAMES = ["index.html", "run.json", "settings.json", "audit", "tune"]
@@ -41,7 +41,8 @@ def test_from_a_checkpoint_and_a_folder_to_a_decision(
 ) -> None:
     images, masks = image_folders
     out = tmp_path / "run"
-    settings = replace(QUICK, tests={"again": images})
+    street, _ = make_images(tmp_path / "street", count=2, seed=1)
+    settings = replace(QUICK, tests={"again": street})
     found = refocus.run(model_folder, images, out, masks=masks, settings=settings)
     assert all((out / name).exists() for name in NAMES)
     questions = [answer.question for answer in found.answers]
@@ -198,6 +199,7 @@ def test_what_cannot_be_used_leaves_nothing(
     for wrong, said in (
         ({"objective": "frobnicate"}, "objective frobnicate: unknown"),
         ({"tests": {"a": tmp_path / "absent"}}, "tests .*absent: no such folder"),
+        ({"tests": {"a": images}}, "tests a=.*: all of its images are among images"),
         ({"device": "cuda"}, "device cuda"),
     ):
         with pytest.raises(refocus.InputError, match=said):
@@ -216,9 +218,10 @@ def test_a_plan_says_what_would_be_done_and_for_how_long(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     images, masks = image_folders
-    settings = replace(QUICK, tests={"again": images})
+    street, _ = make_images(tmp_path / "street", count=2, seed=1)
+    settings = replace(QUICK, tests={"again": street})
     few = refocus.plan_run(model_folder, images, masks=masks, settings=settings)
-    assert (few.count, few.classes, few.tests) == (24, 4, {"again": 24})
+    assert (few.count, few.classes, few.tests) == (24, 4, {"again": 8})
     assert [stage.name for stage in few.stages] == ["audit", "tune", "report"]
     assert all(stage.seconds > 0 for stage in few.stages)
     found = refocus.plan_run(
@@ -227,7 +230,7 @@ def test_a_plan_says_what_would_be_done_and_for_how_long(
     assert found.masks is None
     assert found.stages[0].name == "masks"
     assert found.stages[0].images == 24
-    assert sorted(tmp_path.iterdir()) == sorted([model_folder, images.parent])
+    assert sorted(tmp_path.iterdir()) == sorted([model_folder, images.parent, street.parent])
 
 
 def test_more_images_and_epochs_are_expected_to_take_longer(
@@ -261,10 +264,11 @@ def test_the_command_plans_runs_and_prints_json(
 ) -> None:
     images, masks = image_folders
     given = ("run", "--model", model_folder, "--images", images, "--masks", masks)
-    options = (*given, "--shots", 1, "--epochs", 1, "--most", 8, "--test", f"again={images}")
+    street, _ = make_images(tmp_path / "street", count=2, seed=1)
+    options = (*given, "--shots", 1, "--epochs", 1, "--most", 8, "--test", f"again={street}")
     planned = invoke(*options, "--dry-run")
     assert "24 images of 4 classes" in planned
-    assert "test set again: 24 images" in planned
+    assert "test set again: 8 images" in planned
     assert "in total on this machine" in planned
     said = invoke(*options, "--out", tmp_path / "run")
     assert "Ship the tuned model? No, keep the original." in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from html import unescape
 from pathlib import Path
 
@@ -11,10 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refocus import InputError, Recipe, ReportSettings, load
 from refocus.data.shifts import KINDS
+from refocus.evaluation import plan as plans
 from refocus.evaluation.stored import read_evaluation
 from refocus.records import to_json
+from refocus.reports import before_after
+from refocus.tuning import tune
 from refocus.tuning.results import results_of
+from refocus.tuning.selection import choose_samples
 from tests.makers import NAMES, answers_first, make_images, run, self_contained, tuned
 
 
@@ -77,6 +83,43 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
     again = read_evaluation(folder / "proof-2" / "results.json").suites["held-out"]
     assert again.masked == 4
+
+
+def test_what_a_run_has_seen_is_no_part_of_a_test_set_wherever_it_lies_today(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    recipe = Recipe(str(model_folder), str(images), str(masks), shots=2, check_images=6)
+    model, folder = load(model_folder), tmp_path / "run"
+    chosen = choose_samples(recipe, model)
+    folder.mkdir()
+    tune._begin(recipe, chosen, {}, folder)
+
+    def counts(**suites: Path) -> list[int]:
+        plan = before_after._plan(folder, ReportSettings(suites))
+        kept = plans.decisive({}, {"model": model}, plan)
+        for one in (plan, plans.plan_of(json.loads(json.dumps(kept)))):  # the pictures' as well
+            found = [len(one.open(name, model).samples) for name in plan.suites]
+        return found
+
+    assert (len(chosen.train), len(chosen.select), len(chosen.check)) == (4, 5, 6)
+    assert counts() == [24 - 4]
+    assert counts(**{"held-out": images, "test": images}) == [24 - 4, 24 - 4 - 5 - 6]
+    for file in images.parent.glob("*/*/*.png"):
+        file.rename(file.with_name(f"photo-{file.name}"))
+    assert counts() == [24 - 4]
+    moved = images.rename(tmp_path / "moved")
+    assert counts(**{"held-out": moved, "test": moved}) == [24 - 4, 24 - 4 - 5 - 6]
+    seen = tmp_path / "seen"
+    for sample in chosen.train:
+        photo = moved / sample.image.parent.name / f"photo-{sample.image.name}"
+        (seen / photo.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, seen / photo.parent.name)
+    with pytest.raises(InputError, match=r"suites seen=.*each of its 4 images was trained on"):
+        counts(seen=seen)
+    (folder / "inputs.json").unlink()  # as in runs of earlier versions
+    with pytest.raises(InputError, match=r"run .*png is gone, so copies of it"):
+        counts(test=moved)
 
 
 def test_report_of_an_evaluation_without_masks(

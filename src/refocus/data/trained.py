@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
-from refocus import records, references
+from refocus import fingerprints, records, references
 from refocus.errors import InputError, Message
 from refocus.files import read_json
 from refocus.fingerprints import Copies
@@ -75,28 +77,52 @@ def trained_images(*models: str | None) -> frozenset[Path]:
     Raises:
         InputError: a selection or a recipe that cannot be read.
     """
+    return frozenset(image for images in _by_run(*models).values() for image in images)
+
+
+def gone_images(*models: str | None) -> dict[str, str]:
+    """Of `trained_images`, those that no longer lie where they were: path -> content.
+
+    As far as their run kept it.
+
+    Args:
+        models: as of `trained_images`.
+    """
+    found: dict[str, str] = {}
+    for run, images in _by_run(*models).items():
+        found |= fingerprints.gone(run / fingerprints.IDENTITY, images)
+    return found
+
+
+def _by_run(*models: str | None) -> dict[Path, set[Path]]:
+    """Folder of a run -> what it trained on, of every run that led to the models."""
     left = [model for model in models if model]
-    runs, found = set[Path](), set[Path]()
+    found: dict[Path, set[Path]] = {}
     while left:
         run = _run_of(left.pop())
-        if run is None or run in runs:
+        if run is None or run in found:
             continue
-        runs.add(run)
-        found |= {Path(row.image).resolve() for row in _read(run / SELECTION, _Images).train}
+        found[run] = {Path(row.image).resolve() for row in _read(run / SELECTION, _Images).train}
         if (run / RECIPE).is_file():
             left.append(_read(run / RECIPE, _Base).model)
-    return frozenset(found)
+    return found
 
 
-def without(samples: list[Sample], trained: frozenset[Path], shown: str) -> list[Sample]:
+def without(
+    samples: list[Sample],
+    trained: frozenset[Path],
+    shown: str,
+    gone: Mapping[str, str] = MappingProxyType({}),
+) -> list[Sample]:
     """The samples that are none of the images trained on, nor copies of one under another name.
 
-    shown: the folder that they lie in, for the error.
+    shown: the folder that they lie in, for the error. gone: as of `gone_images`; of other images
+    as well.
 
     Raises:
         InputError: none is left.
     """
-    known = Copies(trained)
+    known = Copies(trained, [gone[path] for path in map(str, trained) if path in gone])
     left = [s for s in samples if s.image not in known] if trained else samples
     if samples and not left:
         raise InputError(
@@ -105,10 +131,14 @@ def without(samples: list[Sample], trained: frozenset[Path], shown: str) -> list
     return left
 
 
-def say_left_out(left_out: dict[str, tuple[int, int]], trained: frozenset[Path]) -> None:
+def say_left_out(
+    left_out: dict[str, tuple[int, int]],
+    trained: frozenset[Path],
+    gone: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """One notice of how many images are not measured, and one where copies cannot be told.
 
-    left_out: folder -> how many images of how many.
+    left_out: folder -> how many images of how many. gone: as of `gone_images`.
     """
     if counts := [f"{n} of {of} in {shown}" for shown, (n, of) in left_out.items() if n]:
         log.warning(
@@ -117,13 +147,13 @@ def say_left_out(left_out: dict[str, tuple[int, int]], trained: frozenset[Path])
                 f"{', '.join(counts)}"
             )
         )
-    if gone := sorted(file for file in trained if not file.is_file()):
+    if lost := sorted(file for file in trained if str(file) not in gone and not file.is_file()):
         log.warning(
             "%d of the %d images that the model was tuned on are no longer where they were, %s "
             "first: copies of them under another name or in another folder are measured",
-            len(gone),
+            len(lost),
             len(trained),
-            gone[0],
+            lost[0],
         )
 
 

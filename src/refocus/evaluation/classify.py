@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from refocus import fingerprints, outputs
-from refocus.data.trained import say_left_out, trained_images, without
+from refocus.data.trained import gone_images, say_left_out, trained_images, without
 from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect, softmax_shares
 from refocus.evaluation.metrics import (
@@ -175,9 +175,10 @@ def _unseen(tests: TestSet, model: str) -> TestSet:
     trained = trained_images(model)
     if not trained:
         return tests
+    gone = gone_images(model)
     shown, count = f"‹tests› {tests.root}", len(tests.samples)
-    left = without(tests.samples, trained, shown)
-    say_left_out({shown: (count - len(left), count)}, trained)
+    left = without(tests.samples, trained, shown, gone)
+    say_left_out({shown: (count - len(left), count)}, trained, gone)
     return replace(tests, samples=left)
 
 

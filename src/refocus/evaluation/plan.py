@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from refocus.data import shifts as shifted
 from refocus.data.sampling import usable
 from refocus.data.sources.opened import opened_pair
 from refocus.data.tables import read_table
-from refocus.data.trained import say_left_out, trained_images, without
+from refocus.data.trained import gone_images, say_left_out, trained_images, without
 from refocus.errors import InputError
 from refocus.evaluation import cues, maps
 from refocus.evaluation.settings import EvaluationSettings
@@ -41,6 +41,11 @@ class Plan(EvaluationSettings):
 
     # images that are no part of any suite, nor are copies of them
     leave_out: frozenset[Path] = frozenset()
+    # images that chose the epoch or the weights: part of the suite `held_out` alone
+    chose: frozenset[Path] = frozenset()
+    held_out: str = ""
+    # path -> content, of those of both that lie elsewhere today
+    gone: Mapping[str, str] = field(default_factory=dict)
     trained: frozenset[int] = frozenset()  # labels of the classes tuned on
     quiet: bool = False  # no progress bars
 
@@ -71,8 +76,9 @@ class Plan(EvaluationSettings):
             masks=self.masks_of(name),
             mask_polarity=self.mask_polarity,
         )
+        used = self.leave_out if name == self.held_out else self.leave_out | self.chose
         shown = f"‹suites› {name}={self.path(name)}"
-        return replace(tests, samples=without(tests.samples, self.leave_out, shown))
+        return replace(tests, samples=without(tests.samples, used, shown, self.gone))
 
     def protocols_of(self, name: str) -> tuple[str, ...]:
         """The protocols under which a suite is measured."""
@@ -121,9 +127,9 @@ def without_trained(plan: Plan, network: nn.Module, *refs: str | None) -> Plan:
     trained = trained_images(*refs)
     if not trained:
         return plan
-    wider = replace(plan, leave_out=plan.leave_out | trained)
+    wider = replace(plan, leave_out=plan.leave_out | trained, gone=gone_images(*refs))
     left_out = _left_out(wider, network)
-    say_left_out(left_out, trained)
+    say_left_out(left_out, trained, wider.gone)
     return wider if any(n for n, _ in left_out.values()) else plan
 
 
@@ -162,6 +168,9 @@ def decisive(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict
         "mask_polarity": plan.mask_polarity,
         "most": plan.most,
         "leave_out": sorted(map(str, plan.leave_out)),
+        **({"chose": sorted(map(str, plan.chose))} if plan.chose else {}),
+        **({"held_out": plan.held_out} if plan.held_out else {}),
+        **({"gone": dict(plan.gone)} if plan.gone else {}),
         "files": {str(path.resolve()): fingerprints.of_tree(path) for path in read},
         "seed": plan.seed,
         **(full({"backgrounds": plan.backgrounds}) if plan.backgrounds else {}),
@@ -182,6 +191,9 @@ class _Kept:
     seed: int
     mask_polarity: Literal["ask", "keep", "invert"] = "ask"
     backgrounds: str | None = None
+    chose: list[str] = field(default_factory=list)
+    held_out: str = ""
+    gone: dict[str, str] = field(default_factory=dict)
 
 
 def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:
@@ -198,6 +210,9 @@ def plan_of(settings: Any, source: str | Path = outputs.SETTINGS) -> Plan:
         mask_polarity=kept.mask_polarity,
         most=kept.most,
         leave_out=frozenset(map(Path, kept.leave_out)),
+        chose=frozenset(map(Path, kept.chose)),
+        held_out=kept.held_out,
+        gone=kept.gone,
         backgrounds=kept.backgrounds,
         seed=kept.seed,
     )

@@ -10,6 +10,8 @@ from torch import nn
 
 from refocus.data.folders import scan
 from refocus.data.shifts import KINDS, unseen
+from refocus.errors import InputError
+from refocus.fingerprints import Copies
 from refocus.flow import pace
 from refocus.flow.pace import Pace
 from refocus.flow.results import MASKS
@@ -74,6 +76,13 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
     if masks is not None:
         audit.check_masks(model, images, masks, audit_settings(settings))
     tests = {name: scan(path, model, parameter="tests") for name, path in settings.tests.items()}
+    own = Copies(s.image for s in samples)
+    for name, found in tests.items():
+        if all(s.image in own for s in found):
+            raise InputError(
+                f"‹tests› {name}={settings.tests[name]}: all of its images are among ‹images›, "
+                "which are trained on or choose the weights; give images that are not"
+            )
     return Data(samples, tests)
 
 

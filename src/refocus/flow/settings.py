@@ -39,7 +39,7 @@ class RunSettings:
         (3, 1.0)
     """
 
-    # name -> ImageFolder; its images are neither trained on nor choose anything
+    # name -> ImageFolder; what was trained on or chose anything is left out
     tests: Annotated[
         Folders, about("Test sets to compare original and tuned on: ImageFolders.")
     ] = field(default_factory=dict)

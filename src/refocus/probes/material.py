@@ -15,7 +15,7 @@ from torch import nn
 from refocus import fingerprints
 from refocus.data.folders import class_folders, image_files, scan
 from refocus.data.sampling import chosen
-from refocus.data.trained import say_left_out, trained_images, without
+from refocus.data.trained import gone_images, say_left_out, trained_images, without
 from refocus.errors import InputError, Message
 from refocus.evaluation import cues
 from refocus.masks.trust import masked
@@ -96,16 +96,22 @@ class Material:
         """The images that a run of `refocus tune` trained one of the models on."""
         return trained_images(*self.refs.values())
 
+    @cached_property
+    def gone(self) -> dict[str, str]:
+        """Of these, the contents of those that lie elsewhere today."""
+        return gone_images(*self.refs.values())
+
     def samples(self, probe: Probe, model: nn.Module) -> list[Sample]:
         """The images that a probe asks a model about: none that a model was tuned on.
 
         The first time, a notice says how many of a folder's images were.
         """
         root, every = self.root(probe), self._scanned(probe, model)
-        found = without(every, self.trained, f"‹images› {root}")
+        found = without(every, self.trained, f"‹images› {root}", self.gone)
         if self.trained and root not in self._said:
             self._said.add(root)
-            say_left_out({str(root): (len(every) - len(found), len(every))}, self.trained)
+            counts = {str(root): (len(every) - len(found), len(every))}
+            say_left_out(counts, self.trained, self.gone)
         kept = self._spread(found, probe)
         if probe.fits:
             _refuse_single(kept, f"‹{'transfer' if probe.on == 'transfer' else 'images'}› {root}")
@@ -183,7 +189,7 @@ class Material:
         if probe.found or not self.trained:
             return {}
         every = self._scanned(probe, next(iter(loaded.values())))
-        left = without(every, self.trained, f"‹images› {self.root(probe)}")
+        left = without(every, self.trained, f"‹images› {self.root(probe)}", self.gone)
         return {"leave_out": sorted(map(str, self.trained))} if len(left) < len(every) else {}
 
 

@@ -15,7 +15,7 @@ from refocus import fingerprints, locks, outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
 from refocus.data.shifts import REAL, grounds
 from refocus.data.sources.opened import opened_pair
-from refocus.data.trained import trained_images
+from refocus.data.trained import gone_images, trained_images
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import group_differences
 from refocus.evaluation.plan import Plan, check, without_trained
@@ -143,8 +143,7 @@ def masked_samples(
     network: nn.Module, images: Path, masks: Path, settings: AuditSettings
 ) -> list[Sample]:
     """The images whose masks an audit with these settings trusts, in its order."""
-    trained = trained_images(source(network))
-    plan = _plan(images, masks, settings, trained)
+    plan = _plan(images, masks, settings, source(network))
     return plan.masked_samples(SUITE, plan.open(SUITE, network).samples)
 
 
@@ -154,15 +153,16 @@ def check_masks(network: nn.Module, images: Path, masks: Path, settings: AuditSe
     Raises:
         InputError: it could not, such as for want of masks that can be used.
     """
-    check({"model": network}, _plan(images, masks, settings, trained_images(source(network))))
+    check({"model": network}, _plan(images, masks, settings, source(network)))
 
 
 def _plan(
     images: Path,
     masks: str | Path | None,
     settings: AuditSettings,
-    leave_out: frozenset[Path] = frozenset(),
+    model: str | None = None,
 ) -> Plan:
+    """model: whose training images are left out."""
     return Plan(
         {SUITE: images},
         {SUITE: masks} if masks else {},
@@ -172,7 +172,8 @@ def _plan(
         mask_polarity=settings.mask_polarity,
         most=settings.most,
         faithful=settings.faithful,
-        leave_out=leave_out,
+        leave_out=trained_images(model),
+        gone=gone_images(model),
         seed=settings.seed,
         precision=settings.precision,
         workers=settings.workers,

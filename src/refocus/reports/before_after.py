@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from refocus import locks, outputs
+from refocus import fingerprints, locks, outputs
 from refocus.data.shifts import unseen
-from refocus.data.trained import trained_classes, trained_images
+from refocus.data.trained import gone_images, trained_classes, trained_images
+from refocus.errors import InputError
 from refocus.evaluation import plan as plans
 from refocus.evaluation.prove import measure
 from refocus.evaluation.stored import RESULTS, read_evaluation
@@ -75,6 +76,7 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
     if not suites:
         suites = {HELD_OUT: recipe.val or recipe.images}
         masks = {HELD_OUT: recipe.val_masks or recipe.masks}
+    trained, chose = _used(selection, given=bool(settings.suites))
     plan = plans.Plan(
         suites,
         masks,
@@ -83,8 +85,10 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         mask_score=recipe.mask_score,
         mask_polarity=recipe.mask_polarity,
         most=settings.most,
-        leave_out=frozenset(s.image.resolve() for s in selection.train)
-        | trained_images(recipe.model),
+        leave_out=trained | trained_images(recipe.model),
+        chose=chose,
+        held_out=HELD_OUT if chose and HELD_OUT in suites else "",
+        gone=_gone(run, trained | chose) | gone_images(recipe.model),
         backgrounds=recipe.backgrounds,
         trained=trained_classes(str(run / MODEL)),
         seed=settings.seed,
@@ -92,6 +96,33 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         workers=settings.workers,
     )
     return plans.with_sources(plan) if settings.suites else plan
+
+
+def _used(selection: Selection, *, given: bool) -> tuple[frozenset[Path], frozenset[Path]]:
+    """Images that were trained on, and those that chose the epoch or the weights.
+
+    given: whether there are test sets beside the held-out images, which the others are no part of.
+    """
+    chose = [*selection.select, *selection.check] if given else []
+    trained, others = (
+        frozenset(s.image.resolve() for s in part) for part in (selection.train, chose)
+    )
+    return trained, others
+
+
+def _gone(run: Path, images: frozenset[Path]) -> dict[str, str]:
+    """Contents of images that no longer lie where they were, so that they are left out elsewhere.
+
+    Raises:
+        InputError: an image is gone whose content was not kept.
+    """
+    found = fingerprints.gone(run / fingerprints.IDENTITY, images)
+    if lost := sorted(i for i in images if str(i) not in found and not i.is_file()):
+        raise InputError(
+            f"‹run› {run}: {lost[0]} is gone, so copies of it under another name could not be "
+            "left out of the test sets; put it back"
+        )
+    return found
 
 
 def _free(run: Path, kept: dict[str, Any]) -> Path:

@@ -78,7 +78,7 @@ class ReportSettings:
         Folders,
         about(
             "For a tuning run: test sets to compare original and tuned on, as in `evaluate`. "
-            "Default: its held-out images."
+            "Images that it trained on or chose with are left out. Default: its held-out images."
         ),
     ] = field(default_factory=dict)
     masks: Annotated[
