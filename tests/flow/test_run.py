@@ -65,7 +65,7 @@ def test_from_a_checkpoint_and_a_folder_to_a_decision(
         assert link[1:] in anchors if link.startswith("#") else (out / link).is_file(), link
     assert 'src="http' not in text
     measured = ReportSettings(
-        suites={"held-out": images, "again": images},
+        suites={"held-out": images, "again": street},
         masks={"held-out": masks},
         most=QUICK.most,
         device="cpu",

@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
+from refocus import Recipe
 from refocus.errors import InputError
-from refocus.reports.card import push, write_card
+from refocus.records import to_json
+from refocus.reports.card import card_text, push, write_card
+from refocus.results import Compared, Estimate
+from refocus.tuning.results import Candidate, TuneResults, Verdict
 from tests.makers import run, tuned
 
 
@@ -79,6 +84,53 @@ def hub() -> Iterator[tuple[type[Hub], HfApi]]:
     server.server_close()
 
 
+def test_the_card_promises_only_what_holds_for_the_weights_in_it(tmp_path: Path) -> None:
+    advised = "Ship the tuned model: it gains by at least 3.2 points. Each bound holds."
+    found = TuneResults(
+        model="m",
+        objective="refocus",
+        lr=1e-5,
+        best_epoch=3,
+        check_images=300,
+        tolerance=1.0,
+        candidates=tuple(
+            Candidate(share, *(Compared(Estimate(80.0, (75, 85), 300)),) * 2)
+            for share in (0.0, 0.5, 1.0)
+        ),
+        advised_share=0.5,
+        chosen_share=0.5,
+        verdict=Verdict(True, 0.5, advised),
+        trained_classes=("ant",),
+    )
+    content = {
+        "recipe.json": Recipe("m", "images", "masks").to_dict(),
+        "selection.json": {"train": [], "select": [], "check": []},
+        "model/config.json": {"architecture": "vit"},
+    }
+    (tmp_path / "model").mkdir()
+    for name, value in content.items():
+        (tmp_path / name).write_text(json.dumps(value))
+
+    def card(**changes: Any) -> str:
+        kept = to_json(replace(found, **changes))
+        (tmp_path / "results.json").write_text(json.dumps(kept))
+        return card_text(tmp_path, "me/vit", "mit")
+
+    text = card()
+    assert advised in text
+    assert "300 images that chose the weights, so this is not an independent test" in text
+    text = card(chosen_share=1.0)
+    assert "at least 3.2 points" not in text
+    assert (
+        "The do-no-harm rule was switched off: this model has the tuned weights, and the rule "
+        "advises weights averaged 50/50 with the original." in text
+    )
+    assert "chose the weights" not in text
+    keep = Verdict(False, 0.0, "Keep the original model: that is no gain.")
+    text = card(chosen_share=1.0, advised_share=0.0, verdict=keep)
+    assert f"which the rule does not advise. {keep.sentence}" in text
+
+
 @pytest.mark.slow
 def test_push_sends_model_and_card(
     hub: tuple[type[Hub], HfApi],
@@ -115,9 +167,10 @@ def test_the_card_has_the_reports_numbers_with_intervals(
     text = write_card(out).read_text(encoding="utf-8")
     assert "license: unknown" in text
     assert "None is stated" in text
-    assert "not an independent test" in text
+    assert "the do-no-harm rule, which was switched off (`refocus report` measures more)" in text
     verdict = json.loads((out / "results.json").read_text())["verdict"]["sentence"]
     assert verdict.split(";")[0][:40] in text
+    assert "switched off: this model has the tuned weights, which the rule does not" in text
     (out / "README.md").unlink()
     assert run(monkeypatch, "report", out, "--most", 4) == 0
     assert run(monkeypatch, "push", out, "--card-only", "--license", "apache-2.0") == 0
@@ -126,7 +179,7 @@ def test_the_card_has_the_reports_numbers_with_intervals(
     top1 = found["protocols"]["standard"]["model"]["top1"]
     low, high = top1["interval"]
     assert f"| {top1['value']:.1f} | {low:.1f} to {high:.1f} |" in text
-    assert "not an independent test" not in text
+    assert "`refocus report` measures more" not in text
     (out / "README.md").write_text("mine", encoding="utf-8")
     assert run(monkeypatch, "push", out, "--card-only") == 0
     assert (out / "README.md").read_text(encoding="utf-8") == "mine"

@@ -25,6 +25,7 @@ from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.results import TuneResults
+from refocus.tuning.verdict import conclusion
 
 NEEDED = ("model", "images", "masks")
 
@@ -133,7 +134,7 @@ def _own_masks(images: str) -> str | None:
 
 
 def _print(results: TuneResults, folder: Path) -> None:
-    console.print(f"{results.verdict.sentence}\n", soft_wrap=True)
+    console.print(f"{conclusion(results)}\n", soft_wrap=True)
     table = Table(
         "share of tuned weights",
         "top-1, %",

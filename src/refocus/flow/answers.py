@@ -37,8 +37,16 @@ def ships(tuning: TuneResults, report: Evaluation) -> bool:
 
 
 def losses(report: Evaluation) -> Mapping[str, Compared]:
-    """Test sets on which the tuned model is less accurate, with an interval that leaves 0 out."""
+    """Test sets on which the tuned model is less accurate, with an interval that leaves 0 out.
+
+    As they are, or on backgrounds of other classes, on which the rule promises a gain.
+    """
     found = {name: entry.first.top1 for name, entry in report.suites.items() if entry.protocols}
+    found |= {
+        f"{name} with other-class backgrounds": entry.shifts[SWAPPED].top1
+        for name, entry in report.suites.items()
+        if SWAPPED in entry.shifts
+    }
     return {name: top1 for name, top1 in found.items() if _decided(top1.change) < 0}
 
 

@@ -21,6 +21,7 @@ from refocus.results import Compared, Evaluation
 from refocus.runs import MODEL, SELECTION
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, results_of
+from refocus.tuning.verdict import conclusion
 from refocus.vit.inputs import check_path
 
 CARD = "README.md"
@@ -129,7 +130,7 @@ def card_text(run: Path, repo: str, licence: str) -> str:
         f"---\n{data.to_yaml()}\n---",
         f"# {inline(repo.rpartition('/')[2])}",
         _what(recipe, results, config),
-        f"## What tuning changed\n\n{inline(results.verdict.sentence)}",
+        f"## What tuning changed\n\n{inline(conclusion(results))}",
         _numbers(run, results),
         f"## Data\n\n{_data(run, recipe, results)}",
         f"## Limits\n\n{_LIMITS}",
@@ -178,10 +179,12 @@ def _numbers(run: Path, results: TuneResults) -> str:
     kept = next((c for c in results.candidates if c.share == results.chosen_share), None)
     if kept is None:
         return "No image was left to measure on."
-    note = (
-        f"On the {results.check_images} images that chose the weights, so this is not an "
-        "independent test (`refocus report` makes one):"
+    used = (
+        "that chose the weights, so this is not an independent test (`refocus report` makes one):"
+        if results.chosen_share == results.advised_share
+        else "of the do-no-harm rule, which was switched off (`refocus report` measures more):"
     )
+    note = f"On the {results.check_images} images {used}"
     return f"{note}\n\n{markdown(_rows(kept)).strip()}"
 
 

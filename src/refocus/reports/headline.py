@@ -10,7 +10,7 @@ from refocus.reports.settings import HELD_OUT
 from refocus.reports.told import Suites, Told
 from refocus.results import Compared
 from refocus.tuning.results import TuneResults
-from refocus.tuning.verdict import mixture
+from refocus.tuning.verdict import conclusion
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def headline_of(told: Told) -> Headline:
         title = f"Tuned with {shots} images of {len(results.trained_classes)} classes"
         if told.tuning.unchanged:
             title = "Nothing changed: the original model was kept"
-        first, _, more = _verdict(results).partition(". ")
+        first, _, more = conclusion(results).partition(". ")
         verdict = first.removesuffix(".") + "."
     caution = ""
     if told.tuning and told.tuning.unchanged and told.evaluation.against is None:
@@ -48,17 +48,6 @@ def headline_of(told: Told) -> Headline:
             "`refocus report RUN --on NAME=IMAGES --masks NAME=MASKS`."
         )
     return Headline(title, verdict, more, caution)
-
-
-def _verdict(results: TuneResults) -> str:
-    """The run's own, and what was kept where it was overruled."""
-    sentence = results.verdict.sentence
-    if results.chosen_share == results.advised_share:
-        return sentence
-    return (
-        f"{sentence} The do-no-harm rule was switched off: this model has "
-        f"{mixture(results.chosen_share)}."
-    )
 
 
 def _measured(suites: Suites) -> str:
@@ -118,6 +107,13 @@ def key_number(name: str, number: Compared, unit: str, digits: int = 1) -> KeyNu
     )
 
 
+def shots_of(images: int, shots: int, results: TuneResults) -> str:
+    """How many images were trained on, of how many classes; some may have had fewer than asked."""
+    classes = len(results.trained_classes)
+    each = f"{shots} each" if images == shots * classes else f"at most {shots} each"
+    return f"{images} ({each} of {classes} classes)"
+
+
 def facts_of(told: Told) -> dict[str, str]:
     """What was done, by what it is called: models, images, schedule, seeds, versions."""
     facts = {
@@ -135,8 +131,7 @@ def facts_of(told: Told) -> dict[str, str]:
         )
         facts |= {
             "objective": recipe.objective,
-            "images trained on": f"{len(selection.train)} ({recipe.shots} each of "
-            f"{len(results.trained_classes)} classes)",
+            "images trained on": shots_of(len(selection.train), recipe.shots, results),
             "validated on": f"{len(selection.select)} images for the epoch, "
             f"{len(selection.check)} for the do-no-harm rule",
             "epochs": f"{recipe.epochs}, best {results.best_epoch}",
