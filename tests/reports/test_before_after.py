@@ -115,7 +115,7 @@ def test_what_a_run_has_seen_is_no_part_of_a_test_set_wherever_it_lies_today(
         photo = moved / sample.image.parent.name / f"photo-{sample.image.name}"
         (seen / photo.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, seen / photo.parent.name)
-    with pytest.raises(InputError, match=r"suites seen=.*each of its 4 images was trained on"):
+    with pytest.raises(InputError, match=r"suites seen=.*tuning used all of its 4 images"):
         counts(seen=seen)
     (folder / "inputs.json").unlink()  # as in runs of earlier versions
     with pytest.raises(InputError, match=r"run .*png is gone, so copies of it"):

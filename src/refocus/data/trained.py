@@ -126,7 +126,7 @@ def without(
     left = [s for s in samples if s.image not in known] if trained else samples
     if samples and not left:
         raise InputError(
-            f"{shown}: the model was tuned on all of its {len(samples)} images; must have others"
+            f"{shown}: tuning used all of its {len(samples)} images; must have others"
         )
     return left
 
