@@ -134,6 +134,6 @@ def test_nothing_left_to_measure_is_an_error(
     images = image_folders[0]
     every = tuple(file.relative_to(images).as_posix() for file in images.rglob("*.png"))
     as_run(tuned.parent, images, every)
-    with pytest.raises(refocus.InputError, match=r"mine=.*tuned on all of its 24 images"):
+    with pytest.raises(refocus.InputError, match=r"mine=.*tuning used all of its 24 images"):
         evaluate_suites(tuned, Plan({"mine": images}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
