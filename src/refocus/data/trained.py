@@ -125,9 +125,7 @@ def without(
     known = Copies(trained, [gone[path] for path in map(str, trained) if path in gone])
     left = [s for s in samples if s.image not in known] if trained else samples
     if samples and not left:
-        raise InputError(
-            f"{shown}: tuning used all of its {len(samples)} images; must have others"
-        )
+        raise InputError(f"{shown}: tuning used all of its {len(samples)} images; must have others")
     return left
 
 
