@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image, ImageOps
 from refocus.data.folders import folder_samples, scan
 from refocus.data.images import ORIENTATION, mask_of, read_image
 from refocus.errors import InputError
+from refocus.fingerprints import of_file
 from tests.makers import Build
 
 
@@ -143,3 +146,39 @@ def test_a_mask_of_the_stored_pixels_says_how_it_can_be_taken_over(tmp_path: Pat
     (sample,) = folder_samples(images, masks)
     with pytest.raises(InputError, match="turns masks of images that EXIF turns"):
         mask_of(sample, read_image(sample.image))
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ("nothing", False),
+        ("elsewhere", False),  # the same pictures in another folder
+        ("others", True),  # other pictures of the same names, as those of another split are
+        ("replaced", True),
+        ("drawn anew", False),  # somebody drew the mask of the new picture
+    ],
+)
+def test_masks_that_were_made_for_other_images_are_refused(
+    change: str, refused: bool, image_folders: tuple[Path, Path]
+) -> None:
+    images, masks = image_folders
+    files = sorted(images.glob("*/*.png"))
+    rows = [
+        {"mask": f"{f.parent.name}/{f.name}", "image": str(f), "of": of_file(f),
+         "digest": of_file(masks / f.parent.name / f.name)}
+        for f in files
+    ]  # fmt: skip
+    (masks / "masks.json").write_text(json.dumps({"masks": rows}))
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    if change in ("elsewhere", "others"):
+        images = images.rename(images.parent / change)
+    if change not in ("nothing", "elsewhere"):
+        Image.new("RGB", (40, 36)).save(images / "ant" / "0.png")
+    if change == "drawn anew":
+        Image.new("L", (40, 36), 9).save(masks / "ant" / "0.png")
+    if refused:
+        with pytest.raises(InputError, match=r"masks .*: 1 of 24 masks were made for other images"):
+            folder_samples(images, masks)
+    else:
+        assert len(folder_samples(images, masks)) == 24

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from refocus.data.images import read_image, read_mask, said_orientation, size_tells
 from refocus.errors import InputError
+from refocus.files import read_json
+from refocus.fingerprints import of_file
 from refocus.records import Sample
+from refocus.vit.classes import plain
 
 ASK, KEEP, INVERT = POLARITIES = ("ask", "keep", "invert")
 MASK_RECORDS = "masks.json"  # beside masks that `refocus masks` wrote, which knows what it wrote
@@ -33,7 +37,8 @@ def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str)
 
     Raises:
         InputError: most masks cover the frame, or are their images; an EXIF orientation leaves
-            open what masks were drawn on; or another answer.
+            open what masks were drawn on; masks that `refocus masks` made for other images; or
+            another answer.
     """
     if answer not in POLARITIES:
         raise InputError(f"‹mask_polarity› {answer}: choose one of {', '.join(POLARITIES)}")
@@ -44,12 +49,50 @@ def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str)
                 f"‹{parameter}› {root}: is the folder of the images; give the folder of their masks"
             )
     if (root / MASK_RECORDS).exists():
+        _refuse_other_images(pairs, root, parameter, (root / MASK_RECORDS).stat().st_mtime_ns)
         return answer == INVERT
     _refuse_unclear_frames(pairs, root, parameter)
     if answer == ASK:
         places = np.linspace(0, len(pairs) - 1, min(_LOOKED_AT, len(pairs))).astype(int)
         _refuse_doubtful(tuple(pairs[i] for i in places), root, parameter)
     return answer == INVERT
+
+
+@lru_cache(maxsize=64)
+def _refuse_other_images(
+    pairs: tuple[tuple[Path, Path], ...], root: Path, parameter: str, written: int
+) -> None:
+    """Stop at a mask that was made for another image than the one of its name here.
+
+    written: when the record of the masks was, in nanoseconds. An image that it names, and that was
+    not written since, is not read; a mask that somebody changed is of the image at hand.
+    """
+    content: Any = read_json(root / MASK_RECORDS)
+    rows = content.get("masks") if isinstance(content, dict) else None
+    known = {
+        plain(Path(row["mask"]).with_suffix("").as_posix()): row
+        for row in (rows if isinstance(rows, list) else ())
+        if isinstance(row, dict)
+        and all(isinstance(row.get(k), str) for k in ("mask", "image", "of"))
+    }
+    wrong = []
+    for image, mask in pairs:
+        row = known.get(plain(f"{mask.parent.name}/{mask.stem}"))
+        if row is None or (_same(image, row["image"]) and image.stat().st_mtime_ns < written):
+            continue
+        if of_file(image) != row["of"] and of_file(mask) == row.get("digest"):
+            wrong.append((image, mask, row["image"]))
+    if wrong:
+        image, mask, other = wrong[0]
+        raise InputError(
+            f"‹{parameter}› {root}: {len(wrong)} of {len(pairs)} masks were made for other images "
+            f"than those of their names here; {mask} was made for {other} as it was then, not for "
+            f"{image}; give the masks of these images, or make them with `refocus masks`"
+        )
+
+
+def _same(image: Path, recorded: str) -> bool:
+    return image.resolve() == Path(recorded).resolve()
 
 
 @lru_cache(maxsize=64)  # a command scans a folder once for every model and protocol

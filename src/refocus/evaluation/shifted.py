@@ -10,7 +10,7 @@ from refocus import fingerprints, locks, outputs
 from refocus.data import shift_folders
 from refocus.data import shifts as shifted
 from refocus.data.folders import folder_samples
-from refocus.data.sources.opened import opened, opened_masks
+from refocus.data.sources.opened import opened_pair
 from refocus.evaluation.settings import ShiftSettings
 from refocus.masks.trust import masked
 from refocus.processes import workers_for
@@ -65,7 +65,9 @@ def shifts(
     """
     settings = check_settings(settings, ShiftSettings)
     images, masks = check_path(images, "images"), check_path(masks, "masks")
-    out, images, masks = check_path(out, "out"), opened(images).images, opened_masks(masks)
+    found = opened_pair(images, masks)
+    out, images, masks = check_path(out, "out"), found.images, found.masks
+    assert masks is not None  # they are named
     samples = masked(
         folder_samples(images, masks, mask_polarity=settings.mask_polarity),
         masks,

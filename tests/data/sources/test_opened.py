@@ -375,6 +375,109 @@ def test_a_number_means_its_line_of_the_class_names(
         assert [p.name for p in opened(file).images.iterdir()] == [found]
 
 
+def parts(root: Path, *names: str) -> Path:
+    """A root of splits, each with a picture of its own in cat/1.png."""
+    for number, name in enumerate(names):
+        (root / name / "cat").mkdir(parents=True)
+        Image.new("RGB", (40, 36), (number, 0, 0)).save(root / name / "cat" / "1.png")
+    lines = [f"{name}/cat/1.png,cat,{name}" for name in names]
+    (root.parent / f"{root.name}.csv").write_text("path,label,split\n" + "\n".join(
+        f"{root.name}/{line}" for line in lines))  # fmt: skip
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "part", "found"),
+    [
+        (("train", "eval", "test"), "?split=test", "train", "test"),
+        (("train", "eval", "test"), "?split=eval", "train", "eval"),
+        (("train", "dev", "val"), "?split=val", "train", "val"),
+        (("train", "dev"), "?split=validation", "train", "dev"),
+        (("train", "dev", "val"), "?split=valid", "train", "splits dev and val could both"),
+        (("train", "eval", "test"), "", "test", "eval and test could both be meant by test; add"),
+    ],
+)
+def test_a_split_is_the_one_of_its_name_and_never_one_of_two(
+    names: tuple[str, ...], asked: str, part: str, found: str, tmp_path: Path
+) -> None:
+    root = parts(tmp_path / "root", *names)
+    for given in (f"{root}{asked}", f"{root}.csv{asked}"):
+        if " " in found:
+            with pytest.raises(InputError, match=found):
+                opened(given, part=part)
+        else:
+            read = next(opened(given, part=part).images.glob("*/*")).resolve()
+            assert read.parent.parent.name == found
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [
+        ("root/train", "split=test"),
+        ("root/train", "label=x"),
+        ("root", "config=x"),
+        ("one.csv", "split=test"),
+        ("one.csv", "config=x"),
+        ("a.tar", "split=test"),
+        ("train.tar", "split=test"),
+        ("a.tar", "label=x"),
+        ("c.json", "split=test"),
+    ],
+)
+def test_a_key_that_says_nothing_to_a_source_is_refused(
+    source: str, key: str, tmp_path: Path
+) -> None:
+    parts(tmp_path / "root", "train", "test")
+    (tmp_path / "one.csv").write_text("path,label\nroot/train/cat/1.png,cat\n")
+    for name in ("a.tar", "train.tar"):
+        tarfile.open(tmp_path / name, "w").close()
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(InputError, match=rf"has no .*{key.partition('=')[2]}"):
+        opened(f"{tmp_path / source}?{key}")
+
+
+def test_archives_called_as_splits_are_splits(tmp_path: Path) -> None:
+    root = parts(tmp_path / "root", "train", "test")
+    (shards := tmp_path / "shards").mkdir()
+    for name in ("train", "test"):
+        with tarfile.open(shards / f"{name}-000.tar", "w") as tar:
+            tar.add(root / name / "cat" / "1.png", f"cat/{name}.png")
+    for given, found in ((shards, "train"), (f"{shards}?split=test", "test")):
+        assert [f.stem for f in opened(given).images.glob("*/*")] == [found]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "found"),
+    [
+        ("I?split=val", "M", "val"),
+        ("I", "M", "train"),
+        ("I/val", "M", "val"),
+        ("I?split=val", "M.csv", "val"),
+        ("I.csv?split=val", "M", "val"),
+        ("I/val", "M?split=train", "train"),  # as it was said
+        ("I/val", "M/train", "train"),
+        ("I?split=test", "M", r"no split 'test', which the images are from \(it has train, val\)"),
+        ("plain", "M", "has several splits"),
+    ],
+)
+def test_masks_are_of_the_split_that_the_images_are_from(
+    images: str, masks: str, found: str, tmp_path: Path
+) -> None:
+    parts(tmp_path / "I", "train", "val", "test")
+    parts(tmp_path / "M", "train", "val")
+    parts(tmp_path, "plain")
+    (tmp_path / "M.csv").write_text("path,label,split,mask\n" + "\n".join(
+        f"I/{s}/cat/1.png,cat,{s},M/{s}/cat/1.png" for s in ("train", "val")))  # fmt: skip
+    given = (f"{tmp_path}/{images}", f"{tmp_path}/{masks}")
+    if " " in found:
+        with pytest.raises(InputError, match=found):
+            opened_pair(*given)
+        return
+    read = opened_pair(*given).masks
+    assert read is not None
+    assert next(read.glob("*/*")).resolve().parent.parent.name == found
+
+
 def numbered(tmp_path: Path, kind: str) -> Path:
     """Three images of the classes 0 to 2: zebra, ant, cat."""
     names = ["zebra", "ant", "cat"]

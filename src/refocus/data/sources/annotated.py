@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from refocus.data.listing import EXTENSIONS, hidden, there
-from refocus.data.sources.rows import Asked, LeftOut, Row, Source
+from refocus.data.sources.rows import Asked, LeftOut, Row, Source, refuse_unused
 from refocus.errors import InputError, first_line
 from refocus.files import read_json, read_text
 
@@ -26,6 +26,7 @@ def coco(asked: Asked) -> Source:
     Raises:
         InputError: not such a file, or its images are not found.
     """
+    refuse_unused(asked, ())
     file = asked.path
     content = read_json(file, most=_MOST)
     refuse_doubled(content, asked.shown)
@@ -92,6 +93,7 @@ def voc(asked: Asked) -> Source:
     Raises:
         InputError: no annotations, or no such list.
     """
+    refuse_unused(asked, ("split",))
     root = asked.path
     files = [f for f in sorted((root / "Annotations").glob("*.xml")) if not hidden(f)]
     if asked.split is not None:
@@ -107,7 +109,7 @@ def voc(asked: Asked) -> Source:
                 else _row(names, image, asked.shown)
             )
 
-    return Source("Pascal VOC annotations", _state(root, files), read)
+    return Source("Pascal VOC annotations", _state(root, files), read, split=asked.split)
 
 
 def _listed(file: Path, shown: str) -> list[str]:

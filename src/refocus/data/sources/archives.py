@@ -16,6 +16,8 @@ from refocus.data.sources.rows import (
     Stated,
     class_names_beside,
     named,
+    refuse_unused,
+    split_of_files,
 )
 from refocus.errors import InputError, first_line
 from refocus.records import decode
@@ -27,20 +29,24 @@ _LABELS = ("cls", "class", "label", "txt")
 def archive(asked: Asked, files: Sequence[Path]) -> Source:
     """Tar files: KEY.jpg beside KEY.cls, or KEY.json with a label; KEY.mask.png where known.
 
-    Members that lie as CLASS/FILE without any of these are labelled by their folder.
+    Members that lie as CLASS/FILE without any of these are labelled by their folder. Files called
+    `train-...`, `test-...` are splits.
     """
+    mine, split, parts = split_of_files(asked, files)
+    refuse_unused(asked, ["split"] if split else [])
     names = class_names_beside(files[0])
 
     def read() -> Iterator[Row | LeftOut | Stated]:
         if names:
             yield Stated(tuple(names))
-        for file in files:
+        for file in mine:
             for key, parts in _samples(file, asked.shown):
                 yield _row(key, parts, names, asked.shown)
 
-    state = tuple(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
-    what = f"an archive of {len(files)} file{'s' if len(files) > 1 else ''}"
-    return Source(what, (*state, *(names or ())), read)
+    state = tuple(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in mine)
+    what = f"an archive of {len(mine)} file{'s' if len(mine) > 1 else ''}"
+    what = f"{what}, split {split}" if split else what
+    return Source(what, (*state, *(names or ())), read, parts, split)
 
 
 def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refocus.data.listing import hidden, listing
 from refocus.data.sources.annotated import coco, is_voc, voc
 from refocus.data.sources.archives import archive
-from refocus.data.sources.rows import HUB, Asked, Source, asking, choose_split, part_of
+from refocus.data.sources.rows import (
+    HUB,
+    Asked,
+    Source,
+    asking,
+    choose_split,
+    part_of,
+    parts_of,
+    refuse_unused,
+)
 from refocus.data.sources.sets import hub, is_saved, parquet, saved
 from refocus.data.sources.tables import METADATA, table
 from refocus.data.sources.unpack import unpacked
@@ -26,13 +35,15 @@ class Opened:
     """Class folders, and what the source knows beside them.
 
     images: an ImageFolder. masks: their masks, where the source has any. groups: a CSV file
-    image,group, where it has any. parts: of train, val, test that there are to choose from.
+    image,group, where it has any. parts: of train, val, test that there are to choose from. split:
+    the one that was read, None where there are none.
     """
 
     images: Path
     masks: Path | None = None
     groups: Path | None = None
     parts: tuple[str, ...] = ()
+    split: str | None = None
 
 
 def opened(given: str | Path, parameter: str = "images", *, part: str = "train") -> Opened:
@@ -47,7 +58,10 @@ def opened(given: str | Path, parameter: str = "images", *, part: str = "train")
     Raises:
         InputError: nothing of a known kind, or an image that it names is missing.
     """
-    asked = asking(given, parameter, part)
+    return _opened(asking(given, parameter, part))
+
+
+def _opened(asked: Asked) -> Opened:
     if splits := _split_folders(asked):
         chosen = choose_split(asked, list(splits))
         others = [name for name in splits if name != chosen]
@@ -58,10 +72,12 @@ def opened(given: str | Path, parameter: str = "images", *, part: str = "train")
                     f"{splits[(others or [chosen])[0]]} for another)"
                 )
             )
-        inside = opened(splits[chosen], parameter, part=part)
-        return Opened(inside.images, inside.masks, inside.groups, _parts(splits))
+        inside = _opened(replace(asked, place=str(splits[chosen]), split=None, beside=None))
+        return replace(inside, parts=parts_of(list(splits)), split=chosen)
     source = _source(asked)
     if source is None:
+        if asked.path.exists():  # else its reader says that it is missing
+            refuse_unused(asked, ())
         return Opened(asked.path)
     folder = unpacked(source, asked)
     masks, groups = folder / "masks", folder / "groups.csv"
@@ -70,17 +86,23 @@ def opened(given: str | Path, parameter: str = "images", *, part: str = "train")
         masks if masks.is_dir() else None,
         groups if groups.is_file() else None,
         source.parts,
+        source.split,
     )
 
 
-def opened_masks(given: str | Path, parameter: str = "masks", *, part: str = "train") -> Path:
+def opened_masks(
+    given: str | Path, parameter: str = "masks", *, part: str = "train", beside: str | None = None
+) -> Path:
     """The folder of masks that is named, or that a source named here has beside its images.
 
+    beside: the split that the images are read from, "" where it is not known; the masks are of the
+    same one.
+
     Raises:
-        InputError: a source without masks.
+        InputError: a source without masks, or without this split.
     """
-    found = opened(given, parameter, part=part)
-    path = asking(given, parameter, part).path
+    asked = replace(asking(given, parameter, part), beside=beside)
+    found, path = _opened(asked), asked.path
     plain = path.is_dir() or found.images == path  # or is missing, which its reader says
     if found.masks is None and not plain:
         raise InputError(f"‹{parameter}› {given}: has no masks (a column or a field called mask)")
@@ -90,12 +112,18 @@ def opened_masks(given: str | Path, parameter: str = "masks", *, part: str = "tr
 def opened_pair(
     images: str | Path, masks: str | Path | None, parameter: str = "images", *, part: str = "train"
 ) -> Opened:
-    """Images, and the masks that are named or come with them."""
+    """Images, and the masks that are named or come with them, of the same split.
+
+    Raises:
+        InputError: as `opened`; masks of several splits that do not say which is of the images.
+    """
     found = opened(images, parameter, part=part)
     if masks is None:
         return found
     called = parameter.replace("images", "masks") if "images" in parameter else "masks"
-    return Opened(found.images, opened_masks(masks, called, part=part), found.groups, found.parts)
+    own = asking(images, parameter, part).path.name  # DIR/val, say
+    split = found.split or (own if part_of(own) else "")
+    return replace(found, masks=opened_masks(masks, called, part=part, beside=split))
 
 
 def _source(asked: Asked) -> Source | None:
@@ -175,7 +203,3 @@ def _has_classes(folder: Path) -> bool:
         return True
     inside = listing(folder, "images")
     return bool(inside.folders) and not inside.images
-
-
-def _parts(splits: dict[str, Path]) -> tuple[str, ...]:
-    return tuple(part for name in splits if (part := part_of(name)) is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,21 +64,23 @@ class Source:
     """Labelled images that do not lie in class folders.
 
     what: it is, in words. state: texts that change when its content does. parts: of `PARTS` that
-    it holds; empty where it has no splits. rows: reads them, and the order of the classes where it
-    is known.
+    it holds; empty where it has no splits. split: the one that is read, None where it has none.
+    rows: reads them, and the order of the classes where it is known.
     """
 
     what: str
     state: tuple[str, ...]
     rows: Callable[[], Iterator[Row | LeftOut | Stated]]
     parts: tuple[str, ...] = ()
+    split: str | None = None
 
 
 @dataclass(frozen=True)
 class Asked:
     """A source as the user names it: PLACE?split=test?label=COLUMN.
 
-    parameter: what the caller calls it. part: of `PARTS`, taken where no split is named.
+    parameter: what the caller calls it. part: of `PARTS`, taken where no split is named. beside:
+    for masks, the split that their images are read from, "" where it is not known; None for images.
     """
 
     place: str
@@ -87,6 +89,7 @@ class Asked:
     split: str | None = None
     config: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    beside: str | None = None
 
     @property
     def path(self) -> Path:
@@ -116,29 +119,97 @@ def part_of(name: str) -> str | None:
     return next((part for part, names in PARTS.items() if name.lower() in names), None)
 
 
+def parts_of(splits: Sequence[str]) -> tuple[str, ...]:
+    """The `PARTS` among the names of splits."""
+    return tuple(part for name in splits if (part := part_of(name)) is not None)
+
+
+def refuse_unused(asked: Asked, used: Sequence[str]) -> None:
+    """Stop at ?KEY=VALUE that a source has no use for.
+
+    Raises:
+        InputError: names the first such key.
+    """
+    given = {"split": asked.split, "config": asked.config, **asked.columns}
+    for key, value in given.items():
+        if value is not None and key not in used:
+            what = {"split": "splits", "config": "configurations"}.get(
+                key, "columns to choose from"
+            )
+            raise InputError(f"{asked.shown}: has no {what}; leave out ?{key}={value}")
+
+
+def split_of_files(
+    asked: Asked, files: Sequence[Path]
+) -> tuple[list[Path], str | None, tuple[str, ...]]:
+    """The files of the split that is read, its name, and the `PARTS` that there are.
+
+    Files called `train-...`, `test-...`, as the hub has them, are splits.
+    """
+    of_split: dict[str, list[Path]] = {}
+    for file in files:
+        start = re.match(r"[^\W\d_]*", file.name)
+        of_split.setdefault(start[0] if start else "", []).append(file)
+    if not all(map(part_of, of_split)):
+        return list(files), None, ()
+    split = choose_split(asked, list(of_split))
+    return of_split[split], split, parts_of(list(of_split))
+
+
 def choose_split(asked: Asked, splits: list[str]) -> str:
     """The split that is read: the one asked for, or the first of those that the task prefers.
 
+    Of masks it is the one that their images are read from.
+
     Raises:
-        InputError: no split of that name, or several of which none is called as splits are.
+        InputError: no split of that name, several that mean the same part, or several of which none
+            is called as splits are.
     """
     wanted = {"test": ("test", "val", "train"), "train": ("train", "val", "test")}
     if asked.split is not None:
-        mine = part_of(asked.split)
-        for name in splits:
-            if name == asked.split or (mine is not None and part_of(name) == mine):
-                return name
+        if (found := _called(asked, asked.split, splits)) is not None:
+            return found
         raise InputError(f"{asked.shown}: has no split {asked.split!r}; it has {', '.join(splits)}")
+    if asked.beside is not None:
+        return _beside(asked, asked.beside, splits)
     for part in wanted[asked.part]:
-        for name in splits:
-            if part_of(name) == part:
-                return name
+        if (found := _of_part(asked, part, splits)) is not None:
+            return found
     if len(splits) > 1:
         raise InputError(
             f"{asked.shown}: has the splits {', '.join(splits)}, and none is called train, val or "
             "test; add ?split=NAME to its name"
         )
     return splits[0]
+
+
+def _called(asked: Asked, name: str, splits: list[str]) -> str | None:
+    """The split of a name, or else the one that means the same part."""
+    part = part_of(name)
+    return name if name in splits else part and _of_part(asked, part, splits)
+
+
+def _of_part(asked: Asked, part: str, splits: list[str]) -> str | None:
+    found = [name for name in splits if part_of(name) == part]
+    if len(found) > 1:
+        raise InputError(
+            f"{asked.shown}: its splits {' and '.join(found)} could both be meant by {part}; add "
+            "?split=NAME to its name"
+        )
+    return found[0] if found else None
+
+
+def _beside(asked: Asked, images: str, splits: list[str]) -> str:
+    """The split of masks that belongs to the one that their images are read from."""
+    if not images and len(splits) == 1:
+        return splits[0]
+    if images and (found := _called(asked, images, splits)) is not None:
+        return found
+    why = f"no split {images!r}, which the images are from" if images else "several splits"
+    raise InputError(
+        f"{asked.shown}: has {why} (it has {', '.join(splits)}); add ?split=NAME to its name for "
+        "the masks of these images"
+    )
 
 
 def column(asked: Asked, kind: str, names: list[str], *, needed: bool) -> str | None:

@@ -19,9 +19,13 @@ from refocus.data.sources.rows import (
     class_names_beside,
     column,
     named,
-    part_of,
+    parts_of,
+    refuse_unused,
+    split_of_files,
 )
 from refocus.errors import InputError, first_line
+
+_COLUMNS = ("image", "label", "mask", "group")
 
 
 def hub(asked: Asked) -> Source:
@@ -32,7 +36,7 @@ def hub(asked: Asked) -> Source:
     """
     library, name = _library(asked), asked.place.removeprefix(HUB)
     found = _tried(asked, lambda: library.load_dataset(name, asked.config))
-    return _chosen(asked, found, f"the data set {name}")
+    return _chosen(asked, found, f"the data set {name}", ("config",))
 
 
 def is_saved(folder: Path) -> bool:
@@ -55,13 +59,9 @@ def parquet(asked: Asked, files: Sequence[Path]) -> Source:
     Files called `train-...`, `test-...`, as the hub has them, are splits.
     """
     library = _library(asked)
-    of_split: dict[str, list[Path]] = {}
-    for file in files:
-        of_split.setdefault(file.stem.partition("-")[0], []).append(file)
-    if len(of_split) < 2 or not all(map(part_of, of_split)):
-        of_split = {"": list(files)}
-    split = choose_split(asked, list(of_split)) if "" not in of_split else ""
-    mine = [str(file) for file in of_split[split]]
+    chosen, split, parts = split_of_files(asked, files)
+    refuse_unused(asked, (*_COLUMNS, *(["split"] if split else [])))
+    mine = [str(file) for file in chosen]
     names = class_names_beside(files[0])
 
     def read() -> Iterator[Row | LeftOut | Stated]:
@@ -71,22 +71,20 @@ def parquet(asked: Asked, files: Sequence[Path]) -> Source:
 
     state = [f"{f}:{Path(f).stat().st_size}:{Path(f).stat().st_mtime_ns}" for f in mine]
     what = f"parquet{f', split {split}' if split else ''}"
-    return Source(what, (*state, *(names or ())), read, _parts([s for s in of_split if s]))
+    return Source(what, (*state, *(names or ())), read, parts, split)
 
 
-def _chosen(asked: Asked, table: Any, what: str) -> Source:
+def _chosen(asked: Asked, table: Any, what: str, used: Sequence[str] = ()) -> Source:
     """A data set, or the split of several that is read."""
     library = _library(asked)
-    parts: tuple[str, ...] = ()
-    if isinstance(table, dict):
-        split, parts = choose_split(asked, list(table)), _parts(list(table))
+    splits = list(table) if isinstance(table, dict) else []
+    refuse_unused(asked, (*_COLUMNS, *used, *(["split"] if splits else [])))
+    split = choose_split(asked, splits) if splits else None
+    if split is not None:
         table, what = table[split], f"{what}, split {split}"
     state = (*map(str, table.cache_files), str(len(table)))
-    return Source(what, state, lambda: _rows(asked, library, table, None), parts)
-
-
-def _parts(splits: list[str]) -> tuple[str, ...]:
-    return tuple(part for name in splits if (part := part_of(name)) is not None)
+    read = partial(_rows, asked, library, table, None)
+    return Source(what, state, read, parts_of(splits), split)
 
 
 def _rows(

@@ -18,7 +18,8 @@ from refocus.data.sources.rows import (
     class_names_beside,
     column,
     named,
-    part_of,
+    parts_of,
+    refuse_unused,
 )
 from refocus.data.tables import head_of, read_table
 from refocus.errors import InputError, first_line
@@ -57,6 +58,7 @@ def table(asked: Asked, file: Path) -> Source:
 
     every = list(cells())
     splits = list(dict.fromkeys(row["split"] for row in every)) if "split" in found else []
+    refuse_unused(asked, ("image", "label", "mask", "group", *(["split"] if splits else [])))
     mine = choose_split(asked, splits) if splits else None
     rows = [row for row in every if mine is None or row["split"] == mine]
     places = [_place(file, row["image"], asked.shown) for row in rows]
@@ -73,8 +75,7 @@ def table(asked: Asked, file: Path) -> Source:
     what = f"a table{f', split {mine}' if mine is not None else ''}"
     state = tuple(_state(place) for place in (*places, *masks) if place is not None)
     rest = tuple(f"{k}={v}" for row in rows for k, v in row.items())
-    parts = tuple(part for name in splits if (part := part_of(name)) is not None)
-    return Source(what, (*state, *rest, *(classes or ())), read, parts)
+    return Source(what, (*state, *rest, *(classes or ())), read, parts_of(splits), mine)
 
 
 def _place(table_file: Path, text: str, shown: str) -> Path:

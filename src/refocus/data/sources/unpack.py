@@ -18,7 +18,7 @@ from PIL import Image
 
 from refocus.data.images import UNREADABLE
 from refocus.data.listing import EXTENSIONS, hidden
-from refocus.data.sources.rows import Asked, LeftOut, Row, Source, Stated
+from refocus.data.sources.rows import HUB, Asked, LeftOut, Row, Source, Stated
 from refocus.errors import InputError, Message
 from refocus.files import read_json, write_json, write_text
 from refocus.records import from_json, to_json
@@ -47,15 +47,9 @@ def unpacked(source: Source, asked: Asked) -> Path:
     Raises:
         InputError: it holds no image, or a label that no folder can be called by.
     """
-    said = (
-        _RULES,
-        asked.place,
-        *source.state,
-        asked.split,
-        asked.config,
-        sorted(asked.columns.items()),
-    )
-    key = blake2b(repr((said, asked.part if source.parts else "")).encode(), digest_size=6)
+    columns = sorted(asked.columns.items())
+    said = (_RULES, _absolute(asked), *source.state, source.split, asked.config, columns)
+    key = blake2b(repr(said).encode(), digest_size=6)
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(asked.place).stem)[:40]
     folder = cache() / "sources" / f"{stem.strip('-') or 'source'}-{key.hexdigest()}"
     if not (folder / _MADE).exists():
@@ -63,6 +57,13 @@ def unpacked(source: Source, asked: Asked) -> Path:
     found = from_json(read_json(folder / _MADE), _Made, folder / _MADE)
     log.info(Message(f"{asked.shown}: {found.what}; read as {folder}"))
     return folder
+
+
+def _absolute(asked: Asked) -> str:
+    """What names a source from anywhere; a hub's data set may be a folder as well."""
+    hub = asked.place.startswith(HUB)
+    path = Path(asked.place.removeprefix(HUB)).expanduser()
+    return asked.place if hub and not path.exists() else str(path.resolve())
 
 
 def _make(source: Source, asked: Asked, folder: Path) -> None:
