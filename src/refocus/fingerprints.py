@@ -110,10 +110,11 @@ class Copies:
         return self._contents[size]
 
 
-def of_tree(path: Path) -> str:
+def of_tree(path: Path, *, times: bool = True) -> str:
     """A fingerprint that changes when a file at or below a path does.
 
     When one is changed, added or removed (by name, size and time; hidden files left out).
+    times: False leaves the time out, which a copy or an archive may change.
     """
     root = path.expanduser().resolve()
     files = [root] if root.is_file() else [f for f in _below(root) if not f.name.startswith(".")]
@@ -121,7 +122,8 @@ def of_tree(path: Path) -> str:
     for file in files:
         with contextlib.suppress(OSError):  # a link that leads nowhere
             status = file.stat()
-            rows.append((file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+            row = (file.relative_to(root).as_posix(), status.st_size)
+            rows.append((*row, status.st_mtime_ns) if times else row)
     return blake2b(repr(sorted(rows)).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
@@ -150,13 +152,19 @@ def of_text(*parts: object) -> str:
     return blake2b(repr(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def identity(origins: Mapping[str, str], files: Iterable[Path]) -> dict[str, Any]:
+def identity(
+    origins: Mapping[str, str], files: Iterable[Path], folders: Iterable[Path] = ()
+) -> dict[str, Any]:
     """What a run starts from, to be compared when it is resumed.
 
     origins: part, such as `WEIGHTS` -> its fingerprint. files: each image, mask and file of
-    weights beside the model's.
+    weights beside the model's. folders: what images and masks were chosen from.
     """
-    return {**origins, "files": {str(file): of_file(file) for file in sorted(set(files))}}
+    return {
+        **origins,
+        "files": {str(file): of_file(file) for file in sorted(set(files))},
+        "folders": {str(folder): of_tree(folder, times=False) for folder in sorted(set(folders))},
+    }
 
 
 def gone(kept: Path, files: Iterable[Path]) -> dict[str, str]:
@@ -196,4 +204,20 @@ def refuse_changed(kept: Path, origins: Mapping[str, str], shown: str) -> None:
         if of_file(file) != known:
             raise InputError(
                 f"{shown}: {name} has changed since the run started; restore it or start a new run"
+            )
+
+
+def refuse_other_folders(kept: Path, shown: str) -> None:
+    """Compare the folders that a run chose from, as `identity` kept them, with those of today.
+
+    A finished run says nothing of images that were added since.
+
+    Raises:
+        InputError: a folder's files are others; names the first.
+    """
+    for name, known in read_json(kept).get("folders", {}).items():
+        if of_tree(Path(name), times=False) != known:
+            raise InputError(
+                f"{shown}: files in {name} have been added, removed or changed since this finished "
+                "run; name a new folder to tune with what is there now"
             )

@@ -241,13 +241,15 @@ def reopen(run: Path, origins: Mapping[str, str], shown: str) -> None:
 
     Raises:
         InputError: another process is at it, or its model, its teacher, an image or a mask was
-            changed.
+            changed; of a complete run also if its folders hold other files than they did.
     """
     refuse_links(run)
     locks.hold(run)
     try:
         if (run / fingerprints.IDENTITY).exists():  # not in runs of earlier versions
             fingerprints.refuse_changed(run / fingerprints.IDENTITY, origins, shown)
+            if (run / MANIFEST).exists():
+                fingerprints.refuse_other_folders(run / fingerprints.IDENTITY, shown)
     except InputError:
         locks.release(run)
         raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,19 @@ from safetensors.torch import load_file
 
 import refocus
 from refocus import Recipe
+from refocus.files import write_json
 from refocus.fingerprints import IDENTITY, refuse_changed
+from refocus.records import to_json
 from refocus.tuning import course, tune
 from refocus.tuning.checkpoints import base_changed
-from refocus.tuning.results import results_of
-from refocus.tuning.selection import Selection
+from refocus.tuning.results import TuneResults, Verdict, results_of
+from refocus.tuning.selection import Selection, choose_samples
 from refocus.vit.teachers import Teacher
 from tests.makers import Build
 from tests.tuning.makers import quick_recipe, same, weights
+
+KEEP = Verdict(False, 0.0, "Keep the original model.")
+FOUND = TuneResults("m", "refocus", 1e-5, 0, 12, 1.0, (), 0.0, 0.0, KEEP, ("ant",))
 
 
 @pytest.mark.slow
@@ -197,3 +204,23 @@ def test_a_run_goes_on_only_from_the_model_and_teacher_that_a_name_meant(
     assert not base_changed(run, refocus.load(recipe.model))
     with pytest.raises(KeyboardInterrupt):
         refocus.resume(run, on_epoch=stop, progress=False)
+
+
+def test_a_finished_run_is_not_read_as_one_of_images_that_were_added_since(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    chosen = choose_samples(recipe, refocus.load(recipe.model))
+    tune._begin(recipe, chosen, {}, run)
+    write_json(run / "results.json", to_json(FOUND))
+    write_json(run / "manifest.json", {})
+    for file in Path(recipe.images).rglob("*.png"):
+        os.utime(file, ns=(1, 1))  # a time alone says nothing
+    assert refocus.tune(recipe, run, progress=False) == FOUND
+    for folder in (recipe.masks, recipe.images):
+        shutil.copy(Path(folder, "ant", "0.png"), Path(folder, "ant", "more.png"))
+        with pytest.raises(refocus.InputError, match=f"out .*files in {folder} have been added"):
+            refocus.tune(recipe, run, progress=False)
+        if folder == recipe.masks:
+            Path(folder, "ant", "more.png").unlink()

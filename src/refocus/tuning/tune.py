@@ -63,7 +63,7 @@ def tune(
     Args:
         recipe: model, folders, objective and schedule.
         out: a new folder, or that of a run with the same recipe, which resumes where it stopped; of
-            a complete one the results are read.
+            a complete one the results are read, if the folders hold what they held then.
         on_epoch: called after each epoch with its line of `history.jsonl`.
         progress: show a progress bar on stderr.
         track: tensorboard, trackio, wandb or mlflow: log losses, validation, the final table and
@@ -145,10 +145,13 @@ def _refuse_other(recipe: Recipe, out: str | Path) -> None:
 
 def _begin(recipe: Recipe, selection: Selection, started: Mapping[str, str], folder: Path) -> None:
     """What a run is resumed from, selection.json last; all of it, or nothing."""
+    folders = (recipe.images, recipe.masks, recipe.val, recipe.val_masks)
     content = {
         RECIPE: recipe.to_dict(),
         fingerprints.IDENTITY: fingerprints.identity(
-            started, [*selection.files, *grounds(recipe.backgrounds), *lesson_files(recipe)]
+            started,
+            [*selection.files, *grounds(recipe.backgrounds), *lesson_files(recipe)],
+            [Path(folder) for folder in folders if folder is not None],
         ),
         SELECTION: as_json(selection),
     }
