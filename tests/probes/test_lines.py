@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,18 +44,29 @@ def _line(clean: float) -> float:
 
 
 def _result(
-    folder: Path, clean: float, shifted: float, before: float | None = None, name: str = "street"
+    folder: Path,
+    clean: float,
+    shifted: float,
+    before: float | None = None,
+    name: str = "street",
+    protocols: tuple[str, ...] = ("standard",),
+    **said: Any,
 ) -> None:
     folder.mkdir(parents=True)
     old = None if before is None else _line(before)
-    shift = ShiftEntry("moved", 25, answers=_answers(shifted, old))
+    shift = ShiftEntry("mixed-rand", 25, answers=_answers(shifted, old))
     suites = {
         "own": SuiteEntry(
-            "classification", _N, {"standard": _answers(clean, before)}, shifts={"moved": shift}
+            "classification",
+            _N,
+            {protocol: _answers(clean, before) for protocol in protocols},
+            shifts={"mixed-rand": shift},
         ),
-        name: SuiteEntry("classification", _N, {"standard": _answers(shifted, old)}),
+        name: SuiteEntry(
+            "classification", _N, {protocol: _answers(shifted, old) for protocol in protocols}
+        ),
     }
-    found = Evaluation("m", None if before is None else "m0", 0, suites)
+    found = Evaluation("m", None if before is None else "m0", said.pop("seed", 0), suites, **said)
     write_json(folder / "results.json", to_json(found))
     manifest = {"command": "evaluate", "environment": {}, "files": []}
     write_json(folder / "manifest.json", manifest)
@@ -71,7 +83,7 @@ def test_a_tuned_model_above_the_line_of_the_others(tmp_path: Path) -> None:
     _result(tmp_path / "deeper" / "tuned", 0.8, _line(0.8) + 0.1, before=0.75)
     rows = lines.gathered(options)
     assert [row.image for row in rows][-2:] == ["deeper/tuned (original)", "deeper/tuned (tuned)"]
-    assert lines.levels(options) == ["own, moved", "street"]
+    assert lines.levels(options) == ["own, mixed-rand", "street"]
     excess = {row.image: row.values for row in lines.above_the_line(rows)}
     assert excess["deeper/tuned (tuned)"][lines.ORIGINAL] == (None, None)
     assert excess["deeper/tuned (tuned)"][lines.TUNED] == pytest.approx((10, 10), abs=0.2)
@@ -139,6 +151,70 @@ def test_other_images_under_one_name_are_said(
     ]
 
 
+_SAID = {
+    "suites": {"own": "/o", "street": "/s"},
+    "masks": {"own": "/m"},
+    "files": {"/o": "1", "/s": "1", "/m": "1"},
+    "leave_out": [],
+    "most": None,
+    "mask_score": 0.5,
+}
+_OTHERS: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
+    ({}, {}, ""),
+    ({"precision": "bf16"}, {}, "precision is fp32 in r0 and bf16 in r2: a line needs the same se"),
+    ({"seed": 7}, {}, "seed is 0 in r0 and 7 in r2"),
+    ({}, {"most": 4}, "most is None in r0 and 4 in r2: a line needs the same setting of shifts in"),
+    ({}, {"mask_score": 0}, "mask_score is 0.5 in r0 and 0 in r2"),
+    (
+        {},
+        {"leave_out": ["/o/1.png"]},
+        "the number of training images that were left out is 0 in r0 and 1 in r2",
+    ),
+    (
+        {},
+        {"files": {**_SAID["files"], "/s": "2"}},
+        "street is /s in r0 and /s with other files in r2: a line needs the same images",
+    ),
+    (
+        {},
+        {"files": {**_SAID["files"], "/m": "2"}},
+        "the masks of own are /m in r0 and /m with other files in r2",
+    ),
+)
+
+
+@pytest.mark.parametrize(("said", "settings", "warning"), _OTHERS, ids=lambda x: str(x)[:30])
+def test_what_was_measured_otherwise_is_said(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    said: dict[str, Any],
+    settings: dict[str, Any],
+    warning: str,
+) -> None:
+    for at, clean in enumerate((0.6, 0.7, 0.8)):
+        _result(tmp_path / f"r{at}", clean, 0.5, **(said if at == 2 else {}))
+        kept = {**_SAID, **(settings if at == 2 else {})}
+        write_json(tmp_path / f"r{at}" / "settings.json", kept)
+    lines.gathered(Options(results=tmp_path))
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == bool(warning)
+    assert all(warning in text for text in told)
+
+
+def test_a_line_is_of_one_protocol(tmp_path: Path) -> None:
+    """`standard` where all have it; shifts are always of that one."""
+    both, paper = ("standard", "paper"), ("paper",)
+    for at, clean in enumerate((0.6, 0.7, 0.8)):
+        _result(tmp_path / f"r{at}", clean, clean - 0.1, protocols=both)
+    _result(tmp_path / "r3", 0.9, 0.8)
+    assert lines.levels(Options(results=tmp_path)) == ["own, mixed-rand", "street"]
+    _result(tmp_path / "r4", 0.9, 0.8, protocols=paper)
+    with pytest.raises(InputError, match=r"under one protocol .* none \(standard\); none \(paper"):
+        lines.gathered(Options(results=tmp_path))
+    _result(tmp_path / "only" / "r0", 0.9, 0.8, protocols=paper)
+    assert lines.levels(Options(results=tmp_path / "only")) == ["street"]
+
+
 def test_what_a_run_left_is_tuned_though_it_was_measured_alone(tmp_path: Path) -> None:
     options = _originals(tmp_path / "results")
     (tmp_path / "run" / "model").mkdir(parents=True)
@@ -188,4 +264,4 @@ def test_what_gives_no_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     write_json(tmp_path / "c" / "results.json", {"other": 1})  # of no evaluation
     _result(tmp_path / "d", 0.7, 0.5, name="other")
-    assert lines.levels(Options(results=tmp_path)) == ["own, moved"]
+    assert lines.levels(Options(results=tmp_path)) == ["own, mixed-rand"]

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 from scipy.special import expit, logit
 
-from refocus import references, runs
-from refocus.errors import InputError
+from refocus import fingerprints, references, runs
+from refocus.data.shifts import KINDS
+from refocus.errors import InputError, Message
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.charts import AFTER, BEFORE, GRID, MUTED
 from refocus.files import read_json, write_bytes
@@ -36,7 +37,9 @@ ORIGINAL, TUNED = "original models", "tuned models"
 _CLEAN, _SHIFTED, _TUNED = "clean", "shifted", "tuned"  # columns of a record
 _LEAST = 3  # models: two are always on their line
 _TICKS = (1, 5, 10, 25, 50, 75, 90, 95, 99)  # percent
+_STANDARD = "standard"  # the protocol of all shifts
 Top1 = dict[str, Compared]  # name of a test set -> both models' accuracy, percent
+Told = tuple[str, str]  # what a folder says of a setting, and a fingerprint of what lay there
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,15 @@ class _Measured:
     key: tuple[str, ...] | None
     after: bool
     of_run: bool  # its folder is that of a tuning run
-    top1: Top1
+    top1: dict[str, Top1]  # by protocol
     beside: bool  # it is the one before
-    places: dict[str, tuple[str, str]]  # test set -> where it lay, and its fingerprint
+    decided: dict[str, dict[str, Told]]  # what decided the numbers: images and masks by test set
 
     def columns(
-        self, clean: str, shifted: Sequence[str], *, tuned: bool
+        self, protocol: str, clean: str, shifted: Sequence[str], *, tuned: bool
     ) -> dict[str, tuple[float | None, ...]] | None:
         """The columns of its record; None where a number is missing."""
-        both = (self.top1[name] for name in (clean, *shifted))
+        both = (self.top1[protocol][name] for name in (clean, *shifted))
         shares = [_share(found.against if self.beside else found.model) for found in both]
         known = [share for share in shares if share is not None]
         if len(known) < len(shares):
@@ -92,7 +95,8 @@ def gathered(options: Options) -> list[ProbeRecord]:
     Shares, half a right answer added on either side, so that a logit is always finite. A model of
     several results counts once, with the numbers of the first, also where it is compared with in
     one and measured alone in another. A model is tuned where one before it was measured beside it,
-    or where its folder is that of a run.
+    or where its folder is that of a run. All numbers are of one protocol, `standard` where all
+    results have it; what else differs between results is said.
 
     Raises:
         InputError: results of too few models, or without two test sets in common.
@@ -103,13 +107,13 @@ def gathered(options: Options) -> list[ProbeRecord]:
         raise InputError(
             f"‹results› {options.results}: holds no results of `refocus evaluate` ({RESULTS})"
         )
-    clean, shifted = _sets([one.top1 for one in found], options.results)
-    _warn_of_other_sets(found, (clean, *shifted))
+    protocol, clean, shifted = _sets([one.top1 for one in found], options.results)
+    _warn_of_differences(found, (clean, *shifted))
     later = {one.key for one in found if one.key and (one.after or one.of_run)}
     rows: dict[tuple[object, ...], ProbeRecord] = {}
     for one in found:
         tuned = one.after or one.of_run or one.key in later
-        values = one.columns(clean, shifted, tuned=tuned)
+        values = one.columns(protocol, clean, shifted, tuned=tuned)
         if values is None:
             continue
         name = f"{one.folder} ({'tuned' if tuned else 'original'})"
@@ -132,13 +136,13 @@ def _evaluations(root: Path) -> Iterator[_Measured]:
             continue
         found, settings = read_evaluation(file), folder / SETTINGS
         kept = read_json(settings) if settings.exists() else {}
-        keys, places = _keys(kept), _places(kept)
+        keys, decided = _keys(kept), _decided(kept, found)
         name, top1 = folder.relative_to(root).as_posix(), _top1(found)
         if found.against is not None:
             of_run = _of_run(found.against)
-            yield _Measured(name, keys.get(AGAINST), False, of_run, top1, True, places)
+            yield _Measured(name, keys.get(AGAINST), False, of_run, top1, True, decided)
         of_run, after = _of_run(found.model), found.against is not None
-        yield _Measured(name, keys.get(MODEL), after, of_run, top1, False, places)
+        yield _Measured(name, keys.get(MODEL), after, of_run, top1, False, decided)
 
 
 def _keys(kept: dict[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -151,26 +155,65 @@ def _keys(kept: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _places(kept: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _decided(kept: dict[str, Any], found: Evaluation) -> dict[str, dict[str, Told]]:
+    """What decided the numbers of a folder; what it does not say is missing."""
     files = kept.get("files") or {}
-    return {name: (path, files.get(path, "")) for name, path in (kept.get("suites") or {}).items()}
+
+    def places(name: str) -> dict[str, Told]:
+        return {of: (path, files.get(path, "")) for of, path in (kept.get(name) or {}).items()}
+
+    everywhere = {"‹precision›": (found.precision, "")}
+    of_shifts = {"‹seed›": (str(found.seed), "")}
+    if "leave_out" in kept:
+        left_out = kept["leave_out"]
+        many = str(len(left_out)), fingerprints.of_text(*left_out)
+        everywhere["the number of training images that were left out"] = many
+    for name in ("most", "mask_score"):
+        if name in kept:
+            of_shifts[f"‹{name}›"] = (str(kept[name]), "")
+    if path := kept.get("backgrounds"):
+        of_shifts["‹backgrounds›"] = (path, files.get(path, ""))
+    return {
+        "images": places("suites"),
+        "masks": places("masks"),
+        "setting": everywhere,
+        "setting of shifts": of_shifts,
+    }
 
 
-def _warn_of_other_sets(found: Sequence[_Measured], names: Sequence[str]) -> None:
-    """Say where two results call different images alike: people choose the names."""
-    for name in dict.fromkeys(names):
-        said = [(one.folder, one.places[name]) for one in found if name in one.places]
-        for folder, (path, content) in said[1:]:
-            if path != said[0][1][0] and content != said[0][1][1]:
-                log.warning(
-                    "%s is %s in %s and %s in %s: a line needs the same images in all results",
-                    name,
-                    said[0][1][0],
-                    said[0][0],
-                    path,
-                    folder,
+def _warn_of_differences(found: Sequence[_Measured], names: Sequence[str]) -> None:
+    """Say where two results measured something else under one name, or measured it otherwise."""
+    shifted = [name.rpartition(", ") for name in names]
+    sets = {"images": names, "masks": [name for name, _, kind in shifted if kind in KINDS]}
+    for kind, called in sets.items():
+        for name in dict.fromkeys(called):
+            _warn_of_others(kind, name, found, "the masks of " if kind == "masks" else "")
+    of_settings = ["setting", *(["setting of shifts"] if sets["masks"] else [])]
+    for kind in of_settings:
+        for name in dict.fromkeys(name for one in found for name in one.decided[kind]):
+            _warn_of_others(kind, name, found)
+
+
+def _warn_of_others(kind: str, name: str, found: Sequence[_Measured], what: str = "") -> None:
+    """One warning, of the first result that says something else than the first of all."""
+    said = [(one.folder, one.decided[kind][name]) for one in found if name in one.decided[kind]]
+    for folder, told in said[1:]:
+        first, before = said[0]
+        if not _alike(told, before):
+            other = told[0] + (" with other files" if told[0] == before[0] else "")
+            verb = "are" if what else "is"
+            log.warning(
+                Message(
+                    f"{what}{name} {verb} {before[0]} in {first} and {other} in {folder}: a line "
+                    f"needs the same {kind} in all results"
                 )
-                break
+            )
+            return
+
+
+def _alike(one: Told, other: Told) -> bool:
+    """By what lay there, where both say it: a folder may be moved, or change where it lies."""
+    return one[1] == other[1] if one[1] and other[1] else one[0] == other[0]
 
 
 def _of_run(ref: str) -> bool:
@@ -179,26 +222,35 @@ def _of_run(ref: str) -> bool:
     return place.name == runs.MODEL and runs.tuned(place.parent) is not None
 
 
-def _top1(found: Evaluation) -> Top1:
-    """Accuracies of all test sets, and of the shifts of each."""
-    sets: Top1 = {}
+def _top1(found: Evaluation) -> dict[str, Top1]:
+    """By protocol, accuracies of all test sets, and of the shifts of each."""
+    sets: dict[str, Top1] = {}
     for name, entry in found.suites.items():
         if entry.kind == "classification":
-            sets[name] = entry.first.top1
-            sets.update({f"{name}, {kind}": shift.top1 for kind, shift in entry.shifts.items()})
+            for protocol, answers in entry.protocols.items():
+                sets.setdefault(protocol, {})[name] = answers.top1
+            if _STANDARD in entry.protocols:
+                shifts = {f"{name}, {kind}": shift.top1 for kind, shift in entry.shifts.items()}
+                sets[_STANDARD].update(shifts)
     return sets
 
 
-def _sets(found: Sequence[Top1], root: Path) -> tuple[str, list[str]]:
-    """The first test set that all results have, which is the clean one, and the others."""
-    common = [name for name in found[0] if all(name in top1 for top1 in found)]
-    if len(common) < 2:
-        shown = ", ".join(common) or "none"
-        raise InputError(
-            f"‹results› {root}: a line needs two test sets or shifts that all {len(found)} results "
-            f"have; in common: {shown}"
-        )
-    return common[0], common[1:]
+def _sets(found: Sequence[dict[str, Top1]], root: Path) -> tuple[str, str, list[str]]:
+    """The protocol, the first test set that all results have under it, and the others.
+
+    That first one is the clean one.
+    """
+    said = []
+    for protocol in dict.fromkeys((_STANDARD, *(name for one in found for name in one))):
+        first, *others = (one.get(protocol, {}) for one in found)
+        common = [name for name in first if all(name in top1 for top1 in others)]
+        if len(common) >= 2:
+            return protocol, common[0], common[1:]
+        said.append(f"{', '.join(common) or 'none'} ({protocol})")
+    raise InputError(
+        f"‹results› {root}: a line needs two test sets or shifts that all {len(found)} results "
+        f"have under one protocol (that of shifts is {_STANDARD}); in common: {'; '.join(said)}"
+    )
 
 
 def _share(found: Estimate | None) -> float | None:
@@ -211,7 +263,7 @@ def levels(options: Options) -> list[Level]:
     """The shifted test sets."""
     assert options.results is not None
     found = [one.top1 for one in _evaluations(options.results)]
-    return list(_sets(found, options.results)[1])
+    return list(_sets(found, options.results)[2])
 
 
 def above_the_line(records: list[ProbeRecord]) -> list[ProbeRecord]:
