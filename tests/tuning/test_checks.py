@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import refocus
+from refocus import Recipe
 from refocus.data import shifts
 from refocus.data.folders import folder_samples
 from refocus.data.swaps import other_class_pairs, swap_backgrounds
-from refocus.data.transforms import joint_transform
+from refocus.data.images import read_image
+from refocus.data.transforms import eval_image, joint_transform, paper_image
 from refocus.objectives.by_name import objective
 from refocus.relevance.gae import explain
+from refocus.tuning import conclude
 from refocus.tuning.checks import (
     answers,
     interpolate,
@@ -153,3 +158,29 @@ def test_backgrounds_that_decide_are_no_gain(few: int) -> None:
         found = answers(model, weights, images * (1 - masks) + objects * masks, masks, labels)
         kept += choose(standing(*found, 1.0)) > 0
     assert kept / runs <= 0.08  # 5 % and twice its standard error
+
+
+def test_the_rule_sees_images_as_the_saved_model_will(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the protocol by which it was tuned."""
+    model = refocus.load(recipe.model)
+    model.pretrained_cfg["mean"] = (0.2, 0.3, 0.4)
+    samples = folder_samples(Path(recipe.images), Path(recipe.masks))
+    seen = []
+    for name in ("answers", "unseen_answers"):
+        real = getattr(conclude, name)
+
+        def spy(*given: Any, real: Any = real, **more: Any) -> Any:
+            seen.append(given)
+            return real(*given, **more)
+
+        monkeypatch.setattr(conclude, name, spy)
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    line = conclude.Line(weights, weights, (0.0, 1.0))
+    conclude.check(replace(recipe, protocol="paper"), samples[:8], model, line)
+    own, picture = eval_image(model), read_image(samples[0].image)
+    (_, _, images, *_), (*_, transform, _) = seen
+    torch.testing.assert_close(images[0], own(picture))
+    torch.testing.assert_close(transform(picture), own(picture))
+    assert not torch.allclose(images[0], paper_image(model)(picture))

@@ -113,7 +113,8 @@ def check(
     # as they are, swapped, and each kind with two of the weights
     passes = math.ceil(len(samples) / BATCH) * 2 * (len(points) + kinds) + 3
     with phase("checking that tuning does no harm", passes, shown=progress) as bar:
-        batches = list(masked_loader(samples, model, recipe))
+        # as whoever loads the saved model sees an image, whichever way it was tuned
+        batches = list(masked_loader(samples, model, replace(recipe, protocol="standard")))
         images, masks, labels = (torch.cat([batch[i] for batch in batches]) for i in range(3))
         weights = [line.at(i) for i in points]
         plain, swapped = answers(model, weights, images, masks, labels, advance=bar.advance)
@@ -127,7 +128,7 @@ def check(
         short = shortage(plain, swapped, recipe.tolerance)
         both = [weights[0], weights[chosen or short.position]]
         del weights  # as many models as there are points
-        transform = joint_transform(model, train=False, protocol=recipe.protocol)
+        transform = joint_transform(model, train=False)
         rows = unseen_answers(model, both, samples, transform, files, advance=bar.advance)
     elsewhere = {kind: compare_right(now, before) for kind, (before, now) in rows.items()}
     verdict = judge(found, chosen, recipe.tolerance, short, elsewhere)
