@@ -32,7 +32,8 @@ def read_table(
     optional: columns that are read where they are there, and whose cells may be empty.
 
     Raises:
-        InputError: not such a file, or a row that lacks a value; names `shown` and the row.
+        InputError: not such a file, or a row that lacks a value or has more than the head; names
+            `shown` and the row.
     """
     needed = ",".join(columns)
     rows, names = _opened(file, shown, needed)
@@ -45,6 +46,11 @@ def read_table(
         for line in rows:
             if not any(cell.strip() for cell in line):
                 continue
+            if any(cell.strip() for cell in line[len(names) :]):
+                raise InputError(
+                    f"{shown}, line {rows.line_num}: has more values than the head has columns; "
+                    "must have quotes around a value that holds the delimiter"
+                )
             row = {c: line[i].strip() if i < len(line) else "" for c, i in places.items()}
             if missing := [c for c in columns if not row[c]]:
                 raise InputError(f"{shown}, line {rows.line_num}: has no value for {missing[0]}")

@@ -276,6 +276,10 @@ def table(tmp_path: Path, text: str) -> Path:
         ("path,label\na.png,ant\na.png,bee\n", r"a\.png with the label 'ant' and .* 'bee'"),
         ("path,label\na.png,ant\n./a.png,bee\n", r"with the label 'ant' and again with 'bee'"),
         ("path,label,group\na.png,ant,x\na.png,ant,y\n", r"the group 'x' and again with 'y'"),
+        ("path,label,mask\na.png,x,a.png\na.png,x,table.csv\n", r"a\.png' and again with .*table"),
+        ("path,label,mask\na.png,x,\na.png,x,a.png\n", r"the mask '' and again with '.*a\.png'"),
+        ("img,image_path,label\na.png,a.png,x\n", r"image_path and img could both be the image"),
+        ("path,label\na.png,crane, bird\n", r"line 2: has more values than the head has columns"),
     ],
 )
 def test_a_table_that_cannot_be_read_in_one_way_is_refused_and_leaves_nothing(
@@ -338,6 +342,8 @@ def test_splits_of_other_names_are_not_chosen_from(
         (("ant", "bee"), 1, ""),
         ((["ant"], "bee"), None, r"label is \['ant'\]; must be a text or a number"),
         (({"a": 1}, "bee"), None, "must be a text or a number"),
+        ((1.0, "bee"), 1, ""),
+        ((2.0, "bee"), None, "label 2, but there are 2 class names"),
     ],
 )
 def test_lines_of_json_are_read_whole(
@@ -373,6 +379,162 @@ def test_a_number_means_its_line_of_the_class_names(
             opened(file)
     else:
         assert [p.name for p in opened(file).images.iterdir()] == [found]
+
+
+def data(folder: Path, *, classes: tuple[str, ...] = (), **columns: list[object]) -> object:
+    """A data set of `datasets`; `image` is made of paths, the last column of numbers of classes."""
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_dict(columns)
+    if "image" in columns:
+        made = made.cast_column("image", datasets.Image())
+    if classes:
+        made = made.cast_column(list(columns)[-1], datasets.ClassLabel(names=list(classes)))
+    shutil.rmtree(folder, ignore_errors=True)
+    made.save_to_disk(str(folder))
+    return made
+
+
+def pair_of(tmp_path: Path) -> list[object]:
+    found = [tmp_path / f"{i}.png" for i in range(2)]
+    for i, file in enumerate(found):
+        Image.new("RGB", (40, 36), (i, 0, 0)).save(file)
+    return [str(file) for file in found]
+
+
+def listed(images: Path) -> list[str]:
+    return sorted(file.relative_to(images).as_posix() for file in images.glob("*/*"))
+
+
+def test_a_saved_set_that_was_saved_anew_is_read_anew(tmp_path: Path) -> None:
+    files, folder = pair_of(tmp_path), tmp_path / "set"
+    for labels, found in (
+        ([0, 1], ["ant/0.png", "bee/1.png"]),
+        ([1, 0], ["ant/1.png", "bee/0.png"]),
+    ):
+        data(folder, classes=("ant", "bee"), image=files, label=labels)
+        assert listed(opened(folder).images) == found
+
+
+@pytest.mark.parametrize("kind", ["csv", "set"])
+def test_sources_of_one_relative_name_in_two_folders_are_two(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("a", "b"):
+        (root := tmp_path / name).mkdir()
+        monkeypatch.chdir(root)
+        Image.new("RGB", (40, 36)).save("0.png")
+        os.utime("0.png", (1e9, 1e9))
+        if kind == "csv":
+            Path("s").write_text("path,label\n0.png,x\n")
+            Path("s").rename("s.csv")
+        else:
+            data(Path("s"), image=[str(root / "0.png")], label=["x"])
+            for file in root.rglob("*.arrow"):
+                os.utime(file, (1e9, 1e9))
+        found.append(opened("s.csv" if kind == "csv" else "s").images)
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "asked", "found"),
+    [
+        ({"label": ["x", "y"], "sex": [0, 1]}, "", "label and sex could both be the label"),
+        ({"label": ["x", "y"], "sex": [0, 1]}, "?label=label", ["x/0.png", "y/1.png"]),
+        ({"label": ["x", "y"], "sex": [0, 1]}, "?label=sex", ["m/0.png", "w/1.png"]),
+        ({"species": [0, 1]}, "", ["m/0.png", "w/1.png"]),
+        ({"class_name": ["x", "y"], "label": [0, 1]}, "", ["m/0.png", "w/1.png"]),
+    ],
+)
+def test_a_class_label_is_not_taken_before_a_text_called_label(
+    columns: dict[str, list[object]], asked: str, found: str | list[str], tmp_path: Path
+) -> None:
+    data(tmp_path / "set", classes=("m", "w"), image=pair_of(tmp_path), **columns)
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            opened(f"{tmp_path / 'set'}{asked}")
+    else:
+        assert listed(opened(f"{tmp_path / 'set'}{asked}").images) == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ([1, 0], ["ant/1.png", "zebra/0.png"]),  # lines of classes.txt
+        ([1.0, float("nan")], ["zebra/0.png"]),
+        ([[0, 1], [1, 0]], r"label is \[0, 1\]; must be a text or a number"),
+    ],
+)
+def test_plain_labels_of_a_saved_set(
+    labels: list[object], found: str | list[str], tmp_path: Path
+) -> None:
+    data(tmp_path / "set", image=pair_of(tmp_path), label=labels)
+    (tmp_path / "set" / "classes.txt").write_text("ant\nzebra\n")
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            opened(tmp_path / "set")
+    else:
+        assert listed(opened(tmp_path / "set").images) == found
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_paths_of_a_parquet_file_are_files_beside_it(gone: bool, tmp_path: Path) -> None:
+    made = data(tmp_path / "set", label=["x", "y"], file_name=["0.png", "1.png"])
+    made.to_parquet(str(tmp_path / "t.parquet"))  # type: ignore[attr-defined]
+    pair_of(tmp_path)
+    if gone:
+        (tmp_path / "1.png").unlink()
+        with pytest.raises(InputError, match=r"t\.parquet: names 1\.png, which is no file"):
+            opened(tmp_path / "t.parquet")
+    else:
+        assert listed(opened(tmp_path / "t.parquet").images) == ["x/0.png", "y/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "found"),
+    [
+        ("labels.txt", "2\n0\n1", "0"),  # of images, as their repetition or numbers say
+        ("labels.txt", "ant\nbee\nant", "0"),
+        ("labels.txt", "zebra\nbee", "zebra"),
+        ("classes.txt", "10\n20", "10"),
+        ("classes.txt", "ant\nbee\nant", "has the name 'ant' twice"),
+    ],
+)
+def test_a_list_of_labels_is_not_taken_for_names_of_classes(
+    name: str, lines: str, found: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(lines)
+    file = table(tmp_path, "path,label\na.png,0\n")
+    if " " in found:
+        with pytest.raises(InputError, match=found):
+            opened(file)
+    else:
+        assert listed(opened(file).images) == [f"{found}/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        (["a.png", "a.webp", "a.cls"], r"a\.png and a\.webp; must hold one image"),
+        (["a.png", "a.mask.png", "a.seg.png"], "one mask at most, for each key"),
+        (["c/a.png", "c/b.png", "c/a.cls"], "members of c/a lie apart"),
+        (["a.png", "a.json"], ["cat/b.png"]),  # a label of null is none
+    ],
+)
+def test_a_sample_of_an_archive_is_one_image_with_one_label(
+    members: list[str], found: str | list[str], tmp_path: Path
+) -> None:
+    contents = {".json": b'{"label": null}', ".cls": b"cat", ".png": b"", ".webp": b""}
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in (*members, "b.png", "b.cls"):
+            content = contents[Path(name).suffix]
+            (member := tarfile.TarInfo(name)).size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            opened(tmp_path / "a.tar")
+    else:
+        assert listed(opened(tmp_path / "a.tar").images) == found
 
 
 def parts(root: Path, *names: str) -> Path:

@@ -14,6 +14,7 @@ from refocus.data.sources.rows import (
     Row,
     Source,
     Stated,
+    as_text,
     class_names_beside,
     named,
     refuse_unused,
@@ -50,8 +51,13 @@ def archive(asked: Asked, files: Sequence[Path]) -> Source:
 
 
 def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key -> extension -> content, for each run of members of one key."""
+    """Key -> extension -> content, for each run of members of one key.
+
+    Raises:
+        InputError: not a tar file, or members of one key that do not follow each other.
+    """
     current, parts = "", dict[str, bytes]()
+    seen: set[str] = set()
     try:
         with tarfile.open(file, "r|*", encoding="utf-8") as tar:
             for member in tar:
@@ -63,6 +69,12 @@ def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
                 if key != current and parts:
                     yield current, parts
                     parts = {}
+                if key != current and key in seen:
+                    raise InputError(
+                        f"{shown}: members of {key} lie apart; those of one key must follow each "
+                        "other, as tar --sort=name packs them"
+                    )
+                seen.add(key)
                 current = key
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file
@@ -77,22 +89,31 @@ def _row(key: str, parts: dict[str, bytes], names: list[str] | None, shown: str)
     images = [e for e in parts if f".{e}" in EXTENSIONS]
     if not images:
         return LeftOut("samples without an image")
-    label = _label(parts)
+    masks = [e for e in parts if e.split(".")[0] in ("mask", "seg") and "." in e]
+    for found in (images, masks):
+        if len(found) > 1:
+            raise InputError(
+                f"{shown}: holds {key}.{found[0]} and {key}.{found[1]}; must hold one image, and "
+                "one mask at most, for each key"
+            )
+    label = _label(parts, f"{shown}: {key}")
     if label is None and "/" in key:
         label = Path(key).parent.name
     if not label:
         return LeftOut("images without a label")
-    mask = next((parts[e] for e in parts if e.split(".")[0] in ("mask", "seg") and "." in e), None)
     name = f"{Path(key).name}.{images[0]}"
-    return Row(named(label, names, shown), name, parts[images[0]], mask)
+    return Row(
+        named(label, names, shown), name, parts[images[0]], parts[masks[0]] if masks else None
+    )
 
 
-def _label(parts: dict[str, bytes]) -> str | None:
+def _label(parts: dict[str, bytes], shown: str) -> str | None:
     for ending in _LABELS:
         if ending in parts:
             return parts[ending].decode("utf-8", "replace").strip()
     if "json" in parts:
         content = decode(parts["json"])
         known = content if isinstance(content, dict) else {}
-        return next((str(known[name]) for name in COLUMNS["label"] if name in known), None)
+        found = (known[name] for name in COLUMNS["label"] if known.get(name) is not None)
+        return as_text(next(found, None), shown)
     return None

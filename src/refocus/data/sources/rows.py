@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from refocus.errors import InputError
 from refocus.vit.classes import plain
+
+log = logging.getLogger("refocus")
 
 HUB = "hf-data:"
 _SAID = re.compile(
@@ -222,11 +228,8 @@ def column(asked: Asked, kind: str, names: list[str], *, needed: bool) -> str | 
         found = [name for name in names if name == wanted or name == wanted.lower()]
     else:
         found = [name for usual in COLUMNS[kind] for name in names if name.lower() == usual]
-    if len(found) > 1 and (asked.columns.get(kind) is None and kind != "image"):
-        raise InputError(
-            f"{asked.shown}: the columns {' and '.join(found)} could both be the {kind}; add "
-            f"?{kind}=COLUMN to its name"
-        )
+    if len(found) > 1 and wanted is None:
+        raise ambiguous(asked, kind, found)
     if not found and (needed or wanted is not None):
         raise InputError(
             f"{asked.shown}: has no column {wanted or kind}; it has {', '.join(names) or 'none'}; "
@@ -235,14 +238,49 @@ def column(asked: Asked, kind: str, names: list[str], *, needed: bool) -> str | 
     return found[0] if found else None
 
 
+def ambiguous(asked: Asked, kind: str, found: Sequence[str]) -> InputError:
+    """The error of several columns that could be meant."""
+    return InputError(
+        f"{asked.shown}: the columns {' and '.join(found)} could both be the {kind}; add "
+        f"?{kind}=COLUMN to its name"
+    )
+
+
+def as_text(value: Any, shown: str, key: str = "label") -> str | None:
+    """A value of a table or of JSON as a text, a whole number without a point; None for none.
+
+    Raises:
+        InputError: a list, say.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str | int | float):
+        raise InputError(f"{shown}: {key} is {value!r}; must be a text or a number")
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def class_names_beside(place: Path) -> list[str] | None:
-    """Names of classes in the order of their numbers, from classes.txt beside a source."""
+    """Names of classes in the order of their numbers, from classes.txt beside a source.
+
+    None also where labels.txt holds the labels of images: numbers, or a name more than once.
+
+    Raises:
+        InputError: a name stands twice.
+    """
     folder = place if place.is_dir() else place.parent
-    for name in CLASSES:
-        if (file := folder / name).is_file():
-            text = file.read_text(encoding="utf-8-sig", errors="replace").rstrip()
-            return [plain(line.strip()) for line in text.splitlines()]  # a number is a line
-    return None
+    file = next((folder / name for name in CLASSES if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    text = file.read_text(encoding="utf-8-sig", errors="replace").rstrip()
+    found = [plain(line.strip()) for line in text.splitlines()]  # a number is a line
+    given = [name for name in found if name]
+    twice = next((name for name, count in Counter(given).items() if count > 1), None)
+    if file.name == CLASSES[-1] and (twice or all(name.isdecimal() for name in given)):
+        log.info("%s: is taken for labels of images, not for names of classes", file)
+        return None
+    if twice:
+        raise InputError(f"{file}: has the name {twice!r} twice; must have each name once")
+    return found
 
 
 def named(label: str, names: list[str] | None, shown: str) -> str:

@@ -8,13 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from refocus.data.listing import there
 from refocus.data.sources.rows import (
+    COLUMNS,
     HUB,
     Asked,
     LeftOut,
     Row,
     Source,
     Stated,
+    ambiguous,
+    as_text,
     choose_split,
     class_names_beside,
     column,
@@ -67,7 +71,7 @@ def parquet(asked: Asked, files: Sequence[Path]) -> Source:
     def read() -> Iterator[Row | LeftOut | Stated]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
             found = _tried(asked, lambda: library.Dataset.from_parquet(mine, cache_dir=temporary))
-            yield from _rows(asked, library, found, names)
+            yield from _rows(asked, library, found, names, files[0].parent)
 
     state = [f"{f}:{Path(f).stat().st_size}:{Path(f).stat().st_mtime_ns}" for f in mine]
     what = f"parquet{f', split {split}' if split else ''}"
@@ -82,17 +86,24 @@ def _chosen(asked: Asked, table: Any, what: str, used: Sequence[str] = ()) -> So
     split = choose_split(asked, splits) if splits else None
     if split is not None:
         table, what = table[split], f"{what}, split {split}"
-    state = (*map(str, table.cache_files), str(len(table)))
-    read = partial(_rows, asked, library, table, None)
+    names = None if asked.place.startswith(HUB) else class_names_beside(asked.path)
+    files = [Path(file["filename"]) for file in table.cache_files]
+    kept = [f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files if f.exists()]
+    written = str(getattr(table, "_fingerprint", ""))  # of what is held in memory
+    state = (*kept, written, str(table.features), str(len(table)), *(names or ()))
+    read = partial(_rows, asked, library, table, names)
     return Source(what, state, read, parts_of(splits), split)
 
 
 def _rows(
-    asked: Asked, library: Any, table: Any, names: list[str] | None
+    asked: Asked, library: Any, table: Any, names: list[str] | None, folder: Path | None = None
 ) -> Iterator[Row | LeftOut | Stated]:
-    """Every row, its image as content or path, after the order of the classes."""
+    """Every row, its image as content or path, after the order of the classes.
+
+    folder: in which paths begin.
+    """
     columns = list(table.features)
-    of_kind = {name: type(feature).__name__ for name, feature in table.features.items()}
+    of_kind = {name: _kind(feature) for name, feature in table.features.items()}
     mask = column(asked, "mask", columns, needed=False)
     label = _of_kind(asked, "label", "ClassLabel", of_kind)
     images = {n: k for n, k in of_kind.items() if n != mask}
@@ -106,28 +117,54 @@ def _rows(
         table = _tried(asked, partial(table.cast_column, name, kept))
     for position, row in enumerate(table):
         said, pixels = row[label], row[image]
-        if pixels is None or said is None or (names and isinstance(said, int) and said < 0):
+        text = as_text(said, asked.shown)
+        if pixels is None or text is None or (names and isinstance(said, int) and said < 0):
             yield LeftOut("rows without an image or a label")
             continue
-        content = _content(pixels)
+        content = _content(pixels, folder)
         name = Path(pixels.get("path") or f"{position:06d}").name
-        drawn = _content(row[mask]) if mask and row[mask] is not None else None
+        drawn = _content(row[mask], folder) if mask and row[mask] is not None else None
         mine = str(row[group]) if group and row[group] is not None else ""
-        yield Row(named(str(said), names, asked.shown), name, content, drawn, mine)
+        yield Row(named(text, names, asked.shown), name, content, drawn, mine)
 
 
 def _of_kind(asked: Asked, kind: str, feature: str, of_kind: dict[str, str]) -> str:
-    """The only column of a feature, or else the one of a usual name."""
+    """The column asked for, the only one of a feature, or else the one of a usual name.
+
+    Raises:
+        InputError: none, or several could be meant: a number of classes called otherwise, say,
+            beside texts called label.
+    """
     typed = [name for name, found in of_kind.items() if found == feature]
-    if kind not in asked.columns and len(typed) == 1:
-        return typed[0]
-    found = column(asked, kind, typed or list(of_kind), needed=True)
+    if kind not in asked.columns:
+        usual = [name for name in of_kind if name.lower() in COLUMNS[kind]]
+        if len(typed) == 1 and (kind == "image" or not usual or typed[0] in usual):
+            return typed[0]
+        if len(typed) == 1:
+            raise ambiguous(asked, kind, [*usual, *typed])
+        contents = [name for name in usual if "string" not in of_kind[name]]
+        if kind == "image" and not typed and len(contents) == 1:  # beside the names of files
+            return contents[0]
+    named_so = [name for name in typed if name.lower() in COLUMNS[kind]]
+    among = typed if named_so and kind not in asked.columns else list(of_kind)
+    found = column(asked, kind, among, needed=True)
     assert found is not None
     return found
 
 
-def _content(value: Any) -> Path | bytes:
-    return value["bytes"] if value.get("bytes") else Path(value["path"])
+def _kind(feature: Any) -> str:
+    """The name of a feature's type; of plain values that of their type, such as string."""
+    return str(getattr(feature, "dtype", "") if type(feature).__name__ == "Value" else "") or (
+        type(feature).__name__
+    )
+
+
+def _content(value: Any, folder: Path | None) -> Path | bytes:
+    if value.get("bytes"):
+        return bytes(value["bytes"])
+    path = Path(value["path"])
+    beside = path if folder is None else folder / path
+    return beside if there(beside) else path
 
 
 def _library(asked: Asked) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from refocus.data.sources.rows import (
     Row,
     Source,
     Stated,
+    as_text,
     choose_split,
     class_names_beside,
     column,
@@ -39,6 +41,10 @@ def table(asked: Asked, file: Path) -> Source:
     """
     lines = file.suffix.lower() == ".jsonl"
     names = _keys(file, asked.shown) if lines else head_of(file, asked.shown)
+    if file.name in METADATA and "file_name" in names and "image" not in asked.columns:
+        asked = replace(
+            asked, columns={**asked.columns, "image": "file_name"}
+        )  # as `datasets` has it
     columns = {kind: column(asked, kind, names, needed=True) for kind in ("image", "label")}
     columns |= {k: column(asked, k, names, needed=False) for k in ("mask", "group", "split")}
     found = {kind: name for kind, name in columns.items() if name is not None}
@@ -111,11 +117,8 @@ def _texts(row: dict[str, Any], used: list[str], shown: str) -> dict[str, str]:
     Raises:
         InputError: a list, say, where a column is read.
     """
-    known = {key: row[key] for key in used if row.get(key) is not None}
-    for key, value in known.items():
-        if not isinstance(value, str | int | float):
-            raise InputError(f"{shown}: {key} is {value!r}; must be a text or a number")
-    return {key: str(value) for key, value in known.items()}
+    found = {key: as_text(row.get(key), shown, key) for key in used}
+    return {key: text for key, text in found.items() if text is not None}
 
 
 def _objects(file: Path, shown: str) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from secrets import token_hex
 from PIL import Image
 
 from refocus.data.images import UNREADABLE
-from refocus.data.listing import EXTENSIONS, hidden
+from refocus.data.listing import EXTENSIONS, hidden, there
 from refocus.data.sources.rows import HUB, Asked, LeftOut, Row, Source, Stated
 from refocus.errors import InputError, Message
 from refocus.files import read_json, write_json, write_text
@@ -126,12 +126,15 @@ class _Writer:
     def __init__(self, folder: Path, shown: str) -> None:
         self.folder, self.shown = folder, shown
         self.stems: dict[str, set[str]] = {}  # class -> stems taken
-        self.seen: dict[Path, tuple[str, str]] = {}  # file -> its label and group
+        self.seen: dict[Path, tuple[str, str, str]] = {}  # file -> its label, group and mask
         self.groups: list[tuple[str, str]] = []
         self.left_out: Counter[str] = Counter()
         self.count = self.masks = 0
 
     def write(self, row: Row) -> None:
+        for file in (row.image, row.mask):
+            if isinstance(file, Path) and not there(file):
+                raise InputError(f"{self.shown}: names {file}, which is no file")
         label = plain(row.label.strip())
         ending = _ending(row)
         if ending is None:
@@ -151,15 +154,16 @@ class _Writer:
             self.groups.append((f"{label}/{name}", row.group))
 
     def _listed_before(self, row: Row, label: str) -> bool:
-        """Whether a file was listed already; under another label or group it is refused."""
+        """Whether a file was listed already; with another label, group or mask it is refused."""
         if isinstance(row.image, bytes):
             return False
-        file, now = row.image.resolve(), (label, row.group)
+        mask = row.mask.resolve() if isinstance(row.mask, Path) else row.mask and "another one"
+        file, now = row.image.resolve(), (label, row.group, str(mask or ""))
         before = self.seen.get(file)
         if before is None:
             self.seen[file] = now
             return False
-        for what, one, other in zip(("label", "group"), before, now, strict=True):
+        for what, one, other in zip(("label", "group", "mask"), before, now, strict=True):
             if one != other:
                 raise InputError(
                     f"{self.shown}: lists {row.image} with the {what} {one!r} and again with "
