@@ -9,6 +9,7 @@ from torch import Tensor
 from refocus.relevance.attention import attention_maps
 from refocus.relevance.maps import MAPS
 from tests.makers import Build, masked_batch
+from tests.zoo import ZOO
 
 
 def _made(tiny: Build, name: str, images: Tensor, labels: Tensor) -> tuple[object, Tensor]:
@@ -53,6 +54,24 @@ def test_gradcam_weighs_the_tokens_by_their_mean_gradients(tiny: Build) -> None:
         alpha = gradient[position, 1:].mean(0)
         cam = (entered[0][position, 1:] * alpha).sum(1).relu()
         torch.testing.assert_close(found[position].flatten(), cam)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pooling_that_the_classifier_does_not_read_is_left_out() -> None:
+    pytest.importorskip("transformers")
+    model, images = ZOO["SigLIP (transformers)"][""](), torch.randn(2, 3, 32, 32)
+    with attention_maps(model) as maps:
+        model(images)
+    layers = [attention.mean(1) for attention in maps[:-1]]
+    assert maps[-1].shape[2] == 1
+    assert layers[-1].shape[1] == layers[-1].shape[2]
+    found = MAPS["attention"].make(model, images, None, False)[1]
+    torch.testing.assert_close(found.flatten(1), layers[-1].mean(1))  # the head reads their mean
+    row = torch.full((2, 1, layers[0].shape[1]), 1 / layers[0].shape[1])
+    for attention in reversed(layers):
+        row = (row + row @ attention) / 2
+    found = MAPS["rollout"].make(model, images, None, False)[1]
+    torch.testing.assert_close(found.flatten(1), row[:, 0])
 
 
 @pytest.mark.parametrize("name", MAPS)

@@ -111,6 +111,8 @@ def _recorded(model: nn.Module, images: Tensor) -> Recorded:
         logits = logits_of(model, images)
     if not recorded:
         raise unsupported(model, "none of its attention maps was recorded")
+    if _unread(logits, recorded[-1]):
+        recorded.pop()
     maps = [attention.mean(1) for attention in recorded]
     row = reader.readout(maps[-1].shape[1]).to(images.device, maps[-1].dtype)
     row = row.expand(len(images), -1)
@@ -122,6 +124,17 @@ def _recorded(model: nn.Module, images: Tensor) -> Recorded:
     starts = range(0, len(maps), branches)
     layers = [torch.stack(maps[i : i + branches]).mean(0) for i in starts]
     return logits, reader, layers, row, pooled
+
+
+def _unread(logits: Tensor, last: Tensor) -> bool:
+    """Whether a pooling by attention is there but its answer does not reach the classifier.
+
+    transformers' SigLIP with a trained head has one and takes the mean of the patches.
+    """
+    if last.shape[-2] == last.shape[-1] or not logits.requires_grad:
+        return False
+    found = torch.autograd.grad(logits.sum(), last, retain_graph=True, allow_unused=True)
+    return found[0] is None
 
 
 def _read(row: Tensor, attention: Tensor) -> Tensor:
