@@ -405,6 +405,11 @@ def test_an_adapter_is_merged_into_its_base(tmp_path: Path) -> None:
     torch.testing.assert_close(found(images).logits, adapted.eval()(images).logits)
     assert type(found).__name__ == "ViTForImageClassification"
     assert refocus.explain(found, images).relevance.shape == (1, 32, 32)
+    assert preprocessing(found)["mean"] == (0.5,) * 3  # of the base
+    own = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": {"height": 32, "width": 32}}
+    transformers.ViTImageProcessor(**own).save_pretrained(tmp_path / "lora")
+    said = preprocessing(refocus.load(tmp_path / "lora"))
+    assert (said["mean"], said["std"]) == ((0.4,) * 3, (0.2,) * 3)
     (tmp_path / "lora" / "adapter_model.safetensors").unlink()
     with pytest.raises(refocus.InputError, match=r"adapter_model.safetensors is missing"):
         refocus.load(tmp_path / "lora")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from timm.data import ImageNetInfo
 from torch import nn
 
@@ -15,6 +16,7 @@ import refocus
 from refocus import InputError
 from refocus.data.folders import outputs_of
 from refocus.vit import classes
+from refocus.vit.loading import load_models
 from tests.makers import Build
 
 WNIDS = ImageNetInfo().label_names()
@@ -118,6 +120,25 @@ def test_names_that_do_not_fit_are_refused(
     refocus.save(named(tiny, None, 3), tmp_path / "model")
     with pytest.raises(InputError, match=message):
         refocus.load(tmp_path / "model", names=names)
+
+
+def test_names_that_a_model_carries_are_not_put_in_another_order(
+    tiny: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refocus.save(named(tiny, ["cat", "dog"], 2), tmp_path / "model")
+    refocus.save(named(tiny, None, 2), tmp_path / "bare")
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    given = [f"{tmp_path / which}?names={tmp_path / 'names.txt'}" for which in ("model", "bare")]
+    with pytest.raises(InputError, match="in another order: output 0 is 'cat' there and 'dog'"):
+        refocus.load(given[0])
+    refocus.load(tmp_path / "model", names=["cat", "dog"])
+    assert not caplog.records
+    both = load_models(*given, torch.device("cpu"))  # those without names alone take them
+    assert [classes.label_names(m) for m in both.values()] == [["cat", "dog"], ["dog", "cat"]]
+    with pytest.raises(InputError, match="in another order"):
+        load_models(given[0], given[0], torch.device("cpu"))
+    assert classes.label_names(refocus.load(tmp_path / "model", names=["x", "y"])) == ["x", "y"]
+    assert "output 0 was 'cat' and is 'x'" in caplog.text
 
 
 # --- identity -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 
 import refocus
 from refocus.tuning import course
+from refocus.vit.classes import name_outputs
 from tests.makers import DOCS, invoke
 from tests.own_vit import OwnViT
 
@@ -37,6 +38,17 @@ def test_a_module_that_describes_itself(by_hand: bool) -> None:
         refocus.vit.loading.own_models.view(model) and refocus.tuning.tune.restrict(
             model, last_blocks=1
         )
+
+
+@pytest.mark.parametrize("missing", ["input_size", "mean", "std", "pretrained_cfg"])
+def test_preprocessing_is_not_guessed_once_a_model_is_named(missing: str) -> None:
+    model = OwnViT()
+    model.pretrained_cfg.pop(missing, None)
+    if missing == "pretrained_cfg":
+        model.pretrained_cfg.clear()
+    name_outputs(model, list("abcd"), "here")
+    with pytest.raises(refocus.InputError, match=r"says nothing of its preprocessing \(.*\)"):
+        refocus.eval_image(model)
 
 
 def test_the_example_of_the_docs_runs_and_is_under_15_lines() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,8 @@ from refocus.data.transforms import eval_image
 from refocus.vit import transformers_models
 from refocus.vit.loading import preprocessing
 from tests.zoo import build
+
+SQUARE = {"height": 64, "width": 64}
 
 
 def test_transformers_never_asks_whether_to_run_a_folders_code(
@@ -145,6 +148,35 @@ def test_image_processors_that_do_something_else_are_refused(
     }
     with pytest.raises(refocus.InputError, match=message):
         transformers_models.preprocessing(SimpleNamespace(**settings))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "refused"),
+    [
+        ("BitImageProcessor", {}, False),
+        ("ViTImageProcessor", {}, False),
+        ("DeiTImageProcessor", {"size": {"height": 73, "width": 73}}, False),
+        ("ChineseCLIPImageProcessor", {"size": {"shortest_edge": 73}}, False),
+        ("EfficientNetImageProcessor", {"rescale_offset": True}, True),
+        ("PoolFormerImageProcessor", {"size": {"shortest_edge": 64}}, True),  # crop_pct
+        ("LevitImageProcessor", {"size": {"shortest_edge": 64}}, True),  # resizes to 256 / 224
+    ],
+)
+def test_image_processors_that_do_more_than_their_settings_say_are_refused(
+    kind: str, settings: dict[str, Any], refused: bool
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    common = {"size": SQUARE, "do_center_crop": True, "crop_size": SQUARE, "resample": 3}
+    common |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    processor = getattr(transformers, kind)(**(common | settings))
+    model: Any = nn.Identity()
+    model.config = SimpleNamespace(image_size=64, model_type="vit")
+    with (
+        pytest.raises(refocus.InputError, match=r"does more than its settings.*of 255 grey levels")
+        if refused
+        else nullcontext()
+    ):
+        transformers_models.described(model, processor, None, 3)
 
 
 def test_imagenets_labels_answer_to_wordnet_ids(tmp_path: Path) -> None:

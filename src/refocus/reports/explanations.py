@@ -32,7 +32,7 @@ from refocus.records import (
 from refocus.relevance.gae import explain
 from refocus.vit.classes import class_count, class_names, folder_names, plain
 from refocus.vit.families import view
-from refocus.vit.loading import identity, load, preprocessing
+from refocus.vit.loading import identity, load_together, preprocessing
 from refocus.vit.precision import check_precision, computing, decisive_precision
 
 
@@ -132,7 +132,7 @@ def write(
         outputs.refuse_inside(out, {"‹images›": folder})
     check_precision(precision, torch.device(device))
     images = find(paths)
-    models = {which: load(ref, device=device) for which, ref in refs.items()}
+    models = load_together(refs, device)
     for model in models.values():
         view(model)
     targets = {which: _target(model, target) for which, model in models.items()}

@@ -19,7 +19,7 @@ from typing import Any
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from refocus.errors import InputError, first_line
+from refocus.errors import InputError, Message, first_line
 from refocus.files import read_text
 from refocus.vit.wrappers import unwrap
 
@@ -184,6 +184,31 @@ def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
         **(getattr(described, "pretrained_cfg", None) or {}),
         "label_names": names,
     }
+
+
+def replace_names(model: nn.Module, names: Sequence[str], shown: str) -> None:
+    """Give a model names in place of any that it carries, which is said.
+
+    Raises:
+        InputError: those that it carries, in another order; or as `name_outputs`.
+    """
+    carried, given = list(map(plain, label_names(model) or [])), list(map(plain, map(str, names)))
+    pairs = enumerate(zip(carried, given, strict=False))
+    first = next((i for i, (one, other) in pairs if one != other), None)
+    if first is not None and sorted(carried) == sorted(given):
+        raise InputError(
+            f"{shown}: the names that the model carries, in another order: output {first} is "
+            f"{carried[first]!r} there and {given[first]!r} here; leave ‹names› out, or correct "
+            "the names in the config.json of the model"
+        )
+    name_outputs(model, names, shown)
+    if first is not None:
+        log.warning(
+            Message(
+                f"{shown}: in place of the names that the model carries: output {first} was "
+                f"{carried[first]!r} and is {given[first]!r}"
+            )
+        )
 
 
 def set_order(model: nn.Module, order: str) -> None:

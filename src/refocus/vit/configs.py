@@ -23,7 +23,7 @@ _RANGE = 1e4  # of mean and std
 _MOST = 1 << 26  # bytes of a config.json
 _HUGE = 1 << 20  # smaller numbers are no danger of themselves
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random")
-_CROPS = ("center", "squash", "border")
+_CROPS = ("center", "squash")  # "border" pads, and masks would be of another part of the image
 
 
 def read_config(folder: Path) -> dict[str, Any]:

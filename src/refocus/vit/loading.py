@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from hashlib import blake2b
 from pathlib import Path
@@ -37,11 +37,11 @@ from refocus.vit.classes import (
     class_count,
     folder_names,
     label_names,
-    name_outputs,
     natural,
     read_names,
     refuse_unfinished_weights,
     refuse_unusable_head,
+    replace_names,
     set_order,
 )
 from refocus.vit.configs import counts_in_bytes, read_config, refuse_unusable
@@ -81,7 +81,7 @@ def load(
             (for tests).
         device: where to put it.
         names: class names in the order of the outputs, or a file of them (`read_names`), in place
-            of any that the checkpoint carries.
+            of any that the checkpoint carries, but not the same ones in another order.
         order: how class folders name the outputs of a model without names: "natural", as timm
             sorts them, or "string", as torchvision and transformers do.
         arch: timm's name of the architecture, for a weight file that does not say it.
@@ -99,12 +99,28 @@ def load(
         >>> type(model).__name__, model.num_classes, model.training
         ('VisionTransformer', 1000, False)
     """
+    place = _device(device)
+    model, listed, order = _made(ref, pretrained, names, order, arch)
+    _name(model, listed, order)
+    return model.eval().to(place)
+
+
+Listed = Sequence[str] | None  # names that a person gives
+
+
+def _made(
+    ref: str | Path,
+    pretrained: bool,
+    names: Sequence[str] | str | Path | None,
+    order: str | None,
+    arch: str | None,
+) -> tuple[nn.Module, Listed, str | None]:
+    """The model as its checkpoint describes it, and the names and the order that are given."""
     if not isinstance(ref, str | Path) or not str(ref):
         raise InputError(
             f"‹model›: {shown(ref)}; must be a name or a folder, str or Path (`refocus models` "
             "lists the families)"
         )
-    device = _device(device)
     ref, said = references.split(str(ref))
     names = said.get("names") if names is None else names
     order = said.get("order") if order is None else order
@@ -122,12 +138,15 @@ def load(
     refuse_unusable_head(model, f"‹model› {ref}", renamed=renamed)
     if pretrained:
         refuse_unfinished_weights(model, f"‹model› {ref}")
-    if names is not None:
-        listed = read_names(Path(names).expanduser()) if isinstance(names, str | Path) else names
-        name_outputs(model, listed, "‹names›")
+    listed = read_names(Path(names).expanduser()) if isinstance(names, str | Path) else names
+    return model, listed, order
+
+
+def _name(model: nn.Module, listed: Listed, order: str | None) -> None:
+    if listed is not None:
+        replace_names(model, listed, "‹names›")
     if order is not None:
         set_order(model, order)
-    return model.eval().to(device)
 
 
 def _look_at_normalization(model: nn.Module, shown: str) -> None:
@@ -285,6 +304,7 @@ def _adapted(folder: Path, *, pretrained: bool) -> nn.Module:
             "into its base first: model.merge_and_unload()"
         )
     model = load(base if _place_of(base) or ":" in base else f"hf:{base}", pretrained=pretrained)
+    transformers_models.take_processor(model, folder)
     return transformers_models.with_adapter(model, folder) if pretrained else model
 
 
@@ -292,13 +312,16 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
     """The model's own input size, interpolation, mean, std and crop share, as timm resolves them.
 
     Raises:
-        InputError: the model says nothing of them, and a guess would be wrong for some.
+        InputError: the model does not say input size, mean and std, and a guess would be wrong for
+            some.
     """
     inner = unwrap(model)
-    if not getattr(inner, "pretrained_cfg", None):
+    said = getattr(inner, "pretrained_cfg", None) or {}
+    if missing := [key for key in ("input_size", "mean", "std") if said.get(key) is None]:
         raise InputError(
-            f"model: {type(inner).__name__} says nothing of its preprocessing; load it with "
-            "refocus.load, or give it an attribute pretrained_cfg (docs/extending.md)"
+            f"model: {type(inner).__name__} says nothing of its preprocessing "
+            f"({', '.join(missing)}); load it with refocus.load, or give it an attribute "
+            "pretrained_cfg with them (docs/extending.md)"
         )
     return {
         k: tuple(v) if isinstance(v, list) else v
@@ -408,14 +431,27 @@ def identity(ref: str, model: nn.Module) -> list[str]:
 Models = dict[str, nn.Module]  # "model", and "against" where there is one before
 
 
+def load_together(refs: Mapping[str, str], device: torch.device) -> Models:
+    """Models by what they are called; names that are given are for those that carry none.
+
+    Where all carry names, they replace them.
+    """
+    made = {}
+    for which, ref in refs.items():
+        try:
+            made[which] = _made(ref, True, None, None, None)
+        except InputError as error:
+            raise error.renamed("model", which) from error
+    bare = {which for which, (model, _, _) in made.items() if not label_names(model)}
+    for which, (model, listed, order) in made.items():
+        _name(model, listed if which in bare or not bare else None, order)
+    return {which: model.eval().to(device) for which, (model, _, _) in made.items()}
+
+
 def load_models(model: str, against: str | None, device: torch.device) -> Models:
     """The model and the one before, which must know the same classes."""
-    models = {"model": load(model, device=device)}
+    models = load_together({"model": model, **({"against": against} if against else {})}, device)
     if against is not None:
-        try:
-            models["against"] = load(against, device=device)
-        except InputError as error:
-            raise error.renamed("model", "against") from error
         classes = {which: folder_names(network) for which, network in models.items()}
         if (
             classes["model"]

@@ -11,7 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from PIL import Image
+from timm.data import create_transform
 from torch import nn
 
 from refocus.errors import InputError, first_line
@@ -85,6 +88,18 @@ def base_of(folder: Path) -> str:
             "was trained: model.merge_and_unload(), then save that"
         )
     return base
+
+
+def take_processor(model: Any, folder: Path) -> None:
+    """See images as the image processor in an adapter's folder says, where there is one.
+
+    Raises:
+        InputError: it cannot be read, or does what is not supported.
+    """
+    if hasattr(model, "image_processor") and any((folder / p).is_file() for p in _PROCESSORS):
+        known = model.pretrained_cfg
+        processor = image_processor(str(folder), str(folder))
+        described(model, processor, known.get("label_names"), known["num_classes"])
 
 
 def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
@@ -224,6 +239,7 @@ def described(model: Any, processor: Any, names: list[str] | None, classes: int)
     known = {"label_names": names, "num_classes": classes}
     model.pretrained_cfg = preprocessing(processor) | known
     _refuse_other_size(model)
+    _refuse_other_pixels(model)
     return model
 
 
@@ -240,6 +256,41 @@ def _refuse_other_size(model: Any) -> None:
             f"‹model›: its image processor makes {made[1]}x{made[0]} pixels, the model takes "
             f"{wanted[1]}x{wanted[0]}; fix the size in preprocessor_config.json"
         )
+
+
+_SHAPE = (300, 420)  # height and width of a test picture
+
+
+def _refuse_other_pixels(model: Any) -> None:
+    """Stop at an image processor that does more than its fields say: a crop or scale of its own.
+
+    A smooth picture goes both ways. Libraries round an odd margin differently, which is worth the
+    step from one of its pixels to the next.
+    """
+    processor, config = model.image_processor, model.pretrained_cfg
+    down, across = np.mgrid[0 : _SHAPE[0], 0 : _SHAPE[1]]
+    ramps = (down / _SHAPE[0], across / _SHAPE[1], (down + across) / sum(_SHAPE))
+    picture = Image.fromarray((255 * np.stack(ramps, -1)).astype(np.uint8))
+    shown = f"‹model›: its image processor ({type(processor).__name__})"
+    try:
+        theirs = torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"][0])
+    except Exception as error:  # any class of transformers may stand here
+        raise InputError(f"{shown} cannot read a picture ({first_line(error)})") from error
+    how = {k: v for k, v in config.items() if k not in ("label_names", "num_classes")}
+    ours = create_transform(**how, is_training=False)(picture)
+    if ours.shape == theirs.shape:
+        std = torch.tensor(config["std"])[:, None, None]
+        apart = float(((ours - theirs) * std * 255).abs().max())
+        if apart <= 2 + 1.5 * 255 / min(ours.shape[1:]):
+            return
+        found = f"up to {apart:.0f} of 255 grey levels apart on a test picture"
+    else:
+        found = f"{list(theirs.shape)} in place of {list(ours.shape)}"
+    raise InputError(
+        f"{shown} does more than its settings for resizing, cropping, mean and std say ({found}), "
+        "which is not supported; give one that does not, such as ViTImageProcessor or "
+        "BitImageProcessor, with the same values"
+    )
 
 
 def preprocessing(processor: Any) -> dict[str, Any]:
