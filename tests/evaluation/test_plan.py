@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from refocus import InputError
-from refocus.evaluation.plan import Plan
+from refocus.evaluation.plan import Plan, refuse_unused
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,26 @@ def test_paths_are_taken_as_text_or_path() -> None:
     assert plan.path("b") == Path.home() / "more"
     assert plan.masks_of("a") == Path("masks")
     assert plan.masks_of("b") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"most": 4}, "^most 4: only with masks NAME=PATH$"),
+        ({"faithful": 8}, "^faithful 8: only with masks NAME=PATH, or with suites imagenet-seg"),
+        ({"mask_score": 0.0}, "^mask_score 0.0: only with masks"),
+        ({"mask_polarity": "keep"}, "^mask_polarity keep: only with masks"),
+        ({"backgrounds": "b"}, "^backgrounds b: only with shifts real$"),
+        ({"backgrounds": "b", "masks": {"a": "m"}, "shifts": ("size",)}, "backgrounds b: only"),
+        ({"most": 4, "masks": {"a": "m"}}, ""),
+        ({"faithful": 8, "suites": {"imagenet-segmentation": "f.mat"}}, ""),
+        ({"backgrounds": "b", "masks": {"a": "m"}, "shifts": ("all",)}, ""),
+    ],
+)
+def test_options_that_would_decide_nothing_are_refused(given: dict[str, Any], message: str) -> None:
+    plan = Plan(**{"suites": {"a": "images"}, **given})
+    if not message:
+        refuse_unused(plan)
+        return
+    with pytest.raises(InputError, match=message):
+        refuse_unused(plan)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import refocus
 from refocus.data.trained import trained_classes
 from refocus.evaluation import classify
+from refocus.evaluation.plan import Plan
 from refocus.evaluation.suites import SUITES, open_suite
 
 TENCH, GOLDFISH, STINGRAY = 0, 1, 6  # torch's indices; 6 is in ImageNet-A, 0 is not
@@ -270,6 +271,49 @@ def test_a_file_of_labels_that_cannot_be_right_is_refused(
     (tmp_path / file).write_text(content)
     with pytest.raises(refocus.InputError, match=message):
         open_suite("imagenet", tmp_path, Told({}))
+
+
+def test_lines_without_names_follow_numbers_with_leading_zeros_alone(tmp_path: Path) -> None:
+    labels = ImageNetInfo().label_names()[:10]
+    (tmp_path / "imagenet_2012_validation_synset_labels.txt").write_text("\n".join(labels))
+    zeros, plain = tmp_path / "zeros", tmp_path / "plain"
+    for number in range(10):
+        write(zeros / f"ILSVRC2012_val_{number + 1:08}.JPEG")
+        write(plain / f"{number + 1}.JPEG")
+    samples = open_suite("imagenet", zeros, Told({})).samples
+    assert [s.label for s in sorted(samples, key=lambda s: s.image)] == list(range(10))
+    with pytest.raises(refocus.InputError, match=r"whether 2\.JPEG or 10\.JPEG comes first"):
+        open_suite("imagenet", plain, Told({}))
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+def test_flat_images_of_other_classes_than_the_set_has_are_refused(
+    protocol: str, tmp_path: Path
+) -> None:
+    for name in ("a.png", "b.png"):
+        write(tmp_path / name)
+    (tmp_path / "val.txt").write_text(f"a.png {STINGRAY}\nb.png {TENCH}\n")
+    with pytest.raises(refocus.InputError, match=r"1 of its 2 images.*b\.png \(label 0\)"):
+        open_suite("imagenet-a", tmp_path, Told({}), protocol=protocol)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("imagenet_a", "imagenet-a"),
+        ("ImageNet-A", "imagenet-a"),
+        ("imagenetv2", "imagenet-v2"),
+        ("SI Size", "si-size"),
+        ("cue_conflict", "cue-conflict"),
+        ("ImageNet_Segmentation", "imagenet-segmentation"),
+    ],
+)
+def test_a_name_that_is_nearly_a_known_sets_is_refused(
+    name: str, meant: str, tmp_path: Path
+) -> None:
+    for asked in (lambda: Plan({name: tmp_path}), lambda: open_suite(name, tmp_path, Told({}))):
+        with pytest.raises(refocus.InputError, match=f"{name}=.* is spelled {meant}"):
+            asked()
 
 
 @pytest.mark.parametrize("name", ["imagenet", "imagenet-r", "imagenet-v2"])

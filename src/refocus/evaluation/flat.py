@@ -11,7 +11,7 @@ from refocus.data.listing import listing, say_left_out
 from refocus.errors import InputError, first_line
 from refocus.files import read_text
 from refocus.records import Sample
-from refocus.vit.classes import imagenet_index
+from refocus.vit.classes import imagenet_index, natural
 
 log = logging.getLogger("refocus")
 
@@ -59,7 +59,7 @@ def _labels(file: Path, names: list[str]) -> dict[str, int]:
             if all(len(line) == 1 for line in lines):
                 if len(lines) != len(names):
                     raise ValueError(f"{len(lines)} labels for {len(names)} images")
-                rows = [(name, line[0]) for name, line in zip(names, lines, strict=True)]
+                rows = [(name, line[0]) for name, line in zip(_in_order(names), lines, strict=True)]
                 if rows[0][1].isdigit():
                     raise ValueError(
                         "numbers without names, so it is unknown which numbering they follow"
@@ -67,6 +67,20 @@ def _labels(file: Path, names: list[str]) -> dict[str, int]:
             else:
                 rows = [(line[0], line[1]) for line in lines]
     return {Path(name).stem: _index(label) for name, label in rows}
+
+
+def _in_order(names: list[str]) -> list[str]:
+    """Names of images in the one order that lines without names can follow."""
+    by_text, by_number = sorted(names), sorted(names, key=natural)
+    if by_text != by_number:
+        one, other = next(
+            pair for pair in zip(by_text, by_number, strict=True) if pair[0] != pair[1]
+        )
+        raise ValueError(
+            f"its lines name no images, and it is unknown whether {other} or {one} comes first; "
+            "the images must be called as in ILSVRC2012_val_00000001.JPEG, with leading zeros"
+        )
+    return by_text
 
 
 def _index(label: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from refocus.data.trained import gone_images, say_left_out, trained_images, with
 from refocus.errors import InputError
 from refocus.evaluation import cues, maps
 from refocus.evaluation.settings import EvaluationSettings
-from refocus.evaluation.suites import SUITES, TestSet, open_suite
+from refocus.evaluation.suites import OTHERS, SUITES, TestSet, open_suite, refuse_near_miss
 from refocus.masks.joins import Join
 from refocus.masks.trust import masked
 from refocus.records import Sample, from_json
@@ -29,10 +29,7 @@ from refocus.vit.precision import decisive_precision
 
 log = logging.getLogger("refocus")
 
-CUES, SEGMENTS = (
-    "cue-conflict",
-    "imagenet-segmentation",
-)  # names of suites that are not classification
+CUES, SEGMENTS = OTHERS
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,8 @@ class Plan(EvaluationSettings):
     def __post_init__(self) -> None:
         """Every field holds what is legal; `all` shifts are named one by one."""
         super().__post_init__()
+        for name, path in self.suites.items():
+            refuse_near_miss(name, path)
         if self.shifts:
             real = self.backgrounds is not None
             object.__setattr__(
@@ -233,6 +232,26 @@ def check(models: Models, plan: Plan) -> None:
             _check_images(name, models, plan)
     if plan.mapping and CUES not in plan.suites:
         raise InputError(f"‹mapping› {plan.mapping}: only with ‹suites› {CUES}=PATH")
+
+
+def refuse_unused(plan: Plan) -> None:
+    """Stop at options that decide nothing, so that nobody takes numbers for what they are not.
+
+    Call it with what a user gave, and after `with_sources`, as masks may come with images.
+
+    Raises:
+        InputError: an option for masks without masks, or backgrounds without the shift that takes
+            them.
+    """
+    legal = {row.name: row.default for row in fields(plan)}
+    if not plan.masks:
+        for name in ("most", "faithful", "mask_score", "mask_polarity"):
+            value, segments = getattr(plan, name), name == "faithful"
+            if value != legal[name] and not (segments and SEGMENTS in plan.suites):
+                other = f", or with ‹suites› {SEGMENTS}=PATH" if segments else ""
+                raise InputError(f"‹{name}› {value}: only with ‹masks› NAME=PATH{other}")
+    if plan.backgrounds and shifted.REAL not in plan.shifts:
+        raise InputError(f"‹backgrounds› {plan.backgrounds}: only with ‹shifts› {shifted.REAL}")
 
 
 def _check_names(plan: Plan) -> None:

@@ -25,6 +25,7 @@ from refocus.evaluation.plan import (
     check,
     decisive,
     read_groups,
+    refuse_unused,
     with_sources,
     without_trained,
 )
@@ -77,6 +78,7 @@ def evaluate_suites(
     """
     model, against = str(model), None if against is None else str(against)
     plan = with_sources(plan)
+    refuse_unused(plan)
     device = pick_device(plan.device)
     check_precision(plan.precision, device)
     models = load_models(model, against, device)

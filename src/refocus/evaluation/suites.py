@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -139,6 +140,7 @@ _OWN = {
     "si-size": Suite(si_score, "SI-Score, object size: OBJECT/FILE"),
 }
 SUITES = Table("refocus.suites", _OWN, Suite)
+OTHERS = ("cue-conflict", "imagenet-segmentation")  # known test sets, but not of classification
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,24 @@ class TestSet:
     among: tuple[int, ...] | None = None
 
 
+def refuse_near_miss(name: str, path: str | Path, parameter: str = "suites") -> None:
+    """Stop where a test set is called nearly like a known one, which has rules of its own.
+
+    Raises:
+        InputError: it is called so but for its case, -, _, spaces and dots; names the known set.
+    """
+    known = (*SUITES, *OTHERS)
+    if name not in known and (meant := [other for other in known if _loose(other) == _loose(name)]):
+        raise InputError(
+            f"‹{parameter}› {name}={path}: the known test set of nearly that name is spelled "
+            f"{meant[0]}; must be spelled so, or a folder of your own have another name"
+        )
+
+
+def _loose(name: str) -> str:
+    return re.sub(r"[-_ .]", "", name.lower())
+
+
 def open_suite(
     name: str,
     path: str | Path,
@@ -186,13 +206,14 @@ def open_suite(
     """Open a row of `SUITES`, or under any other name an ImageFolder of the model's classes.
 
     Raises:
-        InputError: no such folder or protocol, a class that is not in the set, or a model without
-            ImageNet's 1000 classes.
+        InputError: no such folder or protocol, a name that is nearly a known set's, a class that is
+            not in the set, or a model without ImageNet's 1000 classes.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"‹protocol› {protocol}: choose one of {', '.join(PROTOCOLS)}")
     root = Path(path).expanduser()
     transform = (eval_image if protocol == "standard" else paper_image)(model)
+    refuse_near_miss(name, path)
     if name not in SUITES:
         return TestSet(
             root,
@@ -240,7 +261,7 @@ def _labelled(
     }
     shown = f"‹suites› {name}={root}"
     if suite.labels is synsets and not listing(root, "suites").folders:
-        return flat_samples(root, shown)
+        return _among(flat_samples(root, shown), labels, suite, shown)
     folders = class_folders(root / suite.images, "suites")
     if suite.labels in (synsets, numbers):
         labels |= _other_spellings(folders, labels)
@@ -257,6 +278,17 @@ def _labelled(
     if not samples:
         raise InputError(
             f"‹suites› {name}={root}: none of its class folders has a label; expected {suite.about}"
+        )
+    return samples
+
+
+def _among(samples: list[Sample], labels: Labels, suite: Suite, shown: str) -> list[Sample]:
+    """The samples, whose labels must all be of the set's classes."""
+    legal = {indices[0] for indices in labels.values()}
+    if strange := [s for s in samples if s.label not in legal]:
+        raise InputError(
+            f"{shown}: {len(strange)} of its {len(samples)} images are of no class of this set, "
+            f"{strange[0].image.name} (label {strange[0].label}) first; expected {suite.about}"
         )
     return samples
 

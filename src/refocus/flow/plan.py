@@ -11,6 +11,7 @@ from torch import nn
 from refocus.data.folders import scan
 from refocus.data.shifts import KINDS, unseen
 from refocus.errors import InputError
+from refocus.evaluation.suites import refuse_near_miss
 from refocus.fingerprints import Copies
 from refocus.flow import pace
 from refocus.flow.pace import Pace
@@ -75,6 +76,8 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
     samples = scan(images, model, masks=masks, mask_polarity=settings.mask_polarity)
     if masks is not None:
         audit.check_masks(model, images, masks, audit_settings(settings))
+    for name, path in settings.tests.items():
+        refuse_near_miss(name, path, "tests")
     tests = {name: scan(path, model, parameter="tests") for name, path in settings.tests.items()}
     own = Copies(s.image for s in samples)
     for name, found in tests.items():
