@@ -16,8 +16,8 @@ import refocus
 from refocus import Recipe
 from refocus.data import shifts
 from refocus.data.folders import folder_samples
-from refocus.data.swaps import other_class_pairs, swap_backgrounds
 from refocus.data.images import read_image
+from refocus.data.swaps import other_class_pairs, swap_backgrounds
 from refocus.data.transforms import eval_image, joint_transform, paper_image
 from refocus.objectives.by_name import objective
 from refocus.relevance.gae import explain
