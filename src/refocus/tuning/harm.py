@@ -75,20 +75,26 @@ class Shortage:
 def shortage(plain: np.ndarray, swapped: np.ndarray, tolerance: float) -> Shortage:
     """The share that is closest to standing and the images with which it would, 4 times out of 5.
 
-    As if what was seen were the truth: its mean change and its variance.
+    As if what was seen were the truth: its mean change and its variance. A share is judged after
+    smaller ones that are safe and larger ones that gain, so their images count as well.
     """
-    best = Shortage(len(plain) - 1, None)
+    last = len(plain) - 1
     if not swapped.size:
-        return best
+        return Shortage(last, None)
     each = plain.shape[1] / swapped.shape[1]  # images for a pair
-    for at in range(1, len(plain)):
+    safe, sure = dict[int, float](), dict[int, float]()  # images for rules (1) and (2)
+    for at in range(1, last + 1):
         lost, gained = plain[at] - plain[0], swapped[at] - swapped[0]
         images = images_needed(float(lost.mean()), float(lost.var()), -tolerance / 100)
         pairs = images_needed(float(gained.mean()), float(gained.var()), 0.0)
-        needed = max(images, math.ceil(each * pairs)) if images and pairs else None
-        if needed is not None and (best.images is None or needed < best.images):
-            best = Shortage(at, needed)
-    return best
+        safe[at] = math.inf if images is None else images
+        sure[at] = math.inf if pairs is None else math.ceil(each * pairs)
+    best = min(safe, key=lambda at: max(safe[at], sure[at]))
+    if math.isinf(max(safe[best], sure[best])):
+        return Shortage(last, None)
+    before, after = [safe[at] for at in safe if at <= best], [sure[at] for at in sure if at >= best]
+    needed = max(*before, *after)
+    return Shortage(best, None if math.isinf(needed) else int(needed))
 
 
 def least_images(tolerance: float) -> int | None:

@@ -33,8 +33,10 @@ def judge(
     """
     if chosen:
         return Verdict(True, candidates[chosen].share, _ship(candidates[chosen], unseen))
-    sentence = _keep(candidates[short.position], tolerance, short.images)
-    return Verdict(False, 0.0, sentence, short.images)
+    n = candidates[0].in_domain.model.n
+    needed = short.images if short.images is not None and short.images > n else None
+    sentence = _keep(candidates, short, tolerance)
+    return Verdict(False, 0.0, sentence, needed)
 
 
 def mixture(share: float) -> str:
@@ -81,7 +83,8 @@ def _ship(kept: Candidate, unseen: Mapping[str, Compared]) -> str:
     )
 
 
-def _keep(judged: Candidate, tolerance: float, needed: int | None) -> str:
+def _keep(candidates: Sequence[Candidate], short: Shortage, tolerance: float) -> str:
+    judged = candidates[short.position]
     n = judged.in_domain.model.n
     if not judged.swapped.model.n:
         return (
@@ -97,16 +100,39 @@ def _keep(judged: Candidate, tolerance: float, needed: int | None) -> str:
             f"accuracy on unchanged images may fall by up to {judged.most_lost:.1f} points, where "
             f"the tolerance is {tolerance:g}"
         )
-    reason = " and ".join(reasons) or "a smaller share of the tuned weights fails the test"
-    surer = (
-        f"About {needed} check images instead of {n} would decide"
-        if needed is not None and needed > n
-        else "More check images would hardly change that"
-    )
+    reason = " and ".join(reasons) or _blocked(candidates, short.position, tolerance)
+    if short.images is None:
+        surer = "More check images would hardly change that"
+    elif short.images > n:
+        surer = f"About {short.images} check images instead of {n} would decide"
+    else:
+        surer = "A few more check images would likely decide"
     return (
         f"Keep the original model: with {mixture(judged.share)}, {_gain(judged)}, but {reason} "
         f"(95 % confidence, {n} check images). {surer}."
     )
+
+
+def _blocked(candidates: Sequence[Candidate], position: int, tolerance: float) -> str:
+    """Why a share that passes both tests by itself was not reached: which other share failed."""
+    reasons = []
+    for below in candidates[1:position]:
+        if below.most_lost is not None and below.most_lost >= tolerance:
+            reasons.append(
+                f"with {mixture(below.share)} accuracy on unchanged images may fall by up to "
+                f"{below.most_lost:.1f} points (the tolerance is {tolerance:g}), and a share is "
+                "kept only if all smaller ones are safe"
+            )
+            break
+    for above in candidates[:position:-1]:
+        if above.least_gained is not None and above.least_gained <= 0:
+            gain = "the gain may be chance" if _points(above.swapped) > 0 else "there is no gain"
+            reasons.append(
+                f"with {mixture(above.share)} {gain}, and a share is kept only if all larger ones "
+                "gain"
+            )
+            break
+    return ", and ".join(reasons) or "it is at the very limit of what the rule allows"
 
 
 def _gain(candidate: Candidate) -> str:
