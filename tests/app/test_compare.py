@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from refocus import Recipe
 from refocus.app import looks
 from refocus.vit import loading
-from tests.app.makers import GRADIO
+from tests.app.makers import GRADIO, in_a_loop
 from tests.makers import Build
 
 
@@ -37,6 +38,29 @@ def test_one_model_is_shown_beside_the_image_and_two_beside_each_other() -> None
     left, right = overlays({"original": seen, "tuned": seen}, 0.0, 0.6)
     assert np.array_equal(np.asarray(left), np.asarray(right))
     assert overlays({}, 0.0, 0.6) is None
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_answers_come_in_the_order_of_the_questions(
+    two_models: dict[str, str], tmp_path: Path
+) -> None:
+    """Whatever draws the maps waits in one queue, and of waiting questions the newest is asked."""
+    import gradio as gr
+
+    from refocus.app.compare import CompareTab
+    from refocus.app.parts import Tool
+
+    def made() -> tuple[Any, Any]:
+        with gr.Blocks() as page:
+            return page, CompareTab(Tool(two_models, tmp_path / "work"))
+
+    page, tab = in_a_loop(made)
+    drawing = [event for event in page.fns.values() if tab.shown in event.outputs]
+    assert len([target for event in drawing for target in event.targets]) == 4 + 2
+    for event in drawing:
+        found = (event.concurrency_id, event.concurrency_limit, event.trigger_mode)
+        assert found == (drawing[0].concurrency_id, 1, "always_last")
 
 
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")

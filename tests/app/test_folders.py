@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from refocus.app.folders import Folders
+from refocus.data.folders import folder_samples
 from refocus.errors import InputError
 
 
@@ -32,6 +33,28 @@ def test_masks_are_saved_where_tune_reads_them_and_nothing_is_lost(
     for wrong in (np.zeros((36, 40), bool), np.ones((36, 40), bool), np.ones((3, 3), bool)):
         with pytest.raises(InputError):
             folders.save("cat/0.png", wrong)
+
+
+def test_a_mask_of_another_kind_than_png_is_read_and_replaced(
+    image_folders: tuple[Path, Path],
+) -> None:
+    images, masks = image_folders
+    old = masks / "cat" / "0.bmp"
+    Image.open(masks / "cat" / "0.png").save(old)
+    before = old.read_bytes()
+    (masks / "cat" / "0.png").unlink()
+    folders = Folders(images, masks)
+    assert folders.mask("cat/0.png") is not None
+    assert folders.doubtful()[0] != "cat/0.png"
+    drawn = np.zeros((36, 40), bool)
+    drawn[3:9, 4:12] = True
+    folders.save("cat/0.png", drawn)
+    found = {
+        s.image.name: s.mask for s in folder_samples(images, masks) if s.mask.parent.name == "cat"
+    }
+    assert found["0.png"].name == "0.png"
+    assert not old.exists()
+    assert (masks / ".replaced" / "cat" / "0.0.bmp").read_bytes() == before
 
 
 def test_names_that_look_like_patterns(tmp_path: Path, image_folders: tuple[Path, Path]) -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from refocus import InputError
-from refocus.vit.from_names import read_names, read_sentences, spoken, write_zero_shot
+from refocus.vit.from_names import (
+    read_names,
+    read_sentences,
+    spoken,
+    spoken_apart,
+    write_zero_shot,
+)
 
 
 def test_names_come_from_a_file_or_folders_and_are_spoken(tmp_path: Path) -> None:
@@ -19,6 +25,16 @@ def test_names_come_from_a_file_or_folders_and_are_spoken(tmp_path: Path) -> Non
     assert read_names(str(listed)) == ["ant", "bee"]
     assert read_names("ant, bee") == ["ant", "bee"]
     assert [spoken(name) for name in ("n02123045", "sea_star")] == ["tabby", "sea star"]
+
+
+def test_classes_that_share_a_word_are_told_apart_or_refused() -> None:
+    bird, machine, ant = spoken_apart(["n02012849", "n03126707", "ant"])
+    assert bird.startswith("crane, large long-necked wading bird")
+    assert machine == "crane, lifts and moves heavy objects"
+    assert ant == "ant"
+    for names in (["polar_bear", "polar bear"], ["Cat", "dog", "cat"]):
+        with pytest.raises(InputError, match=r"are both 'polar bear'|Cat and cat are both 'cat'"):
+            spoken_apart(names)
 
 
 @pytest.mark.parametrize(

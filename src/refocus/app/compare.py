@@ -24,6 +24,13 @@ _CHANGED = (
     "**The original model changed after this run was tuned from it**: the model shown beside the "
     "tuned one is not the one that tuning started from."
 )
+# one answer at a time, and after it the newest question: else a slow answer to an older one would
+# come last and stand there
+_IN_TURN: dict[str, Any] = {
+    "concurrency_id": "compare",
+    "concurrency_limit": 1,
+    "trigger_mode": "always_last",
+}
 _RELEVANCE = (
     "Relevance: how much each part of the image contributes to this answer, according to the "
     "model's attention and its gradient."
@@ -105,12 +112,11 @@ class CompareTab:
         looks, run = gr.State({}), gr.State("")
         inputs = [self.image, self.target, self.use_mask, run, self.threshold, self.opacity]
         seen = [looks, self.shown, self.download, self.numbers, self.sides]
-        for part in (self.image, self.target, self.use_mask, run):
-            part.change(self.refresh, inputs, seen)
-        for slider in (self.threshold, self.opacity):
-            slider.release(
-                self.redraw, [looks, self.threshold, self.opacity], [self.shown, self.download]
-            )
+        asked = [part.change for part in (self.image, self.target, self.use_mask, run)]
+        moved = [slider.release for slider in (self.threshold, self.opacity)]
+        gr.on(asked, self.refresh, inputs, seen, **_IN_TURN)
+        drawing = [looks, self.threshold, self.opacity]
+        gr.on(moved, self.redraw, drawing, [self.shown, self.download], **_IN_TURN)
         self.inputs = Inputs(self.image, run)
         gr.on(fn=self.first, outputs=self.image)  # when the page is loaded
 

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from refocus.data.folders import class_folders
 from refocus.data.images import ORIENTATION, read_image, read_mask
+from refocus.data.listing import by_stem, listing
 from refocus.errors import InputError
 from refocus.files import read_json, replacing
 from refocus.masks.trust import RECORDS
+from refocus.vit.classes import plain
 
 _KEPT = ".replaced"  # masks that a person drew over
 
 
 class Folders:
-    """images: CLASS/FILE. masks: CLASS/FILE-STEM.png, made where it is missing."""
+    """images: CLASS/FILE. masks: CLASS/FILE-STEM.*, made as PNG where it is missing."""
 
     def __init__(self, images: Path, masks: Path) -> None:
         """List the images once."""
@@ -44,8 +46,8 @@ class Folders:
 
     def mask(self, name: str) -> Tensor | None:
         """`[1, H, W]` in [0, 1], or None where there is none yet."""
-        file = self._mask_file(name)
-        return read_mask(file, self.image(name)) if file.is_file() else None
+        image, file = self._file(name), self._masks_of(name).get(_key(name))
+        return read_mask(file, read_image(image)) if file else None
 
     def doubtful(self) -> list[str]:
         """Names of all images, the least trusted mask first.
@@ -55,16 +57,18 @@ class Folders:
         record = self.masks / RECORDS
         rows = read_json(record)["masks"] if record.exists() else []
         scores = {row["mask"]: row["score"] for row in rows}
+        found = {name.partition("/")[0]: name for name in self.files}
+        masks = {kind: self._masks_of(name) for kind, name in found.items()}
 
         def rank(name: str) -> tuple[float, str]:
-            file = self._mask_file(name)
-            key = file.relative_to(self.masks).as_posix()
-            return (-1.0 if not file.is_file() else scores.get(key, 1.0), name)
+            file = masks[name.partition("/")[0]].get(_key(name))
+            key = file.relative_to(self.masks).as_posix() if file else ""
+            return (scores.get(key, 1.0) if file else -1.0, name)
 
         return sorted(self.files, key=rank)
 
     def save(self, name: str, mask: np.ndarray) -> Path:
-        """Write a mask bool `[H, W]`; the one that was there is kept in .replaced beside it.
+        """Write a mask bool `[H, W]` as PNG; the one that was there is kept in .replaced beside it.
 
         Raises:
             InputError: nothing or everything is marked, or the sizes differ.
@@ -77,18 +81,22 @@ class Folders:
             )
         if not mask.any() or mask.all():
             raise InputError(f"{name}: mark the object, not {'all' if mask.all() else 'nothing'}")
-        file = self._mask_file(name)
+        before = self._masks_of(name).get(_key(name))
+        place = self.masks / self._file(name).parent.name
+        file = before.with_suffix(".png") if before else place / f"{self._file(name).stem}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists():
+        if before:
             kept = self.masks / _KEPT / file.parent.name
             kept.mkdir(parents=True, exist_ok=True)
-            free = (kept / f"{file.stem}.{number}.png" for number in count())
-            shutil.copy2(file, next(file_ for file_ in free if not file_.exists()))
+            free = (kept / f"{before.stem}.{number}{before.suffix}" for number in count())
+            shutil.copy2(before, next(file_ for file_ in free if not file_.exists()))
         upright = Image.Exif()
         upright[ORIENTATION] = 1  # as the image was shown, whatever EXIF says of its pixels
         with replacing(file) as partial:
             picture = Image.fromarray(mask.astype(np.uint8) * 255)
             picture.save(partial, format="PNG", exif=upright)
+        if before and before != file:  # of another kind: an image has one mask
+            before.unlink()
         return file
 
     def _file(self, name: str) -> Path:
@@ -96,6 +104,11 @@ class Folders:
             raise InputError(f"{name}: is not in the image folder that the app was started with")
         return self.files[name]
 
-    def _mask_file(self, name: str) -> Path:
-        file = self._file(name)
-        return self.masks / file.parent.name / f"{file.stem}.png"
+    def _masks_of(self, name: str) -> dict[str, Path]:
+        """The masks of an image's class by stem, of any kind of image, as `tune` reads them."""
+        place = self.masks / self._file(name).parent.name
+        return by_stem(listing(place, "masks").images) if place.is_dir() else {}
+
+
+def _key(name: str) -> str:
+    return plain(Path(name).stem)

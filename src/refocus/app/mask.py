@@ -18,6 +18,7 @@ _PAINT = "#ff7f0e"
 _CANVAS = 640  # the editor's square, so that the brush is as wide on every image
 _INSIDE = 0.5  # a mask's value from which a pixel is painted
 Shown = dict[str, Any]
+Held = tuple[str, Tensor | None]
 
 
 def _on_canvas(picture: Image.Image, filling: Any, method: Image.Resampling) -> Image.Image:
@@ -33,19 +34,33 @@ def layer(mask: Tensor | None, size: tuple[int, int]) -> Image.Image:
     return _on_canvas(drawn, (0, 0, 0, 0), Image.Resampling.NEAREST)
 
 
-def painted(shown: Shown, size: tuple[int, int]) -> np.ndarray:
+def painted(shown: Shown, size: tuple[int, int], before: Tensor | None = None) -> np.ndarray:
     """What is marked in the editor's layers, bool `[H, W]` of the image's own size.
 
-    size: (width, height) of the image.
+    size: (width, height) of the image. before: the mask that the editor was given; where nobody
+    painted, it stays as it is, also if the image has more pixels than the editor.
     """
+    marked = _marked(shown["layers"])
+    found = _of_size(marked, size)
+    if before is None:
+        return found
+    touched = _of_size(marked != _marked([layer(before, size)]), size)
+    return np.where(touched, found, before[0].numpy() > _INSIDE)
+
+
+def _marked(layers: list[Image.Image]) -> np.ndarray:
+    """Where one of the editor's layers is painted, bool of the editor's square."""
     marked = np.zeros((_CANVAS, _CANVAS), bool)
-    for drawn in shown["layers"]:
+    for drawn in layers:
         square = drawn.convert("RGBA").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST)
         marked |= np.asarray(square)[..., 3] > 0
-    scale = _CANVAS / max(size)
-    width, height = (round(scale * side) for side in size)
-    left, top = (_CANVAS - width) // 2, (_CANVAS - height) // 2
-    inside = Image.fromarray(marked[top : top + height, left : left + width])
+    return marked
+
+
+def _of_size(marked: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The image's part of the editor's square, in the image's size `[H, W]`."""
+    frame = _on_canvas(Image.new("L", size, 255), 0, Image.Resampling.NEAREST)
+    inside = Image.fromarray(marked).crop(frame.getbbox())
     return np.asarray(inside.resize(size, Image.Resampling.NEAREST))
 
 
@@ -80,7 +95,7 @@ class MaskTab:
         name.change(self.opened, name, [editor, said, held])
         following.click(self.step, name, name)
         automatic.click(self.found, name, [editor, held])
-        empty.click(lambda chosen: [self.shown(chosen), chosen], name, [editor, held])
+        empty.click(lambda chosen: [self.shown(chosen), (chosen, None)], name, [editor, held])
         save.click(self.saved, [name, held, editor], said)
 
     def shown(self, name: str | None, mask: Tensor | None = None) -> Shown | None:
@@ -93,26 +108,28 @@ class MaskTab:
         return {"background": background, "layers": [layer(mask, image.size)], "composite": None}
 
     def opened(self, name: str | None) -> list[Any]:
-        """The editor, what is said, and whose mask the editor now holds."""
+        """The editor, what is said, and which mask the editor now holds."""
         try:
-            return [self.shown(name, self.folders.mask(name) if name else None), "", name]
+            mask = self.folders.mask(name) if name else None
+            return [self.shown(name, mask), "", (name, mask)]
         except InputError as error:  # a mask that cannot be read is painted anew
-            return [self.shown(name), str(error), name]
+            return [self.shown(name), str(error), (name, None)]
 
     def found(self, name: str | None) -> list[Any]:
-        """The editor with an automatic mask, and whose it is."""
+        """The editor with an automatic mask, and that."""
         with said_in_page():
             mask = self.tool.find(self.folders.image(name)) if name else None
-        return [self.shown(name, mask), name]
+        return [self.shown(name, mask), (name, mask)]
 
-    def saved(self, name: str | None, held: str | None, shown: Shown | None) -> str:
-        """Save what is painted; held: the image whose mask the editor holds."""
+    def saved(self, name: str | None, held: Held | None, shown: Shown | None) -> str:
+        """Save what is painted; held: the image in the editor, and its mask at first."""
         with said_in_page():
             if not name or shown is None:
                 raise InputError("choose an image first")
-            if held != name:
+            if held is None or held[0] != name:
                 raise InputError(f"{name}: is still loading; save again when it is shown")
-            file = self.folders.save(name, painted(shown, self.folders.image(name).size))
+            drawn = painted(shown, self.folders.image(name).size, held[1])
+            file = self.folders.save(name, drawn)
         where = file.relative_to(self.folders.masks)
         return f"Saved: {where}. The previous mask is kept in `.replaced`."
 

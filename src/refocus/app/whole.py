@@ -11,6 +11,7 @@ import gradio as gr
 from refocus.app.folders import Folders
 from refocus.app.jobs import Job, command_line
 from refocus.app.parts import Tool, said_in_page
+from refocus.data.listing import holds_images
 from refocus.flow import results
 from refocus.flow.results import PAGE
 
@@ -63,7 +64,7 @@ class WholeTab:
     def _masks(self) -> dict[str, Any]:
         """The folder of masks where it holds any; else they are found."""
         masks = self.folders.masks
-        return {"masks": masks} if any(masks.rglob("*.png")) else {}
+        return {"masks": masks} if holds_images(masks) else {}
 
     def _unfinished(self) -> str:
         """The newest run of this app that was stopped before its end, or nothing."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from timm.data import ImageNetInfo
@@ -32,8 +34,8 @@ def write_zero_shot(
             paper.
 
     Raises:
-        InputError: fewer than two names or one twice, a sentence without a place for the class, a
-            model of another kind, or `out` exists.
+        InputError: fewer than two names or one twice, two that are the same words, a sentence
+            without a place for the class, a model of another kind, or `out` exists.
     """
     folder = Path(out)
     found = read_names(names) if isinstance(names, (str, Path)) else _distinct(list(names), "")
@@ -46,7 +48,7 @@ def write_zero_shot(
         if of_the_disk(error):
             raise
         raise InputError(f"‹out› {out}: cannot be written ({error.strerror})") from error
-    words = [spoken(name) for name in found]
+    words = spoken_apart(found)
     made = zero_shot.build(model.removeprefix("hf:"), found, words, sentences)
     save(made, folder)
     return made
@@ -84,13 +86,46 @@ def read_sentences(file: str | Path | None) -> list[str]:
     return sentences
 
 
+def spoken_apart(names: Sequence[str]) -> list[str]:
+    """Each folder's name as a word; WordNet ids that share one also by what they mean.
+
+    Raises:
+        InputError: two names that would be the same words, so that their outputs were equal.
+    """
+    words = [spoken(name) for name in names]
+    counts = Counter(word.casefold() for word in words)  # tokenizers know no capitals
+    for i, name in enumerate(names):
+        if counts[words[i].casefold()] > 1 and (known := _wordnet(name)):
+            text = str(known.label_name_to_description(name, detailed=True))
+            words[i] += f", {text.partition(': ')[2].partition(';')[0]}"
+    taken: dict[str, str] = {}
+    for name, word in zip(names, words, strict=True):
+        if (other := taken.setdefault(word.casefold(), name)) != name:
+            raise InputError(
+                f"‹names›: {other} and {name} are both {word!r} in a sentence, so their outputs "
+                "would be equal; call one otherwise"
+            )
+    return words
+
+
 def spoken(name: str) -> str:
     """A folder's name as a word: WordNet ids by ImageNet's table, underscores as spaces."""
-    if len(name) == 9 and name[0] == "n" and name[1:].isdigit():
-        known = ImageNetInfo("imagenet-22k")
-        if name in known.label_names():
-            return str(known.label_name_to_description(name)).split(",")[0]
+    if known := _wordnet(name):
+        return str(known.label_name_to_description(name)).split(",")[0]
     return name.replace("_", " ")
+
+
+def _wordnet(name: str) -> ImageNetInfo | None:
+    """The table of ImageNet's classes where a name is a WordNet id in it."""
+    if not (len(name) == 9 and name[0] == "n" and name[1:].isdigit()):
+        return None
+    known = _table()
+    return known if name in known.label_names() else None
+
+
+@cache
+def _table() -> ImageNetInfo:
+    return ImageNetInfo("imagenet-22k")
 
 
 def _distinct(names: list[str], shown: str) -> list[str]:
