@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from refocus.cli import main
 from refocus.evaluation import maps
 from refocus.records import MapRecord, Prediction
 from refocus.studies import figures, layouts, registry
+from refocus.studies.jobs import Job
+from refocus.studies.order import Order
+from refocus.studies.registry import ORIGINAL, PUBLISHED
 from tests.studies.makers import RUN, options
 
 
@@ -78,12 +83,33 @@ def test_map_scores_of_draws_that_agree_are_those_of_one() -> None:
 def test_a_class_changes_by_the_mean_over_draws() -> None:
     before = [Prediction(f"{i}", i % 2, (i % 2, 9), 0.9) for i in range(8)]
     worse = [Prediction(f"{i}", i % 2, (i % 2 if i > 1 else 7, 9), 0.9) for i in range(8)]
-    rows = figures.over_draws([worse, before], before, ["ant", "bee"])
+    rows = figures.over_draws([{"": worse}, {"": before}], {"": before}, ["ant", "bee"])
     assert [(r.name, r.against, r.model, r.gain) for r in rows] == [
         ("ant", 100, 87.5, -12.5),
         ("bee", 100, 87.5, -12.5),
     ]
     assert rows[0].change.top1.n == 4
+
+
+def test_the_levels_of_an_image_are_no_images_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def levels(right: int) -> dict[str, list[Prediction]]:
+        return {
+            f"{level:03d}": [Prediction(f"{i}", 0, (int(level >= right), 9), 0.9) for i in range(6)]
+            for level in range(8)
+        }
+
+    answers = {ORIGINAL.name: levels(2), PUBLISHED.name: levels(6)}
+    order = SimpleNamespace(
+        models=("vit",),
+        suites=("size",),
+        ground=SimpleNamespace(models={"vit": "ref"}),
+        answers=lambda job, _suite: answers[job.variant.name],
+        runs=lambda model, variant: [Job(model, variant)],
+    )
+    monkeypatch.setattr(figures, "load", lambda _ref: None)
+    monkeypatch.setattr(figures, "brief_names", lambda _model: ["ant"])
+    (row,) = figures.class_changes(cast(Order, order))["vit: size"]
+    assert (row.against, row.model, row.change.top1.n) == (25.0, 75.0, 6)
 
 
 @pytest.mark.slow

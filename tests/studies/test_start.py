@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from refocus.studies.start import estimate, study
         ({"on": "a", "masks": "k"}, "^model: missing; on needs your model"),
         ({"on": "a", "model": "m"}, "^model m: must be a list"),
         ({"on": "a", "model": ("m",)}, "^masks: missing; a study needs masks.*automatic_masks"),
+        ({"data": "a", "mask_polarity": "invert"}, "^mask_polarity invert: only with on"),
+        ({"data": "a", "maps": 5}, "^maps 5: only with on"),
         ({"data": "a", "epochs": 0}, "^epochs 0: must be a whole number of at least 1"),
         ({"data": "a", "rates": {"bce": -1.0}}, "^rates bce=-1.0: must be a number above 0"),
         ({"data": "a", "models": ("", "b")}, "^models: must be a text that is not empty"),
@@ -54,7 +57,10 @@ def test_every_shift_of_the_settings_has_a_nearest_suite_of_the_paper() -> None:
 def test_a_study_on_the_papers_data_keeps_no_files_of_its_own() -> None:
     """Folders that were begun before files were kept go on."""
     assert "files" not in StudySettings(data="a").kept()
-    assert len(StudySettings(on="a", model=("m",), masks="k").kept()["files"]) == 2
+    own = StudySettings(on="a", model=("m",), masks="k")
+    assert len(own.kept()["files"]) == 2
+    assert "maps" not in own.kept()
+    assert replace(own, maps=5).kept()["maps"] == 5  # other maps are no part of the same folder
 
 
 @pytest.mark.parametrize("changed", ["weights", "images", "masks"])

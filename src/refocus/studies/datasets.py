@@ -5,9 +5,11 @@ The paper's are named by one TOML file.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,7 +25,7 @@ from refocus.errors import InputError, first_line
 from refocus.evaluation.plan import SEGMENTS
 from refocus.evaluation.suites import SUITES, TestSet, open_suite
 from refocus.files import read_text
-from refocus.fingerprints import of_model, of_tree
+from refocus.fingerprints import of_file, of_model, of_tree
 from refocus.masks.trust import masked
 from refocus.records import Sample
 from refocus.studies.paper import MODELS
@@ -34,6 +36,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+log = logging.getLogger("refocus")
 KINDS = ("annotated", "unsupervised")  # of masks
 MASK_SCORE = 0.5  # masks that `refocus masks` gave a lower score are no part of a study
 SPLIT = "split"  # below OUT: links to the halves of one ImageFolder
@@ -299,14 +302,32 @@ def check_own(
 def _check_one_folder(
     folder: Path, network: nn.Module, masks: dict[str, Path], mask_polarity: str
 ) -> None:
-    for name, files in class_folders(folder, "on").items():
+    for name, files in _distinct(folder).items():
         if len(files) < 2:
             raise InputError(
-                f"‹on› {folder / name}: needs two images or more, for training and for testing"
+                f"‹on› {folder / name}: needs two different images or more, for training and for "
+                "testing"
             )
     for root in masks.values():
         found = scan(folder, network, masks=root, parameter="on", mask_polarity=mask_polarity)
         masked(found, root, MASK_SCORE)
+
+
+def _distinct(folder: Path) -> dict[str, list[Path]]:
+    """The files of every class folder, of each photo the first: copies would be in both halves."""
+    classes = class_folders(folder, "on")
+    sizes = Counter(file.stat().st_size for files in classes.values() for file in files)
+    found: dict[str, list[Path]] = {name: [] for name in classes}
+    seen = set[str]()
+    for name, files in classes.items():
+        for file in files:
+            content = of_file(file) if sizes[file.stat().st_size] > 1 else str(file)
+            if content not in seen:
+                seen.add(content)
+                found[name].append(file)
+    if copies := sum(map(len, classes.values())) - len(seen):
+        log.warning("%s: %d images are copies of others: left out", folder, copies)
+    return found
 
 
 def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) -> None:
@@ -322,7 +343,7 @@ def _split(folder: Path, masks: dict[str, Path], out: Path) -> tuple[Path, dict[
 
     Every other image goes to train/, the rest to test/.
     """
-    for name, files in class_folders(folder, "on").items():
+    for name, files in _distinct(folder).items():
         for position, file in enumerate(files):
             part = "test" if position % 2 else "train"
             _link(file, out / "images" / part / name / file.name)

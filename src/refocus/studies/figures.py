@@ -11,10 +11,9 @@ import numpy as np
 from refocus.evaluation.metrics import group_differences
 from refocus.figures import charts
 from refocus.figures.tables import Row
-from refocus.records import Prediction
-from refocus.results import AccuracyChange, Compared, Estimate, GroupChange
+from refocus.results import AccuracyChange, Compared, GroupChange
 from refocus.studies import layouts
-from refocus.studies.jobs import Job, pooled
+from refocus.studies.jobs import Job, Levels, pooled
 from refocus.studies.order import Order
 from refocus.studies.page import Chart
 from refocus.studies.registry import AXIS_CLASSES, AXIS_SHOTS, ORIGINAL, PUBLISHED, Variant
@@ -70,14 +69,14 @@ def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
     for model in order.models:
         names = brief_names(load(order.ground.models[model]))
         for suite in order.suites:
-            before = pooled(order.answers(Job(model, ORIGINAL), suite))
-            runs = [pooled(order.answers(job, suite)) for job in order.runs(model, PUBLISHED)]
+            before = order.answers(Job(model, ORIGINAL), suite)
+            runs = [order.answers(job, suite) for job in order.runs(model, PUBLISHED)]
             every[f"{model}: {suite}"] = (
                 over_draws(runs, before, names)
-                if len(runs) > 1
+                if len(runs) > 1 or len(before) > 1
                 else group_differences(
-                    runs[0],
-                    before,
+                    pooled(runs[0]),
+                    pooled(before),
                     lambda p, names=names: names[p.label],  # type: ignore[misc]
                 )
             )
@@ -85,57 +84,25 @@ def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
 
 
 def over_draws(
-    runs: Sequence[Sequence[Prediction]], before: Sequence[Prediction], names: Sequence[str]
+    runs: Sequence[Levels], before: Levels, names: Sequence[str]
 ) -> tuple[GroupChange, ...]:
-    """The mean change of every class over several runs, largest gain first."""
-    after = [{p.image: p for p in run} for run in runs]
-    of_class: dict[str, list[Prediction]] = defaultdict(list)
-    for p in before:
-        if all(p.image in run for run in after):
-            of_class[names[p.label]].append(p)
+    """The mean change of every class over runs and levels, largest gain first.
+
+    An image counts once, with the share of its levels that are right.
+    """
+    labels = {p.image: p.label for level in before.values() for p in level}
+    metrics = ("top1", "top5")
+    old = {metric: layouts.by_image(before, metric) for metric in metrics}
+    new = {metric: [layouts.by_image(run, metric) for run in runs] for metric in metrics}
+    of_class: dict[str, list[str]] = defaultdict(list)
+    for image, label in labels.items():
+        if all(image in run for run in new["top1"]):
+            of_class[names[label]].append(image)
     rows = []
-    for name, old in sorted(of_class.items()):
-        new = [[run[p.image] for p in old] for run in after]
-        tops = _percent(new, "right"), _percent([old], "right")
-        fives = _percent(new, "right5"), _percent([old], "right5")
-        change = AccuracyChange(
-            layouts.change_of(tops[0] - tops[1]), layouts.change_of(fives[0] - fives[1])
-        )
-        rows.append(GroupChange(name, float(tops[0].mean()), float(tops[1].mean()), change))
+    for name, images in sorted(of_class.items()):
+        after = {m: np.array([[run[i] for i in images] for run in new[m]]) for m in metrics}
+        start = {m: np.array([old[m][i] for i in images]) for m in metrics}
+        top1, top5 = (layouts.change_of(after[m] - start[m]) for m in metrics)
+        means = float(after["top1"].mean()), float(start["top1"].mean())
+        rows.append(GroupChange(name, *means, AccuracyChange(top1, top5)))
     return tuple(sorted(rows, key=lambda row: -row.gain))
-
-
-def _percent(runs: Sequence[Sequence[Prediction]], right: str) -> np.ndarray:
-    """Of each run and image 0 or 100."""
-    return np.array([[100.0 * getattr(p, right) for p in run] for run in runs])
-
-
-def class_charts(every: dict[str, tuple[GroupChange, ...]], ends: int) -> tuple[Chart, ...]:
-    """Every class, or the `ends` classes that gain and lose most."""
-    shown = []
-    for title, rows in every.items():
-        some = rows if not ends or len(rows) <= 2 * ends else rows[:ends] + rows[-ends:]
-        if some:
-            shown.append(
-                Chart(
-                    f"{title}, change of top-1 by class",
-                    charts.changes({row.name: row.moved for row in some}),
-                )
-            )
-    return tuple(shown)
-
-
-def average_charts(lines: Sequence[Line]) -> tuple[Chart, ...]:
-    """Figure 4: the average change of each test set, a chart for each method and metric."""
-    rows: dict[tuple[str, str], dict[str, Estimate]] = defaultdict(dict)
-    for line in lines:
-        if line.model == AVERAGE and line.change is not None:
-            name = line.suite if line.classes == "all" else f"{line.suite}, {line.classes}"
-            change = Estimate(line.change.difference, line.change.interval, line.change.n)
-            rows[line.method, line.metric][name] = change
-    return tuple(
-        Chart(
-            f"{method}: average change of {METRICS[metric]}", charts.changes(some, METRICS[metric])
-        )
-        for (method, metric), some in rows.items()
-    )

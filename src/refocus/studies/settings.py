@@ -21,6 +21,7 @@ _ONLY_ON = (
     "automatic_masks",
     "shifts",
 )  # a TOML file names these itself
+_NOT_OF_DATA = ("mask_polarity", "most", "maps")  # have a default, and no part in the TOML file
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,9 @@ class StudySettings:
                 raise InputError(
                     f"‹{name}› {shown}: only with ‹on›; ‹data› names models and masks in its file"
                 )
+        for name in _NOT_OF_DATA:
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                raise InputError(f"‹{name}› {value}: only with ‹on›")
 
     def _refuse_beside_on(self) -> None:
         if self.models:
@@ -205,6 +209,8 @@ class StudySettings:
             "automatic_masks": _resolved(self.automatic_masks),
             "most": self.most,
             "shift": list(self.shifts) or None,
+            # the default as earlier versions wrote it
+            **({"maps": self.maps} if self.maps != type(self).maps else {}),
             **({"files": files} if files else {}),  # with `data` as earlier versions wrote it
         }
 
