@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +66,16 @@ class OwnViT(nn.Module):
         return refocus.recorded(
             self, [block.map for block in self.blocks] if self.by_hand else None
         )
+
+
+def changed() -> nn.Module:
+    """A model of timm that is not as `create_model` makes it."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=4, **sizes)
+    for block in model.blocks:
+        block.mlp.act = nn.ReLU()
+    return model
 
 
 def build() -> nn.Module:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from torch import nn
 
 import refocus
 from refocus import references
@@ -67,6 +70,32 @@ def test_saving_replaces_a_model_and_nothing_else(tiny: Build, tmp_path: Path) -
     with pytest.raises(refocus.InputError, match="holds something other than a model"):
         refocus.save(tiny(), tmp_path / "saved")
     assert (tmp_path / "saved" / "thesis.txt").exists()
+
+
+def _activation(model: Any) -> None:
+    model.blocks[1].mlp.act = nn.ReLU()
+
+
+def _pooling(model: Any) -> None:
+    model.pool_include_prefix = True
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_activation, r"its blocks.1.mlp.act is ReLU\(\), and read from a folder it would be GELU"),
+        (_pooling, "its pool_include_prefix is True, and read from a folder it would be False"),
+    ],
+)
+def test_what_timm_would_build_otherwise_is_not_saved(
+    tiny: Build, tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    model = tiny()
+    refocus.save(model, tmp_path / "a")
+    change(model)
+    with pytest.raises(refocus.InputError, match=message):
+        refocus.save(model, tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_names_of_another_head_are_not_used(tiny: Build) -> None:

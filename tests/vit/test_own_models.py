@@ -11,8 +11,8 @@ import torch
 
 import refocus
 from refocus.tuning import course
-from refocus.vit.classes import name_outputs
-from tests.makers import DOCS, invoke
+from refocus.vit.classes import label_names, name_outputs
+from tests.makers import DOCS, NAMES, invoke
 from tests.own_vit import OwnViT
 
 
@@ -49,6 +49,15 @@ def test_preprocessing_is_not_guessed_once_a_model_is_named(missing: str) -> Non
     name_outputs(model, list("abcd"), "here")
     with pytest.raises(refocus.InputError, match=r"says nothing of its preprocessing \(.*\)"):
         refocus.eval_image(model)
+
+
+def test_a_timm_model_that_code_changes_is_made_by_that_code_again(tmp_path: Path) -> None:
+    model, images = refocus.load("py:tests.own_vit:changed", names=NAMES), torch.randn(1, 3, 32, 32)
+    torch.nn.init.normal_(model.head.weight)
+    refocus.save(model, tmp_path / "model")
+    again = refocus.load(f"py:tests.own_vit:changed@{tmp_path / 'model'}")
+    assert torch.equal(again(images), model(images))
+    assert label_names(again) == NAMES
 
 
 def test_the_example_of_the_docs_runs_and_is_under_15_lines() -> None:
