@@ -485,3 +485,85 @@ def test_an_id_that_stands_twice_is_refused(tmp_path: Path, part: str, same: obj
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=f"two of its {part} have the id 5"):
         formats.reader("coco", path)
+
+
+# --- of which object, and of which image ----------------------------------------------------------
+
+
+def studio(*values: dict[str, Any]) -> str:
+    results = [{"original_width": 12, "original_height": 10, "value": value} for value in values]
+    return json.dumps([{"data": {"image": "a.jpg"}, "annotations": [{"result": results}]}])
+
+
+def of_cvat(inside: str) -> str:
+    box = '<box label="dog" xtl="0" ytl="0" xbr="2" ybr="2"/>'
+    size = 'width="12" height="10"'
+    return f'<annotations><image name="a.jpg" {size}>{inside}{box}</image></annotations>'
+
+
+DOG = {"x": 0, "y": 0, "width": 10, "height": 10, "rectanglelabels": ["dog"]}
+CAT = '<{0} label="cat" points="1,1;5,5;9,1"/>'
+TABLE = "image,xmin,ymin,xmax,ymax"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("cvat", of_cvat(CAT.format("polyline")), "has only points or lines called cat"),
+        ("cvat", of_cvat(CAT.format("skeleton")), "has only points or lines called cat"),
+        ("cvat", of_cvat(CAT.format("points") + CVAT["box"]), BOX),
+        ("label-studio", studio({**RECTANGLE, "rectanglelabels": ["dog", "cat"]}, DOG), BOX),
+        ("label-studio", studio({"x": 1, "y": 1, "keypointlabels": ["cat"]}, DOG), "only points"),
+        ("boxes", f"{TABLE},class\na.jpg,3,2,9,6,cat\na.jpg,0,0,2,2,dog\n", BOX),
+        ("boxes", f"{TABLE},label\na.jpg,3,2,9,6,x\n", BOX),  # no cat in it: all count
+        ("boxes", f"{TABLE},label\na.jpg,3,2,9,6,dog\nb.jpg,0,0,2,2,cat\n", "no object called cat"),
+        ("boxes", f"{TABLE},label,class\na.jpg,3,2,9,6,x,y\n", "label and class could both be"),
+    ],
+)
+def test_only_objects_of_the_class_count_however_they_are_drawn(
+    name: str, content: str, found: np.ndarray | str, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_text(content)
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            formats.reader(name, tmp_path / "source")(image(), SIZE)
+    else:
+        np.testing.assert_array_equal(
+            formats.reader(name, tmp_path / "source")(image(), SIZE), found
+        )
+
+
+def test_a_class_of_one_of_many_voc_files_is_known(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>4</xmin><ymin>3</ymin><xmax>9</xmax><ymax>6</ymax></bndbox>"
+    for number in range(402):
+        label = "cat" if number == 1 else "person"
+        text = f"<annotation><object><name>{label}</name>{box}</object></annotation>"
+        (tmp_path / f"{number}.xml").write_text(text)
+    read = formats.reader("voc-boxes", tmp_path)
+    np.testing.assert_array_equal(read(image("cat/1.jpg"), SIZE), BOX)
+    with pytest.raises(InputError, match=r"2\.xml: has no object called cat"):
+        read(image("cat/2.jpg"), SIZE)
+
+
+def test_two_images_of_one_file_name_are_not_one(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    file = coco(tmp_path, None, None)
+    content = json.loads(file.read_text())
+    content["images"].append({**content["images"][0], "id": 77})
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="two images have the file_name"):
+        formats.reader("coco", file)(image(), SIZE)
+
+
+PAIRS = [[3, 2], [9, 2], [9, 6], [3, 6]]
+
+
+@pytest.mark.parametrize("shape", [PAIRS, [PAIRS], [PAIRS, [[3, 2], [4, 2], [3, 3]]]])
+def test_corners_of_coco_may_be_pairs(shape: object, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    file = coco(tmp_path, shape)
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [0, 0, 12, 9]
+    file.write_text(json.dumps(content))
+    np.testing.assert_array_equal(formats.reader("coco", file)(image(), SIZE), BOX)

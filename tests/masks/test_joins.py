@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refocus.data.folders import image_files
+from refocus.data.images import read_image
+from refocus.data.sources.opened import opened
 from refocus.data.tables import number
 from refocus.errors import InputError
 from refocus.evaluation.plan import read_groups
@@ -49,6 +53,54 @@ def test_an_image_gets_its_own_entry_or_none(
     names: list[str], images: list[str], expected: list[str | None]
 ) -> None:
     files = [Path("/data") / name for name in images]
+    join = Join(names, files)
+    for file, name in zip(files, expected, strict=True):
+        if name == "?":
+            with pytest.raises(InputError, match=r"tell\s+them apart"):
+                join(file)
+        else:
+            assert join(file) == name
+
+
+SAME = [("a/1.png", "cat"), ("b/1.png", "cat")]  # which are cat/1.png and cat/1-2.png when unpacked
+OTHER = [("a/1.png", "cat"), ("b/1.png", "dog")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tar"])
+@pytest.mark.parametrize(
+    ("rows", "names", "expected"),
+    [
+        (SAME, ["b/1.png"], [None, "b/1.png"]),
+        (SAME, ["a/1.png", "b/1.png"], ["a/1.png", "b/1.png"]),
+        (SAME, ["1-2.png"], [None, None]),
+        (SAME, ["cat/1.png"], ["?", "?"]),
+        (OTHER, ["cat/1.png", "dog/1.png"], ["cat/1.png", "dog/1.png"]),
+        (OTHER, ["1.png"], ["?", "?"]),
+    ],
+)
+def test_an_image_of_a_source_is_known_by_its_path_there(
+    kind: str,
+    rows: list[tuple[str, str]],
+    names: list[str],
+    expected: list[str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REFOCUS_CACHE", str(tmp_path / "cache"))
+    for red, (name, label) in enumerate(rows):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (9, 9), (red, 0, 0)).save(tmp_path / name)
+        (tmp_path / name).with_suffix(".cls").write_text(label)
+    if kind == "csv":
+        lines = [",".join(row) for row in [("path", "label"), *rows]]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+    else:
+        with tarfile.open(tmp_path / "t.tar", "w") as tar:
+            for name, _ in rows:
+                tar.add(tmp_path / name, name)
+                tar.add((tmp_path / name).with_suffix(".cls"), Path(name).with_suffix(".cls"))
+    files = image_files(opened(tmp_path / f"t.{kind}").images)
+    files.sort(key=lambda file: read_image(file).getpixel((0, 0)))  # as they are in `rows`
     join = Join(names, files)
     for file, name in zip(files, expected, strict=True):
         if name == "?":

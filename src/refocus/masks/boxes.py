@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from refocus.data.tables import number, read_table
+from refocus.data.sources.rows import COLUMNS
+from refocus.data.tables import head_of, number, read_table
 from refocus.errors import InputError, first_line
 from refocus.masks.joins import Join, files_below
 from refocus.masks.reading import MaskReader, Size, checked_size
@@ -18,27 +20,39 @@ from refocus.vit.classes import loose
 
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels from 0, the end outside
 _COLUMNS = ("xmin", "ymin", "xmax", "ymax")
-_ASKED = 200  # XML files whose classes are looked at first, evenly spaced
 _SHARES = 1.5
 _LARGE = 1 << 22  # bytes; an annotation has a few thousand
 
 
 def boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
-    """A CSV file with the columns image,xmin,ymin,xmax,ymax.
+    """A CSV file with the columns image,xmin,ymin,xmax,ymax, and perhaps one of classes.
 
     In pixels from 0, the right and lower edge outside; several rows for an image add up. image is a
-    path, of which as much counts as there is.
+    path, of which as much counts as there is. Boxes of the class named like the image's class
+    folder count, or all where no row has that class.
     """
     shown = f"‹source› boxes {source}"
-    found: dict[str, list[Corners]] = defaultdict(list)
-    for row in read_table(source, ("image", *_COLUMNS), shown):
+    labels = [name for name in head_of(source, shown) if name in COLUMNS["label"]]
+    if len(labels) > 1:
+        raise InputError(
+            f"{shown}: the columns {' and '.join(labels)} could both be the class; keep one of them"
+        )
+    found: dict[str, list[tuple[str, Corners]]] = defaultdict(list)
+    for row in read_table(source, ("image", *_COLUMNS), shown, optional=labels):
         x0, y0, x1, y1 = (number(row[c], f"{shown}: {c} of {row['image']}") for c in _COLUMNS)
-        found[row["image"]].append((x0, y0, x1, y1))
+        found[row["image"]].append((loose(row[labels[0]]) if labels else "", (x0, y0, x1, y1)))
     join = Join(found, images)
+    known = {label for rows in found.values() for label, _ in rows}
 
     def read(image: Path, size: Size) -> np.ndarray | None:
         name = join(image)
-        return None if name is None else rectangles(found[name], size, f"{source.name}: {name}")
+        if name is None:
+            return None
+        folder = loose(image.parent.name)
+        if folder in known and all(label != folder for label, _ in found[name]):
+            raise InputError(f"{source}: {name} has no object called {image.parent.name}")
+        corners = [box for label, box in found[name] if label == folder or folder not in known]
+        return rectangles(corners, size, f"{source.name}: {name}")
 
     return MaskReader(read)
 
@@ -51,8 +65,11 @@ def voc_boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
     """
     files = files_below(source, (".xml",))
     join = Join(files, images)
-    some = [list(files.values())[i] for i in range(0, len(files), max(1, len(files) // _ASKED))]
-    known = {loose(o.findtext("name", "")) for file in some for o in _objects(file, lenient=True)}
+
+    @cache
+    def known() -> set[str]:  # asked of images without their class, so that most need not wait
+        objects = (o for file in files.values() for o in _objects(file, lenient=True))
+        return {loose(o.findtext("name", "")) for o in objects}
 
     def size(image: Path) -> Size | None:
         name = join(image)
@@ -69,7 +86,7 @@ def voc_boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
             )
         objects = _objects(file)
         mine = [o for o in objects if loose(o.findtext("name", "")) == loose(folder)]
-        if not mine and loose(folder) in known:
+        if not mine and loose(folder) in known():
             raise InputError(f"{file}: has no object called {folder}")
         corners = [_corners(o, file) for o in mine or objects]
         return rectangles([c for c in corners if c], size, str(file)) if corners else None

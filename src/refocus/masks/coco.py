@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ log = logging.getLogger("refocus")
 
 _MOST = 1 << 31  # bytes; COCO's own files have 450 MB
 _CORNERS = 100_000  # of one polygon
+_POINTS = 3  # which enclose something
 _BEYOND = 2  # pixels by which tools let a box end outside of its image
 _MOST_FIT, _SOME = 0.95, 0.1  # of boxes: a few of a file are wrong in any case
 _Box = tuple[float, float, float, float]
@@ -51,7 +52,7 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
         raise InputError(
             "‹source› coco: pycocotools is not installed; run `pip install refocus-vit[coco]`"
         ) from error
-    categories, sizes, objects = _content(source)
+    categories, sizes, objects, doubled = _content(source)
     if boxes == ASK:
         _refuse_doubtful(objects, sizes, source)
     join = Join(objects, images)
@@ -65,6 +66,11 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
         name = join(image)
         if name is None:
             return None
+        if name in doubled:
+            raise InputError(
+                f"{source}: two images have the file_name {name}; must have a path that tells them "
+                "apart"
+            )
         if sizes[name] not in (None, tuple(size)):
             raise InputError(
                 f"{image}: is {size[0]}x{size[1]} pixels, {source.name} says "
@@ -81,8 +87,8 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
 
 def _content(
     source: Path,
-) -> tuple[dict[str, str], dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Category -> name; file -> size, where it is said; file -> its annotations.
+) -> tuple[dict[str, str], dict[str, Any], dict[str, list[dict[str, Any]]], set[str]]:
+    """Category -> name; file -> size, where it is said; file -> its annotations; doubled files.
 
     Numbers and texts count alike as ids.
     """
@@ -109,7 +115,8 @@ def _content(
         raise InputError(
             f"‹source› coco {source}: not a COCO instances file ({error!r})"
         ) from error
-    return categories, sizes, objects
+    doubled = {name for name, count in Counter(files.values()).items() if count > 1}
+    return categories, sizes, objects, doubled
 
 
 def _said_size(image: dict[str, Any]) -> Size:
@@ -181,10 +188,13 @@ def _corners(box: _Box, boxes: str) -> _Box:
 def _polygons(shape: Any) -> list[Any]:
     """Polygons of a segmentation, those of fewer than three points, which enclose nothing, aside.
 
-    One polygon may stand without its list.
+    One polygon may stand without its list, and points may be pairs.
     """
     polygons = [shape] if shape and not isinstance(shape[0], list) else shape or []
-    return [p for p in polygons if len(p) >= 6]
+    if len(polygons) >= _POINTS and all(isinstance(p, list) and len(p) == 2 for p in polygons):
+        polygons = [polygons]
+    flat = [[v for pair in p for v in pair] if isinstance(p[0], list) else p for p in polygons if p]
+    return [p for p in flat if len(p) >= 2 * _POINTS]
 
 
 def _refuse_doubtful(

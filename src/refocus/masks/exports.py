@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _MOST = 1 << 30  # bytes of an export
 _PIXELS = 1 << 28  # of one mask
 _WHOLE = 101  # percents of an image, rounded
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an upload
+_LINES = ("polyline", "points", "skeleton", "cuboid")  # of CVAT, which enclose no area of the image
 _UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
@@ -71,17 +72,23 @@ def _task(task: dict[str, Any], shown: str) -> tuple[str, Annotated]:
         return name, Annotated((), problem=problem)
     sizes = [checked_size(r.get("original_width"), r.get("original_height")) for r in results]
     size = next((found for found in sizes if found), None)
-    drawn = [_drawn(r["value"], size, shown) for r in results]
-    shapes = [shape for shape in drawn if shape is not None]
-    return name, Annotated(shapes, size)
+    shapes, lines = list[Shape](), list[str]()
+    for value in (r["value"] for r in results):
+        draw = _drawn(value, size, shown)
+        labels = next((v for k, v in value.items() if k.endswith("labels") and v), [])
+        if draw is None:
+            lines += map(str, labels)
+        else:
+            shapes += [Shape(str(label), draw) for label in labels or [""]]
+    return name, Annotated(shapes, size, lines=lines)
 
 
-def _drawn(value: dict[str, Any], size: Size | None, shown: str) -> Shape | None:
+def _drawn(
+    value: dict[str, Any], size: Size | None, shown: str
+) -> Callable[[Size], np.ndarray] | None:
     """One region; numbers are percents of the image. None for what is no region."""
-    labels = next((v for k, v in value.items() if k.endswith("labels") and v), [""])
-    label = str(labels[0])
     if "rle" in value:
-        return Shape(label, lambda wanted: _brush(value["rle"], wanted, shown))
+        return lambda wanted: _brush(value["rle"], wanted, shown)
     if size is None:
         return None
     width, height = size[0] / 100, size[1] / 100
@@ -101,7 +108,7 @@ def _drawn(value: dict[str, Any], size: Size | None, shown: str) -> Shape | None
         corners = _turned(corners, value, (x, y), (width, height))
     else:
         return None
-    return Shape(label, polygon(corners, shown))
+    return polygon(corners, shown)
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float) -> list[tuple[float, float]]:
@@ -204,7 +211,8 @@ def cvat(source: Path, images: Sequence[Path] = ()) -> MaskReader:
                 raise
             raise InputError(f"{shown} cannot be read ({error!r})") from error
         size = checked_size(image.get("width"), image.get("height"))
-        add(entries, name, Annotated(shapes, size), str(source))
+        lines = [child.get("label", "") for child in image if child.tag in _LINES]
+        add(entries, name, Annotated(shapes, size, lines=lines), str(source))
     if not entries:
         raise InputError(f"‹source› {source}: not CVAT's XML for images (it has no image)")
     return shapes_reader(entries, source, images)

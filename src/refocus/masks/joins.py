@@ -1,7 +1,8 @@
 """Which entry of somebody's annotations belongs to an image: the one whose path ends most alike.
 
 A file name alone decides only where it is unique on both sides: `0.png` of one class is not `0.png`
-of another.
+of another. An image of a table, an archive or a data set is known by the path that it has there,
+and by its class and name, not by the name that it was unpacked under.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from refocus.data.listing import hidden
+from refocus.data.sources.unpack import origin_of
 from refocus.errors import InputError
 from refocus.vit.classes import plain
 
 _Key = Callable[[str], str]  # how the last part of a path is compared
+_Path = tuple[str, ...]
 
 
 def _exact(name: str) -> str:
@@ -28,9 +31,18 @@ def _stem(name: str) -> str:
     return (stem if dot and end.isalnum() else name).casefold()
 
 
-def parts(name: str) -> tuple[str, ...]:
+def parts(name: str) -> _Path:
     """The parts of a path of any system, as they are compared."""
     return tuple(p for p in plain(name).replace("\\", "/").split("/") if p not in ("", "."))
+
+
+def _paths(image: Path) -> tuple[_Path, ...]:
+    """The paths that an image is known by, all of one name."""
+    own = parts(os.path.abspath(image))
+    origin = origin_of(image)
+    if not origin or not (there := parts(origin)):
+        return (own,)
+    return (there, (*own[-2:-1], there[-1]))
 
 
 class Join:
@@ -42,7 +54,7 @@ class Join:
 
     def __init__(self, names: Iterable[str], images: Sequence[Path] = ()) -> None:
         named = [(name, parts(name)) for name in names]
-        shown = [parts(os.path.abspath(image)) for image in images]
+        shown = [_paths(image) for image in images]
         self._tables = [(key, _table(named, key), _images(shown, key)) for key in (_exact, _stem)]
 
     def __call__(self, image: Path) -> str | None:
@@ -51,9 +63,10 @@ class Join:
         Raises:
             InputError: several entries could be meant, or the entry could be of another image.
         """
-        mine = parts(os.path.abspath(image))
+        mine = _paths(image)
         for key, table, images in self._tables:
-            candidates = table.get(key(mine[-1]), [])
+            called = key(mine[0][-1])
+            candidates = table.get(called, [])
             if not candidates:
                 continue
             scored = [(_alike(mine, entry), name, entry) for name, entry in candidates]
@@ -65,38 +78,43 @@ class Join:
                     "that tell them apart, such as CLASS/FILE"
                 )
             name, entry = winners[0]
-            rivals = [(_alike(other, entry), other) for other in images.get(key(mine[-1]), [])]
+            rivals = [(_alike(other, entry), other) for other in images.get(called, [])]
             score, rival = max((r for r in rivals if r[1] != mine), default=(0, ()))
             if score > best:
                 return None
             if score == best:
                 raise InputError(
-                    f"{image}: {name} could as well be {'/'.join(rival[-2:])}; give paths that "
+                    f"{image}: {name} could as well be {'/'.join(rival[0][-2:])}; give paths that "
                     "tell them apart, such as CLASS/FILE"
                 )
             return name
         return None
 
 
-def _table(
-    named: list[tuple[str, tuple[str, ...]]], key: _Key
-) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
-    table: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+def _table(named: list[tuple[str, _Path]], key: _Key) -> dict[str, list[tuple[str, _Path]]]:
+    table: dict[str, list[tuple[str, _Path]]] = defaultdict(list)
     for name, entry in named:
         if entry:
             table[key(entry[-1])].append((name, entry))
     return table
 
 
-def _images(shown: list[tuple[str, ...]], key: _Key) -> dict[str, list[tuple[str, ...]]]:
-    table: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+def _images(shown: list[tuple[_Path, ...]], key: _Key) -> dict[str, list[tuple[_Path, ...]]]:
+    table: dict[str, list[tuple[_Path, ...]]] = defaultdict(list)
     for image in shown:
-        table[key(image[-1])].append(image)
+        table[key(image[0][-1])].append(image)
     return table
 
 
-def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many parts of two paths agree from the end; the last, which was looked up, counts."""
+def _alike(image: tuple[_Path, ...], other: _Path) -> int:
+    """How many parts of an image's path and another agree from the end.
+
+    The last, which was looked up, counts; of several paths of an image the best.
+    """
+    return max(_agreeing(one, other) for one in image)
+
+
+def _agreeing(one: _Path, other: _Path) -> int:
     count = 1
     while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
         count += 1

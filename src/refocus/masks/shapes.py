@@ -34,12 +34,14 @@ class Shape:
 class Annotated:
     """An image of an export: its objects, and its size where the export says it.
 
-    problem: why it cannot be used; empty where it can.
+    problem: why it cannot be used; empty where it can. lines: labels of what encloses no area, such
+    as points and lines: an object of that label is known, but not where it ends.
     """
 
     shapes: Sequence[Shape]
     size: Size | None = None
     problem: str = ""
+    lines: Sequence[str] = ()
 
 
 def shapes_reader(
@@ -52,6 +54,7 @@ def shapes_reader(
     """
     join = Join(entries, images)
     known = {loose(s.label) for entry in entries.values() for s in entry.shapes}
+    known |= {loose(label) for entry in entries.values() for label in entry.lines}
 
     def size(image: Path) -> Size | None:
         name = join(image)
@@ -72,7 +75,8 @@ def shapes_reader(
         folder = loose(plain(image.parent.name))
         mine = [s for s in entry.shapes if loose(s.label) == folder]
         if not mine and folder in known:
-            raise InputError(f"{source}: {name} has no object called {image.parent.name}")
+            what = "only points or lines" if folder in map(loose, entry.lines) else "no object"
+            raise InputError(f"{source}: {name} has {what} called {image.parent.name}")
         mask: np.ndarray = np.zeros(size[::-1], bool)
         for shape in mine or entry.shapes:
             mask = mask | shape.draw(size)

@@ -701,6 +701,20 @@ def test_a_coco_id_that_stands_twice_is_refused(part: str, tmp_path: Path) -> No
         opened(tmp_path / "c.json")
 
 
+def test_a_coco_file_that_lists_an_image_twice_with_other_objects_is_refused(
+    tmp_path: Path,
+) -> None:
+    gradient().save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}],
+        "categories": [{"id": 7, "name": "ant"}],
+        "annotations": [{"image_id": 1, "category_id": 7}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"lists a\.png under the ids 1 and 2 with other objects"):
+        opened(tmp_path / "c.json")
+
+
 def test_a_column_may_be_named(tmp_path: Path) -> None:
     file = table(tmp_path, "path,label,class\na.png,x,y\n")
     assert [p.name for p in opened(f"{file}?label=class").images.iterdir()] == ["y"]

@@ -42,6 +42,7 @@ def coco(asked: Asked) -> Source:
         ) from error
     if not images:
         raise InputError(f"{asked.shown}: lists no images")
+    _refuse_other_classes(images, classes, asked.shown)
     root = _image_folder(file, images[0][1], asked.shown)
 
     def read() -> Iterator[Row | LeftOut]:
@@ -66,6 +67,20 @@ def refuse_doubled(content: Any, shown: str) -> None:
         if doubled := [one for one, count in counts.items() if count > 1]:
             raise InputError(
                 f"{shown}: two of its {part} have the id {doubled[0]}; each id must be unique"
+            )
+
+
+def _refuse_other_classes(
+    images: list[tuple[str, str]], classes: dict[str, set[str]], shown: str
+) -> None:
+    """Stop at a file that stands under two ids with other objects."""
+    before: dict[str, str] = {}
+    for key, name in images:
+        first = before.setdefault(name, key)
+        if classes[first] != classes[key]:
+            raise InputError(
+                f"{shown}: lists {name} under the ids {first} and {key} with other objects; must "
+                "list each image once"
             )
 
 

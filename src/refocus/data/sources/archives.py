@@ -102,9 +102,9 @@ def _row(key: str, parts: dict[str, bytes], names: list[str] | None, shown: str)
     if not label:
         return LeftOut("images without a label")
     name = f"{Path(key).name}.{images[0]}"
-    return Row(
-        named(label, names, shown), name, parts[images[0]], parts[masks[0]] if masks else None
-    )
+    mask = parts[masks[0]] if masks else None
+    origin = f"{key}.{images[0]}"
+    return Row(named(label, names, shown), name, parts[images[0]], mask, origin=origin)
 
 
 def _label(parts: dict[str, bytes], shown: str) -> str | None:

@@ -41,7 +41,8 @@ CLASSES = ("classes.txt", "classnames.txt", "labels.txt")
 class Row:
     """One labelled image.
 
-    name: of its file. image, mask: a file, or the content of one.
+    name: of its file. image, mask: a file, or the content of one. origin: the path by which the
+    source knows an image whose content it holds, "" where it has none.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Row:
     image: Path | bytes
     mask: Path | bytes | None = None
     group: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)

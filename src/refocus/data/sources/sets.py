@@ -122,10 +122,11 @@ def _rows(
             yield LeftOut("rows without an image or a label")
             continue
         content = _content(pixels, folder)
-        name = Path(pixels.get("path") or f"{position:06d}").name
+        origin = str(pixels.get("path") or "")
+        name = Path(origin or f"{position:06d}").name
         drawn = _content(row[mask], folder) if mask and row[mask] is not None else None
         mine = str(row[group]) if group and row[group] is not None else ""
-        yield Row(named(text, names, asked.shown), name, content, drawn, mine)
+        yield Row(named(text, names, asked.shown), name, content, drawn, mine, origin)
 
 
 def _of_kind(asked: Asked, kind: str, feature: str, of_kind: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
@@ -28,6 +29,7 @@ log = logging.getLogger("refocus")
 
 CACHE = "REFOCUS_CACHE"  # the environment variable that names another folder than ~/.cache/refocus
 _RULES = 3  # raised where the same source comes to be read as other images or classes
+_ORIGINS = "origins.json"  # CLASS/FILE -> the path by which the source knows an image
 _MADE = "source.json"  # written last: the folder is whole
 _ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic", "JPEG2000": ".jp2", "PPM": ".ppm"}
 _WINDOWS = '<>:"|?*'  # what no name may hold there
@@ -57,6 +59,25 @@ def unpacked(source: Source, asked: Asked) -> Path:
     found = from_json(read_json(folder / _MADE), _Made, folder / _MADE)
     log.info(Message(f"{asked.shown}: {found.what}; read as {folder}"))
     return folder
+
+
+def origin_of(image: Path) -> str | None:
+    """The path by which its source knows an image of unpacked class folders; None for others.
+
+    In the class folders it may have another name: `b/1.jpg` is `1-2.jpg` beside `a/1.jpg`.
+    """
+    root = image.parent.parent
+    return _origins(root.parent).get(f"{image.parent.name}/{image.name}")
+
+
+@lru_cache(maxsize=16)
+def _origins(folder: Path) -> dict[str, str]:
+    if not (folder / _MADE).is_file() or not (folder / _ORIGINS).is_file():
+        return {}
+    try:
+        return from_json(read_json(folder / _ORIGINS, most=1 << 31), dict[str, str], _ORIGINS)
+    except InputError:  # a file of the user's own
+        return {}
 
 
 def _absolute(asked: Asked) -> str:
@@ -117,6 +138,7 @@ def _written(source: Source, asked: Asked, folder: Path) -> _Made:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows([("image", "group"), *writer.groups])
         write_text(folder / "groups.csv", text.getvalue())
+    write_json(folder / _ORIGINS, writer.origins)
     return _Made(asked.place, writer.words(source.what), classes)
 
 
@@ -128,6 +150,7 @@ class _Writer:
         self.stems: dict[str, set[str]] = {}  # class -> stems taken
         self.seen: dict[Path, tuple[str, str, str]] = {}  # file -> its label, group and mask
         self.groups: list[tuple[str, str]] = []
+        self.origins: dict[str, str] = {}  # CLASS/FILE -> path
         self.left_out: Counter[str] = Counter()
         self.count = self.masks = 0
 
@@ -148,6 +171,9 @@ class _Writer:
         name = f"{self._free(label, row.name)}{ending}"
         _put(row.image, self.folder / "images" / label / name)
         self.count += 1
+        origin = os.path.abspath(row.image) if isinstance(row.image, Path) else row.origin
+        if origin:
+            self.origins[f"{label}/{name}"] = origin
         if row.mask is not None:
             self._mask(row.mask, label, Path(name).stem)
         if row.group:
