@@ -46,7 +46,7 @@ def test_each_block_has_a_head_and_all_have_one_together() -> None:
         ProbeRecord(f"{at}", {"1": tuple(a), "2": tuple(b), "label": (float(label),)})
         for at, (a, b, label) in enumerate(zip(noise, signal, labels, strict=True))
     ]
-    found = np.array([row.values["linear head"] for row in features.block_answers(rows)])
+    found = np.array([row.values["linear head"] for row in features.block_answers(rows, 0)])
     assert found.shape == (30, 3)
     assert found[:, 0].mean() < 0.6
     assert found[:, 1].mean() == 1
@@ -62,7 +62,8 @@ def test_how_a_model_numbers_its_classes_decides_nothing() -> None:
             [
                 ProbeRecord(f"{at}", {"1": tuple(row), "label": (float(label),)})
                 for at, (row, label) in enumerate(zip(values, numbered, strict=True))
-            ]
+            ],
+            0,
         )
         for numbered in (labels, np.array([7, 0, 3, 1])[labels])
     ]
@@ -75,16 +76,45 @@ def test_a_unit_is_as_pure_as_the_images_that_excite_it_most() -> None:
     mixed = np.tile([10.0, 0.0], 10) + np.arange(20) / 100
     activation = np.stack([selective, mixed, np.zeros(20)], axis=1)
     records = _rows("activation", activation, labels)
-    units = features.unit_selectivity(records)
+    units = features.unit_selectivity(records, 0)
     assert units[0].tolist() == [1, 1, 1, 10 / 16]
     top = [labels[at] for at in np.argsort(-mixed)[:8]]
     assert units[1][2] == max(top.count(0), top.count(1)) / 8
     assert np.isnan(units[2]).all()  # nothing excites it
-    every = features.unit_numbers(records, np.full(20, True))["strongest images"]
+    every = features.unit_numbers(records, np.full(20, True), 0)["strongest images"]
     assert every.tolist() == pytest.approx(units[:2].mean(0).tolist())
-    few = features.unit_numbers(records, np.arange(20) < 10)["strongest images"]
+    few = features.unit_numbers(records, np.arange(20) < 10, 0)["strongest images"]
     assert few[:3].tolist() == [1, 1, 1]
     assert np.isnan(few[3])  # only 10 images
+
+
+def test_units_that_cannot_tell_images_apart_are_of_no_class_however_images_are_listed() -> None:
+    """As units at 0 for most images, and many in bfloat16."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(10), 20).tolist()
+    few = (rng.random((200, 150)) < 0.02).astype(float)  # of 200 images 4 excite a unit, alike
+    records = _rows("activation", few, labels)
+    found = features.unit_numbers(records, np.full(200, True), 0)
+    assert found["strongest images"] == pytest.approx(found["images at random"], abs=0.05)
+    turned = [records[at] for at in rng.permutation(200)]
+    other = features.unit_numbers(turned, np.full(200, True), 0)
+    assert found["strongest images"] == pytest.approx(other["strongest images"], abs=0.05)
+    pictured = features._strongest(few, features._drawn(few.shape, 0)[1])[:7]
+    assert len({labels[at] for at in pictured.flatten()}) == 10  # of all classes, not the first
+
+
+@pytest.mark.parametrize("name", ["block-heads", "transfer", "rotation"])
+def test_the_seed_draws_folds_and_shots(name: str) -> None:
+    rng, column = np.random.default_rng(0), "1" if name == "block-heads" else "features"
+    rows = _rows(column, rng.normal(size=(30, 8)), [at % 3 for at in range(30)])
+    after = PROBES[name].after
+    assert after(rows, 0) == after(rows, 0) != after(rows, 1)
+
+
+def test_the_seed_draws_the_images_at_random() -> None:
+    rows, every = _excited(60, 12, 1.0, 0), np.full(60, True)
+    one, other = (features.unit_numbers(rows, every, seed) for seed in (0, 1))
+    assert one["images at random"].tolist() != other["images at random"].tolist()
+    assert one["strongest images"].tolist() == other["strongest images"].tolist()
 
 
 def _excited(images: int, units: int, strength: float, seed: int) -> list[ProbeRecord]:
@@ -139,7 +169,7 @@ def test_the_strongest_images_of_a_unit_are_shown(
     ]
     shown: list[list[str]] = []
     monkeypatch.setattr(features, "figure", lambda _rows, _t, captions, _p: shown.extend(captions))
-    features.unit_pictures(rows, images, tmp_path / "p.png")
+    features.unit_pictures(rows, images, tmp_path / "p.png", 0)
     names = [f.parent.name for f in files]
     assert shown[0] == [f"unit 0: {names[-1]}", *names[-2:-8:-1]]
     assert shown[1] == [f"unit 1: {names[0]}", *names[1:7]]
@@ -156,8 +186,14 @@ def test_from_folders_to_numbers(
         monkeypatch.setattr(measure.pictures, "write", lambda *_: None)
     images, _ = make_images(tmp_path / "own")
     other, _ = make_images(tmp_path / "other", ["x", "y"], count=3, seed=1)
-    settings = ProbeSettings(outside=str(other), transfer=str(other), most=8)
+    settings = ProbeSettings(outside=str(other), transfer=str(other), most=8, seed=5)
     material = Material(images, settings, {"model": "m"})
+
+    seeds: set[int] = set()
+    held_out = linear.held_out
+    monkeypatch.setattr(
+        linear, "held_out", lambda *a, seed, **k: (seeds.add(seed), held_out(*a, seed=seed, **k))[1]
+    )
 
     def ran(name: str) -> ProbeResult:
         return measure.run(name, {"model": model}, material, tmp_path / "out")
@@ -167,6 +203,9 @@ def test_from_folders_to_numbers(
         (points,) = list(found.series.values())[:1]
         assert found.n == n, name
         assert all(0 <= p.value <= 100 and p.interval for p in points), name
+        if name != "out-of-distribution":
+            assert seeds.pop() == 5
+            assert not seeds
     units = ran("units").numbers.model
     assert units.n == 8
     assert units.levels == [2, 4, 8, 16]

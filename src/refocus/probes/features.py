@@ -37,10 +37,11 @@ def transfer_features(b: Batch) -> Series:
     return {"features": features.flatten(1).float().cpu(), LABEL: b.labels.cpu()[:, None].float()}
 
 
-def transfer_answers(records: list[ProbeRecord]) -> list[ProbeRecord]:
+def transfer_answers(records: list[ProbeRecord], seed: int) -> list[ProbeRecord]:
     """Which classes a linear head tells, fitted on few or all other images."""
     features, labels = _table(records, "features"), _labels(records)
-    found = [linear.held_out(features, labels, shots=shots) for shots in (1, 2, 4, 8, None)]
+    shots = (1, 2, 4, 8, None)
+    found = [linear.held_out(features, labels, shots=some, seed=seed) for some in shots]
     return _answered(records, np.stack(found, axis=1), "linear head")
 
 
@@ -59,12 +60,12 @@ def block_features(b: Batch) -> Series:
     return {**by_block, LABEL: b.labels.cpu()[:, None].float()}
 
 
-def block_answers(records: list[ProbeRecord]) -> list[ProbeRecord]:
+def block_answers(records: list[ProbeRecord], seed: int) -> list[ProbeRecord]:
     """Which classes a linear head tells from each block's token, and from all side by side."""
     labels = _labels(records)
     parts = [_table(records, name) for name in records[0].values if name != LABEL]
     tables = [*parts, np.concatenate(parts, axis=1)]
-    found = np.stack([linear.held_out(table, labels) for table in tables], axis=1)
+    found = np.stack([linear.held_out(table, labels, seed=seed) for table in tables], axis=1)
     return _answered(records, found, "linear head")
 
 
@@ -119,7 +120,9 @@ def mlp_can_be_read(model: nn.Module) -> None:
 STRONG, RANDOM = "strongest images", "images at random"
 
 
-def unit_numbers(records: Sequence[ProbeRecord], kept: np.ndarray) -> dict[str, np.ndarray]:
+def unit_numbers(
+    records: Sequence[ProbeRecord], kept: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
     """The largest share of one class among the images that excite a unit most: mean over units.
 
     And among as many images at random. NaN for a level with more images than there are; units that
@@ -127,24 +130,43 @@ def unit_numbers(records: Sequence[ProbeRecord], kept: np.ndarray) -> dict[str, 
     """
     activation, labels = _table(records, ACTIVATION), _labels(records)
     alive = np.ptp(activation, axis=0) > 0
-    chance = np.random.default_rng(0).random(activation.shape)  # the same whichever are kept
-    found = {STRONG: activation[kept][:, alive], RANDOM: chance[kept][:, alive]}
+    chance, ties = _drawn(activation.shape, seed)
+    ranked = {STRONG: activation, RANDOM: chance}
     if not alive.any():
-        return {series: np.full(len(STRONGEST), np.nan) for series in found}
-    return {series: _purity(table, labels[kept]).mean(0) for series, table in found.items()}
+        return {series: np.full(len(STRONGEST), np.nan) for series in ranked}
+    ties = ties[kept][:, alive]
+    return {
+        series: _purity(table[kept][:, alive], ties, labels[kept]).mean(0)
+        for series, table in ranked.items()
+    }
 
 
-def unit_selectivity(records: Sequence[ProbeRecord]) -> np.ndarray:
+def unit_selectivity(records: Sequence[ProbeRecord], seed: int) -> np.ndarray:
     """That share of each unit, `[U, levels]`; NaN also for a unit that no image excites."""
     activation = _table(records, ACTIVATION)
-    found = _purity(activation, _labels(records))
+    found = _purity(activation, _drawn(activation.shape, seed)[1], _labels(records))
     found[np.ptp(activation, axis=0) == 0] = np.nan
     return found
 
 
-def _purity(strength: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _drawn(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Two numbers for each image and unit, the same whichever images are kept: `[2, n, U]`.
+
+    The order of images at random, and of images that excite a unit equally, which bfloat16 and
+    units at 0 make frequent. Listed by class, as they are, they would make any unit look selective.
+    """
+    return np.random.default_rng(seed).random((2, *shape))
+
+
+def _strongest(strength: np.ndarray, ties: np.ndarray) -> np.ndarray:
+    """Images of each unit, the strongest first, both `[n, U]` -> `[n, U]`."""
+    order: np.ndarray = np.lexsort((ties, -strength), axis=0)
+    return order
+
+
+def _purity(strength: np.ndarray, ties: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Strength of each image in each unit `[n, U]` -> `[U, levels]`."""
-    order = np.argsort(-strength, axis=0, kind="stable")[: max(STRONGEST)].T
+    order = _strongest(strength, ties)[: max(STRONGEST)].T
     found = np.full((strength.shape[1], len(STRONGEST)), np.nan)
     for level, count in enumerate(STRONGEST):
         if count <= len(labels):
@@ -154,16 +176,16 @@ def _purity(strength: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return found
 
 
-def unit_pictures(records: Sequence[ProbeRecord], root: Path, path: Path) -> None:
+def unit_pictures(records: Sequence[ProbeRecord], root: Path, path: Path, seed: int) -> None:
     """Rows of images: those that excite a unit most, of the units with the purest eight."""
     activation = _table(records, ACTIVATION)
-    found = unit_selectivity(records)
+    found = unit_selectivity(records, seed)
+    strongest = _strongest(activation, _drawn(activation.shape, seed)[1])
     purest = [unit for unit, shares in enumerate(found) if not np.isnan(shares[0])]
     purest.sort(key=lambda unit: [-v for v in np.nan_to_num(found[unit][::-1])])
     count, rows, captions = min(_COLUMNS, len(records)), [], []
     for unit in purest[:_SHOWN]:
-        order = np.argsort(-activation[:, unit], kind="stable")[:count]
-        files = [root / records[at].image for at in order]
+        files = [root / records[at].image for at in strongest[:count, unit]]
         rows.append([np.asarray(read_image(f).resize((_SIDE, _SIDE))) for f in files])
         captions.append([f.parent.name for f in files])
         captions[-1][0] = f"unit {unit}: {captions[-1][0]}"

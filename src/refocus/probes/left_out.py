@@ -35,11 +35,11 @@ _REACH = float(t.ppf((1 + LEVEL) / 2, _PARTS - 1))
 class LeftOut:
     """How such numbers are made.
 
-    numbers: records and which of them count, bool `[n]` -> series -> shares `[levels]`, NaN where
-    there are too few.
+    numbers: records, which of them count, bool `[n]`, and the seed -> series -> shares `[levels]`,
+    NaN where there are too few.
     """
 
-    numbers: Callable[[Sequence[ProbeRecord], np.ndarray], dict[str, np.ndarray]]
+    numbers: Callable[[Sequence[ProbeRecord], np.ndarray, int], dict[str, np.ndarray]]
 
 
 Series = dict[str, np.ndarray]  # percent, of all images in the first row: `[1 + P, levels]`
@@ -74,7 +74,7 @@ def compared(
 
 def _found(rows: Sequence[ProbeRecord], made: LeftOut, seed: int) -> Series:
     part = np.random.default_rng(seed).permutation(len(rows)) % _PARTS
-    tables = [made.numbers(rows, part != number) for number in (-1, *range(_PARTS))]
+    tables = [made.numbers(rows, part != number, seed) for number in (-1, *range(_PARTS))]
     return {name: 100 * np.stack([table[name] for table in tables]) for name in tables[0]}
 
 

@@ -266,7 +266,7 @@ def levels(options: Options) -> list[Level]:
     return list(_sets(found, options.results)[2])
 
 
-def above_the_line(records: list[ProbeRecord]) -> list[ProbeRecord]:
+def above_the_line(records: list[ProbeRecord], _seed: int = 0) -> list[ProbeRecord]:
     """Points that each model's shifted accuracy is above the line of its clean one."""
     clean, shifted, tuned = _columns(records)
     excess = np.full(clean.shape, np.nan)
@@ -307,7 +307,7 @@ def _columns(records: Sequence[ProbeRecord]) -> tuple[np.ndarray, np.ndarray, np
     return clean, shifted, tuned[:, 0] > 0.5
 
 
-def scatter(records: Sequence[ProbeRecord], _root: Path, path: Path) -> None:
+def scatter(records: Sequence[ProbeRecord], _root: Path, path: Path, _seed: int = 0) -> None:
     """Models on logit axes, a panel for each shifted test set, with the line."""
     clean, shifted, tuned = _columns(records)
     sets = clean.shape[1]

@@ -186,7 +186,8 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
             outputs.finish(folder, "probe", kind=name, seed=material.settings.seed)
         return before
     answers = _answers(name, models, material, folder)
-    records = {which: _final(row, rows) for which, rows in answers.items()}
+    seed = material.settings.seed
+    records = {which: _final(row, rows, seed) for which, rows in answers.items()}
     found = ProbeResult(
         kind=name,
         about=row.about,
@@ -200,7 +201,7 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
     )
     pictures.write(row, models["model"], material, folder, answers[MODEL])
     write(folder / FILE, found)
-    outputs.finish(folder, "probe", kind=name, seed=material.settings.seed)
+    outputs.finish(folder, "probe", kind=name, seed=seed)
     return found
 
 
@@ -301,6 +302,6 @@ def _plain(values: Tensor) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 6) for value in values.tolist()]
 
 
-def _final(row: Probe, answers: list[ProbeRecord]) -> list[ProbeRecord]:
+def _final(row: Probe, answers: list[ProbeRecord], seed: int) -> list[ProbeRecord]:
     """With the numbers that follow from all records together, where the probe has such."""
-    return answers if row.after is None else row.after(answers)
+    return answers if row.after is None else row.after(answers, seed)

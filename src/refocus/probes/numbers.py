@@ -127,10 +127,10 @@ def rotation_features(b: Batch) -> Series:
     return {"features": features.unflatten(0, (rotations.TURNS, -1)).transpose(0, 1).flatten(1)}
 
 
-def rotation_answers(records: list[ProbeRecord]) -> list[ProbeRecord]:
+def rotation_answers(records: list[ProbeRecord], seed: int) -> list[ProbeRecord]:
     """Which turns a linear head on the features tells."""
     features = np.array([row.values["features"] for row in records], dtype=np.float64)
-    found = rotations.held_out(features.reshape(len(records), rotations.TURNS, -1))
+    found = rotations.held_out(features.reshape(len(records), rotations.TURNS, -1), seed)
     return [
         ProbeRecord(row.image, {"turns found": (None if np.isnan(value) else float(value),)})
         for row, value in zip(records, found, strict=True)

@@ -78,7 +78,7 @@ def _above(scores: np.ndarray, others: np.ndarray, known: np.ndarray) -> np.ndar
 DETECTION = Pooled(detection, GROUP)
 
 
-def histograms(records: Sequence[ProbeRecord], _root: Path, path: Path) -> None:
+def histograms(records: Sequence[ProbeRecord], _root: Path, path: Path, _seed: int = 0) -> None:
     """How both scores are spread, inside and outside."""
     page = Figure(figsize=(8.6, 3), layout="constrained")
     groups = np.array([row.values[GROUP][0] for row in records], dtype=float) > 0.5

@@ -37,7 +37,7 @@ def write(
     """
     if row.album is not None:
         root = folder if row.found else material.root(row)
-        row.album(answers, root, folder / FILE)
+        row.album(answers, root, folder / FILE, material.settings.seed)
     elif row.picture is not None:
         row.picture(_first(row, model, material, _SHOWN), folder / FILE)
     elif not row.numbers:

@@ -104,10 +104,11 @@ class Probe:
 
     cost: forward passes per image; a gradient counts as two more. first: the first level that
         counts in the headline, which is the mean over it and all later ones. after: makes final
-        records of all records at once. pooled: makes numbers of all images together, which are no
-        means over them. most: cap on the images. needs: `Options` that must be given, and packages.
-        better: is more better? fits: fits a head on the images' labels. picture: draws the first
-        images; album: draws all records (records, folder of the images, file).
+        records of all records at once and of the seed. pooled: makes numbers of all images
+        together, which are no means over them. most: cap on the images. needs: `Options` that must
+        be given, and packages. better: is more better? fits: fits a head on the images' labels.
+        picture: draws the first images; album: draws all records (records, folder of the images,
+        file, seed).
     """
 
     run: Callable[[Any], Any]
@@ -124,13 +125,13 @@ class Probe:
     most: int | None = None
     on: str = "images"
     check: Callable[[nn.Module], None] | None = None
-    after: Callable[[list[ProbeRecord]], list[ProbeRecord]] | None = None
+    after: Callable[[list[ProbeRecord], int], list[ProbeRecord]] | None = None
     pooled: Pooled | LeftOut | None = None
     found: Callable[[Options], list[Level]] | None = None
     fits: bool = False
     reads_units: bool = False
     picture: Callable[[Batch, Path], None] | None = None
-    album: Callable[[Sequence[ProbeRecord], Path, Path], None] | None = None
+    album: Callable[[Sequence[ProbeRecord], Path, Path, int], None] | None = None
     extra: Callable[[dict[str, list[float]]], dict[str, float | None]] | None = None
     headline: tuple[str, ...] = field(default=())  # series that count in it; none: all
 
