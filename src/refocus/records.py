@@ -76,12 +76,16 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class MapRecord:
-    """How one model's map of one image fits the mask, and the model."""
+    """How one model's map of one image fits the mask, and the model.
+
+    The first three numbers are None where the model's crop shows nothing of the object, or the map
+    has no relevance.
+    """
 
     image: str  # path below the suite's folder
-    background_share: float | None  # share of the raw relevance on the background; None: no map
-    pointing: float  # 1 where the maximum of the map lies on the object, else 0
-    segmentation: tuple[float, ...]  # 7 numbers that add up, see `metrics.segmentation_counts`
+    background_share: float | None  # share of the raw relevance on the background
+    pointing: float | None  # 1 where the maximum of the map lies on the object, else 0
+    segmentation: tuple[float, ...] | None  # 7 numbers that add up (`segmentation_counts`)
     insertion: float | None = None  # area under the curve in [0, 1], where it was measured
     deletion: float | None = None  # likewise
 

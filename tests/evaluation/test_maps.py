@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 import refocus
 from refocus.data.folders import scan
 from refocus.evaluation import maps
+from refocus.records import Sample
 from tests.makers import Build, matlab_file
 
 
@@ -95,6 +96,30 @@ def test_records_give_the_published_scores_with_intervals(
         low, high = score.model.interval
         assert low <= score.model.value <= high
     assert maps.measure(model, samples, images, view, faithful=6, records=records) == measured
+
+
+def test_an_object_out_of_the_crop_and_a_map_of_nothing_do_not_count(
+    tiny: Build, image_folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    images, masks = image_folders
+    model = tiny()
+    samples = scan(images, model, masks=masks)
+    view = maps.MaskedView(model)
+
+    def cropped(sample: Sample) -> tuple[Tensor, Tensor]:
+        pixels, mask = view(sample)
+        return pixels, mask * (sample.image.stem != "0")
+
+    found = maps.measure(model, samples, images, cropped, faithful=24).rows
+    assert "4 of 24 images do not count in map scores" in caplog.text
+    whole = maps.measure(model, samples, images, view).rows
+    left = [row for row in whole if not row.image.endswith("/0.png")]
+    for name, score in maps.scores(left).items():
+        assert maps.scores(found)[name] == score
+        assert maps.scores(found, whole)[name].change == maps.scores(left, left)[name].change
+    assert maps.scores(found)["insertion"].model.n == 24  # asks nothing of the mask
+    torch.nn.init.zeros_(model.head.weight)
+    assert maps.scores(maps.measure(model, samples, images, view).rows) == {}
 
 
 def test_scores_of_two_models_are_paired(tiny: Build, image_folders: tuple[Path, Path]) -> None:

@@ -166,7 +166,8 @@ def test_pointing_game_has_a_tolerance_that_scales_with_the_image() -> None:
         relevance = torch.zeros(224, 224)
         relevance[110, column] = 1
         assert pointing_hit(relevance, mask) == hit
-    assert not pointing_hit(relevance, torch.zeros(224, 224))
+    assert pointing_hit(relevance, torch.zeros(224, 224)) is None  # no object
+    assert pointing_hit(torch.ones(224, 224), mask) is None  # no maximum
 
 
 def test_counts_of_a_map_that_is_the_mask() -> None:

@@ -30,6 +30,7 @@ from refocus.evaluation.intervals import estimate, mean_change, sums_interval
 from refocus.evaluation.metrics import (
     SEGMENTATION,
     background_share,
+    object_seen,
     pointing_hit,
     segmentation_counts,
 )
@@ -194,19 +195,15 @@ def measure(
         images, masks = torch.stack([x for x, _ in items]), torch.stack([m for _, m in items])
         found = explain(model, images.to(device))
         shares = background_share(found.patches.cpu(), masks, found.covered)
+        told = object_seen(masks, found.covered) & ~shares.isnan()
         rows = []
         for position, sample in enumerate(batch):
             relevance, mask = found.relevance[position].cpu(), masks[position]
-            row: dict[str, Any] = {
-                "background_share": None if shares[position].isnan() else float(shares[position]),
-                "pointing": float(pointing_hit(relevance, mask)),
-                "segmentation": segmentation_counts(relevance, mask),
-            }
+            row = _fit(relevance, mask, float(shares[position])) if told[position] else _NOTHING
             if sample.image in chosen:
                 target = int(found.targets[position])
-                row["insertion"], row["deletion"] = insertion_deletion(
-                    model, images[position], relevance, target
-                )
+                areas = insertion_deletion(model, images[position], relevance, target)
+                row = {**row, "insertion": areas[0], "deletion": areas[1]}
             rows.append(row)
         return rows
 
@@ -222,7 +219,32 @@ def measure(
     found: Records[MapRecord] = told_apart(held)
     for reason in found.unreadable.values():
         log.warning("skipped: %s", reason)
+    _say_left_out(found.rows, label)
     return found
+
+
+_NOTHING: dict[str, Any] = {"background_share": None, "pointing": None, "segmentation": None}
+
+
+def _fit(relevance: Tensor, mask: Tensor, share: float) -> dict[str, Any]:
+    """Of a record, how a map fits the mask."""
+    hit = pointing_hit(relevance, mask)
+    return {
+        "background_share": share,
+        "pointing": None if hit is None else float(hit),
+        "segmentation": segmentation_counts(relevance, mask),
+    }
+
+
+def _say_left_out(rows: Sequence[MapRecord], label: str) -> None:
+    if left := sum(row.segmentation is None for row in rows):
+        log.warning(
+            "%s%d of %d images do not count in map scores: the model's crop shows nothing of their "
+            "object, or their map has no relevance",
+            f"{label}: " if label else "",
+            left,
+            len(rows),
+        )
 
 
 def insertion_deletion(
@@ -263,7 +285,8 @@ def scores(
 ) -> dict[str, Compared]:
     """Name of a map score -> its value in [0, 1].
 
-    With the records of another model also the paired change, over the images that both have.
+    With the records of another model also the paired change, over the images that both have. An
+    image counts only where a number has something to compare (see `MapRecord`).
 
     pixel_accuracy, miou and map are the published segmentation test; one minus background_share is
     the energy on the object.
@@ -273,8 +296,10 @@ def scores(
         return {}
     found = {}
     for name, statistic in SEGMENTATION.items():
-        columns = np.array([[*a.segmentation, *b.segmentation] for a, b in rows])
-        found[name] = _of_sums(columns, statistic, seed, alone=against is None)
+        both = [(a.segmentation, b.segmentation) for a, b in rows]
+        columns = np.array([[*a, *b] for a, b in both if a and b])
+        if len(columns):
+            found[name] = _of_sums(columns, statistic, seed, alone=against is None)
     for name in MEANS:
         values = np.array(
             [pair for a, b in rows if None not in (pair := (getattr(a, name), getattr(b, name)))],

@@ -310,16 +310,30 @@ SEGMENTATION: dict[
 }
 
 
-def pointing_hit(relevance: Tensor, mask: Tensor) -> bool:
+def object_seen(masks: Tensor, covered: Sequence[int] | None = None) -> Tensor:
+    """Whether a model sees anything of the object: bool `[B]`.
+
+    Args:
+        masks: `[B, H, W]` in [0, 1], cropped as the model sees the image; object where above 0.5.
+        covered: as of `background_share`.
+    """
+    rows, columns = masks.shape[-2:] if covered is None else covered
+    return (masks[:, :rows, :columns] > 0.5).flatten(1).any(1)
+
+
+def pointing_hit(relevance: Tensor, mask: Tensor) -> bool | None:
     """Pointing game (Zhang et al., IJCV 2018): does the map's maximum lie on the object?
 
-    Or nearer to it than 15 pixels of an image of 224. relevance, mask `[H, W]`.
+    Or nearer to it than 15 pixels of an image of 224. None where there is no object, or the map is
+    constant and so has no maximum. relevance, mask `[H, W]`.
     """
     truth = mask.cpu().numpy() > 0.5
+    if not truth.any() or relevance.max() == relevance.min():
+        return None
     peak = np.unravel_index(int(relevance.argmax()), relevance.shape)
     ys, xs = np.nonzero(truth)
     tolerance = 15 * min(truth.shape) / 224
-    return bool(len(ys)) and bool((np.hypot(ys - peak[0], xs - peak[1]) < tolerance).any())
+    return bool((np.hypot(ys - peak[0], xs - peak[1]) < tolerance).any())
 
 
 def mean(values: Sequence[Tensor]) -> float:

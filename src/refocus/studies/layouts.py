@@ -211,7 +211,10 @@ def fits(
     """One score of the segmentation test in percent, and its paired change, with 95 % intervals."""
     if len(draws) == 1:
         return _percent(maps.scores(draws[0], before, 0)[metric])
-    rows = [{row.image: row.segmentation for row in some} for some in (*draws, before or ())]
+    rows = [
+        {row.image: row.segmentation for row in some if row.segmentation}
+        for some in (*draws, before or ())
+    ]
     images = [row.image for row in draws[0] if all(row.image in some for some in rows if some)]
     columns = [np.array([some[image] for image in images]) for some in rows if some]
     statistic = SEGMENTATION[metric]

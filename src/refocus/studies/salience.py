@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +17,7 @@ from refocus.data.transforms import scale_of
 from refocus.evaluation.collect import Question, collect
 from refocus.evaluation.intervals import estimate
 from refocus.evaluation.maps import Gtsegs, MaskedView
-from refocus.evaluation.metrics import PERCENT, background_share
+from refocus.evaluation.metrics import PERCENT, background_share, object_seen
 from refocus.evaluation.plan import SEGMENTS
 from refocus.figures.html import tile_uri
 from refocus.figures.pictures import overlay, to_picture
@@ -42,7 +41,7 @@ SHOWN = 3  # images of each kind, as in the paper
 
 @dataclass(frozen=True)
 class Look:
-    """Where one model looks on one image, and how sure it is; None where there is no map."""
+    """Where one model looks on one image, and how sure it is; None without an object or a map."""
 
     image: str
     background: float | None  # share of the relevance
@@ -145,10 +144,11 @@ def _looks(
     masks = torch.stack([mask for _, mask in items])
     found = explain(network, torch.stack([pixels for pixels, _ in items]).to(device))
     patches, shares = found.patches.cpu(), found.logits.float().softmax(1).amax(1).tolist()
-    background = background_share(patches, masks, found.covered).tolist()
+    unseen = ~object_seen(masks, found.covered)
+    background = background_share(patches, masks, found.covered).masked_fill(unseen, torch.nan)
     return [
         {
-            "background": None if np.isnan(background[i]) else background[i],
+            "background": None if background[i].isnan() else float(background[i]),
             "half": half_share(patches[i], masks[i], found.covered),
             "confidence": shares[i],
         }
@@ -157,6 +157,7 @@ def _looks(
 
 
 def _numbers(model: str, looks: Sequence[Look]) -> Salience:
+    looks = [x for x in looks if x.background is not None]
     elsewhere, sparse = ([100.0 * kind(x) for x in looks] for kind in (_elsewhere, _sparse))
     sure = sum(x.confidence > SURE and (x.elsewhere or x.sparse) for x in looks)
     return Salience(model, estimate(elsewhere, PERCENT), estimate(sparse, PERCENT), sure)
