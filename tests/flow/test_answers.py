@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from refocus.flow import answers
+from refocus.flow import answers, results
+from refocus.records import to_json
+from refocus.reports.headline import shots_of
 from refocus.results import (
     Accuracy,
     AccuracyChange,
@@ -135,6 +139,30 @@ def test_whether_to_ship_it(
     found = answers.answers(_audit(10, 30, 0.01, (-1, -1)), tuning, report)[2]
     assert (found.answer, answers.ships(tuning, report)) == (answer, answer == "Yes")
     assert why in found.why
+
+
+def test_a_run_that_was_moved_names_the_model_where_it_lies(tmp_path: Path) -> None:
+    audit, report = _audit(10, 30, 0.01, (-1, -1)), _evaluation(BETTER)
+    for ship, model in ((True, str(tmp_path / "tune" / "model")), (False, "original")):
+        found = results.RunResult(
+            model="old/tune/model" if ship else "original",
+            ship=ship,
+            answers=answers.answers(audit, _tuned(), report),
+            masks=None,
+            audit=audit,
+            tuning=_tuned(),
+            report=report,
+            folder="old",
+        )
+        (tmp_path / "run.json").write_text(json.dumps(to_json(found)))
+        moved = results.read(tmp_path)
+        assert (moved.folder, moved.model) == (str(tmp_path), model)
+
+
+def test_how_many_images_were_trained_on_is_said_of_classes_with_fewer() -> None:
+    results = _tuned(trained_classes=("ant", "bee"))
+    assert shots_of(6, 3, results) == "6 (3 each of 2 classes)"
+    assert shots_of(5, 3, results) == "5 (at most 3 each of 2 classes)"
 
 
 def test_a_report_of_the_original_alone_has_nothing_to_compare() -> None:

@@ -222,6 +222,10 @@ def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str
         ),
         ("relevance-exact", {"map": "gradcam"}, "'relevance-exact': applies only to GAE's map"),
         ("finetune", {"map": "rollout"}, "map: objective 'finetune' does not use it"),
+        ("refocus", {"map": "rollout", "energy": 0.0}, "map: no term with a weight above 0 reads"),
+        ("relevance", {"recompute": True, "relevance": 0.0}, "recompute: no term with a weight"),
+        ("bce", {"second_order": True, "bce": 0.0}, "second_order: no term with a weight"),
+        ("relevance", {"temperature": 0.5, "classification": 0.0}, "temperature: the terms that"),
     ],
 )
 def test_maps_and_targets_that_change_nothing_are_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,31 @@ def test_an_interrupted_explain_goes_on(
     seen.clear()
     assert explanations.write(images, refs, tmp_path / "out") == wanted  # complete: it is read
     assert seen == []
+
+
+def test_images_of_one_name_keep_their_overlays_in_any_order(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refs, out = {"model": str(model_folder)}, tmp_path / "out"
+    first, second = (image_folders[0] / name / "0.png" for name in ("ant", "cat"))
+    genuine = explanations._explained
+
+    def only_first(path: Path, *given: Any) -> object:
+        if path == second:
+            raise KeyboardInterrupt
+        return genuine(path, *given)
+
+    monkeypatch.setattr(explanations, "_explained", only_first)
+    with pytest.raises(KeyboardInterrupt):
+        explanations.write([first, second], refs, out)
+    monkeypatch.setattr(explanations, "_explained", genuine)
+    rows = explanations.write([second, first], refs, out)
+    assert [row.image for row in rows] == [str(second), str(first)]
+    assert len({row.overlay for row in rows}) == 2
+    assert explanations.write([first, second], refs, out) == rows[::-1]
 
 
 @pytest.mark.parametrize(

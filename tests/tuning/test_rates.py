@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from refocus.tuning import rates, tune
+from refocus import load
+from refocus.tuning import course, rates, tune
+from refocus.tuning.selection import choose_samples
 from tests.tuning.makers import quick_recipe
 
 
@@ -27,6 +29,24 @@ def test_auto_takes_the_highest_rate_that_passes_and_keeps_what_it_tried(
     assert [t["passed"] for t in kept["tried"]] == [False] * (len(kept["tried"]) - 1) + [
         kept["passed"]
     ]
+
+
+def test_a_try_is_compared_with_the_original_in_the_same_number_format(
+    model_folder: Path, image_folders: tuple[Path, Path]
+) -> None:
+    recipe = quick_recipe(
+        model_folder,
+        image_folders,
+        objective="finetune",
+        lr="auto",
+        lr_range=(1e-14, 1e-13),  # so that nothing moves
+        epochs=1,
+        precision="bf16",
+    )
+    chosen = choose_samples(recipe, load(recipe.model))
+    accelerator = course.accelerator_for(recipe)
+    found = rates.search(recipe, chosen, course.recipes_step(recipe), accelerator, progress=False)
+    assert found["tried"][0]["classification"] == found["before"]["classification"]
 
 
 def test_the_papers_rule_for_a_rate() -> None:

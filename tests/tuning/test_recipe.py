@@ -18,6 +18,7 @@ from refocus import Recipe
     [
         ({"lr": "fast"}, "lr fast: must be a number above 0 or auto"),
         ({"lr_range": (1e-5, 1e-6)}, "lr_range"),
+        ({"lr": 1e-5, "lr_range": (1e-9, 1e-8)}, "lr_range: only with lr=auto"),
         ({"lora": 0}, "lora 0: must be a whole number of at least 1"),
         ({"lora": 2, "last_blocks": 1}, "lora: freezes"),
         ({"select": "first"}, "select first: must be best or last"),

@@ -22,7 +22,7 @@ from refocus.masks.trust import scores
 from refocus.records import Sample
 from refocus.reports import audit_page, before_after
 from refocus.reports.audit import masked_samples
-from refocus.reports.headline import key_number
+from refocus.reports.headline import key_number, shots_of
 from refocus.reports.report_pictures import Gallery, galleries
 from refocus.reports.strips import plain_rows
 from refocus.reports.told import LABELS, Told
@@ -86,6 +86,9 @@ def html(shown: Shown, settings: RunSettings) -> str:
         worst=audit_page.cards(network, samples, worst, shown.images, result.audit.seed),
         galleries=_before_and_after(shown, network),
         links={title: link for title, link in links.items() if (folder / link).exists()},
+        trained=shots_of(
+            len(before_after.selection_of(folder / TUNE).train), settings.shots, result.tuning
+        ),
         settings=settings,
         words=words(*_WORDS),
         tile_columns=6,

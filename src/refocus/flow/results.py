@@ -8,6 +8,7 @@ from pathlib import Path
 from refocus.files import read_json
 from refocus.records import from_json
 from refocus.results import Audit, Evaluation
+from refocus.runs import MODEL, TUNE
 from refocus.tuning.results import TuneResults
 
 RESULT, PAGE = "run.json", "index.html"
@@ -61,4 +62,6 @@ def read(folder: str | Path) -> RunResult:
     """
     file = Path(folder) / RESULT
     found = from_json(read_json(file), RunResult, file)
-    return replace(found, folder=str(folder))  # it may have been moved
+    # it may have been moved, and with it the model that it made
+    model = str(Path(folder) / TUNE / MODEL) if found.ship else found.model
+    return replace(found, model=model, folder=str(folder))

@@ -14,6 +14,8 @@ from refocus.objectives.regularizers import REGULARIZERS
 from refocus.objectives.steps import StepSettings
 from refocus.vit.inputs import shown
 
+_OF_MAP = ("background", "foreground", "energy", "bce")  # terms of the relevance map
+
 
 def refuse_weights(name: str, row: Objective, weights: Mapping[str, float]) -> None:
     """Stop at a weight of a term that the objective has not, or that is no finite number.
@@ -62,9 +64,28 @@ def refuse_unread(
         )
     if settings.second_order and "second_order" not in row.switches:
         raise InputError(f"‹second_order›: objective {name!r} does not use it")
+    _refuse_weightless(row, settings, {**row.weights, **weights})
     read = "temperature" in row.switches or weights.get("confidence")
     if settings.temperature != 1.0 and not read:
         raise InputError(f"‹temperature›: objective {name!r} does not use it")
+
+
+def _refuse_weightless(row: Objective, settings: StepSettings, merged: Mapping[str, float]) -> None:
+    """Where the terms that read a setting have weight 0, it changes nothing."""
+    by_map = {
+        "‹second_order›": settings.second_order,
+        "map": settings.map is not None,
+        "recompute": settings.recompute,
+        "target": settings.target is not None,
+    }
+    terms = [term for term in _OF_MAP if term in row.weights]
+    if row.by_map and terms and not (merged.get("relevance", 1) and any(map(merged.get, terms))):
+        for setting, given in by_map.items():
+            if given:
+                raise InputError(f"{setting}: no term with a weight above 0 reads the map")
+    warm = settings.temperature != 1.0 and "temperature" in row.switches
+    if warm and not (merged.get("classification") or merged.get("confidence")):
+        raise InputError("‹temperature›: the terms that read it have weight 0")
 
 
 def refuse_lesson(extra: Sequence[str], settings: StepSettings) -> None:

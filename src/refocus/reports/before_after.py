@@ -71,7 +71,7 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
 
 def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
     recipe = recipe_of(run)
-    selection = _selection(run)
+    selection = selection_of(run)
     suites, masks = settings.suites, settings.masks
     if not suites:
         suites = {HELD_OUT: recipe.val or recipe.images}
@@ -216,7 +216,8 @@ def _changed(
     return ""
 
 
-def _selection(run: Path) -> Selection:
+def selection_of(run: Path) -> Selection:
+    """The images that a run trained on and chose with."""
     file = run / SELECTION
     return from_json(read_json(file), file)
 
@@ -225,7 +226,7 @@ def _tuning(run: Path) -> Tuning:
     probes = "probes/probes.html"
     return Tuning(
         recipe_of(run),
-        _selection(run),
+        selection_of(run),
         results_of(run),
         probes if (run / probes).exists() else "",
     )

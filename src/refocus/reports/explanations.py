@@ -142,12 +142,19 @@ def write(
     folder = _opened(out, known, images, target, precision)
     with locks.released(folder), computing(precision):
         if (folder / outputs.MANIFEST).exists():
-            return read(folder / EXPLANATIONS)
+            return _as_asked(read(folder / EXPLANATIONS), images)
         rows = _written(folder, images, models, targets)
         write_json(folder / EXPLANATIONS, to_json(Explanations(refs, tuple(rows), precision)))
         (folder / _KEPT).unlink(missing_ok=True)
         outputs.finish(folder, "explain")
         return rows
+
+
+def _as_asked(rows: list[ExplainedImage], images: list[Path]) -> list[ExplainedImage]:
+    """The rows in the order of the images, where they are named as they were then."""
+    by_name = {row.image: row for row in rows}
+    asked = [by_name.get(str(path)) for path in images]
+    return rows if None in asked else [row for row in asked if row is not None]
 
 
 def _written(
@@ -161,10 +168,13 @@ def _written(
     drop_partial_line(kept)
     done = {row.image: row for row in typed(read_lines(kept), ExplainedImage, kept).rows}
     rows = []
+    # its number is the image's in the order of the first start, so that no overlay is taken twice
+    order = {name: i for i, name in enumerate(read_json(folder / outputs.SETTINGS)["images"])}
     with appending(kept) as lines:
-        for position, path in enumerate(track(images, "explaining")):
+        for path in track(images, "explaining"):
             row = done.get(str(path))
             if row is None or not (folder / row.overlay).exists():
+                position = order[str(path.resolve())]
                 overlaid = folder / f"{position:04d}-{path.stem[:60]}.png"
                 answers = _explained(path, models, targets, overlaid)
                 row = ExplainedImage(str(path), overlaid.name, **answers)

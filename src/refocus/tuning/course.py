@@ -210,7 +210,7 @@ def finished(
     with tracking(watch.track, folder, recipe, selection, new=new) as tracked:
         step = recipes_step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
         rate = _rate(recipe, selection, step, folder, accelerator, watch.shown)
-        recipe = replace(recipe, lr=rate)
+        recipe = replace(recipe, lr=rate, lr_range=Recipe.lr_range)
         set_seed(recipe.seed)
         training = Training(recipe, rate, model, selection.train, accelerator)
         on_epoch = tracked.then(watch.on_epoch)

@@ -52,6 +52,8 @@ def search(
         [{"lr", "top1", "classification", "passed"}, ...]}
     """
     model = load(recipe.model, device=accelerator.device)
+    # in the number format of the tries, which it is compared with
+    model = accelerator.prepare_model(model, evaluation_mode=True)
     before = _measure(recipe, selection, model, step, accelerator)
     tried: list[dict[str, Any]] = []
     epochs = math.ceil(recipe.epochs / _PART)

@@ -234,6 +234,8 @@ class Recipe:
             raise InputError(
                 f"‹lr_range› {self.lr_range}: must be two positive numbers, the lower first"
             )
+        if self.lr != "auto" and self.lr_range != type(self).lr_range:
+            raise InputError("‹lr_range›: only with ‹lr=auto›")
         if self.share is not None and self.do_no_harm:
             raise InputError(
                 "‹share›: only with ‹do_no_harm=False›; else the rule chooses the share"
