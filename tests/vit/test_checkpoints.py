@@ -408,8 +408,12 @@ def test_an_adapter_is_merged_into_its_base(tmp_path: Path) -> None:
     assert preprocessing(found)["mean"] == (0.5,) * 3  # of the base
     own = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": {"height": 32, "width": 32}}
     transformers.ViTImageProcessor(**own).save_pretrained(tmp_path / "lora")
-    said = preprocessing(refocus.load(tmp_path / "lora"))
-    assert (said["mean"], said["std"]) == ((0.4,) * 3, (0.2,) * 3)
+    (tmp_path / "lora" / "checkpoint-9").mkdir()  # of a Trainer, which keeps it in the folder above
+    for file in (tmp_path / "lora").glob("adapter_*"):
+        (tmp_path / "lora" / "checkpoint-9" / file.name).write_bytes(file.read_bytes())
+    for folder in (tmp_path / "lora", tmp_path / "lora" / "checkpoint-9"):
+        said = preprocessing(refocus.load(folder))
+        assert (said["mean"], said["std"]) == ((0.4,) * 3, (0.2,) * 3)
     (tmp_path / "lora" / "adapter_model.safetensors").unlink()
     with pytest.raises(refocus.InputError, match=r"adapter_model.safetensors is missing"):
         refocus.load(tmp_path / "lora")

@@ -47,7 +47,7 @@ def test_preprocessing_is_not_guessed_once_a_model_is_named(missing: str) -> Non
     if missing == "pretrained_cfg":
         model.pretrained_cfg.clear()
     name_outputs(model, list("abcd"), "here")
-    with pytest.raises(refocus.InputError, match=r"says nothing of its preprocessing \(.*\)"):
+    with pytest.raises(refocus.InputError, match=f"or give .*{missing}"):
         refocus.eval_image(model)
 
 

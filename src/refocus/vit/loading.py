@@ -319,9 +319,9 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
     said = getattr(inner, "pretrained_cfg", None) or {}
     if missing := [key for key in ("input_size", "mean", "std") if said.get(key) is None]:
         raise InputError(
-            f"model: {type(inner).__name__} says nothing of its preprocessing "
-            f"({', '.join(missing)}); load it with refocus.load, or give it an attribute "
-            "pretrained_cfg with them (docs/extending.md)"
+            f"model: {type(inner).__name__} says nothing of its preprocessing; load it with "
+            f"refocus.load, or give {', '.join(missing)} in an attribute pretrained_cfg "
+            "(docs/extending.md)"
         )
     return {
         k: tuple(v) if isinstance(v, list) else v
@@ -431,7 +431,7 @@ def identity(ref: str, model: nn.Module) -> list[str]:
 Models = dict[str, nn.Module]  # "model", and "against" where there is one before
 
 
-def load_together(refs: Mapping[str, str], device: torch.device) -> Models:
+def load_together(refs: Mapping[str, str], device: torch.device | str) -> Models:
     """Models by what they are called; names that are given are for those that carry none.
 
     Where all carry names, they replace them.

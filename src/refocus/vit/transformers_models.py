@@ -58,20 +58,25 @@ def load_folder(folder: Path, *, pretrained: bool) -> nn.Module:
 
 
 def _processor_at(folder: Path) -> str:
-    """Where the image processor lies: a Trainer keeps it beside its checkpoint folders, if at all.
+    """Where the image processor lies.
 
     Raises:
         InputError: nowhere.
     """
-    places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
-    for place in places:
-        if any((place / name).is_file() for name in _PROCESSORS):
-            return str(place)
+    if place := _place_of_processor(folder):
+        return str(place)
     raise InputError(
         f"‹model› {folder}: {_PROCESSORS[0]} is missing, so how images are resized and "
         "normalized is not known; copy it from the model that was trained, or write it with "
         "AutoImageProcessor.from_pretrained(BASE).save_pretrained(FOLDER)"
     )
+
+
+def _place_of_processor(folder: Path) -> Path | None:
+    """The folder, or the one above: a Trainer keeps it beside its checkpoint folders, if at all."""
+    places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
+    found = (p for p in places if any((p / name).is_file() for name in _PROCESSORS))
+    return next(found, None)
 
 
 def base_of(folder: Path) -> str:
@@ -91,14 +96,15 @@ def base_of(folder: Path) -> str:
 
 
 def take_processor(model: Any, folder: Path) -> None:
-    """See images as the image processor in an adapter's folder says, where there is one.
+    """See images as the image processor of an adapter's folder says, where there is one.
 
     Raises:
         InputError: it cannot be read, or does what is not supported.
     """
-    if hasattr(model, "image_processor") and any((folder / p).is_file() for p in _PROCESSORS):
+    place = _place_of_processor(folder)
+    if place and hasattr(model, "image_processor"):
         known = model.pretrained_cfg
-        processor = image_processor(str(folder), str(folder))
+        processor = image_processor(str(folder), str(place))
         described(model, processor, known.get("label_names"), known["num_classes"])
 
 
