@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +134,34 @@ def test_soft_masks_stay_soft(tmp_path: Path, values: np.ndarray) -> None:
     np.testing.assert_allclose(found, values / 255, atol=1e-6)
 
 
+def outlined(ids: list[int]) -> np.ndarray:
+    """Ids of areas of 8 x 8 pixels in a row, within an outline of 255."""
+    values = np.zeros((100, 100), np.uint8)
+    for place, number in enumerate(ids):
+        values[40:48, 10 + 8 * place : 18 + 8 * place] = number
+    values[38:50, 8 : 12 + 8 * len(ids)][values[38:50, 8 : 12 + 8 * len(ids)] == 0] = 255
+    return values
+
+
+def shallow(values: list[int], bits: int = 2, clear: int | None = None) -> bytes:
+    """A grey PNG of a few bits, or of 16, one value a row; Pillow writes only 1, 8 and 16."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    def row(value: int) -> bytes:
+        if bits == 16:
+            return struct.pack(">8H", *[value] * 8)
+        return bytes([sum(value << shift for shift in range(0, 8, bits))]) * bits
+
+    head = struct.pack(">IIBBBBB", 8, len(values), bits, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row(value) for value in values))
+    marks = b"" if clear is None else chunk(b"tRNS", struct.pack(">H", clear))
+    parts = chunk(b"IHDR", head) + marks + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
 REFUSED: dict[str, tuple[Callable[[], Image.Image], str]] = {
     "void beside 0 and 1": (
         lambda: Image.fromarray(of({"in": 1, "out": 0, "third": 255}, 2)),
@@ -177,6 +207,26 @@ REFUSED: dict[str, tuple[Callable[[], Image.Image], str]] = {
         "255 beside 3, 6, 9, 12, ..., which look like object ids with void",
     ),
     "void beside ids up to 140": (lambda: columns(20), "object ids with void"),
+    "parts 1 to 6 in a void outline": (
+        lambda: Image.fromarray(outlined([1, 2, 3, 4, 5, 6])),
+        "255 beside 1, 2, 3, 4, ..., which look like object ids with void",
+    ),
+    "classes in a void outline": (lambda: Image.fromarray(outlined([90])), "255 beside 90"),
+    "high ids in a void outline": (lambda: Image.fromarray(outlined([70, 110, 182])), "beside 70"),
+    "ids without a gap, and void": (
+        lambda: Image.fromarray(
+            np.repeat(np.uint8([[*range(81), *[255] * 9]]), SIZE[0], 0)  # type: ignore[list-item]
+        ),
+        "object ids with void",
+    ),
+    "void on a transparent background": (
+        lambda: transparent(outlined([1, 2]), [(i, 0, i) for i in range(256)], 0),
+        "255 beside 1, 2 on a transparent background",
+    ),
+    "16-bit ids up to 256": (
+        lambda: Image.fromarray(of({"in": 1, "out": 0}).astype(np.uint16) * 256),
+        r"object ids \(up to 256 of 16 bits\)",
+    ),
     "void beside a small id, 16 bits": (
         lambda: Image.fromarray(
             np.where(np.arange(SIZE[1]) < 2, 65535, DISC.astype(int)).astype(np.uint16)
@@ -213,6 +263,44 @@ def test_what_could_mean_something_else_is_refused(tmp_path: Path, name: str) ->
     make().save(tmp_path / "m.png")
     with pytest.raises(InputError, match=rf"m\.png.*{message}"):
         read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("values", [outlined([1, 2]), outlined([90]), of({"in": 7, "out": 0})])
+def test_a_lossless_webp_is_no_lossy_one(tmp_path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(tmp_path / "m.webp", lossless=True)
+    with pytest.raises(InputError, match="look like object ids"):
+        read_mask(tmp_path / "m.webp")
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "found"),
+    [([0, 3, 3], 2, 1.0), ([0, 15], 4, 1.0), ([0, 1, 3], 2, None), ([0, 1, 2, 15], 4, None)],
+)
+def test_levels_of_a_few_bits_may_be_ids(
+    values: list[int], bits: int, found: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "m.png").write_bytes(shallow(values, bits))
+    if found is None:
+        with pytest.raises(InputError, match="of 2 or 4 bits, may be object ids or soft values"):
+            read_mask(tmp_path / "m.png")
+    else:
+        assert read_mask(tmp_path / "m.png")[0, :, 0].tolist() == [0, *[found] * (len(values) - 1)]
+
+
+def test_a_small_object_with_a_soft_edge_is_no_void(tmp_path: Path) -> None:
+    large = Image.new("L", (1000, 1000))
+    large.paste(255, (480, 480, 560, 520))
+    for how in (Image.Resampling.BILINEAR, Image.Resampling.LANCZOS, Image.Resampling.BOX):
+        large.rotate(20, Image.Resampling.BICUBIC).resize((130, 130), how).save(tmp_path / "m.png")
+        assert 0 < read_mask(tmp_path / "m.png").mean() < 0.01
+
+
+def test_the_clear_value_of_16_bit_grey_is_white_in_an_image_and_background_in_a_mask(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.png").write_bytes(shallow([0, 60000], 16, clear=0))
+    assert np.asarray(read_image(tmp_path / "a.png"))[:, 0, 0].tolist() == [255, 233]
+    assert read_mask(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("ending", ["tif", "gif", "webp", "png"])

@@ -54,6 +54,18 @@ def test_png_with_a_value_to_ignore(tmp_path: Path) -> None:
         formats.reader("png", tmp_path)(image(), SIZE)
 
 
+def test_void_beside_ids_on_a_transparent_background_is_ignored_where_that_is_said(
+    tmp_path: Path,
+) -> None:
+    values = BOX * 3
+    values[9] = 255
+    picture = _palette(values)
+    picture.save(tmp_path / "a.png", transparency=0)
+    with pytest.raises(InputError, match=r"255 beside 3.*ignore=255"):
+        formats.reader("png", tmp_path)(image(), SIZE)
+    np.testing.assert_array_equal(formats.reader("png", tmp_path, ignore=255)(image(), SIZE), BOX)
+
+
 def test_voc_counts_the_border_of_objects_as_background(tmp_path: Path) -> None:
     values = BOX * 12
     values[6, 3:9] = 255

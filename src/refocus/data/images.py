@@ -39,12 +39,13 @@ class File:
     """An upright picture in the mode it is stored in.
 
     deep: 16 bits a channel, of which Pillow keeps the upper 8 where there are several channels.
-    kind: format by content.
+    kind: format by content. shallow: 2 or 4 bits of grey, which Pillow spreads to 255.
     """
 
     picture: Image.Image
     deep: bool
     kind: str
+    shallow: bool = False
 
 
 # --- images -------------------------------------------------------------------------------------
@@ -132,12 +133,26 @@ def open_upright(path: Path, *, alone: bool = False) -> File:
     if path.exists() and not path.is_file():
         raise OSError("not a regular file")  # a pipe or a device would never end
     with _bombs_refused(), Image.open(path) as file:
-        deep = any(";16" in repr(tile) for tile in getattr(file, "tile", ()))
-        kind = str(file.format)
+        tiles = repr(getattr(file, "tile", ()))
+        deep, shallow = ";16" in tiles, "'L;2'" in tiles or "'L;4'" in tiles
+        kind = _LOSSLESS if file.format == "WEBP" and _lossless(path) else str(file.format)
         if alone and (count := getattr(file, "n_frames", 1)) > 1:
             raise ValueError(f"it holds {count} pages or frames; save only the one you mean")
         file.load()
-        return File(ImageOps.exif_transpose(file), deep, kind)
+        return File(ImageOps.exif_transpose(file), deep, kind, shallow)
+
+
+_LOSSLESS = "WEBP, lossless"
+
+
+def _lossless(webp: Path) -> bool:
+    """Whether the chunk that holds a WebP's pixels is the lossless one."""
+    with webp.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8 and head[:4] not in (b"VP8L", b"VP8 ", b"ANIM"):
+            size = int.from_bytes(head[4:], "little")
+            file.seek(size + size % 2, 1)
+    return head[:4] == b"VP8L"
 
 
 def _refuse_long(path: Path, size: tuple[int, int]) -> None:
@@ -172,7 +187,12 @@ def _eight_bit(file: File, path: Path) -> Image.Image:
         )
     if not grey:
         return picture
-    return Image.fromarray((values.astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    eight = (values.astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+    clear = picture.info.get("transparency")
+    if clear is None:
+        return Image.fromarray(eight)
+    alpha = np.where(values == clear, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.dstack([eight, alpha]), "LA")
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
@@ -256,13 +276,26 @@ def mask_values(file: File, path: Path) -> np.ndarray:
     picture = file.picture
     alpha = alpha_of(picture, path)
     if alpha is not None:
+        left = numbers_left(picture, alpha)
+        levels = np.unique(0 if left is None else left)
+        if left is not None and levels[-1] in (255, 65535) and looks_like_void(left):
+            raise InputError(
+                f"{path}: has {levels[-1]:g} beside {listed(levels)} on a transparent background, "
+                f"which look like object ids with void; {_LEGAL}"
+            )
         return _levels(alpha, path)
     if picture.mode == "P":
         return _palette(picture, path)
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _levels(_deep_values(picture, path), path)
     if picture.mode in ("1", "L", "LA"):
-        return _levels(np.asarray(picture.convert("L")), path, lossy=file.kind in LOSSY)
+        values = np.asarray(picture.convert("L"))
+        if file.shallow and len(levels := np.unique(values)) > 2:
+            raise InputError(
+                f"{path}: its {len(levels)} levels of grey, of 2 or 4 bits, may be object ids or "
+                f"soft values; {_LEGAL}"
+            )
+        return _levels(values, path, lossy=file.kind in LOSSY)
     colours = np.asarray(picture.convert("RGB"))
     if not _grey(colours):
         raise InputError(
@@ -286,7 +319,7 @@ def alpha_of(picture: Image.Image, path: Path) -> np.ndarray | None:
     """
     if "A" not in picture.getbands() and "transparency" not in picture.info:
         return None
-    layers = np.asarray(picture.convert("RGBA"))
+    layers = _layers(picture)
     alpha = layers[..., 3]
     if alpha.min() >= min(128, alpha.max()):
         return None
@@ -298,6 +331,27 @@ def alpha_of(picture: Image.Image, path: Path) -> np.ndarray | None:
             "only the one you mean"
         )
     return alpha
+
+
+def _layers(picture: Image.Image) -> np.ndarray:
+    """Colours and alpha, uint8 `[H, W, 4]`; Pillow does not convert 16 bits with a clear value."""
+    if not picture.mode.startswith("I"):
+        return np.asarray(picture.convert("RGBA"))
+    values = np.asarray(picture).astype(np.int64)
+    grey = (values / 257).round().clip(0, 255)
+    alpha = np.where(values == picture.info["transparency"], 0, 255)
+    return np.dstack([grey, grey, grey, alpha]).astype(np.uint8)
+
+
+def numbers_left(picture: Image.Image, alpha: np.ndarray) -> np.ndarray | None:
+    """What a picture of one channel holds where it is not transparent, else 0.
+
+    Indices of a palette, levels of grey; None for colours.
+    """
+    values = np.asarray(picture)
+    if picture.mode == "LA":
+        values = values[..., 0]
+    return np.where(alpha > 127, values, 0) if values.ndim == 2 else None
 
 
 def _grey(colours: np.ndarray) -> bool:
@@ -336,6 +390,10 @@ def _deep_values(picture: Image.Image, path: Path) -> np.ndarray:
     values = np.asarray(picture).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
         raise InputError(f"{path}: its values are negative or not finite; {_LEGAL}")
+    if picture.mode != "F" and 255 < values.max() <= 257:  # 1 of 255, if they were levels
+        raise InputError(
+            f"{path}: its values look like object ids (up to {values.max():g} of 16 bits); {_LEGAL}"
+        )
     if picture.mode == "F" and values.max() <= 1:
         values = values * 255
     return np.asarray((values / (257 if values.max() > 255 else 1)).clip(0, 255))
@@ -343,7 +401,7 @@ def _deep_values(picture: Image.Image, path: Path) -> np.ndarray:
 
 def _levels(values: np.ndarray, path: Path, *, lossy: bool = False) -> np.ndarray:
     """Grey levels up to 255 -> [0, 1], where they can be nothing but a hard or a soft mask."""
-    levels, counts = np.unique(values, return_counts=True)
+    levels = np.unique(values)
     top = float(levels[-1])
     if top <= 1:
         return values.astype(np.float32)
@@ -351,7 +409,7 @@ def _levels(values: np.ndarray, path: Path, *, lossy: bool = False) -> np.ndarra
         raise InputError(
             f"{path}: its values look like object ids (up to {top:g}, none near 255); {_LEGAL}"
         )
-    if not lossy and looks_like_void(levels, counts):
+    if not lossy and looks_like_void(values):
         raise InputError(
             f"{path}: has {top:g} beside {listed(levels)}, which look like object ids with void; "
             f"{_LEGAL}"
@@ -363,7 +421,9 @@ _WHITE = 250  # a soft mask comes near full foreground somewhere
 _FEW = 32  # levels of a soft mask that never does
 _DARK = 64  # a soft edge passes through lighter levels on its way to white
 _AREA = 0.02  # of the image, taken by an id on average
-_VOID_IDS = 4  # dark levels that are ids, however few pixels they have; noise has more
+_COUNTED = 200  # ids without a gap end below; a soft mask of so many levels goes on to white
+_FLAT = 0.5  # of the pixels of ids have their own value all around; of a soft edge hardly one
+_HALF = (127, 128)  # what trimaps call undecided
 
 
 def listed(levels: np.ndarray) -> str:
@@ -379,15 +439,34 @@ def looks_like_ids(levels: np.ndarray) -> bool:
     return bool(ids[-1] < 128 or len(ids) <= _FEW or counted)
 
 
-def looks_like_void(levels: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether the highest of sorted levels means "not labelled" beside ids.
+def looks_like_void(values: np.ndarray) -> bool:
+    """Whether the highest of the levels `[H, W]` of a mask means "not labelled" beside ids.
 
-    Beside a few small numbers, or beside some levels with more pixels than the highest has, each
-    of which fills an area: a small object with a soft edge has many levels of a few pixels.
+    Beside small numbers; beside 1, 2, 3, ... without a gap; or beside some levels with more pixels
+    than the highest has, each of which fills an area, or that are flatter than it is, as what an
+    outline encloses: a small object with a soft edge has many levels of a few pixels.
     """
-    inside = (levels > 0) & (levels < levels[-1])
-    if not 0 < inside.sum() <= _FEW:
+    levels, counts = np.unique(values, return_counts=True)
+    ids = levels[(levels > 0) & (levels < levels[-1])]
+    if not len(ids):
         return False
-    dark = inside.sum() <= _VOID_IDS and levels[inside].max() < _DARK
-    areas = counts[inside].mean() > _AREA * counts.sum()
-    return bool(dark or (areas and counts[inside].sum() > counts[-1]))
+    if ids[-1] < _DARK or (len(ids) > 1 and len(ids) == ids[-1] <= _COUNTED):
+        return True
+    if len(ids) > _FEW:
+        return False
+    inside = counts[(levels > 0) & (levels < levels[-1])]
+    if inside.mean() > _AREA * counts.sum() and inside.sum() > counts[-1]:
+        return True
+    if ids[-1] >= _WHITE or (len(ids) == 1 and ids[0] in _HALF):  # noise, or a trimap
+        return False
+    flat = _flat(values)
+    marked = (values > 0) & (values < levels[-1])
+    return bool(flat[marked].mean() > max(_FLAT, flat[values == levels[-1]].mean()))
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Which pixels `[H, W]` have their own value all around."""
+    height, width = values.shape
+    padded = np.pad(values, 1, mode="edge")
+    shifts = [(y, x) for y in range(3) for x in range(3)]
+    return np.all([padded[y : y + height, x : x + width] == values for y, x in shifts], axis=0)

@@ -15,6 +15,7 @@ from refocus.data.images import (
     alpha_of,
     listed,
     looks_like_void,
+    numbers_left,
     open_upright,
     palette_colours,
 )
@@ -135,7 +136,12 @@ def _foreground(file: File, path: Path, ignore: int | None) -> np.ndarray:
     picture = file.picture
     alpha = alpha_of(picture, path)
     if alpha is not None:
-        return alpha > 127
+        left = numbers_left(picture, alpha)
+        if left is None:
+            return alpha > 127
+        _refuse_void(left, path, ignore)
+        ignored: np.ndarray = (alpha > 127) & (left != (-1 if ignore is None else ignore))
+        return ignored
     if picture.mode == "P":
         return _of_palette(picture, path, ignore)
     values = np.asarray(picture)
@@ -152,7 +158,7 @@ def _of_palette(picture: Image.Image, path: Path, ignore: int | None) -> np.ndar
     indices, colours = palette_colours(picture)
     kept = np.unique(indices)
     shown = colours[kept]
-    _refuse_void(*np.unique(indices, return_counts=True), path, ignore)
+    _refuse_void(indices, path, ignore)
     if (shown == shown[:, :1]).all():
         levels = colours[indices][..., 0]
         values: np.ndarray = _of_levels(levels, path, ignore) & (
@@ -182,8 +188,8 @@ def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray
         raise InputError(f"{path}: its values are negative or not finite; must be ids from 0")
     if values.dtype.kind == "f" and values.max() <= 1:
         return values > 0.5
-    levels, counts = np.unique(values, return_counts=True)
-    _refuse_void(levels, counts, path, ignore)
+    _refuse_void(values, path, ignore)
+    levels = np.unique(values)
     levels = np.unique([0, *levels[levels != (-1 if ignore is None else ignore)]])
     many, some = _SOFT
     ids = len(levels) - 1 == levels[-1]  # 0, 1, 2, ... without a gap
@@ -194,11 +200,12 @@ def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray
     return found
 
 
-def _refuse_void(levels: np.ndarray, counts: np.ndarray, path: Path, ignore: int | None) -> None:
+def _refuse_void(values: np.ndarray, path: Path, ignore: int | None) -> None:
     """255, or 65535, beside ids is what is not labelled."""
+    levels = np.unique(values)
     top = levels[-1]
-    scaled = levels / (257 if top > 255 else 1)
-    if ignore is None and top in (255, 65535) and looks_like_void(scaled, counts):
+    scaled = values / (257 if top > 255 else 1)
+    if ignore is None and top in (255, 65535) and looks_like_void(scaled):
         raise InputError(
             f"{path}: has {top} beside {listed(levels)}, as if it meant not labelled; give "
             f"‹ignore={top}› to count it as background, or ‹ignore=0› if it is an object"
