@@ -13,11 +13,48 @@ from refocus import intervals
 from refocus.intervals import (
     chance,
     crossed_interval,
+    flip_chance,
     images_needed,
     lower_bound,
+    mcnemar,
     mean_interval,
+    swap_chance,
     upper_bound,
 )
+
+
+def test_mcnemar_is_exact() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == 1
+    assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
+
+
+@pytest.mark.parametrize("split", [(4, 0), (6, 0), (9, 2), (30, 12)])
+def test_flips_of_changes_of_one_size_are_mcnemars_test(split: tuple[int, int]) -> None:
+    changes = np.repeat([100.0, -100.0, 0.0], [*split, 150])
+    assert flip_chance(changes) == mcnemar(*split)
+    unequal = changes * np.linspace(1, 1 + 1e-6, len(changes))  # the same but for ties
+    assert flip_chance(unequal) == pytest.approx(mcnemar(*split), abs=0.002 + 0.1 / len(changes))
+
+
+def test_flips_are_counted_and_drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = np.array([3.0, 1, -1, 2, 2, 0.5, -0.5, 1, 4, -2, 0, 0])
+    signs = np.array(list(product([1, -1], repeat=10)))
+    slow = (np.abs(signs @ changes[:10]) >= 10).mean()
+    assert flip_chance(changes) == pytest.approx(slow)
+    monkeypatch.setattr(intervals, "_COMPLETE", 5)
+    assert flip_chance(changes) == pytest.approx(slow, abs=0.01)
+    assert flip_chance([]) == flip_chance([0.0, 0.0]) == 1
+
+
+def test_a_ratio_of_two_models_alike_is_rarely_called_different() -> None:
+    rng, low = np.random.default_rng(0), 0
+    for _ in range(200):
+        of_both = rng.random((2, 12, 2)) < [0.5, 0.8]
+        ours, theirs = np.minimum(of_both[..., :1], of_both).astype(float)
+        p = swap_chance(ours, theirs, lambda sums: sums[:, 0] / sums[:, 1])
+        low += p < 0.05
+    assert low / 200 <= 0.08  # 0.05 and two standard errors
 
 
 def test_the_draw_of_counts_is_the_bootstrap_of_images() -> None:

@@ -6,19 +6,21 @@ Values are one number per image. Imports no torch: what `tuning` and `evaluation
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betainc
-from scipy.stats import bootstrap, norm, t
+from scipy.stats import binomtest, bootstrap, norm, t
 
 from refocus.results import Interval
 
 LEVEL = 0.95
 FEW = 30  # below so many values a bootstrap is too sure of itself, and the exact bounds are taken
 _RESAMPLES = 10_000
+_COMPLETE = 12  # of so many images all swaps are counted
 _TAIL = (1 - LEVEL) / 2
 _DRAWS = 1_000_000  # that are in memory at a time
 _DISTINCT = 64  # so many distinct values are resampled by their counts
@@ -157,6 +159,75 @@ def images_needed(change: float, variance: float, limit: float) -> int | None:
 def counted(n: int) -> str:
     """A number of images as tables show it, marked where it is too small to rely on."""
     return f"{n} (few)" if n < FEW else str(n)
+
+
+# --- two-sided: is it a change? -------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)  # many classes have the same split
+def mcnemar(corrected: int, broken: int) -> float:
+    """Exact McNemar test, two-sided.
+
+    The chance of so uneven a split of the images that changed, were both sides as likely.
+    """
+    return (
+        float(binomtest(corrected, corrected + broken, 0.5).pvalue) if corrected + broken else 1.0
+    )
+
+
+def flip_chance(changes: Sequence[float] | np.ndarray, seed: int = 0) -> float:
+    """P-value, two-sided, of paired changes `[n]`: how often would chance move the sum so far?
+
+    The exact test that flips signs (Fisher, "The Design of Experiments", 1935, section 21): were
+    the two models alike, each image's change would be as likely the other way round. Changes of one
+    size, such as of answers right or wrong, make it McNemar's exact test. All flips of up to 12
+    images are counted; of more, 10 000 drawn ones (seeded).
+    """
+    column = np.asarray(changes, dtype=float)[:, None]
+    moved = column[column != 0]
+    if len(moved) and np.ptp(np.abs(moved)) <= 1e-9 * np.abs(moved).max():
+        return mcnemar(int((moved > 0).sum()), int((moved < 0).sum()))
+    return swap_chance(column, np.zeros_like(column), lambda sums: sums[:, 0], seed)
+
+
+def swap_chance(
+    model: np.ndarray,
+    against: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+) -> float:
+    """`flip_chance` of the difference of two models in a number that is made of sums.
+
+    model, against: `[n, k]`, one row per image; statistic: sums `[r, k]` -> `[r]`. The rows of an
+    image are swapped. Swaps for which the number is not defined (0/0) count as far.
+    """
+    differ = (model != against).any(1)
+    step = (against - model)[differ]
+    own, other = model.sum(0), against.sum(0)
+
+    def far(moved: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.abs(statistic(own + moved) - statistic(other - moved))
+
+    seen = float(far(np.zeros((1, len(own))))[0])
+    if not len(step) or math.isnan(seen):
+        return 1.0
+    hits = total = 0
+    for swapped in _swaps(len(step), seed):
+        hits += int((~(far(swapped @ step) < seen * (1 - 1e-9))).sum())
+        total += len(swapped)
+    drawn = len(step) > _COMPLETE  # what was seen is one of the ways as well
+    return (hits + drawn) / (total + drawn)
+
+
+def _swaps(n: int, seed: int) -> Iterator[np.ndarray]:
+    """Which of n images are swapped, 0 or 1 `[r, n]`: every way, or many that are drawn."""
+    if n <= _COMPLETE:
+        yield np.array(list(product((0.0, 1.0), repeat=n)))
+        return
+    rng, part = np.random.default_rng(seed), max(1, min(_RESAMPLES, _DRAWS // n))
+    for start in range(0, _RESAMPLES, part):
+        yield rng.integers(0, 2, size=(min(part, _RESAMPLES - start), n)).astype(float)
 
 
 # --- two-sided: an interval beside a number -------------------------------------------------------

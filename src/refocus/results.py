@@ -38,13 +38,13 @@ class Change:
     difference: float | None  # None where there are too few images
     interval: Interval | None  # 95 %, paired
     n: int  # images that both answered
-    p: float | None = None  # two-sided, of the measure's own test (accuracies: McNemar)
+    p: float | None = None  # two-sided, of the exact paired test; None: the interval alone counts
     corrected: int | None = None  # images that `model` alone gets right
     broken: int | None = None  # images that `against` alone gets right
 
     @property
     def decided(self) -> int:
-        """1 or -1 where the interval leaves 0 out and the test agrees, else 0."""
+        """1 or -1 where the interval leaves 0 out and the test, if there is one, agrees, else 0."""
         if self.interval is None or (self.p is not None and self.p >= 0.05):
             return 0
         low, high = self.interval
@@ -100,7 +100,7 @@ class AccuracyChange:
     """Change of the accuracies over the images that both models answered."""
 
     top1: Change  # percentage points, with McNemar's exact test
-    top5: Change  # percentage points
+    top5: Change  # percentage points, likewise
 
 
 @dataclass(frozen=True)
@@ -253,12 +253,17 @@ class Background:
 class ShapeBias:
     """Decisions of one model on stimuli whose shape and texture differ."""
 
-    shape_bias: Estimate  # share of decisions for the shape among those for a cue; n: all stimuli
+    shape_bias: Estimate  # share of decisions for the shape; n: of those for a cue
     shape_decisions: int  # stimuli named by their shape
     texture_decisions: int  # stimuli named by their texture
     other_decisions: int  # stimuli named otherwise
     dropped_same: int  # stimuli left out because both cues agree
     dropped_unmapped: int  # stimuli left out because the model has no class for a cue
+
+    @property
+    def stimuli(self) -> int:
+        """Those that count."""
+        return self.shape_decisions + self.texture_decisions + self.other_decisions
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ def test_shape_bias_counts_shape_against_texture() -> None:
     assert found.shape_bias.value == 0.75
     assert found.shape_bias.interval[0] < 0.75 < found.shape_bias.interval[1]
     decisions = (found.shape_decisions, found.texture_decisions, found.other_decisions)
-    assert (found.shape_bias.n, *decisions) == (6, 3, 1, 2)
+    assert (found.shape_bias.n, found.stimuli, *decisions) == (4, 6, 3, 1, 2)
     assert (found.dropped_same, found.dropped_unmapped) == (1, 1)
     nothing = cues.shape_bias([row("cat", "dog", "car", 0)], TABLE)
     assert nothing.shape_bias.value is None
@@ -98,6 +99,35 @@ def test_difference_of_two_models_over_the_same_stimuli() -> None:
     assert found.difference == pytest.approx(1 - 30 / 59)
     assert 0.3 < found.interval[0] < found.difference < found.interval[1] < 0.7
     assert cues.shape_bias_difference(after, before[:0], TABLE).difference is None
+
+
+def test_few_decisions_prove_no_change() -> None:
+    """Four of five go to the texture: McNemar's p is 0.125; a bootstrap left 0 out."""
+    before = [row("cat", "dog", "cat", i) for i in range(60)]
+    after = [row("cat", "dog", "dog" if i < 4 else "cat", i) for i in range(60)]
+    for n in (5, 60):
+        found = cues.shape_bias_difference(after[:n], before[:n], TABLE)
+        assert found.difference == pytest.approx(-4 / n)
+        assert (found.p, found.decided) == (0.125, 0)
+        assert found.interval[1] > 0
+    undecided = [row("cat", "dog", "car", i) for i in range(60)]
+    few = [*before[:7], *undecided[7:]]
+    found = cues.shape_bias_difference([*after[:7], *undecided[7:]], few, TABLE)
+    assert found.interval[1] > 0
+    assert cues.shape_bias(few, TABLE).shape_bias.n == 7  # of 60 stimuli: few
+
+
+def test_changes_of_few_decisions_are_covered() -> None:
+    """Two models alike; a bootstrap of 6 to 20 decisions left 0 out in up to 10 %."""
+    rng = np.random.default_rng(0)
+    for n in (6, 20):
+        wrong = 0
+        for _ in range(100):
+            votes = rng.choice(["cat", "dog", "car"], (2, n))
+            ours, theirs = ([row("cat", "dog", v, i) for i, v in enumerate(of)] for of in votes)
+            found = cues.shape_bias_difference(ours, theirs, TABLE)
+            wrong += found.interval is not None and not found.interval[0] <= 0 <= found.interval[1]
+        assert wrong <= 5
 
 
 def test_a_mapping_file_takes_names_and_indices(tmp_path: Path) -> None:
@@ -137,7 +167,7 @@ def test_unreadable_stimuli_are_recorded_and_left_out(tmp_path: Path) -> None:
     (root / "cat" / "odd.png").write_bytes((root / "cat" / "cat1-dog1.png").read_bytes())
     found = cues.decisions(Fixed([0.5, 0.5]), root, {"cat": [0], "dog": [1]})
     assert list(found.unreadable) == ["cat/cat2-dog1.png", "cat/odd.png"]
-    assert cues.shape_bias(found.rows, {"cat": [0], "dog": [1]}).shape_bias.n == 1
+    assert cues.shape_bias(found.rows, {"cat": [0], "dog": [1]}).stimuli == 1
 
 
 def test_the_mapping_of_the_examples_fits_the_real_model(shared: Path) -> None:

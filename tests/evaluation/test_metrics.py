@@ -176,3 +176,15 @@ def test_counts_of_a_map_that_is_the_mask() -> None:
     assert segmentation_counts(mask, mask) == pytest.approx(
         [1, 1, 40 / 64, 40 / 64, 24 / 64, 24 / 64, 1]
     )
+
+
+@pytest.mark.parametrize("gained", [4, 6])
+def test_few_changed_images_are_judged_alike_in_top1_and_top5(gained: int) -> None:
+    """Four to none of 200 may be chance (p = 0.125), six to none not."""
+    before = [prediction(i, 0, *((1, 2) if i < gained else (0, 1))) for i in range(200)]
+    after = [prediction(i, 0, 0, 1) for i in range(200)]
+    found = paired_difference(after, before)
+    for change in (found.top1, found.top5):
+        assert (change.difference, change.p) == (gained / 2, 2 * 0.5**gained)
+        assert (change.corrected, change.broken) == (gained, 0)
+        assert change.decided == (gained == 6)

@@ -22,7 +22,7 @@ from tests.makers import NAMES, Build, answer, run, stimuli
 
 
 def test_background_reliance_of_two_hand_made_models() -> None:
-    images = [f"a/{i}.png" for i in range(40)]
+    images = [f"a/{i}.png" for i in range(80)]
     plain = [answer(i, 0, 0, 0.9) for i in images]
     same = [answer(i, 0, 0, 0.8) for i in images]
     leaning = [answer(i, 0, int(n % 2), 0.3) for n, i in enumerate(images)]  # half of them lost

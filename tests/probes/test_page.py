@@ -61,6 +61,21 @@ def test_a_bound_that_reads_0_is_not_marked_better() -> None:
         assert page.Section("cutout", found, page.row(found), chart, "", "").improved == improved
 
 
+def test_the_verdict_does_not_claim_what_many_tests_cannot_show() -> None:
+    chart = Chart("", "")
+    some = [
+        page.Section("a", found, page.row(found), chart, "", "") for found in (result(1.0),) * 3
+    ]
+    said = page._verdict(some, paired=True)
+    assert said.startswith("3 of 3 robustness tests are better after tuning (a, a, a)")
+    assert "each is judged at 5 % by itself" in said
+    sure = result(1.0).numbers.headline
+    by_chance = replace(sure, change=replace(sure.change, p=0.125))
+    unsure = replace(result(1.0), numbers=replace(result(1.0).numbers, headline=by_chance))
+    none = page.Section("a", unsure, page.row(unsure), chart, "", "")
+    assert page._verdict([none], paired=True).endswith("shows a change beyond chance")
+
+
 def test_axes_have_names_and_units() -> None:
     labels = {"model": "tuned", "against": "original"}
     for width in (8.6, 4.4):

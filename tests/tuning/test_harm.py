@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from refocus.intervals import chance
+from refocus.intervals import chance, mcnemar
 from refocus.results import Change, Compared, Estimate
 from refocus.tuning import harm
 from refocus.tuning.harm import candidates, choose, shortage, standing
@@ -67,7 +67,7 @@ def test_a_share_stands_where_both_bounds_say_so() -> None:
         assert chance(plain[at] - plain[0], (-1, 1), limit) == pytest.approx(0.05, abs=1e-6)
         assert candidate.stands == (candidate.most_lost < 1.5)
     assert whole.swapped.change == Change(
-        pytest.approx(6.5), whole.swapped.change.interval, N, corrected=30, broken=4
+        pytest.approx(6.5), whole.swapped.change.interval, N, mcnemar(30, 4), 30, 4
     )
     assert whole.in_domain.model.value == pytest.approx(50 - 0.25)
 

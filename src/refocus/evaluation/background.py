@@ -84,7 +84,7 @@ def _reliance(swapped: list[_Swapped], seed: int) -> Reliance:
         [getattr(s, stage) for s in swapped] for stage in ("plain", "same", "rand")
     )
     gap = paired_difference(same, rand, seed).top1
-    assert gap.p is not None  # McNemar's test goes with top-1
+    assert gap.p is not None  # McNemar's, of each paired change
     return Reliance(
         Estimate(gap.difference, gap.interval, gap.n),
         gap.p,

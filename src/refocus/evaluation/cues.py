@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect, softmax_shares
 from refocus.evaluation.intervals import estimate, sums_interval
 from refocus.files import read_json
+from refocus.intervals import swap_chance
 from refocus.records import CueDecision, Records, Sample, typed
 from refocus.results import Change, ShapeBias
 from refocus.vit.classes import class_count, class_names, folder_names, imagenet_outputs
@@ -172,7 +172,7 @@ def shape_bias(rows: Sequence[CueDecision], table: Mapping, seed: int = 0) -> Sh
     decided = shape | texture
     differ = [row for row in rows if row.shape != row.texture]
     return ShapeBias(
-        replace(estimate(shape[decided], (0.0, 1.0), seed), n=len(kept)),
+        estimate(shape[decided], (0.0, 1.0), seed),
         shape_decisions=int(shape.sum()),
         texture_decisions=int(texture.sum()),
         other_decisions=int((~decided).sum()),
@@ -189,7 +189,8 @@ def shape_bias_difference(
 ) -> Change:
     """Shape bias of `model` minus that of `against` over the same stimuli.
 
-    With a 95 % bootstrap interval over stimuli.
+    With a 95 % interval over stimuli, and the p-value of the test that swaps the two models'
+    decisions on each stimulus.
     """
     first, second = _conflicts(model, table), _conflicts(against, table)
     shared = [image for image in first if image in second]
@@ -203,8 +204,16 @@ def shape_bias_difference(
 
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(change(both.sum(0)[None])[0])
-    difference = value if np.isfinite(value) else None
-    return Change(difference, sums_interval(both, change, seed), len(shared))
+    if not np.isfinite(value):
+        return Change(None, None, len(shared))
+    ours, theirs = both[:, :2], both[:, 2:]
+    telling = int(min((ours != theirs).any(1).sum(), ours[:, 1].sum(), theirs[:, 1].sum()))
+    interval = sums_interval(both, change, _WORST, seed, telling=telling)
+    p = swap_chance(ours, theirs, lambda sums: sums[:, 0] / sums[:, 1], seed)
+    return Change(value, interval, len(shared), p)
+
+
+_WORST = ((0, 1, 1, 1), (1, 1, 0, 1))  # texture against shape, and the reverse
 
 
 def _votes(row: CueDecision) -> tuple[bool, bool]:

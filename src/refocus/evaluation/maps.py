@@ -34,6 +34,7 @@ from refocus.evaluation.metrics import (
     pointing_hit,
     segmentation_counts,
 )
+from refocus.intervals import swap_chance
 from refocus.records import MapRecord, Records, Sample, record_of, told_apart
 from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
@@ -41,6 +42,9 @@ from refocus.results import Change, Compared, Estimate
 from refocus.vit.loading import preprocessing
 
 log = logging.getLogger("refocus")
+_COLUMN = {"pixel_accuracy": 1, "map": 6}  # of `segmentation_counts`: scores that are its mean
+_MISSED = (1, 0, 0, 1, 0, 1, 0)  # `segmentation_counts` of a map that misses its mask
+_MET = (1, 1, 0.5, 0.5, 0.5, 0.5, 1)  # and of one that meets it
 _STEPS = 16  # of insertion and deletion, ends left out; RISE takes one per row of pixels
 MEANS = (
     "background_share",
@@ -295,11 +299,13 @@ def scores(
     if not rows:
         return {}
     found = {}
-    for name, statistic in SEGMENTATION.items():
-        both = [(a.segmentation, b.segmentation) for a, b in rows]
-        columns = np.array([[*a, *b] for a, b in both if a and b])
-        if len(columns):
-            found[name] = _of_sums(columns, statistic, seed, alone=against is None)
+    both = [(a.segmentation, b.segmentation) for a, b in rows if a.segmentation and b.segmentation]
+    columns = np.array(both)
+    for name in SEGMENTATION if both else ():
+        if name in _COLUMN:
+            found[name] = _of_means(columns[:, :, _COLUMN[name]], seed, alone=against is None)
+        else:
+            found[name] = _of_sums(columns, SEGMENTATION[name], seed, alone=against is None)
     for name in MEANS:
         values = np.array(
             [pair for a, b in rows if None not in (pair := (getattr(a, name), getattr(b, name)))],
@@ -324,17 +330,22 @@ def _of_sums(
     *,
     alone: bool,
 ) -> Compared:
-    """A score made of sums; columns `[n, 2 k]`, the first model's first."""
-    n, width = len(columns), columns.shape[1] // 2
-    model, against = columns[:, :width], columns[:, width:]
+    """A score made of sums; columns `[n, 2, k]`, the first model's first."""
+    n, width = len(columns), columns.shape[2]
+    model, against = columns[:, 0], columns[:, 1]
     value, other = (float(statistic(part.sum(0)[None])[0]) for part in (model, against))
-    number = Estimate(value, sums_interval(model, statistic, seed), n)
+    number = Estimate(value, sums_interval(model, statistic, (_MISSED, _MET), seed), n)
     if alone:
         return Compared(number)
     interval = sums_interval(
-        columns, lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:]), seed
+        columns.reshape(n, -1),
+        lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:]),
+        ((*_MISSED, *_MET), (*_MET, *_MISSED)),
+        seed,
+        telling=int((model != against).any(1).sum()),
     )
-    return Compared(number, Estimate(other, None, n), Change(value - other, interval, n))
+    p = swap_chance(model, against, statistic, seed)
+    return Compared(number, Estimate(other, None, n), Change(value - other, interval, n, p))
 
 
 def _of_means(values: np.ndarray, seed: int, *, alone: bool) -> Compared:

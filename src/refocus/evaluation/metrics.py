@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from refocus.errors import InputError
-from refocus.evaluation.intervals import calibration, estimate, mcnemar, mean_change
+from refocus.evaluation.intervals import calibration, estimate, mean_change
 from refocus.records import Prediction
 from refocus.relevance.gae import minmax, upsample
 from refocus.results import (
@@ -91,28 +91,24 @@ def paired_difference(
 ) -> AccuracyChange:
     """Top-1 and top-5 of `model` minus `against` in percentage points over the same images.
 
-    With 95 % intervals over images; for top-1 with McNemar's exact p-value and how many
-    images were corrected and broken. No difference for fewer than two shared images.
+    With 95 % intervals over images, McNemar's exact p-value and how many images were corrected and
+    broken. No difference for fewer than two shared images.
     """
     pairs = paired(model, against)
     change = np.array([int(a.right) - int(b.right) for a, b in pairs])
     change5 = np.array([int(a.right5) - int(b.right5) for a, b in pairs])
-    corrected, broken = int((change > 0).sum()), int((change < 0).sum())
-    return AccuracyChange(
-        replace(
-            _points(change, seed),
-            p=mcnemar(corrected, broken),
-            corrected=corrected,
-            broken=broken,
-        ),
-        _points(change5, seed),
-    )
+    return AccuracyChange(_points(change, seed), _points(change5, seed))
 
 
 def _points(change: np.ndarray, seed: int) -> Change:
     """Mean of changes of one image each, -1, 0 or 1: in points."""
     found = mean_change(100 * change, DIFFERENCE, seed)
-    return found if found.n > 1 else replace(found, difference=None)
+    return replace(
+        found,
+        difference=found.difference if found.n > 1 else None,
+        corrected=int((change > 0).sum()),
+        broken=int((change < 0).sum()),
+    )
 
 
 def group_differences(

@@ -315,7 +315,7 @@ class _Measuring:
                 decisions["model"], decisions["against"], tables["model"], self.plan.seed
             )
         conflict = CueConflict(bias["model"], bias.get("against"), change)
-        return SuiteEntry("cue conflict", bias["model"].shape_bias.n, cues=conflict)
+        return SuiteEntry("cue conflict", bias["model"].stimuli, cues=conflict)
 
 
 class _Levels(Mapping[str, Answers]):

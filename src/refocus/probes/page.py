@@ -97,13 +97,15 @@ def _verdict(sections: list[Section], *, paired: bool) -> str:
     better = [s.name for s in sections if s.improved > 0]
     worse = [s.name for s in sections if s.improved < 0]
     if not better and not worse:
-        return f"None of the {len(sections)} robustness tests shows a change that cannot be chance"
+        return f"None of the {len(sections)} robustness tests shows a change beyond chance"
     parts = [
         f"{len(found)} of {len(sections)} robustness tests {'is' if len(found) == 1 else 'are'} "
         f"{word} after tuning ({', '.join(found)})"
         for word, found in (("better", better), ("worse", worse))
         if found
     ]
+    if len(sections) > 1:
+        parts.append("each is judged at 5 % by itself, so that one in twenty may be chance")
     return "; ".join(parts)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from refocus.errors import InputError
 from refocus.files import read_json, write_json
-from refocus.intervals import mean_interval
+from refocus.intervals import flip_chance, mean_interval
 from refocus.records import ProbeRecord, from_json, to_json
 from refocus.results import Change, Compared, Estimate, Interval
 
@@ -268,7 +268,8 @@ def _change(ours: np.ndarray, theirs: np.ndarray, counting: Counting) -> Change:
     known, bounds = change[~np.isnan(change)], counting.bounds
     both = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
     mean = float(known.mean()) if len(known) > 1 else None
-    return Change(mean, _interval(known, both, counting.seed), len(known))
+    p = flip_chance(known, counting.seed) if len(known) > 1 else None
+    return Change(mean, _interval(known, both, counting.seed), len(known), p)
 
 
 def shared(ours: list[ProbeRecord], theirs: list[ProbeRecord]) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refocus.intervals import LEVEL, chance, images_needed, lower_bound, mean_interval
+from refocus.intervals import LEVEL, chance, flip_chance, images_needed, lower_bound, mean_interval
 from refocus.results import Change, Compared, Estimate, Interval
 from refocus.tuning.results import Candidate
 
@@ -143,6 +143,7 @@ def compare(now: np.ndarray, before: np.ndarray) -> Change:
         100 * float(change.mean()),
         _interval(change, _SIGNED),
         len(change),
+        flip_chance(change),
         corrected=int((change > 0).sum()),
         broken=int((change < 0).sum()),
     )
