@@ -15,6 +15,7 @@ from refocus.evaluation.plan import Plan
 from refocus.evaluation.prove import evaluate_suites
 from refocus.probes import material
 from refocus.probes.registry import PROBES
+from refocus.reports import audit
 from refocus.vit import loading
 from tests.makers import Build
 
@@ -108,6 +109,15 @@ def test_python_functions_measure_none_of_them(
     assert refocus.audit(tuned, images, tmp_path / "audit", masks=masks).entry.n == 21
     kept = json.loads((tmp_path / "audit" / "settings.json").read_text())
     assert len(kept["leave_out"]) == 3
+
+
+def test_an_audit_that_finds_its_masks_measures_none_of_them(
+    tuned: Path, image_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = image_folders
+    monkeypatch.setattr(audit, "load_backbone", lambda _: None)
+    monkeypatch.setattr(audit, "find_masks", lambda _, out, __: shutil.copytree(masks, out))
+    assert refocus.audit(tuned, images, tmp_path / "audit").entry.n == 21
 
 
 def test_a_probe_measures_none_of_them(

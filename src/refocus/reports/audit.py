@@ -96,7 +96,7 @@ def audit(
     folder = _prepared(model, network, plan, out, settings, resume=resume)
     with locks.released(folder):
         if masks is None:
-            plan = _plan(plan.path(SUITE), folder / "masks", settings, plan.leave_out)
+            plan = _plan(plan.path(SUITE), folder / "masks", settings, model)
             wanted = MaskSettings(
                 settings.backbone, workers=settings.workers, device=settings.device
             )
