@@ -90,7 +90,7 @@ MaskPolarity = Annotated[
     ),
 ]
 Faithful = Annotated[
-    CountOrZero, about("Number of images for insertion and deletion (32 forward passes each).")
+    CountOrZero, about("Number of images for insertion and deletion (36 forward passes each).")
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from torchvision.transforms import v2
 import refocus
 from refocus.data.folders import scan
 from refocus.evaluation import maps
+from refocus.evaluation.settings import EvaluationSettings
 from refocus.records import Sample
+from refocus.reports.settings import AuditSettings
 from tests.makers import Build, matlab_file
 
 
@@ -47,6 +50,15 @@ def test_insertion_and_deletion_tell_a_right_map_from_a_wrong_one() -> None:
     spots[:, 8::16, 16] = 9
     inserted = [maps.insertion_deletion(Bright(), spots, m, 1)[0] for m in (right, 1 - right)]
     assert inserted[0] > inserted[1]
+
+
+@pytest.mark.parametrize("settings", [EvaluationSettings, AuditSettings])
+def test_help_says_how_many_forward_passes_an_image_takes(settings: type) -> None:
+    asked, model = [], Bright()
+    model.register_forward_pre_hook(lambda _module, args: asked.append(len(args[0])))
+    maps.insertion_deletion(model, torch.rand(3, 12, 12), torch.rand(12, 12), 1)
+    said = str(get_type_hints(settings, include_extras=True)["faithful"])
+    assert f"{sum(asked)} forward passes each" in said
 
 
 def test_deletion_against_a_literal_loop() -> None:

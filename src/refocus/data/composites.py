@@ -33,10 +33,14 @@ def feather(mask: Tensor) -> Tensor:
 
 def cut_out(image: Image.Image, mask: Tensor) -> Image.Image:
     """The object alone, RGBA, of the size of its image."""
-    alpha = Image.fromarray((255 * feather(mask)[0].numpy()).round().astype(np.uint8))
     cut = image.convert("RGBA")
-    cut.putalpha(alpha)
+    cut.putalpha(_alpha(feather(mask)))
     return cut
+
+
+def _alpha(mask: Tensor) -> Image.Image:
+    """A mask as the opacity of a picture."""
+    return Image.fromarray((255 * mask[0].numpy()).round().astype(np.uint8))
 
 
 def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
@@ -74,9 +78,12 @@ def on_black(scene: Scene) -> Image.Image:
 
 
 def silhouette(scene: Scene) -> Image.Image:
-    """The background with the object blacked out: what is left of the object is its outline."""
+    """The background with the object blacked out: what is left of the object is its outline.
+
+    By the mask itself: the softened edge of `cut` lies within the object and would show its rim.
+    """
     canvas = scene.image.copy()
-    canvas.paste((0, 0, 0), (0, 0), scene.cut.getchannel("A"))
+    canvas.paste((0, 0, 0), (0, 0), _alpha(scene.mask))
     return canvas
 
 

@@ -183,7 +183,7 @@ def measure(
         samples: images with masks.
         root: the folder that their paths are given below.
         load: a sample -> image `[3, H, W]` and mask `[H, W]`.
-        faithful: insertion and deletion on so many of the images, spread evenly; 32 further forward
+        faithful: insertion and deletion on so many of the images, spread evenly; 36 further forward
             passes each.
         records: JSONL file, see `collect`.
         workers: processes that load.

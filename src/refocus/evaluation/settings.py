@@ -77,7 +77,7 @@ class EvaluationSettings:
     ] = None
     faithful: Annotated[
         CountOrZero,
-        about("With ‹masks›: images for insertion and deletion, 32 forward passes each."),
+        about("With ‹masks›: images for insertion and deletion, 36 forward passes each."),
     ] = 0
     mask_score: MaskScore = 0.5
     mask_polarity: MaskPolarity = "ask"

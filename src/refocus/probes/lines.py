@@ -162,8 +162,8 @@ def _decided(kept: dict[str, Any], found: Evaluation) -> dict[str, dict[str, Tol
     def places(name: str) -> dict[str, Told]:
         return {of: (path, files.get(path, "")) for of, path in (kept.get(name) or {}).items()}
 
-    everywhere = {"‹precision›": (found.precision, "")}
-    of_shifts = {"‹seed›": (str(found.seed), "")}
+    everywhere: dict[str, Told] = {"‹precision›": (found.precision, "")}
+    of_shifts: dict[str, Told] = {"‹seed›": (str(found.seed), "")}
     if "leave_out" in kept:
         left_out = kept["leave_out"]
         many = str(len(left_out)), fingerprints.of_text(*left_out)
