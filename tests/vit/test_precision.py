@@ -23,7 +23,7 @@ from refocus.reports import explanations
 from refocus.reports.card import write_card
 from refocus.tuning import course
 from refocus.vit.precision import check_precision, computing
-from tests.makers import Build
+from tests.makers import Build, make_images
 
 BOTH = torch.float32, torch.bfloat16
 
@@ -106,9 +106,10 @@ def test_a_report_measures_in_bfloat16_and_says_so(
     model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     images, masks = map(str, image_folders)
+    other, _ = make_images(tmp_path / "other", count=2, seed=9)  # what was tuned on is left out
     recipe = Recipe(str(model_folder), images, masks, objective="finetune", epochs=1, fewer=True)
     refocus.tune(recipe, tmp_path / "run", progress=False)
-    settings = ReportSettings({"own": images}, precision="bf16")
+    settings = ReportSettings({"own": str(other)}, precision="bf16")
     with linear_layers() as seen:
         found = refocus.report(tmp_path / "run", settings)
     assert seen == {torch.bfloat16}

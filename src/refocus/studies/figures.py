@@ -11,7 +11,7 @@ import numpy as np
 from refocus.evaluation.metrics import group_differences
 from refocus.figures import charts
 from refocus.figures.tables import Row
-from refocus.results import AccuracyChange, Compared, GroupChange
+from refocus.results import AccuracyChange, Compared, Estimate, GroupChange
 from refocus.studies import layouts
 from refocus.studies.jobs import Job, Levels, pooled
 from refocus.studies.order import Order
@@ -106,3 +106,34 @@ def over_draws(
         means = float(after["top1"].mean()), float(start["top1"].mean())
         rows.append(GroupChange(name, *means, AccuracyChange(top1, top5)))
     return tuple(sorted(rows, key=lambda row: -row.gain))
+
+
+def class_charts(every: dict[str, tuple[GroupChange, ...]], ends: int) -> tuple[Chart, ...]:
+    """Every class, or the `ends` classes that gain and lose most."""
+    shown = []
+    for title, rows in every.items():
+        some = rows if not ends or len(rows) <= 2 * ends else rows[:ends] + rows[-ends:]
+        if some:
+            shown.append(
+                Chart(
+                    f"{title}, change of top-1 by class",
+                    charts.changes({row.name: row.moved for row in some}),
+                )
+            )
+    return tuple(shown)
+
+
+def average_charts(lines: Sequence[Line]) -> tuple[Chart, ...]:
+    """Figure 4: the average change of each test set, a chart for each method and metric."""
+    rows: dict[tuple[str, str], dict[str, Estimate]] = defaultdict(dict)
+    for line in lines:
+        if line.model == AVERAGE and line.change is not None:
+            name = line.suite if line.classes == "all" else f"{line.suite}, {line.classes}"
+            change = Estimate(line.change.difference, line.change.interval, line.change.n)
+            rows[line.method, line.metric][name] = change
+    return tuple(
+        Chart(
+            f"{method}: average change of {METRICS[metric]}", charts.changes(some, METRICS[metric])
+        )
+        for (method, metric), some in rows.items()
+    )
