@@ -207,7 +207,8 @@ def swap_chance(
 
     def far(moved: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.abs(statistic(own + moved) - statistic(other - moved))
+            moves: np.ndarray = np.abs(statistic(own + moved) - statistic(other - moved))
+        return moves
 
     seen = float(far(np.zeros((1, len(own))))[0])
     if not len(step) or math.isnan(seen):

@@ -469,4 +469,5 @@ def _flat(values: np.ndarray) -> np.ndarray:
     height, width = values.shape
     padded = np.pad(values, 1, mode="edge")
     shifts = [(y, x) for y in range(3) for x in range(3)]
-    return np.all([padded[y : y + height, x : x + width] == values for y, x in shifts], axis=0)
+    alike = [padded[y : y + height, x : x + width] == values for y, x in shifts]
+    return np.asarray(np.all(alike, axis=0))

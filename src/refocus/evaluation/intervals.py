@@ -103,7 +103,8 @@ def _drawn(
         with np.errstate(divide="ignore", invalid="ignore"):
             draws.append(statistic(draw(rng, n, min(part, _RESAMPLES - start)) @ columns))
     found = np.concatenate(draws)
-    return found[np.isfinite(found)]
+    defined: np.ndarray = found[np.isfinite(found)]
+    return defined
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:

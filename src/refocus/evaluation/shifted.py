@@ -66,18 +66,18 @@ def shifts(
     settings = check_settings(settings, ShiftSettings)
     images, masks = check_path(images, "images"), check_path(masks, "masks")
     found = opened_pair(images, masks)
-    out, images, masks = check_path(out, "out"), found.images, found.masks
-    assert masks is not None  # they are named
+    out, images, shapes = check_path(out, "out"), found.images, found.masks
+    assert shapes is not None  # they are named
     samples = masked(
-        folder_samples(images, masks, mask_polarity=settings.mask_polarity),
-        masks,
+        folder_samples(images, shapes, mask_polarity=settings.mask_polarity),
+        shapes,
         settings.mask_score,
     )
     backgrounds = shifted.grounds(settings.backgrounds)
     for kind in settings.kinds:  # what cannot be made is said before anything is written
         shifted.shifts(samples, kind, settings.seed, backgrounds=backgrounds)
-    kept = _kept(images, masks, settings)
-    read = {"‹images›": images, "‹masks›": masks}
+    kept = _kept(images, shapes, settings)
+    read = {"‹images›": images, "‹masks›": shapes}
     folder = outputs.resumable(out, resume, kept, apart=read)
     with locks.released(folder):
         content = shift_folders.write(

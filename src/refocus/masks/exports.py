@@ -75,7 +75,7 @@ def _task(task: dict[str, Any], shown: str) -> tuple[str, Annotated]:
     shapes, lines = list[Shape](), list[str]()
     for value in (r["value"] for r in results):
         draw = _drawn(value, size, shown)
-        labels = next((v for k, v in value.items() if k.endswith("labels") and v), [])
+        labels: list[str] = next((v for k, v in value.items() if k.endswith("labels") and v), [])
         if draw is None:
             lines += map(str, labels)
         else:
