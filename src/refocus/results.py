@@ -297,6 +297,7 @@ class SuiteEntry:
     shifts: dict[str, ShiftEntry] = field(default_factory=dict)  # kind -> answers
     background: Background | None = None  # where mixed-same and mixed-rand were measured
     cues: CueConflict | None = None  # of a cue-conflict set
+    scale: str = ""  # protocol of the maps; empty without maps, and as earlier versions wrote it
 
     @property
     def first(self) -> Classification:

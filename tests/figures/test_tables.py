@@ -83,3 +83,16 @@ def test_numbers_of_every_suite_have_a_row(
         ("a: rotation (mean)", "standard"),
     ]
     assert all(np.isfinite(r.number.model.value) and r.number.model.interval for r in rows)
+
+
+def test_every_number_names_its_protocol(
+    tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    swaps = ("mixed-same", "mixed-rand")
+    plan = Plan({"a": images}, {"a": masks}, swaps, protocol="paper", quiet=True)
+    entries = prove.prove({"model": tiny()}, plan, tmp_path)
+    named = {row.measure: row.protocol for row in other_rows(entries)}
+    assert named["BG-gap, points"] == named["change of confidence"] == "standard"
+    assert named["map: mean IoU"] == named["pointing game"] == "paper"
+    assert all(named.values())

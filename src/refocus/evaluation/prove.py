@@ -219,7 +219,12 @@ class _Measuring:
                 self.plan.seed,
             )
         return replace(
-            entry, masked=len(mapped), maps=scores, shifts=entries, background=background
+            entry,
+            masked=len(mapped),
+            maps=scores,
+            shifts=entries,
+            background=background,
+            scale=self.plan.scale,
         )
 
     def shifted(
@@ -289,7 +294,7 @@ class _Measuring:
         }
         samples = loaders["model"].samples()
         scores = self.maps(name, file.parent, samples, loaders)
-        return SuiteEntry("segmentation", len(samples), maps=scores)
+        return SuiteEntry("segmentation", len(samples), maps=scores, scale=self.plan.scale)
 
     # --- cue conflict ---------------------------------------------------------------------------
 

@@ -134,11 +134,11 @@ def other_rows(suites: Mapping[str, SuiteEntry]) -> list[Row]:
 def _others(name: str, entry: SuiteEntry) -> Iterator[Row]:
     if entry.background:
         change = "change of confidence"
-        yield Row(name, "BG-gap, points", entry.background.bg_gap)
-        yield Row(name, change, entry.background.confidence_change, digits=3)
+        yield Row(name, "BG-gap, points", entry.background.bg_gap, "standard")
+        yield Row(name, change, entry.background.confidence_change, "standard", 3)
     for key, title in MEASURES.items():
         if key in entry.maps:
-            yield Row(name, title, entry.maps[key], digits=3)
+            yield Row(name, title, entry.maps[key], entry.scale, 3)
     for protocol, answers in entry.protocols.items():
         several = f" ({protocol})" if len(entry.protocols) > 1 else ""
         yield Row(name, f"top-5, %{several}", answers.top5, protocol)
