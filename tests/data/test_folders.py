@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from refocus.data.folders import class_folders, scan
+from refocus.data.folders import class_folders, outputs_of, scan
 from refocus.errors import InputError
+from refocus.vit.classes import name_outputs, set_order
 from tests.makers import Build, gradient
 
 
@@ -97,3 +98,42 @@ def test_two_class_folders_that_are_one_by_a_link_are_refused(
     (images / first).unlink()
     (images / "cat").symlink_to(images.parent / "elsewhere")
     assert "cat" in class_folders(images, "images")
+
+
+@pytest.mark.parametrize(
+    ("folders", "differ"),
+    [
+        (["e\u0301cole", "zoo"], True),
+        (["école", "zoo"], True),  # as it may have been stored where the model was trained
+        (["éa", "e\u0301b", "zoo"], True),
+        (["ecole", "zoo"], False),
+        (["aé", "zoo"], False),
+        (["école", "ére"], False),
+    ],
+)
+@pytest.mark.parametrize("order", [None, "string", "natural"])
+def test_the_order_of_folders_must_not_depend_on_how_accents_are_stored(
+    tiny: Build, folders: list[str], differ: bool, order: str | None
+) -> None:
+    model = tiny(num_classes=len(folders))
+    if order:
+        set_order(model, order)
+    if differ:
+        with pytest.raises(InputError, match=r"how letters with accents are stored.*give .*names"):
+            outputs_of(model, folders, "here")
+    else:
+        assert list(outputs_of(model, folders, "here").values()) == [*range(len(folders))]
+
+
+def test_a_folder_that_is_stored_in_two_characters_keeps_its_output(
+    tiny: Build, tmp_path: Path
+) -> None:
+    for name in ("e\u0301cole", "zoo"):
+        (tmp_path / name).mkdir()
+        gradient().save(tmp_path / name / "1.png")
+    with pytest.raises(InputError, match="output 0 is école or zoo"):
+        scan(tmp_path, tiny(num_classes=2))
+    model = tiny(num_classes=2)
+    name_outputs(model, ["zoo", "école"], "here")
+    assert {s.image.parent.name: s.label for s in scan(tmp_path, model)} == {
+        "e\u0301cole": 1, "zoo": 0}  # fmt: skip

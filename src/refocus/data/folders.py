@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -187,7 +188,7 @@ def _name_by_folders(
             f"{shown}: the model carries no class names and has {class_count(model)} outputs, but "
             f"there are {len(folders)} class folders; give one folder for each output, or ‹names›"
         )
-    strings, natural = by_order(folders, "string"), by_order(folders, "natural")
+    strings, natural = _ordered(folders, "string", shown), _ordered(folders, "natural", shown)
     if order is None and strings != natural:
         pairs = enumerate(zip(strings, natural, strict=True))
         first = next(i for i, (one, other) in pairs if one != other)
@@ -207,6 +208,30 @@ def _name_by_folders(
     )
 
 
+def _ordered(folders: Sequence[str], order: str, shown: str) -> list[str]:
+    """Folders in an order, as names are compared.
+
+    Raises:
+        InputError: the order depends on whether letters with accents are stored as one character or
+            as two, which a copy from one system to another may change.
+    """
+    found = [list(map(plain, by_order(folders, order)))]
+    for form in ("NFC", "NFD"):
+        stored = by_order([unicodedata.normalize(form, name) for name in folders], order)
+        found.append([plain(name) for name in stored])
+    other = next((names for names in found if names != found[0]), None)
+    if other is not None:
+        place = next(
+            i for i, names in enumerate(zip(found[0], other, strict=True)) if len({*names}) > 1
+        )
+        raise InputError(
+            f"{shown}: the model carries no class names, and the order of its folders depends on "
+            f"how letters with accents are stored, as one character or as two, so output {place} "
+            f"is {found[0][place]} or {other[place]}; give ‹names› with one name for each output"
+        )
+    return found[0]
+
+
 def _named_as_stated(
     model: nn.Module, folders: Sequence[str], shown: str, stated: Sequence[str]
 ) -> bool:
@@ -215,7 +240,8 @@ def _named_as_stated(
     Raises:
         InputError: it has another number of outputs, and the order of the names is another.
     """
-    if set(folders) <= set(stated) and len(stated) == class_count(model):
+    known = set(map(plain, folders))
+    if known <= set(stated) and len(stated) == class_count(model):
         name_outputs(model, stated, shown)
         log.warning(
             Message(
@@ -224,7 +250,7 @@ def _named_as_stated(
             )
         )
         return True
-    if (numbered := [name for name in stated if name in set(folders)]) != sorted(numbered):
+    if (numbered := [name for name in stated if name in known]) != sorted(numbered):
         raise InputError(
             f"{shown}: the model carries no class names and has {class_count(model)} outputs, but "
             f"its source numbers {len(stated)} classes, not in alphabetical order "
@@ -241,8 +267,17 @@ def name_by_folders(model: nn.Module, root: str | Path) -> None:
     """Give a model without names those of the class folders of `root`, as `scan` does."""
     if folder_names(model) is None:
         root = Path(root).expanduser()
-        folders = list(class_folders(root, "images"))
-        outputs_of(model, folders, f"‹images› {root}", stated=stated_classes(root))
+        folders = class_folders(root, "images")
+        _outputs(model, folders, f"‹images› {root}", root)
+
+
+def _outputs(
+    model: nn.Module, folders: dict[str, list[Path]], shown: str, root: Path
+) -> dict[str, int]:
+    """Name of a class folder -> output; folders are ordered by their names as they are stored."""
+    stored = [files[0].parent.name for files in folders.values()]
+    found = outputs_of(model, stored, shown, stated=stated_classes(root))
+    return {plain(name): output for name, output in found.items()}
 
 
 # --- samples ------------------------------------------------------------------------------------
@@ -267,7 +302,7 @@ def scan(
     root = Path(root).expanduser()
     folders = class_folders(root, parameter)
     shown = f"‹{parameter}› {root}"
-    index = outputs_of(model, list(folders), shown, stated=stated_classes(root))
+    index = _outputs(model, folders, shown, root)
     names = folder_names(model) or []
     known = set(index.values())
     if absent := [name for i, name in enumerate(names) if i not in known]:
