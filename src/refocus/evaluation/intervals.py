@@ -87,7 +87,8 @@ def _counts(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
 
 def _weights(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
     """Uniform on the simplex but for the scale, `[size, n]`."""
-    return rng.standard_exponential((size, n))
+    found: np.ndarray = rng.standard_exponential((size, n))
+    return found
 
 
 def _drawn(

@@ -1,7 +1,8 @@
 """Numbers of all images together, such as an area under a curve: no means over images.
 
-Their intervals come from a bootstrap in which each group of images is drawn anew, the same draws
-for both models. Axes: n images, R resamples.
+Their intervals are Gaffke's bounds (`intervals.chance`) with randomly weighted images in place of
+means: each group holds one more image, whose score is the lowest or the highest of all. The weights
+are the same for both models. Axes: n images, R resamples.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import rankdata
 
-from refocus.intervals import FEW
 from refocus.probes.results import (
     AGAINST,
     MODEL,
@@ -27,6 +27,7 @@ from refocus.records import ProbeRecord
 from refocus.results import Change, Compared, Estimate, Interval
 
 _RESAMPLES = 2000
+_SWAPS = 999
 _COUNTS = 4_000_000  # of resampled images that are in memory at a time
 _TAIL = 2.5  # percent
 Columns = Mapping[str, np.ndarray]  # series -> a number for each image `[n]`
@@ -36,8 +37,9 @@ Columns = Mapping[str, np.ndarray]  # series -> a number for each image `[n]`
 class Pooled:
     """How such numbers are made.
 
-    numbers: columns and how often each image counts `[R, n]` -> series -> shares `[R, levels]`.
-    group: the column that says by 0 and 1 which group an image is of.
+    numbers: columns and how much each image counts `[R, n]` -> series -> shares `[R, levels]`. They
+    depend on the order of the scores in a column alone. group: the column that says by 0 and 1
+    which group an image is of.
     """
 
     numbers: Callable[[Columns, np.ndarray], dict[str, np.ndarray]]
@@ -46,18 +48,52 @@ class Pooled:
 
 @dataclass(frozen=True)
 class _Found:
-    """Percent: the number of the images themselves in the first row, then of each resample."""
+    """Percent.
 
-    series: dict[str, np.ndarray]  # `[1 + R, levels]`
-    least: int  # images in the smaller group
+    seen: of the images themselves. ends: of each resample, where the image that was added to the
+    first group has the lowest score and that of the second the highest, and the other way round.
+    """
+
+    seen: dict[str, np.ndarray]  # `[1, levels]`
+    ends: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # each `[R, levels]`
     n: int
 
-    def headline(self, counting: Counting) -> np.ndarray:
-        """The mean over the series and levels that count: `[1 + R]`."""
-        wanted = counting.headline or tuple(self.series)
-        columns = [self.series[name][:, counting.first :] for name in wanted]
-        means: np.ndarray = np.concatenate(columns, axis=1).mean(1)
-        return means
+    def headline(self, counting: Counting) -> _Column:
+        """The mean over the series and levels that count."""
+        wanted = counting.headline or tuple(self.seen)
+
+        def mean(tables: dict[str, np.ndarray]) -> np.ndarray:
+            columns = [tables[name][:, counting.first :] for name in wanted]
+            means: np.ndarray = np.concatenate(columns, axis=1).mean(1)
+            return means
+
+        return _Column(float(mean(self.seen)[0]), (mean(self.ends[0]), mean(self.ends[1])), self.n)
+
+    def columns(self, name: str) -> list[_Column]:
+        """Those of a series, by level."""
+        seen, (first, second) = self.seen[name], (end[name] for end in self.ends)
+        return [
+            _Column(float(seen[0, at]), (first[:, at], second[:, at]), self.n)
+            for at in range(seen.shape[1])
+        ]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One number: as seen, and of the resamples at both ends, each `[R]`."""
+
+    seen: float
+    ends: tuple[np.ndarray, np.ndarray]
+    n: int
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(self.seen, _interval(self.ends, 0.0), self.n)
+
+    def minus(self, other: _Column, p: float) -> Change:
+        """The added image is at one end for this model, and at the other end for the other."""
+        ends = (self.ends[0] - other.ends[1], self.ends[1] - other.ends[0])
+        return Change(self.seen - other.seen, _interval(ends, -100.0), self.n, p)
 
 
 def compared(
@@ -69,93 +105,98 @@ def compared(
     """As `results.compared`, of numbers that are made of all images together."""
     found = {which: _found(rows, pooled, counting.seed) for which, rows in records.items()}
     curves = {which: Curves(levels[which], one.n, _points(one), {}) for which, one in found.items()}
-    estimates = {
-        which: _estimate(one.headline(counting), one.least, one.n) for which, one in found.items()
-    }
+    estimates = {which: one.headline(counting).estimate for which, one in found.items()}
     if AGAINST not in records:
         return Numbers(curves[MODEL], None, Compared(estimates[MODEL]), None)
     ours, theirs = shared(records[MODEL], records[AGAINST])
-    both = (
-        _found([records[MODEL][at] for at in ours], pooled, counting.seed),
-        _found([records[AGAINST][at] for at in theirs], pooled, counting.seed),
-    )
-    heads = [one.headline(counting) for one in both]
+    rows = [records[MODEL][at] for at in ours], [records[AGAINST][at] for at in theirs]
+    one, other = (_found(some, pooled, counting.seed) for some in rows)
+    swapped = _swapped(*rows, pooled, counting.seed)
     changes = {
         series: [
-            _change(a, b, both[0].least, both[0].n)
-            for a, b in zip(columns.T, both[1].series[series].T, strict=True)
+            a.minus(b, _chance(a.seen - b.seen, moved))
+            for a, b, moved in zip(
+                one.columns(series), other.columns(series), swapped.columns(series), strict=True
+            )
         ]
-        for series, columns in both[0].series.items()
+        for series in one.seen
     }
-    change = _change(heads[0], heads[1], both[0].least, both[0].n)
+    a, b = one.headline(counting), other.headline(counting)
+    change = a.minus(b, _chance(a.seen - b.seen, swapped.headline(counting)))
     headline = Compared(estimates[MODEL], estimates[AGAINST], change)
     return Numbers(curves[MODEL], curves[AGAINST], headline, changes)
 
 
-def _found(rows: Sequence[ProbeRecord], pooled: Pooled, seed: int) -> _Found:
-    columns = {
+def _table(rows: Sequence[ProbeRecord]) -> dict[str, np.ndarray]:
+    return {
         name: np.array([row.values[name][0] for row in rows], dtype=float)
         for name in rows[0].values
     }
-    outside = columns[pooled.group] > 0.5
-    groups = (~outside, outside)
-    tables = [pooled.numbers(columns, weights) for weights in _weights(groups, seed)]
-    series = {name: 100 * np.concatenate([t[name] for t in tables]) for name in tables[0]}
-    return _Found(series, min(int(group.sum()) for group in groups), len(rows))
 
 
-def _weights(groups: tuple[np.ndarray, np.ndarray], seed: int) -> Iterator[np.ndarray]:
-    """How often each image counts: once, and then `[R, n]` of so many resamples at a time."""
-    rng, n = np.random.default_rng(seed), len(groups[0])
-    yield np.ones((1, n))
+def _found(rows: Sequence[ProbeRecord], pooled: Pooled, seed: int) -> _Found:
+    columns, n = _table(rows), len(rows)
+    seen = pooled.numbers(columns, np.ones((1, n)))
+    ends = []
+    for added in ((-np.inf, np.inf), (np.inf, -np.inf)):
+        more = {name: np.append(column, added) for name, column in columns.items()}
+        more[pooled.group] = np.append(columns[pooled.group], (0, 1))
+        parts = [pooled.numbers(more, weights) for weights in _weights(n + 2, seed)]
+        ends.append({name: 100 * np.concatenate([part[name] for part in parts]) for name in seen})
+    return _Found({name: 100 * of for name, of in seen.items()}, (ends[0], ends[1]), n)
+
+
+def _weights(n: int, seed: int) -> Iterator[np.ndarray]:
+    """How much each image counts, `[R, n]` of so many resamples at a time."""
+    rng = np.random.default_rng(seed)
     part = max(1, min(_RESAMPLES, _COUNTS // n))
     for start in range(0, _RESAMPLES, part):
-        weights = np.empty((min(part, _RESAMPLES - start), n))
-        for group in groups:
-            size = int(group.sum())
-            drawn = rng.multinomial(size, np.full(size, 1 / size), size=len(weights))
-            weights[:, group] = drawn
-        yield weights
+        yield rng.standard_exponential((min(part, _RESAMPLES - start), n))
+
+
+def _swapped(
+    ours: Sequence[ProbeRecord], theirs: Sequence[ProbeRecord], pooled: Pooled, seed: int
+) -> _Found:
+    """Differences where the models' scores of random images are swapped, as ranks: at both ends.
+
+    Ranks, since scores of two models may have other scales (Venkatraman and Begg, Biometrika 1996).
+    """
+    rng, once = np.random.default_rng(seed), np.ones((1, len(ours)))
+    a, b = _table(ours), _table(theirs)
+    group = {pooled.group: a[pooled.group]}
+    names = [name for name in a if name != pooled.group]
+    ranks = [(name, rankdata(a[name]), rankdata(b[name])) for name in names]
+    drawn = []
+    for _ in range(_SWAPS):
+        swap = rng.random(len(ours)) < 0.5
+        sides = (
+            {name: np.where(swap, y, x) for name, x, y in ranks},
+            {name: np.where(swap, x, y) for name, x, y in ranks},
+        )
+        one, other = (pooled.numbers({**side, **group}, once) for side in sides)
+        drawn.append({name: 100 * (one[name] - other[name]) for name in one})
+    tables = {name: np.concatenate([table[name] for table in drawn]) for name in drawn[0]}
+    return _Found(tables, (tables, tables), len(ours))
+
+
+def _chance(difference: float, swapped: _Column) -> float:
+    """Share of the swaps with a difference as large as that seen, two-sided."""
+    far = np.abs(swapped.ends[0]) >= abs(difference) - 1e-9
+    return float((far.sum() + 1) / (len(far) + 1))
 
 
 def _points(found: _Found) -> dict[str, list[Point]]:
     return {
-        name: [
-            Point(float(column[0]), _interval(column, found.least), found.n, None)
-            for column in table.T
-        ]
-        for name, table in found.series.items()
+        name: [Point(c.seen, _interval(c.ends, 0.0), c.n, None) for c in found.columns(name)]
+        for name in found.seen
     }
 
 
-def _estimate(column: np.ndarray, least: int, n: int) -> Estimate:
-    return Estimate(float(column[0]), _interval(column, least), n)
+def _interval(ends: tuple[np.ndarray, np.ndarray], least: float) -> Interval:
+    """From the lower quantile of the lower end to the upper quantile of the higher one.
 
-
-def _interval(column: np.ndarray, least: int) -> Interval:
-    """Of the resamples; with few images or none that differ, never narrower than the exact one.
-
-    That one takes the number for a share of the smaller group's images (Clopper and Pearson). It
-    holds for an area under the curve as well, which uses more than that many separate pairs.
+    Within what is possible, which rounding may leave: from least to 100.
     """
-    low, high = (float(x) for x in np.percentile(column[1:], [_TAIL, 100 - _TAIL]))
-    if least >= FEW and low < high:
-        return low, high
-    exact = _exact(float(column[0]) / 100, least)
-    return min(low, exact[0]), max(high, exact[1])
-
-
-def _exact(share: float, n: int) -> Interval:
-    right = share * n
-    low = beta.ppf(_TAIL / 100, right, n - right + 1) if right > 0 else 0.0
-    high = beta.ppf(1 - _TAIL / 100, right + 1, n - right) if right < n else 1.0
-    return 100 * float(low), 100 * float(high)
-
-
-def _change(ours: np.ndarray, theirs: np.ndarray, least: int, n: int) -> Change:
-    difference = ours - theirs
-    low, high = (float(x) for x in np.percentile(difference[1:], [_TAIL, 100 - _TAIL]))
-    if least < FEW or low == high:  # as wide as both intervals allow
-        a, b = _interval(ours, least), _interval(theirs, least)
-        low, high = min(low, a[0] - b[1]), max(high, a[1] - b[0])
-    return Change(float(difference[0]), (low, high), n)
+    low = min(float(np.percentile(end, _TAIL)) for end in ends)
+    high = max(float(np.percentile(end, 100 - _TAIL)) for end in ends)
+    return max(least, low), min(100.0, high)
