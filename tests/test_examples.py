@@ -257,6 +257,7 @@ def test_shares_of_the_way(
         tmp_path / "run",
         progress=False,
     )
+    images, _ = make_images(tmp_path / "others", count=15, seed=9)  # those of the run are left out
     shown = run(
         "shares.py", "--runs", tmp_path / "run", "--tests", f"own={images}", "--shares", 0.5, 1
     )

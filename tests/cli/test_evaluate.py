@@ -47,14 +47,15 @@ def test_tune_then_evaluate_before_and_after(
     assert "95 % interval" in shown
     suites = read_evaluation(tmp_path / "ev" / "results.json").suites
     assert list(suites) == ["a", "b"]
-    assert suites["a"].n == 24
+    trained = len(json.loads((tmp_path / "run" / "selection.json").read_text())["train"])
+    assert suites["a"].n == 24 - trained == 18
     answers = suites["a"].first
     assert answers.against is not None
     assert answers.change is not None
     assert set(answers.model.per_class) == set(answers.against.per_class) == set(NAMES)
     assert (
         len((tmp_path / "ev" / "records" / "a" / "standard.model.jsonl").read_text().splitlines())
-        == 24
+        == 18
     )
     assert run(monkeypatch, "evaluate", *arguments) == 0  # the same again: from its records
     assert capsys.readouterr().out == shown

@@ -33,7 +33,8 @@ def measured_today(
     parity = {f"{n}/{i}.png": "odd" if i % 2 else "even" for n in NAMES for i in range(6)}
     rows = "".join(f"{image},{group}\n" for image, group in parity.items())
     (root / "groups.csv").write_text("image,group\n" + rows)
-    row = {"image": str(images / "ant" / "0.png"), "mask": str(masks / "ant" / "0.png")}
+    (own := root / "trained.png").write_bytes((images / "ant" / "0.png").read_bytes() + b"own")
+    row = {"image": str(own), "mask": str(masks / "ant" / "0.png")}  # none of those measured
     chosen = [{**row, "label": label} for label in (0, 1)]
     trained = {"train": chosen, "select": chosen, "check": chosen}
     (root / "selection.json").write_text(json.dumps(trained))  # beside the model, as a run has it
@@ -78,6 +79,9 @@ def test_results_of_the_first_version_are_those_of_today(
         if place.endswith("/about"):  # each has the words of its day
             assert value == KINDS[place.split("/")[-2]].about
             assert json.dumps(expected[place]) in kept
+            continue
+        later = place.rpartition("/")[2] in ("p", "corrected", "broken", "scale")
+        if later and expected[place] in (None, ""):  # what the first version did not say
             continue
         wanted = pytest.approx(expected[place], abs=1e-4)
         assert value == (wanted if isinstance(value, float) else expected[place]), place

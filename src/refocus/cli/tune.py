@@ -25,7 +25,6 @@ from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.tuning.recipe import Recipe
 from refocus.tuning.results import TuneResults
-from refocus.tuning.verdict import conclusion
 
 NEEDED = ("model", "images", "masks")
 
@@ -134,6 +133,8 @@ def _own_masks(images: str) -> str | None:
 
 
 def _print(results: TuneResults, folder: Path) -> None:
+    from refocus.tuning.verdict import conclusion  # loads scipy
+
     console.print(f"{conclusion(results)}\n", soft_wrap=True)
     table = Table(
         "share of tuned weights",

@@ -157,13 +157,12 @@ def _refuse_other(records: Path, now: dict[str, str]) -> None:
     if records.exists() and records.stat().st_size:
         if not kept.exists():
             raise InputError(
-                f"‹records› {records}: {kept.name} is missing, which says whose answers it holds; "
+                f"records {records}: {kept.name} is missing, which says whose answers it holds; "
                 "name a new file"
             )
         if said := outputs.difference(read_json(kept), now):
             raise InputError(
-                f"‹records› {records}: holds other answers ({said}; see {kept.name}); name a new "
-                "file"
+                f"records {records}: holds other answers ({said}; see {kept.name}); name a new file"
             )
         return
     records.parent.mkdir(parents=True, exist_ok=True)

@@ -192,7 +192,11 @@ def replace_names(model: nn.Module, names: Sequence[str], shown: str) -> None:
     Raises:
         InputError: those that it carries, in another order; or as `name_outputs`.
     """
-    carried, given = list(map(plain, label_names(model) or [])), list(map(plain, map(str, names)))
+    try:
+        carried = list(map(plain, label_names(model) or []))
+    except InputError:  # of no order: names that are given decide
+        carried = []
+    given = list(map(plain, map(str, names)))
     pairs = enumerate(zip(carried, given, strict=False))
     first = next((i for i, (one, other) in pairs if one != other), None)
     if first is not None and sorted(carried) == sorted(given):

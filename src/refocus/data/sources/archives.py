@@ -72,7 +72,7 @@ def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
                 if key != current and key in seen:
                     raise InputError(
                         f"{shown}: members of {key} lie apart; those of one key must follow each "
-                        "other, as tar --sort=name packs them"
+                        "other, as in an archive that was packed in the order of names"
                     )
                 seen.add(key)
                 current = key
