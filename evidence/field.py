@@ -100,7 +100,7 @@ def final(
     """
     for cell in wanted:
         usual = cell.method in unsearched
-        own = {fixed or METHODS[cell.method].rate: list(READINGS)}
+        own = {METHODS[cell.method].rate if fixed is None else fixed: list(READINGS)}
         for rate, readings in (own if usual else readings_by_rate(cell, searched)).items():
             one = replace(cell, phase="final", rate=rate)
             if not usual:
@@ -255,6 +255,11 @@ def opened(args: argparse.Namespace) -> Field:
     masks, early = named(args.masks, "--masks"), named(args.early, "--early")
     if missing := set(roots) - set(models):
         raise InputError(f"--model: none for {', '.join(sorted(missing))}")
+    if args.rate is not None:
+        if args.phase != "final" or set(args.methods) - {*args.unsearched}:
+            raise InputError("--rate: only for `final` and methods that are --unsearched")
+        if not args.rate > 0:
+            raise InputError(f"--rate {args.rate:g}: must be above 0")
     args.out.mkdir(parents=True, exist_ok=True)
     locks.hold(args.out)  # two processes would run the same cells; --searched joins their rows
     drop_partial_line(args.out / "rows.jsonl")  # of a run that was killed while it wrote

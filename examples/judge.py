@@ -46,7 +46,7 @@ def left(run: Path, recipe: Recipe, model: nn.Module) -> list[Sample]:
 
 
 def one(run: Path, shares: tuple[float, ...], args: argparse.Namespace) -> dict[str, Any]:
-    """What a run's weights answer at each share, rounded: swaps are multiples of an eighth."""
+    """What a run's weights answer at each share, rounded: of pairs of swaps halves."""
     recipe = recipe_of(run)
     model = load(recipe.model)
     start = {name: value.clone() for name, value in model.state_dict().items()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from refocus.cli import main
 from refocus.records import Prediction
+from refocus.tuning.results import TuneResults, Verdict
 
 Build = Callable[..., nn.Module]
 
@@ -189,3 +192,21 @@ def install(site: Path, package: str, code: str, points: str) -> None:
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(points)
+
+
+def tune_results(**changes: Any) -> TuneResults:
+    """Of a run whose weights averaged 50/50 with the original were kept."""
+    found = TuneResults(
+        model="m",
+        objective="refocus",
+        lr=1e-5,
+        best_epoch=3,
+        check_images=300,
+        tolerance=1.0,
+        candidates=(),
+        advised_share=0.5,
+        chosen_share=0.5,
+        verdict=Verdict(True, 0.5, "Ship it."),
+        trained_classes=("ant",),
+    )
+    return replace(found, **changes)

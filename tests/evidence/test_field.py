@@ -168,6 +168,24 @@ def test_a_method_may_take_its_default_or_a_given_rate(model_folder: Path, tmp_p
     assert [row.cell.rate for row in read(out / "rows.jsonl")] == [METHODS["erm"].rate, 3e-5]
 
 
+@pytest.mark.parametrize(
+    ("phase", "given", "said"),
+    [
+        ("final", ("--rate", "3e-5"), "only for `final` and methods that are --unsearched"),
+        ("search", ("--unsearched", "erm", "--rate", "3e-5"), "only for `final`"),
+        ("final", ("--unsearched", "erm", "--rate", "0"), "must be above 0"),
+        ("final", ("--unsearched", "erm", "--rate", "nan"), "must be above 0"),
+    ],
+)
+def test_a_rate_that_nothing_would_take_is_refused(
+    phase: str, given: tuple[str, ...], said: str, model_folder: Path, tmp_path: Path
+) -> None:
+    root, out = planted(tmp_path / "planted"), tmp_path / "out"
+    with pytest.raises(SystemExit, match=said):
+        main(options(phase, root, model_folder, out, "--methods", "erm", *given))
+    assert not out.exists()
+
+
 def test_tests_are_not_read_again_at_another_rate(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,6 +26,7 @@ from refocus.results import (
     SuiteEntry,
 )
 from refocus.tuning.results import TuneResults, Verdict
+from tests.makers import tune_results
 
 NONE = Estimate(None, None, 0)
 
@@ -52,24 +52,7 @@ def _evaluation(swapped: Classification, **tests: Classification) -> Evaluation:
     return Evaluation("tuned", "original", 0, {"held-out": own, **more})
 
 
-def _tuned(**changes: Any) -> TuneResults:
-    found = TuneResults(
-        model="m",
-        objective="refocus",
-        lr=1e-5,
-        best_epoch=3,
-        check_images=300,
-        tolerance=1.0,
-        candidates=(),
-        advised_share=0.5,
-        chosen_share=0.5,
-        verdict=Verdict(True, 0.5, "Ship it."),
-        trained_classes=("ant",),
-    )
-    return replace(found, **changes)
-
-
-KEPT = _tuned(chosen_share=0.0, advised_share=0.0, verdict=Verdict(False, 0.0, "Keep it."))
+KEPT = tune_results(chosen_share=0.0, advised_share=0.0, verdict=Verdict(False, 0.0, "Keep it."))
 BETTER = _answered(40, 60, 12, 28)
 WORSE = _answered(80, 70, -15, -5)
 
@@ -97,16 +80,16 @@ def _audit(low: float, high: float, p: float, fall: tuple[float, float]) -> Audi
     ],
 )
 def test_whether_it_relies_on_the_background(audit: Audit, answer: str) -> None:
-    found = answers.answers(audit, _tuned(), _evaluation(BETTER))[0]
+    found = answers.answers(audit, tune_results(), _evaluation(BETTER))[0]
     assert (found.answer, found.why) == (answer, "the audit's sentence")
 
 
 @pytest.mark.parametrize(
     ("tuning", "swapped", "answer"),
     [
-        (_tuned(), BETTER, "Yes"),
-        (_tuned(), _answered(40, 42, -3, 7), "No evidence"),
-        (_tuned(), _answered(60, 40, -28, -12), "No, it harmed"),
+        (tune_results(), BETTER, "Yes"),
+        (tune_results(), _answered(40, 42, -3, 7), "No evidence"),
+        (tune_results(), _answered(60, 40, -28, -12), "No, it harmed"),
         (KEPT, BETTER, "Nothing changed"),
     ],
 )
@@ -120,10 +103,10 @@ def test_whether_tuning_helped(tuning: TuneResults, swapped: Classification, ans
 @pytest.mark.parametrize(
     ("tuning", "swapped", "test", "answer", "why"),
     [
-        (_tuned(), BETTER, _answered(80, 79, -4, 2), "Yes", ""),
-        (_tuned(), BETTER, WORSE, "No, a test contradicts it", "street (80.0 to 70.0 %"),
+        (tune_results(), BETTER, _answered(80, 79, -4, 2), "Yes", ""),
+        (tune_results(), BETTER, WORSE, "No, a test contradicts it", "street (80.0 to 70.0 %"),
         (
-            _tuned(),
+            tune_results(),
             WORSE,
             _answered(80, 79, -4, 2),
             "No, a test contradicts it",
@@ -147,10 +130,10 @@ def test_a_run_that_was_moved_names_the_model_where_it_lies(tmp_path: Path) -> N
         found = results.RunResult(
             model="old/tune/model" if ship else "original",
             ship=ship,
-            answers=answers.answers(audit, _tuned(), report),
+            answers=answers.answers(audit, tune_results(), report),
             masks=None,
             audit=audit,
-            tuning=_tuned(),
+            tuning=tune_results(),
             report=report,
             folder="old",
         )
@@ -160,7 +143,7 @@ def test_a_run_that_was_moved_names_the_model_where_it_lies(tmp_path: Path) -> N
 
 
 def test_how_many_images_were_trained_on_is_said_of_classes_with_fewer() -> None:
-    results = _tuned(trained_classes=("ant", "bee"))
+    results = tune_results(trained_classes=("ant", "bee"))
     assert shots_of(6, 3, results) == "6 (3 each of 2 classes)"
     assert shots_of(5, 3, results) == "5 (at most 3 each of 2 classes)"
 
@@ -169,4 +152,6 @@ def test_a_report_of_the_original_alone_has_nothing_to_compare() -> None:
     alone = replace(_answered(40, 40, 0, 0), against=None, change=None)
     report = _evaluation(alone)
     assert answers.swapped(report) == Compared(alone.model.top1)
-    assert answers.answers(_audit(1, 2, 0.5, (0, 0)), _tuned(), report)[1].answer == "Not known"
+    assert (
+        answers.answers(_audit(1, 2, 0.5, (0, 0)), tune_results(), report)[1].answer == "Not known"
+    )

@@ -26,6 +26,17 @@ from refocus.records import Sample
 SIZE = (40, 30)  # width, height
 
 
+def check_joined(names: list[str], files: list[Path], expected: list[str | None]) -> None:
+    """Each file has its expected entry; "?" where it is refused."""
+    join = Join(names, files)
+    for file, name in zip(files, expected, strict=True):
+        if name == "?":
+            with pytest.raises(InputError, match=r"tell\s+them apart"):
+                join(file)
+        else:
+            assert join(file) == name
+
+
 @pytest.mark.parametrize(
     ("names", "images", "expected"),
     [
@@ -53,13 +64,7 @@ def test_an_image_gets_its_own_entry_or_none(
     names: list[str], images: list[str], expected: list[str | None]
 ) -> None:
     files = [Path("/data") / name for name in images]
-    join = Join(names, files)
-    for file, name in zip(files, expected, strict=True):
-        if name == "?":
-            with pytest.raises(InputError, match=r"tell\s+them apart"):
-                join(file)
-        else:
-            assert join(file) == name
+    check_joined(names, files, expected)
 
 
 SAME = [("a/1.png", "cat"), ("b/1.png", "cat")]  # which are cat/1.png and cat/1-2.png when unpacked
@@ -101,13 +106,7 @@ def test_an_image_of_a_source_is_known_by_its_path_there(
                 tar.add((tmp_path / name).with_suffix(".cls"), Path(name).with_suffix(".cls"))
     files = image_files(opened(tmp_path / f"t.{kind}").images)
     files.sort(key=lambda file: read_image(file).getpixel((0, 0)))  # as they are in `rows`
-    join = Join(names, files)
-    for file, name in zip(files, expected, strict=True):
-        if name == "?":
-            with pytest.raises(InputError, match=r"tell\s+them apart"):
-                join(file)
-        else:
-            assert join(file) == name
+    check_joined(names, files, expected)
 
 
 # --- every format joins so ----------------------------------------------------------------------

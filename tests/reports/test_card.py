@@ -19,8 +19,8 @@ from refocus.errors import InputError
 from refocus.records import to_json
 from refocus.reports.card import card_text, push, write_card
 from refocus.results import Compared, Estimate
-from refocus.tuning.results import Candidate, TuneResults, Verdict
-from tests.makers import run, tuned
+from refocus.tuning.results import Candidate, Verdict
+from tests.makers import run, tune_results, tuned
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -86,21 +86,12 @@ def hub() -> Iterator[tuple[type[Hub], HfApi]]:
 
 def test_the_card_promises_only_what_holds_for_the_weights_in_it(tmp_path: Path) -> None:
     advised = "Ship the tuned model: it gains by at least 3.2 points. Each bound holds."
-    found = TuneResults(
-        model="m",
-        objective="refocus",
-        lr=1e-5,
-        best_epoch=3,
-        check_images=300,
-        tolerance=1.0,
+    found = tune_results(
         candidates=tuple(
             Candidate(share, *(Compared(Estimate(80.0, (75, 85), 300)),) * 2)
             for share in (0.0, 0.5, 1.0)
         ),
-        advised_share=0.5,
-        chosen_share=0.5,
         verdict=Verdict(True, 0.5, advised),
-        trained_classes=("ant",),
     )
     content = {
         "recipe.json": Recipe("m", "images", "masks").to_dict(),

@@ -11,7 +11,8 @@ import pytest
 import refocus
 from refocus.records import to_json
 from refocus.results import Change, Compared, Estimate
-from refocus.tuning.results import Candidate, TuneResults, Verdict, results_of
+from refocus.tuning.results import Candidate, results_of
+from tests.makers import tune_results
 
 # as version 0.1 wrote it
 FIRST: dict[str, Any] = {
@@ -40,20 +41,11 @@ FIRST: dict[str, Any] = {
 
 def test_results_survive_the_file(tmp_path: Path) -> None:
     number = Compared(Estimate(60.0, (50.0, 70.0), 24), Estimate(55.0, None, 24), None)
-    results = TuneResults(
-        model="m",
-        objective="refocus",
-        lr=1e-3,
-        best_epoch=1,
-        check_images=24,
-        tolerance=1.0,
+    results = tune_results(
         candidates=(
             Candidate(0.0, number, number),
             Candidate(1.0, number, number, 1.5, -2.0, True),
         ),
-        advised_share=1.0,
-        chosen_share=1.0,
-        verdict=Verdict(True, 1.0, "Ship it."),
         trained_classes=("ant", "bee"),
         unseen={"plain": number},
     )

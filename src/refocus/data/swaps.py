@@ -102,9 +102,10 @@ def other_class_neighbours(labels: Tensor, turns: int) -> list[Tensor]:
 
 
 def other_class_donors(labels: Tensor, seed: int) -> Tensor:
-    """For each image the position of a donor of another class, `[n]`.
+    """For each image the position of a donor of another class, `[n]`, drawn with replacement.
 
-    With one class alone, of any image.
+    With one class alone, of any image. For a mean over many seeds, as `evidence` takes it; a test
+    needs `other_class_pairs`, as images that borrow from one donor err together.
     """
     generator = torch.Generator().manual_seed(seed)
     donors = []
