@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from refocus.intervals import chance, mcnemar
+from refocus.intervals import chance, images_needed, mcnemar
 from refocus.results import Change, Compared, Estimate
 from refocus.tuning import harm
 from refocus.tuning.harm import candidates, choose, shortage, standing
@@ -120,6 +120,15 @@ def test_the_first_rule_erred_more_often(simulation: ModuleType) -> None:
 def test_a_clear_gain_is_kept(simulation: ModuleType) -> None:
     (helpful,) = (s for s in simulation.SETTINGS if s.name == "helpful")
     assert simulation.rates(helpful, 400, harm.SHARES, 100, ["today"])["today"].missed < 10
+
+
+def test_the_images_that_a_gain_needs_are_two_for_a_pair() -> None:
+    plain, swapped = answered([(40, 0)], 400), answered([(9, 3)], 200)
+    gain = swapped[1] - swapped[0]
+    pairs = images_needed(float(gain.mean()), float(gain.var()), 0.0)
+    assert pairs is not None
+    assert shortage(plain, swapped, 1.0) == harm.Shortage(1, 2 * pairs)
+    assert 2 * pairs > 400  # so it is the gain that is waited for
 
 
 # --- words ----------------------------------------------------------------------------------------
