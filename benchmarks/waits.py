@@ -10,9 +10,9 @@
     and bf16.
 `commands`: the time of `masks`, `audit`, `tune` (one epoch, an image a class, its check for
     harm), `report` and `probe` divided by that of one forward pass (batch 32) of each of the
-    images; beside it how many forward passes they make, and the share of the time that these
-    take. What `masks` spends in the backbone that finds them, and backward passes, are not in the
-    latter.
+    images; beside it how many forward passes they make, the floor (these and the backward passes,
+    where one counts as two forward passes in training and as one for a map), and the share of the
+    time that the forward passes take.
 
 --busy: count seconds of the processor, as other work makes those on the wall meaningless.
 """
@@ -110,49 +110,71 @@ def _step(step: Any, model: nn.Module, optimizer: Any, batch: Any, bf16: bool) -
 
 @dataclass
 class Network:
-    """Images that went forward through a network of one kind, and seconds in it."""
+    """What went through networks of one kind, in forward passes of an image at the model's size.
 
-    images: int = 0
-    seconds: float = 0.0
+    A pass at another size counts as often as it has tokens of the model's.
+    """
+
+    tokens: int  # of an image at the model's size
+    forward: float = 0.0
+    backward: float = 0.0
+    seconds: float = 0.0  # of the forward passes
+
+    @property
+    def floor(self) -> float:
+        """What these passes take in a batch of 32, if all else took no time."""
+        return self.forward + self.backward
+
+    def returned(self, passes: float, gradient: torch.Tensor) -> None:
+        """A hook: the gradient has arrived at what so many passes gave."""
+        self.backward += passes
 
 
 @contextmanager
-def watched(kind: type[nn.Module]) -> Iterator[Network]:
-    """Count what goes through every network of this class (backward passes are not counted)."""
-    found, genuine = Network(), kind.forward
+def watched(model: nn.Module) -> Iterator[Network]:
+    """Count what goes through every network of this model's class.
+
+    A backward pass counts as two forward passes where weights get gradients, else as one.
+    """
+    kind = type(model)
+    found, genuine = Network(model.patch_embed.num_patches + 1), kind.forward_features  # type: ignore[union-attr, operator]
 
     def forward(self: nn.Module, images: torch.Tensor, *more: Any, **named: Any) -> Any:
         begun = measure.clock()
-        try:
-            return genuine(self, images, *more, **named)
-        finally:
-            found.seconds += measure.clock() - begun
-            found.images += len(images)
+        features = genuine(self, images, *more, **named)
+        found.seconds += measure.clock() - begun
+        passes = len(images) * features.shape[1] / found.tokens
+        found.forward += passes
+        if features.requires_grad:
+            weights = any(p.requires_grad for p in self.parameters())
+            features.register_hook(partial(found.returned, passes * (2 if weights else 1)))
+        return features
 
-    kind.forward = forward  # type: ignore[method-assign, assignment]
+    kind.forward_features = forward  # type: ignore[assignment]
     try:
         yield found
     finally:
-        kind.forward = genuine  # type: ignore[method-assign]
+        kind.forward_features = genuine
 
 
 def commands(ref: str, images: Path, masks: Path, most: int, names: Sequence[str]) -> None:
     model = refocus.load(ref)
     each = _forward(model)
     print(f"one forward pass of an image: {1000 * each:.1f} ms\n")
-    head = ["command", "images", "forward passes of them", "of which made", "in the network"]
+    head = ["command", "images", "forward passes of them", "of which made", "floor", "in them"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     with tempfile.TemporaryDirectory() as folder:
         calls = _calls(ref, images, masks, most, Path(folder))
         for name in names:
             count, call = calls[name]
             begun = measure.clock()
-            with watched(type(model)) as network:
+            with watched(model) as network:
                 call()
             seconds = measure.clock() - begun
             print(
                 f"| `{name}` | {count} | {seconds / each / count:.1f} | "
-                f"{network.images / count:.1f} | {100 * network.seconds / seconds:.0f} % |",
+                f"{network.forward / count:.1f} | {network.floor / count:.1f} | "
+                f"{100 * network.seconds / seconds:.0f} % |",
                 flush=True,
             )
 

@@ -46,6 +46,12 @@ class DataSet:
 
 DATA: Mapping[str, DataSet] = {
     "bar": DataSet("train", ("test_same", "test_ood"), ("test_ood",), val="val"),
+    "bar-parts": DataSet(  # the official test images that have a mask, and what is left of them
+        "train",
+        ("test_masked", "test_only_fg", "test_only_bg", "test_mixed_same", "test_mixed_rand"),
+        ("test_masked",),
+        val="val",
+    ),
     "waterbirds": DataSet(
         "train",
         ("test_aligned", "test_conflict", "test_natural"),

@@ -53,3 +53,13 @@ def test_all_leaves_out_what_a_model_cannot_take_unless_it_was_named(
     assert "surgery is left out" in caplog.text
     with pytest.raises(InputError, match="cannot be taken out alone"):
         choice.supported(["surgery", "cutout"], ["all", "surgery"], [parallel])
+
+
+@pytest.mark.parametrize("name", ["shapes", "attention-segmentation"])
+def test_an_image_whose_object_is_out_of_the_crop_is_not_asked(tiny: Build, name: str) -> None:
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, :, 8:24, 8:24] = 1
+    found = registry.PROBES[name].measure(batch(tiny(), 2, masks=masks))
+    for values in found.values():
+        assert not values[0].isnan().any()
+        assert values[1].isnan().all()

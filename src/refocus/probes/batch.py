@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from refocus.evaluation.metrics import object_seen
 from refocus.records import Sample
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
@@ -103,6 +104,11 @@ class Batch:
     def covered(self) -> tuple[int, int]:
         """Rows and columns of pixels that the patches cover, from the top left."""
         return covered_pixels(self.model, self.pixels.shape[-2:])
+
+    def object_in_view(self) -> Tensor:
+        """Whether anything of the object is left after the crop: bool `[B]`."""
+        assert self.masks is not None
+        return object_seen(self.masks[:, 0].cpu(), self.covered)
 
     @cached_property
     def saliency(self) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from refocus.evaluation import cues
 from refocus.evaluation.collect import softmax_shares
-from refocus.evaluation.metrics import object_seen
 from refocus.figures.pictures import figure
 from refocus.objectives import rotations
 from refocus.probes.batch import Batch, Series, attention_of_readout
@@ -152,18 +151,17 @@ def heads(model: nn.Module) -> list[Level]:
 def attention_segmentation(b: Batch) -> Series:
     """Jaccard index of the patches with most of the attention against the mask.
 
-    By head, and of each image's best head. NaN where the model sees nothing of the object.
+    By head, and of each image's best head.
     """
     assert b.masks is not None
     truth = b.masks[:, 0].cpu() > 0.5
-    seen = object_seen(b.masks[:, 0].cpu(), b.covered)
     attended = attention_of_readout(b.model, b.normalized(b.pixels)).cpu()
     found = {}
     for mass in MASSES:
         inside = covering(attended, mass).float().unflatten(-1, b.grid)
         drawn = stretched(inside, truth.shape[-2:], b.covered) > 0.5
         both, either = (drawn & truth[:, None]).sum((2, 3)), (drawn | truth[:, None]).sum((2, 3))
-        overlap = (both / either.clamp(min=1)).masked_fill(~seen[:, None], torch.nan)
+        overlap = both / either.clamp(min=1)
         found[f"{mass:.0%} of the attention"] = torch.cat(
             [overlap, overlap.max(1, keepdim=True).values], dim=1
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from refocus.errors import InputError
 from refocus.plugins import Table
@@ -99,8 +99,9 @@ class Probe:
     """A row of the table.
 
     run: perturbed images, or with `numbers` the numbers themselves. With `found` no model is asked:
-        it is given the options and makes the records, and `found` their levels. levels: values
-        along the x axis.
+        it is given the options and makes the records, and `found` their levels. asked: which
+        images of a batch can be asked, bool `[B]`; the others have no answer. levels: values along
+        the x axis.
 
     cost: forward passes per image; a gradient counts as two more. first: the first level that
         counts in the headline, which is the mean over it and all later ones. after: makes final
@@ -118,6 +119,7 @@ class Probe:
     xlabel: str
     cost: str
     numbers: bool = False
+    asked: Callable[[Batch], Tensor] | None = None
     unit: str = TOP1
     first: int = 1
     better: bool = True
@@ -141,7 +143,11 @@ class Probe:
 
     def measure(self, batch: Batch) -> Series:
         """The numbers of a batch, a value for each image and level."""
-        return self.run(batch) if self.numbers else answers(batch, self.run)
+        found: Series = self.run(batch) if self.numbers else answers(batch, self.run)
+        if self.asked is None:
+            return found
+        left = ~self.asked(batch)[:, None]
+        return {name: values.masked_fill(left, torch.nan) for name, values in found.items()}
 
 
 def _parts_can_go(model: nn.Module) -> None:
@@ -357,6 +363,7 @@ _OWN = {
         "Geirhos et al., ICLR 2019",
         "what is shown",
         "3",
+        asked=Batch.object_in_view,
         needs=("masks",),
     ),
     "stylization": Probe(
@@ -486,6 +493,7 @@ _OWN = {
         numbers=True,
         unit="Jaccard index, %",
         first=-1,
+        asked=Batch.object_in_view,
         needs=("masks",),
         check=_readable,
     ),
