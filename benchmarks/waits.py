@@ -10,9 +10,9 @@
     and bf16.
 `commands`: the time of `masks`, `audit`, `tune` (one epoch, an image a class, its check for
     harm), `report` and `probe` divided by that of one forward pass (batch 32) of each of the
-    images; beside it how many forward passes they make, the floor (these and the backward passes,
-    where one counts as two forward passes in training and as one for a map), and the share of the
-    time that the forward passes take.
+    images; beside it how many forward passes of the model's class they make, and the share of the
+    time that these take (backward passes are in neither). The floor is what the same matrix
+    products and convolutions, backward passes included, would take at the speed of a forward pass.
 
 --busy: count seconds of the processor, as other work makes those on the wall meaningless.
 """
@@ -32,9 +32,10 @@ from typing import Any
 import measure
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import refocus
-from refocus import AuditSettings, MaskSettings, ProbeSettings, Recipe, ReportSettings
+from refocus import MaskSettings, Recipe, ReportSettings
 from refocus.vit.classes import class_count
 from refocus.vit.loading import preprocessing
 
@@ -110,71 +111,56 @@ def _step(step: Any, model: nn.Module, optimizer: Any, batch: Any, bf16: bool) -
 
 @dataclass
 class Network:
-    """What went through networks of one kind, in forward passes of an image at the model's size.
+    """Images that went forward through a network of one kind, and seconds in it."""
 
-    A pass at another size counts as often as it has tokens of the model's.
-    """
-
-    tokens: int  # of an image at the model's size
-    forward: float = 0.0
-    backward: float = 0.0
-    seconds: float = 0.0  # of the forward passes
-
-    @property
-    def floor(self) -> float:
-        """What these passes take in a batch of 32, if all else took no time."""
-        return self.forward + self.backward
-
-    def returned(self, passes: float, gradient: torch.Tensor) -> None:
-        """A hook: the gradient has arrived at what so many passes gave."""
-        self.backward += passes
+    images: int = 0
+    seconds: float = 0.0
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Network]:
-    """Count what goes through every network of this model's class.
-
-    A backward pass counts as two forward passes where weights get gradients, else as one.
-    """
-    kind = type(model)
-    found, genuine = Network(model.patch_embed.num_patches + 1), kind.forward_features  # type: ignore[union-attr, operator]
+def watched(kind: type[nn.Module]) -> Iterator[Network]:
+    """Count what goes through every network of this class (backward passes are not counted)."""
+    found, genuine = Network(), kind.forward
 
     def forward(self: nn.Module, images: torch.Tensor, *more: Any, **named: Any) -> Any:
         begun = measure.clock()
-        features = genuine(self, images, *more, **named)
-        found.seconds += measure.clock() - begun
-        passes = len(images) * features.shape[1] / found.tokens
-        found.forward += passes
-        if features.requires_grad:
-            weights = any(p.requires_grad for p in self.parameters())
-            features.register_hook(partial(found.returned, passes * (2 if weights else 1)))
-        return features
+        try:
+            return genuine(self, images, *more, **named)
+        finally:
+            found.seconds += measure.clock() - begun
+            found.images += len(images)
 
-    kind.forward_features = forward  # type: ignore[assignment]
+    kind.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield found
     finally:
-        kind.forward_features = genuine
+        kind.forward = genuine  # type: ignore[method-assign]
 
 
 def commands(ref: str, images: Path, masks: Path, most: int, names: Sequence[str]) -> None:
     model = refocus.load(ref)
     each = _forward(model)
+    batch = torch.randn(1, *preprocessing(model)["input_size"])
+    with torch.inference_mode(), FlopCounterMode(display=False) as products:
+        model(batch)
+    work = products.get_total_flops()
     print(f"one forward pass of an image: {1000 * each:.1f} ms\n")
-    head = ["command", "images", "forward passes of them", "of which made", "floor", "in them"]
-    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    head = ["images", "forward passes of them", "of which made", "in the network", "floor"]
+    print(f"| command | {' | '.join(head)} |\n|{'---|' * (len(head) + 1)}")
     with tempfile.TemporaryDirectory() as folder:
-        calls = _calls(ref, images, masks, most, Path(folder))
+        files = _few(images, masks, most, Path(folder))
+        timed, counted = (_calls(ref, *files, Path(folder, way)) for way in ("timed", "counted"))
         for name in names:
-            count, call = calls[name]
             begun = measure.clock()
-            with watched(model) as network:
-                call()
+            with watched(type(model)) as network:
+                timed[name]()
             seconds = measure.clock() - begun
+            with FlopCounterMode(display=False) as products:  # which takes time
+                counted[name]()
             print(
-                f"| `{name}` | {count} | {seconds / each / count:.1f} | "
-                f"{network.forward / count:.1f} | {network.floor / count:.1f} | "
-                f"{100 * network.seconds / seconds:.0f} % |",
+                f"| `{name}` | {most} | {seconds / each / most:.1f} | {network.images / most:.1f} "
+                f"| {100 * network.seconds / seconds:.0f} % "
+                f"| {products.get_total_flops() / work / most:.1f} |",
                 flush=True,
             )
 
@@ -189,37 +175,34 @@ def _forward(model: nn.Module, rounds: int = 7) -> float:
 
 
 def _calls(
-    ref: str, images: Path, masks: Path, most: int, out: Path
-) -> dict[str, tuple[int, Callable[[], Any]]]:
-    """Command -> images that it works on, and the call; in this order."""
-    images, masks = _few(images, masks, most, out)
+    ref: str, files: tuple[Path, Path], others: tuple[Path, Path], out: Path
+) -> dict[str, Callable[[], Any]]:
+    """Command -> the call; in this order. The report is of images that did not tune."""
+    images, masks = files
     recipe = Recipe(model=ref, images=str(images), masks=str(masks), epochs=1, shots=1, fewer=True)
-    where = {"test": str(images)}, {"test": str(masks)}
-    audit, report = AuditSettings(most=most), ReportSettings(*where, most=most)
-    probe = partial(refocus.probe, ref, out / "probes", ProbeSettings(most=most), images=images)
+    report = ReportSettings({"test": str(others[0])}, {"test": str(others[1])})
     return {
-        "masks": (most, partial(refocus.find_masks, images, out / "found", MaskSettings())),
-        "audit": (
-            most,
-            partial(refocus.audit, ref, images, out / "audit", masks=masks, settings=audit),
-        ),
-        "tune": (most, partial(refocus.tune, recipe, out / "run", progress=False)),
-        "report": (most, partial(refocus.report, out / "run", report)),
-        "probe": (most, probe),
+        "masks": partial(refocus.find_masks, images, out / "found", MaskSettings()),
+        "audit": partial(refocus.audit, ref, images, out / "audit", masks=masks),
+        "tune": partial(refocus.tune, recipe, out / "run", progress=False),
+        "report": partial(refocus.report, out / "run", report),
+        "probe": partial(refocus.probe, ref, out / "probes", images=images),
     }
 
 
-def _few(images: Path, masks: Path, most: int, out: Path) -> tuple[Path, Path]:
-    """Links to so many images, the same number of each class, and to their masks."""
+def _few(images: Path, masks: Path, most: int, out: Path) -> list[tuple[Path, Path]]:
+    """Links to so many images and to their masks, as many of each class, and to as many others."""
     classes = sorted(folder for folder in images.iterdir() if folder.is_dir())
-    for folder in classes:
-        for image in sorted(folder.iterdir())[: most // len(classes)]:
-            mask = masks / folder.name / f"{image.stem}.png"
-            for file, kind in ((image, "images"), (mask, "masks")):
-                link = out / kind / folder.name / file.name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.resolve())
-    return out / "images", out / "masks"
+    each = most // len(classes)
+    for number in range(2):
+        for folder in classes:
+            for image in sorted(folder.iterdir())[number * each :][:each]:
+                mask = masks / folder.name / f"{image.stem}.png"
+                for file, kind in ((image, "images"), (mask, "masks")):
+                    link = out / f"{number}" / kind / folder.name / file.name
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(file.resolve())
+    return [(out / f"{number}" / "images", out / f"{number}" / "masks") for number in range(2)]
 
 
 def main() -> None:
