@@ -13,10 +13,12 @@ import torch
 
 import refocus
 from refocus import RunSettings, locks
-from refocus.flow import results, run
+from refocus.flow import pace, results, run
+from refocus.flow import settings as flow_settings
 from refocus.records import to_json
 from refocus.reports.card import write_card
 from refocus.reports.settings import ReportSettings
+from refocus.vit.precision import in_bfloat16
 from tests.makers import invoke, make_images
 
 QUICK = RunSettings(shots=1, epochs=1, most=8, device="cpu")
@@ -233,6 +235,23 @@ def test_a_plan_says_what_would_be_done_and_for_how_long(
     assert sorted(tmp_path.iterdir()) == sorted([model_folder, images.parent, street.parent])
 
 
+def test_the_precision_of_a_run_is_that_of_every_stage(
+    model_folder: Path, image_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = image_folders
+    settings = replace(QUICK, precision="bf16")
+    assert flow_settings.audit_settings(settings).precision == "bf16"
+    assert flow_settings.tuning_recipe(settings, "m", images, masks).precision == "bf16"
+    timed: list[bool] = []
+    genuine = pace.explain
+    monkeypatch.setattr(pace, "explain", lambda *a: timed.append(in_bfloat16()) or genuine(*a))
+    refocus.plan_run(model_folder, images, masks=masks, settings=settings)
+    assert timed == [True, False]  # of the stages, and of the check for harm
+    timed.clear()
+    refocus.plan_run(model_folder, images, masks=masks, settings=QUICK)
+    assert timed == [False]
+
+
 def test_more_images_and_epochs_are_expected_to_take_longer(
     model_folder: Path, image_folders: tuple[Path, Path]
 ) -> None:
@@ -240,10 +259,11 @@ def test_more_images_and_epochs_are_expected_to_take_longer(
     from refocus.flow.pace import Pace
 
     speed = Pace(read=0.01, forward=0.02, explained=0.1, step=0.3, forward_of_step=0.1)
+    exact = replace(speed, forward=0.04, explained=0.2)
     data = plan.look(refocus.load(model_folder), image_folders[0], None, QUICK)
 
     def seconds(**changes: int) -> dict[str, float]:
-        listed = plan.stages(data, replace(QUICK, **changes), speed, finding=False)
+        listed = plan.stages(data, replace(QUICK, **changes), speed, exact, finding=False)
         return {stage.name: stage.seconds for stage in listed}
 
     usual, long, wide = seconds(), seconds(epochs=2), seconds(most=16)
@@ -256,6 +276,10 @@ def test_more_images_and_epochs_are_expected_to_take_longer(
     expected = 8 * (3 * 0.01 + 47 * 0.01 + 2 * (47 * 0.02 + 0.11))
     assert wide["report"] - usual["report"] == pytest.approx(expected)
     assert long["audit"] == usual["audit"]
+    slow = plan.stages(data, QUICK, exact, exact, finding=False)
+    spent = dict(zip(usual, (stage.seconds for stage in slow), strict=True))
+    assert spent["tune"] == usual["tune"]  # the check for harm answers in float32, whatever trains
+    assert spent["audit"] > usual["audit"]
 
 
 @pytest.mark.slow

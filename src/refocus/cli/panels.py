@@ -44,8 +44,8 @@ RARE = frozenset(  # hidden unless --advanced is given
         "names", "order", "code", "mask_polarity", "class_seed", "target", "map", "second_order",
         "temperature",
         "lr_range", "lr_decay", "lr_decay_every", "weight_decay", "select", "last_blocks", "lora",
-        "protocol", "val_images", "check_images", "fewer", "skip_bad", "recompute", "precision",
-        "workers", "learn_from", "ignore", "orientation", "boxes", "refine", "size", "faithful",
+        "protocol", "val_images", "check_images", "fewer", "skip_bad", "recompute", "workers",
+        "learn_from", "ignore", "orientation", "boxes", "refine", "size", "faithful",
         "mapping", "saliency", "imagenet_c", "styles", "templates",
         "outside", "transfer", "results", "units", "adain", "teacher", "teacher_token",
     )

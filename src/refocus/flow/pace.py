@@ -21,6 +21,7 @@ from refocus.objectives.by_name import step_of
 from refocus.objectives.steps import StepSettings
 from refocus.relevance.answers import logits_of
 from refocus.relevance.gae import explain
+from refocus.vit.precision import computing
 
 _FEW = 4  # images that are timed
 
@@ -41,7 +42,13 @@ class Pace:
 
 
 def measure(
-    model: nn.Module, files: list[Path], objective: str, *, backbone: str | None, device: str
+    model: nn.Module,
+    files: list[Path],
+    objective: str,
+    precision: str,
+    *,
+    backbone: str | None,
+    device: str,
 ) -> Pace:
     """Time everything on the first images that can be read.
 
@@ -49,6 +56,7 @@ def measure(
         model: on the device where it will work.
         files: images, some of them.
         objective: what will be trained for.
+        precision: the number format of the model, "fp32" or "bf16".
         backbone: finds masks; None where they are given.
         device: for the backbone.
 
@@ -58,11 +66,12 @@ def measure(
     images, read = _read(model, files)
     place = next(model.parameters()).device
     batch = torch.stack(images).to(place)
-    with torch.inference_mode():
-        logits_of(model, batch)  # the first pass prepares what the others find
-        _, forward = _timed(lambda: logits_of(model, batch))
-    _, explained = _timed(lambda: explain(model, batch[:1]))
-    forward_of_step, step = _step(model, batch, objective)
+    with computing(precision):
+        with torch.inference_mode():
+            logits_of(model, batch)  # the first pass prepares what the others find
+            _, forward = _timed(lambda: logits_of(model, batch))
+        _, explained = _timed(lambda: explain(model, batch[:1]))
+        forward_of_step, step = _step(model, batch, objective)
     mask = 0.0 if backbone is None else _mask(backbone, files[0], device)
     return Pace(
         read, forward / len(batch), explained, step / len(batch), forward_of_step / len(batch), mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -89,8 +90,13 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
     return Data(samples, tests)
 
 
-def stages(data: Data, settings: RunSettings, speed: Pace, *, finding: bool) -> tuple[Stage, ...]:
-    """The stages with what each takes; finding: whether masks are to be found."""
+def stages(
+    data: Data, settings: RunSettings, speed: Pace, exact: Pace, *, finding: bool
+) -> tuple[Stage, ...]:
+    """The stages with what each takes.
+
+    exact: in float32, in which the check for harm answers. finding: whether masks are to be found.
+    """
     count, recipe = len(data.samples), tuning_recipe(settings, "model", "images", "masks")
     train = min(count, settings.shots * max(1, data.classes // 2))
     tested = sum(map(len, data.tests.values()))
@@ -109,7 +115,7 @@ def stages(data: Data, settings: RunSettings, speed: Pace, *, finding: bool) -> 
             f"tune on {settings.shots} images of half of the classes, and check that this does no "
             "harm",
             train + min(rest, recipe.val_images + recipe.check_images),
-            _tuned(speed, train, rest, recipe),
+            _tuned(speed, exact, train, rest, recipe),
         ),
         Stage(
             "report",
@@ -136,14 +142,14 @@ def _measured(speed: Pace, count: int, some: int, kinds: tuple[str, ...], *, mod
     return models * (plain + some * levels * speed.forward + maps) + some * made
 
 
-def _tuned(speed: Pace, train: int, rest: int, recipe: Recipe) -> float:
+def _tuned(speed: Pace, exact: Pace, train: int, rest: int, recipe: Recipe) -> float:
     """Seconds to tune, to validate each epoch, and to check for harm."""
     select = min(recipe.val_images, rest // 4)
     check = min(recipe.check_images, rest - select)
     epoch = train * (speed.read + speed.step) + select * (speed.read + speed.forward_of_step)
-    answers = len(shares_for(check)) * check * 2 * speed.forward  # as they are and swapped
-    elsewhere = len(unseen(real=False)) * check * (_READ * speed.read + 2 * speed.forward)
-    return recipe.epochs * epoch + answers + elsewhere + 3 * check * speed.explained
+    answers = len(shares_for(check)) * check * 2 * exact.forward  # as they are and swapped
+    elsewhere = len(unseen(real=False)) * check * (_READ * exact.read + 2 * exact.forward)
+    return recipe.epochs * epoch + answers + elsewhere + 3 * check * exact.explained
 
 
 def made(
@@ -160,13 +166,12 @@ def made(
     """
     data = look(network, images, masks, settings)
     backbone = None if masks else settings.backbone
-    speed = pace.measure(
-        network,
-        [s.image for s in data.samples],
-        settings.objective,
-        backbone=backbone,
-        device=str(next(network.parameters()).device),
+    device = str(next(network.parameters()).device)
+    timed = partial(
+        pace.measure, network, [s.image for s in data.samples], settings.objective, device=device
     )
+    speed = timed(settings.precision, backbone=backbone)
+    exact = speed if settings.precision == "fp32" else timed("fp32", backbone=None)
     return RunPlan(
         model=model,
         images=str(images),
@@ -174,5 +179,5 @@ def made(
         classes=data.classes,
         count=len(data.samples),
         tests={name: len(samples) for name, samples in data.tests.items()},
-        stages=stages(data, settings, speed, finding=masks is None),
+        stages=stages(data, settings, speed, exact, finding=masks is None),
     )

@@ -35,6 +35,7 @@ from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import identity, load_models, pick_device
 from refocus.vit.own_models import code_of
+from refocus.vit.precision import check_precision, decisive_precision
 
 
 def run(
@@ -177,8 +178,9 @@ def _kept(asked: _Asked, network: nn.Module) -> dict[str, Any]:
     read = [asked.images, *([asked.masks] if asked.masks else [])]
     tests = {name: Path(path).expanduser().resolve() for name, path in asked.settings.tests.items()}
     settings = to_json(asked.settings)
-    for free in ("workers", "device"):  # which decide how fast it goes
+    for free in ("workers", "device", "precision"):  # how fast it goes
         del settings[free]
+    settings |= decisive_precision(asked.settings.precision)
     return {
         "model": identity(asked.model, network),
         "images": str(asked.images),
@@ -204,7 +206,9 @@ def _same(folder: Path, kept: dict[str, Any]) -> bool:
 
 def _loaded(asked: _Asked) -> nn.Module:
     """The model, once what can be wrong with it and with the folders was looked at."""
-    network = load_models(asked.model, None, pick_device(asked.settings.device))["model"]
+    device = pick_device(asked.settings.device)
+    check_precision(asked.settings.precision, device)
+    network = load_models(asked.model, None, device)["model"]
     view(network)
     if asked.masks is None:
         refuse_shared_stems(class_folders(asked.images, "images"))
@@ -270,6 +274,7 @@ class _Stages:
                 suites={HELD_OUT: asked.images, **settings.tests},
                 masks={HELD_OUT: masks},
                 most=settings.most,
+                precision=settings.precision,
                 workers=settings.workers,
                 code=code_of(asked.model),
                 seed=settings.seed,

@@ -16,6 +16,7 @@ from refocus.settings import (
     Folders,
     MaskPolarity,
     PositiveOrZero,
+    Precision,
     SeedOfAll,
     Text,
     Workers,
@@ -57,6 +58,7 @@ class RunSettings:
         AtLeastTwo,
         about("Maximum number of images with other backgrounds, spread over the classes."),
     ] = 300
+    precision: Precision = "fp32"
     seed: SeedOfAll = 0
     workers: Workers = "auto"
     device: Device = "auto"
@@ -76,6 +78,7 @@ def audit_settings(settings: RunSettings) -> AuditSettings:
     return AuditSettings(
         mask_polarity=settings.mask_polarity,
         most=settings.most,
+        precision=settings.precision,
         workers=settings.workers,
         seed=settings.seed,
         device=settings.device,
@@ -97,6 +100,7 @@ def tuning_recipe(
         mask_polarity=settings.mask_polarity,
         skip_bad=True,  # masks that were found are wrong sometimes, and some images cannot be
         fewer=True,  # read: a long run does not end for one of them
+        precision=settings.precision,
         seed=settings.seed,
         workers=settings.workers,
         device=settings.device,
