@@ -84,9 +84,8 @@ def summary(rows: Sequence[Row], reading: str) -> str:
     """The table as Markdown."""
     text = [f"| test images | original | {' | '.join(METHODS.values())} |", "|---|---|---|---|"]
     for line in LINES:
-        base = [g for name in line.given for g in _found(rows, line, name, reading)[:1]]
         cells = [_cell(rows, line, name, reading) for name in METHODS]
-        text.append(f"| {line.words} | {_plain(line, base[0])} | {' | '.join(cells)} |")
+        text.append(f"| {line.words} | {_plain(rows, line, reading)} | {' | '.join(cells)} |")
     return "\n".join(text)
 
 
@@ -100,9 +99,16 @@ def _found(rows: Sequence[Row], line: Line, name: str, reading: str) -> list[Gro
     return groups(rows, _asked(line, name, reading))
 
 
-def _plain(line: Line, base: Group) -> str:
-    measure = measures(Asked(line.data))[line.column]
-    return value_text(estimate(measure(base)), alone=False)
+def _plain(rows: Sequence[Row], line: Line, reading: str) -> str:
+    """The base models of the first method's draws, else what there is."""
+    for name in line.given:
+        wanted = _asked(line, name, reading)
+        base, *others = _found(rows, line, name, reading)
+        pair = before(others[0], rows, wanted) if others else None
+        if pair:
+            base = pair[1]
+            break
+    return value_text(estimate(measures(Asked(line.data))[line.column](base)), alone=False)
 
 
 def _cell(rows: Sequence[Row], line: Line, name: str, reading: str) -> str:
@@ -115,7 +121,8 @@ def _cell(rows: Sequence[Row], line: Line, name: str, reading: str) -> str:
     measure = measures(wanted)[line.column]
     value = value_text(estimate(measure(group)), alone=False)
     change = change_text(estimate(measure(pair[0]) - measure(pair[1])))
-    images = max(row.used_count for row in group.draws.values())
+    counts = sorted({row.used_count for row in group.draws.values()})
+    images = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     return f"{value} {change}; {images} images, {len(group.draws)} draws"
 
 

@@ -188,6 +188,8 @@ def _folders(answers: Answers) -> np.ndarray:
     return np.repeat(list(answers.classes), list(answers.classes.values()))
 
 
+_OF_DRAWS = ("of trained classes", "of other classes")
+
 Inside = Callable[[Row, Answers], np.ndarray]  # which images of a test count for a draw, `[n]`
 
 
@@ -234,8 +236,9 @@ def measures(wanted: Asked) -> dict[str, Callable[[Group], np.ndarray]]:
         found[test.removeprefix("test_")] = lambda g, t=test: _values(g, t, _everything)  # type: ignore[misc]
     if wanted.classes == "half":
         main = kind.worst[-1]
-        found["of trained classes"] = lambda g: _values(g, main, _trained)
-        found["of other classes"] = lambda g: _values(g, main, _others)
+        trained, others = _OF_DRAWS
+        found[trained] = lambda g: _values(g, main, _trained)
+        found[others] = lambda g: _values(g, main, _others)
     found["worst group" if kind.groups else "worst class"] = lambda g: _worst(g, kind.worst)
     return found
 
@@ -310,13 +313,22 @@ def _line(
     cells += ["" if base else shown[key] for key in keys]
     cells.append("" if base else _rates(group, rows, wanted))
     pair = before(group, rows, wanted)
-    for measure in columns.values():
+    for name, measure in columns.items():
+        if base and name in _OF_DRAWS:  # a base model has seen all classes alike
+            cells.append("")
+            continue
         text = value_text(estimate(measure(group)), alone=pair is None)
         if pair is not None:
             text += " " + change_text(estimate(measure(pair[0]) - measure(pair[1])))
         cells.append(text)
     passes = mean(r.passes.training for r in some)
-    return [*cells, f"{passes:.0f}", f"{mean(r.cpu_seconds for r in some):.0f}", str(len(some))]
+    return [*cells, f"{passes:.0f}", _seconds(some), str(len(some))]
+
+
+def _seconds(rows: Sequence[Row]) -> str:
+    """CPU seconds of a training run; those of a run that went on after an interruption are less."""
+    whole = [r.cpu_seconds for r in rows if r.passes.all >= r.passes.training]
+    return f"{mean(whole):.0f}" if whole else ""
 
 
 def _rates(group: Group, rows: Sequence[Row], wanted: Asked) -> str:

@@ -61,10 +61,16 @@ def _kl(p: Pass) -> Tensor:
 
 def _l2_sp(p: Pass) -> Tensor:
     start = dict(unwrap(p.original).named_parameters())
-    tuned = {
-        name: weight for name, weight in unwrap(p.model).named_parameters() if weight.requires_grad
+    # what is where it began adds nothing, and a parameter that no pass uses (a mask token) must not
+    # get a gradient of zeros, of which distributed training has been told that it gets none
+    moved = {
+        name: weight
+        for name, weight in unwrap(p.model).named_parameters()
+        if weight.requires_grad and not torch.equal(weight, start[name].detach())
     }
-    return losses.distance_to_start(tuned.values(), [start[name].detach() for name in tuned])
+    if not moved:
+        return p.logits.sum() * 0
+    return losses.distance_to_start(moved.values(), [start[name].detach() for name in moved])
 
 
 def _rotation(p: Pass) -> Tensor:

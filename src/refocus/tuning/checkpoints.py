@@ -87,8 +87,9 @@ class Checkpoint:
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             torch.set_rng_state(content["rng"])
-            if content["cuda_rng"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(content["cuda_rng"])
+            # of as many devices as there are now
+            for device, state in zip(range(torch.cuda.device_count()), content["cuda_rng"]):  # noqa: B905
+                torch.cuda.set_rng_state(state, device)
         # a damaged file raises anything: of zipfile, pickle, torch and the optimizer
         except Exception as error:
             raise InputError(

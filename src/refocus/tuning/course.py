@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    set_seed,
+)
 from torch import nn
 
 from refocus import fingerprints, references
@@ -188,8 +194,12 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
-        # mask tokens, heads that a classifier passes over
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            # mask tokens, heads that a classifier passes over
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # the others wait while the first process validates and checks for harm
+            InitProcessGroupKwargs(timeout=timedelta(days=1)),
+        ],
     )
 
 

@@ -22,7 +22,7 @@ _CROP = (0.05, 2.0)  # a smaller share would enlarge each image twentyfold
 _RANGE = 1e4  # of mean and std
 _MOST = 1 << 26  # bytes of a config.json
 _HUGE = 1 << 20  # smaller numbers are no danger of themselves
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random")
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _CROPS = ("center", "squash")  # "border" pads, and masks would be of another part of the image
 
 

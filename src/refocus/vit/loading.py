@@ -380,7 +380,7 @@ def _write(model: nn.Module, folder: Path) -> None:
     elif row is None or source(model).startswith("py:"):  # code makes it anew, as it was changed
         own_models.save(model, folder)
     elif row[1].library == "transformers":
-        transformers_models.save(model, folder)
+        transformers_models.save(model, folder, names)
     elif row[1].library == "torchvision":
         torchvision_models.save(model, folder, names)
     else:

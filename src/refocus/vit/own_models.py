@@ -97,6 +97,6 @@ def save(model: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"own": described}, indent=2), encoding="utf-8")
     save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()},
+        {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()},
         folder / "model.safetensors",
     )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from refocus.errors import InputError, first_line
+from refocus.vit import parts
 from refocus.vit.families import REFUSED
 from refocus.vit.hub import asked_once
 from refocus.vit.views import USE
@@ -92,36 +93,10 @@ def save(model: nn.Module, folder: Path, names: list[str] | None) -> None:
     _refuse_another(model, folder)
 
 
-_IDLE = ("Dropout", "DropPath", "Identity", "PatchDropout")  # nothing of them is in an answer
-
-
 def _refuse_another(model: nn.Module, folder: Path) -> None:
-    """Stop where timm would build another network from a folder than the one that is in it.
-
-    Such as with an activation that was exchanged, which has no weights that could be missing.
-    """
     try:
         with torch.device("meta"):  # takes no memory
             again = timm.create_model(f"local-dir:{folder}", pretrained=False)
     except Exception:  # some models of timm look at values while they are built
         return
-    made, saved = _parts(again), _parts(model)
-    changed = [name for name in {**saved, **made} if saved.get(name) != made.get(name)]
-    if changed:
-        here, there = (side.get(changed[0], "nothing") for side in (saved, made))
-        raise InputError(
-            f"model: its {changed[0]} is {here}, and read from a folder it would be {there}: timm "
-            "keeps only what create_model was given; make the model with that, or give it as "
-            "py:MODULE:FUNCTION (docs/extending.md)"
-        )
-
-
-def _parts(model: nn.Module) -> dict[str, str]:
-    """Name -> kind and settings of each part that computes something, and how tokens are pooled."""
-    parts = {
-        name: f"{type(part).__name__}({part.extra_repr()})"
-        for name, part in model.named_modules()
-        if not list(part.children()) and type(part).__name__ not in _IDLE
-    }
-    pooled = ("global_pool", "pool_include_prefix")
-    return parts | {key: str(getattr(model, key)) for key in pooled if hasattr(model, key)}
+    parts.refuse_another(model, again, "timm keeps only what create_model was given")

@@ -9,12 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import VisionTransformer
 
 from refocus.errors import InputError, first_line
+from refocus.vit import parts
 
 _NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 _ARGUMENTS = ("image_size", "patch_size", "hidden_dim", "mlp_dim")
@@ -91,6 +93,9 @@ def save(model: Any, folder: Path, names: list[str] | None) -> None:
         "num_heads": model.encoder.layers[0].num_heads,
         "num_classes": model.heads[-1].out_features,
     }
+    with torch.device("meta"):
+        again = VisionTransformer(**arguments)
+    parts.refuse_another(model, again, "only the sizes of a torchvision model are kept")
     described = {**getattr(model, "pretrained_cfg", {}), "label_names": names}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(

@@ -18,7 +18,8 @@ from timm.data import create_transform
 from torch import nn
 
 from refocus.errors import InputError, first_line
-from refocus.files import read_json
+from refocus.files import read_json, write_json
+from refocus.vit import parts
 from refocus.vit.classes import by_index, imagenet_in_order
 from refocus.vit.configs import crop_share
 from refocus.vit.families import FAMILIES, REFUSED
@@ -404,8 +405,20 @@ def _refuse_contradiction(names: list[str], numbers: dict[str, int], shown: str)
             )
 
 
-def save(model: Any, folder: Path) -> None:
-    """Write a folder that `from_pretrained` reads."""
+def save(model: Any, folder: Path, names: list[str] | None) -> None:
+    """Write a folder that `from_pretrained` reads; names: of the outputs, for its config.json.
+
+    Raises:
+        InputError: transformers would build another network from it.
+    """
+    with torch.device("meta"):
+        again = type(model)(model.config)
+    parts.refuse_another(model, again, "transformers builds it from its config alone")
     model.save_pretrained(folder, max_shard_size="1TB")
+    if names is not None:  # given later, they stand beside the config
+        file = folder / "config.json"
+        numbered = {str(number): name for number, name in enumerate(names)}
+        labels = {"id2label": numbered, "label2id": {name: int(n) for n, name in numbered.items()}}
+        write_json(file, read_json(file) | labels)
     if hasattr(model, "image_processor"):
         model.image_processor.save_pretrained(folder)

@@ -1,0 +1,67 @@
+"""What a saved model gives back, and what cannot be saved, in the library that it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from refocus import InputError, export_onnx, load, save
+from refocus.relevance.answers import logits_of
+from refocus.vit.classes import label_names
+from tests.makers import Build
+from tests.zoo import ZOO, build, from_torchvision, images_for
+
+_GIVEN = ["w", "x", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    "family", ["ViT (transformers)", "CLIP (transformers)", "SigLIP (transformers)"]
+)
+def test_names_that_were_given_to_a_model_of_transformers_are_saved(
+    family: str, tmp_path: Path
+) -> None:
+    model = build(family, next(iter(ZOO[family])))
+    save(model, tmp_path / "carried")
+    named = load(tmp_path / "carried", names=_GIVEN)
+    save(named, tmp_path / "named")
+    assert label_names(load(tmp_path / "named")) == _GIVEN
+    assert label_names(load(tmp_path / "carried")) != _GIVEN
+    images = images_for(named)
+    with torch.inference_mode():
+        assert torch.equal(logits_of(load(tmp_path / "named"), images), logits_of(named, images))
+
+
+def _relu(model: Any) -> None:
+    for name, part in list(model.named_modules()):
+        if "GELU" in type(part).__name__:
+            owner, _, own = name.rpartition(".")
+            setattr(model.get_submodule(owner), own, nn.ReLU())
+
+
+def test_a_part_that_was_exchanged_is_not_lost_in_silence(tmp_path: Path) -> None:
+    family = "ViT (transformers)"
+    one = build(family, next(iter(ZOO[family])))
+    _relu(one)
+    with pytest.raises(InputError, match=r"is ReLU.*transformers builds it from its config alone"):
+        save(one, tmp_path / "one")
+    two: Any = from_torchvision()
+    two.encoder.layers[0].mlp[1] = nn.ReLU()
+    with pytest.raises(
+        InputError, match=r"is ReLU.*only the sizes of a torchvision model are kept"
+    ):
+        save(two, tmp_path / "two")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_whose_answers_are_no_numbers_is_refused(tiny: Build, tmp_path: Path) -> None:
+    model: Any = tiny().train()
+    with torch.no_grad():
+        model.head.bias[1] = torch.nan
+    with pytest.raises(InputError, match="differ from the model's by nan"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert model.training
+    assert not list(tmp_path.iterdir())
