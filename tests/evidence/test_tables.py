@@ -41,7 +41,7 @@ def a_row(method: str, draw: int, accuracy: float, **changes: object) -> Row:
 
     tests = {"test_same": answers(0.9), "test_shuffled": answers(accuracy)}
     cell = Cell("final", "planted", method, budget, int(str(images)), classes, draw, 1e-5)
-    passes = Passes(per_image, 800, 800 * per_image, 900)
+    passes = Passes(per_image, 800, 800 * per_image, 900 * per_image)
     trained = [] if method == "base" else ["ant"]
     return Row(cell, f"model{draw}", {}, "u", 6, trained, 100, passes, 9.0, 10.0, [], {}, tests)
 
@@ -95,6 +95,14 @@ def test_the_worst_class_is_that_of_each_draw() -> None:
     assert found[0].tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_run_that_went_on_after_an_interruption_is_not_clocked() -> None:
+    cut = replace(ROWS[3], cpu_seconds=1.0, passes=replace(ROWS[3].passes, all=100))
+    text = table([*ROWS[:3], cut, *ROWS[4:6]], asked("planted images=3 reading=end"))
+    assert [line.split("|")[-3].strip() for line in text.splitlines()[3:]] == ["10", "10"]
+    alone = table([ROWS[1], cut], asked("planted images=3 reading=end methods=base,refocus"))
+    assert alone.splitlines()[-1].split("|")[-3].strip() == ""
+
+
 def test_half_of_the_classes_are_shown_apart() -> None:
     rows = [*ROWS[:2], *(a_row("swap", d, 0.6, classes="half") for d in range(2))]
     text = table(rows, asked("planted images=3 reading=end classes=half"))
@@ -103,7 +111,7 @@ def test_half_of_the_classes_are_shown_apart() -> None:
     bits = [unpack(r.tests["test_shuffled"].right[END], 100) for r in rows[2:]]
     assert numbers(swap, 6) == pytest.approx(100 * np.mean([b[:30] for b in bits]), abs=0.051)
     assert numbers(swap, 7) == pytest.approx(100 * np.mean([b[30:] for b in bits]), abs=0.051)
-    assert base.split("|")[6].strip() == ""
+    assert [cell.strip() for cell in base.split("|")[6:8]] == ["", ""]
     assert table(rows, asked("planted images=3 reading=end")).count("swap") == 0
 
 
