@@ -41,6 +41,8 @@ import numpy as np
 COMMANDS = {
     "tune": "tune --model {model} --images {images} --masks {masks} --epochs 1 --classes 2 "
     "--shots 4 --fewer --device cpu --out {out}",
+    "tune --recompute": "tune --model {model} --images {images} --masks {masks} --epochs 1 "
+    "--classes 2 --shots 4 --fewer --recompute --device cpu --out {out}",
     "evaluate": "evaluate --model {model} --on own={images} --masks own={masks} --device cpu "
     "--out {out}",
     "audit": "audit --model {model} --images {images} --masks {masks} --most 1000000 --device cpu "
@@ -381,7 +383,8 @@ def main() -> None:
         made["tokens"] = ("tokens", lambda: tokens(args.tokens, root / "t"))
         for part, (unit, make) in made.items():
             if part in args.only:
-                commands = [c for c in args.commands if c != "report" or part != "tokens"]
+                other = "report" if part == "tokens" else "tune --recompute"  # which says nothing
+                commands = [c for c in args.commands if c != other]
                 table(part.capitalize(), unit, make(), commands)
         if "processes" in args.only:
             processes(args.processes, root, min(1000, max(args.images)))

@@ -41,6 +41,7 @@ class DataSet:
     val: str | None = None
     inner: str = "images"  # folder of a split in which the class folders lie
     groups: bool = False  # metadata.csv says on which place each image stands
+    gap: tuple[str, ...] = ()  # of the tests, objects on backgrounds of their class and of others
     minority: int = 0  # in training one image in so many stands on another class's place
 
 
@@ -51,6 +52,7 @@ DATA: Mapping[str, DataSet] = {
         ("test_masked", "test_only_fg", "test_only_bg", "test_mixed_same", "test_mixed_rand"),
         ("test_masked",),
         val="val",
+        gap=("test_mixed_same", "test_mixed_rand"),
     ),
     "waterbirds": DataSet(
         "train",

@@ -47,7 +47,8 @@ EMPTY = "Not measured yet: no rows are committed."
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(?:^|\n)(<!-- end -->)", re.S | re.M)
 _KEYS = ("images", "budget", "reading", "classes", "methods", "against", "rates")
 _DEFAULT, _SEARCHED = "default", "searched"
-
+_OF_DRAWS = ("of trained classes", "of other classes")
+_WHOLE = 0.9  # of the declared passes, in a run that was not interrupted
 
 _Key = tuple[str, int, str, str]  # method, images, budget, reading
 
@@ -188,9 +189,6 @@ def _folders(answers: Answers) -> np.ndarray:
     return np.repeat(list(answers.classes), list(answers.classes.values()))
 
 
-_WHOLE = 0.9  # of the declared passes, in a run that was not interrupted
-_OF_DRAWS = ("of trained classes", "of other classes")
-
 Inside = Callable[[Row, Answers], np.ndarray]  # which images of a test count for a draw, `[n]`
 
 
@@ -207,6 +205,12 @@ def _values(group: Group, test: str, inside: Inside) -> np.ndarray:
     right = np.stack([_bits(a, group.reading) for a in tests]).astype(np.float32)
     kept = np.stack([inside(r, a) for r, a in zip(rows, tests, strict=True)])
     return per_draw(right, kept, image_counts(tests[0].files, right.shape[1]))
+
+
+def _gap(group: Group, own: str, other: str) -> np.ndarray:
+    """Points between objects on backgrounds of their own class and of others, `[R + 1, D]`."""
+    gap: np.ndarray = _values(group, own, _everything) - _values(group, other, _everything)
+    return gap
 
 
 def _worst(group: Group, tests: Sequence[str]) -> np.ndarray:
@@ -235,6 +239,8 @@ def measures(wanted: Asked) -> dict[str, Callable[[Group], np.ndarray]]:
     found: dict[str, Callable[[Group], np.ndarray]] = {}
     for test in kind.tests:
         found[test.removeprefix("test_")] = lambda g, t=test: _values(g, t, _everything)  # type: ignore[misc]
+    if kind.gap:
+        found["BG-gap"] = lambda g: _gap(g, *kind.gap)
     if wanted.classes == "half":
         main = kind.worst[-1]
         trained, others = _OF_DRAWS

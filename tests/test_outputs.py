@@ -194,6 +194,8 @@ def test_results_may_not_lie_where_images_are_read(tmp_path: Path, place: str) -
         ({"model": ["m", "abc"]}, {"model": ["m", "abd"]}, 'model: "abc" then, "abd" now'),
         ({"files": {"/x": "1"}}, {"files": {"/x": "2"}}, 'files /x: "1" then, "2" now'),
         ({"masks": None}, {"masks": "m"}, 'masks: null then, "m" now'),
+        ({"precision": "bf16"}, {}, 'precision: "bf16" then, not set now'),
+        ({}, {"masks": None}, "masks: not set then, null now"),
     ],
 )
 def test_a_folder_goes_on_only_with_its_own_settings(

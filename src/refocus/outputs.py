@@ -24,6 +24,7 @@ from refocus.records import from_json, to_json
 MANIFEST = runs.MANIFEST
 SETTINGS = "settings.json"
 # a tuning run begins with selection.json
+_UNSET = object()  # a setting that a folder does not name
 _BEFORE_START = (runs.RECIPE, fingerprints.IDENTITY)
 # names of files that were being written, also those of earlier versions
 _LEFTOVER = re.compile(rf"{re.escape(PARTIAL)}.*|\.[a-z_]+\.(json|jsonl|html|md|csv)\.\w{{8}}")
@@ -192,8 +193,9 @@ def difference(before: Any, now: Any, where: str = "") -> str:
         return ""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *now]:
-            if before.get(key) != now.get(key):
-                return difference(before.get(key), now.get(key), f"{where} {key}".strip())
+            was, is_ = before.get(key, _UNSET), now.get(key, _UNSET)
+            if was != is_:
+                return difference(was, is_, f"{where} {key}".strip())
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         one, other = next((a, b) for a, b in zip(before, now, strict=True) if a != b)
         return difference(one, other, where)
@@ -201,7 +203,7 @@ def difference(before: Any, now: Any, where: str = "") -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = "not set" if value is _UNSET else json.dumps(value)
     return text if len(text) < 80 else text[:77] + "..."
 
 

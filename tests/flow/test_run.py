@@ -13,11 +13,12 @@ import torch
 
 import refocus
 from refocus import RunSettings, locks
-from refocus.flow import pace, results, run
+from refocus.flow import pace, page, results, run
 from refocus.flow import settings as flow_settings
 from refocus.records import to_json
 from refocus.reports.card import write_card
 from refocus.reports.settings import ReportSettings
+from refocus.vit import precision
 from refocus.vit.precision import in_bfloat16
 from tests.makers import invoke, make_images
 
@@ -66,6 +67,7 @@ def test_from_a_checkpoint_and_a_folder_to_a_decision(
     for link in links:
         assert link[1:] in anchors if link.startswith("#") else (out / link).is_file(), link
     assert 'src="http' not in text
+    assert "bfloat16" not in text
     measured = ReportSettings(
         suites={"held-out": images, "again": street},
         masks={"held-out": masks},
@@ -250,6 +252,39 @@ def test_the_precision_of_a_run_is_that_of_every_stage(
     timed.clear()
     refocus.plan_run(model_folder, images, masks=masks, settings=QUICK)
     assert timed == [False]
+
+
+@pytest.mark.slow
+def test_every_page_of_a_run_is_in_its_precision_and_no_other_goes_on_with_it(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, masks = image_folders
+    settings = replace(QUICK, precision="bf16")
+    drawn: list[bool] = []
+    genuine = page.html
+    monkeypatch.setattr(page, "html", lambda *a: drawn.append(in_bfloat16()) or genuine(*a))
+    found = refocus.run(model_folder, images, tmp_path / "run", masks=masks, settings=settings)
+    assert found.audit.precision == "bf16"
+    assert found.report.precision == "bf16"
+    assert drawn == [True]
+    assert "computed in bfloat16, the check for harm in float32" in found.page.read_text()
+    again = refocus.run(model_folder, images, tmp_path / "run", masks=masks, settings=settings)
+    assert to_json(again) == to_json(found)
+    with pytest.raises(refocus.InputError, match="precision"):
+        refocus.run(model_folder, images, tmp_path / "run", masks=masks, settings=QUICK)
+
+
+def test_a_precision_that_the_machine_has_not_is_refused_before_the_model_is_read(
+    image_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda _: False)
+    settings = replace(QUICK, precision="bf16")
+    with pytest.raises(refocus.InputError, match="precision bf16: this machine's cpu has none"):
+        refocus.run("no/model", image_folders[0], tmp_path / "run", settings=settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_images_and_epochs_are_expected_to_take_longer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -118,6 +119,20 @@ def test_distances_to_the_original_are_zero_there_and_hold_the_model(tiny: Build
     free, by_kl, by_weights = moved(), moved(kl=10.0), moved(l2_sp=10.0)
     assert by_kl[1] < 0.3 * free[1]
     assert by_weights[0] < 0.3 * free[0]
+
+
+def test_distance_to_the_original_gives_no_gradient_to_what_no_pass_uses(tiny: Build) -> None:
+    model = tiny()
+    model.unused = torch.nn.Parameter(torch.ones(3))
+    original = deepcopy(model)
+    with torch.no_grad():
+        model.head.weight.add_(0.1)
+    term = refocus.objective("finetune", original=original, l2_sp=1.0)
+    found = term(model, *masked_batch())
+    assert found["l2_sp"].item() == pytest.approx(0.005 * model.head.weight.numel())
+    found["loss"].backward()
+    assert model.unused.grad is None  # several processes are told that it gets none
+    assert model.head.weight.grad is not None
 
 
 def test_distance_to_the_original_needs_one() -> None:

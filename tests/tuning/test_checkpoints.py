@@ -15,6 +15,7 @@ import refocus
 from refocus import Recipe
 from refocus.objectives import registry
 from refocus.tuning import tune
+from refocus.tuning.checkpoints import Checkpoint, Position
 from tests.tuning.makers import last_weights, same, weights
 
 
@@ -95,3 +96,20 @@ def test_resume_refuses_what_is_complete_or_no_run(recipe: Recipe, tmp_path: Pat
         refocus.resume(tmp_path / "run")
     with pytest.raises(refocus.InputError, match="not a run folder"):
         refocus.resume(tmp_path / "nowhere")
+
+
+def test_a_run_of_two_gpus_goes_on_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    kept = Checkpoint(model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    states = [torch.tensor([n], dtype=torch.uint8) for n in (1, 2)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    kept.write(tmp_path / "last.pt", Position(3, 1, 0.5))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    put_back = {}
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda s, n: put_back.update({n: s.tolist()}))
+    assert kept.read(tmp_path / "last.pt") == Position(3, 1, 0.5)
+    assert put_back == {0: [1]}

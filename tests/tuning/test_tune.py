@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,8 @@ def test_a_finished_run_is_not_read_as_one_of_images_that_were_added_since(
             refocus.tune(recipe, run, progress=False)
         if folder == recipe.masks:
             Path(folder, "ant", "more.png").unlink()
+
+
+def test_other_processes_wait_while_the_first_one_checks_for_harm() -> None:
+    found = course.accelerator_for(Recipe("m", "i", "k", device="cpu"))
+    assert found.init_handler.timeout == timedelta(days=1)  # torch's own is ten minutes

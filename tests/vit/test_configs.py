@@ -43,6 +43,7 @@ def _changed(folder: Path, path: str, value: Any) -> Path:
         ("pretrained_cfg.crop_pct", 1e-9, "its crop_pct"),
         ("pretrained_cfg.crop_pct", "all", "its crop_pct"),
         ("pretrained_cfg.interpolation", "sharpest", "its interpolation"),
+        ("pretrained_cfg.interpolation", "random", "its interpolation"),  # timm's, for training
         ("pretrained_cfg.crop_mode", 3, "its crop_mode"),
         ("pretrained_cfg.crop_mode", "border", "its crop_mode is 'border'; must be center, squash"),
         ("label_names", [1, 2, 3, 4], "its label_names"),

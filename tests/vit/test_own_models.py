@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import refocus
 from refocus.tuning import course
+from refocus.vit import own_models
 from refocus.vit.classes import label_names, name_outputs
 from tests.makers import DOCS, NAMES, invoke
 from tests.own_vit import OwnViT
@@ -107,3 +109,12 @@ def test_a_folder_cannot_name_code_to_run(tmp_path: Path) -> None:
     refocus.save(OwnViT(), tmp_path / "saved")
     with pytest.raises(refocus.InputError, match="py:MODULE:FUNCTION@"):
         refocus.load(tmp_path / "saved")
+
+
+def test_weights_that_two_parts_share_are_saved(tmp_path: Path) -> None:
+    model: Any = OwnViT()
+    model.again = model.blocks[0].qkv
+    own_models.save(model, tmp_path / "saved")
+    kept = load_file(tmp_path / "saved" / "model.safetensors")
+    assert torch.equal(kept["again.weight"], kept["blocks.0.qkv.weight"])
+    model.load_state_dict(kept)

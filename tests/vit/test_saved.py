@@ -11,6 +11,7 @@ from torch import nn
 
 from refocus import InputError, export_onnx, load, save
 from refocus.relevance.answers import logits_of
+from refocus.vit import parts
 from refocus.vit.classes import label_names
 from tests.makers import Build
 from tests.zoo import ZOO, build, from_torchvision, images_for
@@ -65,3 +66,21 @@ def test_an_export_whose_answers_are_no_numbers_is_refused(tiny: Build, tmp_path
         export_onnx(model, tmp_path / "model.onnx")
     assert model.training
     assert not list(tmp_path.iterdir())
+
+
+def test_a_zero_shot_classifier_with_an_exchanged_part_is_refused(tmp_path: Path) -> None:
+    family = "zero-shot CLIP, SigLIP"
+    model: Any = build(family, next(iter(ZOO[family])))
+    save(model, tmp_path / "whole")
+    _relu(model.tower)
+    with pytest.raises(InputError, match=r"is ReLU.*read from a folder"):
+        save(model, tmp_path / "other")
+
+
+def test_a_model_that_is_not_built_without_memory_is_saved_unseen() -> None:
+    def build() -> nn.Module:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    parts.refuse_another(nn.ReLU(), build, "")
+    with pytest.raises(InputError, match="is ReLU"):
+        parts.refuse_another(nn.Sequential(nn.ReLU()), lambda: nn.Sequential(nn.GELU()), "")

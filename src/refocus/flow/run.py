@@ -35,7 +35,7 @@ from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import identity, load_models, pick_device
 from refocus.vit.own_models import code_of
-from refocus.vit.precision import check_precision, decisive_precision
+from refocus.vit.precision import check_precision, computing, decisive_precision
 
 
 def run(
@@ -178,14 +178,15 @@ def _kept(asked: _Asked, network: nn.Module) -> dict[str, Any]:
     read = [asked.images, *([asked.masks] if asked.masks else [])]
     tests = {name: Path(path).expanduser().resolve() for name, path in asked.settings.tests.items()}
     settings = to_json(asked.settings)
-    for free in ("workers", "device", "precision"):  # how fast it goes
+    for free in ("workers", "device"):  # which decide how fast it goes
         del settings[free]
-    settings |= decisive_precision(asked.settings.precision)
+    precision = decisive_precision(settings.pop("precision"))
     return {
         "model": identity(asked.model, network),
         "images": str(asked.images),
         "masks": asked.masks and str(asked.masks),
         **settings,
+        **precision,
         "tests": {name: str(path) for name, path in tests.items()},
         "files": {str(path): fingerprints.of_tree(path) for path in (*read, *tests.values())},
     }
@@ -314,6 +315,7 @@ def _concluded(asked: _Asked, stages: _Stages) -> RunResult:
     )
     write_json(folder / RESULT, to_json(result))
     shown = page.Shown(result, asked.model, asked.images, masks, report_.records or folder)
-    write_text(folder / PAGE, page.html(shown, asked.settings))
+    with computing(asked.settings.precision):
+        write_text(folder / PAGE, page.html(shown, asked.settings))
     outputs.finish(folder, "run", seed=asked.settings.seed)
     return result

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
 from refocus.errors import InputError, first_line
@@ -90,13 +89,8 @@ def save(model: nn.Module, folder: Path, names: list[str] | None) -> None:
         raise InputError(
             f"save {folder}: timm cannot write down how this model was made ({first_line(error)})"
         ) from error
-    _refuse_another(model, folder)
-
-
-def _refuse_another(model: nn.Module, folder: Path) -> None:
-    try:
-        with torch.device("meta"):  # takes no memory
-            again = timm.create_model(f"local-dir:{folder}", pretrained=False)
-    except Exception:  # some models of timm look at values while they are built
-        return
-    parts.refuse_another(model, again, "timm keeps only what create_model was given")
+    parts.refuse_another(
+        model,
+        lambda: timm.create_model(f"local-dir:{folder}", pretrained=False),
+        "timm keeps only what create_model was given",
+    )

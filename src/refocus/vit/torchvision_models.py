@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -93,9 +92,11 @@ def save(model: Any, folder: Path, names: list[str] | None) -> None:
         "num_heads": model.encoder.layers[0].num_heads,
         "num_classes": model.heads[-1].out_features,
     }
-    with torch.device("meta"):
-        again = VisionTransformer(**arguments)
-    parts.refuse_another(model, again, "only the sizes of a torchvision model are kept")
+    parts.refuse_another(
+        model,
+        lambda: VisionTransformer(**arguments),
+        "only the sizes of a torchvision model are kept",
+    )
     described = {**getattr(model, "pretrained_cfg", {}), "label_names": names}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(

@@ -405,16 +405,25 @@ def _refuse_contradiction(names: list[str], numbers: dict[str, int], shown: str)
             )
 
 
+def save_network(model: Any, folder: Path) -> None:
+    """Config and weights.
+
+    Raises:
+        InputError: transformers would build another network from it.
+    """
+    parts.refuse_another(
+        model, lambda: type(model)(model.config), "transformers builds it from its config alone"
+    )
+    model.save_pretrained(folder, max_shard_size="1TB")
+
+
 def save(model: Any, folder: Path, names: list[str] | None) -> None:
     """Write a folder that `from_pretrained` reads; names: of the outputs, for its config.json.
 
     Raises:
         InputError: transformers would build another network from it.
     """
-    with torch.device("meta"):
-        again = type(model)(model.config)
-    parts.refuse_another(model, again, "transformers builds it from its config alone")
-    model.save_pretrained(folder, max_shard_size="1TB")
+    save_network(model, folder)
     if names is not None:  # given later, they stand beside the config
         file = folder / "config.json"
         numbered = {str(number): name for number, name in enumerate(names)}

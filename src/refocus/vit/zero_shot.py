@@ -24,6 +24,7 @@ from refocus.vit.transformers_models import (
     fetch,
     image_processor,
     library,
+    save_network,
     weights,
 )
 
@@ -163,7 +164,7 @@ def _read_head(file: Path) -> tuple[list[str], dict[str, Tensor]]:
 
 def save(model: Any, folder: Path) -> None:
     """The image tower and its processor as transformers writes them, and the head beside."""
-    model.tower.save_pretrained(folder, max_shard_size="1TB")
+    save_network(model.tower, folder)
     model.image_processor.save_pretrained(folder)
     parts = {"embeddings": model.classifier.weight, "scale": model.scale, "shift": model.shift}
     tensors = {name: value.detach().contiguous() for name, value in parts.items()}
