@@ -2,10 +2,13 @@
 
     python -m evidence.field search --out OUT --data bar=ROOT --masks bar=MASKS --model bar=FOLDER
     python -m evidence.field final --out OUT (the same options)
+    python -m evidence.field try --out OUT --methods consistency consistency-cold (the same options)
 
 `search` tries four rates of each method, a factor 3 apart, and goes on beyond an end that is best.
 It reads development images alone: training images held out, as they are and on the backgrounds of
 other classes. `final` trains each method at its best rate on five draws and reads the test sets.
+`try` reads the same images as `search`, of each method at its default rate (or --rate) alone: what
+changes to an objective are chosen by.
 One JSON line a cell in OUT/rows.jsonl; run again to go on after an interruption. docs/evidence.md
 explains the choices.
 """
@@ -84,6 +87,12 @@ def reading_score(row: Row, reading: str) -> float | None:
     return next((d.score for d in row.development if d.share == row.shares[reading]), None)
 
 
+def trial(wanted: Iterable[Cell], field: Field, fixed: float | None) -> None:
+    """Each method at its default rate or the fixed one, on development images alone."""
+    for cell in wanted:
+        _do(replace(cell, rate=fixed or METHODS[cell.method].rate), field, ())
+
+
 # --- the final cells ------------------------------------------------------------------------------
 
 
@@ -159,6 +168,8 @@ def _do(cell: Cell, field: Field, readings: Sequence[str]) -> None:
 def cells(args: argparse.Namespace, field: Field) -> Iterator[Cell]:
     """What the options ask for, the cheapest budget first."""
     draws = [SEARCH_DRAW] if args.phase == "search" else args.draws
+    if args.phase == "try":
+        draws = [SEARCH_DRAW + draw for draw in draws]
     for budget in args.budgets:
         for data in field.places:
             for draw in draws:
@@ -172,7 +183,7 @@ def _of_method(
     method, place = METHODS[name], field.places[data]
     if method.labels == "groups" and not place.source.kind.groups:
         return
-    if name == "base" and (args.phase == "search" or draw >= len(place.models)):
+    if name == "base" and (args.phase != "final" or draw >= len(place.models)):
         return
     fixed = method.stepless or method.per_image == 0
     if budget != "steps" and (fixed or _same_as_steps(name, data, budget, field)):
@@ -195,7 +206,7 @@ def options() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("phase", choices=("search", "final"))
+    parser.add_argument("phase", choices=("search", "final", "try"))
     parser.add_argument("--out", type=Path, required=True)
     named = "NAME=FOLDER"
     parser.add_argument("--data", nargs="+", required=True, metavar=named, help="roots")
@@ -228,7 +239,9 @@ def options() -> argparse.ArgumentParser:
         help="final: these take their default rate, whatever a search would say",
     )
     parser.add_argument(
-        "--rate", type=float, help="final: the rate of the unsearched in place of their default"
+        "--rate",
+        type=float,
+        help="final, try: the rate of the unsearched in place of their default",
     )
     parser.add_argument(
         "--searched", nargs="+", type=Path, default=[], help="rows.jsonl of searches made elsewhere"
@@ -256,8 +269,9 @@ def opened(args: argparse.Namespace) -> Field:
     if missing := set(roots) - set(models):
         raise InputError(f"--model: none for {', '.join(sorted(missing))}")
     if args.rate is not None:
-        if args.phase != "final" or set(args.methods) - {*args.unsearched}:
-            raise InputError("--rate: only for `final` and methods that are --unsearched")
+        unsearched = args.phase == "final" and not set(args.methods) - {*args.unsearched}
+        if not (unsearched or args.phase == "try"):
+            raise InputError("--rate: only for `try`, and for `final` of --unsearched methods")
         if not args.rate > 0:
             raise InputError(f"--rate {args.rate:g}: must be above 0")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -293,6 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             field = opened(args)
             if args.phase == "search":
                 search(cells(args, field), field)
+            elif args.phase == "try":
+                trial(cells(args, field), field, args.rate)
             else:
                 elsewhere = [row for file in args.searched for row in read(file)]
                 every = [*elsewhere, *read(field.rows)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from evidence import baselines
+from evidence.directions import DIRECTIONS, Course, Direction, queries_and_keys
 from evidence.work import BATCH, DECAY, DECAYS, Outcome, Work, counting
 from refocus import Recipe, load, objective, tune
 from refocus.data.swaps import next_donors, swap_backgrounds
@@ -26,6 +27,7 @@ from refocus.vit.inputs import fitting
 
 STEP = 3.0  # between two rates of a search
 _ALL = 1_000_000  # shots: every image there is
+TRIED = "tried"  # name of a direction in the table of objectives, while it trains
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Method:
         recipe: fields of the product's recipe, for what runs through its loop.
         stepless: its training takes no steps, so that no budget changes it.
         changed: names of `refocus.objectives.steps` that an ablation replaces while it trains.
+        direction: a change to `consistency` that is tried.
     """
 
     about: str
@@ -53,11 +56,13 @@ class Method:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     stepless: bool = False
     changed: Mapping[str, Any] = field(default_factory=dict)
+    direction: Direction | None = None
 
     @property
     def ablation(self) -> bool:
         """A variant of an objective, which only runs where it is named."""
-        return bool(self.changed) or 0.0 in self.recipe.get("weights", {}).values()
+        changed = bool(self.changed) or self.direction is not None
+        return changed or 0.0 in self.recipe.get("weights", {}).values()
 
     def rates(self, first: int = -1, last: int = 2) -> list[float]:
         """`rate` times powers of 3, two digits each."""
@@ -79,6 +84,38 @@ def tuned(work: Work, recipe: Mapping[str, Any], changed: Mapping[str, Any]) -> 
     trained = sorted({s.image.parent.name for s in chosen})
     batched = full.epochs * len(chosen)
     return Outcome(weights, names, trained, steps, batched, {"epochs": full.epochs})
+
+
+def directed(work: Work, direction: Direction) -> Outcome:
+    """A run of `consistency` with one thing changed, in one round or in more of fewer steps."""
+    start = {name: value.clone() for name, value in load(work.model).state_dict().items()}
+    found: list[Outcome] = []
+    one = replace(work, steps=work.steps // direction.rounds)
+    recipe = {"objective": TRIED, **direction.recipe}
+    for turn in range(direction.rounds):
+        folder = work.folder / f"round-{turn}"
+        model = found[-1].notes["model"] if found else work.model
+        course = Course(one.steps)
+        with trying(direction, course):
+            made = tuned(replace(one, model=model, folder=folder), recipe, {})
+        weights = direction.kept(start, made.weights, course)
+        notes = {"epochs": made.notes["epochs"], "model": folder / "model"}
+        found.append(replace(made, weights=weights, notes=notes))
+    last = found[-1]
+    return replace(
+        last,
+        steps=sum(f.steps for f in found),
+        batched=sum(f.batched for f in found),
+        notes={"epochs": sum(f.notes["epochs"] for f in found)},
+    )
+
+
+@contextmanager
+def trying(direction: Direction, course: Course) -> Iterator[None]:
+    """The product's table of objectives with the direction as a further row."""
+    attention = queries_and_keys() if direction.attention else nullcontext()
+    with attention, OBJECTIVES.having({TRIED: direction.row(course)}):
+        yield
 
 
 def replaced(changed: Mapping[str, Any]) -> AbstractContextManager[Any]:
@@ -132,9 +169,11 @@ def passes_per_image(method: Method, model: nn.Module) -> int:
     images = torch.zeros(BATCH, *size)
     masks = torch.zeros(BATCH, 1, *size[1:])
     masks[:, :, size[1] // 4 : -size[1] // 4, size[2] // 4 : -size[2] // 4] = 1
-    step = objective(method.recipe["objective"], original=model, **method.recipe.get("weights", {}))
     labels = torch.arange(BATCH) % 2
-    with fitting(images), replaced(method.changed), counting(model) as found:
+    tried = trying(method.direction, Course(1)) if method.direction else nullcontext()
+    with tried, fitting(images), replaced(method.changed), counting(model) as found:
+        weights = method.recipe.get("weights", {})
+        step = objective(method.recipe["objective"], original=model, **weights)
         step(model, images, masks, labels)
     return found.all // BATCH
 
@@ -217,6 +256,22 @@ _VARIANTS = {
 }
 
 
+def _tried(name: str, direction: Direction) -> Method:
+    own = OBJECTIVES["consistency"]
+    return Method(
+        f"`consistency`: {direction.about}",
+        partial(directed, direction=direction),
+        own.lr * direction.rate,
+        labels="labels" if direction.labels else "none",
+        per_image=None,
+        recipe={"objective": TRIED, "direction": name, **direction.recipe},
+        direction=direction,
+    )
+
+
+_DIRECTIONS = {f"consistency-{name}": _tried(name, row) for name, row in DIRECTIONS.items()}
+
+
 def _untouched(work: Work) -> Outcome:
     return baselines.outcome(load(work.model), [], 0, {})
 
@@ -258,4 +313,4 @@ _BASELINES = {
 }
 
 
-METHODS: dict[str, Method] = {**_BASELINES, **_OBJECTIVES, **_FURTHER, **_VARIANTS}
+METHODS: dict[str, Method] = {**_BASELINES, **_OBJECTIVES, **_FURTHER, **_VARIANTS, **_DIRECTIONS}

@@ -22,7 +22,7 @@ READINGS = (END, WISE, SELECTED)  # the last weights, 50/50 with the original, b
 class Cell:
     """One training run: what is trained, on which images, for how long, at which rate."""
 
-    phase: str  # search or final
+    phase: str  # search, try or final
     data: str  # a row of `sources.DATA`
     method: str  # a row of `methods.METHODS`
     budget: str  # a row of `field.BUDGETS`

@@ -9,6 +9,7 @@ A package adds a row by naming it in its `pyproject.toml` (docs/extending.md):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
@@ -57,6 +58,22 @@ class Table(Mapping[str, T]):
     def __contains__(self, name: object) -> bool:
         """Whether there is such a row; nothing is imported for it."""
         return name in self._rows or name in self._found()
+
+    @contextmanager
+    def having(self, rows: Mapping[str, T]) -> Iterator[None]:
+        """Within the block, with rows of the caller's own: for comparisons in one process.
+
+        Raises:
+            InputError: a name is taken.
+        """
+        if taken := sorted(name for name in rows if name in self):
+            raise InputError(f"{self.group}: the name {taken[0]!r} is taken")
+        self._rows |= rows
+        try:
+            yield
+        finally:
+            for name in rows:
+                del self._rows[name]
 
     def _found(self) -> dict[str, EntryPoint]:
         if self._added is None:

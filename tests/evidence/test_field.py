@@ -168,11 +168,31 @@ def test_a_method_may_take_its_default_or_a_given_rate(model_folder: Path, tmp_p
     assert [row.cell.rate for row in read(out / "rows.jsonl")] == [METHODS["erm"].rate, 3e-5]
 
 
+def test_a_try_reads_development_images_alone_and_is_no_search(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    root, out = planted(tmp_path / "planted"), tmp_path / "out"
+    for test in ("test_same", "test_shuffled"):
+        (root / test).rename(tmp_path / test)
+    given = ("--methods", "consistency", "consistency-cold", "base")
+    main(options("try", root, model_folder, out, *given, "--draws", "0"))
+    main(options("try", root, model_folder, out, *given, "--draws", "1", "--rate", "3e-5"))
+    rows = read(out / "rows.jsonl")
+    usual = METHODS["consistency"].rate
+    assert [(r.cell.phase, r.cell.method, r.cell.draw, r.cell.rate) for r in rows] == [
+        ("try", name, draw, rate)
+        for draw, rate in ((1000, usual), (1001, 3e-5))
+        for name in ("consistency", "consistency-cold")
+    ]
+    assert all(len(r.development) == 3 and not r.tests for r in rows)
+    assert best_rate(rows, rows[0].cell, END) is None
+
+
 @pytest.mark.parametrize(
     ("phase", "given", "said"),
     [
-        ("final", ("--rate", "3e-5"), "only for `final` and methods that are --unsearched"),
-        ("search", ("--unsearched", "erm", "--rate", "3e-5"), "only for `final`"),
+        ("final", ("--rate", "3e-5"), "only for `try`, and for `final` of --unsearched methods"),
+        ("search", ("--unsearched", "erm", "--rate", "3e-5"), "only for `try`"),
         ("final", ("--unsearched", "erm", "--rate", "0"), "must be above 0"),
         ("final", ("--unsearched", "erm", "--rate", "nan"), "must be above 0"),
     ],
@@ -305,7 +325,7 @@ def test_a_tiny_model_of_the_field_is_untouched(tiny: Build) -> None:
     assert not model.training
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.ablation])
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.ablation and not m.direction])
 def test_an_ablation_changes_the_loss_and_leaves_no_trace(name: str, tiny: Build) -> None:
     model, method = tiny(), METHODS[name]
     images, masks, labels = masked_batch(8)

@@ -270,9 +270,9 @@ def refocus_step(
 
     Relevance energy, and cross-entropy among the classes tuned on.
     """
-    every, count = _with_swaps(images, masks, s.donors_of(labels, _turns(images)))
+    every, count = _with_swaps(images, masks, s.donors_of(labels, turns(images)))
     repeated = labels.repeat(count)
-    logits, terms = _energy(model, every, masks, repeated, s)
+    logits, terms = with_energy(model, every, masks, repeated, s)
     seen = _seen(labels, s, logits.shape[1])
     terms["classification"] = losses.seen_classification(logits, repeated, seen)
     return terms, logits[: len(images)]
@@ -290,15 +290,15 @@ def consistency_step(
     assert s.original is not None
     with torch.no_grad():
         teacher = logits_of(s.original, images)
-    neighbours = next_donors(len(images), _turns(images))  # what their classes are is not known
+    neighbours = next_donors(len(images), turns(images))  # what their classes are is not known
     every, count = _with_swaps(images, masks, neighbours)
     predicted = teacher.argmax(1).repeat(count)
-    logits, terms = _energy(model, every, masks, predicted, s)
+    logits, terms = with_energy(model, every, masks, predicted, s)
     terms["consistency"] = losses.distance_to_teacher(logits, teacher.repeat(count, 1))
     return terms, logits[: len(images)]
 
 
-def _turns(images: Tensor) -> int:
+def turns(images: Tensor) -> int:
     """How many swaps of each image a batch makes; one of a single image makes none."""
     return min(_SWAPS, len(images) - 1)
 
@@ -309,7 +309,7 @@ def _with_swaps(images: Tensor, masks: Tensor, donors: list[Tensor]) -> tuple[Te
     return torch.cat([images, *swapped]), 1 + len(swapped)
 
 
-def _energy(
+def with_energy(
     model: nn.Module, every: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> tuple[Tensor, Terms]:
     """Logits of the images and their swaps, and the relevance energy where it has a weight."""
