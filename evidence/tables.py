@@ -13,7 +13,7 @@ KEY=VALUE or KEY=VALUE,VALUE (a column more for each key with several values):
 Keys: images (0: whole pool), budget, reading, classes, methods, against (what changes are measured
 from; default: the base model of the same draw), rates (`default`: each method's usual rate, marked
 by a dagger; `searched`: the best on development images, with a star where none was tried beyond;
-or a number).
+or a number); phase=try: what was tried on development images (`evidence.tried`).
 Numbers: top-1 in percent, the mean over draws; changes in points. Intervals: `evidence.intervals`.
 """
 
@@ -38,6 +38,7 @@ from evidence.intervals import Estimate, estimate, image_counts, lowest, per_dra
 from evidence.methods import METHODS
 from evidence.rows import END, READINGS, Answers, Cell, Row, unpack
 from evidence.sources import DATA
+from evidence.tried import PHASE, tried
 from refocus import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +46,7 @@ ROWS = ROOT / "results"
 DOCS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 EMPTY = "Not measured yet: no rows are committed."
 _BLOCK = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(?:^|\n)(<!-- end -->)", re.S | re.M)
-_KEYS = ("images", "budget", "reading", "classes", "methods", "against", "rates")
+_KEYS = ("images", "budget", "reading", "classes", "methods", "against", "rates", "phase")
 _DEFAULT, _SEARCHED = "default", "searched"
 _OF_DRAWS = ("of trained classes", "of other classes")
 _WHOLE = 0.9  # of the declared passes, in a run that was not interrupted
@@ -65,6 +66,7 @@ class Asked:
     methods: tuple[str, ...] = tuple(METHODS)
     against: str = "base"
     rates: str = _DEFAULT
+    phase: str = "final"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def asked(text: str) -> Asked:
                 raise InputError(f"table {text!r}: {pair}; choose one of all, half")
             if key == "rates" and value not in (_DEFAULT, _SEARCHED) and not _is_number(value):
                 raise InputError(f"table {text!r}: {pair}; must be default, searched or a number")
-            single = key in ("classes", "against", "rates")
+            if key == "phase" and value not in ("final", PHASE):
+                raise InputError(f"table {text!r}: {pair}; choose one of final, {PHASE}")
+            single = key in ("classes", "against", "rates", "phase")
             found = replace(found, **{key: value if single else values})  # type: ignore[arg-type]
     return found
 
@@ -280,6 +284,9 @@ def _of(group: Group, draws: Sequence[int]) -> Group:
 
 def table(rows: Sequence[Row], wanted: Asked) -> str:
     """A table as Markdown."""
+    if wanted.phase == PHASE:
+        found = tried(rows, wanted.data, wanted.methods, wanted.against, wanted.images)
+        return found or EMPTY
     lines = groups(rows, wanted)
     if not lines:
         return EMPTY

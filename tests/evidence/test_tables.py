@@ -264,3 +264,39 @@ def test_a_misspelt_table_is_refused(text: str) -> None:
 def test_bits_come_back() -> None:
     right = np.random.default_rng(0).random(13) < 0.5
     assert (unpack(pack(right.tolist()), 13) == right).all()
+
+
+def a_try(method: str, draw: int, half: tuple[float, float], rate: float = 1e-5) -> Row:
+    found = [Development(0.0, 90.0, 50.0), Development(0.5, *half), Development(1.0, 80.0, 70.0)]
+    row = replace(a_row(method, draw, 0.5), development=found, tests={})
+    shares = {"end": 1.0, "half": 0.5, "selected": 0.5}
+    return replace(row, cell=replace(row.cell, phase="try", rate=rate), shares=shares)
+
+
+def test_what_was_tried_is_compared_within_its_draws() -> None:
+    rows = [
+        *ROWS,
+        a_try("consistency", 0, (90.0, 60.0)),
+        a_try("consistency", 1, (80.0, 70.0)),
+        a_try("consistency-cold", 0, (92.0, 68.0)),
+        a_try("consistency-cold", 1, (80.0, 72.0)),
+        a_try("consistency-warm", 1, (70.0, 60.0), 3e-5),
+        replace(a_try("consistency-mean", 1, (0, 0)), development=[], shares={}),  # diverged
+    ]
+    text = table(rows, asked("planted images=3 phase=try against=consistency"))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert [line[0] for line in lines[2:]] == [
+        "consistency-cold",
+        "consistency",
+        "consistency-warm",
+    ]
+    by_name = {line[0]: line for line in lines[2:]}
+    assert by_name["consistency-cold"][2:6] == ["1e-05", "86.0", "70.0", "+3.0 (+1.0 to +5.0)"]
+    assert by_name["consistency-cold"][8] == "+0.0 (+0.0 to +0.0)"
+    assert by_name["consistency"][5] == ""
+    assert by_name["consistency-warm"][2:6] == ["3e-05", "70.0", "60.0", "-10.0"]
+    assert by_name["consistency-cold"][-1] == "2"
+    assert table(rows, asked("planted images=50 phase=try")) == EMPTY
+    assert "cold" not in table(rows, asked("planted images=3"))  # no test was read
+    with pytest.raises(InputError, match="choose one of final, try"):
+        asked("planted phase=search")

@@ -203,6 +203,33 @@ def test_the_row_says_whether_the_objective_trains_the_map_of_a_target(
     torch.testing.assert_close(own, term_of(0))
 
 
+_NO_CLASSES = {
+    "a number": torch.rand(8),
+    "several": torch.randint(0, 2, (8, 4)).float(),
+    "outside": torch.tensor([-1, 0, 1, 9] * 2),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.by_map])
+@pytest.mark.parametrize("labels", _NO_CLASSES.values(), ids=_NO_CLASSES)
+def test_labels_are_classes_where_a_term_reads_them_and_free_elsewhere(
+    name: str, labels: Tensor, tiny: Build
+) -> None:
+    images, masks, _ = masked_batch(8)
+    target = {"target": lambda z: z[:, 0], "original": tiny()}
+    if reading := OBJECTIVES[name].by_label:
+        with pytest.raises(refocus.InputError, match=r"^labels: "):
+            refocus.objective(name, **target)(tiny(), images, masks, labels)
+    free = refocus.objective(name, **target, **dict.fromkeys(reading, 0.0))
+    terms = free(tiny(), images, masks, labels)
+    assert torch.isfinite(terms["loss"])
+    assert terms.keys().isdisjoint(reading)
+    with pytest.raises(refocus.InputError, match=r"^labels: "):  # a term of any objective
+        refocus.objective(name, **target, **dict.fromkeys(reading, 0.0), labels=1.0)(
+            tiny(), images, masks, labels
+        )
+
+
 @pytest.mark.parametrize("name", ["relevance", "legrad", "energy"])
 def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str) -> None:
     model, (images, masks, labels) = tiny(), masked_batch()

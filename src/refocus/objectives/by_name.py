@@ -56,9 +56,9 @@ def objective(
         original: the model before tuning, frozen: `consistency` learns its answers, `kl` and
             `l2_sp` measure the distance to it.
         target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is
-            trained in place of the true class's (regression, several labels); set the weight of
-            terms that read labels to 0 then. "predicted": the class that the model predicts at
-            this step, so that no label is read (the paper, Section 5).
+            trained in place of the true class's (regression, several labels); where the terms that
+            read labels have weight 0, labels may be anything. "predicted": the class that the model
+            predicts at this step, so that no label is read (the paper, Section 5).
         map: which map is trained: "gae", "rollout", "attention", "gradcam" or "legrad", or a
             function of your own: (model, images, target) -> logits `[B, K]` and a raw map
             `[B, h, w]`, never negative and within the graph.
@@ -103,7 +103,16 @@ def objective(
         recompute=recompute,
         original=original,
     )
-    return _checked(step_of(name, chosen, weights), reads_labels=own is None)
+    return _checked(
+        step_of(name, chosen, weights), reads_labels=own is None or _by_label(name, weights)
+    )
+
+
+def _by_label(name: str, weights: Mapping[str, float]) -> bool:
+    """Whether a term with a weight reads labels as class indices."""
+    row = OBJECTIVES[name]
+    merged = {**row.weights, **weights}
+    return any(merged.get(term) for term in (*row.by_label, "labels"))
 
 
 def lesson(

@@ -44,7 +44,8 @@ class Step(Protocol):
                 `DistributedDataParallel`.
             images: normalized floats `[B, 3, H, W]` on the model's device.
             masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], 1 is the object; also boolean.
-            labels: class indices `[B]`. With a `target` of your own, anything that its terms read.
+            labels: class indices `[B]`; anything where a `target` of your own stands in for the
+                class and no term with a weight reads labels.
 
         Raises:
             InputError: an argument of another type, shape, device or range.
@@ -73,6 +74,8 @@ class Objective:
         needs_others: takes backgrounds of other images of the batch; a batch of one has none.
         without_labels: it can take the predicted class in place of labels where these terms, which
             read labels, have weight 0; None: it cannot.
+        by_label: terms that read labels as class indices. With a `target` of the caller's own,
+            where all of them have weight 0, the step is not to read labels.
     """
 
     step: Callable[[nn.Module, Tensor, Tensor, Tensor, StepSettings], Found]
@@ -86,6 +89,7 @@ class Objective:
     needs_original: bool = False
     needs_others: bool = False
     without_labels: tuple[str, ...] | None = None
+    by_label: tuple[str, ...] = ()
 
 
 _PUBLISHED = {
@@ -164,6 +168,7 @@ _OWN = {
         switches=("second_order",),
         by_map=True,
         without_labels=("classification",),
+        by_label=("classification",),
     ),
     "bce": Objective(
         bce_step,
@@ -173,6 +178,7 @@ _OWN = {
         switches=("second_order",),
         by_map=True,
         without_labels=("classification",),
+        by_label=("classification",),
     ),
     "swap": Objective(
         swap_step,
@@ -191,6 +197,7 @@ _OWN = {
         switches=("second_order",),
         by_map=True,
         needs_others=True,
+        by_label=("classification",),
     ),
     "consistency": Objective(
         consistency_step,

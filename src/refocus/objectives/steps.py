@@ -156,7 +156,7 @@ def energy_step(
     """
     logits, raw = relevance_map(model, images, labels, s)
     energy = losses.outside_energy(upsample(raw, *extent(model, raw, images)), masks[:, 0])
-    return {"energy": energy, "classification": losses.classification(logits, labels)}, logits
+    return {"energy": energy, **_of_labels(logits, labels, s)}, logits
 
 
 def bce_step(
@@ -169,7 +169,14 @@ def bce_step(
     logits, raw = relevance_map(model, images, labels, s)
     relevance = normalized(raw, *extent(model, raw, images))
     bce = losses.binary_relevance(relevance, masks[:, 0])
-    return {"bce": bce, "classification": losses.classification(logits, labels)}, logits
+    return {"bce": bce, **_of_labels(logits, labels, s)}, logits
+
+
+def _of_labels(logits: Tensor, labels: Tensor, s: StepSettings) -> Terms:
+    """Cross-entropy where it has a weight: elsewhere labels may be no class indices."""
+    if "classification" in s.unread:
+        return {}
+    return {"classification": losses.classification(logits, labels)}
 
 
 # --- by input gradients -------------------------------------------------------------------------
@@ -271,10 +278,11 @@ def refocus_step(
     Relevance energy, and cross-entropy among the classes tuned on.
     """
     every, count = _with_swaps(images, masks, s.donors_of(labels, turns(images)))
-    repeated = labels.repeat(count)
+    repeated = torch.cat([labels] * count)
     logits, terms = with_energy(model, every, masks, repeated, s)
-    seen = _seen(labels, s, logits.shape[1])
-    terms["classification"] = losses.seen_classification(logits, repeated, seen)
+    if "classification" not in s.unread:
+        seen = _seen(labels, s, logits.shape[1])
+        terms["classification"] = losses.seen_classification(logits, repeated, seen)
     return terms, logits[: len(images)]
 
 
