@@ -1,15 +1,14 @@
 """Changes to `consistency` that are tried on development images, one table (docs/evidence.md).
 
-Each row is the objective with one thing changed: what the student sees, what the teacher says, the
-terms, or which weights are trained and kept. A row that helps becomes part of the product; all are
-tables of docs/results.md.
+Each row is the objective with the original model as its teacher ("fixed") and one thing changed:
+what the student sees, what the teacher says, the terms, or which weights are trained and kept. A
+row that helps becomes part of the product; all are tables of docs/results.md.
 
 Axes: images `[B, 3, H, W]`, masks `[B, 1, H, W]`, labels `[B]`, log-probabilities `[B, K]`.
 """
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 
 from refocus.data.swaps import fill_object, next_donors, swap_backgrounds, widened
 from refocus.objectives import losses, steps
+from refocus.objectives.mean_teacher import MeanTeacher
 from refocus.objectives.registry import OBJECTIVES, Objective
 from refocus.objectives.steps import Found, StepSettings
 from refocus.relevance.answers import logits_of
@@ -36,7 +36,7 @@ State = dict[str, Tensor]
 # images and masks of a batch -> those that the student sees, the batch as it is first
 View = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-_TEACHER_KEEPS = 0.9  # of its weights in a step, where the teacher is a mean of the student
+_LAG = 10  # steps of which the teacher is the mean, where it follows the student
 _MEAN_KEEPS = 0.95  # of the mean of the weights in a step
 _SMALLEST = 0.6  # size of an object that is moved, of its own
 _FURTHEST = 0.4  # shift of its centre, of half the image
@@ -48,7 +48,7 @@ class Course:
 
     total: int
     taken: int = 0
-    teacher: nn.Module | None = None
+    teacher: MeanTeacher | None = None
     mean: State = field(default_factory=dict)
 
 
@@ -145,7 +145,7 @@ class Asked:
 
 
 def original(asked: Asked, temperature: float = 1.0) -> Tensor:
-    """The product's: the original's answer to the untouched image."""
+    """The original's answer to the untouched image."""
     return (logits_of(asked.original, asked.images) / temperature).log_softmax(1)
 
 
@@ -166,15 +166,13 @@ def averaged(asked: Asked) -> Tensor:
 
 
 def follower(asked: Asked) -> Tensor:
-    """A running mean of the student's weights answers (Tarvainen and Valpola, NeurIPS 2017)."""
+    """A running mean of the student's weights answers, as in the product but of so many steps."""
     course = asked.course
     if course.teacher is None:
-        course.teacher = copy.deepcopy(asked.original)
+        course.teacher = MeanTeacher(asked.original, _LAG)
     if asked.student.training:
-        pairs = zip(course.teacher.parameters(), asked.student.parameters(), strict=True)
-        for kept, now in pairs:
-            kept.lerp_(now.detach(), 1 - _TEACHER_KEEPS)
-    return logits_of(course.teacher, asked.images).log_softmax(1)
+        course.teacher.follow(asked.student)
+    return course.teacher(asked.images).log_softmax(1)
 
 
 Teach = Callable[[Asked], Tensor]
@@ -390,7 +388,7 @@ class Direction:
             step = averaging(step, course)
         own = OBJECTIVES["consistency"]
         weights = {**own.weights, "originals": 0.0, "empty": 0.0, **self.weights}
-        return replace(own, step=step, weights=weights)
+        return replace(own, step=step, weights=weights, follows=0.0)
 
     def kept(self, start: State, end: State, course: Course) -> State:
         """The weights that a run leaves."""
@@ -409,10 +407,12 @@ def _with_late_map(step: Callable[..., Found]) -> Callable[..., Found]:
 
 
 DIRECTIONS: Mapping[str, Direction] = {
+    "fixed": Direction("the original teaches, unchanged"),
+    "fixed-energy0": Direction("the original teaches, no energy", weights={"energy": 0}),
     "cold": Direction("teacher at temperature 0.5", teach=partial(original, temperature=0.5)),
     "warm": Direction("teacher at temperature 2", teach=partial(original, temperature=2.0)),
     "averaged": Direction("teacher averaged over the image and its swaps", teach=averaged),
-    "follower": Direction("teacher is a running mean of the student", teach=follower),
+    "follower": Direction("teacher is the mean of the student over ten steps", teach=follower),
     "labels": Direction("teacher corrected by labels", teach=corrected, labels=True),
     "rounds2": Direction("two rounds of half the steps, the tuned model teaches", rounds=2),
     "originals1": Direction("originals count five times in place of one", weights={"originals": 1}),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.evidence.makers import planted
 from tests.makers import Build, masked_batch
 
 Batch = tuple[Tensor, Tensor, Tensor]
+NOTHING = {"fixed"}
 OF_WEIGHTS = {name for name, d in DIRECTIONS.items() if d.mean or d.depth or d.attention}
 OF_RUNS = OF_WEIGHTS | {"rounds2", "lora"}  # their first step is that of `consistency`
 
@@ -46,18 +48,18 @@ def _moved(model: nn.Module) -> nn.Module:
     return other
 
 
-def test_the_unchanged_step_is_that_of_the_product(tiny: Build, batch: Batch) -> None:
+def test_the_fixed_teachers_step_is_that_of_the_product(tiny: Build, batch: Batch) -> None:
     model = tiny()
     of_product = objective("consistency", original=_moved(model))(model, *batch)["loss"].item()
-    assert loss(model, batch, Direction("unchanged"), Course(4)) == pytest.approx(of_product)
+    assert loss(model, batch, DIRECTIONS["fixed"], Course(4)) == pytest.approx(of_product)
 
 
-@pytest.mark.parametrize("name", sorted(DIRECTIONS.keys() - OF_RUNS))
+@pytest.mark.parametrize("name", sorted(DIRECTIONS.keys() - OF_RUNS - NOTHING))
 def test_a_direction_changes_the_step(name: str, tiny: Build, batch: Batch) -> None:
     model = tiny().train()
     torch.manual_seed(0)
     changed = loss(model, batch, DIRECTIONS[name], Course(4))
-    plain = loss(model, batch, Direction("unchanged"), Course(4))
+    plain = loss(model, batch, DIRECTIONS["fixed"], Course(4))
     assert changed != pytest.approx(plain, rel=1e-5)
     assert TRIED not in OBJECTIVES
 
@@ -70,10 +72,8 @@ def work(model_folder: Path, tmp_path: Path) -> Work:
 
 @pytest.mark.parametrize("name", sorted(OF_RUNS))
 def test_a_direction_leaves_other_weights(name: str, work: Work) -> None:
-    plain = METHODS["consistency"].run(work)
-    other = METHODS[f"consistency-{name}"].run(
-        Work(**{**vars(work), "folder": work.folder.with_name("other")})
-    )
+    plain = METHODS["consistency-fixed"].run(work)
+    other = METHODS[f"consistency-{name}"].run(replace(work, folder=work.folder.with_name("other")))
     assert other.used == plain.used
     assert other.steps == plain.steps == 4
     assert other.weights.keys() == plain.weights.keys()
@@ -91,6 +91,20 @@ def test_a_direction_leaves_other_weights(name: str, work: Work) -> None:
         assert not any(k.startswith(("patch_embed", "pos_embed", "cls_token")) for k in moved)
         last = f"blocks.{len(load(work.model).blocks) - 1}."  # type: ignore[arg-type]
         assert changed.isdisjoint(k for k in moved if k.startswith(("head", "norm", last)))
+
+
+def test_the_product_follows_with_a_fifth_of_the_steps(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LAG", 2)
+    found = {}
+    for name in ("consistency", "consistency-follower", "consistency-fixed"):
+        one = replace(work, steps=10, folder=work.folder.with_name(name))
+        found[name] = METHODS[name].run(one).weights
+    product, fixed = found["consistency"], found["consistency-fixed"]
+    assert any(not torch.equal(v, fixed[k]) for k, v in product.items())
+    for name, weight in found["consistency-follower"].items():
+        torch.testing.assert_close(product[name], weight)
 
 
 def test_weights_by_depth_are_a_line_from_first_to_last() -> None:
@@ -137,7 +151,7 @@ def test_a_follower_takes_a_tenth_of_the_student_in_each_step(tiny: Build, batch
         module.follower(asked(model, batch, course=course, original=first))
     assert course.teacher is not None
     for kept, old, now in zip(
-        course.teacher.parameters(), first.parameters(), model.parameters(), strict=True
+        course.teacher.model.parameters(), first.parameters(), model.parameters(), strict=True
     ):
         torch.testing.assert_close(kept, 0.9 * old + 0.1 * now.detach())
 
@@ -186,10 +200,9 @@ def test_whole_patches_exchanged_at_the_embedding_are_those_of_pixels(tiny: Buil
     masks[:] = 0
     masks[..., :size, :size] = 1  # whole patches, and the margin filled in both ways
     found = {}
-    for name in ("patches", "unchanged"):
-        direction = DIRECTIONS.get(name, Direction("unchanged"))
-        found[name] = loss(model, (images, masks, labels), direction, Course(1))
-    assert found["patches"] == pytest.approx(found["unchanged"], rel=1e-4)
+    for name in ("patches", "fixed"):
+        found[name] = loss(model, (images, masks, labels), DIRECTIONS[name], Course(1))
+    assert found["patches"] == pytest.approx(found["fixed"], rel=1e-4)
 
 
 def test_a_name_of_the_table_is_not_taken_again() -> None:

@@ -73,7 +73,9 @@ class _Kept:
     def __init__(self, training: Training, folder: Path) -> None:
         self.training, self.checkpoints = training, folder / "checkpoints"
         self.history = folder / "history.jsonl"
-        self.state = Checkpoint(training.model, training.optimizer, training.schedule)
+        self.state = Checkpoint(
+            training.model, training.optimizer, training.schedule, training.teacher
+        )
 
     def resumed(self) -> Position:
         """Where the run stands; weights and optimizer are put there."""

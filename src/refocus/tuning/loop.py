@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.errors import InputError
-from refocus.objectives.registry import Step
+from refocus.objectives.mean_teacher import MeanTeacher
+from refocus.objectives.registry import OBJECTIVES, Step
 from refocus.processes import workers_for
 from refocus.progress import track
 from refocus.records import Sample
@@ -90,6 +91,7 @@ class Training:
             self.dataset, batch_sampler=self.batches, num_workers=_workers(recipe)
         )
         free = [weight for weight in model.parameters() if weight.requires_grad]
+        self.teacher = _teacher(recipe, model, len(self.batches), accelerator.device)
         optimizer = torch.optim.AdamW(free, lr=lr, weight_decay=recipe.weight_decay)
         self.schedule = torch.optim.lr_scheduler.StepLR(
             optimizer, recipe.lr_decay_every, recipe.lr_decay
@@ -102,6 +104,11 @@ class Training:
     def rate(self) -> float:
         """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def _stepped(self, advance: Callable[[], None]) -> None:
+        if self.teacher is not None:
+            self.teacher.follow(self.model)
+        advance()
 
     def epoch(self, number: int, step: Step, advance: Callable[[], None]) -> dict[str, float]:
         """One pass over the shots: mean of each term over steps and processes."""
@@ -119,7 +126,7 @@ class Training:
             backward=lambda loss: accelerator.backward(
                 loss * accelerator.num_processes  # gradients are averaged over processes
             ),
-            advance=advance,
+            advance=lambda: self._stepped(advance),
             where=f"epoch {number}",
         )
         self.schedule.step()
@@ -127,6 +134,16 @@ class Training:
             torch.tensor(list(sums.values()), device=accelerator.device), "sum"
         ) / len(self.loader)
         return dict(zip(sums, means.tolist(), strict=True))
+
+
+def _teacher(
+    recipe: Recipe, model: nn.Module, steps: int, device: torch.device
+) -> MeanTeacher | None:
+    """What the objective learns from, where that follows the model; steps: of an epoch."""
+    follows = OBJECTIVES[recipe.objective].follows
+    if not follows:
+        return None
+    return MeanTeacher(model.to(device), max(1.0, follows * steps * recipe.epochs))
 
 
 def descend(
