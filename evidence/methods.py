@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,7 @@ def tuned(work: Work, recipe: Mapping[str, Any], changed: Mapping[str, Any]) -> 
 
 def directed(work: Work, direction: Direction) -> Outcome:
     """A run of `consistency` with one thing changed, in one round or in more of fewer steps."""
+    shutil.rmtree(work.folder, ignore_errors=True)  # what a direction keeps is in no checkpoint
     start = {name: value.clone() for name, value in load(work.model).state_dict().items()}
     found: list[Outcome] = []
     one = replace(work, steps=work.steps // direction.rounds)

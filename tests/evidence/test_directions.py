@@ -16,6 +16,7 @@ from evidence.methods import METHODS, TRIED, trying
 from evidence.sources import prepare
 from evidence.work import Work
 from refocus import InputError, load, objective
+from refocus.objectives.mean_teacher import MeanTeacher
 from refocus.objectives.registry import OBJECTIVES
 from tests.evidence.makers import planted
 from tests.makers import Build, masked_batch
@@ -105,6 +106,24 @@ def test_the_product_follows_with_a_fifth_of_the_steps(
     assert any(not torch.equal(v, fixed[k]) for k, v in product.items())
     for name, weight in found["consistency-follower"].items():
         torch.testing.assert_close(product[name], weight)
+
+
+def test_an_interrupted_direction_begins_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = METHODS["consistency-follower"].run(work)
+    follow, calls = MeanTeacher.follow, iter(range(3))
+
+    def stop(self: MeanTeacher, student: nn.Module) -> None:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        follow(self, student)
+
+    other = replace(work, folder=work.folder.with_name("other"))
+    with monkeypatch.context() as patched:
+        patched.setattr(MeanTeacher, "follow", stop)
+        with pytest.raises(KeyboardInterrupt):
+            METHODS["consistency-follower"].run(other)
+    again = METHODS["consistency-follower"].run(other)
+    assert all(torch.equal(v, again.weights[k]) for k, v in whole.weights.items())
 
 
 def test_weights_by_depth_are_a_line_from_first_to_last() -> None:
