@@ -263,7 +263,7 @@ def _tried(name: str, direction: Direction) -> Method:
     return Method(
         f"`consistency`: {direction.about}",
         partial(directed, direction=direction),
-        own.lr * direction.rate,
+        float(f"{own.lr * direction.rate:.1e}"),
         labels="labels" if direction.labels else "none",
         per_image=None,
         recipe={"objective": TRIED, "direction": name, **direction.recipe},

@@ -14,16 +14,19 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from refocus import Recipe, evaluate, load, tune
+from refocus import Recipe, evaluate, load, outputs, tune
+from refocus.demo import story
 from refocus.evaluation.maps import Gtsegs
 from refocus.evaluation.plan import SEGMENTS
 from refocus.evaluation.suites import SUITES
+from refocus.files import write_json
 from refocus.studies.datasets import classes_with_masks, read_toml
 from refocus.vit.classes import folder_names
 from refocus.vit.loading import save
@@ -455,3 +458,25 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(
     assert float(gain) > 10
     assert shown.strip().endswith("0.0")  # plain timm answers alike
     shutil.rmtree(str(space["work"]))
+
+
+@pytest.mark.slow
+def test_objectives_side_by_side_on_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "PER_CLASS", {"tune": 12, "in_domain": 2, "shuffled": 2})
+    demo = tmp_path / "demo"
+    for position, name in enumerate(story.PER_CLASS):
+        story.write_images(demo / "data" / name, name, np.random.default_rng(position))
+    model: Any = story.pretrained()
+    model.reset_classifier(10)
+    save(model, demo / "biased" / "model")
+    write_json(demo / outputs.MANIFEST, {"seed": 3})
+    given = ("--demo", demo, "--out", tmp_path / "out", "--rows", "finetune:3e-4:all")
+    text = run("demo_objectives.py", *given)
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if "finetune" in line]
+    assert [line[1].split()[0] for line in lines] == ["best", "last", "50/50"]
+    kept = json.loads((tmp_path / "out" / "finetune-3e-4-all" / "recipe.json").read_text())
+    assert (kept["classes"], kept["shots"], kept["epochs"]) == (10, 10, 8)
+    assert kept["lr_decay"] ** 8 == pytest.approx(0.85**25)
+    assert run("demo_objectives.py", *given) == text  # nothing is trained again
