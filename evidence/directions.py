@@ -9,6 +9,7 @@ Axes: images `[B, 3, H, W]`, masks `[B, 1, H, W]`, labels `[B]`, log-probabiliti
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from refocus.objectives.registry import OBJECTIVES, Objective
 from refocus.objectives.steps import Found, StepSettings
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
-from refocus.relevance.gae import relevance_row, score
+from refocus.relevance.gae import relevance_row, score, upsample
 from refocus.tuning import loop
 from refocus.vit.families import view
 
@@ -219,7 +220,7 @@ def taught(
 def _knowledge(logits: Tensor) -> Tensor:
     """KL(q || uniform), mean over images: log K less the entropy."""
     logs = logits.log_softmax(1)
-    uniform = torch.full_like(logs, -torch.tensor(float(logs.shape[1])).log())
+    uniform = torch.full_like(logs, -math.log(logs.shape[1]))
     return F.kl_div(uniform, logs, log_target=True, reduction="batchmean")
 
 
@@ -258,7 +259,7 @@ def of_patches(
     finally:
         handle.remove()
     repeated = masks[:, 0].repeat(1 + len(donors), 1, 1)
-    sized = steps.upsample(raw, *steps.extent(model, raw, images))
+    sized = upsample(raw, *steps.extent(model, raw, images))
     return {
         "energy": losses.outside_energy(sized, repeated),
         "consistency": losses.distance_to_teacher(answers, teacher.repeat(1 + len(donors), 1)),

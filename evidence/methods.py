@@ -46,6 +46,7 @@ class Method:
         stepless: its training takes no steps, so that no budget changes it.
         changed: names of `refocus.objectives.steps` that an ablation replaces while it trains.
         direction: a change to `consistency` that is tried.
+        ablation: a variant of an objective, which only runs where it is named.
     """
 
     about: str
@@ -58,12 +59,7 @@ class Method:
     stepless: bool = False
     changed: Mapping[str, Any] = field(default_factory=dict)
     direction: Direction | None = None
-
-    @property
-    def ablation(self) -> bool:
-        """A variant of an objective, which only runs where it is named."""
-        changed = bool(self.changed) or self.direction is not None
-        return changed or 0.0 in self.recipe.get("weights", {}).values()
+    ablation: bool = False
 
     def rates(self, first: int = -1, last: int = 2) -> list[float]:
         """`rate` times powers of 3, two digits each."""
@@ -181,7 +177,12 @@ def passes_per_image(method: Method, model: nn.Module) -> int:
 
 
 def _tuned(
-    about: str, rate: float, changed: Mapping[str, Any] | None = None, **recipe: Any
+    about: str,
+    rate: float,
+    changed: Mapping[str, Any] | None = None,
+    *,
+    ablation: bool = False,
+    **recipe: Any,
 ) -> Method:
     return Method(
         about,
@@ -191,6 +192,7 @@ def _tuned(
         per_image=None,
         recipe=recipe,
         changed=changed or {},
+        ablation=ablation,
     )
 
 
@@ -229,6 +231,7 @@ _ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"swap_backgrounds": partial(swap_backgrounds, margin=0.0)},
         {},
     ),
+    "blocks4": ("with the last four blocks alone trained", {}, {"last_blocks": 4}),
 }
 
 
@@ -238,7 +241,12 @@ def _any_class(labels: Tensor, turns: int) -> list[Tensor]:
 
 _VARIANTS = {
     f"{name}-{short}": _tuned(
-        f"`{name}` {about}", OBJECTIVES[name].lr, changed, objective=name, **recipe
+        f"`{name}` {about}",
+        OBJECTIVES[name].lr,
+        changed,
+        ablation=True,
+        objective=name,
+        **recipe,
     )
     for name in ("refocus", "consistency")
     for short, (about, changed, recipe) in _ABLATIONS.items()
@@ -247,12 +255,14 @@ _VARIANTS = {
         "`refocus` with donors of any class, as before other classes were preferred",
         OBJECTIVES["refocus"].lr,
         {"other_class_neighbours": _any_class},
+        ablation=True,
         objective="refocus",
     ),
     "refocus-all-classes": _tuned(
         "`refocus` with all classes in the softmax (differs with --classes half)",
         OBJECTIVES["refocus"].lr,
         {"_seen": _every_class},
+        ablation=True,
         objective="refocus",
     ),
 }
@@ -268,6 +278,7 @@ def _tried(name: str, direction: Direction) -> Method:
         per_image=None,
         recipe={"objective": TRIED, "direction": name, **direction.recipe},
         direction=direction,
+        ablation=True,
     )
 
 

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 import refocus
+from refocus.tuning.course import accelerator_for, recipes_step
+from refocus.tuning.loop import Training
+from refocus.tuning.selection import choose_samples
 from tests.makers import Build, masked_batch
+from tests.tuning.makers import quick_recipe
 
 
 def test_the_mean_moves_by_its_lag_and_the_student_is_left_alone(tiny: Build) -> None:
@@ -56,3 +64,26 @@ def test_consistency_learns_from_the_teacher_in_place_of_the_original(tiny: Buil
     other = refocus.objective("consistency", original=model)
     terms, without = (step(model, images, masks, labels) for step in (learned, other))
     assert terms["consistency"] > without["consistency"] + 0.1
+
+
+@pytest.mark.parametrize("changes", [{"lora": 2}, {"last_blocks": 1}, {"recompute": True}], ids=str)
+def test_a_run_follows_whatever_part_of_the_model_is_trained(
+    changes: dict[str, Any], model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = quick_recipe(
+        model_folder, image_folders, objective="consistency", lr=1e-2, epochs=10, **changes
+    )
+    model = refocus.load(recipe.model)
+    first = deepcopy(model)
+    accelerator = accelerator_for(recipe)
+    shots = choose_samples(recipe, model).train
+    training = Training(recipe, 1e-2, model, shots, accelerator)
+    assert training.teacher is not None
+    assert training.teacher.lag == pytest.approx(0.2 * 10 * len(training.batches))
+    training.epoch(
+        0, recipes_step(recipe, accelerator.device, None, training.teacher), lambda: None
+    )
+    images, *_ = masked_batch()
+    answers = [plain(images) for plain in (first, training.teacher, training.model.eval())]
+    near, far = ((answers[i] - answers[0]).abs().mean() for i in (1, 2))
+    assert 0 < near < far
