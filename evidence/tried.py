@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from evidence.methods import METHODS
-from evidence.rows import END, WISE, Development, Row
+from evidence.rows import END, WISE, Cell, Development, Row
 
 PHASE = "try"
 _READINGS = {WISE: "50/50", END: "last"}
@@ -31,17 +31,18 @@ def tried(
 
     Each reading has top-1 on development images as they are and on other backgrounds, the mean over
     draws, and how the mean of both differs from that of `against` in the same draws: the mean, and
-    the lowest and highest draw.
+    the lowest and highest draw. Each method at its default rate is compared with `against` at its
+    own, and at any other rate with `against` at the same.
     """
     found = [
         r for r in rows if r.cell.phase == PHASE and r.cell.data == data and r.cell.images in images
     ]
-    first = {(r.cell.images, r.cell.draw): r for r in found if r.cell.method == against}
+    first = {_place(r.cell, r.cell.rate): r for r in found if r.cell.method == against}
     lines = [
         line
         for name in methods
         for rate in sorted({r.cell.rate for r in found if r.cell.method == name})
-        if (line := _line(name, rate, found, first)).draws
+        if (line := _line(name, rate, found, first, against)).draws
     ]
     if not lines:
         return ""
@@ -54,18 +55,28 @@ def tried(
     return "\n".join(text)
 
 
+def _place(cell: Cell, rate: float) -> tuple[int, int, float]:
+    return cell.images, cell.draw, rate
+
+
 def _line(
-    name: str, rate: float, rows: Sequence[Row], first: Mapping[tuple[int, int], Row]
+    name: str,
+    rate: float,
+    rows: Sequence[Row],
+    first: Mapping[tuple[int, int, float], Row],
+    against: str,
 ) -> Line:
     mine = {
         r.cell.draw: r
         for r in rows
         if r.cell.method == name and r.cell.rate == rate and r.development
     }
+    usual = rate == METHODS[name].rate
+    compared = METHODS[against].rate if usual else rate
     others = {
-        draw: first[r.cell.images, draw]
+        draw: first[place]
         for draw, r in mine.items()
-        if (r.cell.images, draw) in first
+        if (place := _place(r.cell, compared)) in first
     }
     return Line(name, rate, mine, others)
 

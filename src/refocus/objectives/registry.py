@@ -206,12 +206,13 @@ _OWN = {
         consistency_step,
         {"energy": 1.0, "consistency": 1.0},
         "ours, without labels: keeps the answers to the images on their background swaps, by a "
-        "running mean of the model; and energy",
+        "running mean of the model; and energy; weights averaged 50/50 with the original are kept",
         lr=1e-5,
         switches=("second_order",),
         by_map=True,
         needs_original=True,
         follows=0.2,  # chosen on development images (docs/results.md)
+        share=0.5,  # as `refocus`
         needs_others=True,
     ),
 }
