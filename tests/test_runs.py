@@ -85,6 +85,9 @@ def test_what_takes_a_run_says_alike_what_is_wrong(
 def test_a_run_that_has_no_model_yet_is_no_model(run: Path) -> None:
     (run / "tune" / "model").rename(run / "elsewhere")
     assert runs.finished(run) == run / "tune"
+    with pytest.raises(InputError, match="model is gone; the same `refocus run` again makes it"):
+        refocus.load(run)
+    (run / "tune" / "manifest.json").unlink()
     with pytest.raises(InputError, match="this run has no model yet; resume it first"):
         refocus.load(run)
     assert refocus.load(run / "elsewhere")

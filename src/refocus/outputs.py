@@ -258,6 +258,18 @@ def reopen(run: Path, origins: Mapping[str, str], shown: str) -> None:
     clean(run)
 
 
+def gone(folder: Path, *names: str) -> list[str]:
+    """Files of a complete folder's manifest that are no longer there, of `names` and below them."""
+    content = read_json(folder / MANIFEST)
+    listed = content.get("files") if isinstance(content, dict) else None
+    return [
+        name
+        for name in (listed if isinstance(listed, list) else ())
+        if any(name == n or name.startswith(f"{n}/") for n in names)
+        and not (folder / name).is_file()
+    ]
+
+
 def environment() -> dict[str, str]:
     """Versions that a reader needs to repeat the run."""
     packages = ("torch", "torchvision", "timm", "accelerate", "numpy", "scipy")

@@ -47,9 +47,18 @@ def model_in(folder: Path) -> Path:
     if run is None or os.path.isfile(folder / "config.json"):
         return folder
     if not (run / MODEL).is_dir():
+        if (run / MANIFEST).exists():
+            raise InputError(
+                f"‹model› {folder}: {run / MODEL} is gone; the same `refocus "
+                f"{_maker(folder, run)}` again makes it from the run's checkpoints"
+            )
         raise InputError(f"‹model› {folder}: this run has no model yet; {_remedy(folder, run)}")
     return run / MODEL
 
 
 def _remedy(run: Path, folder: Path) -> str:
-    return f"resume it first, with `refocus {'tune' if folder == run else 'run'}`"
+    return f"resume it first, with `refocus {_maker(run, folder)}`"
+
+
+def _maker(run: Path, folder: Path) -> str:
+    return "tune" if folder == run else "run"

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import refocus
+from refocus.cli.printing import print_table
+from refocus.evaluation.plan import Plan
+from refocus.evaluation.prove import evaluate_suites
 from refocus.evaluation.stored import read_evaluation
 from tests.makers import NAMES, run, words
 
@@ -129,3 +133,30 @@ def test_backgrounds_of_ones_own(
     assert run(monkeypatch, *recipe, *tuned[:2], "--out", tmp_path / "no", *tuned[4:5], "none") == 2
     assert "none: no such folder" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def test_groups_are_in_the_table_and_in_the_report_the_worst_first(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (file := tmp_path / "groups.csv").write_text(
+        "image,group\n"
+        + "".join(f"{n}/{i}.png,{'even' if i % 2 else n}\n" for n in NAMES for i in range(6))
+    )
+    found = evaluate_suites(
+        model_folder, Plan({"a": image_folders[0]}, groups={"a": file}), tmp_path / "ev"
+    )
+    groups = found.suites["a"].first.groups
+    assert len(groups) == 5
+    print_table(found.suites)
+    shown = capsys.readouterr().out.partition("groups, the worst first")[2]
+    rows = [line.split()[1:3] for line in shown.splitlines() if line.split()[:1] == ["a"]]
+    assert rows == [[group.name, str(group.top1.n)] for group in groups]
+    refocus.report(tmp_path / "ev")
+    table = (tmp_path / "ev" / "report.md").read_text().partition("## Groups, the worst first")[2]
+    lines = (tmp_path / "ev" / "report.csv").read_text().splitlines()
+    for group in groups:
+        assert f"| a | {group.name} |" in table
+        assert any(line.startswith(f"a,top-1 of group {group.name},") for line in lines)

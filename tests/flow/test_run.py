@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -133,6 +134,10 @@ def test_the_same_arguments_go_on_and_others_are_refused_and_named(
     found = refocus.run(model_folder, images, out, masks=masks, settings=QUICK)
     assert (out / "audit" / "audit.json").stat().st_mtime_ns == audited  # not done again
     assert list(out.rglob(locks.LOCK)) == []
+    for gone in ("index.html", "audit", "tune/model"):
+        shutil.rmtree(out / gone) if (out / gone).is_dir() else (out / gone).unlink()
+    assert refocus.run(model_folder, images, out, masks=masks, settings=QUICK) == found
+    assert all((out / name).exists() for name in (*NAMES, "audit/audit.html", "tune/model"))
     monkeypatch.setattr(run.plan, "made", stopped)
     (out / locks.LOCK).write_text("{}")
     again = refocus.run(model_folder, images, out, masks=masks, settings=replace(QUICK, workers=1))

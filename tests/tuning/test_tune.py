@@ -227,6 +227,38 @@ def test_a_finished_run_is_not_read_as_one_of_images_that_were_added_since(
             Path(folder, "ant", "more.png").unlink()
 
 
+def test_a_finished_run_whose_model_is_gone_is_concluded_again_or_refused(
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = quick_recipe(model_folder, image_folders, objective="finetune", epochs=1, shots=1)
+    run = tmp_path / "run"
+    found = refocus.tune(recipe, run, progress=False)
+    kept = load_file(run / "model" / "model.safetensors")
+    caplog.set_level("INFO", logger="refocus")
+    for gone in ("model/model.safetensors", "results.json"):
+        (run / gone).unlink()
+        caplog.clear()
+        assert refocus.tune(recipe, run, progress=False) == found
+        assert f"{gone} is gone; made again" in caplog.text
+        assert same(load_file(run / "model" / "model.safetensors"), kept)
+    caplog.clear()
+    monkeypatch.setattr(tune, "check_tracker", lambda _: None)  # which may not be installed
+    assert refocus.tune(recipe, run, progress=False, track="tensorboard") == found
+    assert [r.getMessage() for r in caplog.records] == [
+        "track tensorboard: the run is already complete; nothing is logged"
+    ]
+    shutil.rmtree(run / "model")
+    with pytest.raises(refocus.InputError, match=r"model is gone; the same `refocus tune` again"):
+        refocus.load(run)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(refocus.InputError, match=r"out .* is gone, and so are the checkpoints"):
+        refocus.tune(recipe, run, progress=False)
+
+
 def test_other_processes_wait_while_the_first_one_checks_for_harm() -> None:
     found = course.accelerator_for(Recipe("m", "i", "k", device="cpu"))
     assert found.init_handler.timeout == timedelta(days=1)  # torch's own is ten minutes

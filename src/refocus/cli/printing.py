@@ -18,17 +18,22 @@ console = Console()
 
 
 def print_table(entries: Mapping[str, SuiteEntry]) -> None:
-    """Print accuracies, shifts, cue and map scores of every suite."""
+    """Print accuracies, shifts, cue and map scores and groups of every suite."""
     from refocus.figures.tables import accuracy_rows, other_rows
 
     print_rows(accuracy_rows(entries), ("suite", "protocol", "n", "top-1, %"))
     print_rows(other_rows(entries), ("suite", "measure", "n", "value"))
+    if any(entry.protocols and entry.first.groups for entry in entries.values()):
+        from refocus.reports.changes import group_rows  # loads matplotlib
+
+        console.print("groups, the worst first")
+        print_rows(group_rows(entries), ("suite", "group", "n", "top-1, %"))
 
 
 def print_rows(rows: Sequence[Row], head: tuple[str, str, str, str]) -> None:
     """Print one table of numbers, with differences where there is a model to compare with.
 
-    rows: none prints nothing. head: titles of name, protocol or measure, n and value.
+    rows: none prints nothing. head: titles of name, protocol, measure or group, n and value.
     """
     if not rows:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,13 +30,26 @@ from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.results import Audit
 from refocus.runs import MODEL, TUNE
 from refocus.tuning.results import TuneResults
-from refocus.tuning.tracking import check_tracker
+from refocus.tuning.tracking import check_tracker, say_untracked
 from refocus.tuning.tune import tune
 from refocus.vit.families import view
 from refocus.vit.inputs import check_path, check_reference, check_settings
 from refocus.vit.loading import identity, load_models, pick_device
 from refocus.vit.own_models import code_of
 from refocus.vit.precision import check_precision, computing, decisive_precision
+
+log = logging.getLogger("refocus")
+
+_AUDITED = ("audit.json", "audit.html")
+# what a run leads to: with one of these gone it is not read but concluded again
+_NAMED = (
+    RESULT,
+    PAGE,
+    f"{MASKS}/{outputs.MANIFEST}",
+    *(f"{AUDIT}/{name}" for name in _AUDITED),
+    f"{TUNE}/{MODEL}",
+    f"{TUNE}/report.html",
+)
 
 
 def run(
@@ -92,7 +106,8 @@ def run(
     folder = asked.out
     network = _loaded(asked)
     kept = _kept(asked, network)
-    if _done(folder) and _same(folder, kept):
+    if _done(folder, *_NAMED) and _same(folder, kept):
+        say_untracked(track)
         return results.read(folder)
     planned = plan.made(asked.model, network, asked.images, asked.masks, asked.settings)
     folder = outputs.resumable(folder, True, kept, apart=_apart(asked))
@@ -255,7 +270,7 @@ class _Stages:
         """How much the model as it is relies on the background."""
         asked, settings, folder = self.asked, self.asked.settings, self.asked.out / AUDIT
         with self.within("audit"):
-            if _done(folder):
+            if _done(folder, *_AUDITED):
                 return read_audit(folder / "audit.json")
             wanted = audit_settings(settings)
             return audit(asked.model, asked.images, folder, masks=masks, settings=wanted)
@@ -284,12 +299,18 @@ class _Stages:
             return report(asked.out / TUNE, wanted)
 
 
-def _done(folder: Path) -> bool:
-    """Whether a folder is complete; one whose process was killed at the very end is tidied."""
-    complete = (folder / outputs.MANIFEST).exists()
-    if complete:
-        locks.tidy(folder)
-    return complete
+def _done(folder: Path, *names: str) -> bool:
+    """Whether a folder is complete; one whose process was killed at the very end is tidied.
+
+    names: what must be there still, of what it held then.
+    """
+    if not (folder / outputs.MANIFEST).exists():
+        return False
+    locks.tidy(folder)
+    lost = outputs.gone(folder, *names)
+    if lost:
+        log.info("%s is gone; what is missing is made again", folder / lost[0])
+    return not lost
 
 
 def _concluded(asked: _Asked, stages: _Stages) -> RunResult:

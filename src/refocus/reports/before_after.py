@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,8 @@ def write(
         log.warning("%s: %s", out, changed)
     told = Told(folder, evaluation, tuning, changed)
     rows = [*accuracy_rows(evaluation.suites), *other_rows(evaluation.suites)]
+    groups = changes.group_rows(evaluation.suites)
+    rows += [replace(row, measure=f"top-1 of group {row.measure}") for row in groups]
     with computing(evaluation.precision):
         html = report_page.html(told, models)
     files = {

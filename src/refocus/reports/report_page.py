@@ -72,6 +72,7 @@ def text(told: Told) -> str:
     for title, rows in (
         ("Accuracy (top-1, %)", accuracy_rows(told.suites)),
         ("Background, maps and calibration", other_rows(told.suites)),
+        ("Groups, the worst first (top-1, %)", group_rows(told.suites)),
     ):
         parts += [f"## {title}", markdown(rows)] if rows else []
     facts = "\n".join(f"- {key}: {inline(value)}" for key, value in facts_of(told).items())

@@ -20,7 +20,7 @@ from torch import nn
 
 from refocus.data.images import read_image
 from refocus.data.transforms import eval_image
-from refocus.errors import InputError, first_line
+from refocus.errors import InputError, Message, first_line
 from refocus.processes import place
 from refocus.records import Sample
 from refocus.relevance.gae import explain
@@ -159,6 +159,12 @@ def check_tracker(name: str | None) -> None:
             f"{TRACKERS[name].module}, or pip install 'refocus-vit[track]' for tensorboard and "
             "trackio"
         )
+
+
+def say_untracked(name: str | None) -> None:
+    """Say that a run that is complete already sends its tracker nothing."""
+    if name is not None:
+        log.info(Message(f"‹track› {name}: the run is already complete; nothing is logged"))
 
 
 class Tracking:

@@ -30,11 +30,11 @@ from refocus.tuning.course import (
     origins,
     recipes_step,
 )
-from refocus.tuning.epochs import Progressed
+from refocus.tuning.epochs import BEST, LAST, Progressed
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import TuneResults, results_of
 from refocus.tuning.selection import Selection, as_json, choose_samples, from_json, refuse_labels
-from refocus.tuning.tracking import check_tracker
+from refocus.tuning.tracking import check_tracker, say_untracked
 from refocus.tuning.trainable import restrict
 from refocus.tuning.verdict import warning
 from refocus.vit.classes import class_count
@@ -44,6 +44,8 @@ from refocus.vit.loading import load
 from refocus.vit.own_models import recorded
 
 log = logging.getLogger("refocus")
+
+_OUTCOME = (MODEL, "results.json")  # of a run that was concluded
 
 
 def tune(
@@ -211,7 +213,7 @@ def resume(
     """
     folder = check_path(run, "run")
     check_tracker(track)
-    if (folder / outputs.MANIFEST).exists():
+    if _complete(folder):
         raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / MODEL}")
     if not (folder / SELECTION).exists():
         raise InputError(f"‹run› {run}: not a run folder of `refocus tune` (no selection.json)")
@@ -236,13 +238,15 @@ def _continued(
     model: as the recipe names it. shown: the folder in a message.
     """
     shown = shown or f"‹out› {folder}"
-    chosen, complete = folder / SELECTION, (folder / outputs.MANIFEST).exists()
+    chosen, complete = folder / SELECTION, _complete(folder)
     selection = from_json(read_json(chosen), chosen)
     refuse_labels(selection, class_count(model), chosen)
     refusal = ""
     if accelerator.is_main_process:
         try:
             outputs.reopen(folder, origins(recipe, model), shown)
+            if not complete:
+                _open_again(folder, shown)
         except InputError as error:
             refusal = error.marked
     refusal, complete = broadcast_object_list([refusal, complete])
@@ -250,8 +254,36 @@ def _continued(
         raise InputError(refusal)
     with locks.released(folder):
         if complete:
+            if accelerator.is_main_process:
+                say_untracked(watch.track)
             return results_of(folder)
         return finished(recipe, selection, model, folder, accelerator, watch)
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a run was concluded, and what it came to is still there."""
+    concluded = (folder / outputs.MANIFEST).exists()
+    return concluded and not outputs.gone(folder, *_OUTCOME)
+
+
+def _open_again(folder: Path, shown: str) -> None:
+    """Of a run that was concluded and whose model is gone: make way for concluding it again.
+
+    Raises:
+        InputError: the weights that it would be made from are gone as well.
+    """
+    manifest = folder / outputs.MANIFEST
+    if not manifest.exists():
+        return
+    missing = outputs.gone(folder, *_OUTCOME)[0]
+    if any(not (folder / "checkpoints" / name).is_file() for name in (LAST, BEST)):
+        locks.release(folder)
+        raise InputError(
+            f"{shown}: {folder / missing} is gone, and so are the checkpoints that it could be "
+            "made from; name a new folder"
+        )
+    log.info(Message(f"{shown}: {missing} is gone; made again from the run's checkpoints"))
+    manifest.unlink()
 
 
 def _absolute(recipe: Recipe) -> Recipe:
