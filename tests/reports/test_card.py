@@ -84,6 +84,31 @@ def hub() -> Iterator[tuple[type[Hub], HfApi]]:
     server.server_close()
 
 
+def finished(folder: Path) -> Path:
+    """A run that is complete, without weights."""
+    content = {
+        "recipe.json": Recipe("m", "images", "masks").to_dict(),
+        "selection.json": {"train": [], "select": [], "check": []},
+        "results.json": to_json(tune_results()),
+        "model/config.json": {"architecture": "vit"},
+        "manifest.json": {},
+    }
+    (folder / "model").mkdir(parents=True)
+    for name, value in content.items():
+        (folder / name).write_text(json.dumps(value))
+    return folder
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    closed = HfApi(endpoint="http://127.0.0.1:9", token="hf_test")
+    with pytest.raises(InputError, match=r"^repo me/x: the Hub cannot be reached \(.+\)$"):
+        push(finished(tmp_path / "run"), "me/x", api=closed)
+
+
 def test_the_card_promises_only_what_holds_for_the_weights_in_it(tmp_path: Path) -> None:
     advised = "Ship the tuned model: it gains by at least 3.2 points. Each bound holds."
     found = tune_results(
@@ -93,19 +118,12 @@ def test_the_card_promises_only_what_holds_for_the_weights_in_it(tmp_path: Path)
         ),
         verdict=Verdict(True, 0.5, advised),
     )
-    content = {
-        "recipe.json": Recipe("m", "images", "masks").to_dict(),
-        "selection.json": {"train": [], "select": [], "check": []},
-        "model/config.json": {"architecture": "vit"},
-    }
-    (tmp_path / "model").mkdir()
-    for name, value in content.items():
-        (tmp_path / name).write_text(json.dumps(value))
+    folder = finished(tmp_path / "run")
 
     def card(**changes: Any) -> str:
         kept = to_json(replace(found, **changes))
-        (tmp_path / "results.json").write_text(json.dumps(kept))
-        return card_text(tmp_path, "me/vit", "mit")
+        (folder / "results.json").write_text(json.dumps(kept))
+        return card_text(folder, "me/vit", "mit")
 
     text = card()
     assert advised in text

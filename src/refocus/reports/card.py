@@ -9,10 +9,8 @@ from shutil import copyfile
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from refocus import __version__, outputs, runs
-from refocus.errors import InputError, first_line
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.escape import inline
 from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
@@ -22,6 +20,7 @@ from refocus.runs import MODEL, SELECTION
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, results_of
 from refocus.tuning.verdict import conclusion
+from refocus.vit.hub import in_one_line
 from refocus.vit.inputs import check_path
 
 CARD = "README.md"
@@ -88,7 +87,7 @@ def push(
         The address of the model.
 
     Raises:
-        InputError: no finished run, or the Hub refuses.
+        InputError: no finished run, or the Hub refuses or cannot be reached.
     """
     folder, api = _finished(run), api or HfApi()
     card = folder / CARD
@@ -97,15 +96,13 @@ def push(
         for file in (folder / MODEL).iterdir():
             copyfile(file, Path(place, file.name))
         Path(place, CARD).write_text(text, encoding="utf-8")
-        try:
+        with in_one_line(f"‹repo› {repo}"):
             api.create_repo(repo, private=private, exist_ok=True)
             api.upload_folder(
                 repo_id=repo,
                 folder_path=place,
                 commit_message=f"Tuned with refocus {__version__}",
             )
-        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-            raise InputError(f"‹repo› {repo}: the Hub refused ({first_line(error)})") from error
     return f"{api.endpoint}/{repo}"
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from huggingface_hub import constants, get_session
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+from refocus.errors import InputError, first_line
 
 _WAIT = 5.0  # seconds for an answer
 
@@ -22,6 +25,23 @@ def asked_once() -> Iterator[bool]:
         yield answers
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def in_one_line(shown: str) -> Iterator[None]:
+    """Say in one line what goes wrong with the Hub within the block.
+
+    shown: the parameter and its value, for the message.
+
+    Raises:
+        InputError: the Hub cannot be reached, or it refuses.
+    """
+    try:
+        yield
+    except Exception as error:  # of whichever HTTP library its version uses
+        answered = isinstance(error, (HfHubHTTPError, LocalTokenNotFoundError, ValueError))
+        said = "the Hub refused" if answered else "the Hub cannot be reached"
+        raise InputError(f"{shown}: {said} ({first_line(error)})") from error
 
 
 def _answers() -> bool:
