@@ -281,20 +281,25 @@ def test_what_was_tried_is_compared_within_its_draws() -> None:
         a_try("consistency-cold", 0, (92.0, 68.0)),
         a_try("consistency-cold", 1, (80.0, 72.0)),
         a_try("consistency-warm", 1, (70.0, 60.0), 3e-5),
+        a_try("consistency", 1, (70.0, 56.0), 3e-5),
+        a_try("consistency-attention", 1, (82.0, 72.0), 3e-5),  # its default rate
         replace(a_try("consistency-mean", 1, (0, 0)), development=[], shares={}),  # diverged
     ]
     text = table(rows, asked("planted images=3 phase=try against=consistency"))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    assert [line[0] for line in lines[2:]] == [
-        "consistency-cold",
-        "consistency",
-        "consistency-warm",
+    assert [(line[0].removeprefix("consistency"), line[2]) for line in lines[2:]] == [
+        ("-cold", "1e-05"),
+        ("-attention", "3e-05"),
+        ("", "1e-05"),
+        ("-warm", "3e-05"),
+        ("", "3e-05"),
     ]
-    by_name = {line[0]: line for line in lines[2:]}
+    by_name = {line[0]: line for line in lines[-1:1:-1]}  # the first of a name
+    assert by_name["consistency-attention"][5] == "+2.0"  # the objective at its own default rate
     assert by_name["consistency-cold"][2:6] == ["1e-05", "86.0", "70.0", "+3.0 (+1.0 to +5.0)"]
     assert by_name["consistency-cold"][8] == "+0.0 (+0.0 to +0.0)"
     assert by_name["consistency"][5] == ""
-    assert by_name["consistency-warm"][2:6] == ["3e-05", "70.0", "60.0", "-10.0"]
+    assert by_name["consistency-warm"][2:6] == ["3e-05", "70.0", "60.0", "+2.0"]
     assert by_name["consistency-cold"][-1] == "2"
     assert table(rows, asked("planted images=50 phase=try")) == EMPTY
     assert "cold" not in table(rows, asked("planted images=3"))  # no test was read
