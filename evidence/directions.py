@@ -1,14 +1,15 @@
 """Changes to `consistency` that are tried on development images, one table (docs/evidence.md).
 
-Each row is the objective with the original model as its teacher ("fixed") and one thing changed:
-what the student sees, what the teacher says, the terms, or which weights are trained and kept. A
-row that helps becomes part of the product; all are tables of docs/results.md.
+Each row is the objective with one thing changed: what the student sees, what the teacher says, the
+terms, or which weights are trained and kept. A row that helps on several data sets becomes part of
+the product; all are tables of docs/results.md.
 
 Axes: images `[B, 3, H, W]`, masks `[B, 1, H, W]`, labels `[B]`, log-probabilities `[B, K]`.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,6 @@ from torch.nn import functional as F
 
 from refocus.data.swaps import fill_object, next_donors, swap_backgrounds, widened
 from refocus.objectives import losses, steps
-from refocus.objectives.mean_teacher import MeanTeacher
 from refocus.objectives.registry import OBJECTIVES, Objective
 from refocus.objectives.steps import Found, StepSettings
 from refocus.relevance.answers import logits_of
@@ -37,7 +37,6 @@ State = dict[str, Tensor]
 # images and masks of a batch -> those that the student sees, the batch as it is first
 View = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-_LAG = 10  # steps of which the teacher is the mean, where it follows the student
 _MEAN_KEEPS = 0.95  # of the mean of the weights in a step
 _SMALLEST = 0.6  # size of an object that is moved, of its own
 _FURTHEST = 0.4  # shift of its centre, of half the image
@@ -49,7 +48,7 @@ class Course:
 
     total: int
     taken: int = 0
-    teacher: MeanTeacher | None = None
+    teacher: nn.Module | None = None
     mean: State = field(default_factory=dict)
 
 
@@ -146,7 +145,7 @@ class Asked:
 
 
 def original(asked: Asked, temperature: float = 1.0) -> Tensor:
-    """The original's answer to the untouched image."""
+    """The product's: the original's answer to the untouched image."""
     return (logits_of(asked.original, asked.images) / temperature).log_softmax(1)
 
 
@@ -166,14 +165,23 @@ def averaged(asked: Asked) -> Tensor:
     return answers.view(-1, len(asked.images), answers.shape[1]).mean(0).log()
 
 
-def follower(asked: Asked) -> Tensor:
-    """A running mean of the student's weights answers, as in the product but of so many steps."""
+def follower(asked: Asked, steps: float | None = None) -> Tensor:
+    """A running mean of the student's weights answers (Tarvainen and Valpola, NeurIPS 2017).
+
+    steps: of which it is the mean. Default: a fifth of the run's.
+    """
     course = asked.course
     if course.teacher is None:
-        course.teacher = MeanTeacher(asked.original, _LAG)
+        course.teacher = copy.deepcopy(asked.original)
     if asked.student.training:
-        course.teacher.follow(asked.student)
-    return course.teacher(asked.images).log_softmax(1)
+        follow(course.teacher, asked.student, steps or max(1.0, 0.2 * course.total))
+    return logits_of(course.teacher, asked.images).log_softmax(1)
+
+
+def follow(teacher: nn.Module, student: nn.Module, steps: float) -> None:
+    """Take a step towards the student; the start of each step of training."""
+    for kept, now in zip(teacher.parameters(), student.parameters(), strict=True):
+        kept.lerp_(now.detach(), 1 / steps)
 
 
 Teach = Callable[[Asked], Tensor]
@@ -389,7 +397,7 @@ class Direction:
             step = averaging(step, course)
         own = OBJECTIVES["consistency"]
         weights = {**own.weights, "originals": 0.0, "empty": 0.0, **self.weights}
-        return replace(own, step=step, weights=weights, follows=0.0)
+        return replace(own, step=step, weights=weights)
 
     def kept(self, start: State, end: State, course: Course) -> State:
         """The weights that a run leaves."""
@@ -408,12 +416,15 @@ def _with_late_map(step: Callable[..., Found]) -> Callable[..., Found]:
 
 
 DIRECTIONS: Mapping[str, Direction] = {
-    "fixed": Direction("the original teaches, unchanged"),
-    "fixed-energy0": Direction("the original teaches, no energy", weights={"energy": 0}),
     "cold": Direction("teacher at temperature 0.5", teach=partial(original, temperature=0.5)),
     "warm": Direction("teacher at temperature 2", teach=partial(original, temperature=2.0)),
     "averaged": Direction("teacher averaged over the image and its swaps", teach=averaged),
-    "follower": Direction("teacher is the mean of the student over ten steps", teach=follower),
+    "follower10": Direction(
+        "teacher is the mean of the student over ten steps", teach=partial(follower, steps=10)
+    ),
+    "follower": Direction(
+        "teacher is the mean of the student over a fifth of the steps", teach=follower
+    ),
     "labels": Direction("teacher corrected by labels", teach=corrected, labels=True),
     "rounds2": Direction("two rounds of half the steps, the tuned model teaches", rounds=2),
     "originals1": Direction("originals count five times in place of one", weights={"originals": 1}),

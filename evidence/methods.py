@@ -93,7 +93,7 @@ def directed(work: Work, direction: Direction) -> Outcome:
     for turn in range(direction.rounds):
         folder = work.folder / f"round-{turn}"
         model = found[-1].notes["model"] if found else work.model
-        course = Course(one.steps)
+        course = Course(math.prod(_schedule(one)))
         with trying(direction, course):
             made = tuned(replace(one, model=model, folder=folder), recipe, {})
         weights = direction.kept(start, made.weights, course)
@@ -124,22 +124,16 @@ def replaced(changed: Mapping[str, Any]) -> AbstractContextManager[Any]:
 def _recipe(work: Work, changes: Mapping[str, Any]) -> Recipe:
     """The recipe whose epochs come nearest to the steps; the rate falls by 0.85^25 in all."""
     source = work.source
-    model = load(work.model)
-    found = source.pool.masked(model)
-    counts = [len([s for s in found if s.label == label]) for label in {s.label for s in found}]
-    classes = max(1, len(counts) // 2) if work.half else len(counts)
-    shots = work.images or _ALL
-    about = sum(min(shots, count) for count in counts) * classes / len(counts)
-    epochs = max(1, round(work.steps / math.ceil(about / BATCH)))
+    epochs, _ = _schedule(work)
     return Recipe(
         model=str(work.model),
         images=str(source.pool.images),
         masks=str(source.pool.masks),
         val=str(source.dev.images),
         val_masks=str(source.dev.masks),
-        classes=classes,
+        classes=_classes(work, _counts(work)),
         class_seed=work.seed if work.half else None,
-        shots=shots,
+        shots=work.images or _ALL,
         fewer=True,
         skip_bad=True,
         mask_polarity="keep",
@@ -157,6 +151,25 @@ def _recipe(work: Work, changes: Mapping[str, Any]) -> Recipe:
         device="cpu",
         **changes,
     )
+
+
+def _counts(work: Work) -> list[int]:
+    """Images of each class that have a mask."""
+    found = work.source.pool.masked(load(work.model))
+    return [len([s for s in found if s.label == label]) for label in {s.label for s in found}]
+
+
+def _classes(work: Work, counts: list[int]) -> int:
+    return max(1, len(counts) // 2) if work.half else len(counts)
+
+
+def _schedule(work: Work) -> tuple[int, int]:
+    """Epochs that come nearest to the steps of a run, and the steps of one."""
+    counts = _counts(work)
+    shots = work.images or _ALL
+    about = sum(min(shots, n) for n in counts) * _classes(work, counts) / len(counts)
+    each = math.ceil(about / BATCH)
+    return max(1, round(work.steps / each)), each
 
 
 def passes_per_image(method: Method, model: nn.Module) -> int:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from refocus.masks.folder import find_masks
     from refocus.masks.settings import MaskSettings
     from refocus.objectives.by_name import objective
-    from refocus.objectives.mean_teacher import MeanTeacher
     from refocus.objectives.own_loops import TrainerMixin, collate, masked_images
     from refocus.probes.measure import probe
     from refocus.probes.settings import ProbeSettings
@@ -46,7 +45,6 @@ __all__ = [
     "AuditSettings",
     "InputError",
     "MaskSettings",
-    "MeanTeacher",
     "ProbeSettings",
     "Recipe",
     "ReportSettings",
@@ -86,7 +84,6 @@ _PUBLIC = {
     "AuditSettings": "reports.settings",
     "InputError": "errors",
     "MaskSettings": "masks.settings",
-    "MeanTeacher": "objectives.mean_teacher",
     "ProbeSettings": "probes.settings",
     "Recipe": "tuning.recipe",
     "ReportSettings": "reports.settings",

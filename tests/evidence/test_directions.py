@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,13 +17,12 @@ from evidence.methods import METHODS, TRIED, trying
 from evidence.sources import prepare
 from evidence.work import Work
 from refocus import InputError, load, objective
-from refocus.objectives.mean_teacher import MeanTeacher
 from refocus.objectives.registry import OBJECTIVES
 from tests.evidence.makers import planted
 from tests.makers import Build, masked_batch
 
 Batch = tuple[Tensor, Tensor, Tensor]
-NOTHING = {"fixed"}
+UNCHANGED = Direction("unchanged")
 OF_WEIGHTS = {name for name, d in DIRECTIONS.items() if d.mean or d.depth or d.attention}
 OF_RUNS = OF_WEIGHTS | {"rounds2", "lora"}  # their first step is that of `consistency`
 
@@ -49,18 +49,18 @@ def _moved(model: nn.Module) -> nn.Module:
     return other
 
 
-def test_the_fixed_teachers_step_is_that_of_the_product(tiny: Build, batch: Batch) -> None:
+def test_the_unchanged_step_is_that_of_the_product(tiny: Build, batch: Batch) -> None:
     model = tiny()
     of_product = objective("consistency", original=_moved(model))(model, *batch)["loss"].item()
-    assert loss(model, batch, DIRECTIONS["fixed"], Course(4)) == pytest.approx(of_product)
+    assert loss(model, batch, UNCHANGED, Course(4)) == pytest.approx(of_product)
 
 
-@pytest.mark.parametrize("name", sorted(DIRECTIONS.keys() - OF_RUNS - NOTHING))
+@pytest.mark.parametrize("name", sorted(DIRECTIONS.keys() - OF_RUNS))
 def test_a_direction_changes_the_step(name: str, tiny: Build, batch: Batch) -> None:
     model = tiny().train()
     torch.manual_seed(0)
     changed = loss(model, batch, DIRECTIONS[name], Course(4))
-    plain = loss(model, batch, DIRECTIONS["fixed"], Course(4))
+    plain = loss(model, batch, UNCHANGED, Course(4))
     assert changed != pytest.approx(plain, rel=1e-5)
     assert TRIED not in OBJECTIVES
 
@@ -73,7 +73,7 @@ def work(model_folder: Path, tmp_path: Path) -> Work:
 
 @pytest.mark.parametrize("name", sorted(OF_RUNS))
 def test_a_direction_leaves_other_weights(name: str, work: Work) -> None:
-    plain = METHODS["consistency-fixed"].run(work)
+    plain = METHODS["consistency"].run(work)
     other = METHODS[f"consistency-{name}"].run(replace(work, folder=work.folder.with_name("other")))
     assert other.used == plain.used
     assert other.steps == plain.steps == 4
@@ -91,35 +91,34 @@ def test_a_direction_leaves_other_weights(name: str, work: Work) -> None:
     if name == "depth":
         assert not any(k.startswith(("patch_embed", "pos_embed", "cls_token")) for k in moved)
         last = f"blocks.{len(load(work.model).blocks) - 1}."  # type: ignore[arg-type]
-        assert changed.isdisjoint(k for k in moved if k.startswith(("head", "norm", last)))
+        for kept in (k for k in moved if k.startswith(("head", "norm", last))):
+            torch.testing.assert_close(other.weights[kept], plain.weights[kept])
 
 
-def test_the_product_follows_with_a_fifth_of_the_steps(
-    work: Work, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("images", "steps", "lag"), [(2, 50, 10), (0, 50, 10.2), (2, 1, 1)])
+def test_a_follower_is_the_mean_of_a_fifth_of_the_steps_taken(
+    images: int, steps: int, lag: float, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LAG", 2)
-    found = {}
-    for name in ("consistency", "consistency-follower", "consistency-fixed"):
-        one = replace(work, steps=10, folder=work.folder.with_name(name))
-        found[name] = METHODS[name].run(one).weights
-    product, fixed = found["consistency"], found["consistency-fixed"]
-    assert any(not torch.equal(v, fixed[k]) for k, v in product.items())
-    for name, weight in found["consistency-follower"].items():
-        torch.testing.assert_close(product[name], weight)
+    taken: list[float] = []
+    monkeypatch.setattr(module, "follow", lambda *given: taken.append(given[2]))
+    one = replace(work, images=images, steps=steps)  # 8 images or 24, three steps an epoch
+    METHODS["consistency-follower"].run(one)
+    assert taken
+    assert taken == pytest.approx([lag] * len(taken))
 
 
 def test_an_interrupted_direction_begins_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = METHODS["consistency-follower"].run(work)
-    follow, calls = MeanTeacher.follow, iter(range(3))
+    follow, calls = module.follow, iter(range(3))
 
-    def stop(self: MeanTeacher, student: nn.Module) -> None:
+    def stop(*given: Any) -> None:
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        follow(self, student)
+        follow(*given)
 
     other = replace(work, folder=work.folder.with_name("other"))
     with monkeypatch.context() as patched:
-        patched.setattr(MeanTeacher, "follow", stop)
+        patched.setattr(module, "follow", stop)
         with pytest.raises(KeyboardInterrupt):
             METHODS["consistency-follower"].run(other)
     again = METHODS["consistency-follower"].run(other)
@@ -161,16 +160,16 @@ def test_teachers_answer_with_probabilities(tiny: Build, batch: Batch) -> None:
     )  # exchanged, not made
 
 
-def test_a_follower_takes_a_tenth_of_the_student_in_each_step(tiny: Build, batch: Batch) -> None:
+def test_a_teacher_takes_a_tenth_of_the_student_in_each_step(tiny: Build, batch: Batch) -> None:
     model, course = tiny().train(), Course(4)
     first = _moved(model)
     with torch.no_grad():
-        module.follower(asked(model, batch, course=course, original=first))
+        module.follower(asked(model, batch, course=course, original=first), 10)
         model.eval()  # validation does not move it
-        module.follower(asked(model, batch, course=course, original=first))
+        module.follower(asked(model, batch, course=course, original=first), 10)
     assert course.teacher is not None
     for kept, old, now in zip(
-        course.teacher.model.parameters(), first.parameters(), model.parameters(), strict=True
+        course.teacher.parameters(), first.parameters(), model.parameters(), strict=True
     ):
         torch.testing.assert_close(kept, 0.9 * old + 0.1 * now.detach())
 
@@ -219,9 +218,11 @@ def test_whole_patches_exchanged_at_the_embedding_are_those_of_pixels(tiny: Buil
     masks[:] = 0
     masks[..., :size, :size] = 1  # whole patches, and the margin filled in both ways
     found = {}
-    for name in ("patches", "fixed"):
-        found[name] = loss(model, (images, masks, labels), DIRECTIONS[name], Course(1))
-    assert found["patches"] == pytest.approx(found["fixed"], rel=1e-4)
+    for name in ("patches", "unchanged"):
+        found[name] = loss(
+            model, (images, masks, labels), DIRECTIONS.get(name, UNCHANGED), Course(1)
+        )
+    assert found["patches"] == pytest.approx(found["unchanged"], rel=1e-4)
 
 
 def test_a_name_of_the_table_is_not_taken_again() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,13 +45,7 @@ def test_a_try_is_compared_with_the_original_in_the_same_number_format(
     )
     chosen = choose_samples(recipe, load(recipe.model))
     accelerator = course.accelerator_for(recipe)
-    found = rates.search(
-        recipe,
-        chosen,
-        partial(course.recipes_step, recipe, None, None),
-        accelerator,
-        progress=False,
-    )
+    found = rates.search(recipe, chosen, course.recipes_step(recipe), accelerator, progress=False)
     assert found["tried"][0]["classification"] == found["before"]["classification"]
 
 

@@ -53,9 +53,8 @@ def objective(
             published code).
         seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these
             only. None: all classes.
-        original: the model before tuning, frozen: `kl` and `l2_sp` measure the distance to it, and
-            `consistency` learns its answers. As `tune` does it, `consistency` learns those of
-            `MeanTeacher(model, lag).model`, which follows the model.
+        original: the model before tuning, frozen: `consistency` learns its answers, `kl` and
+            `l2_sp` measure the distance to it.
         target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is
             trained in place of the true class's (regression, several labels); where the terms that
             read labels have weight 0, labels may be anything. "predicted": the class that the model
@@ -147,9 +146,8 @@ def step_of(name: str, settings: StepSettings, weights: Mapping[str, float]) -> 
     extra = [term for term in REGULARIZERS if merged.get(term)]
     if settings.original is None:
         needing = [f"the term {term!r}" for term in extra if REGULARIZERS[term].needs_original]
-        itself = row.needs_original and settings.teacher is None
-        if itself or needing:
-            what = "it" if itself else needing[0]
+        if row.needs_original or needing:
+            what = "it" if row.needs_original else needing[0]
             raise InputError(
                 f"objective {name!r}: {what} needs `original`, the model before tuning"
             )

@@ -71,8 +71,6 @@ class Objective:
         by_map: trains GAE's relevance map by `relevance_patches`, so that it reads the settings
             `target` and `recompute`.
         needs_original: reads the model before tuning, `StepSettings.original`.
-        follows: in `tune`, a `MeanTeacher` stands in for the original; its lag as a share of the
-            run's steps. 0: none does.
         needs_others: takes backgrounds of other images of the batch; a batch of one has none.
         without_labels: it can take the predicted class in place of labels where these terms, which
             read labels, have weight 0; None: it cannot.
@@ -89,7 +87,6 @@ class Objective:
     share: float = 1.0
     by_map: bool = False
     needs_original: bool = False
-    follows: float = 0.0
     needs_others: bool = False
     without_labels: tuple[str, ...] | None = None
     by_label: tuple[str, ...] = ()
@@ -205,13 +202,12 @@ _OWN = {
     "consistency": Objective(
         consistency_step,
         {"energy": 1.0, "consistency": 1.0},
-        "ours, without labels: keeps the answers to the images on their background swaps, by a "
-        "running mean of the model; and energy; weights averaged 50/50 with the original are kept",
+        "ours, without labels: keeps the original model's answers on the images and on their "
+        "background swaps; and energy; weights averaged 50/50 with the original are kept",
         lr=1e-5,
         switches=("second_order",),
         by_map=True,
         needs_original=True,
-        follows=0.2,  # chosen on development images (docs/results.md)
         share=0.5,  # as `refocus`
         needs_others=True,
     ),

@@ -54,8 +54,6 @@ class StepSettings:
     target: Callable[[Tensor], Tensor] | None = None
     recompute: bool = False
     original: nn.Module | None = None
-    # normalized images -> logits `[B, K]`, what `consistency` learns; None: the original's
-    teacher: Callable[[Tensor], Tensor] | None = None
     unread: frozenset[str] = frozenset()  # terms of weight 0, which need not be computed
     # whose backgrounds `swap` and `refocus` take within a batch: of images of other classes where
     # there are any, or of its neighbours of any class (as before; for comparisons)
@@ -291,27 +289,21 @@ def refocus_step(
 def consistency_step(
     model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor, s: StepSettings
 ) -> Found:
-    """Ours, without labels: what a teacher answers to an image is to hold on its swaps as well.
+    """Ours, without labels: what the original answers to an image is to hold on its swaps as well.
 
-    The mean KL(p || q) over each image and three background swaps of it, p the teacher's softmax on
-    the untouched image, and the relevance energy of the class that it predicts. The labels are not
-    read. The teacher is the original model, or what the settings name.
+    The mean KL(p || q) over each image and three background swaps of it, p the original model's
+    softmax on the untouched image, and the relevance energy of the class that it predicts. The
+    labels are not read.
     """
+    assert s.original is not None
     with torch.no_grad():
-        teacher = _taught(images, s)
+        teacher = logits_of(s.original, images)
     neighbours = next_donors(len(images), turns(images))  # what their classes are is not known
     every, count = _with_swaps(images, masks, neighbours)
     predicted = teacher.argmax(1).repeat(count)
     logits, terms = with_energy(model, every, masks, predicted, s)
     terms["consistency"] = losses.distance_to_teacher(logits, teacher.repeat(count, 1))
     return terms, logits[: len(images)]
-
-
-def _taught(images: Tensor, s: StepSettings) -> Tensor:
-    if s.teacher is not None:
-        return s.teacher(images)
-    assert s.original is not None
-    return logits_of(s.original, images)
 
 
 def turns(images: Tensor) -> int:

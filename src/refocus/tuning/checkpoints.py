@@ -57,17 +57,13 @@ def base_changed(run: Path, base: nn.Module) -> bool:
 
 
 class Checkpoint:
-    """Weights, optimizer, schedule, RNG, position and a teacher that follows, in one file.
+    """Weights, optimizer, schedule, RNG and position in one file.
 
     It is read back with `weights_only=True`.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: Any, schedule: Any, teacher: Any = None
-    ) -> None:
+    def __init__(self, model: nn.Module, optimizer: Any, schedule: Any) -> None:
         self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-        if teacher is not None:
-            self.parts["teacher"] = teacher
 
     def write(self, path: Path, position: Position) -> None:
         """Write the file, whole or not at all."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +22,6 @@ from refocus.errors import InputError
 from refocus.files import read_json, write_json
 from refocus.objectives.by_name import lesson, step_of
 from refocus.objectives.chosen_map import map_of
-from refocus.objectives.mean_teacher import MeanTeacher
 from refocus.objectives.registry import OBJECTIVES, Step
 from refocus.objectives.steps import Lesson, StepSettings
 from refocus.records import from_json as from_record
@@ -60,19 +58,15 @@ class _Rate:
 
 
 def recipes_step(
-    recipe: Recipe,
-    device: torch.device | None = None,
-    seen: list[int] | None = None,
-    teacher: MeanTeacher | None = None,
+    recipe: Recipe, device: torch.device | None = None, seen: list[int] | None = None
 ) -> Step:
-    """The recipe's objective; teacher: in place of the original, where the objective learns of one.
+    """The recipe's objective.
 
     Without a device it is only checked and gets no weights to compare with.
     """
     original = None
     row = OBJECTIVES.get(recipe.objective)  # an unknown one is refused by `step_of`
-    itself = row is not None and row.needs_original and teacher is None
-    if itself or recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
+    if (row and row.needs_original) or recipe.weights.get("kl") or recipe.weights.get("l2_sp"):
         original = load(
             recipe.model, pretrained=device is not None, device=device or "cpu"
         ).requires_grad_(False)
@@ -82,7 +76,6 @@ def recipes_step(
         temperature=recipe.temperature,
         seen=None if seen is None else tuple(seen),
         original=original,
-        teacher=teacher,
         recompute=recipe.recompute,
         published_complement=recipe.protocol == "paper",
         predicted=recipe.target == "predicted",
@@ -158,7 +151,7 @@ def lesson_files(recipe: Recipe) -> list[Path]:
 def _rate(
     recipe: Recipe,
     selection: Selection,
-    make: rates.Make,
+    step: Step,
     folder: Path,
     accelerator: Accelerator,
     progress: bool,
@@ -173,7 +166,7 @@ def _rate(
         return float(recipe.lr)
     kept = folder / _RATES
     if not kept.exists():
-        found = rates.search(recipe, selection, make, accelerator, progress=progress)
+        found = rates.search(recipe, selection, step, accelerator, progress=progress)
         if accelerator.is_main_process:
             write_json(kept, found)
         accelerator.wait_for_everyone()
@@ -225,20 +218,14 @@ def finished(
     new: the folder was just made.
     """
     with tracking(watch.track, folder, recipe, selection, new=new) as tracked:
-        seen = sorted({s.label for s in selection.train})
-        make = partial(recipes_step, recipe, accelerator.device, seen)
-        rate = _rate(recipe, selection, make, folder, accelerator, watch.shown)
+        step = recipes_step(recipe, accelerator.device, sorted({s.label for s in selection.train}))
+        rate = _rate(recipe, selection, step, folder, accelerator, watch.shown)
         recipe = replace(recipe, lr=rate, lr_range=Recipe.lr_range)
         set_seed(recipe.seed)
         training = Training(recipe, rate, model, selection.train, accelerator)
         on_epoch = tracked.then(watch.on_epoch)
         best = run_epochs(
-            training,
-            make(training.teacher),
-            selection.select,
-            folder,
-            on_epoch=on_epoch,
-            progress=watch.shown,
+            training, step, selection.select, folder, on_epoch=on_epoch, progress=watch.shown
         )
         results: TuneResults | None = None
         if accelerator.is_main_process:

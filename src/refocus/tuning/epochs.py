@@ -73,9 +73,7 @@ class _Kept:
     def __init__(self, training: Training, folder: Path) -> None:
         self.training, self.checkpoints = training, folder / "checkpoints"
         self.history = folder / "history.jsonl"
-        self.state = Checkpoint(
-            training.model, training.optimizer, training.schedule, training.teacher
-        )
+        self.state = Checkpoint(training.model, training.optimizer, training.schedule)
 
     def resumed(self) -> Position:
         """Where the run stands; weights and optimizer are put there."""

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from refocus.data.transforms import MaskedImages, joint_transform
 from refocus.errors import InputError
-from refocus.objectives.mean_teacher import MeanTeacher
-from refocus.objectives.registry import OBJECTIVES, Step
+from refocus.objectives.registry import Step
 from refocus.processes import workers_for
 from refocus.progress import track
 from refocus.records import Sample
@@ -91,7 +90,6 @@ class Training:
             self.dataset, batch_sampler=self.batches, num_workers=_workers(recipe)
         )
         free = [weight for weight in model.parameters() if weight.requires_grad]
-        self.teacher = _teacher(recipe, model, len(self.batches), accelerator.device)
         optimizer = torch.optim.AdamW(free, lr=lr, weight_decay=recipe.weight_decay)
         self.schedule = torch.optim.lr_scheduler.StepLR(
             optimizer, recipe.lr_decay_every, recipe.lr_decay
@@ -104,11 +102,6 @@ class Training:
     def rate(self) -> float:
         """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
-
-    def _stepped(self, advance: Callable[[], None]) -> None:
-        if self.teacher is not None:
-            self.teacher.follow(self.model)
-        advance()
 
     def epoch(self, number: int, step: Step, advance: Callable[[], None]) -> dict[str, float]:
         """One pass over the shots: mean of each term over steps and processes."""
@@ -126,7 +119,7 @@ class Training:
             backward=lambda loss: accelerator.backward(
                 loss * accelerator.num_processes  # gradients are averaged over processes
             ),
-            advance=lambda: self._stepped(advance),
+            advance=advance,
             where=f"epoch {number}",
         )
         self.schedule.step()
@@ -134,16 +127,6 @@ class Training:
             torch.tensor(list(sums.values()), device=accelerator.device), "sum"
         ) / len(self.loader)
         return dict(zip(sums, means.tolist(), strict=True))
-
-
-def _teacher(
-    recipe: Recipe, model: nn.Module, steps: int, device: torch.device
-) -> MeanTeacher | None:
-    """What the objective learns from, where that follows the model; steps: of an epoch."""
-    follows = OBJECTIVES[recipe.objective].follows
-    if not follows:
-        return None
-    return MeanTeacher(model.to(device), max(1.0, follows * steps * recipe.epochs))
 
 
 def descend(

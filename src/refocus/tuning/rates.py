@@ -17,7 +17,6 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
 from refocus.errors import Message
-from refocus.objectives.mean_teacher import MeanTeacher
 from refocus.objectives.registry import Step
 from refocus.progress import phase
 from refocus.relevance.answers import logits_of
@@ -37,12 +36,8 @@ def grid(low: float, high: float) -> list[float]:
     return [float(f"{rate:.1e}") for rate in np.geomspace(high, low, TRIES)]
 
 
-# the teacher of a try, or None for the original -> the objective
-Make = Callable[[MeanTeacher | None], Step]
-
-
 def search(
-    recipe: Recipe, selection: Selection, make: Make, accelerator: Accelerator, *, progress: bool
+    recipe: Recipe, selection: Selection, step: Step, accelerator: Accelerator, *, progress: bool
 ) -> dict[str, Any]:
     """The highest rate with which accuracy holds and the classification term does not rise.
 
@@ -59,16 +54,15 @@ def search(
     model = load(recipe.model, device=accelerator.device)
     # in the number format of the tries, which it is compared with
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    untouched = make(None)
-    before = _measure(recipe, selection, model, untouched, accelerator)
+    before = _measure(recipe, selection, model, step, accelerator)
     tried: list[dict[str, Any]] = []
     epochs = math.ceil(recipe.epochs / _PART)
     shown = progress and accelerator.is_main_process
     with phase("searching the rate", TRIES * epochs, shown=shown) as bar:
         for lr in grid(*recipe.lr_range):
             try:
-                training = _trained(recipe, lr, selection, make, accelerator, bar.advance)
-                line = _measure(recipe, selection, training.model, untouched, accelerator)
+                training = _trained(recipe, lr, selection, step, accelerator, bar.advance)
+                line = _measure(recipe, selection, training.model, step, accelerator)
                 tried.append({"lr": lr, **line, "passed": passes(line, before)})
             except Diverged:
                 tried.append({"lr": lr, "top1": None, "classification": None, "passed": False})
@@ -87,14 +81,13 @@ def _trained(
     recipe: Recipe,
     lr: float,
     selection: Selection,
-    make: Make,
+    step: Step,
     accelerator: Accelerator,
     advance: Callable[[], None],
 ) -> Training:
     """One try: a part of the epochs from the original weights."""
     set_seed(recipe.seed)
     training = Training(recipe, lr, load(recipe.model), selection.train, accelerator)
-    step = make(training.teacher)
     for epoch in range(math.ceil(recipe.epochs / _PART)):
         training.epoch(epoch, step, lambda: None)
         advance()
