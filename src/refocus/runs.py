@@ -10,6 +10,7 @@ from refocus.errors import InputError
 TUNE = "tune"  # folder of the tuning run below that of `refocus run`
 MODEL = "model"  # folder of the weights that were kept, below that of a tuning run
 SELECTION, RECIPE = "selection.json", "recipe.json"
+REPORTED = "report.json"  # says which folder of a run its report.html was made of
 MANIFEST = "manifest.json"  # says that a folder is complete
 
 

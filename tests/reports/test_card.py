@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from refocus import Recipe
 from refocus.errors import InputError
 from refocus.records import to_json
 from refocus.reports.card import card_text, push, write_card
-from refocus.results import Compared, Estimate
+from refocus.results import (
+    Accuracy,
+    Classification,
+    Compared,
+    Estimate,
+    Evaluation,
+    SuiteEntry,
+)
 from refocus.tuning.results import Candidate, Verdict
 from tests.makers import run, tune_results, tuned
 
@@ -109,6 +117,78 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
         push(finished(tmp_path / "run"), "me/x", api=closed)
 
 
+def measured(folder: Path, value: float) -> None:
+    """A report of the held-out images, with the model's accuracy."""
+    nothing = Estimate(None, None, 0)
+    answers = Classification(Accuracy(Estimate(value, None, 9), nothing, nothing, {}))
+    entry = SuiteEntry("classification", 9, {"standard": answers})
+    folder.mkdir()
+    found = to_json(Evaluation("tuned", None, 0, {"held-out": entry}))
+    (folder / "results.json").write_text(json.dumps(found))
+    (folder / "manifest.json").write_text("{}")
+
+
+@pytest.mark.parametrize(("shown", "value"), [(None, 10), ("proof", 1), ("proof-2", 2)])
+def test_the_card_has_the_numbers_of_the_page(
+    tmp_path: Path, shown: str | None, value: int
+) -> None:
+    folder = finished(tmp_path / "run")
+    for number in (1, 2, 10):
+        measured(folder / ("proof" if number == 1 else f"proof-{number}"), number)
+    if shown:
+        (folder / "report.json").write_text(json.dumps({"records": shown}))
+    assert f"| {value}.0 |" in card_text(folder, "me/vit", "mit")
+
+
+def test_a_card_that_nobody_edited_is_written_again(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run")
+    write_card(folder)
+    written = write_card(folder, repo="anna/vit", licence="mit").read_text()
+    assert "license: mit" in written
+    assert "# vit\n" in written
+    assert "YOU/MODEL" not in written
+    measured(folder / "proof", 61.2)
+    written = write_card(folder, repo="anna/vit").read_text()
+    assert "license: mit" in written  # as it was stated before
+    assert "| 61.2 |" in written
+
+
+@pytest.mark.parametrize(
+    ("text", "licence", "said"),
+    [
+        (None, "apache-2.0", r"licence apache-2.0: .*README.md was edited and .* 'mit'; write"),
+        ("no metadata", "mit", r"licence mit: .*README.md was edited and .* 'unknown'; write"),
+        ("---\nlicense: [\n---\n", "mit", r"README.md: its metadata, .*, are no YAML \("),
+        (None, "mit", None),
+        (None, "unknown", None),
+    ],
+)
+def test_an_edited_card_is_kept(
+    hub: tuple[type[Hub], HfApi],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    text: str | None,
+    licence: str,
+    said: str | None,
+) -> None:
+    folder = finished(tmp_path / "run")
+    card = write_card(folder, licence="mit")
+    text = text or card.read_text().replace("## Limits", "## Limits\n\nMine.")
+    card.write_text(text)
+    if said is not None:
+        for write in (write_card, partial(push, repo="you/my-vit", api=hub[1])):
+            with pytest.raises(InputError, match=said):
+                write(folder, licence=licence)
+    else:
+        with caplog.at_level("INFO", "refocus"):
+            push(folder, "you/my-vit", licence=licence, api=hub[1])
+            write_card(folder, licence=licence)
+        kept = "README.md: was edited, so it is kept as it is; it still calls the model YOU/MODEL"
+        assert caplog.text.count(kept) == 2
+        assert hub[0].repositories["you/my-vit"]["README.md"].decode() == text
+    assert card.read_text() == text
+
+
 def test_the_card_promises_only_what_holds_for_the_weights_in_it(tmp_path: Path) -> None:
     advised = "Ship the tuned model: it gains by at least 3.2 points. Each bound holds."
     found = tune_results(
@@ -180,8 +260,8 @@ def test_the_card_has_the_reports_numbers_with_intervals(
     verdict = json.loads((out / "results.json").read_text())["verdict"]["sentence"]
     assert verdict.split(";")[0][:40] in text
     assert "switched off: this model has the tuned weights, which the rule does not" in text
-    (out / "README.md").unlink()
     assert run(monkeypatch, "report", out, "--most", 4) == 0
+    assert json.loads((out / "report.json").read_text()) == {"records": "proof"}
     assert run(monkeypatch, "push", out, "--card-only", "--license", "apache-2.0") == 0
     text = (out / "README.md").read_text(encoding="utf-8")
     found = json.loads((out / "proof" / "results.json").read_text())["suites"]["held-out"]

@@ -44,7 +44,7 @@ def push(
     """Upload a tuned model to the Hugging Face Hub, with a model card made from its report.
 
     The card says what was tuned and on what, the verdict, numbers with intervals, limits and the
-    licence. A card that you edited (RUN/README.md) is sent as it is.
+    licence. A card that you edited (RUN/README.md) is sent as it is; any other is written anew.
     """
     from refocus.reports import card
 

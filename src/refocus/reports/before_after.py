@@ -19,12 +19,12 @@ from refocus.evaluation import plan as plans
 from refocus.evaluation.prove import measure
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.tables import accuracy_rows, as_csv, other_rows
-from refocus.files import read_json, write_text
+from refocus.files import read_json, write_json, write_text
 from refocus.reports import changes, report_page
 from refocus.reports.settings import HELD_OUT, ReportSettings
 from refocus.reports.told import Told, Tuning
 from refocus.results import Evaluation
-from refocus.runs import MODEL, SELECTION
+from refocus.runs import MODEL, REPORTED, SELECTION
 from refocus.tuning.checkpoints import base_changed
 from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
@@ -176,6 +176,8 @@ def write(
         if (out / name).exists():
             log.info("%s: rewritten", out / name)
         write_text(out / name, text)
+    if run:
+        write_json(run / REPORTED, {"records": folder.name})
     return evaluation
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub import HfApi, ModelCardData, metadata_load
 
 from refocus import __version__, outputs, runs
+from refocus.errors import InputError, first_line
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.escape import inline
 from refocus.figures.tables import Row, accuracy_rows, markdown, other_rows
-from refocus.files import read_json, write_text
+from refocus.files import read_json, read_text, write_text
 from refocus.results import Compared, Evaluation
-from refocus.runs import MODEL, SELECTION
+from refocus.runs import MODEL, REPORTED, SELECTION
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, results_of
 from refocus.tuning.verdict import conclusion
@@ -24,7 +28,11 @@ from refocus.vit.hub import in_one_line
 from refocus.vit.inputs import check_path
 
 CARD = "README.md"
+log = logging.getLogger("refocus")
 UNKNOWN = "unknown"  # as the Hub calls a licence that is not stated
+_NOBODY = "YOU/MODEL"  # stands for the Hub's name of a model that has none yet
+# ends a card that refocus wrote, with the digest of what stands before it
+_SIGNED = re.compile(r"\n<!-- written by refocus: ([0-9a-f]{64}) -->\n\Z")
 _LOAD = {
     "timm": 'import timm\n\nmodel = timm.create_model("hf-hub:{repo}", pretrained=True)',
     "transformers": (
@@ -45,11 +53,13 @@ _LIMITS = """\
 - Automatic masks are sometimes wrong, and wrong masks teach the wrong thing."""
 
 
-def write_card(run: str | Path, *, repo: str = "YOU/MODEL", licence: str = UNKNOWN) -> Path:
-    """Write a finished run's model card, README.md in the folder of `tune`, unless one lies there.
+def write_card(run: str | Path, *, repo: str = _NOBODY, licence: str = UNKNOWN) -> Path:
+    """Write a finished run's model card, README.md in the folder of `tune`.
 
     It says what was tuned on what, the verdict, numbers with 95 % intervals (of `run/proof`, where
-    `report` measured), limits, and how to load the model. Folders are named by their last part.
+    `report` measured), limits, and how to load the model. Folders are named by their last part. A
+    card that somebody edited is kept; any other is written anew, with the licence that it states
+    where none is given.
 
     Args:
         run: folder of `tune` or of `run`.
@@ -57,13 +67,51 @@ def write_card(run: str | Path, *, repo: str = "YOU/MODEL", licence: str = UNKNO
         licence: as the Hub calls it, such as "mit".
 
     Raises:
-        InputError: no finished run.
+        InputError: no finished run, or an edited card that states another licence.
     """
     folder = _finished(run)
-    card = folder / CARD
-    if not card.exists():
-        write_text(card, card_text(folder, repo, licence))
+    card, text = folder / CARD, _current(folder, repo, licence)
+    if text is not None:
+        digest = sha256(text.encode("utf-8", "replace")).hexdigest()
+        write_text(card, f"{text}\n<!-- written by refocus: {digest} -->\n")
     return card
+
+
+def _current(run: Path, repo: str, licence: str) -> str | None:
+    """The card as it is to be; None where the one that lies there was edited and is kept."""
+    file = run / CARD
+    if not file.exists():
+        return card_text(run, repo, licence)
+    text, stated = _text(file), _stated(file)
+    if (signed := _SIGNED.search(text)) is not None:
+        mine = text[: signed.start()]
+        if sha256(mine.encode()).hexdigest() == signed[1]:
+            return card_text(run, repo, stated if licence == UNKNOWN else licence)
+    if licence not in (UNKNOWN, stated):
+        raise InputError(
+            f"‹licence› {licence}: {file} was edited and states the licence {stated!r}; write "
+            f"`license: {licence}` at its top, or remove the file for a new card"
+        )
+    name = f"; it still calls the model {_NOBODY}" if _NOBODY in text else ""
+    log.info("%s: was edited, so it is kept as it is%s", file, name)
+    return None
+
+
+def _text(card: Path) -> str:
+    try:
+        return read_text(card)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{card}: cannot be read as text ({first_line(error)})") from error
+
+
+def _stated(card: Path) -> str:
+    """The licence that stands in a card's metadata."""
+    try:
+        return str((metadata_load(card) or {}).get("license", UNKNOWN))
+    except Exception as error:  # of huggingface_hub, or of the YAML library that it uses
+        raise InputError(
+            f"{card}: its metadata, between the lines ---, are no YAML ({first_line(error)})"
+        ) from error
 
 
 def push(
@@ -77,7 +125,7 @@ def push(
     """Upload the model of a finished run to the Hub, with its card.
 
     Args:
-        run: folder of `tune` or of `run`; a card that lies in it already is sent as it is.
+        run: folder of `tune` or of `run`; a card in it that somebody edited is sent as it is.
         repo: OWNER/NAME; made where it is not there.
         licence: as the Hub calls it, such as "mit".
         private: whether a new repository is private.
@@ -87,11 +135,13 @@ def push(
         The address of the model.
 
     Raises:
-        InputError: no finished run, or the Hub refuses or cannot be reached.
+        InputError: no finished run, an edited card that states another licence, or the Hub refuses
+            or cannot be reached.
     """
     folder, api = _finished(run), api or HfApi()
-    card = folder / CARD
-    text = card.read_text(encoding="utf-8") if card.exists() else card_text(folder, repo, licence)
+    text = _current(folder, repo, licence)
+    if text is None:
+        text = _text(folder / CARD)
     with tempfile.TemporaryDirectory() as place:
         for file in (folder / MODEL).iterdir():
             copyfile(file, Path(place, file.name))
@@ -162,15 +212,12 @@ def _what(recipe: Recipe, results: TuneResults, config: Any) -> str:
 
 def _numbers(run: Path, results: TuneResults) -> str:
     """Tables of the reports of this run; without any, what the do-no-harm rule saw."""
-    folders = sorted(p for p in run.glob("proof*") if (p / outputs.MANIFEST).exists())
-    if folders:
-        # of a suite that was measured in both formats, float32 is taken
-        found = sorted((read_evaluation(p / RESULTS) for p in folders), key=_in_float32)
+    if found := _measured(run):
         suites = {name: entry for one in found for name, entry in one.suites.items()}
         table = markdown([*accuracy_rows(suites), *other_rows(suites)])
         note = "Intervals are of 95 %; `against` is the original model, on the same images."
-        exact = {name for one in found if _in_float32(one) for name in one.suites}
-        if half := [name for name in suites if name not in exact]:
+        exact = {name: _in_float32(one) for one in found for name in one.suites}
+        if half := [name for name in suites if not exact[name]]:
             note += f" Computed in bfloat16: {', '.join(map(inline, half))}."
         return f"{note}\n\n{table.strip()}"
     kept = next((c for c in results.candidates if c.share == results.chosen_share), None)
@@ -183,6 +230,19 @@ def _numbers(run: Path, results: TuneResults) -> str:
     )
     note = f"On the {results.check_images} images {used}"
     return f"{note}\n\n{markdown(_rows(kept)).strip()}"
+
+
+def _measured(run: Path) -> list[Evaluation]:
+    """The evaluations of a run's reports; of a suite that several hold, the last one counts.
+
+    That is the one on the page that `report` wrote last (of runs of earlier versions, which do not
+    say it, the newest), but float32 comes before bfloat16.
+    """
+    said = read_json(run / REPORTED) if (run / REPORTED).exists() else None
+    shown = said.get("records") if isinstance(said, dict) else None
+    folders = [p for p in run.glob("proof*") if (p / outputs.MANIFEST).exists()]
+    folders.sort(key=lambda p: (p.name == shown, [int(n) for n in re.findall(r"\d+", p.name)]))
+    return sorted((read_evaluation(p / RESULTS) for p in folders), key=_in_float32)
 
 
 def _in_float32(evaluation: Evaluation) -> bool:
