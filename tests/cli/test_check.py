@@ -35,6 +35,37 @@ def test_classes_counts_coverage_and_thumbnails(
     assert "1 files are left out (1 .txt)" in text
 
 
+@pytest.mark.parametrize("kind", ["levels", "size"])
+def test_masks_that_cannot_be_used_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model_folder: Path,
+    image_folders: tuple[Path, Path],
+    kind: str,
+) -> None:
+    images, masks = image_folders
+    given = ("--model", model_folder, "--images", images, "--masks", masks)
+
+    def spoil(folder: Path) -> None:
+        for file in folder.rglob("*.png"):
+            values = np.asarray(Image.open(file))
+            Image.fromarray(values // 255 * 100 if kind == "levels" else values[:9]).save(file)
+
+    spoil(masks / "bee")
+    assert run(monkeypatch, "check", *given) == 0
+    rows = [
+        [part.strip() for part in line.split("│")] for line in capsys.readouterr().out.split("\n")
+    ]
+    assert ["1", "bee", "6", "0"] in [row[1:5] for row in rows]
+    assert ["2", "cat", "6", "6"] in [row[1:5] for row in rows]
+    spoil(masks)
+    assert run(monkeypatch, "check", *given) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"--masks {masks}: none of the 24 masks that were examined can be used; the first" in said
+    )
+
+
 @pytest.mark.parametrize("what", ["inverted masks", "unknown class", "out inside"])
 def test_what_every_command_refuses(
     monkeypatch: pytest.MonkeyPatch,

@@ -136,6 +136,22 @@ def test_what_is_there_is_read_and_other_settings_are_refused(
         run(*options, "--kind", "cutout", "--most", 7)
 
 
+@pytest.mark.parametrize("gone", ["result.json", "picture.png"])
+def test_what_was_deleted_is_made_again_from_the_records(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    options = ["--model", folders["model"], "--images", folders["images"], "--out", tmp_path / "o"]
+    run(*options, "--kind", "cutout", "--most", 6)
+    file = tmp_path / "o" / "cutout" / gone
+    before = file.read_bytes()
+    file.unlink()
+    asked: list[object] = []
+    monkeypatch.setattr(measure, "batch_of", lambda *given: asked.append(given))
+    run(*options, "--kind", "cutout", "--most", 6)
+    assert file.read_bytes() == before
+    assert asked == []  # no image is asked again
+
+
 def test_what_is_there_is_also_in_the_folders_of_other_processes(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,21 @@ def test_an_interrupted_explain_goes_on(
     assert seen == []
 
 
+def test_what_was_deleted_from_a_complete_folder_is_made_again(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    refs, images = {"model": str(model_folder)}, [image_folders[0] / "cat"]
+    out = tmp_path / "out"
+    wanted = explanations.write(images, refs, out)
+    files = {p.name: p.read_bytes() for p in out.iterdir() if p.name != "manifest.json"}
+    for gone in ([wanted[1].overlay], ["explanations.json"], files.keys() - {"settings.json"}):
+        for name in gone:
+            (out / name).unlink()
+        assert explanations.write(images, refs, out) == wanted
+        found = {p.name: p.read_bytes() for p in out.iterdir() if p.name != "manifest.json"}
+        assert found == files
+
+
 def test_images_of_one_name_keep_their_overlays_in_any_order(
     model_folder: Path,
     image_folders: tuple[Path, Path],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from refocus import InputError
+from refocus.reports.report import report
 from refocus.reports.settings import AuditSettings, ReportSettings
 
 
@@ -32,6 +33,33 @@ def test_what_is_not_legal(kind: type, given: dict[str, Any], message: str) -> N
     with pytest.raises(InputError, match=message) as caught:
         kind(**given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"suites": {"a": "b"}}, "suites a=b"),
+        ({"most": 5}, "most 5"),
+        ({"faithful": 9}, "faithful 9"),
+        ({"precision": "bf16"}, "precision bf16"),
+        ({"seed": 3}, "seed 3"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        (["settings.json", "results.json"], "an evaluation, and `refocus evaluate` decides"),
+        (["cutout/result.json"], "a folder of probes, and `refocus probe` decides"),
+    ],
+)
+def test_what_is_measured_already_takes_no_options_of_measuring(
+    tmp_path: Path, files: list[str], what: str, given: dict[str, Any], said: str
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=f"^{said}: .* is {what} "):
+        report(tmp_path, ReportSettings(**given))
 
 
 def test_paths_become_text() -> None:

@@ -177,13 +177,16 @@ def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult
 def _measured(name: str, models: Models, material: Material, folder: Path) -> ProbeResult:
     """What a probe's folder holds, or else finds."""
     row = PROBES[name]
-    complete = (folder / outputs.MANIFEST).exists()
+    complete = (folder / outputs.MANIFEST).exists() and (folder / FILE).exists()
     before = sharing().agreed(read(folder / FILE) if complete else None)
     if before is not None:
         log.info("%s: already complete, read from its records", name)
         if not complete:  # the folder of another process than the first, which pages are made of
             write(folder / FILE, before)
             outputs.finish(folder, "probe", kind=name, seed=material.settings.seed)
+        elif sharing().count == 1 and _picture_gone(folder):
+            answers = _answers(name, models, material, folder)[MODEL]
+            pictures.write(row, models[MODEL], material, folder, answers)
         return before
     answers = _answers(name, models, material, folder)
     seed = material.settings.seed
@@ -203,6 +206,12 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
     write(folder / FILE, found)
     outputs.finish(folder, "probe", kind=name, seed=seed)
     return found
+
+
+def _picture_gone(folder: Path) -> bool:
+    """Whether a complete folder had a picture and has none now."""
+    had = pictures.FILE in outputs.manifest_of(folder).files
+    return had and not (folder / pictures.FILE).exists()
 
 
 def _numbers(

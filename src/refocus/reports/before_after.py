@@ -65,7 +65,7 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
     plans.check(models, plan)
     folder = _free(run, plans.decisive({"model": model, "against": against}, models, plan))
     with locks.released(folder):
-        if not (folder / outputs.MANIFEST).exists():
+        if not all((folder / name).exists() for name in (outputs.MANIFEST, RESULTS)):
             measure(models, plan, folder, model=model, against=against)
     return folder
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,10 @@ _LOOKED_AT = 200  # images with their masks that are read, evenly spaced in the 
 
 @dataclass(frozen=True)
 class ClassFound:
-    """A class folder: the output it means, its images, and how many of them have a mask."""
+    """A class folder: the output it means, its images, and how many of them have a mask.
+
+    Masks that were looked at and cannot be used do not count.
+    """
 
     folder: str
     output: int
@@ -82,7 +85,7 @@ def check(
         mask_polarity: "ask", "keep" or "invert".
 
     Raises:
-        InputError: what every command would refuse.
+        InputError: what every command would refuse, or none of the masks looked at can be used.
     """
     with _heard() as notices:
         found = opened_pair(images, masks)
@@ -92,38 +95,73 @@ def check(
         raise InputError(f"‹masks› {masks}: holds no mask for any of the images")
     places = np.linspace(0, len(samples) - 1, min(_LOOKED_AT, len(samples))).astype(int)
     some = [samples[i] for i in places]
-    problems, shares, borders, good = [], [], [], []
-    for sample in some:
-        try:
-            picture = read_image(sample.image)
-            if sample.mask is not None:
-                mask = mask_of(sample, picture)[0].numpy()
-                shares.append(100 * float(mask.mean()))
-                borders.append(100 * frame_share(mask > 0.5))
-            good.append(sample)
-        except InputError as error:
-            problems.append(str(error))
-    coverage = None
-    if shares:
-        low, middle, high = np.percentile(shares, (10, 50, 90)).tolist()
-        coverage = Coverage(len(shares), (low, middle, high), float(np.median(borders)))
+    looked = _looked_at(some)
+    if looked.masks and not looked.shares:
+        raise InputError(
+            f"‹masks› {masks}: none of the {len(looked.masks)} masks that were examined can be "
+            f"used; the first: {next(iter(looked.masks.values()))}"
+        )
+    good = looked.good
     height, width = preprocessing(model)["input_size"][1:]
     shown = np.linspace(0, max(len(good) - 1, 0), min(_SHOWN, len(good))).astype(int)
     return Checked(
         class_count(model),
         (width, height),
-        _classes(images, samples),
+        _classes(images, samples, looked.masks),
         tuple(notices),
         sum(orientation(s.image) != 1 for s in some),
-        coverage,
-        tuple(problems),
+        looked.coverage,
+        tuple(looked.problems),
         tuple(good[i] for i in shown),
     )
 
 
-def _classes(images: Path, samples: list[Sample]) -> tuple[ClassFound, ...]:
+@dataclass
+class _Looked:
+    """What was found in images and masks that were read; masks: image -> why its mask is none."""
+
+    good: list[Sample] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    masks: dict[Path, str] = field(default_factory=dict)
+    shares: list[float] = field(default_factory=list)  # of the image that is object, percent
+    borders: list[float] = field(default_factory=list)  # of its border, likewise
+
+    @property
+    def coverage(self) -> Coverage | None:
+        if not self.shares:
+            return None
+        low, middle, high = np.percentile(self.shares, (10, 50, 90)).tolist()
+        return Coverage(len(self.shares), (low, middle, high), float(np.median(self.borders)))
+
+
+def _looked_at(samples: list[Sample]) -> _Looked:
+    found = _Looked()
+    for sample in samples:
+        try:
+            picture = read_image(sample.image)
+        except InputError as error:
+            found.problems.append(str(error))
+            continue
+        try:
+            if sample.mask is not None:
+                mask = mask_of(sample, picture)[0].numpy()
+                found.shares.append(100 * float(mask.mean()))
+                found.borders.append(100 * frame_share(mask > 0.5))
+            found.good.append(sample)
+        except InputError as error:
+            found.problems.append(str(error))
+            found.masks[sample.image] = str(error)
+    return found
+
+
+def _classes(
+    images: Path, samples: list[Sample], unusable: Container[Path]
+) -> tuple[ClassFound, ...]:
+    """unusable: images whose mask was looked at and cannot be used."""
     label = {s.image.parent.name: s.label for s in samples}
-    masks = Counter(s.image.parent.name for s in samples if s.mask is not None)
+    masks = Counter(
+        s.image.parent.name for s in samples if s.mask is not None and s.image not in unusable
+    )
     found = [
         ClassFound(name, label[files[0].parent.name], len(files), masks[files[0].parent.name])
         for name, files in class_folders(images, "images").items()

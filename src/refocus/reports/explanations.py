@@ -141,9 +141,11 @@ def write(
     known = {which: identity(ref, models[which]) for which, ref in refs.items()}
     folder = _opened(out, known, images, target, precision)
     with locks.released(folder), computing(precision):
-        if (folder / outputs.MANIFEST).exists():
-            return _as_asked(read(folder / EXPLANATIONS), images)
-        rows = _written(folder, images, models, targets)
+        complete = (folder / outputs.MANIFEST).exists() and (folder / EXPLANATIONS).exists()
+        before = read(folder / EXPLANATIONS) if complete else []
+        if complete and all((folder / row.overlay).exists() for row in before):
+            return _as_asked(before, images)
+        rows = _written(folder, images, models, targets, before)
         write_json(folder / EXPLANATIONS, to_json(Explanations(refs, tuple(rows), precision)))
         (folder / _KEPT).unlink(missing_ok=True)
         outputs.finish(folder, "explain")
@@ -162,11 +164,16 @@ def _written(
     images: list[Path],
     models: dict[str, nn.Module],
     targets: dict[str, int | None],
+    before: list[ExplainedImage],
 ) -> list[ExplainedImage]:
-    """Every image's row; overlays that are not there yet are drawn."""
+    """Every image's row; overlays that are not there yet, or no longer, are drawn.
+
+    before: rows that are known.
+    """
     kept = folder / _KEPT
     drop_partial_line(kept)
-    done = {row.image: row for row in typed(read_lines(kept), ExplainedImage, kept).rows}
+    done = {row.image: row for row in before}
+    done |= {row.image: row for row in typed(read_lines(kept), ExplainedImage, kept).rows}
     rows = []
     # its number is the image's in the order of the first start, so that no overlay is taken twice
     order = {name: i for i, name in enumerate(read_json(folder / outputs.SETTINGS)["images"])}

@@ -12,9 +12,12 @@ from refocus.probes import page as probe_page
 from refocus.reports import before_after
 from refocus.reports.settings import ReportSettings
 from refocus.results import Evaluation
+from refocus.settings import settings_of
 from refocus.tuning.results import results_of
 from refocus.vit.inputs import check_path, check_settings
 from refocus.vit.loading import pick_device
+
+_HOW_TO_SHOW = ("code", "device", "workers")  # settings that change no number
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
         The page that was written, and the numbers on it.
 
     Raises:
-        InputError: another folder, or suites that this one cannot be measured on.
+        InputError: another folder, or settings of how to measure for one that is measured already.
 
     Example:
         >>> import refocus
@@ -66,11 +69,11 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
         kept = results_of(folder).kept_original
         return Report(folder / before_after.PAGE, found, unchanged=kept, records=measured)
     if (folder / "settings.json").exists() and (folder / RESULTS).exists():
-        _refuse_suites(folder, settings, "an evaluation; its suites", "evaluate")
+        _refuse_measuring(folder, settings, "an evaluation", "evaluate")
         found = before_after.write(folder, folder, code=settings.code, device=device)
         return Report(folder / before_after.PAGE, found, records=folder)
     if any(folder.glob("*/result.json")):
-        _refuse_suites(folder, settings, "a folder of probes; its images", "probe")
+        _refuse_measuring(folder, settings, "a folder of probes", "probe")
         probe_page.write(folder)
         return Report(folder / probe_page.PAGE, None)
     raise InputError(
@@ -79,6 +82,13 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     )
 
 
-def _refuse_suites(folder: Path, settings: ReportSettings, what: str, command: str) -> None:
-    if settings.suites or settings.masks:
-        raise InputError(f"‹suites›: {folder} is {what} are chosen by `refocus {command}`")
+def _refuse_measuring(folder: Path, settings: ReportSettings, what: str, command: str) -> None:
+    """Stop where something is measured already and an option says how to measure."""
+    for setting in settings_of(ReportSettings):
+        value = getattr(settings, setting.name)
+        if setting.name not in _HOW_TO_SHOW and value != setting.default:
+            said = ", ".join(f"{n}={p}" for n, p in value.items()) if type(value) is dict else value
+            raise InputError(
+                f"‹{setting.name}› {said}: {folder} is {what}, and `refocus {command}` decides how "
+                "that is measured; leave the option out"
+            )
