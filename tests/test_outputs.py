@@ -192,7 +192,7 @@ def test_results_may_not_lie_where_images_are_read(tmp_path: Path, place: str) -
     [
         ({"seed": 0}, {"seed": 1}, "seed: 0 then, 1 now"),
         ({"model": ["m", "abc"]}, {"model": ["m", "abd"]}, 'model: "abc" then, "abd" now'),
-        ({"files": {"/x": "1"}}, {"files": {"/x": "2"}}, 'files /x: "1" then, "2" now'),
+        ({"files": {"/x": "1"}}, {"files": {"/x": "2"}}, "files /x: one content then, another now"),
         ({"masks": None}, {"masks": "m"}, 'masks: null then, "m" now'),
         ({"precision": "bf16"}, {}, 'precision: "bf16" then, not set now'),
         ({}, {"masks": None}, "masks: not set then, null now"),
@@ -300,3 +300,24 @@ def test_a_disk_that_takes_nothing_is_no_wrong_name(
     with pytest.raises(OSError, match=os.strerror(number)) as refusal:
         writers[what]()
     assert refusal.value.errno == number
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"seed": 0}, {"seed": 0}, ""),
+        ({"most": 9, "seed": 0}, {"most": 9, "seed": 1}, "seed: 0 then, 1 now"),
+        ({"a": 1}, {"a": 1, "scale": "paper"}, 'protocol: not set then, "paper" now'),
+        (
+            {"files": ["1"], "seed": 0},
+            {"files": ["1", "2"], "seed": 0, "backgrounds": "/b"},
+            'backgrounds: not set then, "/b" now',
+        ),
+        ({"files": ["1"]}, {"files": ["2"]}, "files: one content then, another now"),
+        ({"files": {"/i": "1"}}, {"files": {"/i": "2"}}, "files /i: one content then, another now"),
+    ],
+)
+def test_what_differs_is_said_by_the_option_that_the_user_gave(
+    before: dict[str, object], now: dict[str, object], said: str
+) -> None:
+    assert outputs.difference(before, now) == said

@@ -23,8 +23,10 @@ from refocus.records import from_json, to_json
 
 MANIFEST = runs.MANIFEST
 SETTINGS = "settings.json"
-# a tuning run begins with selection.json
+_FILES = "files"  # a setting: fingerprints of what is read, which follow from what is named
+_OPTIONS = {"scale": "protocol"}  # settings that follow from an option -> its name
 _UNSET = object()  # a setting that a folder does not name
+# a tuning run begins with selection.json
 _BEFORE_START = (runs.RECIPE, fingerprints.IDENTITY)
 # names of files that were being written, also those of earlier versions
 _LEFTOVER = re.compile(rf"{re.escape(PARTIAL)}.*|\.[a-z_]+\.(json|jsonl|html|md|csv)\.\w{{8}}")
@@ -192,10 +194,12 @@ def difference(before: Any, now: Any, where: str = "") -> str:
     if before == now:
         return ""
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *now]:
+        for key in sorted([*before, *now], key=lambda name: name == _FILES):
             was, is_ = before.get(key, _UNSET), now.get(key, _UNSET)
             if was != is_:
-                return difference(was, is_, f"{where} {key}".strip())
+                return difference(was, is_, f"{where} {_OPTIONS.get(key, key)}".strip())
+    if where.partition(" ")[0] == _FILES:
+        return f"{where}: one content then, another now"
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         one, other = next((a, b) for a, b in zip(before, now, strict=True) if a != b)
         return difference(one, other, where)

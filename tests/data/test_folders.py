@@ -37,6 +37,13 @@ def test_a_known_class_without_a_folder_is_a_notice(
     with caplog.at_level(logging.INFO, "refocus"):
         scan(images, tiny(), masks=masks)
     assert "no folder for 1 of the model's 4 classes (bee)" in caplog.text
+    more = tiny(num_classes=6)
+    name_outputs(more, ["ant", "b", "c", "d", "e", "f"], "here")
+    for name in ("cat", "dog"):
+        (images / name).rename(images.parent / f"no {name}")
+    with caplog.at_level(logging.INFO, "refocus"):
+        scan(images, more)
+    assert "no folder for 5 of the model's 6 classes (b, c, d, ...)" in caplog.text
     assert "masks of 1 classes without images are not read (bee)" in caplog.text
 
 

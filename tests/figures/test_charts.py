@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
+import warnings
+from pathlib import Path
 
-from refocus.figures import charts
+import numpy as np
+
+from refocus.figures import charts, pictures
 from refocus.figures.tables import Row
 from refocus.results import Compared, Estimate
 
@@ -52,3 +56,12 @@ def test_no_two_lines_of_a_chart_look_alike() -> None:
     looks = [(line.get_color(), line.get_marker()) for line in drawn if len(line.get_xdata()) == 2]
     named = [look for look in looks if look[1] != "None"]
     assert len(named) == len(set(named)) == 9
+
+
+def test_names_that_the_font_lacks_are_no_warnings(tmp_path: Path) -> None:
+    tile = np.zeros((8, 8, 3), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures.figure([[tile]], ["\u732b"], [["\u72ac"]], tmp_path / "a.png")
+        charts.changes({"\u732b": Estimate(1.0, (0.5, 1.5), 50)})
+    assert (tmp_path / "a.png").exists()

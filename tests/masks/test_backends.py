@@ -242,7 +242,8 @@ def test_checkpoints_of_another_kind_are_refused(images: Path, tmp_path: Path) -
         (f"text:{folders['sam']},{folders['sam']}", "is a sam; must be one of grounding-dino"),
         (f"text:{folders['clipseg']},{folders['segformer']}", "is a segformer; must be one of sam"),
         (f"hf:{own}", "needs code that comes with it .* are in backend=rembg"),
-        (f"hf:{tmp_path / 'absent'}", "cannot be loaded"),
+        (f"hf:{tmp_path / 'absent'}", "backend hf:.* cannot be loaded"),
+        (f"text:{tmp_path / 'absent'}", "backend text:.* cannot be loaded"),
     ):
         with pytest.raises(InputError, match=said):
             found(images, tmp_path / "out", ref)

@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from refocus.cli import main
-from refocus.masks.finders import Outcome
+from refocus.errors import InputError, Message
+from refocus.masks.finders import Outcome, imported
 from refocus.masks.folder import USABLE, _keep
+from refocus.masks.reading import MaskReader
 from refocus.masks.trust import scores
 from tests.makers import run
 
@@ -141,6 +143,21 @@ def test_a_mask_appears_whole_or_not_at_all(
     with pytest.raises(KeyboardInterrupt):
         _keep(Outcome(tmp_path / "a.jpg", Image.new("L", (9, 9))), "cat/a.png", tmp_path)
     assert not (tmp_path / "cat" / "a.png").exists()
+
+
+def test_why_there_is_no_mask_is_marked_when_said_and_plain_when_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = _keep(Outcome(tmp_path / "a.jpg", problem="give ‹ignore=255›"), "a.png", tmp_path)
+    assert record["problem"] == "give ignore=255"
+    assert isinstance(caplog.records[0].args[0], Message)
+
+    def read(_image: Path, _size: object) -> None:
+        raise InputError("give ‹ignore=255›")
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (outcome,) = imported(MaskReader(read))([tmp_path / "a.png"])
+    assert outcome.problem == "give ‹ignore=255›"
 
 
 def test_other_settings_or_no_resume_want_a_new_folder(command, capsys) -> None:

@@ -44,6 +44,12 @@ def test_png_in_class_folders_or_flat(tmp_path: Path, place: str, value: int) ->
     assert read(image("cat/other.jpg"), SIZE) is None
 
 
+def test_a_folder_without_a_picture_is_said_to_hold_no_image(tmp_path: Path) -> None:
+    for name, said in (("png", "holds no image files"), ("voc-boxes", "holds no .xml files")):
+        with pytest.raises(InputError, match=said):
+            formats.reader(name, tmp_path)
+
+
 def test_png_with_a_value_to_ignore(tmp_path: Path) -> None:
     values = BOX * 3
     values[9] = 255

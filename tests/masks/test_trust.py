@@ -32,6 +32,32 @@ def test_tune_leaves_out_doubtful_masks_and_says_how_many(
     assert trusted(samples, tmp_path / "elsewhere", 0.5) == samples
 
 
+@pytest.mark.parametrize(
+    ("bare", "said"),
+    [
+        ([], ""),
+        (["a/0"], "1 of 14 images left out: no mask"),
+        (["a/0", "b/0", "b/1"], "3 of 14 images left out: no mask (none is left of class 'b')"),
+        (
+            [f"{name}/{i}" for name in "abcdef" for i in range(2)],
+            "12 of 14 images left out: no mask "
+            "(none is left of 6 classes: 'a', 'b', 'c', 'd', 'e', ...)",
+        ),
+    ],
+)
+def test_images_without_a_mask_are_counted_and_classes_without_any_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bare: list[str], said: str
+) -> None:
+    names = [f"{name}/{i}" for name in "abcdefg" for i in range(2)]
+    samples = [
+        Sample(Path(f"/i/{n}.png"), 0, None if n in bare else tmp_path / f"{n}.png") for n in names
+    ]
+    with caplog.at_level("INFO", logger="refocus"):
+        kept = trust.masked(samples, tmp_path, 0.5)
+    assert len(kept) == 14 - len(bare)
+    assert [record.getMessage() for record in caplog.records] == [said] * bool(said)
+
+
 def test_scores_of_a_folder(tmp_path: Path) -> None:
     assert trust.scores(tmp_path) == {}
     (tmp_path / "masks.json").write_text(

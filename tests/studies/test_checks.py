@@ -65,3 +65,14 @@ def test_a_suite_that_cannot_be_opened_stops_the_first_run(tmp_path: Path) -> No
     (tmp_path / "imagenet-images" / "n01440764").rename(tmp_path / "imagenet-images" / "nobody")
     with pytest.raises(InputError, match="nobody"):
         check(order(toml, "table1", classes=2))
+
+
+def test_a_class_with_too_few_images_is_told_to_get_more_not_of_options_that_there_are_not(
+    tmp_path: Path,
+) -> None:
+    toml = only_imagenet(miniature(tmp_path, count=1))
+    with pytest.raises(InputError) as refusal:
+        check(order(toml, "table1", classes=2))
+    said = refusal.value.marked
+    assert "has only 1 usable images for training, and each class needs 3; add images" in said
+    assert "‹" not in said

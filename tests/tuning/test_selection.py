@@ -75,6 +75,16 @@ def test_a_separate_validation_folder(recipe: Recipe, tmp_path: Path) -> None:
     assert not {s.image for s in itself.train} & {s.image for s in itself.check}
 
 
+def test_images_without_a_mask_that_are_skipped_are_counted(
+    recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    (Path(recipe.masks) / "ant" / "0.png").unlink()
+    shutil.rmtree(Path(recipe.masks) / "dog")
+    with caplog.at_level("INFO", logger="refocus"):
+        selection.choose_samples(replace(recipe, skip_bad=True), refocus.load(recipe.model))
+    assert "7 of 24 images left out: no mask (none is left of class 'dog')" in caplog.text
+
+
 def test_the_papers_protocol_validates_on_all_it_may_and_leaves_out_small_masks(
     recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 import refocus
 from refocus import InputError
 from refocus.data.folders import outputs_of
+from refocus.errors import Message
 from refocus.vit import classes
 from refocus.vit.loading import load_models
 from tests.makers import Build
@@ -172,6 +173,16 @@ def test_a_thousand_outputs_without_names_are_imagenets_unless_an_order_is_given
     classes.set_order(model, "natural")
     assert classes.imagenet_outputs(model) is None
     assert classes.folder_names(model) is None
+
+
+def test_an_order_that_is_not_needed_is_said_with_the_marks_of_its_option(
+    tiny: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="refocus"):
+        classes.set_order(named(tiny, ["ant", "bee"]), "natural")
+    (record,) = caplog.records
+    assert isinstance(record.msg, Message)
+    assert record.getMessage().startswith("order natural: not needed")
 
 
 def test_synonyms_are_left_out_where_the_first_is_enough(tiny: Build) -> None:

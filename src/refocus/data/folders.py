@@ -311,7 +311,7 @@ def scan(
             root,
             len(absent),
             len(names),
-            ", ".join(absent[:3]),
+            _start(absent, 3),
         )
     return _samples(folders, index, masks, parameter, mask_polarity)
 

@@ -22,6 +22,19 @@ from refocus.records import Sample
 log = logging.getLogger("refocus")
 
 
+class TooFewError(InputError):
+    """A class has fewer usable images than are wanted of each."""
+
+    def __init__(self, few: str, name: str, found: int, wanted: int) -> None:
+        super().__init__(
+            f"{few}; lower it, add images, or use all that such a class has with ‹fewer›"
+        )
+        self.name, self.found, self.wanted = name, found, wanted
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str]]:
+        return InputError, (self.marked,)
+
+
 def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]:
     """The first `count` samples whose image and mask can be used together.
 
@@ -93,14 +106,10 @@ def pick_shots(
         mine = shuffled(of_label[label], seed)
         found = usable(mine, shots, skip_bad=skip_bad)
         if len(found) < shots:
-            few = (
-                f"‹shots› {shots}: class {mine[0].image.parent.name!r} has only {len(found)} "
-                "usable images"
-            )
+            name = mine[0].image.parent.name
+            few = f"‹shots› {shots}: class {name!r} has only {len(found)} usable images"
             if not found or not fewer:
-                raise InputError(
-                    f"{few}; lower it, add images, or use all that such a class has with ‹fewer›"
-                )
+                raise TooFewError(few, name, len(found), shots)
             log.info(Message(f"{few}; all of them are taken"))
         chosen += found
     return chosen

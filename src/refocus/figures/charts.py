@@ -8,6 +8,7 @@ chart follows the reader's light or dark mode.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,13 +55,25 @@ def both(draw: Callable[[float], Figure]) -> Chart:
     return Chart(svg_uri(draw(_WIDE)), svg_uri(draw(_NARROW)))
 
 
+def written(page: Figure, kind: str, **how: Any) -> bytes:
+    """A figure as a file's content; kind: png or svg, how: as matplotlib's `savefig` takes it.
+
+    Characters that the font lacks, such as in Chinese class names, are boxes; matplotlib warns of
+    each, which helps nobody who reads the names elsewhere.
+    """
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font")
+        page.savefig(buffer, format=kind, **how)
+    return buffer.getvalue()
+
+
 def svg_uri(page: Figure) -> str:
     """A figure as SVG whose colours follow the reader's light or dark mode."""
-    buffer = io.BytesIO()
     page.patch.set_alpha(0)
     with rc_context({"svg.hashsalt": "refocus"}):  # the same numbers give the same file
-        page.savefig(buffer, format="svg", metadata={"Date": None})
-    return data_uri(_themed(buffer.getvalue().decode()).encode(), "svg+xml")
+        svg = written(page, "svg", metadata={"Date": None})
+    return data_uri(_themed(svg.decode()).encode(), "svg+xml")
 
 
 def _themed(svg: str) -> str:

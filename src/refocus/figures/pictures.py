@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure  # without pyplot: no window, no global state
 from torch import Tensor
 
+from refocus.figures.charts import written
 from refocus.files import write_bytes
 
 COLORS = "inferno"  # perceptually even and readable with colour blindness; black is no relevance
@@ -51,9 +51,7 @@ def figure(
             axes[y, x].set_xlabel(captions[y][x], fontsize=10, parse_math=False)
             if y == 0:
                 axes[y, x].set_title(titles[x], fontsize=11, parse_math=False)
-    buffer = io.BytesIO()
-    page.savefig(buffer, format="png", dpi=110)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, written(page, "png", dpi=110))
 
 
 def enlarge(tile: np.ndarray) -> np.ndarray:

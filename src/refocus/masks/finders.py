@@ -62,7 +62,7 @@ class Outcome:
     mask: Image.Image | None = None
     agreement: float | None = None
     edges: float | None = None
-    problem: str = ""
+    problem: str = ""  # marked, see `refocus.errors`
 
 
 Find = Callable[[list[Path]], Iterator[Outcome]]
@@ -127,7 +127,7 @@ def imported(read: MaskReader, *, frame: str = ASK, mask_polarity: str = ASK) ->
             try:
                 mask = mask_for(read, file, frame=frame, mask_polarity=mask_polarity)
             except InputError as error:
-                yield Outcome(file, problem=str(error))
+                yield Outcome(file, problem=error.marked)
             else:
                 yield Outcome(file, Image.fromarray(mask.astype(np.uint8) * 255))
 
@@ -220,12 +220,12 @@ def seen(backend: Backend, root: Path, *, workers: int = 0) -> Find:
     def find(files: list[Path]) -> Iterator[Outcome]:
         for file, image in _decoded(files, _as_it_is, workers):
             if isinstance(image, InputError):
-                yield Outcome(file, problem=str(image))
+                yield Outcome(file, problem=image.marked)
                 continue
             try:
                 found = backend(image, "" if file.parent == root else readable(file.parent.name))
             except InputError as error:
-                yield Outcome(file, problem=f"{file}: {error}")
+                yield Outcome(file, problem=f"{file}: {error.marked}")
                 continue
             soft, other = found.soft, found.other
             agreement = overlap(soft > 0.25, soft > 0.75) if other is None else None
@@ -248,7 +248,7 @@ def discovered(
     def find(files: list[Path]) -> Iterator[Outcome]:
         for file, pixels in _decoded(files, Reader(backbone, size), workers):
             if isinstance(pixels, InputError):
-                yield Outcome(file, problem=str(pixels))
+                yield Outcome(file, problem=pixels.marked)
                 continue
             keys = keys_of(backbone, pixels)
             common, own = head(keys), cut(keys)

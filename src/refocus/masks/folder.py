@@ -20,7 +20,7 @@ from PIL import Image
 from refocus import locks, outputs
 from refocus.data.folders import image_files, refuse_shared_stems
 from refocus.data.sources.opened import opened
-from refocus.errors import InputError
+from refocus.errors import InputError, Message
 from refocus.files import read_json, replacing, write_json, write_text
 from refocus.masks.finders import HEAD, MakeFind, Outcome, by_backend, taken_over
 from refocus.masks.quality import Quality, assess
@@ -214,12 +214,13 @@ def _mask_name(image: Path, images: Path) -> str:
 def _keep(outcome: Outcome, name: str, folder: Path) -> dict[str, Any]:
     """Write a mask so that it is there whole or not at all, and give its record."""
     if outcome.mask is None:
-        log.warning("skipped: %s", outcome.problem)
+        problem = Message(outcome.problem)
+        log.warning("skipped: %s", problem)
         return {
             "image": str(outcome.image),
             "mask": name,
             "made": time.time_ns(),
-            "problem": outcome.problem,
+            "problem": str(problem),
         }
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)

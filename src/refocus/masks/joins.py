@@ -139,11 +139,12 @@ def files_below(source: Path, extensions: Sequence[str]) -> dict[str, Path]:
             if file.suffix.lower() in extensions and not hidden(file) and file.is_file():
                 found[file.relative_to(source).as_posix()] = file
     if not found:
+        kinds = " ".join(extensions) if len(extensions) < _MANY else "image"
         raise InputError(
-            f"‹source› {source}: holds no {' '.join(extensions[:4])} files, neither directly nor "
-            "in folders"
+            f"‹source› {source}: holds no {kinds} files, neither directly nor in folders"
         )
     return found
 
 
 _DEEP = 12  # folders below a source
+_MANY = 4  # endings that a message does not list

@@ -19,6 +19,7 @@ log = logging.getLogger("refocus")
 
 RECORDS = "masks.json"
 LEAST_PIXELS, _SIDE = 520, 224
+_NAMED = 5  # classes that a notice lists
 
 
 def digest(file: Path) -> str:
@@ -63,19 +64,26 @@ def trusted(samples: list[Sample], masks: str | Path, least: float) -> list[Samp
         return samples
     keyed = [(plain(f"{s.image.parent.name}/{s.image.stem}"), s) for s in samples]
     kept = [s for key, s in keyed if s.mask is not None and known.get(key, 1) >= least]
-    if left := len(samples) - len(kept):
-        log.info(
-            "%d of %d images left out: no mask, or a score below %g in %s",
-            left,
-            len(samples),
-            least,
-            Path(masks) / RECORDS,
-        )
+    say_left_out(samples, kept, f"no mask, or a score below {least:g} in {Path(masks) / RECORDS}")
     if not kept:
         raise InputError(
             f"‹mask_score› {least:g}: no mask in {masks} has that score; lower it or fix some masks"
         )
     return kept
+
+
+def say_left_out(samples: Sequence[Sample], kept: Sequence[Sample], why: str) -> None:
+    """Say how many of some samples are left out, and which classes lose all of theirs."""
+    left = len(samples) - len(kept)
+    if not left:
+        return
+    staying = {s.image.parent for s in kept}
+    gone = dict.fromkeys(s.image.parent.name for s in samples if s.image.parent not in staying)
+    names = ", ".join([*map(repr, list(gone)[:_NAMED]), *["..."] * (len(gone) > _NAMED)])
+    none = f" (none is left of class {names})" if len(gone) == 1 else ""
+    if len(gone) > 1:
+        none = f" (none is left of {len(gone)} classes: {names})"
+    log.info("%d of %d images left out: %s%s", left, len(samples), why, none)
 
 
 def large_enough(samples: list[Sample], masks: str | Path) -> list[Sample]:
@@ -107,7 +115,9 @@ def large_enough(samples: list[Sample], masks: str | Path) -> list[Sample]:
 
 def masked(samples: Sequence[Sample], masks: Path, mask_score: float) -> list[Sample]:
     """The samples whose mask is there and trusted."""
-    found = [s for s in trusted(list(samples), masks, mask_score) if s.mask is not None]
+    kept = trusted(list(samples), masks, mask_score)
+    found = [s for s in kept if s.mask is not None]
     if not found:
         raise InputError(f"‹masks› {masks}: holds no mask for any of the images")
+    say_left_out(kept, found, "no mask")
     return found

@@ -5,7 +5,6 @@ Before is dashed blue with open circles, after solid orange, as in `charts`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from refocus.figures.charts import GRID, STYLES
+from refocus.figures.charts import GRID, STYLES, written
 from refocus.probes.results import AGAINST, MODEL, Curves, Point, ProbeResult
 
 _PANEL = 2.8  # inches: least width of a panel
@@ -183,6 +182,4 @@ def _plane(
 
 def png(page: Figure) -> bytes:
     """A figure as a file."""
-    buffer = io.BytesIO()
-    page.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return written(page, "png", dpi=120)

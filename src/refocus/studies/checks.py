@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from refocus.data.sampling import TooFewError
 from refocus.errors import InputError
 from refocus.evaluation.maps import Gtsegs
 from refocus.evaluation.plan import SEGMENTS
@@ -69,8 +70,14 @@ def _runs(order: Order, jobs: Sequence[Job], network: nn.Module) -> None:
         try:
             choose_samples(settings, network)
         except InputError as error:
+            said = error.marked
+            if isinstance(error, TooFewError):  # a study has no option for how many
+                said = (
+                    f"class {error.name!r} has only {error.found} usable images for training, and "
+                    f"each class needs {error.wanted}; add images"
+                )
             raise InputError(
-                f"{error.marked} (study {order.name}, the row {job.variant.title!r} of {job.model})"
+                f"{said} (study {order.name}, the row {job.variant.title!r} of {job.model})"
             ) from error
 
 

@@ -15,7 +15,7 @@ from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
 from refocus.errors import InputError
 from refocus.fingerprints import Copies, of_file
-from refocus.masks.trust import large_enough, trusted
+from refocus.masks.trust import large_enough, say_left_out, trusted
 from refocus.records import Sample
 from refocus.runs import SELECTION
 from refocus.tuning.recipe import Recipe
@@ -55,7 +55,9 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
         recipe.masks,
     )
     if recipe.skip_bad:  # a class without a mask is none to train on
-        samples = [s for s in samples if s.mask is not None] or samples
+        masked = [s for s in samples if s.mask is not None] or samples
+        say_left_out(samples, masked, "no mask")
+        samples = masked
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
     train = pick_shots(
         samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad, fewer=recipe.fewer

@@ -220,7 +220,7 @@ def set_order(model: nn.Module, order: str) -> None:
     if order not in ORDERS:
         raise InputError(f"‹order› {order}: choose one of {', '.join(ORDERS)}")
     if label_names(model):
-        log.info("‹order› %s: not needed, the model carries class names", order)
+        log.info(Message(f"‹order› {order}: not needed, the model carries class names"))
         return
     setattr(model, _ORDER, order)
 

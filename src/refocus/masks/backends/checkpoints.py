@@ -19,6 +19,7 @@ from refocus.vit.loading import pick_device, weights_digest
 class Checkpoint:
     """A checkpoint of transformers by its ID or folder; what is asked for is read then.
 
+    kind: "hf" or "text", as the user names it.
     known: what it is, by the content of its folder; of a hub's also by the weights, once read.
 
     Raises:
@@ -26,10 +27,10 @@ class Checkpoint:
             own.
     """
 
-    def __init__(self, place: str, device: str) -> None:
+    def __init__(self, place: str, device: str, kind: str) -> None:
         self.place, self.device = place, device
         self.known = fingerprints.of_model(place)
-        self.shown = f"hf:{place}"
+        self.shown = f"{kind}:{place}"
         transformers = _of_backend(transformers_models.library)
         with asked_once():
             raw, _ = self._read(lambda: transformers.PretrainedConfig.get_config_dict(place))

@@ -39,7 +39,7 @@ def known(ref: str, device: str) -> Known:
         InputError: there is no such checkpoint.
     """
     kind, names = backend_of(ref)
-    read = () if kind == REMBG else tuple(Checkpoint(name, device) for name in names)
+    read = () if kind == REMBG else tuple(Checkpoint(name, device, kind) for name in names)
     return Known(ref, kind, names, read)
 
 
