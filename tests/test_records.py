@@ -108,6 +108,11 @@ def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
+def test_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.json: is not there; run the command that writes it"):
+        read_json(tmp_path / "a.json")
+
+
 def test_json_has_a_limit_and_may_begin_with_a_mark(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1, 2]")
     assert read_json(tmp_path / "a.json") == [1, 2]

@@ -88,11 +88,15 @@ def read_json(path: Path, *, most: int = _MOST) -> Any:
     """What a JSON file holds; the caller checks its shape (`records.from_json`).
 
     Raises:
-        InputError: no regular file, larger than `most` bytes, not UTF-8, or no JSON, such as a NaN
-            or what is nested a thousand levels deep.
+        InputError: not there, no regular file, larger than `most` bytes, not UTF-8, or no JSON,
+            such as a NaN or what is nested a thousand levels deep.
     """
     try:
         return decode(read_bytes(path, most).removeprefix(codecs.BOM_UTF8))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: is not there; run the command that writes it again, or name another"
+        ) from error
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({first_line(error)})") from error
 
