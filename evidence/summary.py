@@ -60,6 +60,12 @@ LINES = (
         {"refocus": (3, "half"), "consistency": (0, "all")},
     ),
     Line(
+        "planted2",
+        "second planted shortcut: other objects, other backgrounds",
+        "shuffled",
+        {"refocus": (3, "half"), "consistency": (0, "all")},
+    ),
+    Line(
         "waterbirds",
         "Waterbirds: birds in the other place",
         "conflict",

@@ -90,7 +90,8 @@ def _score(line: Line, reading: str) -> float:
 
 
 def _cells(line: Line, against: str) -> list[str]:
-    cells = [line.method, METHODS[line.method].about, f"{line.rate:g}"]
+    what = "unchanged" if line.method == against else METHODS[line.method].about
+    cells = [line.method, what, f"{line.rate:g}"]
     for reading in _READINGS:
         found = [_at(r, reading) for r in line.draws.values()]
         cells += [f"{mean(d.plain for d in found):.1f}", f"{mean(d.swapped for d in found):.1f}"]
