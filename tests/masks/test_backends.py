@@ -317,7 +317,9 @@ def test_a_prompt_is_the_box_of_our_mask_which_is_the_second_opinion(images: Pat
     empty = prompted(masks, lambda _image, _name: Found(0 * rough))
     (outcome,) = finders.seen(empty, images)([images / "cat" / "0.png"])
     assert outcome.mask is None
-    assert outcome.problem.endswith("cat/0.png: our own mask, whose box prompts backend, is empty")
+    assert outcome.problem.endswith(
+        "cat/0.png: our own mask, whose box prompts ‹backend›, is empty"
+    )
 
 
 def test_a_wordnet_id_is_asked_for_by_its_name(images: Path) -> None:
