@@ -244,7 +244,6 @@ _ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"swap_backgrounds": partial(swap_backgrounds, margin=0.0)},
         {},
     ),
-    "blocks4": ("with the last four blocks alone trained", {}, {"last_blocks": 4}),
 }
 
 

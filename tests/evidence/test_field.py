@@ -327,11 +327,7 @@ def test_a_tiny_model_of_the_field_is_untouched(tiny: Build) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        n
-        for n, m in METHODS.items()
-        if m.ablation and not m.direction and "last_blocks" not in m.recipe
-    ],
+    [n for n, m in METHODS.items() if m.ablation and not m.direction],
 )
 def test_an_ablation_changes_the_loss_and_leaves_no_trace(name: str, tiny: Build) -> None:
     model, method = tiny(), METHODS[name]

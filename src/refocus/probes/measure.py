@@ -185,8 +185,8 @@ def _measured(name: str, models: Models, material: Material, folder: Path) -> Pr
             write(folder / FILE, before)
             outputs.finish(folder, "probe", kind=name, seed=material.settings.seed)
         elif sharing().count == 1 and _picture_gone(folder):
-            answers = _answers(name, models, material, folder)[MODEL]
-            pictures.write(row, models[MODEL], material, folder, answers)
+            again = _answers(name, models, material, folder)[MODEL]
+            pictures.write(row, models[MODEL], material, folder, again)
         return before
     answers = _answers(name, models, material, folder)
     seed = material.settings.seed
