@@ -109,7 +109,10 @@ def _plain(rows: Sequence[Row], line: Line, reading: str) -> str:
     """The base models of the first method's draws, else what there is."""
     for name in line.given:
         wanted = _asked(line, name, reading)
-        base, *others = _found(rows, line, name, reading)
+        found = _found(rows, line, name, reading)
+        if not found:
+            return "not measured"
+        base, *others = found
         pair = before(others[0], rows, wanted) if others else None
         if pair:
             base = pair[1]
