@@ -9,7 +9,6 @@ Axes: images `[B, 3, H, W]`, masks `[B, 1, H, W]`, labels `[B]`, log-probabiliti
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from refocus.data.swaps import fill_object, next_donors, swap_backgrounds, widened
+from evidence.teachers import Asked, Course, State, Teach, averaged, corrected, follower, original
+from evidence.views import (
+    View,
+    blended,
+    donors_of,
+    every_swap,
+    gradual,
+    moved,
+    other_shifts,
+    swaps,
+)
+from refocus.data.swaps import fill_object, widened
 from refocus.objectives import losses, steps
 from refocus.objectives.registry import OBJECTIVES, Objective
 from refocus.objectives.steps import Found, StepSettings
@@ -33,158 +43,7 @@ from refocus.relevance.gae import relevance_row, score, upsample
 from refocus.tuning import loop
 from refocus.vit.families import view
 
-State = dict[str, Tensor]
-# images and masks of a batch -> those that the student sees, the batch as it is first
-View = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
 _MEAN_KEEPS = 0.95  # of the mean of the weights in a step
-_SMALLEST = 0.6  # size of an object that is moved, of its own
-_FURTHEST = 0.4  # shift of its centre, of half the image
-
-
-@dataclass
-class Course:
-    """What a run of a direction keeps from one step to the next. `total`: steps of the run."""
-
-    total: int
-    taken: int = 0
-    teacher: nn.Module | None = None
-    mean: State = field(default_factory=dict)
-
-
-# --- what the student sees ------------------------------------------------------------------------
-
-
-def swaps(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """The product's: the images and three background swaps of each."""
-    return _seen(images, masks, [_swapped(images, masks, at) for at in _donors(images)])
-
-
-def blended(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Each swap has the mean of two donors' backgrounds."""
-    donors = _donors(images)
-    pairs = zip(donors, donors[1:] + donors[:1], strict=True)
-    views = [(_swapped(images, masks, a) + _swapped(images, masks, b)) / 2 for a, b in pairs]
-    return _seen(images, masks, views)
-
-
-def other_shifts(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """A swap, the own background blurred, and a plain one of its mean colour."""
-    if len(images) == 1:
-        return images, masks
-    own = fill_object(images, widened(masks))
-    blurred = F.interpolate(F.avg_pool2d(own, 16, ceil_mode=True), own.shape[-2:], mode="bilinear")
-    plain = own.mean((2, 3), keepdim=True).expand_as(own)
-    views = [_swapped(images, masks, _donors(images)[0])]
-    views += [masks * images + (1 - masks) * ground for ground in (blurred, plain)]
-    return _seen(images, masks, views)
-
-
-def moved(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Swaps in which the object is 0.6 to 1 of its size and elsewhere."""
-    views, where = [images], [masks]
-    for at in _donors(images):
-        grid = _affine(images)
-        mask = F.grid_sample(masks, grid, align_corners=False)
-        there = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        views.append(swap_backgrounds(there, mask, images[at], masks[at]))
-        where.append(mask)
-    return torch.cat(views), torch.cat(where)
-
-
-def _affine(images: Tensor) -> Tensor:
-    count = len(images)
-    size = _SMALLEST + (1 - _SMALLEST) * torch.rand(count)
-    shift = _FURTHEST * (2 * torch.rand(count, 2) - 1)
-    matrix = torch.zeros(count, 2, 3)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / size
-    matrix[:, :, 2] = shift
-    return F.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
-
-
-def gradual(images: Tensor, masks: Tensor, *, course: Course) -> tuple[Tensor, Tensor]:
-    """Swaps whose backgrounds come in over the first half of the steps."""
-    opacity = min(1.0, 2 * (course.taken + 1) / course.total)
-    views = [
-        (1 - opacity) * images + opacity * _swapped(images, masks, at) for at in _donors(images)
-    ]
-    return _seen(images, masks, views)
-
-
-def every_swap(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Seven swaps in place of three: each image of a batch lends its background to all others."""
-    donors = next_donors(len(images), min(7, len(images) - 1))
-    return _seen(images, masks, [_swapped(images, masks, at) for at in donors])
-
-
-def _donors(images: Tensor) -> list[Tensor]:
-    return next_donors(len(images), steps.turns(images))
-
-
-def _swapped(images: Tensor, masks: Tensor, at: Tensor) -> Tensor:
-    return swap_backgrounds(images, masks, images[at], masks[at])
-
-
-def _seen(images: Tensor, masks: Tensor, views: list[Tensor]) -> tuple[Tensor, Tensor]:
-    return torch.cat([images, *views]), masks.repeat(1 + len(views), 1, 1, 1)
-
-
-# --- what the teacher says ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a teacher may look at. `every`: what the student sees."""
-
-    original: nn.Module
-    student: nn.Module
-    every: Tensor
-    images: Tensor
-    labels: Tensor
-    course: Course
-
-
-def original(asked: Asked, temperature: float = 1.0) -> Tensor:
-    """The product's: the original's answer to the untouched image."""
-    return (logits_of(asked.original, asked.images) / temperature).log_softmax(1)
-
-
-def corrected(asked: Asked) -> Tensor:
-    """The same; where its class is not the label, the two exchange their probabilities."""
-    found = original(asked)
-    rows, said = torch.arange(len(found)), found.argmax(1)
-    exchanged = found.clone()
-    exchanged[rows, said] = found[rows, asked.labels]
-    exchanged[rows, asked.labels] = found[rows, said]
-    return exchanged
-
-
-def averaged(asked: Asked) -> Tensor:
-    """The mean of the original's probabilities over the image and its swaps."""
-    answers = logits_of(asked.original, asked.every).softmax(1)
-    return answers.view(-1, len(asked.images), answers.shape[1]).mean(0).log()
-
-
-def follower(asked: Asked, steps: float | None = None) -> Tensor:
-    """A running mean of the student's weights answers (Tarvainen and Valpola, NeurIPS 2017).
-
-    steps: of which it is the mean. Default: a fifth of the run's.
-    """
-    course = asked.course
-    if course.teacher is None:
-        course.teacher = copy.deepcopy(asked.original)
-    if asked.student.training:
-        follow(course.teacher, asked.student, steps or max(1.0, 0.2 * course.total))
-    return logits_of(course.teacher, asked.images).log_softmax(1)
-
-
-def follow(teacher: nn.Module, student: nn.Module, steps: float) -> None:
-    """Take a step towards the student; the start of each step of training."""
-    for kept, now in zip(teacher.parameters(), student.parameters(), strict=True):
-        kept.lerp_(now.detach(), 1 / steps)
-
-
-Teach = Callable[[Asked], Tensor]
 
 
 # --- the step -------------------------------------------------------------------------------------
@@ -249,7 +108,7 @@ def of_patches(
         return taught(model, images, masks, labels, s, course=course, see=swaps, teach=original)
     embedding: Any = model.patch_embed
     filled = fill_object(images, widened(masks))
-    donors = _donors(images)
+    donors = donors_of(images)
 
     def mixed(module: nn.Module, given: Any, tokens: Tensor) -> Tensor:
         own, ground = tokens.split([len(images), len(tokens) - len(images)])
@@ -263,7 +122,7 @@ def of_patches(
     handle = embedding.register_forward_hook(mixed)
     try:  # what goes in: the images and the filled backgrounds; what comes out: images and swaps
         given = torch.cat([images, filled])
-        answers, raw = _map_of_mixed(model, given, teacher.argmax(1).repeat(1 + len(donors)))
+        answers, raw = _map(model, given, teacher.argmax(1).repeat(1 + len(donors)), 0)
     finally:
         handle.remove()
     repeated = masks[:, 0].repeat(1 + len(donors), 1, 1)
@@ -274,18 +133,16 @@ def of_patches(
     }, answers[: len(images)]
 
 
-def _map_of_mixed(model: nn.Module, given: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """As `relevance_patches`, of more images than go in. Only for models of plain blocks."""
-    return _map(model, given, targets, 0)
-
-
 def late_map(model: nn.Module, images: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
     """The relevance of the last half of the blocks alone."""
     return _map(model, images, targets, len(view(model).blocks) // 2)  # type: ignore[attr-defined]
 
 
 def _map(model: nn.Module, images: Tensor, targets: Any, first: int) -> tuple[Tensor, Tensor]:
-    """Logits, and the raw map of the blocks from `first` on, in the graph."""
+    """Logits, and the raw map of the blocks from `first` on, in the graph; of plain blocks only.
+
+    A hook may make more answers than images go in, which `relevance_patches` does not take.
+    """
     reader = view(model)
     with attention_maps(model) as maps:
         logits = logits_of(model, images)

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from evidence import baselines
-from evidence.directions import DIRECTIONS, Course, Direction, queries_and_keys
+from evidence.directions import DIRECTIONS, Direction, queries_and_keys
+from evidence.teachers import Course
 from evidence.work import BATCH, DECAY, DECAYS, Outcome, Work, counting
 from refocus import Recipe, load, objective, tune
 from refocus.data.swaps import next_donors, swap_backgrounds

@@ -11,7 +11,7 @@ from evidence.rows import END, WISE, Cell, Development, Row
 
 PHASE = "try"
 _READINGS = {WISE: "50/50", END: "last"}
-_TOO_FEW = 2  # draws from which on a range is shown
+_RANGE_FROM = 2  # draws; of fewer there is none
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,6 @@ def _change(line: Line, reading: str) -> str:
     if not changes:
         return ""
     text = f"{mean(changes):+.1f}"
-    if len(changes) < _TOO_FEW:
+    if len(changes) < _RANGE_FROM:
         return text
     return f"{text} ({min(changes):+.1f} to {max(changes):+.1f})"

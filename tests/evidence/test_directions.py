@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evidence import directions as module
-from evidence.directions import DIRECTIONS, Asked, Course, Direction
+from evidence import directions, teachers, views
+from evidence.directions import DIRECTIONS, Direction
 from evidence.methods import METHODS, TRIED, trying
 from evidence.sources import prepare
+from evidence.teachers import Asked, Course
 from evidence.work import Work
 from refocus import InputError, load, objective
 from refocus.objectives.registry import OBJECTIVES
@@ -100,7 +101,7 @@ def test_a_follower_is_the_mean_of_a_fifth_of_the_steps_taken(
     images: int, steps: int, lag: float, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[float] = []
-    monkeypatch.setattr(module, "follow", lambda *given: taken.append(given[2]))
+    monkeypatch.setattr(teachers, "follow", lambda *given: taken.append(given[2]))
     one = replace(work, images=images, steps=steps)  # 8 images or 24, three steps an epoch
     METHODS["consistency-follower"].run(one)
     assert taken
@@ -109,7 +110,7 @@ def test_a_follower_is_the_mean_of_a_fifth_of_the_steps_taken(
 
 def test_an_interrupted_direction_begins_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = METHODS["consistency-follower"].run(work)
-    follow, calls = module.follow, iter(range(3))
+    follow, calls = teachers.follow, iter(range(3))
 
     def stop(*given: Any) -> None:
         if next(calls, None) is None:
@@ -118,7 +119,7 @@ def test_an_interrupted_direction_begins_again(work: Work, monkeypatch: pytest.M
 
     other = replace(work, folder=work.folder.with_name("other"))
     with monkeypatch.context() as patched:
-        patched.setattr(module, "follow", stop)
+        patched.setattr(teachers, "follow", stop)
         with pytest.raises(KeyboardInterrupt):
             METHODS["consistency-follower"].run(other)
     again = METHODS["consistency-follower"].run(other)
@@ -129,28 +130,28 @@ def test_weights_by_depth_are_a_line_from_first_to_last() -> None:
     names = ("patch_embed.w", *(f"blocks.{i}.w" for i in range(4)), "head.w")
     start = {name: torch.zeros(2) for name in names}
     end = {name: torch.ones(2) for name in names}
-    found = [float(v[0]) for v in module.by_depth(start, end).values()]
+    found = [float(v[0]) for v in directions.by_depth(start, end).values()]
     assert found == [0, 0.25, 0.5, 0.75, 1, 1]
 
 
 def asked(model: nn.Module, batch: Batch, **changes: object) -> Asked:
     images, masks, labels = batch
-    every, _ = module.swaps(images, masks)
+    every, _ = views.swaps(images, masks)
     given = {"original": _moved(model), "student": model, "course": Course(4)} | changes
     return Asked(every=every, images=images, labels=labels, **given)  # type: ignore[arg-type]
 
 
 def test_teachers_answer_with_probabilities(tiny: Build, batch: Batch) -> None:
-    teachers: dict[str, Callable[[Asked], Tensor]] = {
-        "original": module.original,
-        "cold": partial(module.original, temperature=0.5),
-        "corrected": module.corrected,
-        "averaged": module.averaged,
-        "follower": module.follower,
+    every: dict[str, Callable[[Asked], Tensor]] = {
+        "original": teachers.original,
+        "cold": partial(teachers.original, temperature=0.5),
+        "corrected": teachers.corrected,
+        "averaged": teachers.averaged,
+        "follower": teachers.follower,
     }
     given = asked(tiny(), batch)
     with torch.no_grad():
-        found = {name: teach(given) for name, teach in teachers.items()}
+        found = {name: teach(given) for name, teach in every.items()}
     for answers in found.values():
         torch.testing.assert_close(answers.exp().sum(1), torch.ones(8))
     assert torch.equal(found["corrected"].argmax(1), batch[2])
@@ -164,9 +165,9 @@ def test_a_teacher_takes_a_tenth_of_the_student_in_each_step(tiny: Build, batch:
     model, course = tiny().train(), Course(4)
     first = _moved(model)
     with torch.no_grad():
-        module.follower(asked(model, batch, course=course, original=first), 10)
+        teachers.follower(asked(model, batch, course=course, original=first), 10)
         model.eval()  # validation does not move it
-        module.follower(asked(model, batch, course=course, original=first), 10)
+        teachers.follower(asked(model, batch, course=course, original=first), 10)
     assert course.teacher is not None
     for kept, old, now in zip(
         course.teacher.parameters(), first.parameters(), model.parameters(), strict=True
@@ -176,15 +177,15 @@ def test_a_teacher_takes_a_tenth_of_the_student_in_each_step(tiny: Build, batch:
 
 def test_views_keep_the_images_first_and_their_masks(batch: Batch) -> None:
     images, masks, _ = batch
-    views = {
-        "swaps": module.swaps,
-        "blended": module.blended,
-        "shifts": module.other_shifts,
-        "moved": module.moved,
-        "gradual": partial(module.gradual, course=Course(4)),
-        "all": module.every_swap,
+    kinds = {
+        "swaps": views.swaps,
+        "blended": views.blended,
+        "shifts": views.other_shifts,
+        "moved": views.moved,
+        "gradual": partial(views.gradual, course=Course(4)),
+        "all": views.every_swap,
     }
-    for name, see in views.items():
+    for name, see in kinds.items():
         every, where = see(images, masks)
         assert len(every) == len(where) == (64 if name == "all" else 32)
         assert torch.equal(every[:8], images)
@@ -198,17 +199,17 @@ def test_views_keep_the_images_first_and_their_masks(batch: Batch) -> None:
 
 def test_gradual_swaps_end_as_swaps(batch: Batch) -> None:
     images, masks, _ = batch
-    whole, _ = module.swaps(images, masks)
-    first, _ = module.gradual(images, masks, course=Course(4, taken=0))
-    half, _ = module.gradual(images, masks, course=Course(4, taken=1))
+    whole, _ = views.swaps(images, masks)
+    first, _ = views.gradual(images, masks, course=Course(4, taken=0))
+    half, _ = views.gradual(images, masks, course=Course(4, taken=1))
     torch.testing.assert_close(half, whole)
     torch.testing.assert_close(first[8:], (images.repeat(3, 1, 1, 1) + whole[8:]) / 2)
 
 
 def test_knowing_nothing_is_zero() -> None:
-    assert float(module._knowledge(torch.zeros(3, 5))) == pytest.approx(0, abs=1e-6)
+    assert float(directions._knowledge(torch.zeros(3, 5))) == pytest.approx(0, abs=1e-6)
     sure = torch.tensor([[100.0, 0, 0, 0]])
-    assert float(module._knowledge(sure)) == pytest.approx(float(torch.tensor(4.0).log()))
+    assert float(directions._knowledge(sure)) == pytest.approx(float(torch.tensor(4.0).log()))
 
 
 def test_whole_patches_exchanged_at_the_embedding_are_those_of_pixels(tiny: Build) -> None:
