@@ -232,3 +232,28 @@ def test_a_name_of_the_table_is_not_taken_again() -> None:
         OBJECTIVES.having({"swap": OBJECTIVES["swap"]}),
     ):
         pass
+
+
+def test_a_moved_object_lies_in_its_mask() -> None:
+    masks = torch.zeros(8, 1, 32, 32)
+    masks[..., 8:24, 8:24] = 1
+    every, where = views.moved(masks.repeat(1, 3, 1, 1), masks)  # white objects on black
+    for edge in (0.0, 1.0):  # a soft edge is between
+        there = every[:, :1][where == edge]
+        torch.testing.assert_close(there, torch.full_like(there, edge))
+    assert not torch.equal(where[:8], where[8:16])
+
+
+def test_the_mean_of_the_weights_is_of_training_alone(tiny: Build) -> None:
+    course, model = Course(4), tiny().eval()
+    step = directions.averaging(lambda *given: ({}, None), course)
+    step(model)
+    assert not course.mean
+    step(model.train())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1.0)
+    before = {name: value.clone() for name, value in course.mean.items()}
+    step(model)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(course.mean[name], 0.95 * before[name] + 0.05 * weight.detach())

@@ -113,13 +113,14 @@ def test_recomputed_maps_train_the_same_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("objective", ["refocus", "consistency"])
 def test_the_share_of_the_way_is_the_objectives_own_or_the_users(
-    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+    objective: str, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     kept = {}
     for name, changes in {"own": {}, "half": {"share": 0.5}, "all": {"share": 1.0}}.items():
         results = tune.tune(
-            quick_recipe(model_folder, image_folders, objective="refocus", **changes),
+            quick_recipe(model_folder, image_folders, objective=objective, **changes),
             tmp_path / name,
             progress=False,
         )
