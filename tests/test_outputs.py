@@ -315,6 +315,11 @@ def test_a_disk_that_takes_nothing_is_no_wrong_name(
         ),
         ({"files": ["1"]}, {"files": ["2"]}, "files: one content then, another now"),
         ({"files": {"/i": "1"}}, {"files": {"/i": "2"}}, "files /i: one content then, another now"),
+        (
+            {"leave_out": []},
+            {"leave_out": [f"/images/class/{number}.png" for number in range(12)]},
+            "images that are left out, as they were trained on: [] then, 12 of them now",
+        ),
     ],
 )
 def test_what_differs_is_said_by_the_option_that_the_user_gave(

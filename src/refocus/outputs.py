@@ -24,7 +24,14 @@ from refocus.records import from_json, to_json
 MANIFEST = runs.MANIFEST
 SETTINGS = "settings.json"
 _FILES = "files"  # a setting: fingerprints of what is read, which follow from what is named
-_OPTIONS = {"scale": "protocol"}  # settings that follow from an option -> its name
+# settings that no option is called by -> what people know them by
+_OPTIONS = {
+    "scale": "protocol",
+    "leave_out": "images that are left out, as they were trained on",
+    "chose": "images that are left out, as they chose the epoch or the weights",
+    "gone": "images that a model was trained on and that are not there any more",
+    "held_out": "the test set that was split off",
+}
 _UNSET = object()  # a setting that a folder does not name
 # a tuning run begins with selection.json
 _BEFORE_START = (runs.RECIPE, fingerprints.IDENTITY)
@@ -208,7 +215,9 @@ def difference(before: Any, now: Any, where: str = "") -> str:
 
 def _short(value: Any) -> str:
     text = "not set" if value is _UNSET else json.dumps(value)
-    return text if len(text) < 80 else text[:77] + "..."
+    if len(text) < 80:
+        return text
+    return f"{len(value)} of them" if isinstance(value, list) else text[:77] + "..."
 
 
 def refuse_links(folder: Path, *, but: str = "") -> None:

@@ -117,6 +117,15 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
         push(finished(tmp_path / "run"), "me/x", api=closed)
 
 
+def test_a_fault_in_code_is_not_laid_at_the_hubs_door(tmp_path: Path) -> None:
+    class Faulty(HfApi):
+        def create_repo(self, *args: Any, **kwargs: Any) -> Any:
+            raise TypeError("a fault")
+
+    with pytest.raises(TypeError, match="a fault"):
+        push(finished(tmp_path / "run"), "me/x", api=Faulty())
+
+
 def measured(folder: Path, value: float) -> None:
     """A report of the held-out images, with the model's accuracy."""
     nothing = Estimate(None, None, 0)

@@ -18,6 +18,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from refocus.figures.fonts import cover, missing
 from refocus.figures.html import data_uri
 from refocus.figures.tables import Row
 from refocus.results import Estimate, ShiftEntry
@@ -58,14 +59,26 @@ def both(draw: Callable[[float], Figure]) -> Chart:
 def written(page: Figure, kind: str, **how: Any) -> bytes:
     """A figure as a file's content; kind: png or svg, how: as matplotlib's `savefig` takes it.
 
-    Characters that the font lacks, such as in Chinese class names, are boxes; matplotlib warns of
-    each, which helps nobody who reads the names elsewhere.
+    Characters that matplotlib's font lacks are drawn with an installed one that has them. Where
+    none does, they are boxes, of which matplotlib's warnings help nobody who reads them elsewhere.
     """
+    content, lacking = _drawn(page, kind, how)
+    if lacking and cover(page, lacking):
+        content, _ = _drawn(page, kind, how)
+    return content
+
+
+def _drawn(page: Figure, kind: str, how: Mapping[str, Any]) -> tuple[bytes, frozenset[int]]:
+    """A figure as a file's content, and the characters that were boxes."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         page.savefig(buffer, format=kind, **how)
-    return buffer.getvalue()
+    lacking = {one: missing(str(one.message)) for one in said}
+    for one, character in lacking.items():
+        if character is None:  # of something else
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return buffer.getvalue(), frozenset(c for c in lacking.values() if c is not None)
 
 
 def svg_uri(page: Figure) -> str:

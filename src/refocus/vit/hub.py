@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from refocus.errors import InputError, first_line
 
 _WAIT = 5.0  # seconds for an answer
+_FAULTS = (AssertionError, AttributeError, LookupError, NameError, TypeError)  # of code, not a hub
 
 
 @contextmanager
@@ -38,6 +39,8 @@ def in_one_line(shown: str) -> Iterator[None]:
     """
     try:
         yield
+    except _FAULTS:
+        raise
     except Exception as error:  # of whichever HTTP library its version uses
         answered = isinstance(error, (HfHubHTTPError, LocalTokenNotFoundError, ValueError))
         said = "the Hub refused" if answered else "the Hub cannot be reached"
