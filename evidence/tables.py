@@ -10,10 +10,11 @@ KEY=VALUE or KEY=VALUE,VALUE (a column more for each key with several values):
     <!-- table: bar images=3,10 budget=steps reading=selected -->
     <!-- end -->
 
-Keys: images (0: whole pool), budget, reading, classes, methods, against (what changes are measured
-from; default: the base model of the same draw), rates (`default`: each method's usual rate, marked
-by a dagger; `searched`: the best on development images, with a star where none was tried beyond;
-or a number); phase=try: what was tried on development images (`evidence.tried`).
+Keys: images (0: whole pool), budget, reading, classes, methods (NAME:IMAGES: of so many alone),
+against (what changes are measured from; default: the base model of the same draw), rates
+(`default`: each method's usual rate, marked by a dagger; `searched`: the best on development
+images, with a star where none was tried beyond; or a number); phase=try: what was tried on
+development images (`evidence.tried`).
 Numbers: top-1 in percent, the mean over draws; changes in points. Intervals: `evidence.intervals`.
 """
 
@@ -121,8 +122,10 @@ def groups(rows: Iterable[Row], wanted: Asked) -> list[Group]:
     """The lines of a table, the base model first and then by accuracy where it matters most."""
     found = _by_line(rows, wanted)
     lines: dict[_Key, Group] = {}
-    for name in wanted.methods:
-        for images in (0,) if _whole(name) else wanted.images:
+    for named in wanted.methods:
+        name, _, alone = named.partition(":")
+        few = (int(alone),) if alone else wanted.images
+        for images in (0,) if _whole(name) else few:
             for budget, reading in product(wanted.budget, wanted.reading):
                 key = (name, images, budget, END if name == "base" else reading)
                 if draws := _draws(found, *key):

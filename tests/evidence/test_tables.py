@@ -85,6 +85,15 @@ def test_a_budget_takes_its_own_rows_or_those_of_the_same_passes() -> None:
     assert len(groups(ROWS, asked("planted images=3 budget=long reading=end"))) == 1  # the base
 
 
+def test_a_method_may_be_shown_of_one_number_of_images_alone() -> None:
+    more = [replace(row, cell=replace(row.cell, images=10)) for row in ROWS]
+    found = groups([*ROWS, *more], asked("planted images=3,10 methods=refocus:10,finetune"))
+    shown = {
+        name: {g.images for g in found if g.method == name} for name in ("refocus", "finetune")
+    }
+    assert shown == {"refocus": {10}, "finetune": {3, 10}}
+
+
 def test_the_worst_class_is_that_of_each_draw() -> None:
     (group,) = groups(ROWS, asked("planted images=3 methods=refocus reading=end"))
     expected = []
