@@ -5,7 +5,8 @@
         [--commands masks audit tune report probe] [--busy]
 
 `start`: seconds until a command's help is there, beside a Python that does nothing and one that
-    imports torch and timm; and until the first line of `tune`.
+    imports torch and timm; until the first line of a command's work, where it is ended; and of
+    `explain` of one image, which is a first result.
 `steps`: a step of each objective in steps of plain fine-tuning on the same images, batch 8, fp32
     and bf16.
 `commands`: the time of `masks`, `audit`, `tune` (one epoch, an image a class, its check for
@@ -46,23 +47,57 @@ OBJECTIVES = ("relevance", "energy", "swap", "refocus", "consistency")
 # --- how long until something is there ------------------------------------------------------------
 
 
-def start(rounds: int) -> None:
-    python = [sys.executable, "-c"]
+def start(rounds: int, ref: str, images: Path, masks: Path) -> None:
+    python, command = [sys.executable, "-c"], [sys.executable, "-m", "refocus"]
     calls = {
         "python -c pass": [*python, "pass"],
         "python -c 'import torch, timm'": [*python, "import torch, timm"],
-        **{f"refocus {c} --help": [sys.executable, "-m", "refocus", c, "--help"] for c in COMMANDS},
+        **{f"refocus {c} --help": [*command, c, "--help"] for c in COMMANDS},
     }
     run = {name: partial(_quiet, call) for name, call in calls.items()}
+    data = ["--model", ref, "--images", str(images), "--masks", str(masks)]
+    work = {
+        "run": data,
+        "audit": data,
+        "masks": [str(images)],
+        "tune": data,
+        "evaluate": ["--on", f"test={images}", "--model", ref],
+        "probe": ["run", "--kind", "shapes", *data],
+    }
+    for name, given in work.items():
+        run[f"refocus {name}, first line"] = partial(_first_line, [*command, name, *given])
+    one = str(min(path for path in images.rglob("*") if path.is_file()))
+    run["refocus explain, one image"] = partial(
+        _into_new, _quiet, [*command, "explain", one, "--model", ref]
+    )
     spent = measure.interleaved(run, rounds)
     print("| | seconds, median | of importing torch and timm |\n|---|---|---|")
-    for name in calls:
+    for name in run:
         ratio = measure.ratio(spent, name, "python -c 'import torch, timm'")[0]
         print(f"| `{name}` | {sorted(spent[name])[rounds // 2]:.2f} | {ratio:.2f} |", flush=True)
 
 
 def _quiet(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
+
+
+def _first_line(command: list[str]) -> None:
+    """Until the command says anything; then it is ended."""
+    _into_new(_say, command)
+
+
+def _into_new(call: Callable[[list[str]], None], command: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        call([*command, "--out", str(Path(folder, "out"))])
+
+
+def _say(command: list[str]) -> None:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **streams) as process:  # type: ignore[call-overload]
+        said = process.stdout.readline()
+        process.kill()
+    if not said or said.startswith(b"error"):
+        raise SystemExit(f"{' '.join(command)}: said {said!r}")
 
 
 # --- a step ---------------------------------------------------------------------------------------
@@ -222,7 +257,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     print(f"{measure.machine()}\n")
     if "start" in args.only:
-        start(args.rounds)
+        start(args.rounds, args.model, args.images, args.masks)
     if "steps" in args.only:
         steps(args.model, args.rounds, args.objectives)
     if "commands" in args.only:
