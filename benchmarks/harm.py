@@ -11,7 +11,7 @@ gain is missed where the original is kept though some share keeps both promises.
 
 --calibration: how often the intervals of the squared calibration error hold the truth instead.
 --shares: quarters or eighths of the way for all n; the rule takes quarters below 400 images.
-The last line is the worst rate of wrong keeps over all settings. --quick takes 10 seconds of one
+The last line is the worst rate of wrong keeps over all settings. --quick takes some seconds of one
 idle core, a whole table about a quarter of an hour.
 
 Model: every image has a latent difficulty, one as it is and one with swapped backgrounds, to which
