@@ -23,7 +23,7 @@ _SUM = "sum"  # key of a line's checksum, by which a record that was changed by 
 _SUMMED = re.compile(rb', "sum": "([0-9a-f]{8})"}\s*$')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # == of tensors is no answer of yes or no
 class Explanation:
     """What `refocus.explain` returns; all tensors are detached.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,31 @@ def test_predictions_are_those_of_the_plain_model(
         assert p.top5[0] == int(logits.argmax())
         assert p.confidence == pytest.approx(float(logits.softmax(0).max()), abs=1e-5)
         assert p.image.split("/")[0] == ["ant", "bee", "cat", "dog"][p.label]
+
+
+def test_an_evaluation_leaves_each_module_and_the_random_numbers_as_they_were(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
+    model = tiny().train()
+    model.norm.eval()  # as one that is not to be trained on
+    modes, state = [m.training for m in model.modules()], torch.get_rng_state()
+    refocus.evaluate(model, image_folders[0])
+    assert [m.training for m in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_threads_may_evaluate_one_model_that_is_in_train_mode(
+    tiny: Build, image_folders: tuple[Path, Path]
+) -> None:
+    model = tiny(drop_rate=0.5)
+    expected = refocus.evaluate(model, image_folders[0], batch_size=2)
+    model.train()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(lambda _: refocus.evaluate(model, image_folders[0], batch_size=2), range(8))
+        )
+    assert all(one == expected for one in found)
+    assert model.training
 
 
 def test_unreadable_images_are_counted_named_and_skipped(
@@ -127,6 +153,9 @@ def test_records_of_another_model_folder_or_preprocessing_are_refused(
     with computing("bf16"), pytest.raises(refocus.InputError, match=r"fp32. then, .bf16"):
         refocus.evaluate(model, images, records=records)
     assert records.read_bytes() == before
+    (images / "ant" / "0.png").write_bytes((images / "bee" / "0.png").read_bytes())
+    with pytest.raises(refocus.InputError, match=r"files: one content then, another now"):
+        refocus.evaluate(model, images, records=records)
     records.with_name("r.jsonl.settings.json").unlink()
     with pytest.raises(refocus.InputError, match=r"settings.json is missing"):
         refocus.evaluate(model, images, records=records)

@@ -13,7 +13,8 @@ from refocus.intervals import chance, images_needed, mcnemar
 from refocus.results import Change, Compared, Estimate
 from refocus.tuning import harm
 from refocus.tuning.harm import candidates, choose, shortage, standing
-from refocus.tuning.verdict import judge, mixture, warning
+from refocus.tuning.results import mixture
+from refocus.tuning.verdict import judge, warning
 
 N = 400
 # in-domain and swapped answers (corrected, broken) at the shares 0.5 and 1 -> position kept, with a

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import refocus
@@ -30,6 +34,21 @@ from tests.tuning.makers import quick_recipe, same, weights
 
 KEEP = Verdict(False, 0.0, "Keep the original model.")
 FOUND = TuneResults("m", "refocus", 1e-5, 0, 12, 1.0, (), 0.0, 0.0, KEEP, ("ant",))
+
+
+def test_a_run_leaves_random_numbers_and_the_callers_accelerator_alone(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    own = Accelerator(cpu=True, gradient_accumulation_steps=3)
+    random.seed(7), np.random.seed(7), torch.manual_seed(7)
+    expected = random.random(), np.random.rand(), float(torch.rand(1))
+    random.seed(7), np.random.seed(7), torch.manual_seed(7)
+    refocus.tune(replace(recipe, epochs=1, precision="bf16"), tmp_path / "run", progress=False)
+    assert (random.random(), np.random.rand(), float(torch.rand(1))) == expected
+    assert own.gradient_accumulation_steps == 3
+    assert own.mixed_precision == "no"
+    Accelerator(cpu=True, mixed_precision="no")  # would refuse another precision than the state's
 
 
 @pytest.mark.slow

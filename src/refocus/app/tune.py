@@ -19,7 +19,6 @@ from refocus.figures.charts import AFTER, BEFORE
 from refocus.settings import settings_of
 from refocus.tuning.recipe import RECOMMENDED, Recipe
 from refocus.tuning.results import results_of
-from refocus.tuning.verdict import conclusion
 
 _REPORT, _MAKING = "report-of-", "Creating the report: about a minute for a small folder ..."
 _OFF, _ON = gr.update(interactive=False), gr.update(interactive=True)
@@ -227,7 +226,7 @@ def state_of(job: Job, done: int) -> str:
     if job.running:
         return f"Running: epoch {done} done."
     if job.complete:
-        return f"Done: {escape(conclusion(results_of(job.folder)))}"
+        return f"Done: {escape(results_of(job.folder).conclusion)}"
     if job.failed:
         return escape(job.words) or "It failed; start the app in a terminal to see why."
     return f"Stopped after epoch {done}. Resume continues from there."

@@ -133,9 +133,7 @@ def _own_masks(images: str) -> str | None:
 
 
 def _print(results: TuneResults, folder: Path) -> None:
-    from refocus.tuning.verdict import conclusion  # loads scipy
-
-    console.print(f"{conclusion(results)}\n", soft_wrap=True)
+    console.print(f"{results.conclusion}\n", soft_wrap=True)
     table = Table(
         "share of tuned weights",
         "top-1, %",

@@ -147,6 +147,7 @@ def _whose(model: nn.Module, tests: TestSet) -> dict[str, str]:
         "preprocessing and class names": reading_digest(model),
         "protocol": fingerprints.of_text([_ADDRESS.sub("", repr(part)) for part in seen]),
         "folder": str(tests.root.resolve()),
+        "files": fingerprints.of_tree(tests.root),
         "precision": "bf16" if in_bfloat16() else "fp32",
     }
 

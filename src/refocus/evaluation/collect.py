@@ -17,6 +17,7 @@ from refocus.processes import sharing
 from refocus.progress import phase
 from refocus.records import Sample, appending, drop_partial_line, each_line, write_line
 from refocus.relevance.answers import logits_of
+from refocus.relevance.switches import evaluating
 
 Load = Callable[[Sample], Any]
 Answer = Callable[
@@ -112,6 +113,7 @@ def collect(
             batch_sampler=left[group.rank :: group.count],
             num_workers=workers,
             collate_fn=_together,
+            generator=torch.Generator(),  # else it draws a number from the caller's
         )
     )
     with (
@@ -180,14 +182,9 @@ def softmax_shares(
 
     The model is in eval mode meanwhile and left as it was.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            pixels = images if isinstance(images, Tensor) else torch.stack(list(images))
-            logits = logits_of(model, pixels.to(next(model.parameters()).device)).float().cpu()
-    finally:
-        model.train(was_training)
+    pixels = images if isinstance(images, Tensor) else torch.stack(list(images))
+    with evaluating(model), torch.inference_mode():
+        logits = logits_of(model, pixels.to(next(model.parameters()).device)).float().cpu()
     if among is not None:
         outside = torch.ones(logits.shape[1], dtype=torch.bool)
         outside[list(among)] = False

@@ -21,7 +21,7 @@ from refocus.records import Explanation
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_layers, attention_maps
 from refocus.relevance.calls import Call, attention_map
-from refocus.relevance.switches import exclusive
+from refocus.relevance.switches import evaluating
 from refocus.vit.classes import head_size
 from refocus.vit.families import covered_pixels, view
 from refocus.vit.inputs import check_images, check_model, fitting, shown, whole
@@ -385,14 +385,11 @@ def _class_indices(
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode and no weight gradients, which would cost memory; both restored after."""
-    with exclusive(model):
-        modes = {module: module.training for module in model.modules()}
+    with evaluating(model):
         wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
         try:
-            model.eval().requires_grad_(False)
+            model.requires_grad_(False)
             yield
         finally:
-            for module, mode in modes.items():
-                module.training = mode
             for parameter, flag in wanted.items():
                 parameter.requires_grad_(flag)

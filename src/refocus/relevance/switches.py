@@ -34,6 +34,19 @@ def mine(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode within; each of its modules is left in the mode that it was in."""
+    with exclusive(model):
+        modes = {module: module.training for module in model.modules()}
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+@contextmanager
 def alone(model: nn.Module, filled: list[Any]) -> Iterator[None]:
     """This thread's passes through the model, with plain attention; each empties the list first."""
     with exclusive(model), _plain_attention(model), _Eager():

@@ -23,7 +23,6 @@ from refocus.results import Compared, Evaluation
 from refocus.runs import MODEL, REPORTED, SELECTION
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import Candidate, TuneResults, results_of
-from refocus.tuning.verdict import conclusion
 from refocus.vit.hub import in_one_line
 from refocus.vit.inputs import check_path
 
@@ -177,7 +176,7 @@ def card_text(run: Path, repo: str, licence: str) -> str:
         f"---\n{data.to_yaml()}\n---",
         f"# {inline(repo.rpartition('/')[2])}",
         _what(recipe, results, config),
-        f"## What tuning changed\n\n{inline(conclusion(results))}",
+        f"## What tuning changed\n\n{inline(results.conclusion)}",
         _numbers(run, results),
         f"## Data\n\n{_data(run, recipe, results)}",
         f"## Limits\n\n{_LIMITS}",

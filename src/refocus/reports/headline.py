@@ -10,7 +10,6 @@ from refocus.reports.settings import HELD_OUT
 from refocus.reports.told import Suites, Told
 from refocus.results import Compared
 from refocus.tuning.results import TuneResults
-from refocus.tuning.verdict import conclusion
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def headline_of(told: Told) -> Headline:
         title = f"Tuned with {shots} images of {len(results.trained_classes)} classes"
         if told.tuning.unchanged:
             title = "Nothing changed: the original model was kept"
-        first, _, more = conclusion(results).partition(". ")
+        first, _, more = results.conclusion.partition(". ")
         verdict = first.removesuffix(".") + "."
     caution = ""
     if told.tuning and told.tuning.unchanged and told.evaluation.against is None:

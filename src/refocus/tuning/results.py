@@ -35,6 +35,14 @@ class Verdict:
     needed: int | None = None  # check images that would decide, where these were too few
 
 
+def mixture(share: float) -> str:
+    """Which weights a share stands for, in words."""
+    if share in (0.0, 1.0):
+        return "the tuned weights" if share else "the original weights"
+    tuned = round(100 * share, 1)
+    return f"weights averaged {tuned:g}/{100 - tuned:g} with the original"
+
+
 @dataclass(frozen=True)
 class TuneResults:
     """What `refocus.tune` returns and `results.json` holds."""
@@ -57,6 +65,25 @@ class TuneResults:
     def kept_original(self) -> bool:
         """Whether `model/` holds the very weights that tuning began with."""
         return self.chosen_share == 0
+
+    @property
+    def conclusion(self) -> str:
+        """The verdict, or what is known of the weights that were kept where the rule was off.
+
+        What the rule promises holds for the weights that it advises, not for others.
+        """
+        verdict, kept = self.verdict, mixture(self.chosen_share)
+        if self.chosen_share == self.advised_share:
+            return verdict.sentence
+        off = f"The do-no-harm rule was switched off: this model has {kept}"
+        if verdict.ship:
+            return (
+                f"{off}, and the rule advises {mixture(verdict.share)}. What it promises of those "
+                "does not hold for this model."
+            )
+        if not self.candidates:
+            return f"{off}. {verdict.sentence}"
+        return f"{off}, which the rule does not advise. {verdict.sentence}"
 
 
 def results_of(folder: str | Path) -> TuneResults:

@@ -34,6 +34,7 @@ from refocus.tuning.epochs import BEST, LAST, Progressed
 from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import TuneResults, results_of
 from refocus.tuning.selection import Selection, as_json, choose_samples, from_json, refuse_labels
+from refocus.tuning.state import put_back
 from refocus.tuning.tracking import check_tracker, say_untracked
 from refocus.tuning.trainable import restrict
 from refocus.tuning.verdict import warning
@@ -48,6 +49,7 @@ log = logging.getLogger("refocus")
 _OUTCOME = (MODEL, "results.json")  # of a run that was concluded
 
 
+@put_back()
 def tune(
     recipe: Recipe,
     out: str | Path,
@@ -166,6 +168,7 @@ def _begin(recipe: Recipe, selection: Selection, started: Mapping[str, str], fol
         raise
 
 
+@put_back()
 def resume(
     run: str | Path,
     *,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from refocus.intervals import images_needed
 from refocus.results import Compared
 from refocus.tuning.harm import Shortage, least_images
-from refocus.tuning.results import Candidate, TuneResults, Verdict
+from refocus.tuning.results import Candidate, Verdict, mixture
 
 _OFTEN = 0.02  # of the answers that tuning breaks, and as many corrects, in what is said beforehand
 
@@ -37,33 +37,6 @@ def judge(
     needed = short.images if short.images is not None and short.images > n else None
     sentence = _keep(candidates, short, tolerance)
     return Verdict(False, 0.0, sentence, needed)
-
-
-def mixture(share: float) -> str:
-    """Which weights a share stands for, in words."""
-    if share in (0.0, 1.0):
-        return "the tuned weights" if share else "the original weights"
-    tuned = round(100 * share, 1)
-    return f"weights averaged {tuned:g}/{100 - tuned:g} with the original"
-
-
-def conclusion(results: TuneResults) -> str:
-    """The verdict of a run, or what is known of the weights it kept where the rule was off.
-
-    What the rule promises holds for the weights that it advises, not for others.
-    """
-    verdict, kept = results.verdict, mixture(results.chosen_share)
-    if results.chosen_share == results.advised_share:
-        return verdict.sentence
-    off = f"The do-no-harm rule was switched off: this model has {kept}"
-    if verdict.ship:
-        return (
-            f"{off}, and the rule advises {mixture(verdict.share)}. What it promises of those does "
-            "not hold for this model."
-        )
-    if not results.candidates:
-        return f"{off}. {verdict.sentence}"
-    return f"{off}, which the rule does not advise. {verdict.sentence}"
 
 
 def _ship(kept: Candidate, unseen: Mapping[str, Compared]) -> str:
