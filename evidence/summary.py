@@ -31,7 +31,12 @@ from evidence.tables import (
 )
 
 README = ROOT / "README.md"
-METHODS = {"refocus": "`refocus`, labelled images", "consistency": "`consistency`, no labels"}
+FEW, UNLABELLED, MORE = "few", "unlabelled", "more"
+COLUMNS = {  # what a column is called here -> its method, its head
+    FEW: ("refocus", "`refocus`, 3 labelled images a class"),
+    UNLABELLED: ("consistency", "`consistency`, more images, no labels"),
+    MORE: ("refocus", "`refocus`, more labelled images"),
+}
 _BLOCK = re.compile(r"(<!-- summary: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 
 
@@ -43,7 +48,7 @@ class Line:
         data: the data set.
         words: what its test images are.
         column: the test, as the tables call it.
-        given: method -> images a class (0: the whole pool), and of all or half of the classes.
+        given: column -> images a class (0: the whole pool), and of all or half of the classes.
     """
 
     data: str
@@ -57,59 +62,60 @@ LINES = (
         "planted",
         "planted shortcut: objects on other classes' backgrounds",
         "shuffled",
-        {"refocus": (3, "half"), "consistency": (0, "all")},
+        {FEW: (3, "half"), UNLABELLED: (0, "all"), MORE: (0, "all")},
     ),
     Line(
         "planted2",
         "second planted shortcut: other objects, other backgrounds",
         "shuffled",
-        {"refocus": (3, "half"), "consistency": (0, "all")},
+        {FEW: (3, "half"), UNLABELLED: (0, "all"), MORE: (0, "all")},
     ),
     Line(
         "waterbirds",
         "Waterbirds: birds in the other place",
         "conflict",
-        {"refocus": (3, "all"), "consistency": (10, "all")},
+        {FEW: (3, "all"), UNLABELLED: (10, "all"), MORE: (50, "all")},
     ),
     Line(
         "bar",
         "BAR: actions in other places, photographs",
         "ood",
-        {"refocus": (3, "all"), "consistency": (10, "all")},
+        {FEW: (3, "all"), UNLABELLED: (10, "all"), MORE: (50, "all")},
     ),
     Line(
         "caltech100",
         "Caltech-100, no shortcut planted",
         "test",
-        {"refocus": (3, "half"), "consistency": (3, "all")},
+        {FEW: (3, "half"), UNLABELLED: (3, "all"), MORE: (3, "all")},
     ),
 )
 
 
 def summary(rows: Sequence[Row], reading: str) -> str:
     """The table as Markdown."""
-    text = [f"| test images | original | {' | '.join(METHODS.values())} |", "|---|---|---|---|"]
+    heads = ["test images", "original", *(head for _, head in COLUMNS.values())]
+    text = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for line in LINES:
-        cells = [_cell(rows, line, name, reading) for name in METHODS]
+        cells = [_cell(rows, line, column, reading) for column in COLUMNS]
         text.append(f"| {line.words} | {_plain(rows, line, reading)} | {' | '.join(cells)} |")
     return "\n".join(text)
 
 
-def _asked(line: Line, name: str, reading: str) -> Asked:
-    images, classes = line.given[name]
+def _asked(line: Line, column: str, reading: str) -> Asked:
+    (images, classes), (name, _) = line.given[column], COLUMNS[column]
     return Asked(line.data, (images,), reading=(reading,), classes=classes, methods=("base", name))
 
 
-def _found(rows: Sequence[Row], line: Line, name: str, reading: str) -> list[Group]:
+def _found(rows: Sequence[Row], line: Line, column: str, reading: str) -> list[Group]:
     """The base model, then the method where it was run."""
-    return groups(rows, _asked(line, name, reading))
+    return groups(rows, _asked(line, column, reading))
 
 
 def _plain(rows: Sequence[Row], line: Line, reading: str) -> str:
-    """The base models of the first method's draws, else what there is."""
-    for name in line.given:
-        wanted = _asked(line, name, reading)
-        found = _found(rows, line, name, reading)
+    """The base models of the first column's draws, else what there is."""
+    for column in COLUMNS:
+        wanted = _asked(line, column, reading)
+        found = _found(rows, line, column, reading)
         if not found:
             return "not measured"
         base, *others = found
@@ -120,10 +126,10 @@ def _plain(rows: Sequence[Row], line: Line, reading: str) -> str:
     return value_text(estimate(measures(Asked(line.data))[line.column](base)), alone=False)
 
 
-def _cell(rows: Sequence[Row], line: Line, name: str, reading: str) -> str:
+def _cell(rows: Sequence[Row], line: Line, column: str, reading: str) -> str:
     """A value, its change with interval, and on how many images and draws it rests."""
-    wanted = _asked(line, name, reading)
-    group = next((g for g in _found(rows, line, name, reading) if g.method == name), None)
+    wanted = _asked(line, column, reading)
+    group = next((g for g in _found(rows, line, column, reading) if g.method != "base"), None)
     pair = group and before(group, rows, wanted)
     if not group or not pair:
         return "not measured"
