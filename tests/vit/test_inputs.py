@@ -229,6 +229,16 @@ def test_other_arguments_are_checked(name: str) -> None:
     assert message in refusal(call)
 
 
+def test_a_model_made_in_inference_mode_has_no_gradients(tiny: Build) -> None:
+    with torch.inference_mode():
+        model = tiny()
+        assert "made or loaded inside torch.inf" in refusal(refocus.explain, model, IMAGES)
+    assert "made or loaded inside torch.inference" in refusal(refocus.explain, model, IMAGES)
+    step = refocus.objective("finetune")
+    assert "made or loaded inside torch" in refusal(step, model, IMAGES, MASKS, LABELS)
+    assert model.head.weight.requires_grad
+
+
 WRONG_TARGETS: dict[str, tuple[Any, str]] = {
     "names": (["ant", "bee"], "targets: list; must be 2 class indices"),
     "floats": ([0.0, 1.0], "targets: [2] torch.float32"),
@@ -236,6 +246,7 @@ WRONG_TARGETS: dict[str, tuple[Any, str]] = {
     "too many": ([0, 1, 2], "targets: [3] torch.int64; must be 2"),
     "ragged": ([[0], [1, 2]], "targets: list; must be 2"),
     "outside": ([0, 4], "targets: [0, 4]; the model's classes are 0 to 3"),
+    "detached": (lambda z: z.detach()[:, 0], "targets: the score is detached from the logits"),
 }
 
 

@@ -19,11 +19,14 @@ from refocus.data.styles import by_amplitudes
 from refocus.data.swaps import next_donors, other_class_neighbours, swap_backgrounds
 from refocus.errors import InputError
 from refocus.objectives import losses
+from refocus.objectives.originals import answers
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
-from refocus.relevance.gae import Target, normalized, relevance_patches, upsample
+from refocus.relevance.gae import normalized, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
+from refocus.relevance.scores import Target, slopes
 from refocus.vit.families import covered_pixels, view
+from refocus.vit.views import unsupported
 
 Terms = dict[str, Tensor]
 # (model, images, what the map is of) -> logits `[B, K]` and raw map `[B, h, w]`, in the graph
@@ -224,9 +227,9 @@ def _input_gradient(
     images = images.detach().requires_grad_()
     with attention_maps(model):  # scaled_dot_product_attention has no second derivative
         logits = logits_of(model, images)
-    (gradient,) = torch.autograd.grad(
-        score(logits), images, create_graph=create_graph, retain_graph=True
-    )
+    (gradient,) = slopes(score(logits), [images], within_graph=create_graph)
+    if gradient is None:
+        raise unsupported(model, "its answer does not depend on the images")
     return logits, gradient
 
 
@@ -296,8 +299,7 @@ def consistency_step(
     labels are not read.
     """
     assert s.original is not None
-    with torch.no_grad():
-        teacher = logits_of(s.original, images)
+    teacher = answers(s.original, images)
     neighbours = next_donors(len(images), turns(images))  # what their classes are is not known
     every, count = _with_swaps(images, masks, neighbours)
     predicted = teacher.argmax(1).repeat(count)
