@@ -275,6 +275,28 @@ def test_labels_are_classes_where_a_term_reads_them_and_free_elsewhere(
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("consistency", {}),
+        ("relevance", {"target": "predicted"}),
+        ("legrad", {"target": "predicted"}),
+        ("refocus", {"target": lambda z: z[:, 0], "classification": 0.0}),
+    ],
+)
+def test_where_no_label_is_read_there_need_be_none(
+    tiny: Build, name: str, given: dict[str, Any]
+) -> None:
+    model, (images, masks, labels) = tiny(), masked_batch()
+    step = refocus.objective(name, original=tiny(), **given)
+    found = step(model, images, masks, None)
+    torch.testing.assert_close(found["loss"], step(model, images, masks, labels)["loss"])
+    if given.get("target") != "predicted":
+        reading = refocus.objective(name, original=tiny(), **given, labels=1.0)
+        with pytest.raises(refocus.InputError, match="labels: NoneType"):
+            reading(model, images, masks, None)
+
+
 @pytest.mark.parametrize("name", ["relevance", "legrad", "energy"])
 def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str) -> None:
     model, (images, masks, labels) = tiny(), masked_batch()

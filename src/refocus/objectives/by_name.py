@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -108,13 +108,15 @@ def objective(
     return _checked(
         step,
         original if _of_original(name, weights) else None,
-        reads_labels=own is None or _by_label(name, weights),
+        reads_labels=_reads_labels(name, chosen, weights),
     )
 
 
-def _by_label(name: str, weights: Mapping[str, float]) -> bool:
-    """Whether a term with a weight reads labels as class indices."""
+def _reads_labels(name: str, settings: StepSettings, weights: Mapping[str, float]) -> bool:
+    """Whether the map, or a term with a weight, reads labels as class indices."""
     row = OBJECTIVES[name]
+    if row.reads_labels and settings.target is None and not settings.predicted:
+        return True
     merged = {**row.weights, **weights}
     return any(merged.get(term) for term in (*row.by_label, "labels"))
 
@@ -149,7 +151,7 @@ def step_of(name: str, settings: StepSettings, weights: Mapping[str, float]) -> 
         InputError: unknown objective or term, a switch that the objective does not read, or no
             `original` where one is needed.
     """
-    if name not in OBJECTIVES:
+    if not isinstance(name, str) or name not in OBJECTIVES:
         raise InputError(f"‹objective› {name}: unknown; choose one of {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
     refuse_weights(name, row, weights)
@@ -167,7 +169,7 @@ def step_of(name: str, settings: StepSettings, weights: Mapping[str, float]) -> 
         unread=frozenset(term for term, weight in merged.items() if not weight),
     )
 
-    def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+    def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Any) -> Terms:
         terms, logits = row.step(model, images, masks.to(images.dtype), labels, used)
         if extra:
             logits = logits_of(model, images) if logits is None else logits
@@ -194,7 +196,7 @@ def total(terms: Terms, weights: Mapping[str, float]) -> Tensor:
 def _checked(step: Step, original: nn.Module | None, *, reads_labels: bool) -> Step:
     """The step behind a look at each batch, and at the original that it reads."""
 
-    def checked(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+    def checked(model: nn.Module, images: Tensor, masks: Tensor, labels: Any) -> Terms:
         check_model(model)
         check_gradients(model)
         if original is not None:
