@@ -195,6 +195,8 @@ def test_a_term_of_weight_0_is_not_computed_and_changes_no_other(tiny: Build, na
     assert set(whole) - set(less) == {"energy"}
     for term in set(less) - {"loss"}:
         torch.testing.assert_close(less[term], whole[term])
+    none = refocus.objective(name, original=original, **dict.fromkeys(set(whole) - {"loss"}, 0.0))
+    assert none(model, *given)["loss"].item() == 0
 
 
 @pytest.mark.parametrize(
@@ -373,7 +375,7 @@ def test_a_map_that_reaches_no_weight_is_refused(tiny: Build, made: str) -> None
         trained = [weight.requires_grad_() for weight in of(model)]
         step = refocus.objective(name, **given)
         if number < first:
-            with pytest.raises(refocus.InputError, match="depends on is frozen.* trains nothing"):
+            with pytest.raises(refocus.InputError, match=r"depends on is frozen.* trains nothing"):
                 step(model, *batch)
         else:
             terms = step(model, *batch)

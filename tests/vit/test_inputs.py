@@ -217,10 +217,6 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: refocus.objective(["refocus"]),
         "objective ['refocus']: unknown; choose one of relevance",
     ),
-    "objective: no weight": (
-        lambda: refocus.objective("refocus", energy=0, classification=0),
-        "weights: all terms of objective 'refocus' have weight 0",
-    ),
     "objective: original as a name": (
         lambda: refocus.objective("energy", original="vit", kl=1.0),
         "original: str 'vit'",

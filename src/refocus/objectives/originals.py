@@ -46,7 +46,7 @@ def start_of(model: nn.Module, original: nn.Module) -> dict[str, tuple[Tensor, T
         InputError: a weight that the original does not have, or has in another shape.
     """
     before = dict(unwrap(original).named_parameters())
-    pairs = {}
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for name, weight in unwrap(model).named_parameters():
         if not weight.requires_grad:
             continue

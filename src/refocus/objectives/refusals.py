@@ -33,9 +33,6 @@ def refuse_weights(name: str, row: Objective, weights: Mapping[str, float]) -> N
             raise InputError(f"‹weights› {term}: {shown(weight)}; must be a number")
         if not math.isfinite(weight):
             raise InputError(f"‹weights› {term}={weight}: must be a finite number")
-    merged = {**row.weights, **weights}
-    if not any(weight for term, weight in merged.items() if term != "relevance"):
-        raise InputError(f"‹weights›: all terms of objective {name!r} have weight 0; one must not")
 
 
 def refuse_unread(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -36,9 +36,7 @@ from refocus.plugins import Table
 class Step(Protocol):
     """What `objective` returns."""
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor | None
-    ) -> Terms:
+    def __call__(self, model: nn.Module, images: Tensor, masks: Tensor, labels: Any) -> Terms:
         """The terms of one batch, each a scalar in the graph; "loss" is their weighted sum.
 
         Args:

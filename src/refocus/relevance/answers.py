@@ -17,7 +17,6 @@ from refocus.vit.precision import autocast, in_bfloat16
 from refocus.vit.views import View, two_tokens, unsupported
 from refocus.vit.wrappers import runnable, unwrap
 
-
 _TWO = 2  # axes of logits
 
 

@@ -65,8 +65,9 @@ def head_size(model: nn.Module) -> int | None:
 
 
 def _last_layer(model: Any) -> nn.Linear | None:
-    """The layer that answers, where the libraries have one: `model.head = nn.Linear(24, 7)` leaves
-    what the model says of itself as it was.
+    """The layer that answers, where the libraries have one.
+
+    After `model.head = nn.Linear(24, 7)` the model says of itself what it said before.
     """
     if hasattr(model, "get_classifier"):  # timm
         head = model.get_classifier()

@@ -94,7 +94,7 @@ def check_batch(
     _check_pixels(model, dark, bright)
     check_share("masks", low, high)
     if ends:
-        _check_range("labels", *ends, head_size(model))
+        _check_range("labels", head_size(model), *ends)
     return shaped, labels
 
 
@@ -297,10 +297,11 @@ def check_outputs(name: str, indices: Tensor, logits: Tensor) -> None:
         InputError: an index that is no output.
     """
     if indices.numel() and whole(indices):
-        _check_range(name, *_looked_at(indices), logits.shape[1])
+        _check_range(name, logits.shape[1], *_looked_at(indices))
 
 
-def _check_range(name: str, least: float, most: float, classes: int | None) -> None:
+def _check_range(name: str, classes: int | None, *ends: float) -> None:
+    least, most = ends
     if least < 0 or (classes is not None and most >= classes):
         legal = "0 or more" if classes is None else f"0 to {classes - 1}, the model's classes"
         raise InputError(f"{name}: {least:.0f} to {most:.0f}; must be {legal}")
