@@ -110,6 +110,8 @@ def test_background_share() -> None:
     )  # bilinear upsampling carries a quarter of the difference over the edge
     assert share[1].item() == pytest.approx(0.125)
     assert share[2].isnan()
+    counts = background_share(patches.long(), masks)  # of an integer type
+    torch.testing.assert_close(counts, share, equal_nan=True)
 
 
 def test_background_share_of_patches_that_do_not_cover_the_mask() -> None:
@@ -143,6 +145,12 @@ def test_segmentation_scores_against_a_literal_version() -> None:
             "map": np.mean(precisions),
         }
     )
+
+
+def test_segmentation_scores_of_maps_within_a_graph() -> None:
+    masks = torch.eye(4)[None]
+    found = refocus.segmentation_scores(masks.clone().requires_grad_(), masks)
+    assert found == refocus.segmentation_scores(masks, masks)
 
 
 def test_segmentation_scores_of_a_perfect_map_and_of_wrong_shapes() -> None:

@@ -46,6 +46,12 @@ def test_classification_over_the_tuned_classes_leaves_the_other_logits_alone() -
     assert everything.item() == pytest.approx(losses.classification(logits, labels).item())
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_binary_relevance_takes_masks_of_another_float_type(kind: torch.dtype) -> None:
+    expected = losses.binary_relevance(R, S)
+    torch.testing.assert_close(losses.binary_relevance(R, S.to(kind)), expected)
+
+
 def test_outside_energy_is_a_share_and_ignores_scale() -> None:
     expected = 1 - (0.5 + 0.125) / 1.75
     assert losses.outside_energy(R, S).item() == pytest.approx(expected)

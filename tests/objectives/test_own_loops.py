@@ -88,6 +88,44 @@ def test_transformers_trainer(place: Path) -> None:
         names["Refocused"](model=trainer.model, args=args)
 
 
+class _Trainer:
+    """What the mixin needs of transformers' `Trainer`."""
+
+    def __init__(self, **_named: Any) -> None: ...
+
+    def train(self) -> str:
+        return "trained"
+
+    def compute_loss(self, *_arguments: Any) -> str:
+        return "plain"
+
+
+def test_a_mixin_that_would_not_train_its_objective_is_refused() -> None:
+    step = refocus.objective("refocus")
+    arguments = type("Arguments", (), {"remove_unused_columns": False})()
+    last = (_Trainer, refocus.TrainerMixin)
+    with pytest.raises(InputError, match=r"Mine: _Trainer comes before TrainerMixin"):
+        type("Mine", last, {"step": staticmethod(step)})
+    with pytest.raises(InputError, match=r"Mine: _Trainer comes before TrainerMixin"):
+        type("Mine", (type("Kind", (_Trainer,), {}), refocus.TrainerMixin), {})
+    first = (refocus.TrainerMixin, _Trainer)
+    with pytest.raises(InputError, match=r"Mine: step .* must be staticmethod"):
+        type("Mine", first, {"step": step})
+    base: Any = type("Base", first, {})
+    with pytest.raises(InputError, match=r"Base: has no step; set step = staticmethod"):
+        base(args=arguments).train()
+
+    def method(self: Any, model: Any, images: Any, masks: Any, labels: Any) -> Any: ...
+
+    def loss(self: Any, *given: Any) -> Any: ...
+
+    for names in ({"step": staticmethod(step)}, {"step": method}, {"compute_loss": loss}):
+        made: Any = type("Mine", (base,), names)
+        trainer = made(args=arguments)
+        trainer.step = getattr(trainer, "step", step)
+        assert trainer.train() == "trained"
+
+
 def test_rows_follow_the_mask_and_keep_its_type(place: Path) -> None:
     save(build("ViT", "class token"), place / "model")
     model = load("model")

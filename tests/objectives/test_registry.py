@@ -142,6 +142,51 @@ def test_distance_to_the_original_needs_one() -> None:
         refocus.objective("consistency")
 
 
+def _with_adapter(model: Any) -> Any:
+    model.adapter = torch.nn.Linear(2, 2)
+    return model
+
+
+_WRONG_ORIGINALS: dict[str, tuple[Any, str]] = {  # of the model, and of the term l2_sp alone
+    "the model itself": (lambda model, build: model, "original: shares its weights with the"),
+    "wrapped": (lambda model, build: torch.nn.DataParallel(model), "original: shares its weights"),
+    "other classes": (lambda model, build: build(num_classes=5), "original: 5 classes; must be 4"),
+    "other blocks": (lambda model, build: build(depth=2), r"the weight blocks.2\S+ .* is missing"),
+    "other widths": (
+        lambda model, build: build(embed_dim=12),
+        r"the weight cls_token \[1, 1, 24\] is \[1, 1, 12\] in it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", _WRONG_ORIGINALS)
+def test_the_original_is_another_model_of_the_same_form(tiny: Build, case: str) -> None:
+    make, message = _WRONG_ORIGINALS[case]
+    model = tiny()
+    original = make(model, tiny)
+    with pytest.raises(refocus.InputError, match=message):
+        refocus.objective("finetune", original=original, l2_sp=1.0)(model, *masked_batch())
+    if message.startswith("original"):
+        for name, weights in (("consistency", {}), ("finetune", {"kl": 1.0})):
+            with pytest.raises(refocus.InputError, match=message):
+                refocus.objective(name, original=original, **weights)(model, *masked_batch())
+    assert "loss" in refocus.objective("finetune", original=original)(model, *masked_batch())
+
+
+@pytest.mark.parametrize(("name", "term"), [("finetune", "kl"), ("consistency", "consistency")])
+def test_the_original_answers_in_eval_mode_and_keeps_its_own(
+    tiny: Build, name: str, term: str
+) -> None:
+    model, given = tiny(), masked_batch()
+    original = tiny(drop_rate=0.5, proj_drop_rate=0.5).train()
+    original.norm.eval()
+    step = refocus.objective(name, original=original, **({"kl": 1.0} if term == "kl" else {}))
+    first, second = (step(model, *given)[term] for _ in range(2))
+    assert torch.equal(first, second)
+    assert original.training
+    assert not original.norm.training
+
+
 @pytest.mark.parametrize("name", ["refocus", "consistency"])
 def test_a_term_of_weight_0_is_not_computed_and_changes_no_other(tiny: Build, name: str) -> None:
     model, given, original = tiny(), masked_batch(), tiny()
@@ -150,6 +195,8 @@ def test_a_term_of_weight_0_is_not_computed_and_changes_no_other(tiny: Build, na
     assert set(whole) - set(less) == {"energy"}
     for term in set(less) - {"loss"}:
         torch.testing.assert_close(less[term], whole[term])
+    none = refocus.objective(name, original=original, **dict.fromkeys(set(whole) - {"loss"}, 0.0))
+    assert none(model, *given)["loss"].item() == 0
 
 
 @pytest.mark.parametrize(
@@ -230,6 +277,28 @@ def test_labels_are_classes_where_a_term_reads_them_and_free_elsewhere(
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("consistency", {}),
+        ("relevance", {"target": "predicted"}),
+        ("legrad", {"target": "predicted"}),
+        ("refocus", {"target": lambda z: z[:, 0], "classification": 0.0}),
+    ],
+)
+def test_where_no_label_is_read_there_need_be_none(
+    tiny: Build, name: str, given: dict[str, Any]
+) -> None:
+    model, (images, masks, labels) = tiny(), masked_batch()
+    step = refocus.objective(name, original=tiny(), **given)
+    found = step(model, images, masks, None)
+    torch.testing.assert_close(found["loss"], step(model, images, masks, labels)["loss"])
+    if given.get("target") != "predicted":
+        reading = refocus.objective(name, original=tiny(), **given, labels=1.0)
+        with pytest.raises(refocus.InputError, match="labels: NoneType"):
+            reading(model, images, masks, None)
+
+
 @pytest.mark.parametrize("name", ["relevance", "legrad", "energy"])
 def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str) -> None:
     model, (images, masks, labels) = tiny(), masked_batch()
@@ -277,6 +346,59 @@ def test_maps_and_targets_that_change_nothing_are_refused(
         refocus.objective(name, **given)
 
 
+_PARTS: dict[str, Any] = {  # what of the model is trained
+    "nothing": lambda model: (),
+    "the head": lambda model: model.head.parameters(),
+    "what follows the last map": lambda model: model.blocks[-1].mlp.parameters(),
+    "the first block": lambda model: model.blocks[0].parameters(),
+    "the last block": lambda model: model.blocks[-1].parameters(),
+}
+_MADE: dict[str, tuple[str, dict[str, Any], int]] = {  # the first of these parts that each reaches
+    "gae": ("energy", {}, 3),
+    "gae, recomputed": ("energy", {"recompute": True}, 3),
+    "gae, exact": ("energy", {"second_order": True}, 1),
+    "rollout": ("energy", {"map": "rollout"}, 3),
+    "attention": ("energy", {"map": "attention"}, 3),
+    "gradcam": ("energy", {"map": "gradcam"}, 3),
+    "gradcam, exact": ("energy", {"map": "gradcam", "second_order": True}, 1),
+    "legrad": ("legrad", {}, 1),
+}
+
+
+@pytest.mark.parametrize("made", _MADE)
+def test_a_map_that_reaches_no_weight_is_refused(tiny: Build, made: str) -> None:
+    name, given, first = _MADE[made]
+    model, batch = tiny().requires_grad_(False), masked_batch()
+    for number, (part, of) in enumerate(_PARTS.items()):
+        if made == "gradcam" and part == "the last block":  # its tokens come before that
+            continue
+        trained = [weight.requires_grad_() for weight in of(model)]
+        step = refocus.objective(name, **given)
+        if number < first:
+            with pytest.raises(refocus.InputError, match=r"depends on is frozen.* trains nothing"):
+                step(model, *batch)
+        else:
+            terms = step(model, *batch)
+            found = torch.autograd.grad(
+                terms.get("energy", terms.get("background")), trained, allow_unused=True
+            )
+            assert any(g is not None and g.abs().max() > 0 for g in found), part
+        model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_without_gradients_a_step_works_or_says_what_it_needs(tiny: Build, name: str) -> None:
+    step, model = refocus.objective(name, original=tiny()), tiny()
+    given = masked_batch()
+    for off in (torch.no_grad(), torch.inference_mode()):
+        with off:
+            if name in ("finetune", "swap"):
+                assert not step(model, *given)["loss"].requires_grad
+                continue
+            with pytest.raises(refocus.InputError, match="gradients are off here"):
+                step(model, *given)
+
+
 @pytest.mark.parametrize("kind", ["rollout", "attention", "gradcam", "legrad"])
 def test_the_term_of_another_map_alone_moves_the_weights(tiny: Build, kind: str) -> None:
     model = tiny()
@@ -300,6 +422,8 @@ def test_a_map_of_ones_own_is_trained_and_looked_at(tiny: Build) -> None:
         "must return logits": lambda m, x, t: m(x),
         "returned 1 maps for 4": lambda m, x, t: (m(x), edges(m, x, t)[1][:1]),
         "outside of the graph": lambda m, x, t: (m(x), edges(m, x, t)[1].detach()),
+        r"returned logits \[4\]; must be \[B, K\]": lambda m, x, t: (m(x)[:, 0], edges(m, x, t)[1]),
+        "down to -1; must never be negative": lambda m, x, t: (m(x), edges(m, x, t)[1] * 0 - 1),
     }
     for message, make in wrong.items():
         with pytest.raises(refocus.InputError, match=message):

@@ -93,6 +93,51 @@ def test_another_threads_passes_are_not_recorded(tiny: Build) -> None:
     assert all(a is b for a, b in zip(maps, kept, strict=True))
 
 
+@pytest.mark.parametrize("how", ["torch's function", "the model's own layers"])
+def test_a_recording_inside_another_leaves_it_what_it_has(tiny: Build, how: str) -> None:
+    model, images = tiny(), torch.randn(1, 3, 32, 32)
+    own = None if how.startswith("torch") else [block.attn.attn_drop for block in model.blocks]
+    with refocus.recorded(model, own) as maps:
+        model(images)
+        kept = list(maps)
+        refocus.explain(model, torch.randn(2, 3, 32, 32))
+        with refocus.recorded(model, own) as inner:
+            model(images)
+        assert len(maps) == len(inner) == 3
+        assert all(a is b for a, b in zip(maps, kept, strict=True))
+        model(images)
+    assert len(maps) == 3
+    assert not any(a is b for a, b in zip(maps, kept, strict=True))
+
+
+def test_layers_of_timm_give_their_maps_as_torchs_function_does(tiny: Build) -> None:
+    model, images = tiny(), torch.randn(2, 3, 32, 32)
+    model.blocks[1].attn.fused_attn = False
+    with attention_maps(model) as expected:
+        model(images)
+    for give in (list, iter):  # what can be read once is taken too
+        layers = give([block.attn.attn_drop for block in model.blocks])
+        with refocus.recorded(model, layers) as maps:
+            model(images)
+        torch.testing.assert_close(maps, expected)
+    assert [block.attn.fused_attn for block in model.blocks] == [True, False, True]
+
+
+def test_a_scale_that_torchs_function_would_not_take_is_refused(tiny: Build) -> None:
+    model = tiny()
+    for block in model.blocks:
+        block.attn.scale *= 2
+        block.attn.fused_attn = False
+    with pytest.raises(refocus.InputError, match=r"blocks.0.attn.scale is 0\.707107 in place of"):
+        refocus.explain(model, torch.randn(1, 3, 32, 32))
+    assert not model.blocks[0].attn.fused_attn
+    layers = [block.attn.attn_drop for block in model.blocks]
+    plain = model(torch.ones(1, 3, 32, 32))
+    with refocus.recorded(model, layers) as maps:
+        assert torch.equal(model(torch.ones(1, 3, 32, 32)), plain)
+    assert len(maps) == 3
+
+
 def test_dropped_patches_are_refused(tiny: Build) -> None:
     model = tiny(patch_drop_rate=0.5).train()
     masks = torch.ones(2, 1, 32, 32)

@@ -282,3 +282,20 @@ def test_a_finished_run_whose_model_is_gone_is_concluded_again_or_refused(
 def test_other_processes_wait_while_the_first_one_checks_for_harm() -> None:
     found = course.accelerator_for(Recipe("m", "i", "k", device="cpu"))
     assert found.init_handler.timeout == timedelta(days=1)  # torch's own is ten minutes
+
+
+def test_a_callers_own_switch_of_gradients_does_not_reach_into_the_training(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def begun(_track: object) -> None:
+        found.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        raise refocus.InputError("enough")
+
+    monkeypatch.setattr(tune, "check_tracker", begun)
+    for around in (torch.no_grad(), torch.inference_mode()):
+        for call in (lambda: tune.tune(recipe, "run"), lambda: tune.resume("run")):
+            with around, pytest.raises(refocus.InputError, match="enough"):
+                call()
+    assert found == [(True, False)] * 4

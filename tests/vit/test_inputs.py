@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import refocus
 from refocus.objectives.by_name import step_of
 from refocus.objectives.steps import StepSettings
-from refocus.vit.classes import class_names
+from refocus.vit.classes import class_count, class_names, label_names
 from tests.makers import NAMES
+from tests.own_vit import OwnViT
 
 Build = Callable[..., nn.Module]
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
@@ -212,6 +213,10 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: refocus.objective("refocus", seen=[]),
         "seen: list; must be class indices, at least one",
     ),
+    "objective: a list of names": (
+        lambda: refocus.objective(["refocus"]),
+        "objective ['refocus']: unknown; choose one of relevance",
+    ),
     "objective: original as a name": (
         lambda: refocus.objective("energy", original="vit", kl=1.0),
         "original: str 'vit'",
@@ -229,6 +234,16 @@ def test_other_arguments_are_checked(name: str) -> None:
     assert message in refusal(call)
 
 
+def test_a_model_made_in_inference_mode_has_no_gradients(tiny: Build) -> None:
+    with torch.inference_mode():
+        model = tiny()
+        assert "made or loaded inside torch.inf" in refusal(refocus.explain, model, IMAGES)
+    assert "made or loaded inside torch.inference" in refusal(refocus.explain, model, IMAGES)
+    step = refocus.objective("finetune")
+    assert "made or loaded inside torch" in refusal(step, model, IMAGES, MASKS, LABELS)
+    assert model.head.weight.requires_grad
+
+
 WRONG_TARGETS: dict[str, tuple[Any, str]] = {
     "names": (["ant", "bee"], "targets: list; must be 2 class indices"),
     "floats": ([0.0, 1.0], "targets: [2] torch.float32"),
@@ -236,6 +251,7 @@ WRONG_TARGETS: dict[str, tuple[Any, str]] = {
     "too many": ([0, 1, 2], "targets: [3] torch.int64; must be 2"),
     "ragged": ([[0], [1, 2]], "targets: list; must be 2"),
     "outside": ([0, 4], "targets: [0, 4]; the model's classes are 0 to 3"),
+    "detached": (lambda z: z.detach()[:, 0], "targets: the score is detached from the logits"),
 }
 
 
@@ -243,6 +259,101 @@ WRONG_TARGETS: dict[str, tuple[Any, str]] = {
 def test_targets_are_checked(model: nn.Module, name: str) -> None:
     targets, message = WRONG_TARGETS[name]
     assert message in refusal(refocus.explain, model, IMAGES, targets)
+
+
+@pytest.mark.parametrize("outputs", [2, 7])
+def test_classes_are_those_of_the_head_that_a_model_has(tiny: Build, outputs: int) -> None:
+    model = tiny()
+    model.head = nn.Linear(24, outputs)  # it still says that it has 4
+    last = outputs - 1
+    assert refocus.explain(model, IMAGES, last).targets.tolist() == [last, last]
+    assert f"classes are 0 to {last}" in refusal(refocus.explain, model, IMAGES, outputs)
+    assert class_count(model) == outputs
+    assert label_names(model) is None
+    step = refocus.objective("refocus")
+    assert step(model, IMAGES, MASKS, torch.tensor([0, last]))["loss"].isfinite()
+    said = refusal(step, model, IMAGES, MASKS, torch.tensor([0, outputs]))
+    assert said == f"labels: 0 to {outputs}; must be 0 to {last}, the model's classes"
+
+
+class Own(OwnViT):
+    """A model of the user's own that does not say how many classes it has."""
+
+    def __init__(self, returned: Callable[[Tensor], object] = lambda logits: logits) -> None:
+        super().__init__()
+        self.returned = returned
+        del self.num_classes
+
+    def forward(self, images: Tensor) -> Any:
+        return self.returned(super().forward(images))
+
+
+@pytest.mark.parametrize(
+    ("objective", "weights"),
+    [
+        ("refocus", {}),
+        ("refocus", {"energy": 0.0}),
+        ("relevance", {}),
+        ("finetune", {}),
+        ("gradmask", {}),
+        ("rrr", {}),
+    ],
+)
+def test_classes_that_no_output_has_are_found_by_the_pass(objective: str, weights: Any) -> None:
+    step = refocus.objective(objective, **weights)
+    said = refusal(step, Own(), IMAGES, MASKS, torch.tensor([0, 99]))
+    assert said.endswith(": 0 to 99; must be 0 to 3, the model's classes")
+    assert "99; must be 0 to 3" in refusal(refocus.explain, Own(), IMAGES, 99)
+    seen = refocus.objective("refocus", seen=[99])
+    assert "seen: 0 to 99; must be 0 to 3" in refusal(seen, Own(), IMAGES, MASKS, LABELS)
+
+
+RETURNED: dict[str, tuple[Callable[[Tensor], object], str]] = {
+    "a dictionary": (lambda z: {"logits": z}, "Own: a pass returns dict; must be logits [B, K]"),
+    "a tuple": (lambda z: (z,), "Own: a pass returns tuple; must be"),
+    "nothing": (lambda z: None, "Own: a pass returns NoneType; must be"),
+    "one number an image": (lambda z: z[:, 0], "Own: a pass returns [2] float32; must be"),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_a_model_returns_logits(name: str) -> None:
+    returned, message = RETURNED[name]
+    assert message in refusal(refocus.explain, Own(returned), IMAGES)
+    step = refocus.objective("finetune")
+    assert message in refusal(step, Own(returned), IMAGES, MASKS, LABELS)
+
+
+@pytest.mark.parametrize("side", [4, 36])
+def test_a_model_of_ones_own_may_not_take_a_size(side: int) -> None:
+    model = Own()
+    model.blocks.insert(0, nn.LayerNorm([16, 16]))  # of 4 x 4 patches
+    said = refusal(refocus.explain, model, torch.zeros(1, 3, side, side + 8))
+    assert said.startswith(f"images: [1, 3, {side}, {side + 8}]: the model does not take them")
+
+
+def test_an_error_in_a_target_of_ones_own_stays_what_it_is(model: nn.Module) -> None:
+    for error in (ValueError, RuntimeError, ZeroDivisionError):
+
+        def target(_logits: Tensor, error: Any = error) -> Tensor:
+            raise error("of another size")
+
+        for call in (
+            lambda target=target: refocus.explain(model, IMAGES, target),
+            lambda target=target: refocus.objective("energy", target=target, classification=0.0)(
+                model, IMAGES, MASKS, LABELS
+            ),
+        ):
+            with pytest.raises(error, match="of another size"):
+                call()
+
+
+def test_an_error_in_a_model_that_is_not_about_sizes_stays_what_it_is() -> None:
+    def broken(_logits: Tensor) -> Tensor:
+        raise RuntimeError("no such kernel")
+
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        refocus.explain(Own(broken), IMAGES)
 
 
 # --- wrapped models -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Pure functions; accuracies are in percent, everything else in [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -191,7 +192,13 @@ def background_share(
         >>> refocus.background_share(torch.ones(1, 4, 4), masks).tolist()
         [0.5]
     """
-    check_maps("patches", patches, "B, h, w")
+    patches = check_maps("patches", patches, "B, h, w")
+    low, high = (patches.min().item(), patches.max().item()) if patches.numel() else (0.0, 0.0)
+    if not (low >= 0 and math.isfinite(high)):
+        raise InputError(
+            f"patches: values from {low:g} to {high:g}; must be raw relevance, finite and never "
+            "negative (Explanation.patches)"
+        )
     masks = check_masks("masks", masks, "B, H, W")
     if len(patches) != len(masks):
         raise InputError(
@@ -208,7 +215,7 @@ def background_share(
 
 def _two_sides(covered: object) -> bool:
     sides = tuple(covered) if isinstance(covered, Sequence) else ()
-    return len(sides) == 2 and all(isinstance(x, int) and x > 0 for x in sides)
+    return len(sides) == 2 and all(type(x) is int and x > 0 for x in sides)
 
 
 @dataclass(frozen=True)
@@ -271,7 +278,7 @@ def segmentation_counts(relevance: Tensor, mask: Tensor) -> list[float]:
     relevance, mask `[H, W]` -> [1, share of right pixels, intersection and union of background,
     intersection and union of foreground (in shares of the image), average precision].
     """
-    r = minmax(relevance[None].float())[0].cpu()
+    r = minmax(relevance.detach()[None].float())[0].cpu()
     truth = mask.cpu() > 0.5
     guess = r > r.mean()
     sides = [(guess == side, truth == side) for side in (False, True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from refocus.data.styles import adain as adain_of
 from refocus.errors import InputError
 from refocus.objectives.chosen_map import map_of
+from refocus.objectives.originals import check_original
 from refocus.objectives.refusals import (
     indices,
     positive,
@@ -24,7 +25,7 @@ from refocus.objectives.registry import OBJECTIVES, Step
 from refocus.objectives.regularizers import REGULARIZERS, Pass
 from refocus.objectives.steps import Lesson, MakeMap, StepSettings, Terms
 from refocus.relevance.answers import logits_of
-from refocus.vit.inputs import check_batch, check_model, fitting, shown
+from refocus.vit.inputs import check_batch, check_gradients, check_model, shown
 
 
 def objective(
@@ -103,16 +104,29 @@ def objective(
         recompute=recompute,
         original=original,
     )
+    step = step_of(name, chosen, weights)
     return _checked(
-        step_of(name, chosen, weights), reads_labels=own is None or _by_label(name, weights)
+        step,
+        original if _of_original(name, weights) else None,
+        reads_labels=_reads_labels(name, chosen, weights),
     )
 
 
-def _by_label(name: str, weights: Mapping[str, float]) -> bool:
-    """Whether a term with a weight reads labels as class indices."""
+def _reads_labels(name: str, settings: StepSettings, weights: Mapping[str, float]) -> bool:
+    """Whether the map, or a term with a weight, reads labels as class indices."""
     row = OBJECTIVES[name]
+    if row.reads_labels and settings.target is None and not settings.predicted:
+        return True
     merged = {**row.weights, **weights}
     return any(merged.get(term) for term in (*row.by_label, "labels"))
+
+
+def _of_original(name: str, weights: Mapping[str, float]) -> list[str]:
+    """What reads the model before tuning: the objective itself, terms with a weight."""
+    row = OBJECTIVES[name]
+    merged = {**row.weights, **weights}
+    terms = [term for term, each in REGULARIZERS.items() if each.needs_original]
+    return ["it"] * row.needs_original + [f"the term {t!r}" for t in terms if merged.get(t)]
 
 
 def lesson(
@@ -137,20 +151,17 @@ def step_of(name: str, settings: StepSettings, weights: Mapping[str, float]) -> 
         InputError: unknown objective or term, a switch that the objective does not read, or no
             `original` where one is needed.
     """
-    if name not in OBJECTIVES:
+    if not isinstance(name, str) or name not in OBJECTIVES:
         raise InputError(f"‹objective› {name}: unknown; choose one of {', '.join(OBJECTIVES)}")
     row = OBJECTIVES[name]
     refuse_weights(name, row, weights)
     refuse_unread(name, row, settings, weights)
     merged = {**row.weights, **weights}
     extra = [term for term in REGULARIZERS if merged.get(term)]
-    if settings.original is None:
-        needing = [f"the term {term!r}" for term in extra if REGULARIZERS[term].needs_original]
-        if row.needs_original or needing:
-            what = "it" if row.needs_original else needing[0]
-            raise InputError(
-                f"objective {name!r}: {what} needs `original`, the model before tuning"
-            )
+    if settings.original is None and (needing := _of_original(name, weights)):
+        raise InputError(
+            f"objective {name!r}: {needing[0]} needs `original`, the model before tuning"
+        )
     refuse_lesson(extra, settings)
     used = replace(
         settings,
@@ -158,12 +169,14 @@ def step_of(name: str, settings: StepSettings, weights: Mapping[str, float]) -> 
         unread=frozenset(term for term, weight in merged.items() if not weight),
     )
 
-    def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+    def step(model: nn.Module, images: Tensor, masks: Tensor, labels: Any) -> Terms:
         terms, logits = row.step(model, images, masks.to(images.dtype), labels, used)
         if extra:
             logits = logits_of(model, images) if logits is None else logits
             given = Pass(model, images, labels, logits, used)
             terms = terms | {term: REGULARIZERS[term].term(given) for term in extra}
+        if not terms:  # all have weight 0
+            return {"loss": 0 * (logits_of(model, images) if logits is None else logits).sum()}
         return {"loss": total(terms, merged), **terms}
 
     return step
@@ -182,13 +195,15 @@ def total(terms: Terms, weights: Mapping[str, float]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def _checked(step: Step, *, reads_labels: bool) -> Step:
-    """The step behind a look at each batch."""
+def _checked(step: Step, original: nn.Module | None, *, reads_labels: bool) -> Step:
+    """The step behind a look at each batch, and at the original that it reads."""
 
-    def checked(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+    def checked(model: nn.Module, images: Tensor, masks: Tensor, labels: Any) -> Terms:
         check_model(model)
+        check_gradients(model)
+        if original is not None:
+            check_original(model, original)
         masks, labels = check_batch(model, images, masks, labels, reads_labels=reads_labels)
-        with fitting(images):
-            return step(model, images, masks, labels)
+        return step(model, images, masks, labels)
 
     return checked

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from refocus.errors import InputError
 from refocus.objectives.steps import MakeMap
-from refocus.relevance.gae import Target
 from refocus.relevance.maps import MAPS, Map
+from refocus.relevance.scores import Target
 
 _TWO, _AXES = 2, 3  # what a map of the caller's returns, and the axes of a map
 
@@ -51,7 +51,8 @@ def checked_map(make: MakeMap) -> MakeMap:
     """A map of the caller's behind a look at what it gives.
 
     Raises:
-        InputError: another shape, or a map outside of the graph, which would train nothing.
+        InputError: another shape, a negative value, or a map outside of the graph, which would
+            train nothing.
     """
 
     def checked(model: nn.Module, images: Tensor, target: Target) -> tuple[Tensor, Tensor]:
@@ -61,6 +62,13 @@ def checked_map(make: MakeMap) -> MakeMap:
             raise InputError("map: must return logits [B, K] and a map [B, h, w]")
         if len(raw) != len(images):
             raise InputError(f"map: returned {len(raw)} maps for {len(images)} images")
+        if logits.shape[:1] != images.shape[:1] or logits.ndim != _TWO:
+            raise InputError(f"map: returned logits {list(logits.shape)}; must be [B, K]")
+        if bool((raw.detach() < 0).any()):
+            raise InputError(
+                f"map: returned values down to {raw.detach().amin():g}; must never be negative, as "
+                "its energy is a share; take its positive part, raw.clamp(min=0)"
+            )
         if torch.is_grad_enabled() and not raw.requires_grad:
             raise InputError("map: the returned map is outside of the graph, so it trains nothing")
         return logits, raw

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from refocus.vit.inputs import check_outputs
+
 
 def background(relevance: Tensor, mask: Tensor, outside: Tensor | None = None) -> Tensor:
     """Paper Eq. 1: MSE(R * (1 - S), 0).
@@ -47,7 +49,12 @@ def confidence(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with the true labels; logits `[B, K]`, labels `[B]`."""
+    """Cross-entropy with the true labels; logits `[B, K]`, labels `[B]`.
+
+    Raises:
+        InputError: labels that the logits do not have.
+    """
+    check_outputs("labels", labels, logits)
     return F.cross_entropy(logits, labels)
 
 
@@ -59,7 +66,12 @@ def seen_classification(logits: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
     With few shots of half the classes, cross-entropy over all K teaches "it is never one of the
     others": their logits are only ever pushed down. Restricted to the classes tuned on, the others
     are left to what the model knows of them.
+
+    Raises:
+        InputError: labels or `seen` that the logits do not have.
     """
+    check_outputs("seen", seen, logits)
+    check_outputs("labels", labels, logits)
     position = (seen[None] == labels[:, None]).long().argmax(1)
     return F.cross_entropy(logits[:, seen], position)
 
@@ -85,7 +97,7 @@ def binary_relevance(relevance: Tensor, mask: Tensor) -> Tensor:
     The relevance is read as the probability of foreground. Kept 1 % off 0 and 1, which every
     min-max map reaches and where the slope of the logarithm has no bound.
     """
-    return F.binary_cross_entropy(relevance.clamp(0.01, 0.99), mask)
+    return F.binary_cross_entropy(relevance.clamp(0.01, 0.99), mask.to(relevance.dtype))
 
 
 def gradmask(gradient: Tensor, mask: Tensor) -> Tensor:

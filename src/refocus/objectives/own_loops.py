@@ -5,6 +5,7 @@ Imports neither transformers nor Lightning.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,6 +144,23 @@ class TrainerMixin:
 
     step: Step
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Refuse bases in an order, or a step in a form, that would not train the objective."""
+        super().__init_subclass__(**named)
+        before = cls.__mro__[: cls.__mro__.index(TrainerMixin)]
+        for base in before:
+            own = not issubclass(base, TrainerMixin)
+            if own and "compute_loss" in vars(base) and hasattr(base, "train"):
+                raise InputError(
+                    f"{cls.__name__}: {base.__name__} comes before TrainerMixin, so it would train "
+                    f"its own loss; must be class {cls.__name__}(TrainerMixin, {base.__name__})"
+                )
+        if not _callable_as(vars(cls).get("step"), cls):
+            raise InputError(
+                f"{cls.__name__}: step would be given the trainer as its model; must be "
+                "staticmethod(refocus.objective(...))"
+            )
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         """As `Trainer`, which passes on columns by the model's signature, where masks are not."""
         given = named.get("args") or (arguments[1] if len(arguments) > 1 else None)
@@ -152,6 +170,20 @@ class TrainerMixin:
         # a mean over images, which Trainer has to divide when it accumulates gradients
         self.model_accepts_loss_kwargs = False
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
+
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """As `Trainer`'s.
+
+        Raises:
+            InputError: there is no step.
+        """
+        if not callable(getattr(self, "step", None)):
+            raise InputError(
+                f"{type(self).__name__}: has no step; set step = "
+                "staticmethod(refocus.objective(...)) in its class"
+            )
+        parent: Any = super()
+        return parent.train(*arguments, **named)
 
     def compute_loss(
         self, model: nn.Module, inputs: Row, return_outputs: bool = False, **rest: Any
@@ -182,3 +214,14 @@ class TrainerMixin:
             self._terms.clear()
         parent: Any = super()
         parent.log(logs, *arguments, **named)
+
+
+def _callable_as(step: object, owner: type) -> bool:
+    """Whether an instance's `step`, if its class sets one, takes the four arguments of a step."""
+    if not inspect.isfunction(step):  # nothing, a staticmethod, a property, a callable object
+        return True
+    try:
+        inspect.signature(step).bind(owner, *("model", "images", "masks", "labels"))
+    except TypeError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ from refocus.plugins import Table
 class Step(Protocol):
     """What `objective` returns."""
 
-    def __call__(self, model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Terms:
+    def __call__(self, model: nn.Module, images: Tensor, masks: Tensor, labels: Any) -> Terms:
         """The terms of one batch, each a scalar in the graph; "loss" is their weighted sum.
 
         Args:
@@ -44,8 +44,8 @@ class Step(Protocol):
                 `DistributedDataParallel`.
             images: normalized floats `[B, 3, H, W]` on the model's device.
             masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], 1 is the object; also boolean.
-            labels: class indices `[B]`; anything where a `target` of your own stands in for the
-                class and no term with a weight reads labels.
+            labels: class indices `[B]`; anything, also None, where no term with a weight reads
+                them: with target="predicted" or a `target` of your own, and for `consistency`.
 
         Raises:
             InputError: an argument of another type, shape, device or range.
@@ -74,6 +74,7 @@ class Objective:
         needs_others: takes backgrounds of other images of the batch; a batch of one has none.
         without_labels: it can take the predicted class in place of labels where these terms, which
             read labels, have weight 0; None: it cannot.
+        reads_labels: False where no label is read, so that labels may be None.
         by_label: terms that read labels as class indices. With a `target` of the caller's own,
             where all of them have weight 0, the step is not to read labels.
     """
@@ -90,6 +91,7 @@ class Objective:
     needs_others: bool = False
     without_labels: tuple[str, ...] | None = None
     by_label: tuple[str, ...] = ()
+    reads_labels: bool = True
 
 
 _PUBLISHED = {
@@ -208,6 +210,7 @@ _OWN = {
         switches=("second_order",),
         by_map=True,
         needs_original=True,
+        reads_labels=False,
         share=0.5,  # as `refocus`
         needs_others=True,
     ),

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from refocus.objectives import losses, rotations
+from refocus.objectives.originals import answers, start_of
 from refocus.objectives.steps import StepSettings, trained_logits
-from refocus.relevance.answers import last_linear_input, logits_of, second_answer
+from refocus.relevance.answers import last_linear_input, second_answer
 from refocus.vit.loading import preprocessing
-from refocus.vit.wrappers import unwrap
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,17 @@ def _labels(p: Pass) -> Tensor:
 
 
 def _kl(p: Pass) -> Tensor:
-    with torch.no_grad():
-        teacher = logits_of(p.original, p.images)
-    return losses.distance_to_teacher(p.logits, teacher)
+    return losses.distance_to_teacher(p.logits, answers(p.original, p.images))
 
 
 def _l2_sp(p: Pass) -> Tensor:
-    start = dict(unwrap(p.original).named_parameters())
     # what is where it began adds nothing, and a parameter that no pass uses (a mask token) must not
     # get a gradient of zeros, of which distributed training has been told that it gets none
-    moved = {
-        name: weight
-        for name, weight in unwrap(p.model).named_parameters()
-        if weight.requires_grad and not torch.equal(weight, start[name].detach())
-    }
+    pairs = start_of(p.model, p.original).values()
+    moved = [(now, before) for now, before in pairs if not torch.equal(now, before)]
     if not moved:
         return p.logits.sum() * 0
-    return losses.distance_to_start(moved.values(), [start[name].detach() for name in moved])
+    return losses.distance_to_start(*zip(*moved, strict=True))
 
 
 def _rotation(p: Pass) -> Tensor:

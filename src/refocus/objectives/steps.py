@@ -19,11 +19,14 @@ from refocus.data.styles import by_amplitudes
 from refocus.data.swaps import next_donors, other_class_neighbours, swap_backgrounds
 from refocus.errors import InputError
 from refocus.objectives import losses
+from refocus.objectives.originals import answers
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
-from refocus.relevance.gae import Target, normalized, relevance_patches, upsample
+from refocus.relevance.gae import normalized, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
+from refocus.relevance.scores import Target, score, slopes
 from refocus.vit.families import covered_pixels, view
+from refocus.vit.views import unsupported
 
 Terms = dict[str, Tensor]
 # (model, images, what the map is of) -> logits `[B, K]` and raw map `[B, h, w]`, in the graph
@@ -69,10 +72,11 @@ class StepSettings:
             return None
         return labels if self.target is None else self.target
 
-    def donors_of(self, labels: Tensor, turns: int) -> list[Tensor]:
+    def donors_of(self, images: Tensor, labels: Tensor | None, turns: int) -> list[Tensor]:
         """For each turn, positions `[B]` of the donors of a batch's images."""
-        if self.donors == "neighbours" or labels.ndim != 1:  # several labels an image: no class
-            return next_donors(len(labels), turns)
+        several = not isinstance(labels, Tensor) or labels.ndim != 1  # or none: no class an image
+        if self.donors == "neighbours" or labels is None or several:
+            return next_donors(len(images), turns)
         return other_class_neighbours(labels, turns)
 
 
@@ -190,7 +194,7 @@ def gradmask_step(
     `second_order` False makes the mask term a constant, as in the paper's code.
     """
     logits, gradient = _input_gradient(
-        model, images, lambda z: z.gather(1, labels[:, None]).sum(), s.second_order
+        model, images, lambda logits: score(logits, labels), s.second_order
     )
     return {
         "background": losses.gradmask(gradient, masks),
@@ -215,18 +219,18 @@ def rrr_step(
 
 
 def _input_gradient(
-    model: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor], create_graph: bool
+    model: nn.Module, images: Tensor, answer: Callable[[Tensor], Tensor], create_graph: bool
 ) -> tuple[Tensor, Tensor]:
-    """Logits, and the gradient of `score` by the pixels.
+    """Logits, and the gradient of `answer` by the pixels.
 
     It is within the graph only through attention that is not fused.
     """
     images = images.detach().requires_grad_()
     with attention_maps(model):  # scaled_dot_product_attention has no second derivative
         logits = logits_of(model, images)
-    (gradient,) = torch.autograd.grad(
-        score(logits), images, create_graph=create_graph, retain_graph=True
-    )
+    (gradient,) = slopes(answer(logits), [images], within_graph=create_graph)
+    if gradient is None:
+        raise unsupported(model, "its answer does not depend on the images")
     return logits, gradient
 
 
@@ -264,7 +268,7 @@ def swap_step(
     Made with the same masks. The donor is of the batch, of another class where it has one, so a
     batch of one keeps its own background.
     """
-    (donors,) = s.donors_of(labels, 1)
+    (donors,) = s.donors_of(images, labels, 1)
     swapped = swap_backgrounds(images, masks, images[donors], masks[donors])
     logits = trained_logits(model, swapped)
     return {"classification": losses.classification(logits, labels)}, None
@@ -277,8 +281,9 @@ def refocus_step(
 
     Relevance energy, and cross-entropy among the classes tuned on.
     """
-    every, count = _with_swaps(images, masks, s.donors_of(labels, turns(images)))
-    repeated = torch.cat([labels] * count)
+    every, count = _with_swaps(images, masks, s.donors_of(images, labels, turns(images)))
+    # where labels are not read, they may be anything
+    repeated = torch.cat([labels] * count) if isinstance(labels, Tensor) else labels
     logits, terms = with_energy(model, every, masks, repeated, s)
     if "classification" not in s.unread:
         seen = _seen(labels, s, logits.shape[1])
@@ -296,8 +301,7 @@ def consistency_step(
     labels are not read.
     """
     assert s.original is not None
-    with torch.no_grad():
-        teacher = logits_of(s.original, images)
+    teacher = answers(s.original, images)
     neighbours = next_donors(len(images), turns(images))  # what their classes are is not known
     every, count = _with_swaps(images, masks, neighbours)
     predicted = teacher.argmax(1).repeat(count)

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from refocus.errors import InputError
 from refocus.vit.families import view
+from refocus.vit.inputs import fitting, shown
 from refocus.vit.precision import autocast, in_bfloat16
 from refocus.vit.views import View, two_tokens, unsupported
 from refocus.vit.wrappers import runnable, unwrap
+
+_TWO = 2  # axes of logits
 
 
 class _Watch(TorchFunctionMode):
@@ -75,8 +79,16 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """One forward pass -> logits `[B, K]`; transformers' models wrap theirs in a record.
 
     In the number format of `refocus.vit.precision.computing`; the answer is float32 then.
+
+    Raises:
+        InputError: a model that does not take images of this size, or that returns no logits.
     """
-    with autocast(images.device):
+    with fitting(images), autocast(images.device):
         output = runnable(model)(images)
-    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor) or logits.ndim != _TWO:
+        raise InputError(
+            f"{type(unwrap(model)).__name__}: a pass returns {shown(output)}; must be logits "
+            "[B, K], a tensor or a record that has them as .logits"
+        )
     return logits.float() if in_bfloat16() else logits

@@ -10,7 +10,7 @@ functions is recorded as well. What would hide a map is off meanwhile (`switches
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.relevance.calls import Call, Intercept, Layer
-from refocus.relevance.switches import alone, mine
+from refocus.relevance.switches import alone, innermost, mine
 from refocus.vit.families import view
 from refocus.vit.inputs import check_model
 from refocus.vit.views import View, unsupported
@@ -60,7 +60,7 @@ def attention_maps(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
 
 
 @contextmanager
-def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Iterator[list[Tensor]]:
+def recorded(model: nn.Module, layers: Iterable[nn.Module] | None = None) -> Iterator[list[Tensor]]:
     """Record the attention maps of a model of your own, for its method `attention_maps`.
 
     docs/extending.md shows the whole of such a model.
@@ -68,7 +68,8 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
     Args:
         model: the module whose forward passes are recorded.
         layers: its submodules whose output is a map, first layer first, where it forms its maps by
-            itself. None: it calls torch's `scaled_dot_product_attention` or
+            itself. Parts of timm that have a switch `fused_attn` do so meanwhile: `attn_drop` then
+            gives their map. None: the model calls torch's `scaled_dot_product_attention` or
             `nn.MultiheadAttention`, as most do.
 
     Yields:
@@ -87,20 +88,22 @@ def recorded(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Ite
         [[1, 2, 5, 5]]
     """
     check_model(model)
-    for position, layer in enumerate(layers or ()):
+    own = list(layers or ())
+    for position, layer in enumerate(own):
         check_model(layer, f"layers[{position}]")
     maps: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: object, attention: Tensor) -> None:
-        maps.append(_differentiable(attention))
+        if innermost(model, maps):
+            maps.append(differentiable(attention))
 
     def form(call: Call) -> Tensor:
-        maps.append(_differentiable(F.dropout(call.map(), call.dropout_p)))
+        maps.append(differentiable(F.dropout(call.map(), call.dropout_p)))
         return maps[-1] @ call.value
 
-    handles = [layer.register_forward_hook(mine(keep)) for layer in layers or ()]
+    handles = [layer.register_forward_hook(mine(keep)) for layer in own]
     try:
-        with alone(model, maps), nullcontext() if layers else Intercept(form):
+        with alone(model, maps, fused=not own), nullcontext() if own else Intercept(form):
             yield maps
     finally:
         for handle in handles:
@@ -127,7 +130,7 @@ def attention_layers(model: nn.Module) -> Iterator[list[Layer]]:
             raise unsupported(
                 inner, f"attention dropout of {call.dropout_p:g}: such maps cannot be computed anew"
             )
-        layers.append(Layer(call, _differentiable(call.fused())))
+        layers.append(Layer(call, differentiable(call.fused())))
         return layers[-1].output
 
     with alone(inner, layers), Intercept(keep):
@@ -164,7 +167,8 @@ def limited_attention(model: nn.Module, allowed: Tensor) -> Iterator[None]:
         yield
 
 
-def _differentiable(attention: Tensor) -> Tensor:
+def differentiable(attention: Tensor) -> Tensor:
+    """A node of the graph: a leaf, where nothing before it needs a gradient."""
     if torch.is_grad_enabled() and not attention.requires_grad:
         attention.requires_grad_()
     return attention

@@ -21,16 +21,14 @@ from refocus.records import Explanation
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_layers, attention_maps
 from refocus.relevance.calls import Call, attention_map
+from refocus.relevance.scores import Target, refuse_untrained, score, slopes
 from refocus.relevance.switches import evaluating
 from refocus.vit.classes import head_size
 from refocus.vit.families import covered_pixels, view
-from refocus.vit.inputs import check_images, check_model, fitting, shown, whole
+from refocus.vit.inputs import check_gradients, check_images, check_model, shown, whole
 from refocus.vit.views import unsupported
 
 _PAIRS = 32 * 261**2  # of tokens, that one head's maps hold at a time: 32 images of 16 x 16 patches
-Target = (
-    Tensor | Callable[[Tensor], Tensor] | None
-)  # class indices `[B]`; logits -> score per image; the predicted class
 
 
 def attention_relevance(attention: Tensor, gradient: Tensor, row: Tensor) -> Tensor:
@@ -219,12 +217,12 @@ def _kept_shares(
     answer = score(logits, targets)
     if not maps:
         return logits, []
-    gradients = torch.autograd.grad(
-        answer, maps, create_graph=second_order, retain_graph=create_graph, allow_unused=True
-    )
+    gradients = slopes(answer, maps, within_graph=second_order, keep=create_graph)
     used = [
         (a, g) for a, g in zip(maps, gradients, strict=True) if g is not None
     ]  # a head that the classifier passes over
+    if create_graph:
+        refuse_untrained(model, [a for a, _ in used], maps, by_gradient=second_order)
     return logits, [(a.shape[-2:], partial(attention_relevance, a, g)) for a, g in used]
 
 
@@ -241,10 +239,11 @@ def _recomputed_shares(
     answer = score(logits, targets)
     if not layers:
         return logits, []
-    gradients = torch.autograd.grad(
-        answer, [x.output for x in layers], retain_graph=create_graph, allow_unused=True
-    )
+    gradients = slopes(answer, [x.output for x in layers], keep=create_graph)
     used = [(x.call, g) for x, g in zip(layers, gradients, strict=True) if g is not None]
+    if create_graph:
+        formed = [x for call, _ in used for x in (call.query, call.key, call.attn_mask)]
+        refuse_untrained(model, [x for x in formed if x is not None], [x.output for x in layers])
     shapes = [torch.Size((call.query.shape[-2], call.key.shape[-2])) for call, _ in used]
     return logits, [
         (shape, partial(_recomputed, call, g))
@@ -265,21 +264,6 @@ def _recomputed(call: Call, gradient: Tensor, row: Tensor) -> Tensor:
         return share(*inputs)
     found: Tensor = checkpoint(share, *inputs, use_reentrant=False)
     return found
-
-
-def score(logits: Tensor, targets: Target) -> Tensor:
-    """What the relevance explains, summed over images: logits `[B, K]` -> scalar."""
-    if callable(targets):
-        scores = targets(logits)
-        if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
-            found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(
-                f"targets: the function returned {found}; must be one score for each of "
-                f"{len(logits)} images"
-            )
-        return scores.sum()
-    chosen = logits.argmax(1) if targets is None else targets
-    return logits.gather(1, chosen[:, None]).sum()
 
 
 def explain(
@@ -332,8 +316,7 @@ def explain(
     )
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         images = images.clone() if images.is_inference() else images
-        with fitting(images):
-            logits, patches = _in_parts(model, images, wanted)
+        logits, patches = _in_parts(model, images, wanted)
     explained = (
         logits.argmax(1) if wanted is None else wanted(logits) if callable(wanted) else wanted
     )
@@ -349,7 +332,7 @@ def _in_parts(model: nn.Module, images: Tensor, targets: Target) -> tuple[Tensor
     """
     reader = view(model)
     height, width = reader.grid(*images.shape[-2:])
-    at_once = max(1, _PAIRS // (reader.prefix + height * width) ** 2)
+    at_once = max(1, _PAIRS // max(1, reader.prefix + height * width) ** 2)
     if callable(targets) or len(images) <= at_once:
         logits, patches = relevance_patches(model, images, targets, create_graph=False)
         return logits.detach(), patches.detach()
@@ -384,7 +367,12 @@ def _class_indices(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no weight gradients, which would cost memory; both restored after."""
+    """Eval mode and no weight gradients, which would cost memory; both restored after.
+
+    Raises:
+        InputError: a model made in inference mode, whose weights cannot be switched.
+    """
+    check_gradients(model)
     with evaluating(model):
         wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
         try:

@@ -7,7 +7,8 @@ w patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
-from refocus.relevance.gae import Target, score
+from refocus.relevance.scores import Target, refuse_untrained, score, slopes
+from refocus.relevance.switches import mine
 from refocus.vit.families import view
 from refocus.vit.views import View, unsupported
 from refocus.vit.wrappers import unwrap
@@ -45,15 +47,16 @@ def legrad_patches(
     with attention_maps(model) as recorded, _block_outputs(reader.blocks) as outputs:
         logits = logits_of(model, images)
     maps = list(recorded[: len(outputs)])  # a pooling by attention comes after the blocks
+    if create_graph:
+        refuse_untrained(model, maps, maps, by_gradient=True)
     targets = logits.argmax(1) if targets is None else targets
     precision = torch.promote_types(maps[0].dtype, torch.float32)  # bfloat16 maps add up in float32
     total = torch.zeros(len(images), maps[0].shape[-1], dtype=precision, device=images.device)
     for depth, attention in enumerate(maps):
         with attention_maps(model), _replayed(reader.blocks, outputs, depth):
             answer = logits_of(unwrap(model), images)
-        (gradient,) = torch.autograd.grad(
-            score(answer, targets), attention, create_graph=create_graph, retain_graph=True
-        )
+        (gradient,) = slopes(score(answer, targets), [attention], within_graph=create_graph)
+        assert gradient is not None  # every block's tokens are read through its attention
         total = total + layer_map(gradient.to(precision)) / len(maps)
     height, width = reader.grid(*images.shape[-2:])
     inside = slice(reader.prefix, reader.prefix + height * width)
@@ -75,7 +78,7 @@ def _block_outputs(blocks: Sequence[nn.Module]) -> Iterator[list[Any]]:
     """Within the `with`, a pass fills the list with what each block returns."""
     outputs: list[Any] = []
     handles = [
-        block.register_forward_hook(lambda _module, _args, given: outputs.append(given))
+        block.register_forward_hook(mine(lambda _module, _args, given: outputs.append(given)))
         for block in blocks
     ]
     try:
@@ -89,14 +92,29 @@ def _block_outputs(blocks: Sequence[nn.Module]) -> Iterator[list[Any]]:
 def _replayed(blocks: Sequence[nn.Module], outputs: Sequence[Any], depth: int) -> Iterator[None]:
     """Within the `with`, blocks compute nothing: the last returns what the one at `depth` did.
 
-    So what follows the blocks reads those tokens, whatever the library calls it.
+    So what follows the blocks reads those tokens, whatever the library calls it. Other threads'
+    passes are as they were.
     """
     given = [*outputs[: len(blocks) - 1], outputs[depth]]
-    for block, output in zip(blocks, given, strict=True):
-        # an attribute of the instance comes before the method of its class
-        block.forward = lambda *_args, _output=output, **_named: _output
+    before = [vars(block).get("forward") for block in blocks]  # of the caller's own, if any
     try:
+        for block, output in zip(blocks, given, strict=True):
+            # an attribute of the instance comes before the method of its class
+            block.forward = _instead(block.forward, output)
         yield
     finally:
-        for block in blocks:
-            del block.forward
+        for block, own in zip(blocks, before, strict=True):
+            if own is not None:
+                block.forward = own
+            else:
+                vars(block).pop("forward", None)
+
+
+def _instead(forward: Callable[..., Any], output: Any) -> Callable[..., Any]:
+    """In this thread the output, in any other what `forward` gives."""
+    owner = threading.get_ident()
+
+    def replayed(*given: Any, **named: Any) -> Any:
+        return output if threading.get_ident() == owner else forward(*given, **named)
+
+    return replayed

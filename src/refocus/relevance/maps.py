@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.relevance.answers import logits_of
-from refocus.relevance.attention import attention_maps
-from refocus.relevance.gae import Target, score
+from refocus.relevance.attention import attention_maps, differentiable
 from refocus.relevance.legrad import legrad_patches
+from refocus.relevance.scores import Target, refuse_untrained, score, slopes
+from refocus.relevance.switches import mine
 from refocus.vit.families import view
 from refocus.vit.views import View, unsupported
 
@@ -70,12 +71,12 @@ def gradcam(model: nn.Module, images: Tensor, targets: Target, second_order: boo
     reader = view(model)
     if not isinstance(reader, View):
         raise unsupported(model, "Grad-CAM needs to know its blocks")
-    with attention_maps(model), _entering(reader.blocks[-1]) as entered:
+    with attention_maps(model) as recorded, _entering(reader.blocks[-1]) as entered:
         logits = logits_of(model, images)
     (tokens,) = entered
-    (gradient,) = torch.autograd.grad(
-        score(logits, targets), tokens, create_graph=second_order, retain_graph=True
-    )
+    (gradient,) = slopes(score(logits, targets), [tokens], within_graph=second_order)
+    assert gradient is not None  # the last block reads them
+    refuse_untrained(model, [tokens], [tokens, *recorded], by_gradient=second_order)
     count = _count(reader, images)
     inside = slice(reader.prefix, reader.prefix + count)
     alpha = gradient[:, inside].mean(1)
@@ -111,6 +112,7 @@ def _recorded(model: nn.Module, images: Tensor) -> Recorded:
         logits = logits_of(model, images)
     if not recorded:
         raise unsupported(model, "none of its attention maps was recorded")
+    refuse_untrained(model, recorded, recorded)
     if _unread(logits, recorded[-1]):
         recorded.pop()
     maps = [attention.mean(1) for attention in recorded]
@@ -159,9 +161,9 @@ def _entering(block: nn.Module) -> Iterator[list[Tensor]]:
     entered: list[Tensor] = []
 
     def note(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        entered.append(args[0] if args else named["hidden_states"])
+        entered.append(differentiable(args[0] if args else named["hidden_states"]))
 
-    handle = block.register_forward_pre_hook(note, with_kwargs=True)
+    handle = block.register_forward_pre_hook(mine(note), with_kwargs=True)
     try:
         yield entered
     finally:

@@ -5,6 +5,7 @@ A model is recorded by one thread at a time; others wait.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from refocus.vit.views import unsupported
 from refocus.vit.wrappers import unwrap
 
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
@@ -33,9 +35,48 @@ def mine(hook: Callable[..., None]) -> Callable[..., None]:
     return lambda *args: hook(*args) if threading.get_ident() == owner else None
 
 
+class _Recordings(threading.local):
+    """Of this thread: the models that are recorded, and the lists that are filled."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[nn.Module, list[Any]]] = []
+
+
+_RECORDINGS = _Recordings()
+
+
+def innermost(model: nn.Module, filled: list[Any]) -> bool:
+    """Whether this list is filled by a pass through the model, and not one of a `with` inside."""
+    return [each for recorded, each in _RECORDINGS.open if recorded is model][-1] is filled
+
+
+@contextmanager
+def alone(model: nn.Module, filled: list[Any], *, fused: bool = True) -> Iterator[None]:
+    """This thread's passes through the model, with plain attention; each empties the list first.
+
+    fused: whether its layers call torch's attention, where they have that choice, or form maps.
+
+    Raises:
+        InputError: a layer that computes something else when it calls torch's attention.
+    """
+
+    def empty(*_: object) -> None:
+        if innermost(model, filled):
+            filled.clear()
+
+    with exclusive(model), _plain_attention(model, fused), _Eager():
+        handle = model.register_forward_pre_hook(mine(empty))
+        _RECORDINGS.open.append((model, filled))
+        try:
+            yield
+        finally:
+            _RECORDINGS.open.pop()
+            handle.remove()
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode within; each of its modules is left in the mode that it was in."""
+    """Eval mode; the mode of each part is restored after."""
     with exclusive(model):
         modes = {module: module.training for module in model.modules()}
         try:
@@ -44,17 +85,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes.items():
                 module.training = mode
-
-
-@contextmanager
-def alone(model: nn.Module, filled: list[Any]) -> Iterator[None]:
-    """This thread's passes through the model, with plain attention; each empties the list first."""
-    with exclusive(model), _plain_attention(model), _Eager():
-        handle = model.register_forward_pre_hook(mine(lambda *_: filled.clear()))
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 class _Eager:
@@ -81,19 +111,20 @@ class _Eager:
                 _Eager._stance.__exit__(*error)
 
 
-_SWITCHES = {"fused_attn": True, "grad_checkpointing": False, "gradient_checkpointing": False}
+_FUSED = "fused_attn"  # of timm's layers
+_OFF = ("grad_checkpointing", "gradient_checkpointing")
 _KIND = "_attn_implementation"  # of transformers' configurations; "sdpa" calls torch's function
 
 
 @contextmanager
-def _plain_attention(model: nn.Module) -> Iterator[None]:
-    """Every layer calls torch's function, at once."""
+def _plain_attention(model: nn.Module, fused: bool) -> Iterator[None]:
+    """Every layer calls torch's function, at once; or none of timm's does, without `fused`."""
+    wanted = {_FUSED: fused, **dict.fromkeys(_OFF, False)}
     layers = [
-        (m, name, getattr(m, name))
-        for m in model.modules()
-        for name in _SWITCHES
-        if name in vars(m)
+        (m, name, getattr(m, name)) for m in model.modules() for name in wanted if name in vars(m)
     ]
+    if fused:
+        _refuse_scaled(model)
     configs = list(
         {
             id(c): c for m in model.modules() for c in _with_parts(getattr(m, "config", None))
@@ -102,7 +133,7 @@ def _plain_attention(model: nn.Module) -> Iterator[None]:
     kinds = [getattr(config, _KIND) for config in configs]
     try:
         for module, name, _ in layers:
-            setattr(module, name, _SWITCHES[name])
+            setattr(module, name, wanted[name])
         for config in configs:
             setattr(config, _KIND, "sdpa")
         yield
@@ -111,6 +142,21 @@ def _plain_attention(model: nn.Module) -> Iterator[None]:
             setattr(module, name, value)
         for config, kind in zip(configs, kinds, strict=True):
             setattr(config, _KIND, kind)
+
+
+def _refuse_scaled(model: nn.Module) -> None:
+    """Stop at a layer whose own scale counts only while it does not call torch's function."""
+    for name, layer in model.named_modules():
+        scale, width = (getattr(layer, each, None) for each in ("scale", "head_dim"))
+        off = vars(layer).get(_FUSED) is False
+        if not (off and isinstance(scale, float) and isinstance(width, int)):
+            continue
+        if not math.isclose(scale, width**-0.5, rel_tol=1e-6):
+            raise unsupported(
+                model,
+                f"{name}.scale is {scale:g} in place of {width**-0.5:g}, which torch's attention "
+                "takes; multiply the weights of its query by the difference",
+            )
 
 
 def _with_parts(config: Any) -> list[Any]:

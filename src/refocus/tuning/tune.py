@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -50,6 +51,8 @@ _OUTCOME = (MODEL, "results.json")  # of a run that was concluded
 
 
 @put_back()
+@torch.inference_mode(False)  # a caller's own switch must not reach into the training
+@torch.enable_grad()
 def tune(
     recipe: Recipe,
     out: str | Path,
@@ -169,6 +172,8 @@ def _begin(recipe: Recipe, selection: Selection, started: Mapping[str, str], fol
 
 
 @put_back()
+@torch.inference_mode(False)
+@torch.enable_grad()
 def resume(
     run: str | Path,
     *,

@@ -56,9 +56,25 @@ def loose(name: str) -> str:
 def head_size(model: nn.Module) -> int | None:
     """Outputs of the classifier head; None where a model of the user's own does not say."""
     inner: Any = unwrap(model)
+    last = _last_layer(inner)
+    if last is not None:
+        return last.out_features
     if hasattr(inner, "num_classes"):
         return int(inner.num_classes)
     return int(inner.config.num_labels) if hasattr(inner, "config") else None
+
+
+def _last_layer(model: Any) -> nn.Linear | None:
+    """The layer that answers, where the libraries have one.
+
+    After `model.head = nn.Linear(24, 7)` the model says of itself what it said before.
+    """
+    if hasattr(model, "get_classifier"):  # timm
+        head = model.get_classifier()
+    else:  # transformers, torchvision
+        head = getattr(model, "classifier" if hasattr(model, "config") else "heads", None)
+    last = head[-1] if isinstance(head, nn.Sequential) and len(head) else head
+    return last if isinstance(last, nn.Linear) else None
 
 
 def class_count(model: nn.Module) -> int:

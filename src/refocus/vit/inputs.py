@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ _SLACK = 1e-3  # beyond 0 and 1, for masks that were resized in floats
 _NORMALIZED = "normalized floats [B, 3, height, width]"
 _HOW = "refocus.eval_image(model)(image)[None] makes them of a PIL image"
 _WHITE = 255
+_OF_SIZE = re.compile(r"\b(sizes?|shapes?)\b")  # in complaints of torch
 _AXES, _CHANNELS = 4, 3  # images are [B, 3, height, width]
 
 
@@ -39,6 +41,19 @@ def check_model(model: object, name: str = "model") -> None:
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{name}: {shown(model)}; must be a torch.nn.Module, such as refocus.load returns"
+        )
+
+
+def check_gradients(model: nn.Module) -> None:
+    """Refuse a model that can have no gradients.
+
+    Raises:
+        InputError: it was made in inference mode.
+    """
+    if any(weight.is_inference() for weight in model.parameters()):
+        raise InputError(
+            "model: made or loaded inside torch.inference_mode(), so it can have no gradients; "
+            "make it outside"
         )
 
 
@@ -79,7 +94,7 @@ def check_batch(
     _check_pixels(model, dark, bright)
     check_share("masks", low, high)
     if ends:
-        _check_indices(model, *ends)
+        _check_range("labels", head_size(model), *ends)
     return shaped, labels
 
 
@@ -160,12 +175,14 @@ def check_share(name: str, low: float, high: float) -> None:
 
 @contextmanager
 def fitting(images: Tensor) -> Iterator[None]:
-    """Within the `with`, how the libraries complain about a size becomes an `InputError`."""
+    """Within the `with`, a pass, how libraries complain about a size becomes an `InputError`."""
     try:
         yield
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):
         raise
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        if isinstance(error, RuntimeError) and not _OF_SIZE.search(str(error)):
+            raise  # of the machine, or of code that is none of ours
         raise InputError(
             f"images: {list(images.shape)}: the model does not take them ({first_line(error)})"
         ) from error
@@ -271,11 +288,23 @@ def _check_pixels(model: nn.Module, low: float, high: float) -> None:
         )
 
 
-def _check_indices(model: nn.Module, least: float, most: float) -> None:
-    classes = head_size(model)
+def check_outputs(name: str, indices: Tensor, logits: Tensor) -> None:
+    """Class indices against the outputs that there are, logits `[B, K]`; other labels pass.
+
+    A model may have another head than it says.
+
+    Raises:
+        InputError: an index that is no output.
+    """
+    if indices.numel() and whole(indices):
+        _check_range(name, logits.shape[1], *_looked_at(indices))
+
+
+def _check_range(name: str, classes: int | None, *ends: float) -> None:
+    least, most = ends
     if least < 0 or (classes is not None and most >= classes):
         legal = "0 or more" if classes is None else f"0 to {classes - 1}, the model's classes"
-        raise InputError(f"labels: {least:.0f} to {most:.0f}; must be {legal}")
+        raise InputError(f"{name}: {least:.0f} to {most:.0f}; must be {legal}")
 
 
 def _reach(model: nn.Module) -> float:
