@@ -11,10 +11,10 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
@@ -87,7 +87,31 @@ def label_names(model: nn.Module) -> list[str] | None:
 
 def _carried(model: nn.Module) -> list[str]:
     names = (getattr(unwrap(model), "pretrained_cfg", {}) or {}).get("label_names") or []
-    return by_index(names, "label_names") if isinstance(names, dict) else list(names)
+    return in_order(names, "label_names")
+
+
+def in_order(names: object, shown: str) -> list[str]:
+    """Names in the order of the outputs: from a list or whatever else has an order, or `by_index`.
+
+    shown: what they are called.
+
+    Raises:
+        InputError: a set, a text, or something in it that is no name.
+    """
+    if isinstance(names, Mapping):
+        return by_index(names, shown)
+    ordered = isinstance(names, Iterable) and not isinstance(
+        names, str | bytes | bytearray | set | frozenset
+    )
+    if not ordered:
+        raise InputError(
+            f"{shown}: {type(names).__name__} {names!r:.60}; must be a list of names in the order "
+            "of the outputs, or a dictionary from index to name"
+        )
+    found = list(cast(Iterable[Any], names))
+    if odd := [name for name in found if not isinstance(name, str | int)]:
+        raise InputError(f"{shown}: holds {odd[0]!r:.60}; must hold texts, one for each output")
+    return [str(name) for name in found]
 
 
 def by_index(labels: Mapping[Any, str], shown: str) -> list[str]:
@@ -98,7 +122,10 @@ def by_index(labels: Mapping[Any, str], shown: str) -> list[str]:
     Raises:
         InputError: other keys; says which.
     """
-    numbered = {int(key): str(name) for key, name in labels.items()}
+    try:
+        numbered = {int(key): str(name) for key, name in labels.items()}
+    except (TypeError, ValueError):  # names -> indices, say
+        numbered = {}
     keys = sorted(numbered)
     if len(keys) != len(labels) or keys not in (
         list(range(len(keys))),
@@ -238,8 +265,7 @@ def read_names(file: Path) -> list[str]:
         content = json.loads(text) if file.suffix == ".json" else text.splitlines()
         if isinstance(content, dict):
             content = content.get("id2label", content)
-            content = by_index(content, "it")
-        found = [str(name).strip() for name in content if str(name).strip()]
+        found = [name.strip() for name in in_order(content, "it") if name.strip()]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"‹names› {file}: cannot be read as names, one per line, or a JSON list "

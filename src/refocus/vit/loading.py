@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from hashlib import blake2b
 from pathlib import Path
@@ -36,6 +36,7 @@ from refocus.vit import (
 from refocus.vit.classes import (
     class_count,
     folder_names,
+    in_order,
     label_names,
     natural,
     read_names,
@@ -62,7 +63,7 @@ def load(
     *,
     pretrained: bool = True,
     device: str | torch.device = "cpu",
-    names: Sequence[str] | str | Path | None = None,
+    names: Iterable[str] | Mapping[int, str] | str | Path | None = None,
     order: str | None = None,
     arch: str | None = None,
 ) -> nn.Module:
@@ -80,8 +81,8 @@ def load(
         pretrained: False gives random weights; names of timm and torchvision then need no network
             (for tests).
         device: where to put it.
-        names: class names in the order of the outputs, or a file of them (`read_names`), in place
-            of any that the checkpoint carries, but not the same ones in another order.
+        names: class names in the order of the outputs, by index, or a file of them (`read_names`),
+            in place of any that the checkpoint carries, but not the same ones in another order.
         order: how class folders name the outputs of a model without names: "natural", as timm
             sorts them, or "string", as torchvision and transformers do.
         arch: timm's name of the architecture, for a weight file that does not say it.
@@ -111,7 +112,7 @@ Listed = Sequence[str] | None  # names that a person gives
 def _made(
     ref: str | Path,
     pretrained: bool,
-    names: Sequence[str] | str | Path | None,
+    names: Iterable[str] | Mapping[int, str] | str | Path | None,
     order: str | None,
     arch: str | None,
 ) -> tuple[nn.Module, Listed, str | None]:
@@ -138,8 +139,15 @@ def _made(
     refuse_unusable_head(model, f"‹model› {ref}", renamed=renamed)
     if pretrained:
         refuse_unfinished_weights(model, f"‹model› {ref}")
-    listed = read_names(Path(names).expanduser()) if isinstance(names, str | Path) else names
-    return model, listed, order
+    return model, _listed(names), order
+
+
+def _listed(names: object) -> Listed:
+    if names is None:
+        return None
+    if isinstance(names, str | os.PathLike):
+        return read_names(Path(names).expanduser())
+    return in_order(names, "‹names›")
 
 
 def _name(model: nn.Module, listed: Listed, order: str | None) -> None:
