@@ -27,6 +27,7 @@ log = logging.getLogger("refocus")
 
 ORDERS = ("natural", "string")
 _ORDER = "refocus_order"  # attribute on a loaded model: how folders name its outputs
+_NAMED_BY = "refocus_named_by"  # attribute on a model whose names are those of folders it met
 _SAME = 990  # of ImageNet's 1000 descriptions, which are then in its order
 
 
@@ -189,11 +190,20 @@ def order_of(model: nn.Module) -> str | None:
     return getattr(unwrap(model), _ORDER, None)
 
 
+def named_by(model: nn.Module) -> str | None:
+    """The folders that a model without names was named by; None where the names are its own."""
+    return getattr(unwrap(model), _NAMED_BY, None)
+
+
 # --- names that a person gives ------------------------------------------------------------------
 
 
-def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
+def name_outputs(
+    model: nn.Module, names: Sequence[str], shown: str, *, by: str | None = None
+) -> None:
     """Give a model class names, one for each output, in place of any that it carries.
+
+    by: the folders that they were taken from, where nobody gave them (`named_by`).
 
     Raises:
         InputError: another number of names than of outputs, or a name twice; names `shown`.
@@ -211,6 +221,7 @@ def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
         **(getattr(described, "pretrained_cfg", None) or {}),
         "label_names": names,
     }
+    setattr(described, _NAMED_BY, by)
 
 
 def replace_names(model: nn.Module, names: Sequence[str], shown: str) -> None:
