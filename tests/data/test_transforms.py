@@ -100,6 +100,21 @@ def test_what_is_no_picture_is_refused(tiny: Build, given: Any, message: str) ->
         eval_image(tiny())(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"flip": 2}, "^flip 2: must be a number between 0 and 1$"),
+        ({"flip": "x"}, "^flip x: must be a number between 0 and 1$"),
+        ({"train": "no"}, "^train no: must be True or False$"),
+    ],
+)
+def test_what_crops_and_flips_cannot_be_is_refused(
+    tiny: Build, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        joint_transform(tiny(), **{"train": True, **given})
+
+
 def test_paper_preprocessing_is_the_published_one() -> None:
     model = timm.create_model(
         "vit_tiny_patch16_224", pretrained_cfg_overlay={"crop_pct": 0.9, "mean": (0.4, 0.4, 0.4)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from refocus.errors import InputError, first_line
 from refocus.records import Sample
-from refocus.vit.inputs import check_path, shown
+from refocus.vit.inputs import check_flag, check_path, shown
 
 UNREADABLE = (
     OSError,
@@ -232,7 +232,7 @@ def read_mask(
 
     Raises:
         InputError: unreadable, of another size than `image`, without any foreground or background,
-            with object ids or void, or in colours.
+            with object ids or void, or in colours; `invert` is neither True nor False.
 
     Examples:
         >>> from PIL import Image
@@ -244,7 +244,7 @@ def read_mask(
         >>> list(found.shape), float(found.mean())
         ([1, 40, 60], 0.1666666716337204)
     """
-    path = check_path(path)
+    path, invert = check_path(path), check_flag("invert", invert)
     if image is not None and not isinstance(image, Image.Image):
         raise InputError(f"image: {shown(image)}; must be a PIL image, which read_image returns")
     try:

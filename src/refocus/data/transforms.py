@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torchvision.transforms import Compose, v2
 from refocus.data.images import mask_of, opaque, read_image
 from refocus.errors import InputError
 from refocus.records import Sample
-from refocus.vit.inputs import check_model, shown
+from refocus.vit.inputs import check_flag, check_model, shown
 from refocus.vit.loading import preprocessing
 
 _TRAIN_MARGIN = (
@@ -151,7 +152,13 @@ def joint_transform(
         evaluation crop. protocol: `paper` takes the published code's interpolation, crop and mean =
         std = 0.5 in place of the model's own, and resizes the mask bilinearly, which softens its
         edges.
+
+    Raises:
+        InputError: `train` is neither True nor False, or `flip` no probability.
     """
+    train = check_flag("train", train)
+    if not isinstance(flip, Real) or not 0 <= flip <= 1:
+        raise InputError(f"‹flip› {flip}: must be a number between 0 and 1")
     config = {**preprocessing(model), **(_PAPER if protocol == "paper" else {})}
     size = tuple(config["input_size"][1:])
     interpolation = v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)

@@ -22,7 +22,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from refocus import fingerprints, references
-from refocus.errors import InputError, Message
+from refocus.errors import InputError, Message, first_line
 from refocus.files import naming
 from refocus.runs import model_in
 from refocus.vit import (
@@ -47,7 +47,7 @@ from refocus.vit.classes import (
 )
 from refocus.vit.configs import counts_in_bytes, read_config, refuse_unusable
 from refocus.vit.families import family
-from refocus.vit.inputs import check_model, check_path, shown
+from refocus.vit.inputs import check_flag, check_model, check_path, shown
 from refocus.vit.wrappers import unwrap
 
 log = logging.getLogger("refocus")
@@ -91,8 +91,8 @@ def load(
         The library's own module, with its preprocessing and class names in `pretrained_cfg`.
 
     Raises:
-        InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or
-            no way to the hub.
+        InputError: unknown name, no such folder, unusable weights, an unsupported architecture, a
+            device that is not there, or no way to the hub.
 
     Examples:
         >>> import refocus
@@ -100,7 +100,7 @@ def load(
         >>> type(model).__name__, model.num_classes, model.training
         ('VisionTransformer', 1000, False)
     """
-    place = _device(device)
+    place, pretrained = _device(device), check_flag("pretrained", pretrained)
     model, listed, order = _made(ref, pretrained, names, order, arch)
     _name(model, listed, order)
     return model.eval().to(place)
@@ -219,11 +219,16 @@ def _unnamed(
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(
             f"‹device›: {shown(device)}; must be a device of torch, such as cpu or cuda:0"
         ) from error
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise InputError(f"‹device› {place}: not usable here ({first_line(error)})") from error
+    return place
 
 
 def pick_device(name: str) -> torch.device:
