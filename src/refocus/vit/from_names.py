@@ -39,8 +39,10 @@ def write_zero_shot(
             without a place for the class, a model of another kind, or `out` exists.
     """
     folder = Path(out)
-    listed = isinstance(names, (str, Path))
-    found = read_names(names) if listed else _distinct(in_order(names, "‹names›"), "")
+    if isinstance(names, (str, Path)):
+        found = read_names(names)
+    else:
+        found = _distinct(in_order(names, "‹names›"), "")
     sentences = read_sentences(templates)
     if folder.exists():
         raise InputError(f"‹out› {out}: exists and is not overwritten; name a new folder")

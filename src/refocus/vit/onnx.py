@@ -108,7 +108,7 @@ def export_onnx(model: nn.Module, file: str | Path, *, tolerance: float = TOLERA
 
 
 def _check_tolerance(tolerance: object) -> None:
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not tolerance >= 0:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not float(tolerance) >= 0:
         raise InputError(f"‹tolerance› {tolerance}: must be a number of at least 0")
 
 
