@@ -76,6 +76,7 @@ def test_what_a_user_typed_is_no_mark() -> None:
          "Error(s) in loading state_dict for Vit: size mismatch for a: 3, 5."),
         ("\n a:\n b:\n c\n d", "a: b: c"),
         ("nothing follows:", "nothing follows:"),
+        ("\x1b[96mstep 1/3\x1b[0m of it", "step 1/3 of it"),
         ("", "ValueError"),
         ("x" * 300, "x" * 200),
     ],

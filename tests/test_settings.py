@@ -6,7 +6,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
+import torch
 from msgspec import Meta
 
 from refocus.errors import InputError
@@ -14,6 +16,7 @@ from refocus.settings import (
     Count,
     CountOrZero,
     Fraction,
+    PathText,
     Positive,
     PositiveFraction,
     Text,
@@ -35,6 +38,7 @@ class Garden:
     soil: Literal["clay", "loam", "sand"] = "loam"
     open: bool = True
     size: tuple[float, float] = (1.0, 2.0)
+    view: tuple[Text, PathText] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -62,6 +66,7 @@ def test_what_is_legal_is_said_in_words() -> None:
         "soil": "clay, loam or sand",
         "open": "True or False",
         "size": "2 numbers",
+        "view": "2 texts",
     }
 
 
@@ -82,6 +87,7 @@ def test_what_is_legal_is_said_in_words() -> None:
         ("soil", "peat", "^soil peat: must be clay, loam or sand$"),
         ("open", 1, "^open 1: must be True or False$"),
         ("size", (1.0,), "must be 2 numbers$"),
+        ("view", ["png"], "must be 2 texts$"),
         ("size", (1.0, float("nan")), "^size nan: must be a finite number$"),
     ],
 )
@@ -93,3 +99,16 @@ def test_what_is_not_legal_is_refused_by_name(field: str, value: Any, message: s
 def test_paths_and_lists_become_what_the_field_holds() -> None:
     garden = Garden(Path("a") / "b", size=[1, 2])  # type: ignore[arg-type]
     assert (garden.name, garden.size) == ("a/b", (1.0, 2.0))
+    assert Garden("eden", view=["png", Path("a") / "b"]).view == ("png", "a/b")  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_and_torch_become_pythons() -> None:
+    garden = Garden(
+        "eden", trees=np.int64(3), shade=np.float32(0.5), open=np.bool_(False), water=torch.ones(())
+    )  # type: ignore[arg-type]
+    assert (garden.trees, garden.shade, garden.open, garden.water) == (3, 0.5, False, 1.0)
+    assert [type(getattr(garden, name)) for name in ("trees", "shade", "open")] == [
+        int,
+        float,
+        bool,
+    ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal, which torch's exporter writes
 _PARAMETER = re.compile(r"‹(\w+)(?:=([^‹›]*))?›")
 
 
@@ -71,6 +72,7 @@ def first_line(error: Exception) -> str:
 
     With the next one where it only leads up to that, as PyTorch's on weights that do not fit.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = _COLOURS.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     until = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
     return (" ".join(lines[: until + 1]) or type(error).__name__)[:200]

@@ -60,14 +60,22 @@ def _model_files(place: Path) -> list[Path]:
     return [*found, *sorted(folder.glob(_SHARDS))] if found else []
 
 
+State = tuple[int, int]  # size and time of a file
+
+
+def state(file: Path) -> State:
+    """Size and time of a file, by which a cache sees that it was written anew."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def of_file(file: Path) -> str:
     """A short fingerprint of a file's content."""
-    status = file.stat()
-    return _digest(file, status.st_size, status.st_mtime_ns)
+    return _digest(file, state(file))
 
 
 @lru_cache(maxsize=4096)
-def _digest(file: Path, _size: int, _time: int) -> str:
+def _digest(file: Path, _state: State) -> str:
     content = blake2b(digest_size=8)
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -159,7 +159,7 @@ def check(settings: Any) -> None:
 
 
 def _checked(setting: Setting, value: Any) -> Any:
-    value = _texts(value)
+    value = _plain(value)
     for shown, part, hint in _pieces(value, setting.hint):
         name = f"‹{setting.name}› {shown}".rstrip()
         try:
@@ -173,12 +173,18 @@ def _checked(setting: Setting, value: Any) -> Any:
     return msgspec.convert(value, setting.hint)
 
 
-def _texts(value: Any) -> Any:
-    """Paths, also those in a dictionary or a tuple, as the texts they stand for."""
+def _plain(value: Any) -> Any:
+    """Paths as the texts they stand for, and numbers of numpy or torch as Python's.
+
+    Also those in a dictionary, a list or a tuple.
+    """
     if isinstance(value, Mapping):
-        return {name: _texts(part) for name, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_texts(part) for part in value)
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [_plain(part) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -238,7 +244,9 @@ def _shape(kind: Any) -> str:
         return f"names with {'a path' if _is_path(get_args(kind)[1]) else 'a number'} each"
     if get_origin(kind) is tuple:
         first, *more = get_args(kind)
-        return f"a list, each {_words(first)}" if Ellipsis in more else f"{1 + len(more)} numbers"
+        if Ellipsis in more:
+            return f"a list, each {_words(first)}"
+        return f"{1 + len(more)} {'texts' if _bare(first) is str else 'numbers'}"
     return str(kind)
 
 

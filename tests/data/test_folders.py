@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,23 @@ def test_a_model_without_class_names_takes_the_folders_in_order(
         scan(image_folders[0], model)
     model.reset_classifier(4)
     assert {s.label for s in scan(image_folders[0], model)} == {0, 1, 2, 3}
+
+
+def test_names_that_come_from_the_first_folder_are_said_to(
+    tiny: Build, image_folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    images, _ = image_folders
+    other = images.parent / "other"
+    shutil.copytree(images, other)
+    for folder, name in zip(sorted(other.iterdir()), "wxyz", strict=True):
+        folder.rename(other / name)
+    model = tiny()
+    model.pretrained_cfg["label_names"] = None
+    scan(other, model)
+    assert "in sorted order, which it keeps as its names from now on" in caplog.text
+    message = r"it knows w, x, y, z; it took these names from .*other; load it anew"
+    with pytest.raises(InputError, match=message):
+        scan(images, model)
 
 
 def test_imagenet_layout_with_wordnet_ids(shared: Path) -> None:

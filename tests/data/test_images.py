@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from refocus.data.images import read_image, read_mask
 from refocus.errors import InputError
@@ -114,3 +115,19 @@ def test_object_ids_are_not_taken_for_soft_masks(tmp_path: Path) -> None:
     ones.putpalette([0, 0, 0, 128, 0, 0])
     ones.save(tmp_path / "ones.png")
     assert read_mask(tmp_path / "ones.png").unique().tolist() == [0, 1]
+
+
+def test_reading_leaves_the_filters_of_warnings_alone_as_they_are_those_of_all_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradient().save(tmp_path / "x.png")
+    before, turn = list(warnings.filters), ImageOps.exif_transpose
+    meanwhile = []
+
+    def watched(picture: Image.Image) -> Image.Image:
+        meanwhile.append(list(warnings.filters))
+        return turn(picture)
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", watched)
+    read_image(tmp_path / "x.png")
+    assert meanwhile == [before]

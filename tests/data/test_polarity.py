@@ -68,6 +68,27 @@ def test_a_few_masks_at_the_border_are_no_question(
     assert not any(s.inverted for s in scan(images, tiny(), masks=masks))
 
 
+@pytest.mark.parametrize("change", ["masks", "an image", "after `refocus masks`"])
+def test_files_that_changed_since_they_were_examined_are_examined_again(
+    image_folders: tuple[Path, Path], change: str
+) -> None:
+    images, masks = image_folders
+    first = images / "ant" / "0.png"
+    if change.startswith("after"):
+        mask = masks / "ant" / "0.png"
+        row = {"mask": "ant/0.png", "image": str(first), "of": of_file(first)}
+        (masks / "masks.json").write_text(json.dumps({"masks": [row | {"digest": of_file(mask)}]}))
+    folder_samples(images, masks)
+    if change == "masks":
+        each(masks, lambda v, _f: 255 - v)
+    else:
+        exif = Image.Exif()
+        exif[ORIENTATION] = 3
+        Image.new("RGB", (40, 36)).save(first, exif=exif)
+    with pytest.raises(InputError, match=r"16 cover most|carries an EXIF|made for other images"):
+        folder_samples(images, masks)
+
+
 def test_masks_that_refocus_wrote_are_judged_by_their_scores(
     tiny: Build, image_folders: tuple[Path, Path]
 ) -> None:

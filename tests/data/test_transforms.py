@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ import timm
 import torch
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
+from refocus.data.folders import scan
+from refocus.data.images import read_image
 from refocus.data.transforms import (
     MaskedImages,
     eval_image,
@@ -18,8 +23,9 @@ from refocus.data.transforms import (
     paper_image,
     scale_of,
 )
+from refocus.errors import InputError
 from refocus.figures.pictures import to_picture
-from tests.makers import Build
+from tests.makers import Build, gradient
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
@@ -63,6 +69,50 @@ def test_image_and_mask_stay_together_and_soft_values_stay(
     if train:
         data.epoch = 0
         assert not torch.equal(data[0][0], image)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
+def test_a_picture_of_any_mode_is_seen_as_it_is_read(
+    tiny: Build, tmp_path: Path, mode: str
+) -> None:
+    seen = eval_image(tiny())
+    picture = gradient("L").convert(mode)
+    if "A" in mode:
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    picture.save(file)
+    assert torch.equal(seen(picture), seen(read_image(file)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("cat.png", r"image: str 'cat.png'; must be a PIL image, as refocus.read_image"),
+        (np.zeros((30, 40, 3), np.uint8), r"image: numpy.ndarray \[30, 40, 3\]; must be a PIL"),
+        (torch.zeros(3, 30, 40, dtype=torch.uint8), r"image: \[3, 30, 40\] uint8; must be a PIL"),
+        (Image.new("I;16", (40, 30)), "mode I;16, whose white is not known"),
+        (Image.new("F", (40, 30)), "mode F, whose white is not known"),
+    ],
+    ids=["path", "array", "bytes", "16 bits", "floats"],
+)
+def test_what_is_no_picture_is_refused(tiny: Build, given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        eval_image(tiny())(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"flip": 2}, "^flip 2: must be a number between 0 and 1$"),
+        ({"flip": "x"}, "^flip x: must be a number between 0 and 1$"),
+        ({"train": "no"}, "^train no: must be True or False$"),
+    ],
+)
+def test_what_crops_and_flips_cannot_be_is_refused(
+    tiny: Build, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        joint_transform(tiny(), **{"train": True, **given})
 
 
 def test_paper_preprocessing_is_the_published_one() -> None:
@@ -121,3 +171,23 @@ def test_the_papers_masks_are_resized_bilinearly_with_their_image_and_ours_stay_
         assert ((soft > 0.1) & (soft < 0.9)).any()
         _, ours = joint_transform(model, train=train)(image, mask)
         assert set(ours.unique().tolist()) == {0.0, 1.0}
+
+
+def test_crops_follow_from_their_seed_whatever_other_threads_draw(
+    tiny: Build, image_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = image_folders
+    model = tiny()
+    rows = MaskedImages(scan(images, model, masks=masks), joint_transform(model, train=True), 3)
+    before, wanted = torch.get_rng_state(), rows[0][0]
+    assert torch.equal(torch.get_rng_state(), before)
+    draw = v2.RandomCrop.make_params
+
+    def beside(*given: Any) -> Any:
+        thread = threading.Thread(target=torch.manual_seed, args=(0,))
+        thread.start()
+        thread.join()
+        return draw(*given)
+
+    monkeypatch.setattr(v2.RandomCrop, "make_params", beside)
+    assert torch.equal(rows[0][0], wanted)

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +81,57 @@ def test_no_readable_image_is_an_error(tiny: Build, image_folders: tuple[Path, P
         path.write_text("no image")
     with pytest.raises(refocus.InputError, match="none of its 24 images"):
         refocus.evaluate(tiny(), images)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
+def test_images_take_the_number_format_of_the_weights(
+    tiny: Build, image_folders: tuple[Path, Path], kind: torch.dtype
+) -> None:
+    images, _ = image_folders
+    model = tiny()
+    wanted = refocus.evaluate(model, images).predictions
+    found = refocus.evaluate(model.to(kind), images).predictions
+    for one, other in zip(found, wanted, strict=True):
+        assert one.true_confidence == pytest.approx(other.true_confidence, abs=0.02)
+
+
+def test_answers_that_are_no_numbers_are_refused(
+    tiny: Build, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, _ = image_folders
+    model: Any = tiny()
+    model.head.bias.data[0] = -torch.inf  # one class left out, which says something
+    assert all(p.top5[-1] == 0 for p in refocus.evaluate(model, images).predictions)
+    for wrong in (torch.nan, torch.inf):
+        model.head.bias.data[0] = wrong
+        with pytest.raises(refocus.InputError, match="model: its answers are no numbers"):
+            refocus.evaluate(model, images, records=tmp_path / "r.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["table", "splits", "named split"])
+def test_test_images_come_from_any_source(
+    tiny: Build,
+    image_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setenv("REFOCUS_CACHE", str(tmp_path / "cache"))
+    images, _ = image_folders
+    lines = [f"{file},{file.parent.name}" for file in sorted(images.glob("*/*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines]))
+    for part, count in (("train", 1), ("test", 6), ("val", 2)):
+        for file in images.glob("*/*.png"):
+            if int(file.stem) < count:
+                copy = tmp_path / "parts" / part / file.parent.name / file.name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.symlink_to(file)
+    given, count = {
+        "table": ("t.csv", 24),
+        "splits": ("parts", 24),
+        "named split": ("parts?split=val", 8),
+    }[kind]
+    assert len(refocus.evaluate(tiny(), f"{tmp_path}/{given}").predictions) == count
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(

@@ -44,6 +44,12 @@ def test_the_published_rule_finds_the_smaller_cluster() -> None:
     assert torch.equal(refocus.tokencut(features(OBJECT), (6, 8)), OBJECT)
 
 
+def test_the_published_rule_takes_bfloat16() -> None:
+    features = torch.eye(2)[[0] * 5 + [1] * 2 + [0] * 9]
+    found = discovery.tokencut(features.bfloat16(), (4, 4))
+    assert torch.equal(found, discovery.tokencut(features, (4, 4)))
+
+
 def test_only_the_part_that_holds_the_seed_is_kept() -> None:
     two = OBJECT.clone()
     two[0, 0] = True  # touches nothing by an edge

@@ -10,9 +10,24 @@ from pathlib import Path
 import pytest
 
 import refocus
-from refocus import Recipe, fingerprints
+from refocus import InputError, Recipe, fingerprints, progress
 from refocus.evaluation.plan import Plan
 from refocus.tuning import selection
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_without_progress_nothing_is_said_while_images_are_chosen(
+    recipe: Recipe,
+    shown: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "_due", lambda: True)
+    (tmp_path / "run").write_text("mine, so that nothing is begun")
+    with pytest.raises(InputError, match="already exists"):
+        refocus.tune(recipe, tmp_path / "run", progress=shown)
+    assert ("reading images and masks" in capsys.readouterr().err) == shown
 
 
 def test_no_validation_or_check_image_was_trained_on(recipe: Recipe) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -113,14 +115,32 @@ def test_names_from_a_file_name_the_outputs(
         (["a", "b"], "2 class names, but the model has 3 outputs"),
         (["a", "b", "a"], "'a' is the name of outputs 0 and 2"),
         ([], "names: 0 class names"),
+        ({"b", "a", "c"}, "names: set .*must be a list of names in the order"),
+        ({"b": 0, "a": 1, "c": 2}, "names has the keys b, a, c; must be 0 to 2"),
+        (b"bac", "names: bytes b'bac'; must be a list"),
+        (3, "names: int 3; must be a list"),
+        (["b", None, "c"], "names: holds None; must hold texts"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(
-    tiny: Build, tmp_path: Path, names: list[str], message: str
+    tiny: Build, tmp_path: Path, names: Any, message: str
 ) -> None:
     refocus.save(named(tiny, None, 3), tmp_path / "model")
     with pytest.raises(InputError, match=message):
         refocus.load(tmp_path / "model", names=names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("b", "a", "c"), (n for n in "bac"), {1: "a", 0: "b", 2: "c"}, np.array(["b", "a", "c"])],
+    ids=["tuple", "generator", "dictionary", "array"],
+)
+def test_names_in_whatever_has_an_order_name_the_outputs(
+    tiny: Build, tmp_path: Path, names: Any
+) -> None:
+    refocus.save(named(tiny, None, 3), tmp_path / "model")
+    loaded = refocus.load(tmp_path / "model", names=names)
+    assert classes.label_names(loaded) == ["b", "a", "c"]
 
 
 def test_names_that_a_model_carries_are_not_put_in_another_order(

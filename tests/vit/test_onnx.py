@@ -56,6 +56,8 @@ def test_an_answer_that_differs_leaves_no_file(tiny: Build, tmp_path: Path) -> N
     (tmp_path / "model.onnx").write_text("mine")
     with pytest.raises(InputError, match="exists and is not overwritten"):
         export_onnx(tiny(), tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=r"below\.onnx: cannot be written \((Not a dir|File exi)"):
+        export_onnx(tiny(), tmp_path / "model.onnx" / "below.onnx")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import refocus
 from refocus.data.transforms import eval_image
 from refocus.vit import transformers_models
 from refocus.vit.loading import preprocessing
+from refocus.vit.meanwhile import quiet
 from tests.zoo import build
 
 SQUARE = {"height": 64, "width": 64}
@@ -199,6 +201,26 @@ def test_imagenets_labels_answer_to_wordnet_ids(tmp_path: Path) -> None:
     model = refocus.load(tmp_path)
     assert refocus.vit.classes.folder_names(model)[0] == "n01440764"
     assert refocus.vit.classes.class_names(model)[0].startswith("tench")
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.CRITICAL])
+def test_what_transformers_logs_is_afterwards_as_it_was(tmp_path: Path, level: int) -> None:
+    refocus.save(build("ViT (transformers)", "ViT"), tmp_path / "model")
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        refocus.load(tmp_path / "model")
+        assert logger.level == level
+        with quiet("transformers"):
+            outer = quiet("transformers")
+            outer.__enter__()  # another thread's, which leaves later
+            assert logger.level == max(level, logging.ERROR)
+        assert logger.level == max(level, logging.ERROR)
+        outer.__exit__(None, None, None)
+        assert logger.level == level
+    finally:
+        logger.setLevel(before)
 
 
 def test_half_precision_checkpoints_are_tuned_in_float32(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Each command prints a table for people, writes JSON for programs, exits 0, 2 (yo
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -124,4 +125,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    # a picture that is too large is refused in a line of our own
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     sys.exit(ending.run(lambda: app(prog_name="refocus", standalone_mode=False)))

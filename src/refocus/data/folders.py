@@ -27,6 +27,7 @@ from refocus.vit.classes import (
     imagenet_outputs,
     loose,
     name_outputs,
+    named_by,
     order_of,
     plain,
 )
@@ -157,7 +158,7 @@ def outputs_of(
             position = imagenet[number]
         if position is None:
             if all_needed:
-                raise InputError(_unknown(shown, folder, names))
+                raise InputError(_unknown(shown, folder, names, named_by(model)))
             continue
         if (other := taken.setdefault(position, folder)) != folder:
             raise InputError(
@@ -168,12 +169,18 @@ def outputs_of(
     return found
 
 
-def _unknown(shown: str, folder: str, names: Sequence[str]) -> str:
+def _unknown(shown: str, folder: str, names: Sequence[str], named: str | None) -> str:
     near = [name for name in names if loose(name) == loose(folder)]
     near = near or difflib.get_close_matches(folder, names, n=1, cutoff=0.8)
     known = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
-    hint = f"did you mean {near[0]!r}?" if near else "give ‹names› if its outputs have other names"
+    hint = "give ‹names› if its outputs have other names"
+    if named is not None:
+        hint = f"it took these names from {named}; load it anew if they are others, or give ‹names›"
+    hint = f"did you mean {near[0]!r}?" if near else hint
     return f"{shown}/{folder}: the model knows no class {folder!r}; it knows {known}; {hint}"
+
+
+_KEPT = ", which it keeps as its names from now on"
 
 
 def _name_by_folders(
@@ -199,11 +206,11 @@ def _name_by_folders(
             f"{natural[first]}; give ‹order=string› or ‹order=natural›, whichever it was trained "
             "with, or ‹names› with one name for each output"
         )
-    name_outputs(model, natural if order == "natural" else strings, shown)
+    name_outputs(model, natural if order == "natural" else strings, shown, by=shown)
     log.warning(
         Message(
             f"the model carries no class names: its outputs are taken as the folders of {shown} in "
-            f"{'sorted' if strings == natural else order} order"
+            f"{'sorted' if strings == natural else order} order{_KEPT}"
         )
     )
 
@@ -242,11 +249,11 @@ def _named_as_stated(
     """
     known = set(map(plain, folders))
     if known <= set(stated) and len(stated) == class_count(model):
-        name_outputs(model, stated, shown)
+        name_outputs(model, stated, shown, by=shown)
         log.warning(
             Message(
                 f"the model carries no class names: its outputs are taken as the {len(stated)} "
-                f"classes of {shown} in the order of their numbers ({_start(stated)})"
+                f"classes of {shown} in the order of their numbers ({_start(stated)}){_KEPT}"
             )
         )
         return True

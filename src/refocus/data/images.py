@@ -6,7 +6,6 @@ in [0, 1].
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from refocus.errors import InputError, first_line
 from refocus.records import Sample
-from refocus.vit.inputs import check_path, shown
+from refocus.vit.inputs import check_flag, check_path, shown
 
 UNREADABLE = (
     OSError,
@@ -84,7 +83,7 @@ def read_image(path: str | Path) -> Image.Image:
         raise InputError(f"{path}: cannot be read as an image ({first_line(error)})") from error
     _refuse_long(path, file.picture.size)
     try:
-        return _opaque(_eight_bit(file, path))
+        return opaque(_eight_bit(file, path))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -99,7 +98,8 @@ def orientation(path: Path) -> int:
 def said_orientation(path: Path) -> int | None:
     """The EXIF orientation that an image file states, None where it states none."""
     try:
-        with _bombs_refused(), Image.open(path) as file:
+        with Image.open(path) as file:
+            _refuse_bomb(file.size)
             return int(file.getexif()[ORIENTATION])
     except (*UNREADABLE, TypeError, KeyError):
         return None
@@ -114,12 +114,18 @@ def size_tells(image: Path) -> bool:
         return tag not in _MIRRORED_OR_TURNED and file.width != file.height
 
 
-class _bombs_refused(warnings.catch_warnings):  # noqa: N801
-    """Pillow warns of too large a picture as soon as it is opened; here that is an error."""
+def _refuse_bomb(size: tuple[int, int]) -> None:
+    """Stop at a picture so large that Pillow warns of it.
 
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Its warning is not made an error: filters of warnings are those of all threads, and threads that
+    put them back in turns leave others behind.
+    """
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and size[0] * size[1] > most:
+        raise Image.DecompressionBombError(
+            f"Image size ({size[0] * size[1]} pixels) exceeds limit of {most} pixels, could be "
+            "decompression bomb DOS attack."
+        )
 
 
 def open_upright(path: Path, *, alone: bool = False) -> File:
@@ -132,13 +138,15 @@ def open_upright(path: Path, *, alone: bool = False) -> File:
     """
     if path.exists() and not path.is_file():
         raise OSError("not a regular file")  # a pipe or a device would never end
-    with _bombs_refused(), Image.open(path) as file:
+    with Image.open(path) as file:
+        _refuse_bomb(file.size)
         tiles = repr(getattr(file, "tile", ()))
         deep, shallow = ";16" in tiles, "'L;2'" in tiles or "'L;4'" in tiles
         kind = _LOSSLESS if file.format == "WEBP" and _lossless(path) else str(file.format)
         if alone and (count := getattr(file, "n_frames", 1)) > 1:
             raise ValueError(f"it holds {count} pages or frames; save only the one you mean")
         file.load()
+        _refuse_bomb(file.size)  # of some formats it is known by now
         return File(ImageOps.exif_transpose(file), deep, kind, shallow)
 
 
@@ -195,7 +203,7 @@ def _eight_bit(file: File, path: Path) -> Image.Image:
     return Image.fromarray(np.dstack([eight, alpha]), "LA")
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
+def opaque(picture: Image.Image) -> Image.Image:
     """RGB; what is transparent shows white, as viewers show it, not the colours hidden there."""
     if "A" not in picture.getbands() and "transparency" not in picture.info:
         return picture.convert("RGB")
@@ -224,7 +232,7 @@ def read_mask(
 
     Raises:
         InputError: unreadable, of another size than `image`, without any foreground or background,
-            with object ids or void, or in colours.
+            with object ids or void, or in colours; `invert` is neither True nor False.
 
     Examples:
         >>> from PIL import Image
@@ -236,7 +244,7 @@ def read_mask(
         >>> list(found.shape), float(found.mean())
         ([1, 40, 60], 0.1666666716337204)
     """
-    path = check_path(path)
+    path, invert = check_path(path), check_flag("invert", invert)
     if image is not None and not isinstance(image, Image.Image):
         raise InputError(f"image: {shown(image)}; must be a PIL image, which read_image returns")
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from PIL import Image
 from refocus.data.images import read_image, read_mask, said_orientation, size_tells
 from refocus.errors import InputError
 from refocus.files import read_json
-from refocus.fingerprints import of_file
+from refocus.fingerprints import State, of_file, state
 from refocus.records import Sample
 from refocus.vit.classes import plain
 
@@ -23,6 +23,8 @@ _LOOKED_AT = 16  # masks, evenly spaced in the listing
 _BORDER = 0.5  # share of an image's frame that an object rarely covers, and a background often does
 _EQUAL = 4 / 255  # mean difference between a mask and its image in grey, below which they are one
 _SMALL = (64, 64)
+Pairs = tuple[tuple[Path, Path], ...]  # images and their masks
+States = tuple[State, ...]  # of these files: a person may write masks anew between two calls
 
 
 def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str) -> bool:
@@ -49,24 +51,28 @@ def polarity(samples: Sequence[Sample], root: Path, parameter: str, answer: str)
                 f"‹{parameter}› {root}: is the folder of the images; give the folder of their masks"
             )
     if (root / MASK_RECORDS).exists():
-        _refuse_other_images(pairs, root, parameter, (root / MASK_RECORDS).stat().st_mtime_ns)
+        _refuse_other_images(pairs, root, parameter, _states([*pairs, (root / MASK_RECORDS,)]))
         return answer == INVERT
-    _refuse_unclear_frames(pairs, root, parameter)
+    _refuse_unclear_frames(pairs, root, parameter, _states(pairs))
     if answer == ASK:
         places = np.linspace(0, len(pairs) - 1, min(_LOOKED_AT, len(pairs))).astype(int)
-        _refuse_doubtful(tuple(pairs[i] for i in places), root, parameter)
+        some = tuple(pairs[i] for i in places)
+        _refuse_doubtful(some, root, parameter, _states(some))
     return answer == INVERT
 
 
+def _states(files: Iterable[Iterable[Path]]) -> States:
+    return tuple(state(file) for some in files for file in some)
+
+
 @lru_cache(maxsize=64)
-def _refuse_other_images(
-    pairs: tuple[tuple[Path, Path], ...], root: Path, parameter: str, written: int
-) -> None:
+def _refuse_other_images(pairs: Pairs, root: Path, parameter: str, states: States) -> None:
     """Stop at a mask that was made for another image than the one of its name here.
 
-    written: when the record of the masks was, in nanoseconds. An image that it names, and that was
+    states: of all files, at last of the record of the masks. An image that it names, and that was
     not written since, is not read; a mask that somebody changed is of the image at hand.
     """
+    written = states[-1][1]
     content: Any = read_json(root / MASK_RECORDS)
     rows = content.get("masks") if isinstance(content, dict) else None
     known = {
@@ -96,9 +102,7 @@ def _same(image: Path, recorded: str) -> bool:
 
 
 @lru_cache(maxsize=64)  # a command scans a folder once for every model and protocol
-def _refuse_unclear_frames(
-    pairs: tuple[tuple[Path, Path], ...], root: Path, parameter: str
-) -> None:
+def _refuse_unclear_frames(pairs: Pairs, root: Path, parameter: str, _states: States) -> None:
     """Stop where a mask could be of the stored pixels as well as of the upright image.
 
     A mask that states an orientation of its own tells it.
@@ -115,7 +119,7 @@ def _refuse_unclear_frames(
 
 
 @lru_cache(maxsize=64)
-def _refuse_doubtful(pairs: tuple[tuple[Path, Path], ...], root: Path, parameter: str) -> None:
+def _refuse_doubtful(pairs: Pairs, root: Path, parameter: str, _states: States) -> None:
     around, same, read = 0, 0, 0
     for image, mask in pairs:
         try:

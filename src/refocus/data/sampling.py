@@ -35,15 +35,20 @@ class TooFewError(InputError):
         return InputError, (self.marked,)
 
 
-def usable(samples: list[Sample], count: int, *, skip_bad: bool) -> list[Sample]:
+def usable(
+    samples: list[Sample], count: int, *, skip_bad: bool, shown: bool = True
+) -> list[Sample]:
     """The first `count` samples whose image and mask can be used together.
+
+    shown: with a progress bar.
 
     Raises:
         InputError: the first one that cannot, unless `skip_bad`; then it is named in the log and
             left out.
     """
     chosen: list[Sample] = []
-    for sample in track(samples, "reading images and masks", min(count, len(samples))):
+    most = min(count, len(samples))
+    for sample in track(samples, "reading images and masks", most, shown=shown):
         if len(chosen) == count:
             break
         try:
@@ -93,10 +98,11 @@ def pick_shots(
     *,
     skip_bad: bool,
     fewer: bool = False,
+    shown: bool = True,
 ) -> list[Sample]:
     """`shots` usable samples of each label, drawn by `seed`.
 
-    fewer: all of a label that has less (one at least).
+    fewer: all of a label that has less (one at least). shown: with a progress bar.
     """
     of_label: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -104,7 +110,7 @@ def pick_shots(
     chosen = []
     for label in labels:
         mine = shuffled(of_label[label], seed)
-        found = usable(mine, shots, skip_bad=skip_bad)
+        found = usable(mine, shots, skip_bad=skip_bad, shown=shown)
         if len(found) < shots:
             name = mine[0].image.parent.name
             few = f"‹shots› {shots}: class {name!r} has only {len(found)} usable images"
@@ -115,17 +121,20 @@ def pick_shots(
     return chosen
 
 
-def spread(samples: list[Sample], count: int, seed: int, *, skip_bad: bool) -> list[Sample]:
+def spread(
+    samples: list[Sample], count: int, seed: int, *, skip_bad: bool, shown: bool = True
+) -> list[Sample]:
     """At most `count` usable samples, spread over their classes.
 
-    The first of each class, then the second of each, ...
+    The first of each class, then the second of each, ... shown: with a progress bar.
     """
     turn: Counter[int] = Counter()
     keyed = []
     for position, sample in enumerate(shuffled(samples, seed)):
         keyed.append((turn[sample.label], position, sample))
         turn[sample.label] += 1
-    return usable([s for _, _, s in sorted(keyed, key=lambda k: k[:2])], count, skip_bad=skip_bad)
+    ordered = [s for _, _, s in sorted(keyed, key=lambda k: k[:2])]
+    return usable(ordered, count, skip_bad=skip_bad, shown=shown)
 
 
 def shuffled(samples: list[Sample], seed: int) -> list[Sample]:

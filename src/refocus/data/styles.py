@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from refocus.errors import InputError
+from refocus.fingerprints import State, state
 from refocus.vit.checkpoints import read_weights
 
 FOURIER, ADAIN = "Fourier amplitudes", "AdaIN"
@@ -97,15 +98,20 @@ def _convolved(features: Tensor, layer: _Layer) -> Tensor:
     return F.conv2d(F.pad(features, (1, 1, 1, 1), mode="reflect"), weight, bias)
 
 
-@lru_cache(maxsize=2)
 def adain(folder: Path) -> Adain:
     """The networks of a folder: `vgg` (or `vgg_normalised`) and `decoder`, .safetensors or .pth.
 
     Raises:
         InputError: a file is missing or holds other networks.
     """
-    layers = {part: _layers(_file(folder, names)) for part, names in _FILES.items()}
-    encoder, decoder = layers["encoder"][: 1 + _CONVOLUTIONS], layers["decoder"]
+    files = {part: _file(folder, names) for part, names in _FILES.items()}
+    encoder, decoder = files["encoder"], files["decoder"]
+    return _adain(folder, encoder, decoder, (state(encoder), state(decoder)))
+
+
+@lru_cache(maxsize=2)
+def _adain(folder: Path, vgg: Path, mirrored: Path, _states: tuple[State, State]) -> Adain:
+    encoder, decoder = _layers(vgg)[: 1 + _CONVOLUTIONS], _layers(mirrored)
     if not _fits(encoder, decoder):
         raise InputError(
             f"‹adain› {folder}: not the published networks: a 1 x 1 convolution and VGG-19 up to "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data.transforms import str_to_interp_mode
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms import Compose, v2
 
-from refocus.data.images import mask_of, read_image
+from refocus.data.images import mask_of, opaque, read_image
+from refocus.errors import InputError
 from refocus.records import Sample
-from refocus.vit.inputs import check_model
+from refocus.vit.inputs import check_flag, check_model, shown
 from refocus.vit.loading import preprocessing
 
 _TRAIN_MARGIN = (
@@ -37,7 +40,8 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
         `[None]` adds the batch that a model takes.
 
     Raises:
-        InputError: `model` is no module.
+        InputError: `model` is no module. The function: its argument is no PIL image, or one of
+            more than 8 bits a channel.
 
     Examples:
         >>> import refocus
@@ -48,10 +52,33 @@ def eval_image(model: nn.Module) -> Callable[[Image.Image], Tensor]:
         [3, 224, 224]
     """
     check_model(model)
-    transform: Callable[[Image.Image], Tensor] = create_transform(
-        **preprocessing(model), is_training=False
-    )
-    return transform
+    return _OfPictures(create_transform(**preprocessing(model), is_training=False).transforms)
+
+
+class _OfPictures(Compose):
+    """Steps that a picture of any mode goes through; floats, already RGB, as they are."""
+
+    def __call__(self, image: Any) -> Tensor:
+        pixels: Tensor = super().__call__(_rgb(image))
+        return pixels
+
+    def __repr__(self) -> str:
+        return repr(Compose(self.transforms))  # kept beside records, to compare
+
+
+def _rgb(image: Any) -> Any:
+    if isinstance(image, Tensor) and image.is_floating_point():
+        return image
+    if not isinstance(image, Image.Image):
+        raise InputError(
+            f"image: {shown(image)}; must be a PIL image, as refocus.read_image(FILE) returns"
+        )
+    if image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"image: a PIL image of mode {image.mode}, whose white is not known; must have 8 bits "
+            "a channel, as refocus.read_image(FILE) returns"
+        )
+    return image if image.mode == "RGB" else opaque(image)
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -125,7 +152,13 @@ def joint_transform(
         evaluation crop. protocol: `paper` takes the published code's interpolation, crop and mean =
         std = 0.5 in place of the model's own, and resizes the mask bilinearly, which softens its
         edges.
+
+    Raises:
+        InputError: `train` is neither True nor False, or `flip` no probability.
     """
+    train = check_flag("train", train)
+    if not isinstance(flip, Real) or not 0 <= flip <= 1:
+        raise InputError(f"‹flip› {flip}: must be a number between 0 and 1")
     config = {**preprocessing(model), **(_PAPER if protocol == "paper" else {})}
     size = tuple(config["input_size"][1:])
     interpolation = v2.InterpolationMode(str_to_interp_mode(config["interpolation"]).value)
@@ -153,6 +186,26 @@ def joint_transform(
     )
 
 
+class _Drawn(TorchFunctionMode):
+    """Within it this thread's transforms draw from a seed of their own.
+
+    torch's own generator is that of all threads, which would draw from one another's seeds.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        own = {"generator": self.generator, "device": "cpu"} if func in _DRAWS else {}
+        return func(*args, **{**(kwargs or {}), **own})
+
+
+_DRAWS = (torch.rand, torch.randint)  # all that `joint_transform` draws by
+
+
 class MaskedImages(Dataset[tuple[Tensor, Tensor, int]]):
     """Samples as (image `[3, H, W]`, mask `[1, H, W]`, label).
 
@@ -171,7 +224,6 @@ class MaskedImages(Dataset[tuple[Tensor, Tensor, int]]):
         image = read_image(sample.image)
         mask = tv_tensors.Mask(mask_of(sample, image))
         draw = np.random.SeedSequence([self.seed, self.epoch, position]).generate_state(1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(draw[0]))
+        with _Drawn(int(draw[0])):
             pixels, mask = self.transform(image, mask)
         return pixels.as_subclass(Tensor), mask.as_subclass(Tensor).float(), sample.label

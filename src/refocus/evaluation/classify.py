@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from refocus import fingerprints, outputs
+from refocus.data.sources.opened import opened
 from refocus.data.trained import gone_images, say_left_out, trained_images, without
 from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect, softmax_shares
@@ -71,8 +72,9 @@ def evaluate(
     Args:
         model: from `refocus.load`, or any supported module.
         tests: from `suites.open_suite`, or an ImageFolder with the model's class names (WordNet ids
-            for ImageNet models). Of an ImageFolder the images that a run of `refocus tune` trained
-            the model on, and copies of them, are left out; a notice says how many.
+            for ImageNet models), or any source that docs/inputs.md names. The images that a run
+            of `refocus tune` trained the model on, and copies of them, are left out; a notice says
+            how many. A model without class names takes those of the folders, and keeps them.
         records: JSONL file that receives one line per image as it is made; lines already there are
             not computed again. FILE.settings.json beside it says whose answers it holds.
         batch_size: images per forward pass.
@@ -85,7 +87,8 @@ def evaluate(
 
     Raises:
         InputError: no such folder, an empty class, a class the model does not know, no readable
-            image at all, or records of another model, folder, preprocessing or precision.
+            image at all, answers that are no numbers, or records of another model, folder,
+            preprocessing or precision.
 
     Examples:
         >>> import refocus
@@ -99,7 +102,8 @@ def evaluate(
     _at_least("batch_size", batch_size, 1)
     _at_least("workers", workers, 0)
     if not isinstance(tests, TestSet):
-        tests = _unseen(open_suite("", check_path(tests, "tests"), model), source(model))
+        folder = opened(check_path(tests, "tests"), "tests", part="test").images
+        tests = _unseen(open_suite("", folder, model), source(model))
 
     file = None if records is None else check_path(records, "records")
     if file is not None:

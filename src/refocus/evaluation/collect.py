@@ -16,7 +16,7 @@ from refocus.errors import InputError
 from refocus.processes import sharing
 from refocus.progress import phase
 from refocus.records import Sample, appending, drop_partial_line, each_line, write_line
-from refocus.relevance.answers import logits_of
+from refocus.relevance.answers import usable_logits
 from refocus.relevance.switches import evaluating
 
 Load = Callable[[Sample], Any]
@@ -181,10 +181,13 @@ def softmax_shares(
     """Softmax shares `[B, K]` on the CPU; outside of `among` they are 0.
 
     The model is in eval mode meanwhile and left as it was.
+
+    Raises:
+        InputError: answers that are no numbers.
     """
     pixels = images if isinstance(images, Tensor) else torch.stack(list(images))
     with evaluating(model), torch.inference_mode():
-        logits = logits_of(model, pixels.to(next(model.parameters()).device)).float().cpu()
+        logits = usable_logits(model, pixels)
     if among is not None:
         outside = torch.ones(logits.shape[1], dtype=torch.bool)
         outside[list(among)] = False

@@ -283,7 +283,7 @@ def _check_images(name: str, models: Models, plan: Plan) -> None:
         for model in models.values():
             view(model)
         samples = plan.masked_samples(name, opened.samples)
-        if not usable(samples, 1, skip_bad=True):
+        if not usable(samples, 1, skip_bad=True, shown=not plan.quiet):
             raise InputError(f"‹masks› {name}={plan.masks[name]}: none of the masks can be used")
         for kind in plan.shifts:
             shifted.shifts(samples, kind, 0, backgrounds=shifted.grounds(plan.backgrounds))

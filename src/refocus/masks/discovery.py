@@ -75,6 +75,8 @@ def tokencut(features: Tensor, grid: tuple[int, int], tau: float = 0.2) -> Tenso
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise InputError(f"grid: {shown(grid)}; must be two positive whole numbers, (h, w)")
     height, width = sides
+    if features.dtype == torch.bfloat16:  # which numpy does not know
+        features = features.float()
     if len(features) != height * width or len(features) < 2:
         raise InputError(
             f"tokencut: features {list(features.shape)} do not fill a grid of {height} x {width} "

@@ -92,3 +92,25 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
             "[B, K], a tensor or a record that has them as .logits"
         )
     return logits.float() if in_bfloat16() else logits
+
+
+def usable_logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Logits float32 `[B, K]` on the CPU, of pixels that the library read itself.
+
+    They take the device and the number format of the weights; a caller's own autocast does that.
+
+    Raises:
+        InputError: answers that are no numbers.
+    """
+    weight = next(model.parameters())
+    pixels = pixels.to(weight.device)
+    floating = (w.dtype for w in model.parameters() if w.is_floating_point())
+    if not torch.is_autocast_enabled(pixels.device.type):
+        pixels = pixels.to(next(floating, pixels.dtype))
+    logits = logits_of(model, pixels).float().cpu()
+    if not logits.softmax(1).isfinite().all():  # single outputs of -inf are legal
+        raise InputError(
+            f"model: its answers are no numbers (NaN or infinite) for {len(pixels)} images; its "
+            "weights may be unfinished, or too large for their number format (half, say)"
+        )
+    return logits

@@ -44,11 +44,12 @@ class Selection:
         return {f.resolve() for s in samples for f in (s.image, s.mask) if f is not None}
 
 
-def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
+def choose_samples(recipe: Recipe, model: nn.Module, *, shown: bool = True) -> Selection:
     """Few-shot selection from the recipe's folders.
 
-    Every chosen image and mask has been read once.
+    Every chosen image and mask has been read once. shown: with a progress bar.
     """
+    how = {"skip_bad": recipe.skip_bad, "shown": shown}
     samples = _usable(
         recipe,
         scan(recipe.images, model, masks=recipe.masks, mask_polarity=recipe.mask_polarity),
@@ -59,9 +60,7 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
         say_left_out(samples, masked, "no mask")
         samples = masked
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
-    train = pick_shots(
-        samples, labels, recipe.shots, recipe.seed, skip_bad=recipe.skip_bad, fewer=recipe.fewer
-    )
+    train = pick_shots(samples, labels, recipe.shots, recipe.seed, fewer=recipe.fewer, **how)
     where, rest = _rest(recipe, model, samples)
     rest = _without(rest, train)
     trained = set(labels)
@@ -70,9 +69,9 @@ def choose_samples(recipe: Recipe, model: nn.Module) -> Selection:
     most = min(recipe.val_images, max(1, len(rest) // _PART))
     if recipe.protocol == "paper":
         most = recipe.val_images
-    select = spread(held_out or rest, most, recipe.seed, skip_bad=recipe.skip_bad)
+    select = spread(held_out or rest, most, recipe.seed, **how)
     left = _without(rest, select)
-    check = _distinct(spread(left, recipe.check_images, recipe.seed, skip_bad=recipe.skip_bad))
+    check = _distinct(spread(left, recipe.check_images, recipe.seed, **how))
     if not select:
         raise InputError(
             f"{where}: no image is left to validate on; add images or give ‹val› with ‹val_masks›"

@@ -112,7 +112,7 @@ def tune(
     view(model)
     recipes_step(recipe)
     restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
-    selection = choose_samples(recipe, model)
+    selection = choose_samples(recipe, model, shown=watch.shown)
     grounds(recipe.backgrounds)
     _warn(recipe, selection, accelerator)
     folder: Path | None = None

@@ -11,10 +11,10 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
@@ -27,6 +27,7 @@ log = logging.getLogger("refocus")
 
 ORDERS = ("natural", "string")
 _ORDER = "refocus_order"  # attribute on a loaded model: how folders name its outputs
+_NAMED_BY = "refocus_named_by"  # attribute on a model whose names are those of folders it met
 _SAME = 990  # of ImageNet's 1000 descriptions, which are then in its order
 
 
@@ -103,7 +104,31 @@ def label_names(model: nn.Module) -> list[str] | None:
 
 def _carried(model: nn.Module) -> list[str]:
     names = (getattr(unwrap(model), "pretrained_cfg", {}) or {}).get("label_names") or []
-    return by_index(names, "label_names") if isinstance(names, dict) else list(names)
+    return in_order(names, "label_names")
+
+
+def in_order(names: object, shown: str) -> list[str]:
+    """Names in the order of the outputs: from a list or whatever else has an order, or `by_index`.
+
+    shown: what they are called.
+
+    Raises:
+        InputError: a set, a text, or something in it that is no name.
+    """
+    if isinstance(names, Mapping):
+        return by_index(names, shown)
+    ordered = isinstance(names, Iterable) and not isinstance(
+        names, str | bytes | bytearray | set | frozenset
+    )
+    if not ordered:
+        raise InputError(
+            f"{shown}: {type(names).__name__} {names!r:.60}; must be a list of names in the order "
+            "of the outputs, or a dictionary from index to name"
+        )
+    found = list(cast(Iterable[Any], names))
+    if odd := [name for name in found if not isinstance(name, str | int)]:
+        raise InputError(f"{shown}: holds {odd[0]!r:.60}; must hold texts, one for each output")
+    return [str(name) for name in found]
 
 
 def by_index(labels: Mapping[Any, str], shown: str) -> list[str]:
@@ -114,7 +139,10 @@ def by_index(labels: Mapping[Any, str], shown: str) -> list[str]:
     Raises:
         InputError: other keys; says which.
     """
-    numbered = {int(key): str(name) for key, name in labels.items()}
+    try:
+        numbered = {int(key): str(name) for key, name in labels.items()}
+    except (TypeError, ValueError):  # names -> indices, say
+        numbered = {}
     keys = sorted(numbered)
     if len(keys) != len(labels) or keys not in (
         list(range(len(keys))),
@@ -178,11 +206,20 @@ def order_of(model: nn.Module) -> str | None:
     return getattr(unwrap(model), _ORDER, None)
 
 
+def named_by(model: nn.Module) -> str | None:
+    """The folders that a model without names was named by; None where the names are its own."""
+    return getattr(unwrap(model), _NAMED_BY, None)
+
+
 # --- names that a person gives ------------------------------------------------------------------
 
 
-def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
+def name_outputs(
+    model: nn.Module, names: Sequence[str], shown: str, *, by: str | None = None
+) -> None:
     """Give a model class names, one for each output, in place of any that it carries.
+
+    by: the folders that they were taken from, where nobody gave them (`named_by`).
 
     Raises:
         InputError: another number of names than of outputs, or a name twice; names `shown`.
@@ -200,6 +237,7 @@ def name_outputs(model: nn.Module, names: Sequence[str], shown: str) -> None:
         **(getattr(described, "pretrained_cfg", None) or {}),
         "label_names": names,
     }
+    setattr(described, _NAMED_BY, by)
 
 
 def replace_names(model: nn.Module, names: Sequence[str], shown: str) -> None:
@@ -254,8 +292,7 @@ def read_names(file: Path) -> list[str]:
         content = json.loads(text) if file.suffix == ".json" else text.splitlines()
         if isinstance(content, dict):
             content = content.get("id2label", content)
-            content = by_index(content, "it")
-        found = [str(name).strip() for name in content if str(name).strip()]
+        found = [name.strip() for name in in_order(content, "it") if name.strip()]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"‹names› {file}: cannot be read as names, one per line, or a JSON list "

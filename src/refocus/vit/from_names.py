@@ -13,6 +13,7 @@ from torch import nn
 from refocus.errors import InputError, first_line
 from refocus.files import of_the_disk, read_text
 from refocus.vit import zero_shot
+from refocus.vit.classes import in_order
 from refocus.vit.loading import save
 
 
@@ -38,7 +39,10 @@ def write_zero_shot(
             without a place for the class, a model of another kind, or `out` exists.
     """
     folder = Path(out)
-    found = read_names(names) if isinstance(names, (str, Path)) else _distinct(list(names), "")
+    if isinstance(names, (str, Path)):
+        found = read_names(names)
+    else:
+        found = _distinct(in_order(names, "‹names›"), "")
     sentences = read_sentences(templates)
     if folder.exists():
         raise InputError(f"‹out› {out}: exists and is not overwritten; name a new folder")

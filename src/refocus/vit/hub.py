@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from refocus.errors import InputError, first_line
+from refocus.vit.meanwhile import meanwhile
 
 _WAIT = 5.0  # seconds for an answer
 _FAULTS = (AssertionError, AttributeError, LookupError, NameError, TypeError)  # of code, not a hub
@@ -20,12 +21,16 @@ def asked_once() -> Iterator[bool]:
 
     Left alone, its library tries every file five times, with pauses that double each time.
     """
-    answers, before = _answers(), constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not answers
-    try:
+    answers = _answers()
+    with nullcontext() if answers else _offline():
         yield answers
-    finally:
-        constants.HF_HUB_OFFLINE = before
+
+
+def _offline() -> AbstractContextManager[None]:
+    def put(value: bool) -> None:
+        constants.HF_HUB_OFFLINE = value
+
+    return meanwhile("offline", True, lambda: constants.HF_HUB_OFFLINE, put)
 
 
 @contextmanager

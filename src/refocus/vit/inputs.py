@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,6 +108,17 @@ def check_path(path: object, name: str = "path") -> Path:
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise InputError(f"{name}: {shown(path)}; must be the path of a file, str or Path")
     return Path(path).expanduser()
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Yes or no; a text such as "no" would count as yes.
+
+    Raises:
+        InputError: anything else than True and False (or 1 and 0).
+    """
+    if not isinstance(value, bool | int | np.bool_) or value not in (0, 1):
+        raise InputError(f"‹{name}› {value}: must be True or False")
+    return bool(value)
 
 
 def check_reference(model: object, name: str = "model") -> str:

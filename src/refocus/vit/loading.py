@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +22,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from refocus import fingerprints, references
-from refocus.errors import InputError, Message
+from refocus.errors import InputError, Message, first_line
 from refocus.files import naming
 from refocus.runs import model_in
 from refocus.vit import (
@@ -36,6 +36,7 @@ from refocus.vit import (
 from refocus.vit.classes import (
     class_count,
     folder_names,
+    in_order,
     label_names,
     natural,
     read_names,
@@ -46,7 +47,7 @@ from refocus.vit.classes import (
 )
 from refocus.vit.configs import counts_in_bytes, read_config, refuse_unusable
 from refocus.vit.families import family
-from refocus.vit.inputs import check_model, check_path, shown
+from refocus.vit.inputs import check_flag, check_model, check_path, shown
 from refocus.vit.wrappers import unwrap
 
 log = logging.getLogger("refocus")
@@ -62,7 +63,7 @@ def load(
     *,
     pretrained: bool = True,
     device: str | torch.device = "cpu",
-    names: Sequence[str] | str | Path | None = None,
+    names: Iterable[str] | Mapping[int, str] | str | Path | None = None,
     order: str | None = None,
     arch: str | None = None,
 ) -> nn.Module:
@@ -80,8 +81,8 @@ def load(
         pretrained: False gives random weights; names of timm and torchvision then need no network
             (for tests).
         device: where to put it.
-        names: class names in the order of the outputs, or a file of them (`read_names`), in place
-            of any that the checkpoint carries, but not the same ones in another order.
+        names: class names in the order of the outputs, by index, or a file of them (`read_names`),
+            in place of any that the checkpoint carries, but not the same ones in another order.
         order: how class folders name the outputs of a model without names: "natural", as timm
             sorts them, or "string", as torchvision and transformers do.
         arch: timm's name of the architecture, for a weight file that does not say it.
@@ -90,8 +91,8 @@ def load(
         The library's own module, with its preprocessing and class names in `pretrained_cfg`.
 
     Raises:
-        InputError: unknown name, no such folder, unusable weights, an unsupported architecture, or
-            no way to the hub.
+        InputError: unknown name, no such folder, unusable weights, an unsupported architecture, a
+            device that is not there, or no way to the hub.
 
     Examples:
         >>> import refocus
@@ -99,7 +100,7 @@ def load(
         >>> type(model).__name__, model.num_classes, model.training
         ('VisionTransformer', 1000, False)
     """
-    place = _device(device)
+    place, pretrained = _device(device), check_flag("pretrained", pretrained)
     model, listed, order = _made(ref, pretrained, names, order, arch)
     _name(model, listed, order)
     return model.eval().to(place)
@@ -111,7 +112,7 @@ Listed = Sequence[str] | None  # names that a person gives
 def _made(
     ref: str | Path,
     pretrained: bool,
-    names: Sequence[str] | str | Path | None,
+    names: Iterable[str] | Mapping[int, str] | str | Path | None,
     order: str | None,
     arch: str | None,
 ) -> tuple[nn.Module, Listed, str | None]:
@@ -138,8 +139,15 @@ def _made(
     refuse_unusable_head(model, f"‹model› {ref}", renamed=renamed)
     if pretrained:
         refuse_unfinished_weights(model, f"‹model› {ref}")
-    listed = read_names(Path(names).expanduser()) if isinstance(names, str | Path) else names
-    return model, listed, order
+    return model, _listed(names), order
+
+
+def _listed(names: object) -> Listed:
+    if names is None:
+        return None
+    if isinstance(names, str | os.PathLike):
+        return read_names(Path(names).expanduser())
+    return in_order(names, "‹names›")
 
 
 def _name(model: nn.Module, listed: Listed, order: str | None) -> None:
@@ -211,11 +219,16 @@ def _unnamed(
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(
             f"‹device›: {shown(device)}; must be a device of torch, such as cpu or cuda:0"
         ) from error
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise InputError(f"‹device› {place}: not usable here ({first_line(error)})") from error
+    return place
 
 
 def pick_device(name: str) -> torch.device:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from refocus.errors import InputError, first_line
-from refocus.files import replacing
+from refocus.files import of_the_disk, replacing
 from refocus.vit.classes import folder_names
 from refocus.vit.inputs import check_model, check_path
 from refocus.vit.loading import preprocessing
+from refocus.vit.meanwhile import quiet
 
 TOLERANCE = 1e-4  # of the largest logit; float32 sums in another order differ by about 1e-6 of it
 _BATCHES = (1, 3)  # sizes that are asked; the file takes any
@@ -66,8 +67,9 @@ def export_onnx(model: nn.Module, file: str | Path, *, tolerance: float = TOLERA
         The difference that was found.
 
     Raises:
-        InputError: onnx, onnxscript or onnxruntime is missing, the file exists, the model cannot be
-            exported, or its answers differ by more than `tolerance`; nothing is written then.
+        InputError: onnx, onnxscript or onnxruntime is missing, the file exists or cannot be there,
+            the weights are not float32, the model cannot be exported, or its answers differ by more
+            than `tolerance`; nothing is written then.
 
     Examples:
         >>> import refocus
@@ -79,13 +81,20 @@ def export_onnx(model: nn.Module, file: str | Path, *, tolerance: float = TOLERA
     """
     check_model(model)
     file = check_path(file, "onnx")
+    _check_tolerance(tolerance)
+    _refuse_other_format(model)
     if file.exists():
         raise InputError(f"‹onnx› {file}: exists and is not overwritten; name a new file")
     _needed()
     config = preprocessing(model)
     size = tuple(config["input_size"])
     logits = _Logits(deepcopy(model).to("cpu").eval())
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if of_the_disk(error):
+            raise
+        raise InputError(f"‹onnx› {file}: cannot be written ({error.strerror})") from error
     with replacing(file) as partial:
         _write(logits, size, partial)
         _describe(partial, config, folder_names(model))
@@ -96,6 +105,19 @@ def export_onnx(model: nn.Module, file: str | Path, *, tolerance: float = TOLERA
                 f"largest; must be at most ‹tolerance› {tolerance:g}"
             )
     return Exported(file, difference, tolerance, sum(_BATCHES))
+
+
+def _check_tolerance(tolerance: object) -> None:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not float(tolerance) >= 0:
+        raise InputError(f"‹tolerance› {tolerance}: must be a number of at least 0")
+
+
+def _refuse_other_format(model: nn.Module) -> None:
+    """The file's images are float32, which weights of another format do not take."""
+    kinds = [w.dtype for w in model.parameters() if w.is_floating_point()]
+    if kinds and kinds[0] != torch.float32:
+        kind = str(kinds[0]).removeprefix("torch.")
+        raise InputError(f"model: its weights are {kind}; must be float32 (model.float())")
 
 
 def _needed() -> None:
@@ -110,10 +132,8 @@ def _needed() -> None:
 
 
 def _write(logits: nn.Module, size: tuple[int, ...], file: Path) -> None:
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), quiet("torch.onnx"):
             warnings.simplefilter("ignore")  # of torch's exporter, of its own parts
             torch.onnx.export(
                 logits,
@@ -128,8 +148,6 @@ def _write(logits: nn.Module, size: tuple[int, ...], file: Path) -> None:
             )
     except Exception as error:  # what the exporter raises differs by version and operator
         raise InputError(f"‹onnx›: torch cannot export this model ({first_line(error)})") from error
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)
 
 
 def _describe(file: Path, config: dict[str, Any], names: list[str] | None) -> None:

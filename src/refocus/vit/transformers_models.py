@@ -24,6 +24,7 @@ from refocus.vit.classes import by_index, imagenet_in_order
 from refocus.vit.configs import crop_share
 from refocus.vit.families import FAMILIES, REFUSED
 from refocus.vit.hub import asked_once
+from refocus.vit.meanwhile import quiet
 
 log = logging.getLogger("refocus")
 ADAPTER = "adapter_config.json"  # in a folder that PEFT wrote
@@ -189,7 +190,8 @@ def image_processor(shown: str, place: str) -> Any:
     """The image processor of a checkpoint."""
     transformers = library()
     how = {"use_fast": False, "trust_remote_code": False}
-    return fetch(shown, lambda: transformers.AutoImageProcessor.from_pretrained(place, **how))
+    with quiet("transformers"):  # of keys that it passes over; what it does is tried on a picture
+        return fetch(shown, lambda: transformers.AutoImageProcessor.from_pretrained(place, **how))
 
 
 def weights(shown: str, kind: Any, place: str, *, attention: str | None = "sdpa") -> Any:
@@ -198,18 +200,16 @@ def weights(shown: str, kind: Any, place: str, *, attention: str | None = "sdpa"
     Half precision would round small steps of tuning to nothing, and a head that was made up would
     answer at random. attention: how it is computed; None: as the kind does by default.
     """
-    logging.getLogger("transformers").setLevel(
-        logging.ERROR
-    )  # what it would warn of is an error below
     how = {
         "use_safetensors": True,
         "trust_remote_code": False,
         "attn_implementation": attention,
         "dtype": torch.float32,
     }
-    model, report = fetch(
-        shown, lambda: kind.from_pretrained(place, output_loading_info=True, **how)
-    )
+    with quiet("transformers"):  # what it would warn of is an error below
+        model, report = fetch(
+            shown, lambda: kind.from_pretrained(place, output_loading_info=True, **how)
+        )
     missing = sorted(report["missing_keys"]) + sorted(
         str(key) for key in report.get("mismatched_keys", ())
     )
