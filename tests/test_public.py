@@ -46,6 +46,7 @@ SNIPPET = """
 from pathlib import Path
 import refocus
 import torch
+from transformers import Trainer
 model = refocus.load("vit_tiny_patch16_224", pretrained=False)
 refocus.save(model, "model")
 image = refocus.read_image("dog.png")
@@ -64,6 +65,8 @@ terms = refocus.objective("refocus")(model, mask, mask, mask)
 reveal_type(terms["loss"])
 recipe = refocus.Recipe(model="m", images="i", masks="k")
 reveal_type(recipe.epochs)
+class Refocused(refocus.TrainerMixin, Trainer):
+    step = staticmethod(refocus.objective("refocus"))
 """
 
 

@@ -186,7 +186,12 @@ class TrainerMixin:
         return parent.train(*arguments, **named)
 
     def compute_loss(
-        self, model: nn.Module, inputs: Row, return_outputs: bool = False, **rest: Any
+        self,
+        model: nn.Module,
+        inputs: Row,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **rest: Any,
     ) -> Any:
         """The objective's loss in training, the model's own in evaluation.
 
@@ -197,7 +202,7 @@ class TrainerMixin:
         if return_outputs or not model.training:
             plain = {name: value for name, value in inputs.items() if name != "masks"}
             parent: Any = super()
-            return parent.compute_loss(model, plain, return_outputs, **rest)
+            return parent.compute_loss(model, plain, return_outputs, num_items_in_batch, **rest)
         if masks is None:
             raise InputError("masks: missing from the batch; each row must hold a mask [1, H, W]")
         terms = self.step(model, inputs["pixel_values"], masks, inputs["labels"])
