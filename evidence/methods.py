@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -185,7 +186,8 @@ def passes_per_image(method: Method, model: nn.Module) -> int:
     tried = trying(method.direction, Course(1)) if method.direction else nullcontext()
     with tried, fitting(images), replaced(method.changed), counting(model) as found:
         weights = method.recipe.get("weights", {})
-        step = objective(method.recipe["objective"], original=model, **weights)
+        original = deepcopy(model)  # which is counted as well
+        step = objective(method.recipe["objective"], original=original, **weights)
         step(model, images, masks, labels)
     return found.all // BATCH
 

@@ -58,7 +58,9 @@ def test_an_evaluation_measures_none_of_them(
     assert not left & set(TRAINED)
     assert caplog.text.count("3 of 24 in mine") == 1
     as_run(tuned.parent, image_folders[0], TRAINED[:2])
-    with pytest.raises(refocus.InputError, match="images that are left out, as they were trained on"):
+    with pytest.raises(
+        refocus.InputError, match="images that are left out, as they were trained on"
+    ):
         evaluate_suites(model, plan, tmp_path / "out", against=against)
 
 

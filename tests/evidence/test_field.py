@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -331,11 +332,12 @@ def test_a_tiny_model_of_the_field_is_untouched(tiny: Build) -> None:
 )
 def test_an_ablation_changes_the_loss_and_leaves_no_trace(name: str, tiny: Build) -> None:
     model, method = tiny(), METHODS[name]
+    original = deepcopy(model)
     images, masks, labels = masked_batch(8)
     masks[::2] = masks[::2].roll(8, 2)  # else each object hides its donor's, margin and all
 
     def loss(weights: dict[str, float], changed: dict[str, Any]) -> float:
-        step = objective(name.split("-", maxsplit=1)[0], original=model, seen=(0, 1), **weights)
+        step = objective(name.split("-", maxsplit=1)[0], original=original, seen=(0, 1), **weights)
         with replaced(changed):
             return step(model, images, masks, labels % 2)["loss"].item()
 

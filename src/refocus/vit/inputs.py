@@ -192,7 +192,7 @@ def fitting(images: Tensor) -> Iterator[None]:
         yield
     except (InputError, torch.OutOfMemoryError):
         raise
-    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (AssertionError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _OF_SIZE.search(str(error)):
             raise  # of the machine, or of code that is none of ours
         raise InputError(
