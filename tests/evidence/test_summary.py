@@ -30,4 +30,4 @@ def test_a_line_names_its_images_and_draws_and_says_what_was_not_measured() -> N
     assert "60 images, 5 draws" in bar
     nothing = [r for r in rows if r.cell.data != "planted2"]
     (second,) = [x for x in summary.summary(nothing, "half").splitlines() if "second" in x]
-    assert second.endswith("| not measured" * 4 + " |")
+    assert second.endswith(" | not measured" * 4 + " |")
