@@ -9,9 +9,9 @@ model, and a mask's margin is a pooling over a square window. `fp32` and `bf16`:
 all shifts, in one thread and one process (what is missing to a command is its page). A report
 compares two models; here both are MODEL. --size enlarges the images first.
 
-What differs from `fp32`: answers (the first class) of all that were asked; top-1 of a stage in
-points, on average and at most; the share of the relevance on the background, of the mean over
-images and of an image at most.
+What differs from `fp32`, or from the first way if that is not among them: answers (the first class)
+of all that were asked; top-1 of a stage in points, on average and at most; the share of the
+relevance on the background, of the mean over images and of an image at most.
 """
 
 from __future__ import annotations
@@ -156,6 +156,7 @@ def main() -> None:
     models = {which: load(args.model) for which in ("model", "against")}
     print(f"{measure.machine()}\n{args.count} images, size {args.size or 'as they are'}\n")
     first = args.ways[0]
+    standard = "fp32" if "fp32" in args.ways else first
     print(f"| | shifts x models | way | seconds | {first} / this | answers that differ | points, "
           "mean and at most | share, mean and at most |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
@@ -173,7 +174,7 @@ def main() -> None:
             spent = {w: seconds(w, asked, plan, folder / title / w) for w in args.ways}
             for way in args.ways:
                 ratio = spent[first] / spent[way]
-                found = differences(folder / title / way, folder / title / "fp32")
+                found = differences(folder / title / way, folder / title / standard)
                 print(
                     f"| {title} | {levels} x {count} | {way} | {spent[way]:.1f} | {ratio:.2f} | "
                     f"{found.row()} |",
