@@ -67,6 +67,12 @@ CALLS: dict[str, Row] = {
         {"invert": "no"},
         "invert no: must be True or False",
     ),
+    "read_mask: a number": (
+        refocus.read_mask,
+        ("m.png",),
+        {"invert": 2},
+        "invert 2: must be True or False",
+    ),
     "eval_image: a name": (refocus.eval_image, ("vit",), {}, "model: str 'vit'"),
     "eval_image: a plain module": (refocus.eval_image, (PLAIN,), {}, "says nothing of its prep"),
     "tokencut: an array": (refocus.tokencut, (np.zeros((12, 4)), (3, 4)), {}, "features: numpy"),

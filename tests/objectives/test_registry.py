@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any
 
 import pytest
@@ -149,6 +149,7 @@ def _with_adapter(model: Any) -> Any:
 
 _WRONG_ORIGINALS: dict[str, tuple[Any, str]] = {  # of the model, and of the term l2_sp alone
     "the model itself": (lambda model, build: model, "original: shares its weights with the"),
+    "of its weights": (lambda model, build: copy(model), "original: shares its weights with the"),
     "wrapped": (lambda model, build: torch.nn.DataParallel(model), "original: shares its weights"),
     "other classes": (lambda model, build: build(num_classes=5), "original: 5 classes; must be 4"),
     "other blocks": (lambda model, build: build(depth=2), r"the weight blocks.2\S+ .* is missing"),

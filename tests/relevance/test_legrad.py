@@ -37,7 +37,7 @@ def test_other_threads_and_a_forward_of_ones_own_go_on_as_before(tiny: Build) ->
                 answers.append(pool.submit(model, images).result())
 
     model.blocks[0].forward = own
-    handle = model.norm.register_forward_pre_hook(beside)  # after the blocks of each pass
+    handle = model.blocks[1].register_forward_pre_hook(beside)  # in the midst of each pass
     for name, make in makers.items():
         torch.testing.assert_close(make(), expected[name])
     handle.remove()

@@ -51,8 +51,7 @@ _OUTCOME = (MODEL, "results.json")  # of a run that was concluded
 
 
 @put_back()
-@torch.inference_mode(False)  # a caller's own switch must not reach into the training
-@torch.enable_grad()
+@torch.inference_mode(False)  # with gradients, whatever the caller switched off
 def tune(
     recipe: Recipe,
     out: str | Path,
@@ -173,7 +172,6 @@ def _begin(recipe: Recipe, selection: Selection, started: Mapping[str, str], fol
 
 @put_back()
 @torch.inference_mode(False)
-@torch.enable_grad()
 def resume(
     run: str | Path,
     *,
