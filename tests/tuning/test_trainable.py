@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+import refocus
 from refocus.tuning import tune
+from refocus.tuning.course import refuse_unusable
 from refocus.tuning.trainable import plain_state, restrict
 from tests.makers import Build
 from tests.tuning.makers import quick_recipe
@@ -63,3 +66,13 @@ def test_merged_low_rank_weights_answer_as_the_adapted_model(tiny: Build) -> Non
     plain.load_state_dict(plain_state(model))
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(plain(images), model.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_map_that_nothing_trainable_changes_is_refused_before_a_folder_is_made(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    frozen = quick_recipe(model_folder, image_folders, last_blocks=1, map="gradcam")
+    with pytest.raises(refocus.InputError, match="all that it depends on is frozen"):
+        refocus.tune(frozen, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    refuse_unusable(replace(frozen, last_blocks=2))

@@ -34,7 +34,9 @@ from refocus.tuning.recipe import Recipe
 from refocus.tuning.results import TuneResults
 from refocus.tuning.selection import Selection
 from refocus.tuning.tracking import tracking
-from refocus.vit.loading import load, pick_device, reading_digest, weights_digest
+from refocus.tuning.trainable import restrict
+from refocus.vit.classes import class_count
+from refocus.vit.loading import load, pick_device, preprocessing, reading_digest, weights_digest
 from refocus.vit.precision import check_precision
 from refocus.vit.teachers import load_teacher
 
@@ -82,6 +84,22 @@ def recipes_step(
         map=map_of(recipe.map, second_order=recipe.second_order),
     )
     return step_of(recipe.objective, settings, recipe.weights)
+
+
+def refuse_unusable(recipe: Recipe) -> None:
+    """Stop, before anything is written, at an objective or a restriction that cannot be.
+
+    Raises:
+        InputError: says which; also where what is left to train does not change the map.
+    """
+    step, model = recipes_step(recipe), load(recipe.model, pretrained=False)
+    restrict(model, last_blocks=recipe.last_blocks, lora=recipe.lora)
+    if recipe.last_blocks is None:
+        return
+    images = torch.zeros(2, *preprocessing(model)["input_size"])
+    masks = torch.zeros(2, 1, *images.shape[-2:])
+    masks[..., : masks.shape[-1] // 2] = 1
+    step(model.train(), images, masks, torch.arange(2) % class_count(model))
 
 
 def _lesson(recipe: Recipe, device: torch.device | None) -> Lesson | None:

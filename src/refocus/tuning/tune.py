@@ -29,7 +29,7 @@ from refocus.tuning.course import (
     lesson_files,
     lone,
     origins,
-    recipes_step,
+    refuse_unusable,
 )
 from refocus.tuning.epochs import BEST, LAST, Progressed
 from refocus.tuning.recipe import Recipe, recipe_of
@@ -37,7 +37,6 @@ from refocus.tuning.results import TuneResults, results_of
 from refocus.tuning.selection import Selection, as_json, choose_samples, from_json, refuse_labels
 from refocus.tuning.state import put_back
 from refocus.tuning.tracking import check_tracker, say_untracked
-from refocus.tuning.trainable import restrict
 from refocus.tuning.verdict import warning
 from refocus.vit.classes import class_count
 from refocus.vit.families import view
@@ -109,8 +108,7 @@ def tune(
         _refuse_other(recipe, out)
         return _continued(recipe, Path(out).expanduser(), model, accelerator, watch)
     view(model)
-    recipes_step(recipe)
-    restrict(load(recipe.model, pretrained=False), last_blocks=recipe.last_blocks, lora=recipe.lora)
+    refuse_unusable(recipe)
     selection = choose_samples(recipe, model, shown=watch.shown)
     grounds(recipe.backgrounds)
     _warn(recipe, selection, accelerator)
