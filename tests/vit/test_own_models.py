@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import refocus
 from refocus.tuning import course
+from refocus.tuning.trainable import restrict
 from refocus.vit import own_models
 from refocus.vit.classes import label_names, name_outputs
 from tests.makers import DOCS, NAMES, invoke
@@ -37,9 +38,7 @@ def test_a_module_that_describes_itself(by_hand: bool) -> None:
     refocus.objective("relevance")(model, images, masks, torch.tensor([0, 1]))["loss"].backward()
     assert model.blocks[0].qkv.weight.grad.abs().sum() > 0
     with pytest.raises(refocus.InputError, match="know its blocks"):
-        refocus.vit.loading.own_models.view(model) and refocus.tuning.tune.restrict(
-            model, last_blocks=1
-        )
+        restrict(model, last_blocks=1)
 
 
 @pytest.mark.parametrize("missing", ["input_size", "mean", "std", "pretrained_cfg"])
