@@ -1,13 +1,15 @@
-"""Processor seconds of what an audit and a report measure: as it was, as it is, and in bfloat16.
+"""Seconds of what an audit and a report measure: as it was, as it is, and in bfloat16.
 
     python benchmarks/shifts.py --images FOLDER --masks FOLDER --model MODEL [--count 40]
         [--size 500 375] [--only audit report] [--ways old fp32 bf16] [--models 1]
+        [--threads 2]
 
 `old`: what versions before had. Each kind and level walks through all images for itself and each
 model, and a mask's margin is a pooling over a square window. `fp32` and `bf16`: as it is, with that
 `--precision`. All in the same run on the same files: answers on the images as they are, maps, and
-all shifts, in one thread and one process (what is missing to a command is its page). A report
-compares two models; here both are MODEL. --size enlarges the images first.
+all shifts, in one process (what is missing to a command is its page), in processor seconds of one
+thread, or with --threads in seconds on the wall of so many, for which the machine must be idle. A
+report compares two models; here both are MODEL. --size enlarges the images first.
 
 What differs from `fp32`, or from the first way if that is not among them: answers (the first class)
 of all that were asked; top-1 of a stage in points, on average and at most; the share of the
@@ -93,14 +95,15 @@ def one_by_one(
 
 def seconds(way: str, models: Models, plan: Plan, out: Path) -> float:
     as_it_was = way == "old"
-    start = time.process_time()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     with (
         patch.object(composites, "widened", pooled) if as_it_was else nullcontext(),
         patch.object(prove, "answer_stages", one_by_one) if as_it_was else nullcontext(),
         computing("bf16" if way == "bf16" else "fp32"),
     ):
         prove.prove(models, plan, out)
-    return time.process_time() - start
+    return clock() - start
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--models", type=int, choices=(1, 2), help="default: 1 and 2")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     every = folder_samples(args.images, args.masks)
     models = {which: load(args.model) for which in ("model", "against")}
     print(f"{measure.machine()}\n{args.count} images, size {args.size or 'as they are'}\n")
