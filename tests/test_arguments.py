@@ -160,6 +160,19 @@ CALLS: dict[str, Row] = {
     "probe: a module": (refocus.probe, (PLAIN, "out"), {}, "model: torch.nn.modules"),
     "probe: images": (refocus.probe, ("vit", "out"), {"images": 3}, "images: int 3; must be"),
     "probe: settings": (refocus.probe, ("vit", "out", ["fgsm"]), {}, "settings: list; must be a"),
+    **{
+        f"{function.__name__}: {flag}": (function, given, {flag: "no"}, f"{flag} no: must be True")
+        for function, given, flag in (
+            (refocus.objective, ("refocus",), "second_order"),
+            (refocus.objective, ("refocus",), "recompute"),
+            (refocus.tune, (refocus.Recipe("m", "i", "k"), "out"), "progress"),
+            (refocus.resume, ("absent",), "progress"),
+            (refocus.run, ("vit", "images", "out"), "progress"),
+            (refocus.find_masks, ("images", "out"), "resume"),
+            (refocus.shifts, ("images", "masks", "out"), "resume"),
+            (refocus.audit, ("vit", "images", "out"), "resume"),
+        )
+    },
     "report: nothing": (refocus.report, (None,), {}, "run: NoneType; must be the path"),
     "report: settings": (refocus.report, ("run", 3), {}, "settings: int 3; must be a refocus.Rep"),
 }

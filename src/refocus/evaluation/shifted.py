@@ -14,7 +14,7 @@ from refocus.data.sources.opened import opened_pair
 from refocus.evaluation.settings import ShiftSettings
 from refocus.masks.trust import masked
 from refocus.processes import workers_for
-from refocus.vit.inputs import check_path, check_settings
+from refocus.vit.inputs import check_flag, check_path, check_settings
 from refocus.vit.loading import pick_device
 
 
@@ -63,7 +63,7 @@ def shifts(
         >>> made.written
         {'only-fg': 20, 'only-bg': 20, 'mixed-same': 20, 'mixed-rand': 20}
     """
-    settings = check_settings(settings, ShiftSettings)
+    settings, resume = check_settings(settings, ShiftSettings), check_flag("resume", resume)
     images, masks = check_path(images, "images"), check_path(masks, "masks")
     found = opened_pair(images, masks)
     out, images, shapes = check_path(out, "out"), found.images, found.masks

@@ -33,7 +33,7 @@ from refocus.tuning.results import TuneResults
 from refocus.tuning.tracking import check_tracker, say_untracked
 from refocus.tuning.tune import tune
 from refocus.vit.families import view
-from refocus.vit.inputs import check_path, check_reference, check_settings
+from refocus.vit.inputs import check_flag, check_path, check_reference, check_settings
 from refocus.vit.loading import identity, load_models, pick_device
 from refocus.vit.own_models import code_of
 from refocus.vit.precision import check_precision, computing, decisive_precision
@@ -101,6 +101,7 @@ def run(
         >>> found.page.name
         'index.html'
     """
+    progress = check_flag("progress", progress)
     check_tracker(track)
     asked = _asked(model, images, out, masks, settings)
     folder = asked.out

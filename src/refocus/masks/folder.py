@@ -30,7 +30,7 @@ from refocus.masks.trust import RECORDS, digest
 from refocus.processes import Place, meet
 from refocus.progress import track
 from refocus.records import appending, drop_partial_line, read_lines, write_line
-from refocus.vit.inputs import check_path, check_settings
+from refocus.vit.inputs import check_flag, check_path, check_settings
 from refocus.vit.loading import pick_device
 
 log = logging.getLogger("refocus")
@@ -87,7 +87,7 @@ def find_masks(
         >>> len(made.scores), made.folder.name
         (10, 'masks')
     """
-    settings = check_settings(settings, MaskSettings)
+    settings, resume = check_settings(settings, MaskSettings), check_flag("resume", resume)
     images, out = opened(check_path(images, "images")).images, check_path(out, "out")
     device = pick_device(settings.device)
     make, kept = (taken_over if settings.source else by_backend)(images, settings)

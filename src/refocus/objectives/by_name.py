@@ -25,7 +25,7 @@ from refocus.objectives.registry import OBJECTIVES, Step
 from refocus.objectives.regularizers import REGULARIZERS, Pass
 from refocus.objectives.steps import Lesson, MakeMap, StepSettings, Terms
 from refocus.relevance.answers import logits_of
-from refocus.vit.inputs import check_batch, check_gradients, check_model, shown
+from refocus.vit.inputs import check_batch, check_flag, check_gradients, check_model, shown
 
 
 def objective(
@@ -94,6 +94,8 @@ def objective(
     own = None if predicted or not callable(target) else target
     if target is not None and not predicted and own is None:
         raise InputError(f"target: {shown(target)}; must be a function of the logits or predicted")
+    second_order = check_flag("second_order", second_order)
+    recompute = check_flag("recompute", recompute)
     chosen = StepSettings(
         second_order=second_order,
         temperature=positive("temperature", temperature),

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from refocus.data.folders import image_files
 from refocus.evaluation.metrics import object_seen
 from refocus.records import Sample
 from refocus.relevance.answers import logits_of
@@ -47,6 +48,12 @@ class Options:
     mask_polarity: str = "ask"
     saliency: str = "relevance"
     units: str = "mlp"
+
+    @cached_property
+    def style_images(self) -> list[Path]:
+        """Images below `styles`, listed once for a call."""
+        assert self.styles is not None
+        return image_files(self.styles, "styles")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from refocus import locks, outputs, references
-from refocus.data.folders import image_files
 from refocus.data.sources.opened import opened_pair
 from refocus.data.styles import adain
 from refocus.errors import InputError
@@ -157,7 +156,7 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
                 f"‹out› {out}: holds probes of other models ({name}); name a new folder"
             )
     if material.options.styles is not None:
-        image_files(material.options.styles, "styles")
+        _ = material.options.style_images
     if material.options.adain is not None:
         adain(material.options.adain)
 

@@ -6,7 +6,6 @@ Each is a few lines. Where each protocol comes from and where ours departs stand
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from refocus.data import styles
-from refocus.data.folders import image_files
 from refocus.data.images import read_image
 from refocus.probes.batch import Batch, Views
 from refocus.probes.results import Level
@@ -204,8 +202,7 @@ def stylization(b: Batch) -> Views:
 
     By the amplitudes of the spectrum, and by AdaIN where its weights are given.
     """
-    assert b.options.styles is not None
-    files = _styles(b.options.styles)
+    files = b.options.style_images
     pictures = _squeezed([files[seed % len(files)] for seed in b.seeds], b)
     ways: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
         styles.FOURIER: styles.by_amplitudes
@@ -215,8 +212,3 @@ def stylization(b: Batch) -> Views:
     for series, way in ways.items():
         for strength in STRENGTHS:
             yield series, way(b.pixels, pictures, strength) if strength else b.pixels
-
-
-@lru_cache(maxsize=4)
-def _styles(folder: Path) -> list[Path]:
-    return image_files(folder, "styles")

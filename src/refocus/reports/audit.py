@@ -38,7 +38,7 @@ from refocus.results import (
 )
 from refocus.vit.classes import class_folder_names
 from refocus.vit.families import view
-from refocus.vit.inputs import check_path, check_reference, check_settings
+from refocus.vit.inputs import check_flag, check_path, check_reference, check_settings
 from refocus.vit.loading import identity, load_models, pick_device, source
 from refocus.vit.precision import check_precision, computing, decisive_precision
 
@@ -86,6 +86,7 @@ def audit(
         True
     """
     settings, model = check_settings(settings, AuditSettings), check_reference(model)
+    resume = check_flag("resume", resume)
     images, out = check_path(images, "images"), check_path(out, "out")
     device = pick_device(settings.device)
     check_precision(settings.precision, device)

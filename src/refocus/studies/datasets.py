@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -193,12 +192,8 @@ def classes_with_masks(ground: Ground) -> int:
     kind = next(iter(ground.masks))
     if not ground.own and not (ground.train.is_dir() and ground.masks[kind].is_dir()):
         return PAPERS_CLASSES
-    return _classes_with_masks(ground.train, ground.masks[kind], ground.mask_polarity)
-
-
-@lru_cache(maxsize=8)
-def _classes_with_masks(images: Path, masks: Path, mask_polarity: str) -> int:
-    found = folder_samples(images, masks, mask_polarity=mask_polarity)
+    masks = ground.masks[kind]
+    found = folder_samples(ground.train, masks, mask_polarity=ground.mask_polarity)
     return len({s.label for s in masked(found, masks, MASK_SCORE)})
 
 

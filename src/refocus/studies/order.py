@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ class Order:
             return variants_of(self.row, self.ground, 0, 0)
         return variants_of(self.row, self.ground, self.classes, self.trained)
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """How many classes there are to train on: those that have masks."""
         return classes_with_masks(self.ground)

@@ -40,7 +40,7 @@ from refocus.tuning.tracking import check_tracker, say_untracked
 from refocus.tuning.verdict import warning
 from refocus.vit.classes import class_count
 from refocus.vit.families import view
-from refocus.vit.inputs import check_path, shown
+from refocus.vit.inputs import check_flag, check_path, shown
 from refocus.vit.loading import load
 from refocus.vit.own_models import recorded
 
@@ -98,6 +98,7 @@ def tune(
     """
     if not isinstance(recipe, Recipe):
         raise InputError(f"recipe: {shown(recipe)}; must be a refocus.Recipe")
+    progress = check_flag("progress", progress)
     check_tracker(track)
     accelerator = accelerator_for(recipe)
     recipe = _absolute(recipe)
@@ -215,7 +216,7 @@ def resume(
         >>> refocus.resume("run", progress=False).objective
         'refocus'
     """
-    folder = check_path(run, "run")
+    folder, progress = check_path(run, "run"), check_flag("progress", progress)
     check_tracker(track)
     if _complete(folder):
         raise InputError(f"‹run› {run}: this run is complete; its model is in {folder / MODEL}")
