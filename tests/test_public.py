@@ -63,7 +63,9 @@ with refocus.recorded(model) as own_maps:
     reveal_type(own_maps)
 terms = refocus.objective("refocus")(model, mask, mask, mask)
 reveal_type(terms["loss"])
-recipe = refocus.Recipe(model="m", images="i", masks="k")
+here = Path("here")
+recipe = refocus.Recipe(here, here, here, val=here, val_masks=here, backgrounds=here, adain=here)
+recipe = refocus.Recipe(model="m", images="i", masks="k", teacher=here)
 reveal_type(recipe.epochs)
 class Refocused(refocus.TrainerMixin, Trainer):
     step = staticmethod(refocus.objective("refocus"))

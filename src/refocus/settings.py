@@ -51,9 +51,11 @@ _LARGEST = 2**32 - 1  # of whole numbers; no count comes near
 if TYPE_CHECKING:  # what may be given; `check` makes texts of paths
     PathText = str | Path
     Folders = Mapping[str, str | Path]
+    Reference = str | Path  # a model's name or folder
 else:
     PathText = Annotated[str, Meta(pattern=r"\S", extra={_PATH: True})]
     Folders = dict[Text, PathText]
+    Reference = Text
 
 
 def about(text: str) -> Meta:

@@ -58,7 +58,7 @@ class Tool:
         )
         if run:
             folder = self.jobs[run].folder
-            refs = {"original": recipe.recipe_of(folder).model, "tuned": str(folder / MODEL)}
+            refs = {"original": str(recipe.recipe_of(folder).model), "tuned": str(folder / MODEL)}
         return {
             title: _loaded(ref, tuple(fingerprints.of_model(ref))) for title, ref in refs.items()
         }

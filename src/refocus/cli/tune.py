@@ -90,7 +90,7 @@ def tune(
             )
         recipe = _recipe(given, preset, named)
         recipe = replace(
-            recipe, model=references.with_names(recipe.model, names=names, order=order)
+            recipe, model=references.with_names(str(recipe.model), names=names, order=order)
         )
         if out is None:
             raise InputError("‹out›: missing")

@@ -50,15 +50,15 @@ def prove_run(run: Path, settings: ReportSettings, device: torch.device) -> Path
     Returns:
         The folder of the evaluation; what it holds already is not computed again.
     """
-    recipe = recipe_of(run)
+    tuned_from = str(recipe_of(run).model)
     plan = _plan(run, settings)
-    original = own_models.recorded(recipe.model, settings.code)
+    original = own_models.recorded(tuned_from, settings.code)
     code = settings.code if original.startswith("py:") else None
     model: str = own_models.tuned(run / MODEL, code)
-    against: str | None = recipe.model
+    against: str | None = tuned_from
     if results_of(run).kept_original:
         models = load_models(original, None, device)
-        model, against = recipe.model, None
+        model, against = tuned_from, None
     else:
         models = load_models(model, original, device)
     check_precision(plan.precision, device)
@@ -86,10 +86,10 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         mask_score=recipe.mask_score,
         mask_polarity=recipe.mask_polarity,
         most=settings.most,
-        leave_out=trained | trained_images(recipe.model),
+        leave_out=trained | trained_images(str(recipe.model)),
         chose=chose,
         held_out=HELD_OUT if chose and HELD_OUT in suites else "",
-        gone=_gone(run, trained | chose) | gone_images(recipe.model),
+        gone=_gone(run, trained | chose) | gone_images(str(recipe.model)),
         backgrounds=recipe.backgrounds,
         trained=trained_classes(str(run / MODEL)),
         seed=settings.seed,

@@ -164,13 +164,14 @@ def card_text(run: Path, repo: str, licence: str) -> str:
     recipe, results = recipe_of(run), results_of(run)
     config = read_json(run / MODEL / "config.json")
     library = _library(config)
-    base = recipe.model.removeprefix("hf:")
+    ref = str(recipe.model)
+    base = ref.removeprefix("hf:")
     data = ModelCardData(
         license=licence,
         library_name=library if library != "refocus" else None,
         pipeline_tag="image-classification",
         tags=["refocus", "vision-transformer", "image-classification"],
-        base_model=base if recipe.model.startswith("hf:") and not Path(base).exists() else None,
+        base_model=base if ref.startswith("hf:") and not Path(base).exists() else None,
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
@@ -283,6 +284,6 @@ def _settings(recipe: Recipe) -> str:
     return json.dumps(kept, indent=2)
 
 
-def _last(place: str) -> str:
+def _last(place: str | Path) -> str:
     """A folder by its last part, which says enough and tells nothing of a machine."""
-    return Path(place).name if Path(place).is_absolute() else place
+    return Path(place).name if Path(place).is_absolute() else str(place)

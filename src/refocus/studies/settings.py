@@ -11,7 +11,17 @@ from msgspec import Meta
 
 from refocus import fingerprints, references
 from refocus.errors import InputError
-from refocus.settings import Count, Positive, Seed, Text, Workers, about, check
+from refocus.settings import (
+    Count,
+    PathText,
+    Positive,
+    Reference,
+    Seed,
+    Text,
+    Workers,
+    about,
+    check,
+)
 
 _ONLY_ON = (
     "model",
@@ -34,14 +44,14 @@ class StudySettings:
     """
 
     data: Annotated[
-        Text | None, about("TOML file that names the paper's data sets (docs/studies.md).")
+        PathText | None, about("TOML file that names the paper's data sets (docs/studies.md).")
     ] = None
     on: Annotated[
-        Text | None,
+        PathText | None,
         about("Your own images: one ImageFolder, or a folder with train/, test/ and perhaps val/."),
     ] = None
     model: Annotated[
-        tuple[Text, ...],
+        tuple[Reference, ...],
         about(
             "With ‹on›: timm name, hf:ID, torchvision:NAME, or the folder of a model or of a "
             "finished run."
@@ -58,10 +68,10 @@ class StudySettings:
         about("With ‹on›: how class folders name the outputs of a model without names."),
     ] = None
     masks: Annotated[
-        Text | None, about("With ‹on›: masks made by people, laid out as the images.")
+        PathText | None, about("With ‹on›: masks made by people, laid out as the images.")
     ] = None
     automatic_masks: Annotated[
-        Text | None, about("With ‹on›: masks of `refocus masks`, laid out as the images.")
+        PathText | None, about("With ‹on›: masks of `refocus masks`, laid out as the images.")
     ] = None
     mask_polarity: Annotated[
         Literal["ask", "keep", "invert"],
@@ -183,7 +193,7 @@ class StudySettings:
         """Name of each of the user's own models -> its reference, and how its outputs are named."""
         found: dict[str, str] = {}
         for model in self.model:
-            reference = references.with_names(model, names=self.names, order=self.order)
+            reference = references.with_names(str(model), names=self.names, order=self.order)
             name = references.folder_of(reference).name
             if name in found:
                 name = f"{name}-{len(found) + 1}"
@@ -215,5 +225,5 @@ class StudySettings:
         }
 
 
-def _resolved(path: str | None) -> str | None:
+def _resolved(path: str | Path | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().resolve())

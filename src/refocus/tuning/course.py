@@ -117,7 +117,7 @@ def _lesson(recipe: Recipe, device: torch.device | None) -> Lesson | None:
             "must be class"
         )
     teacher = load_teacher(
-        recipe.teacher, student, pretrained=device is not None, device=device or "cpu"
+        str(recipe.teacher), student, pretrained=device is not None, device=device or "cpu"
     )
     return lesson(teacher, recipe.teacher_token, recipe.adain)
 
@@ -150,13 +150,13 @@ def origins(recipe: Recipe, model: nn.Module) -> dict[str, str]:
         fingerprints.READING: reading_digest(model),
     }
     if recipe.teacher is not None:
-        found[fingerprints.TEACHER] = load_teacher(recipe.teacher, model).digest
+        found[fingerprints.TEACHER] = load_teacher(str(recipe.teacher), model).digest
     return found
 
 
 def lesson_files(recipe: Recipe) -> list[Path]:
     """Weights on this disk that the term `shape` learns from: the teacher's and AdaIN's."""
-    teacher = recipe.teacher or ""
+    teacher = str(recipe.teacher or "")
     places = [Path(recipe.adain).expanduser()] if recipe.adain else []
     if teacher.startswith("torchvision:"):
         places += [Path(file).expanduser() for file in (teacher.partition("@")[2],) if file]

@@ -14,9 +14,11 @@ from refocus.settings import (
     Device,
     Fraction,
     MaskPolarity,
+    PathText,
     Positive,
     PositiveFraction,
     PositiveOrZero,
+    Reference,
     Seed,
     SeedOfAll,
     Text,
@@ -54,20 +56,21 @@ class Recipe:
     """
 
     model: Annotated[
-        Text,
+        Reference,
         about("timm name, hf:ID, torchvision:NAME, or the folder of a model or of a finished run."),
     ]
-    images: Annotated[Text, about("ImageFolder to take the training images from: CLASS/FILE.")]
+    images: Annotated[PathText, about("ImageFolder to take the training images from: CLASS/FILE.")]
     masks: Annotated[
-        Text, about("Foreground masks: CLASS/FILE-STEM.png, 0 to 255; values in between are soft.")
+        PathText,
+        about("Foreground masks: CLASS/FILE-STEM.png, 0 to 255; values in between are soft."),
     ]
     val: Annotated[
-        Text | None,
+        PathText | None,
         about("ImageFolder to validate on. Default: images of ‹images› that are not trained on."),
     ] = None
-    val_masks: Annotated[Text | None, about("Foreground masks for ‹val›.")] = None
+    val_masks: Annotated[PathText | None, about("Foreground masks for ‹val›.")] = None
     backgrounds: Annotated[
-        Text | None,
+        PathText | None,
         about(
             "Folder of images without objects of the classes; the do-no-harm check also puts "
             "objects on these backgrounds."
@@ -79,7 +82,7 @@ class Recipe:
         about("Weight of a term of the objective, or of a term that any objective takes."),
     ] = field(default_factory=dict)  # terms that are missing keep the objective's weight
     teacher: Annotated[
-        Text | None,
+        Reference | None,
         about(
             "For the term shape: a model as ‹model› names it, torchvision:NAME of any classifier "
             "there, or torchvision:NAME@FILE. Its outputs must be the model's classes."
@@ -90,7 +93,7 @@ class Recipe:
         about("Token that learns the teacher's answers; a distilled DeiT has a second one."),
     ] = "class"
     adain: Annotated[
-        Text | None,
+        PathText | None,
         about(
             "For the term shape: folder with the published weights of AdaIN, vgg and decoder. "
             "Default: styles by Fourier amplitudes."

@@ -102,7 +102,7 @@ def _rest(recipe: Recipe, model: nn.Module, samples: list[Sample]) -> tuple[str,
     return f"‹val› {recipe.val}", _usable(recipe, every, recipe.val_masks)
 
 
-def _usable(recipe: Recipe, samples: list[Sample], masks: str) -> list[Sample]:
+def _usable(recipe: Recipe, samples: list[Sample], masks: str | Path) -> list[Sample]:
     """Those whose mask is trusted and, in the paper's protocol, not too small."""
     kept = trusted(samples, masks, recipe.mask_score)
     return large_enough(kept, masks) if recipe.protocol == "paper" else kept

@@ -240,7 +240,7 @@ class Tracker(Tracking):
 
     def _maps(self) -> None:
         """The image, the original's map of it and the kept model's, side by side."""
-        ref = self.recipe.model
+        ref = str(self.recipe.model)
         kept = tuned(self.run / MODEL, code_of(ref) if ref.startswith("py:") else None)
         models = [load(ref).eval(), load(kept).eval()]
         for number, sample in enumerate(self.samples[:_SHOWN]):

@@ -224,7 +224,7 @@ def resume(
         raise InputError(f"‹run› {run}: not a run folder of `refocus tune` (no selection.json)")
     recipe = recipe_of(folder)
     accelerator = accelerator_for(recipe)
-    model = load(recorded(recipe.model, code))
+    model = load(recorded(str(recipe.model), code))
     watch = Watch(on_epoch, progress and accelerator.is_main_process, track)
     return _continued(recipe, folder, model, accelerator, watch, shown=f"‹run› {run}")
 
@@ -309,8 +309,8 @@ def _absolute(recipe: Recipe) -> Recipe:
     places: dict[str, Any] = {
         k: None if v is None else str(Path(v).expanduser().resolve()) for k, v in given.items()
     }
-    teacher = None if recipe.teacher is None else _absolute_teacher(recipe.teacher)
-    return replace(recipe, model=references.resolved(recipe.model), teacher=teacher, **places)
+    teacher = None if recipe.teacher is None else _absolute_teacher(str(recipe.teacher))
+    return replace(recipe, model=references.resolved(str(recipe.model)), teacher=teacher, **places)
 
 
 def _absolute_teacher(ref: str) -> str:
