@@ -30,7 +30,7 @@ def literal_gae(model: nn.Module, images: Tensor) -> Tensor:
         logits = logits_of(model, images)
     score = logits.max(1).values.sum()
     tokens = maps[0].shape[-1]
-    rollout = torch.eye(tokens).expand(len(images), tokens, tokens)
+    rollout = torch.eye(tokens, device=images.device).expand(len(images), tokens, tokens)
     for attention in maps:
         (gradient,) = torch.autograd.grad(score, attention, retain_graph=True)
         rollout = rollout + torch.bmm((gradient * attention).clamp(min=0).mean(1), rollout)

@@ -50,7 +50,7 @@ def published_loss(
     model.zero_grad()
     score.backward(retain_graph=True)  # the weights' gradients are thrown away
     tokens = maps[0].shape[-1]
-    rollout = torch.eye(tokens).expand(len(images), tokens, tokens)
+    rollout = torch.eye(tokens, device=images.device).expand(len(images), tokens, tokens)
     for attention in maps:
         (gradient,) = torch.autograd.grad(score, attention, retain_graph=True)
         rollout = rollout + torch.bmm((gradient * attention).clamp(min=0).mean(1), rollout)

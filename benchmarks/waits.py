@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import refocus
 from refocus import MaskSettings, Recipe, ReportSettings
 from refocus.vit.classes import class_count
-from refocus.vit.loading import preprocessing
+from refocus.vit.loading import pick_device, preprocessing
 
 COMMANDS = ["run", "audit", "masks", "tune", "report", "evaluate", "probe", "explain", "models"]
 OBJECTIVES = ("relevance", "energy", "swap", "refocus", "consistency")
@@ -162,6 +163,8 @@ def watched(kind: type[nn.Module]) -> Iterator[Network]:
         try:
             return genuine(self, images, *more, **named)
         finally:
+            if images.is_cuda:
+                torch.cuda.synchronize()
             found.seconds += measure.clock() - begun
             found.images += len(images)
 
@@ -217,10 +220,12 @@ class _NoTracker(AbstractContextManager[None]):
 
 
 def _forward(model: nn.Module, rounds: int = 7) -> float:
-    """Seconds of an image in a batch of 32, the median."""
-    batch = torch.randn(32, *preprocessing(model)["input_size"])
+    """Seconds of an image in a batch of 32, the median; on the device that the commands choose."""
+    device = pick_device("auto")
+    model = copy.deepcopy(model).to(device)
+    batch = torch.randn(32, *preprocessing(model)["input_size"], device=device)
     with torch.inference_mode():
-        run = {"forward": lambda: model(batch)}
+        run = {"forward": lambda: model(batch).sum().item()}  # which waits for a GPU
         spent = measure.interleaved(run, rounds)["forward"]
     return sorted(spent)[rounds // 2] / len(batch)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -36,10 +37,13 @@ from refocus.vit.loading import load
 Terms = dict[str, Tensor]
 Loss = Callable[..., Terms]  # (model, images, masks, labels, groups) -> its terms
 
+_SKLEARN = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
 _DRO_RATE = 0.01  # step of the groups' weights, as the authors have it
 _JTT_FACTOR = 20.0  # 20, 50 and 100 in the paper; the smallest for our short runs
 _HALF_OF_BATCHES = 0.5  # of the batches are mixed or swapped, so that originals stay in training
 _LAYER_STEPS = 10  # steps of a last layer for each step of the others: they cost nothing
+# how an L1 penalty is called: until scikit-learn 1.7, and from 1.8 on
+_L1 = {"penalty": "l1"} if _SKLEARN < (1, 8) else {"l1_ratio": 1}
 _SUBSETS = 10  # balanced ones, over which the last layer of DFR is averaged
 _FEATURE_BATCH = 32
 
@@ -317,7 +321,7 @@ def dfr(work: Work) -> Outcome:
     fits = []
     for _ in range(_SUBSETS):
         chosen = equal_groups(np.array(groups), rng)
-        head = LogisticRegression(l1_ratio=1, C=work.rate, solver="liblinear", random_state=0)
+        head = LogisticRegression(**_L1, C=work.rate, solver="liblinear", random_state=0)
         head.fit(scaled[chosen], labels[chosen])
         fits.append((head.coef_[0], head.intercept_[0]))
     slope, offset = (np.mean(column, axis=0) for column in zip(*fits, strict=True))

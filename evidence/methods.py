@@ -91,7 +91,7 @@ def directed(work: Work, direction: Direction) -> Outcome:
     start = {name: value.clone() for name, value in load(work.model).state_dict().items()}
     found: list[Outcome] = []
     one = replace(work, steps=work.steps // direction.rounds)
-    recipe = {"objective": TRIED, **direction.recipe}
+    recipe = {"objective": TRIED, "share": 1.0, **direction.recipe}  # a teacher is not averaged
     for turn in range(direction.rounds):
         folder = work.folder / f"round-{turn}"
         model = found[-1].notes["model"] if found else work.model

@@ -30,9 +30,10 @@ def tried(
     """A table as Markdown, "" where there are no rows.
 
     Each reading has top-1 on development images as they are and on other backgrounds, the mean over
-    draws, and how the mean of both differs from that of `against` in the same draws: the mean, and
-    the lowest and highest draw. Each method at its default rate is compared with `against` at its
-    own, and at any other rate with `against` at the same.
+    draws (those alone in which `against` was run, where there are any), and how the mean of both
+    differs from that of `against` in the same draws: the mean, and the lowest and highest draw.
+    Each method at its default rate is compared with `against` at its own, and at any other rate
+    with `against` at the same.
     """
     found = [
         r for r in rows if r.cell.phase == PHASE and r.cell.data == data and r.cell.images in images
@@ -78,7 +79,8 @@ def _line(
         for draw, r in mine.items()
         if (place := _place(r.cell, compared)) in first
     }
-    return Line(name, rate, mine, others)
+    kept = {draw: r for draw, r in mine.items() if draw in others} if others else mine
+    return Line(name, rate, kept, others)
 
 
 def _at(row: Row, reading: str) -> Development:

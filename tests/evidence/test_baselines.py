@@ -113,6 +113,7 @@ def test_dfr_finds_the_class_and_not_the_place(
     weight = do("dfr", rate=1.0).weights["head.weight"]
     difference = weight[1] - weight[0]
     assert difference[0] > 5 * difference[1].abs()
+    assert (difference == 0).sum() > width / 2  # L1: noise gets nothing at all
 
 
 def test_dfr_splits_two_classes_where_its_regression_does(
