@@ -6,7 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +17,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from refocus import Recipe
 from refocus.errors import InputError
+from refocus.figures.escape import inline
 from refocus.records import to_json
 from refocus.reports.card import card_text, push, write_card
 from refocus.results import (
@@ -227,6 +228,39 @@ def test_the_card_promises_only_what_holds_for_the_weights_in_it(tmp_path: Path)
     keep = Verdict(False, 0.0, "Keep the original model: that is no gain.")
     text = card(chosen_share=1.0, advised_share=0.0, verdict=keep)
     assert f"which the rule does not advise. {keep.sentence}" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "shown", "base"),
+    [
+        ("/home/me/vit?names=/home/me/kept/classes.txt", "vit", None),
+        ("vit_small_patch16_224?names=/home/me/c.txt?order=natural", "vit_small_patch16_224", None),
+        ("hf:google/vit?names=/home/me/classes.txt", "hf:google/vit", "google/vit"),
+        ("hf:/home/me/vit", "vit", None),
+        ("local-dir:/home/me/vit", "vit", None),
+        ("~/me/vit", "vit", None),
+        ("py:pkg:build@/home/me/run/model", "py:pkg:build@model", None),
+        ("/home/me/vit.pth?arch=vit_small_patch16_224", "vit.pth", None),
+    ],
+)
+def test_the_card_tells_nothing_of_a_machine(
+    tmp_path: Path, model: str, shown: str, base: str | None
+) -> None:
+    folder = finished(tmp_path / "run")
+    places = {
+        row.name: f"/home/me/{row.name}"
+        for row in fields(Recipe)
+        if "PathText" in str(row.type) or "Reference" in str(row.type)
+    }
+    recipe = Recipe(**{**places, "model": model, "teacher": "torchvision:resnet18@/home/me/r.pth"})
+    (folder / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    card = ModelCard(card_text(folder, "me/vit", "mit"))
+    assert "/me" not in str(card).replace("me/vit", "")
+    assert f"Original model: {inline(shown)}. " in card.text
+    assert card.data.base_model == base
+    settings = json.loads(card.text.split("```json")[1].split("```")[0])
+    assert settings["teacher"] == "torchvision:resnet18@r.pth"
+    assert settings["adain"] == "adain"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData, metadata_load
 
-from refocus import __version__, outputs, runs
+from refocus import __version__, outputs, references, runs
 from refocus.errors import InputError, first_line
 from refocus.evaluation.stored import RESULTS, read_evaluation
 from refocus.figures.escape import inline
@@ -32,6 +32,9 @@ UNKNOWN = "unknown"  # as the Hub calls a licence that is not stated
 _NOBODY = "YOU/MODEL"  # stands for the Hub's name of a model that has none yet
 # ends a card that refocus wrote, with the digest of what stands before it
 _SIGNED = re.compile(r"\n<!-- written by refocus: ([0-9a-f]{64}) -->\n\Z")
+# settings that are paths of the machine, or models that may be some
+_PLACES = ("model", "images", "masks", "val", "val_masks", "backgrounds", "teacher", "adain")
+_CODE = re.compile(r"((?:py|torchvision):[^@]*@)(.+)", re.DOTALL)  # what stands before a path
 _LOAD = {
     "timm": 'import timm\n\nmodel = timm.create_model("hf-hub:{repo}", pretrained=True)',
     "transformers": (
@@ -164,14 +167,14 @@ def card_text(run: Path, repo: str, licence: str) -> str:
     recipe, results = recipe_of(run), results_of(run)
     config = read_json(run / MODEL / "config.json")
     library = _library(config)
-    ref = str(recipe.model)
+    ref = references.split(str(recipe.model))[0]
     base = ref.removeprefix("hf:")
     data = ModelCardData(
         license=licence,
         library_name=library if library != "refocus" else None,
         pipeline_tag="image-classification",
         tags=["refocus", "vision-transformer", "image-classification"],
-        base_model=base if ref.startswith("hf:") and not Path(base).exists() else None,
+        base_model=base if ref == f"hf:{base}" == _last(ref) and not Path(base).exists() else None,
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
@@ -279,11 +282,14 @@ def _settings(recipe: Recipe) -> str:
     """The recipe without what is particular to a machine."""
     hidden = ("device", "workers")
     kept = {k: v for k, v in recipe.to_dict().items() if k not in hidden and v is not None}
-    folders = ("model", "images", "masks", "val", "val_masks", "backgrounds")
-    kept |= {name: _last(str(kept[name])) for name in folders if name in kept}
+    kept |= {name: _last(kept[name]) for name in _PLACES if name in kept}
     return json.dumps(kept, indent=2)
 
 
 def _last(place: str | Path) -> str:
-    """A folder by its last part, which says enough and tells nothing of a machine."""
-    return Path(place).name if Path(place).is_absolute() else str(place)
+    """A model or folder as anybody may read it: of a path the last part, and no file of names."""
+    ref = references.split(str(place))[0]
+    if code := _CODE.fullmatch(ref):
+        return f"{code[1]}{Path(code[2]).name}"
+    path = ref.removeprefix("hf:").removeprefix("local-dir:")
+    return Path(path).name if path.startswith("~") or Path(path).is_absolute() else ref
