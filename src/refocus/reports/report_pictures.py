@@ -36,7 +36,8 @@ def shift_strips(told: Told, models: dict[str, nn.Module]) -> list[Strip]:
         kept = told.folder / outputs.SETTINGS
         plan = plans.plan_of(read_json(kept), kept)
         last = list(models.values())[-1]  # the tuned one, or the only one
-        tests = plan.open(name, last)
+        # with every one, as folders name the outputs of those without names
+        tests = [plan.open(name, model) for model in models.values()][-1]
         samples = plan.masked_samples(name, tests.samples)
         shown = models if len(models) > 1 else {"": last}
         scene = Scene(
