@@ -218,6 +218,9 @@ def test_what_cannot_be_used_leaves_nothing(
         refocus.run(model_folder, images, out, masks=tmp_path / "empty", settings=QUICK)
     with pytest.raises(refocus.InputError, match="lies inside images"):
         refocus.run(model_folder, images, images / "run", masks=masks, settings=QUICK)
+    known = replace(QUICK, tests={"imagenet": images})
+    with pytest.raises(refocus.InputError, match=r"tests imagenet=.*needs ImageNet's 1000"):
+        refocus.run(model_folder, images, out, masks=masks, settings=known)
     with pytest.raises(refocus.InputError, match="give the set another name"):
         RunSettings(tests={"held-out": images})
     assert not out.exists()
@@ -233,6 +236,7 @@ def test_a_plan_says_what_would_be_done_and_for_how_long(
     assert (few.count, few.classes, few.tests) == (24, 4, {"again": 8})
     assert [stage.name for stage in few.stages] == ["audit", "tune", "report"]
     assert all(stage.seconds > 0 for stage in few.stages)
+    min(images.rglob("*.png")).write_bytes(b"broken")  # which is passed over
     found = refocus.plan_run(
         model_folder, images, settings=replace(QUICK, backbone=str(model_folder))
     )

@@ -227,6 +227,30 @@ def test_a_run_goes_on_only_from_the_model_and_teacher_that_a_name_meant(
         refocus.resume(run, on_epoch=stop, progress=False)
 
 
+def test_a_run_of_a_model_without_names_is_resumed_and_its_base_known(
+    recipe: Recipe, tmp_path: Path, tiny: Build
+) -> None:
+    def stop(line: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    model, run = tiny(), tmp_path / "run"
+    model.pretrained_cfg["label_names"] = None
+    refocus.save(model, tmp_path / "bare")
+    recipe = replace(recipe, model=tmp_path / "bare", shots=1, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        refocus.tune(recipe, run, on_epoch=stop, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        refocus.resume(run, on_epoch=stop, progress=False)
+    found = refocus.tune(recipe, run, progress=False)
+    assert refocus.tune(recipe, run, progress=False) == found
+    assert not base_changed(run, refocus.load(tmp_path / "bare"))
+    shutil.move(recipe.images, tmp_path / "elsewhere")
+    assert not base_changed(run, refocus.load(tmp_path / "bare"))
+    model.head.bias.data += 1
+    refocus.save(model, tmp_path / "other")
+    assert base_changed(run, refocus.load(tmp_path / "other"))
+
+
 def test_a_finished_run_is_not_read_as_one_of_images_that_were_added_since(
     recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 from torch import nn
+from torchvision.models import VisionTransformer
+from transformers import ViTConfig, ViTForImageClassification
 
 import refocus
 from refocus import InputError
@@ -392,3 +394,38 @@ def test_a_file_of_names_has_no_gaps(tmp_path: Path, keys: tuple[str, str]) -> N
 @pytest.mark.parametrize("name", ["\u00b2", "m\u00b2", "\u0663", "2\u00b2"])
 def test_any_digit_can_be_ordered(name: str) -> None:
     assert set(classes.by_order([name, "a1", "1a"], "natural")) == {name, "a1", "1a"}
+
+
+def _timm() -> nn.Module:
+    found: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", pretrained=False, depth=1, embed_dim=24, num_heads=2
+    )
+    return found
+
+
+def _of_transformers() -> nn.Module:
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ViTConfig(**sizes, intermediate_size=48, num_labels=1000)
+    model = ViTForImageClassification(config)
+    model.pretrained_cfg = {"num_classes": 1000}
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "head"),
+    [
+        (_timm, "head"),
+        (_of_transformers, "classifier"),
+        (lambda: VisionTransformer(32, 16, 1, 2, 24, 48), "heads.head"),
+    ],
+    ids=["timm", "transformers", "torchvision"],
+)
+def test_a_model_with_another_head_is_not_called_by_imagenets_names(
+    make: Callable[[], nn.Module], head: str
+) -> None:
+    model = make()
+    assert len(classes.folder_names(model) or []) == 1000
+    model.set_submodule(head, nn.Linear(24, 7))
+    assert classes.folder_names(model) is classes.class_names(model) is None
+    outputs = outputs_of(model, WNIDS[:7][::-1], "here")  # named by the folders, as any other
+    assert outputs == {name: i for i, name in enumerate(sorted(WNIDS[:7]))}

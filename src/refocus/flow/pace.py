@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from refocus.data.images import read_image
@@ -63,26 +64,28 @@ def measure(
     Raises:
         InputError: none of the images can be read, or the backbone cannot be had.
     """
-    images, read = _read(model, files)
-    place = next(model.parameters()).device
-    batch = torch.stack(images).to(place)
+    images, read = _read(files)
+    transform, place = eval_image(model), next(model.parameters()).device
+    started = time.perf_counter()
+    batch = torch.stack([transform(image) for image in images]).to(place)
+    read += (time.perf_counter() - started) / len(images)
     with computing(precision):
         with torch.inference_mode():
             logits_of(model, batch)  # the first pass prepares what the others find
             _, forward = _timed(lambda: logits_of(model, batch))
         _, explained = _timed(lambda: explain(model, batch[:1]))
         forward_of_step, step = _step(model, batch, objective)
-    mask = 0.0 if backbone is None else _mask(backbone, files[0], device)
+    mask = 0.0 if backbone is None else _mask(backbone, images[0], device)
     return Pace(
         read, forward / len(batch), explained, step / len(batch), forward_of_step / len(batch), mask
     )
 
 
-def _read(model: nn.Module, files: list[Path]) -> tuple[list[Tensor], float]:
-    transform, images, started = eval_image(model), [], time.perf_counter()
+def _read(files: list[Path]) -> tuple[list[Image.Image], float]:
+    images, started = [], time.perf_counter()
     for file in files:
         try:
-            images.append(transform(read_image(file)))
+            images.append(read_image(file))
         except InputError:
             continue
         if len(images) == _FEW:
@@ -111,9 +114,9 @@ def _step(model: nn.Module, batch: Tensor, objective: str) -> tuple[float, float
     return forward, forward + backward
 
 
-def _mask(backbone: str, file: Path, device: str) -> float:
+def _mask(backbone: str, image: Image.Image, device: str) -> float:
     network = load_backbone(backbone).to(device)
-    pixels = Reader(network, MaskSettings.size)(read_image(file))
+    pixels = Reader(network, MaskSettings.size)(image)
     _, seconds = _timed(lambda: object_mask(cut(keys_of(network, pixels)), pixels))
     return seconds
 

@@ -12,7 +12,8 @@ from torch import nn
 from refocus.data.folders import scan
 from refocus.data.shifts import KINDS, unseen
 from refocus.errors import InputError
-from refocus.evaluation.suites import refuse_near_miss
+from refocus.evaluation.plan import Plan, check
+from refocus.evaluation.suites import OTHERS
 from refocus.fingerprints import Copies
 from refocus.flow import pace
 from refocus.flow.pace import Pace
@@ -77,17 +78,27 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
     samples = scan(images, model, masks=masks, mask_polarity=settings.mask_polarity)
     if masks is not None:
         audit.check_masks(model, images, masks, audit_settings(settings))
-    for name, path in settings.tests.items():
-        refuse_near_miss(name, path, "tests")
-    tests = {name: scan(path, model, parameter="tests") for name, path in settings.tests.items()}
+    try:
+        tests = _opened(settings.tests, model)
+    except InputError as error:
+        raise error.renamed("suites", "tests") from error
     own = Copies(s.image for s in samples)
     for name, found in tests.items():
-        if all(s.image in own for s in found):
+        if found and all(s.image in own for s in found):
             raise InputError(
                 f"‹tests› {name}={settings.tests[name]}: all of its images are among ‹images›, "
                 "which are trained on or choose the weights; give images that are not"
             )
     return Data(samples, tests)
+
+
+def _opened(tests: Mapping[str, str | Path], model: nn.Module) -> dict[str, list[Sample]]:
+    """Test sets as the report will open them; of those that are no folders of images, none."""
+    if not tests:
+        return {}
+    asked = Plan(tests, quiet=True)
+    check({"model": model}, asked)
+    return {name: asked.open(name, model).samples for name in tests if name not in OTHERS}
 
 
 def stages(

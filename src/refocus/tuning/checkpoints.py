@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from refocus import fingerprints
+from refocus.data.folders import name_by_folders
 from refocus.errors import InputError, first_line
 from refocus.files import read_json, replacing, write_text
 from refocus.records import drop_partial_line, from_json, read_lines, write_line
+from refocus.tuning.recipe import recipe_of
 from refocus.vit.loading import reading_digest, weights_digest
 
 
@@ -44,15 +47,18 @@ class Epoch:
 
 
 def base_changed(run: Path, base: nn.Module) -> bool:
-    """Whether the model that a run started from has other weights or preprocessing today."""
+    """Whether the model that a run started from has other weights or preprocessing today.
+
+    base: given the names of the run's class folders where it carries none, as the run did.
+    """
     kept = run / fingerprints.IDENTITY  # not in runs of earlier versions
     known = read_json(kept) if kept.exists() else None
     if not isinstance(known, dict):
         return False
-    today = {
-        fingerprints.WEIGHTS: weights_digest(base),
-        fingerprints.READING: reading_digest(base),
-    }
+    today = {fingerprints.WEIGHTS: weights_digest(base)}
+    with suppress(InputError):  # the folders are gone, and with them the names
+        name_by_folders(base, recipe_of(run).images)
+        today[fingerprints.READING] = reading_digest(base)
     return any(known.get(part, now) != now for part, now in today.items())
 
 

@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from refocus import fingerprints, locks, outputs, references
+from refocus.data.folders import name_by_folders
 from refocus.data.shifts import grounds
 from refocus.data.sources.opened import Opened, opened, opened_pair
 from refocus.errors import InputError, Message
@@ -246,6 +247,7 @@ def _continued(
     chosen, complete = folder / SELECTION, _complete(folder)
     selection = from_json(read_json(chosen), chosen)
     refuse_labels(selection, class_count(model), chosen)
+    name_by_folders(model, recipe.images)  # as when the run was started
     refusal = ""
     if accelerator.is_main_process:
         try:

@@ -360,8 +360,10 @@ def _index_of_spelling() -> dict[str, int]:
 
 
 def _imagenet(model: nn.Module) -> ImageNetInfo | None:
+    """Of a model without names of its own; None also where its head is another by now."""
     subset = None if order_of(model) else infer_imagenet_subset(unwrap(model))
-    return ImageNetInfo(subset) if subset else None
+    info = ImageNetInfo(subset) if subset else None
+    return info if info and head_size(model) in (None, info.num_classes()) else None
 
 
 # --- what cannot be scored ----------------------------------------------------------------------
