@@ -15,6 +15,7 @@ from PIL import Image
 from refocus import Recipe
 from refocus.app import looks
 from refocus.vit import loading
+from refocus.vit.classes import folder_names
 from tests.app.makers import GRADIO, in_a_loop
 from tests.makers import Build
 
@@ -81,6 +82,31 @@ def test_a_run_is_compared_with_the_model_it_was_tuned_from(
     assert list(found) == ["original", "tuned"]
     assert found["original"].head.bias.tolist() == [7.0] * 4
     assert found["tuned"].head.bias.tolist() != [7.0] * 4
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_an_original_without_names_is_asked_by_the_names_of_its_run_or_folders(
+    tiny: Build, two_models: dict[str, str], image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from refocus.app.folders import Folders
+    from refocus.app.parts import Tool
+
+    bare = tiny()
+    bare.pretrained_cfg["label_names"] = None
+    loading.save(bare, tmp_path / "bare")
+    names, folders = ["ant", "bee", "cat", "dog"], Folders(*image_folders)
+    run = tmp_path / "work" / "run-1"
+    shutil.copytree(two_models["model"], run / "model")
+    recipe = Recipe(tmp_path / "bare", *image_folders)
+    (run / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    original = Tool(two_models, tmp_path / "work").models("run-1")["original"]
+    assert folder_names(original) == names
+    pair = {**two_models, "against": str(tmp_path / "bare")}
+    assert Tool(pair, tmp_path / "work", folders).names() == names
+    (tmp_path / "names.txt").write_text("\n".join(names[::-1]))
+    given = {which: f"{ref}?names={tmp_path / 'names.txt'}" for which, ref in pair.items()}
+    assert Tool(given, tmp_path / "work").names() == names[::-1]  # of the one without names alone
 
 
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refocus import InputError, Recipe, ReportSettings, load
+from refocus import InputError, Recipe, ReportSettings, load, save
 from refocus.data.shifts import KINDS
 from refocus.evaluation import plan as plans
 from refocus.evaluation.stored import read_evaluation
@@ -131,6 +131,11 @@ def test_report_of_an_evaluation_without_masks(
     images, _ = make_images(tmp_path / "x")
     out = tmp_path / "ev"
     on = ["--on", f"a={images}"]
+    bare, names = load(two_model_folders[1]), tmp_path / "names.txt"
+    bare.pretrained_cfg["label_names"] = None
+    shutil.rmtree(two_model_folders[1])
+    save(bare, two_model_folders[1])
+    names.write_text("\n".join(NAMES[::-1]))  # of the one that carries none, in its own order
     assert (
         run(
             monkeypatch,
@@ -139,6 +144,8 @@ def test_report_of_an_evaluation_without_masks(
             two_model_folders[0],
             "--against",
             two_model_folders[1],
+            "--names",
+            names,
             *on,
             "--out",
             out,

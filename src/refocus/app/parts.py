@@ -18,6 +18,7 @@ from refocus.app.folders import Folders
 from refocus.app.jobs import Jobs
 from refocus.app.looks import Finder, Look, look
 from refocus.app.uploads import Store
+from refocus.data.folders import name_by_folders
 from refocus.data.images import read_image
 from refocus.errors import InputError
 from refocus.masks.choice import default_backbone
@@ -25,7 +26,7 @@ from refocus.runs import MODEL
 from refocus.tuning import recipe
 from refocus.tuning.checkpoints import base_changed
 from refocus.vit.classes import names_of
-from refocus.vit.loading import load
+from refocus.vit.loading import load_together
 
 OWN = "the model's own prediction"
 
@@ -56,12 +57,19 @@ class Tool:
             if "against" in self.refs
             else self.refs
         )
+        images: Path | None = self.folders.images if self.folders else None
         if run:
             folder = self.jobs[run].folder
-            refs = {"original": str(recipe.recipe_of(folder).model), "tuned": str(folder / MODEL)}
-        return {
-            title: _loaded(ref, tuple(fingerprints.of_model(ref))) for title, ref in refs.items()
-        }
+            tuned_by = recipe.recipe_of(folder)
+            refs = {"original": str(tuned_by.model), "tuned": str(folder / MODEL)}
+            images = Path(tuned_by.images)
+        content = tuple(tuple(fingerprints.of_model(ref)) for ref in refs.values())
+        models = _loaded(tuple(refs.items()), content)
+        if images is not None:
+            with contextlib.suppress(InputError):  # classes are called by their numbers then
+                for model in models.values():
+                    name_by_folders(model, images)
+        return models
 
     def changed(self, run: str) -> bool:
         """Whether the model that a run started from is another today."""
@@ -73,9 +81,11 @@ class Tool:
 
 
 @lru_cache(maxsize=4)
-def _loaded(ref: str, _content: tuple[str, ...]) -> nn.Module:
-    """A model; it is read anew where its folder holds another one meanwhile."""
-    return load(ref)
+def _loaded(
+    refs: tuple[tuple[str, str], ...], _content: tuple[tuple[str, ...], ...]
+) -> dict[str, nn.Module]:
+    """Models; they are read anew where a folder holds another one meanwhile."""
+    return dict(load_together(dict(refs), "cpu"))
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from refocus.tuning.recipe import recipe_of
 from refocus.tuning.results import results_of
 from refocus.tuning.selection import Selection, from_json
 from refocus.vit import own_models
-from refocus.vit.loading import identity, load, load_models
+from refocus.vit.loading import identity, load_models, load_together
 from refocus.vit.precision import check_precision, computing
 
 log = logging.getLogger("refocus")
@@ -188,11 +188,8 @@ def _models(
     refs = {"original": evaluation.against, "tuned": evaluation.model}
     if unchanged and evaluation.against is None:
         refs = {"original": evaluation.model}
-    return {
-        title: load(own_models.recorded(ref, code), device=device)
-        for title, ref in refs.items()
-        if ref is not None
-    }
+    known = {title: own_models.recorded(ref, code) for title, ref in refs.items() if ref}
+    return load_together(known, device)
 
 
 def _changed(
