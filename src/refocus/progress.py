@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -114,7 +113,7 @@ def phase(
     with _bars() as bars:
         bar = None
         if bars is not None:
-            bar = bars.add_task(escape(label), total=total, note="")
+            bar = bars.add_task(label, total=total, note="")
         opened = Phase(label, total, done, bar)
         opened.advance(0)
         try:
@@ -140,7 +139,7 @@ def say(text: str) -> None:
     """A line that stays, such as a notice; above the bars where there are some."""
     with _BOARD.lock:
         if _BOARD.bars is not None:
-            _BOARD.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            _BOARD.bars.console.print(text, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
         _BOARD.said = time.monotonic()
@@ -201,7 +200,7 @@ class Outline:
         with _BOARD.lock:
             if self._bars is not None and self.bar is not None:
                 shown = _remaining(left) and f"{_remaining(left)} in all"
-                self._bars.update(self.bar, description=escape(words), note=shown)
+                self._bars.update(self.bar, description=words, note=shown)
             elif not _BOARD.silent:
                 _line(f"{words}, {_remaining(left)} in all")
         started = time.monotonic()
@@ -243,7 +242,7 @@ def duration(seconds: float) -> str:
 
 
 def _console() -> Console:
-    return Console(stderr=True)
+    return Console(stderr=True, markup=False, emoji=False)
 
 
 @contextmanager
@@ -270,9 +269,9 @@ def _bars() -> Iterator[Progress | None]:
 
 def _started() -> Progress:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.percentage:>3.0f} %", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )

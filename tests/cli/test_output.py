@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -13,10 +16,13 @@ import pytest
 from typer.testing import CliRunner
 
 from refocus import progress
+from refocus.cli import printing
 from refocus.cli.main import COMMANDS, app
+from refocus.figures.tables import Row
 from refocus.records import to_json
 from refocus.reports.explanations import read as read_explanations
-from tests.makers import invoke, run
+from refocus.results import Compared, Estimate
+from tests.makers import ROOT, invoke, run
 
 ON_IMAGES = "--model {model} --images {images} --masks {masks}"
 # command -> its arguments, and the file in its folder that holds the same as --json prints
@@ -159,6 +165,43 @@ def test_the_shell_completes_commands_and_options() -> None:
 
     assert completed("ev").split() == ["evaluate"]
     assert "--epochs" in completed("tune", "--ep")
+
+
+NAMES = ["bird [land]", "bird [water]", "cat [/dog]", "runs[lr=3]", "at :cat: home", "end\\"]
+
+
+def test_names_and_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    number = Compared(Estimate(50.0, None, 20))
+    printing.print_rows([Row(name, name, number) for name in NAMES], ("suite", "group", "n", "%"))
+    printing.console.print(*NAMES, soft_wrap=True)
+    out = capsys.readouterr().out
+    for name in NAMES:
+        assert out.count(name) == 3, name
+
+
+def test_bars_show_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
+    monkeypatch.setenv("COLUMNS", "200")
+    file = io.StringIO()
+    with contextlib.redirect_stderr(file):
+        for name in NAMES:
+            with progress.phase(name, 2):
+                progress.say(f"says {name}")
+    for name in NAMES:
+        assert file.getvalue().count(name) >= 2, name
+
+
+def test_no_place_reads_names_as_markup() -> None:
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+                called = ast.unparse(call.func)
+                if called in ("Console", "TextColumn"):
+                    assert given.get("markup") == "False", f"{file}: {called} without markup=False"
+                assert given.get("markup", "False") == "False", f"{file}: {called}"
+                if "from_markup" in called:  # help, which is ours
+                    assert file.name == "panels.py", f"{file}: {called}"
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import outputs, references
@@ -45,7 +44,7 @@ def check(
     found = checks.check(network, images, masks, mask_polarity=mask_polarity)
     table = Table("output", Column("class folder", overflow="fold"), "images", "masks")
     for row in found.classes:
-        table.add_row(str(row.output), escape(row.folder), str(row.images), str(row.masks))
+        table.add_row(str(row.output), row.folder, str(row.images), str(row.masks))
     console.print(table)
     console.print(
         f"{found.outputs} outputs; {found.pixels[0]} x {found.pixels[1]} pixels", soft_wrap=True
@@ -63,7 +62,7 @@ def check(
             f"{found.turned} of the images examined are rotated upright as their EXIF data says"
         )
     for problem in found.problems:
-        console.print(f"cannot be used: {problem}", soft_wrap=True, markup=False)
+        console.print(f"cannot be used: {problem}", soft_wrap=True)
     if out is not None:
         checks.write(found, network, out)
         console.print(f"open in a browser: {out}", soft_wrap=True)

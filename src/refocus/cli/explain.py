@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import references
@@ -56,8 +55,8 @@ def explain(
     for row in rows:
         answers = {"model": row.model, **({"against": row.against} if row.against else {})}
         for which, answer in answers.items():
-            named = (escape(row.image), which, escape(answer.prediction))
-            table.add_row(*named, f"{answer.confidence:.1%}", escape(answer.explained))
+            named = (row.image, which, answer.prediction)
+            table.add_row(*named, f"{answer.confidence:.1%}", answer.explained)
     console.print(table)
     console.print(f"overlays: {out}", soft_wrap=True)
     return rows

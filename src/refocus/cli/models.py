@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus.cli.printing import console
@@ -46,7 +45,7 @@ def models(
     found = {}
     for name, row in FAMILIES.items():
         found[name] = FamilyListed(row.about, tuple(row.examples))
-        table.add_row(name, escape(row.about), escape("\n".join(row.examples) or "a folder"))
+        table.add_row(name, row.about, "\n".join(row.examples) or "a folder")
     console.print(table)
     console.print(f"refused: {catalogue.refused()}", soft_wrap=True)
     if out is not None:

@@ -14,7 +14,8 @@ from refocus.results import SuiteEntry
 if TYPE_CHECKING:
     from refocus.figures.tables import Row
 
-console = Console()
+# off: names, paths and messages of the user's may hold [square brackets] and :colons:
+console = Console(markup=False, emoji=False)
 
 
 def print_table(entries: Mapping[str, SuiteEntry]) -> None:

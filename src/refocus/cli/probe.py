@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from refocus import processes, references
@@ -100,7 +99,7 @@ def list_probes() -> dict[str, ProbeListed]:
     for name, row in PROBES.items():
         needs = tuple(map(spelling, row.needs))
         found[name] = ProbeListed(row.about, row.source, row.cost, needs)
-        table.add_row(name, row.about, row.source, row.cost, escape(", ".join(needs)))
+        table.add_row(name, row.about, row.source, row.cost, ", ".join(needs))
     console.print(table)
     console.print(
         "A pass: one forward pass; a gradient counts as two more. --most says how many images "

@@ -73,8 +73,8 @@ def run(
     assert out is not None
     found = flow.run(ref, images, out, masks=masks, settings=settings, track=track)
     for answer in found.answers:
-        console.print(f"[bold]{answer.question} {answer.answer}.[/bold]", soft_wrap=True)
-        console.print(f"{answer.why}\n", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{answer.question} {answer.answer}.", style="bold", soft_wrap=True)
+        console.print(f"{answer.why}\n", soft_wrap=True, highlight=False)
     console.print(f"model to use: {found.model}\nopen in a browser: {found.page}", soft_wrap=True)
     return found
 

@@ -106,7 +106,7 @@ def _list() -> dict[str, str]:
 def _print_found(results: StudyResults, stem: Path, ending: str) -> None:
     """The table, or the file with that ending, for a file or another program."""
     text = read_text(stem.with_name(f"{stem.name}.{ending}")) if ending else results.text
-    console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
+    console.print(text, end="", soft_wrap=True, highlight=False)
     if not ending:
         console.print(f"open in a browser: {stem}.html", soft_wrap=True)
 
