@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass
+import re
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from refocus.errors import InputError
 from refocus.settings import (
     Count,
     CountOrZero,
+    Folders,
     Fraction,
     PathText,
     Positive,
@@ -39,6 +41,7 @@ class Garden:
     open: bool = True
     size: tuple[float, float] = (1.0, 2.0)
     view: tuple[Text, PathText] | None = None
+    beds: Folders = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self)
@@ -67,6 +70,7 @@ def test_what_is_legal_is_said_in_words() -> None:
         "open": "True or False",
         "size": "2 numbers",
         "view": "2 texts",
+        "beds": "names with a path each",
     }
 
 
@@ -89,6 +93,10 @@ def test_what_is_legal_is_said_in_words() -> None:
         ("size", (1.0,), "must be 2 numbers$"),
         ("view", ["png"], "must be 2 texts$"),
         ("size", (1.0, float("nan")), "^size nan: must be a finite number$"),
+        *[
+            ("beds", {name: "p"}, rf"^beds {re.escape(name)}=p: .* a name that can be a file name$")
+            for name in ["/else/where", "../up", "a\\b", "c:", "", ".", "..", "a\0b", "é" * 101]
+        ],
     ],
 )
 def test_what_is_not_legal_is_refused_by_name(field: str, value: Any, message: str) -> None:

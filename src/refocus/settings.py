@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -47,6 +48,8 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
 AtLeastTwo = Annotated[int, Meta(ge=2)]
 _PATH = "path"
+_FILE_NAME = re.compile(r'(?!\.{1,2}\Z)[^/\\:*?"<>|\x00-\x1f]+')  # on any system
+_LONGEST = 200  # bytes of a name; file systems take 255, endings are put behind it
 _LARGEST = 2**32 - 1  # of whole numbers; no count comes near
 if TYPE_CHECKING:  # what may be given; `check` makes texts of paths
     PathText = str | Path
@@ -61,6 +64,12 @@ else:
 def about(text: str) -> Meta:
     """What a field means, for people: the command line shows it as the help of its option."""
     return Meta(description=text)
+
+
+def names_a_file(name: str) -> bool:
+    """Whether a name can be that of a file or folder on any system, and not of one elsewhere."""
+    long = len(name.encode("utf-8", "replace")) > _LONGEST
+    return _FILE_NAME.fullmatch(name) is not None and not long
 
 
 # --- fields that several settings share -----------------------------------------------------------
@@ -162,6 +171,8 @@ def check(settings: Any) -> None:
 
 def _checked(setting: Setting, value: Any) -> Any:
     value = _plain(value)
+    if setting.is_path and isinstance(value, dict):
+        _check_names(setting.name, value)
     for shown, part, hint in _pieces(value, setting.hint):
         name = f"‹{setting.name}› {shown}".rstrip()
         try:
@@ -173,6 +184,15 @@ def _checked(setting: Setting, value: Any) -> Any:
         if isinstance(found, int) and found > _LARGEST:
             raise InputError(f"{name[:60]}: must be at most {_LARGEST}")
     return msgspec.convert(value, setting.hint)
+
+
+def _check_names(field: str, paths: Mapping[Any, Any]) -> None:
+    """What is found out about NAME=PATH is kept in files and folders of that name."""
+    for name, path in paths.items():
+        if isinstance(name, str) and not names_a_file(name):
+            raise InputError(
+                f"‹{field}› {name}={path}: must be NAME=PATH, with a name that can be a file name"
+            )
 
 
 def _plain(value: Any) -> Any:

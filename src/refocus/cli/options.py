@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 
 from refocus.errors import InputError
-from refocus.settings import Setting, setting, settings_of
+from refocus.settings import Setting, names_a_file, setting, settings_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -254,8 +254,8 @@ def _paths(name: str, given: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for pair in given:
         key, equals, path = pair.partition("=")
-        # names become names of files, on any system; a path may hold a drive letter and "="
-        if not equals or not path or set(key) & set('/\\:*?"<>|') or key in ("", ".", ".."):
+        # a path may hold a drive letter and "="
+        if not equals or not path or not names_a_file(key):
             raise InputError(
                 f"‹{name}› {pair}: must be NAME=PATH, with a name that can be a file name"
             )
