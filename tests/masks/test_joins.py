@@ -58,6 +58,14 @@ def check_joined(names: list[str], files: list[Path], expected: list[str | None]
         (["x/0.png", "y/0.png"], ["cat/0.png"], ["?"]),
         (["cat/0.png"], ["a/cat/0.png", "b/cat/0.png"], ["?", "?"]),
         ([], ["cat/0.png"], [None]),
+        (
+            ["cat/0.png", "dog/1.png"],
+            ["cat/0.jpg", "dog/0.png", "dog/1.png"],
+            ["cat/0.png", None, "dog/1.png"],
+        ),
+        (["cat/0.png", "dog/0.jpg"], ["cat/0.jpg", "dog/0.png"], ["cat/0.png", "dog/0.jpg"]),
+        (["cat/0.png", "dog/0.jpg"], ["cat/0.png", "emu/0.png"], ["cat/0.png", None]),
+        (["0.png", "0.jpg"], ["cat/0.png", "cat/0.jpg"], ["0.png", "0.jpg"]),
     ],
 )
 def test_an_image_gets_its_own_entry_or_none(
@@ -165,6 +173,15 @@ def test_no_image_gets_the_mask_of_another_class(tmp_path: Path, name: str) -> N
     mask = np.zeros(SIZE[::-1], bool)
     mask[5:15, 5:15] = True
     np.testing.assert_array_equal(read(images[1], SIZE), mask)
+
+
+def test_the_extension_of_a_drawn_mask_does_not_say_which_image_it_is_of(tmp_path: Path) -> None:
+    folder = png(tmp_path / "source")
+    (folder / "dog" / "0.png").rename(folder / "0.png")
+    images = [tmp_path / name for name in ("cat/0.jpg", "dog/0.png")]
+    for image in images:
+        with pytest.raises(InputError, match=r"0\.png could as well be (cat/0\.jpg|dog/0\.png)"):
+            formats.reader("png", folder, images=images)(image, SIZE)
 
 
 # --- categories ---------------------------------------------------------------------------------

@@ -49,13 +49,18 @@ class Join:
     """Image file -> name of its entry.
 
     names: of the entries, paths of any length. images: all that will be asked for; without them
-    each is taken to be the only one.
+    each is taken to be the only one. drawn: names are those of pictures of masks, whose extension
+    says nothing of that of their image.
     """
 
-    def __init__(self, names: Iterable[str], images: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, names: Iterable[str], images: Sequence[Path] = (), *, drawn: bool = False
+    ) -> None:
         named = [(name, parts(name)) for name in names]
         shown = [_paths(image) for image in images]
-        self._tables = [(key, _table(named, key), _images(shown, key)) for key in (_exact, _stem)]
+        self._tables = [(key, _table(named, key)) for key in (_exact, _stem)]
+        self._images = _images(shown)
+        self._drawn = drawn
 
     def __call__(self, image: Path) -> str | None:
         """The entry of an image; None where it has none.
@@ -64,13 +69,16 @@ class Join:
             InputError: several entries could be meant, or the entry could be of another image.
         """
         mine = _paths(image)
-        for key, table, images in self._tables:
+        others = [other for other in self._images.get(_stem(mine[0][-1]), []) if other != mine]
+        lost = 0  # score of an entry that is another image's
+        for key, table in self._tables:
             called = key(mine[0][-1])
             candidates = table.get(called, [])
             if not candidates:
                 continue
             scored = [(_alike(mine, entry), name, entry) for name, entry in candidates]
-            best = max(score for score, _, _ in scored)
+            if (best := max(score for score, _, _ in scored)) <= lost:
+                return None
             winners = [(name, entry) for score, name, entry in scored if score == best]
             if len(winners) > 1:
                 raise InputError(
@@ -78,11 +86,19 @@ class Join:
                     "that tell them apart, such as CLASS/FILE"
                 )
             name, entry = winners[0]
-            rivals = [(_alike(other, entry), other) for other in images.get(called, [])]
-            score, rival = max((r for r in rivals if r[1] != mine), default=(0, ()))
-            if score > best:
-                return None
-            if score == best:
+            rivals = [
+                (
+                    _alike(other, entry),
+                    (last := key(other[0][-1])) == called or (self._drawn and last not in table),
+                    other,
+                )
+                for other in others
+            ]
+            score, alike, rival = max(rivals, default=(0, False, ()))
+            if score > best:  # of whatever extension: a PNG is the mask of a JPEG
+                lost = best
+                continue
+            if score == best and alike:
                 raise InputError(
                     f"{image}: {name} could as well be {'/'.join(rival[0][-2:])}; give paths that "
                     "tell them apart, such as CLASS/FILE"
@@ -99,10 +115,10 @@ def _table(named: list[tuple[str, _Path]], key: _Key) -> dict[str, list[tuple[st
     return table
 
 
-def _images(shown: list[tuple[_Path, ...]], key: _Key) -> dict[str, list[tuple[_Path, ...]]]:
+def _images(shown: list[tuple[_Path, ...]]) -> dict[str, list[tuple[_Path, ...]]]:
     table: dict[str, list[tuple[_Path, ...]]] = defaultdict(list)
     for image in shown:
-        table[key(image[0][-1])].append(image)
+        table[_stem(image[0][-1])].append(image)
     return table
 
 

@@ -100,7 +100,7 @@ def voc(source: Path, images: Sequence[Path] = ()) -> MaskReader:
 
 def _drawn(source: Path, images: Sequence[Path], foreground: Foreground) -> MaskReader:
     files = files_below(source, EXTENSIONS)
-    join = Join(files, images)
+    join = Join(files, images, drawn=True)
 
     def picture(image: Path) -> Path | None:
         name = join(image)
