@@ -17,11 +17,12 @@ from refocus.data.images import read_image
 from refocus.data.sources.opened import opened
 from refocus.data.tables import number
 from refocus.errors import InputError
-from refocus.evaluation.plan import read_groups
+from refocus.evaluation.plan import Plan, read_groups
 from refocus.evaluation.suites import TestSet
 from refocus.masks import formats
 from refocus.masks.joins import Join
 from refocus.records import Sample
+from tests.makers import Build
 
 SIZE = (40, 30)  # width, height
 
@@ -281,6 +282,45 @@ def test_groups_that_cannot_be_right_are_refused(tmp_path: Path, text: str, mess
     samples = [Sample(tmp_path / "t" / name / "0.png", 0) for name in "ab"]
     with pytest.raises(InputError, match=message):
         read_groups(tmp_path / "g.csv", TestSet(tmp_path / "t", samples, lambda x: x))
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (("x", "y"), {"cat/0.png": "x", "cat/0-2.png": "y"}),
+        (("x", ""), {"cat/0.png": "x"}),
+        (("", "y"), {"cat/0-2.png": "y"}),
+    ],
+)
+def test_groups_of_a_table_are_those_of_its_lines(
+    groups: tuple[str, str],
+    expected: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REFOCUS_CACHE", str(tmp_path / "cache"))
+    lines = ["path,label,group"]
+    for at, group in enumerate(groups):
+        file = tmp_path / f"seq{at}" / "0.png"
+        file.parent.mkdir()
+        Image.new("RGB", (9, 9), (at, 0, 0)).save(file)
+        lines.append(f"seq{at}/0.png,cat,{group}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    found = opened(tmp_path / "t.csv")
+    assert found.groups is not None
+    samples = [Sample(image, 0) for image in image_files(found.images)]
+    assert read_groups(found.groups, TestSet(found.images, samples, lambda x: x)) == expected
+
+
+def test_an_image_that_is_left_out_keeps_its_group(tmp_path: Path, tiny: Build) -> None:
+    (tmp_path / "g.csv").write_text("image,group\ncat/0.png,x\ndog/1.png,y\n")
+    one, *others = (tmp_path / "t" / name for name in ("cat/0.png", "dog/0.png", "dog/1.png"))
+    for at, image in enumerate((one, *others)):
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (at, 0, 0)).save(image)
+    tests = Plan({"t": tmp_path / "t"}, leave_out=frozenset([one])).open("t", tiny())
+    assert [s.image for s in tests.samples] == others
+    assert read_groups(tmp_path / "g.csv", tests) == {"dog/1.png": "y"}
 
 
 # --- impossible boxes, polygons, run lengths -----------------------------------------------------

@@ -14,6 +14,7 @@ from refocus import fingerprints, outputs
 from refocus.data import shifts as shifted
 from refocus.data.sampling import usable
 from refocus.data.sources.opened import opened_pair
+from refocus.data.sources.unpack import origin_of
 from refocus.data.tables import read_table
 from refocus.data.trained import gone_images, say_left_out, trained_images, without
 from refocus.errors import InputError
@@ -77,7 +78,10 @@ class Plan(EvaluationSettings):
         )
         used = self.leave_out if name == self.held_out else self.leave_out | self.chose
         shown = f"‹suites› {name}={self.path(name)}"
-        return replace(tests, samples=without(tests.samples, used, shown, self.gone))
+        samples = without(tests.samples, used, shown, self.gone)
+        kept = {s.image for s in samples}
+        left_out = tuple(s.image for s in tests.samples if s.image not in kept)
+        return replace(tests, samples=samples, left_out=left_out)
 
     def protocols_of(self, name: str) -> tuple[str, ...]:
         """The protocols under which a suite is measured."""
@@ -303,8 +307,12 @@ def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
             raise InputError(
                 f"{shown}: {image} is in {rows[image]} and {group}; must be in one group each"
             )
-    join = Join(rows, [s.image for s in tests.samples])
-    named = {s.image.relative_to(tests.root).as_posix(): join(s.image) for s in tests.samples}
+    own = {s.image: s.image.relative_to(tests.root).as_posix() for s in tests.samples}
+    if _came_with(file, tests):
+        named = {name: name if name in rows else None for name in own.values()}
+    else:
+        join = Join(rows, [*own, *tests.left_out])
+        named = {name: join(image) for image, name in own.items()}
     found = {image: rows[name] for image, name in named.items() if name is not None}
     if not found:
         raise InputError(
@@ -314,3 +322,9 @@ def read_groups(file: Path, tests: TestSet) -> dict[str, str]:
     if lacking := len(named) - len(found):
         log.info("%s: %d of %d images have no group in it", file, lacking, len(named))
     return found
+
+
+def _came_with(file: Path, tests: TestSet) -> bool:
+    """Whether groups were unpacked with the images, and call them as they are called there."""
+    beside = file.expanduser().resolve().parent == tests.root.resolve().parent
+    return beside and any(origin_of(s.image) is not None for s in tests.samples)

@@ -164,7 +164,8 @@ class TestSet:
     """What to ask a model.
 
     Samples below `root`, how each is read, what the model sees of it, and among which class indices
-    it answers (None: all).
+    it answers (None: all). Images below `root` that are not asked about as a model was tuned on
+    them still tell whose a line of a table is.
     """
 
     __test__ = False  # not a test of pytest's
@@ -174,6 +175,7 @@ class TestSet:
     transform: Callable[[Image.Image], Tensor]
     read: Callable[[Sample], Image.Image] = plain
     among: tuple[int, ...] | None = None
+    left_out: tuple[Path, ...] = ()
 
 
 def refuse_near_miss(name: str, path: str | Path, parameter: str = "suites") -> None:
