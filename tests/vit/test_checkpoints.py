@@ -171,7 +171,7 @@ def test_arguments_of_training_decide_size_pooling_and_preprocessing(tmp_path: P
     arch, images = "vit_small_patch16_dinov3.lvd1689m", torch.rand(1, 3, 96, 96)
     trained, file = _trained(global_pool="token"), tmp_path / "w.pth"
     said = {"model": arch, "model_kwargs": SIZES, "gp": "token"}
-    for size in ({"img_size": 96}, {"input_size": [3, 96, 96]}):
+    for size in ({"img_size": 96}, {"input_size": [3, 96, 96]}, {"input_size": 96}):
         torch.save({"state_dict": trained.state_dict(), "args": said | size}, file)
         model = refocus.load(file)
         assert torch.equal(model(images), trained(images))

@@ -55,6 +55,10 @@ def test_a_part_that_was_exchanged_is_not_lost_in_silence(tmp_path: Path) -> Non
         InputError, match=r"is ReLU.*only the sizes of a torchvision model are kept"
     ):
         save(two, tmp_path / "two")
+    three: Any = from_torchvision()
+    three.heads = nn.Linear(three.hidden_dim, 7)
+    with pytest.raises(InputError, match=r"its heads is Linear\(.*=7.*only the sizes of a torch"):
+        save(three, tmp_path / "three")
     assert not list(tmp_path.iterdir())
 
 

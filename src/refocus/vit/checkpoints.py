@@ -255,11 +255,13 @@ def _seen(said: dict[str, Any], shown: str) -> tuple[int, ...] | None:
     size, side = said.get("input_size"), said.get("img_size")
     if size is None and side is None:
         return None
-    found = size if size is not None else (3, side, side)
+    given = side if size is None else size
+    # DeiT's main.py calls one side input_size
+    found = (3, given, given) if size is None or isinstance(size, int) else size
     if not isinstance(found, list | tuple) or list(map(type, found)) != [int] * 3:
         raise InputError(
             f"{shown}: its arguments say {'input_size' if size is not None else 'img_size'} "
-            f"{size if size is not None else side}; must be 3, height and width, or one side"
+            f"{given}; must be 3, height and width, or one side"
         )
     return tuple(found)
 

@@ -16,6 +16,7 @@ from torchvision.models import VisionTransformer
 
 from refocus.errors import InputError, first_line
 from refocus.vit import parts
+from refocus.vit.classes import class_count
 
 _NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 _ARGUMENTS = ("image_size", "patch_size", "hidden_dim", "mlp_dim")
@@ -90,7 +91,7 @@ def save(model: Any, folder: Path, names: list[str] | None) -> None:
     arguments = {name: getattr(model, name) for name in _ARGUMENTS} | {
         "num_layers": len(model.encoder.layers),
         "num_heads": model.encoder.layers[0].num_heads,
-        "num_classes": model.heads[-1].out_features,
+        "num_classes": class_count(model),
     }
     parts.refuse_another(
         model,
