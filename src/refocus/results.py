@@ -273,6 +273,7 @@ class CueConflict:
     model: ShapeBias  # the model that is judged
     against: ShapeBias | None = None  # the model compared with
     change: Change | None = None  # of the shape bias, over the same stimuli
+    unreadable: dict[str, str] = field(default_factory=dict)  # stimulus -> why it was skipped
 
     @property
     def shape_bias(self) -> Compared:
@@ -303,6 +304,13 @@ class SuiteEntry:
     def first(self) -> Classification:
         """The answers under the first protocol, of a classification set."""
         return next(iter(self.protocols.values()))
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Image -> why it was skipped, of those that the model was asked about."""
+        if self.cues:
+            return self.cues.unreadable
+        return self.first.unreadable if self.protocols else {}
 
 
 @dataclass(frozen=True)

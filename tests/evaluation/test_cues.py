@@ -161,13 +161,19 @@ def test_a_folder_without_any_conflict_is_refused(tmp_path: Path) -> None:
     assert cues.shape_bias([], TABLE).shape_bias.n == 0
 
 
-def test_unreadable_stimuli_are_recorded_and_left_out(tmp_path: Path) -> None:
+def test_unreadable_stimuli_are_recorded_told_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = stimuli(tmp_path, ["cat1-dog1", "cat2-dog1"])
     (root / "cat" / "cat2-dog1.png").write_text("no image")
     (root / "cat" / "odd.png").write_bytes((root / "cat" / "cat1-dog1.png").read_bytes())
     found = cues.decisions(Fixed([0.5, 0.5]), root, {"cat": [0], "dog": [1]})
     assert list(found.unreadable) == ["cat/cat2-dog1.png", "cat/odd.png"]
     assert cues.shape_bias(found.rows, {"cat": [0], "dog": [1]}).stimuli == 1
+    assert caplog.text.count("skipped: ") == 2
+    (root / "cat" / "cat1-dog1.png").unlink()
+    with pytest.raises(refocus.InputError, match="none of its 2 stimuli can be read"):
+        cues.decisions(Fixed([0.5, 0.5]), root, {"cat": [0], "dog": [1]})
 
 
 def test_the_mapping_of_the_examples_fits_the_real_model(shared: Path) -> None:

@@ -96,7 +96,8 @@ def test_evaluate_with_masks_shifts_groups_and_cues(
             f"{n}/{i}.png,{'even' if i % 2 == 0 else 'odd'}\n" for n in NAMES for i in range(6)
         )
     )
-    cues = stimuli(tmp_path / "cues", ["cat1-dog1", "dog2-cat1", "cat2-cat3", "dog3-ant1"])
+    names = ["cat1-dog1", "dog2-cat1", "cat2-cat3", "dog3-ant1", "photo"]
+    cues = stimuli(tmp_path / "cues", names)
     mapping = tmp_path / "mapping.json"
     mapping.write_text(json.dumps({"cat": ["cat"], "dog": ["dog", "ant"]}))
     out = tmp_path / "ev"
@@ -131,6 +132,7 @@ def test_evaluate_with_masks_shifts_groups_and_cues(
         "shape bias",
         "pointing game",
         "insertion",
+        "1 unreadable images skipped",
     ):
         assert text in shown
     suites = read_evaluation(out / "results.json").suites
@@ -154,6 +156,7 @@ def test_evaluate_with_masks_shifts_groups_and_cues(
     assert (suites["cue-conflict"].n, bias.model.dropped_same, bias.model.dropped_unmapped) == (
         (2, 1, 1)
     )
+    assert [Path(image).stem for image in bias.unreadable] == ["photo"]
     same, rand = (
         read_predictions(out / "records" / "mine" / f"{name}.model.jsonl")
         for name in ("mixed-same", "mixed-rand")

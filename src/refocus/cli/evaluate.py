@@ -64,7 +64,7 @@ def evaluate(
     with processes.shared(out, cpu=pick_device(plan.device).type == "cpu") as where:
         found = evaluate_suites(model, plan, where, against=against, resume=resume)
     print_table(found.suites)
-    skipped = sum(len(entry.first.unreadable) for entry in found.suites.values() if entry.protocols)
+    skipped = sum(len(entry.unreadable) for entry in found.suites.values())
     note = f"{skipped} unreadable images skipped\n" if skipped else ""
     console.print(
         f"{note}results: {out / 'results.json'}\na page:  refocus report {out}", soft_wrap=True

@@ -9,6 +9,7 @@ a table.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -30,6 +31,8 @@ from refocus.intervals import swap_chance
 from refocus.records import CueDecision, Records, Sample, typed
 from refocus.results import Change, ShapeBias
 from refocus.vit.classes import class_count, class_names, folder_names, imagenet_outputs
+
+log = logging.getLogger("refocus")
 
 Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the model
 
@@ -133,7 +136,11 @@ def decisions(
 ) -> Records[CueDecision]:
     """One record per stimulus: its shape, its texture, and the model's decision.
 
-    The decision is the class whose indices have the highest mean softmax share.
+    The decision is the class whose indices have the highest mean softmax share. Stimuli that cannot
+    be read, or whose name does not give both cues, are said.
+
+    Raises:
+        InputError: that is so of all of them.
     """
     names = list(table)
 
@@ -155,7 +162,12 @@ def decisions(
         workers=workers,
         label=label,
     )
-    return typed(lines, CueDecision, records or root)
+    found = typed(lines, CueDecision, records or root)
+    for reason in found.unreadable.values():
+        log.warning("skipped: %s", reason)
+    if not found.rows:
+        raise InputError(f"‹suites› {root}: none of its {len(lines)} stimuli can be read")
+    return found
 
 
 def shape_bias(rows: Sequence[CueDecision], table: Mapping, seed: int = 0) -> ShapeBias:

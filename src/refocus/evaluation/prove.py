@@ -307,19 +307,23 @@ class _Measuring:
                 tables[which],
                 batch_size=self.plan.batch_size,
                 **self.kept(name, "cues", which),
-            ).rows
+            )
             for which, model in self.models.items()
         }
         bias = {
-            which: cues.shape_bias(rows, tables[which], self.plan.seed)
-            for which, rows in decisions.items()
+            which: cues.shape_bias(found.rows, tables[which], self.plan.seed)
+            for which, found in decisions.items()
         }
         change = None
         if "against" in decisions:
             change = cues.shape_bias_difference(
-                decisions["model"], decisions["against"], tables["model"], self.plan.seed
+                decisions["model"].rows,
+                decisions["against"].rows,
+                tables["model"],
+                self.plan.seed,
             )
-        conflict = CueConflict(bias["model"], bias.get("against"), change)
+        unreadable = decisions["model"].unreadable
+        conflict = CueConflict(bias["model"], bias.get("against"), change, unreadable)
         return SuiteEntry("cue conflict", bias["model"].stimuli, cues=conflict)
 
 
