@@ -469,6 +469,30 @@ def test_ids_with_void_are_not_taken_for_a_soft_mask(
     np.testing.assert_array_equal(found, (values > 0) & (values < void))
 
 
+RAMP = np.arange(120).reshape(10, 12)
+MATTE = np.where(RAMP < 40, 0, (RAMP - 40) / 79)  # soft, and as dark as it is told to be
+CELLS = np.kron(np.arange(64).reshape(8, 8) * 300, np.ones((9, 9), int))  # ids with gaps
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        ((MATTE * 255).round().astype(np.uint8), MATTE > 0.5),
+        ((MATTE * 65535).round().astype(np.uint16), MATTE > 0.5),
+        ((MATTE * 50000).round().astype(np.uint16), MATTE * 50000 > 65535 / 2),
+        (CELLS.astype(np.uint16), CELLS > 0),
+        ((MATTE * 255).round().astype(np.float32), MATTE > 0.5),
+    ],
+    ids=["8 bits", "16 bits", "16 bits, never white", "ids of 16 bits", "floating point"],
+)
+def test_a_soft_mask_is_cut_at_half_whatever_its_depth(
+    values: np.ndarray, seen: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    found = formats.reader("png", tmp_path)(image(), values.shape[::-1])
+    np.testing.assert_array_equal(found, seen)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

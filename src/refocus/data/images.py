@@ -472,6 +472,11 @@ def looks_like_void(values: np.ndarray) -> bool:
     return bool(flat[marked].mean() > max(_FLAT, flat[values == levels[-1]].mean()))
 
 
+def fills_areas(values: np.ndarray, inside: np.ndarray) -> bool:
+    """Whether most pixels `inside` (bool `[H, W]`) have their own value all around, as ids have."""
+    return bool(inside.any() and _flat(values)[inside].mean() > _FLAT)
+
+
 def _flat(values: np.ndarray) -> np.ndarray:
     """Which pixels `[H, W]` have their own value all around."""
     height, width = values.shape

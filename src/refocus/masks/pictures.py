@@ -13,6 +13,7 @@ from refocus.data.images import (
     UNREADABLE,
     File,
     alpha_of,
+    fills_areas,
     listed,
     looks_like_void,
     numbers_left,
@@ -44,6 +45,8 @@ _IMAGENET_S_IGNORED = 1000
 _VOC_BORDER = 255
 _COLOURS = 256  # more are of a photograph
 _SOFT = (32, 4)  # levels above which a grey mask is soft in any case, and up to white
+_NEARLY_WHITE = 250
+_DEEP = 257  # the white of 16 bits divided by that of 8
 _GREY = 8  # channels of a grey JPEG may differ by this much
 
 Foreground = Callable[[File, Path], np.ndarray]
@@ -53,7 +56,7 @@ def png(source: Path, images: Sequence[Path] = (), ignore: int | None = None) ->
     """A folder of masks, `CLASS/STEM.png` or `STEM.png`.
 
     In grey, in the colours of a palette or in alpha: 0 or black is background, all else foreground
-    but `ignore`; a soft mask is cut at half.
+    but `ignore`; a soft mask, of 8 or 16 bits, is cut at half.
     """
     return _drawn(source, images, lambda file, path: _foreground(file, path, ignore))
 
@@ -186,25 +189,38 @@ def _of_levels(values: np.ndarray, path: Path, ignore: int | None) -> np.ndarray
     """Ids count alike; a soft mask, of many levels up to white, is cut at half."""
     if not np.isfinite(values).all() or values.min() < 0:
         raise InputError(f"{path}: its values are negative or not finite; must be ids from 0")
+    kept = values != (-1 if ignore is None else ignore)
     if values.dtype.kind == "f" and values.max() <= 1:
-        return values > 0.5
+        return np.asarray((values > 0.5) & kept)
     _refuse_void(values, path, ignore)
-    levels = np.unique(values)
-    levels = np.unique([0, *levels[levels != (-1 if ignore is None else ignore)]])
-    many, some = _SOFT
-    ids = len(levels) - 1 == levels[-1]  # 0, 1, 2, ... without a gap
-    soft = 250 <= levels[-1] <= 255 and len(levels) > some + 2 and not ids
-    if soft or (levels[-1] <= 255 and len(levels) > many and not ids):
-        return values > 127
-    found: np.ndarray = (values != 0) & (values != (-1 if ignore is None else ignore))
-    return found
+    left = np.where(kept, values, 0)
+    return np.asarray(left / _scale(left) > 127.5 if _is_soft(left) else left != 0)
+
+
+def _scale(values: np.ndarray) -> int:
+    """What white is of 255: ids may go up to 257, and soft masks of 16 bits do not end there."""
+    return _DEEP if values.max() > _DEEP else 1
+
+
+def _is_soft(values: np.ndarray) -> bool:
+    levels = np.unique([0, *np.unique(values)])
+    scale, (many, some) = _scale(levels), _SOFT
+    if len(levels) - 1 == levels[-1]:  # ids 0, 1, 2, ... without a gap
+        return False
+    if _NEARLY_WHITE <= levels[-1] / scale <= 255 and len(levels) > some + 2:
+        return True
+    if levels[-1] > 255 * scale or len(levels) <= many:
+        return False
+    # 16 bits hold many ids with gaps, which fill areas
+    inside = (values > 0) & (values < levels[-1])
+    return scale == 1 or not fills_areas(values, inside)
 
 
 def _refuse_void(values: np.ndarray, path: Path, ignore: int | None) -> None:
     """255, or 65535, beside ids is what is not labelled."""
     levels = np.unique(values)
     top = levels[-1]
-    scaled = values / (257 if top > 255 else 1)
+    scaled = values / (_DEEP if top > 255 else 1)
     if ignore is None and top in (255, 65535) and looks_like_void(scaled):
         raise InputError(
             f"{path}: has {top} beside {listed(levels)}, as if it meant not labelled; give "
