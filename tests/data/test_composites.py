@@ -67,6 +67,13 @@ def test_a_mask_that_is_a_little_too_tight_leaves_no_rim() -> None:
     assert torch.equal(widened(mask, 0), mask)
 
 
+def test_an_object_that_nearly_fills_the_image_is_filled_from_its_rim() -> None:
+    image, mask = square(side=100, low=3, high=97)
+    pixels = np.asarray(composites.without_object(image, mask))[..., 0]
+    assert pixels[10:90, 30:70].min() > 20  # of the gradient's range; black before
+    assert pixels.max() < 91
+
+
 @pytest.mark.parametrize("area", [0.02, 0.1, 0.25])
 @pytest.mark.parametrize("centre", [(0.5, 0.5), (0.3, 0.6)])
 def test_placing_sets_area_and_centre(area: float, centre: tuple[float, float]) -> None:

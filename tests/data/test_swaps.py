@@ -13,6 +13,7 @@ from refocus.data.swaps import (
     other_class_neighbours,
     other_class_pairs,
     swap_backgrounds,
+    taken_out,
     widened,
 )
 
@@ -56,6 +57,21 @@ def test_a_tight_mask_of_the_donor_leaves_no_rim_in_a_swap() -> None:
     donors[..., 30:60, 30:60], donor_masks[..., 33:57, 33:57] = 9, 1  # 3 pixels too tight
     assert swap_backgrounds(images, masks, donors, donor_masks).max() == 1
     assert swap_backgrounds(images, masks, donors, donor_masks, margin=0).max() > 1
+
+
+@pytest.mark.parametrize(("free", "taken"), [(1, 48**2), (2, 46**2), (3, 48**2), (0, 50**2)])
+def test_an_object_that_leaves_less_than_the_margin_is_taken_as_it_is(
+    free: int, taken: int
+) -> None:
+    images, masks = torch.full((2, 3, 50, 50), 0.4), torch.zeros(2, 1, 50, 50)
+    masks[0, :, free : 50 - free, free : 50 - free] = 1
+    masks[1, :, 20:30, 20:30] = 1
+    out = taken_out(masks)  # the margin is 2 pixels
+    assert out.sum((1, 2, 3)).tolist() == [taken, 14**2]  # each image by itself
+    swapped = swap_backgrounds(images, torch.zeros_like(masks), images + masks, masks)
+    torch.testing.assert_close(
+        swapped, images if free else images * torch.tensor([0, 1])[:, None, None, None]
+    )
 
 
 def test_donors_are_of_another_class_and_follow_the_seed() -> None:

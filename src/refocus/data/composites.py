@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from refocus.data.swaps import fill_object, widened
+from refocus.data.swaps import fill_object, taken_out
 
 _BLUR = 1.0  # pixels: standard deviation of the blend at an object's edge
 _SOFT = 0.1  # of the shorter side: standard deviation with which a background is blurred away
@@ -47,10 +47,11 @@ def without_object(image: Image.Image, mask: Tensor) -> Image.Image:
     """The background with the object and a margin filled from what surrounds it.
 
     The margin matters: masks are often a little too tight, and the rim of the object that they
-        leave tells its outline (docs/evaluation.md has what that did to only-bg).
+        leave tells its outline (docs/evaluation.md has what that did to only-bg). Where the mask is
+        all of the image, black is left.
     """
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-    filled = fill_object(pixels, widened(mask)[None])[0].permute(1, 2, 0)
+    filled = fill_object(pixels, taken_out(mask)[None])[0].permute(1, 2, 0)
     return Image.fromarray((255 * filled.clamp(0, 1)).round().byte().numpy())
 
 

@@ -22,7 +22,7 @@ def fill_object(images: Tensor, masks: Tensor) -> Tensor:
     Normalized averages at halved and halved resolution (push-pull).
 
     Background pixels stay as they are; a hole takes the mean of the nearest scale at which it sees
-    background.
+    background. An image without any background, whose mask is all of it, becomes black.
     """
     known = (masks < _SURE).to(images.dtype)
     return _pull(images * known, known)
@@ -50,6 +50,16 @@ def widened(masks: Tensor, margin: float = MARGIN) -> Tensor:
     return _reaching(_reaching(masks, pixels, -1), pixels, -2)
 
 
+def taken_out(masks: Tensor, margin: float = MARGIN) -> Tensor:
+    """What is filled in where an object is taken out, `[..., 1, H, W]`: its mask, widened.
+
+    An object that leaves less than the margin free on all sides is taken as it is: its colours
+    would else be filled from nothing.
+    """
+    wide = widened(masks, margin)
+    return torch.where(wide.amin((-3, -2, -1), keepdim=True) < _SURE, wide, masks)
+
+
 def _reaching(masks: Tensor, pixels: int, axis: int) -> Tensor:
     """The largest value within so many pixels along an axis.
 
@@ -74,8 +84,10 @@ def swap_backgrounds(
 
     margin: of the donor's object, filled in as well. Masks are often a little too tight, and the
         rim of the object that they leave tells what stood there.
+
+    A donor whose mask is all of it lends black.
     """
-    return masks * images + (1 - masks) * fill_object(donors, widened(donor_masks, margin))
+    return masks * images + (1 - masks) * fill_object(donors, taken_out(donor_masks, margin))
 
 
 def next_donors(size: int, turns: int) -> list[Tensor]:
