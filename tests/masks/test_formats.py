@@ -277,6 +277,28 @@ def test_label_studio(kind: str, tmp_path: Path) -> None:
         read(image(), (12, 11))
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("/data/upload/0123abcd-a.jpg", "a.jpg"),
+        ("http://host:8080/data/upload/7/0123abcd-20231015-a.jpg", "20231015-a.jpg"),
+        ("/data/local-files/?d=photos/cat/20231015-a.jpg", "20231015-a.jpg"),
+        ("/data/local-files/?d=upload/20231015-a.jpg", "20231015-a.jpg"),
+        ("s3://bucket/cat/20231015-a.jpg", "20231015-a.jpg"),
+        ("20231015-a.jpg", "20231015-a.jpg"),
+    ],
+)
+def test_only_what_label_studio_puts_before_a_name_is_taken_off(
+    place: str, name: str, tmp_path: Path
+) -> None:
+    result = {"original_width": 12, "original_height": 10, "value": LABEL_STUDIO["rectangle"]}
+    task = {"id": 3, "data": {"image": place}, "annotations": [{"result": [result]}]}
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    files = [image(f"cat/{file}") for file in ("a.jpg", "20231015-a.jpg")]
+    read = formats.reader("label-studio", tmp_path / "export.json", images=files)
+    assert [file.name for file in files if read(file, SIZE) is not None] == [name]
+
+
 def test_label_studio_refuses_what_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"images": []}')
     with pytest.raises(InputError, match="not Label Studio's JSON export"):

@@ -185,6 +185,18 @@ def test_the_extension_of_a_drawn_mask_does_not_say_which_image_it_is_of(tmp_pat
             formats.reader("png", folder, images=images)(image, SIZE)
 
 
+def test_the_name_of_an_image_without_objects_is_not_that_of_another(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    content = json.loads(coco(tmp_path / "c.json").read_text())
+    content["images"].append({**content["images"][0], "id": 2, "file_name": "val/dog/0.png"})
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    files = [Path(f"/data/{name}/dog/0.png") for name in ("val", "other")]
+    read = formats.reader("coco", tmp_path / "c.json", images=files)
+    assert read(files[0], SIZE) is None
+    with pytest.raises(InputError, match="could both be meant"):
+        read(files[1], SIZE)
+
+
 # --- categories ---------------------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
     categories, sizes, objects, doubled = _content(source)
     if boxes == ASK:
         _refuse_doubtful(objects, sizes, source)
-    join = Join(objects, images)
+    join = Join(sizes, images)  # of images without objects too: their names are not others'
     said: set[str] = set()
 
     def size(image: Path) -> Size | None:
@@ -64,7 +64,7 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
 
     def read(image: Path, size: Size) -> np.ndarray | None:
         name = join(image)
-        if name is None:
+        if name is None or name not in objects:
             return None
         if name in doubled:
             raise InputError(

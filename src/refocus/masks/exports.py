@@ -29,7 +29,8 @@ from refocus.masks.shapes import (
 _MOST = 1 << 30  # bytes of an export
 _PIXELS = 1 << 28  # of one mask
 _WHOLE = 101  # percents of an image, rounded
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an upload
+# what Label Studio puts before the name of an upload: /data/upload/PROJECT/0123abcd-NAME
+_UPLOADED = re.compile(r"(?P<folder>(?:^|/)upload/(?:[0-9]+/)?)[0-9a-f]{8}-(?=[^/]+$)")
 _LINES = ("polyline", "points", "skeleton", "cuboid")  # of CVAT, which enclose no area of the image
 _UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
@@ -62,9 +63,8 @@ def _task(task: dict[str, Any], shown: str) -> tuple[str, Annotated]:
     data = task["data"]
     where = str(data[next((key for key in ("image", "img", "url") if key in data), "image")])
     parts = urlsplit(where)
-    name = unquote(parse_qs(parts.query).get("d", [parts.path])[0])
-    folder, _, last = name.rpartition("/")
-    name = f"{folder}/{_UPLOADED.sub('', last)}" if folder else _UPLOADED.sub("", last)
+    local = parse_qs(parts.query).get("d")
+    name = unquote(local[0]) if local else _UPLOADED.sub(r"\g<folder>", unquote(parts.path))
     done = [a for a in task["annotations"] if not a.get("was_cancelled")]
     results = [r for r in (done[-1]["result"] if done else []) if r.get("value")]
     if any(r.get("image_rotation") for r in results):
