@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from refocus import InputError
 from refocus.evaluation.plan import Plan, refuse_unused
+from refocus.evaluation.prove import evaluate_suites
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,18 @@ def test_options_that_would_decide_nothing_are_refused(given: dict[str, Any], me
         return
     with pytest.raises(InputError, match=message):
         refuse_unused(plan)
+
+
+@pytest.mark.parametrize("name", ["suites a", "masks a", "backgrounds"])
+def test_results_may_not_lie_in_what_is_read(
+    name: str, model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, masks = image_folders
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    Image.new("RGB", (9, 9)).save(scenes / "0.png")
+    plan = Plan({"a": images}, {"a": masks}, ("real",), scenes, quiet=True)
+    place = {"suites a": images, "masks a": masks, "backgrounds": scenes}[name]
+    with pytest.raises(InputError, match=f"lies inside {name} "):
+        evaluate_suites(model_folder, plan, place / "out")
+    assert not (place / "out").exists()

@@ -69,3 +69,5 @@ def test_real_backgrounds_come_from_a_folder(image_folders: Folders, tmp_path: P
     settings = refocus.ShiftSettings(kinds=("real",), backgrounds=str(scenes))
     made = refocus.shifts(*image_folders, tmp_path / "out", settings)
     assert made.written == {"real": 24}
+    with pytest.raises(refocus.InputError, match="lies inside backgrounds"):
+        refocus.shifts(*image_folders, scenes / "out", settings)

@@ -147,6 +147,15 @@ def _left_out(plan: Plan, network: nn.Module) -> dict[str, tuple[int, int]]:
     return {name: (of - count(plan, name), of) for name, of in every.items()}
 
 
+def folders_read(plan: Plan) -> dict[str, Path | str | None]:
+    """What is read, by what a user calls it: no results may lie in it."""
+    return {
+        **{f"‹suites› {name}": path for name, path in plan.suites.items()},
+        **{f"‹masks› {name}": path for name, path in plan.masks.items()},
+        "‹backgrounds›": plan.backgrounds,
+    }
+
+
 def decisive(refs: Mapping[str, str | None], models: Models, plan: Plan) -> dict[str, Any]:
     """What decides every record in a folder, to compare when an evaluation is resumed.
 

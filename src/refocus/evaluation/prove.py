@@ -24,6 +24,7 @@ from refocus.evaluation.plan import (
     Plan,
     check,
     decisive,
+    folders_read,
     read_groups,
     refuse_unused,
     with_sources,
@@ -85,9 +86,8 @@ def evaluate_suites(
     plan = without_trained(plan, models["model"], model, against)
     plan = replace(plan, trained=plan.trained or trained_classes(model))
     check(models, plan)
-    apart = {f"‹suites› {name}": path for name, path in plan.suites.items()}
     kept = decisive({"model": model, "against": against}, models, plan)
-    folder = outputs.resumable(out, resume, kept, apart=apart)
+    folder = outputs.resumable(out, resume, kept, apart=folders_read(plan))
     return measure(models, plan, folder, model=model, against=against)
 
 

@@ -77,7 +77,7 @@ def shifts(
     for kind in settings.kinds:  # what cannot be made is said before anything is written
         shifted.shifts(samples, kind, settings.seed, backgrounds=backgrounds)
     kept = _kept(images, shapes, settings)
-    read = {"‹images›": images, "‹masks›": shapes}
+    read = {"‹images›": images, "‹masks›": shapes, "‹backgrounds›": settings.backgrounds}
     folder = outputs.resumable(out, resume, kept, apart=read)
     with locks.released(folder):
         content = shift_folders.write(
