@@ -608,6 +608,45 @@ def test_archives_called_as_splits_are_splits(tmp_path: Path) -> None:
         assert [f.stem for f in opened(given).images.glob("*/*")] == [found]
 
 
+@pytest.mark.parametrize("label", [None, ".cls", ".json"])
+def test_folders_of_splits_in_an_archive_are_splits(label: str | None, tmp_path: Path) -> None:
+    root = parts(tmp_path / "data", "train", "test")
+    content = {".cls": "cat", ".json": '{"label": "cat"}'}
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("train", "test"):
+            folder = f"data/{name}" if label else f"data/{name}/cat"
+            tar.add(root / name / "cat" / "1.png", f"{folder}/{name}.png")
+            if label:
+                (tmp_path / "label").write_text(content[label])
+                tar.add(tmp_path / "label", f"{folder}/{name}{label}")
+    for asked, found in (("", "train"), ("?split=test", "test")):
+        read = opened(f"{tmp_path / 'a.tar'}{asked}")
+        assert listed(read.images) == [f"cat/{found}.png"]
+        assert (read.parts, read.split) == (("train", "test"), found)
+    assert opened(tmp_path / "a.tar", part="test").split == "test"
+
+
+@pytest.mark.parametrize("names", [("train/cat", "cat"), ("cat", "train/cat", "test/cat")])
+def test_an_archive_of_splits_and_others_is_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    picture = parts(tmp_path / "data", "train") / "train" / "cat" / "1.png"
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in names:
+            tar.add(picture, f"data/{name}/1.png")
+    with pytest.raises(InputError, match="folders of splits, such as train, and others in none"):
+        opened(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("text", ['{"label": 1, "score": NaN}', '{"label": cat}', "[" * 9999])
+def test_a_label_of_an_archive_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
+    picture = parts(tmp_path / "data", "train") / "train" / "cat" / "1.png"
+    (tmp_path / "label").write_text(text)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(picture, "0.png")
+        tar.add(tmp_path / "label", "0.json")
+    with pytest.raises(InputError, match=r"a\.tar: 0\.json: not JSON"):
+        opened(tmp_path / "a.tar")
+
+
 @pytest.mark.parametrize(
     ("images", "masks", "found"),
     [

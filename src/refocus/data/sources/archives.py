@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from refocus.data.listing import EXTENSIONS, hidden
@@ -15,8 +15,11 @@ from refocus.data.sources.rows import (
     Source,
     Stated,
     as_text,
+    choose_split,
     class_names_beside,
     named,
+    part_of,
+    parts_of,
     refuse_unused,
     split_of_files,
 )
@@ -31,9 +34,12 @@ def archive(asked: Asked, files: Sequence[Path]) -> Source:
     """Tar files: KEY.jpg beside KEY.cls, or KEY.json with a label; KEY.mask.png where known.
 
     Members that lie as CLASS/FILE without any of these are labelled by their folder. Files called
-    `train-...`, `test-...` are splits.
+    `train-...`, `test-...` are splits, and so are folders called train, test above the classes.
     """
     mine, split, parts = split_of_files(asked, files)
+    inside = [] if split else _splits_inside(mine, asked.shown)
+    if inside:
+        split, parts = choose_split(asked, inside), parts_of(inside)
     refuse_unused(asked, ["split"] if split else [])
     names = class_names_beside(files[0])
 
@@ -41,8 +47,12 @@ def archive(asked: Asked, files: Sequence[Path]) -> Source:
         if names:
             yield Stated(tuple(names))
         for file in mine:
-            for key, parts in _samples(file, asked.shown):
-                yield _row(key, parts, names, asked.shown)
+            for key, found in _samples(file, asked.shown):
+                own = _split_above(key, found)
+                if own and not parts and _images(found):
+                    raise _mixed(asked.shown, key, own)
+                if not inside or own == split:
+                    yield _row(key, found, names, asked.shown)
 
     state = tuple(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in mine)
     what = f"an archive of {len(mine)} file{'s' if len(mine) > 1 else ''}"
@@ -50,8 +60,46 @@ def archive(asked: Asked, files: Sequence[Path]) -> Source:
     return Source(what, (*state, *(names or ())), read, parts, split)
 
 
-def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _splits_inside(files: Sequence[Path], shown: str) -> list[str]:
+    """Names of the splits that all images lie in; none where the first one lies in none.
+
+    Raises:
+        InputError: some images lie in splits and others do not.
+    """
+    found: dict[str, None] = {}
+    for key, members in (each for file in files for each in _samples(file, shown, bare=True)):
+        if not _images(members):
+            continue
+        own = _split_above(key, members)
+        if own is None and found:
+            raise _mixed(shown, key, next(iter(found)))
+        if own is None:  # most archives have none: one that has some further on is refused then
+            return []
+        found[own] = None
+    return list(found)
+
+
+def _split_above(key: str, members: Iterable[str]) -> str | None:
+    """The folder above an image, and above its class folder, that is called as a split is."""
+    above = Path(key).parent.parts
+    if not {*_LABELS, "json"} & set(members):
+        above = above[:-1]
+    return next((name for name in reversed(above) if part_of(name)), None)
+
+
+def _mixed(shown: str, key: str, split: str) -> InputError:
+    return InputError(
+        f"{shown}: some images lie in folders of splits, such as {split}, and others in none; must "
+        f"be all or none ({key} is the first to differ)"
+    )
+
+
+def _samples(
+    file: Path, shown: str, *, bare: bool = False
+) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Key -> extension -> content, for each run of members of one key.
+
+    bare: without the content, which is then passed over.
 
     Raises:
         InputError: not a tar file, or members of one key that do not follow each other.
@@ -59,7 +107,7 @@ def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     current, parts = "", dict[str, bytes]()
     seen: set[str] = set()
     try:
-        with tarfile.open(file, "r|*", encoding="utf-8") as tar:
+        with tarfile.open(file, "r:*" if bare else "r|*", encoding="utf-8") as tar:
             for member in tar:
                 path = Path(member.name)
                 if not member.isfile() or hidden(path) or member.size > _MOST:
@@ -76,17 +124,20 @@ def _samples(file: Path, shown: str) -> Iterator[tuple[str, dict[str, bytes]]]:
                     )
                 seen.add(key)
                 current = key
-                content = tar.extractfile(member)
-                assert content is not None  # a regular file
-                parts[ending.lower()] = content.read()
+                content = None if bare else tar.extractfile(member)
+                parts[ending.lower()] = content.read() if content else b""
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{shown}: cannot be read as tar ({first_line(error)})") from error
     if parts:
         yield current, parts
 
 
+def _images(members: Iterable[str]) -> list[str]:
+    return [ending for ending in members if f".{ending}" in EXTENSIONS]
+
+
 def _row(key: str, parts: dict[str, bytes], names: list[str] | None, shown: str) -> Row | LeftOut:
-    images = [e for e in parts if f".{e}" in EXTENSIONS]
+    images = _images(parts)
     if not images:
         return LeftOut("samples without an image")
     masks = [e for e in parts if e.split(".")[0] in ("mask", "seg") and "." in e]
@@ -112,7 +163,10 @@ def _label(parts: dict[str, bytes], shown: str) -> str | None:
         if ending in parts:
             return parts[ending].decode("utf-8", "replace").strip()
     if "json" in parts:
-        content = decode(parts["json"])
+        try:
+            content = decode(parts["json"])
+        except Exception as error:
+            raise InputError(f"{shown}.json: not JSON ({first_line(error)})") from error
         known = content if isinstance(content, dict) else {}
         found = (known[name] for name in COLUMNS["label"] if known.get(name) is not None)
         return as_text(next(found, None), shown)
