@@ -55,6 +55,9 @@ class Told(nn.Module):
         return logits
 
 
+HEAD = "ImageId,PredictionString\n"
+
+
 def write(path: Path, number: int = 0, size: int = 48, border: int = 0) -> None:
     """An even image that carries a number in its colour; the border is red."""
     pixels = np.zeros((size, size, 3), dtype=np.uint8)
@@ -239,6 +242,7 @@ def test_folders_of_imagenets_sets_may_follow_another_convention(
     [
         ("val.txt", "b.JPEG 7\na.JPEG 3\n"),
         ("LOC_val_solution.csv", "ImageId,PredictionString\na,n01491361 1 2 3 4\nb,n01514668 0 0"),
+        ("LOC_val_solution.csv", "ImageId;PredictionString\na;n01491361 1 2\nb;n01514668 0 0"),
         ("imagenet_2012_validation_synset_labels.txt", "n01491361\nn01514668\n"),
     ],
 )
@@ -260,6 +264,19 @@ def test_flat_validation_images_take_their_labels_from_a_file(
         ("val.txt", "a.JPEG 3\n", r"gives no label for b\.JPEG"),
         ("val.txt", "a.JPEG 3\nb.JPEG 1000\n", "neither one of ImageNet's"),
         ("val.txt", "490\n361\n", "which numbering they follow"),
+        ("val.txt", "", "0 labels for 2 images"),
+        ("val.txt", "a.JPEG 3\nb.JPEG\n", r"its line 'b\.JPEG' has no label; must be NAME LABEL"),
+        ("LOC_val_solution.csv", "ImageId,Label\na,n01491361\n", "one column predictionstring"),
+        (
+            "LOC_val_solution.csv",
+            f"{HEAD}a,n01491361\nb,\n",
+            r"^\S+solution.csv, line 3: has no value",
+        ),
+        (
+            "LOC_val_solution.csv",
+            f"{HEAD}a,n01491361\nb\n",
+            r"^\S+solution.csv, line 3: has no value",
+        ),
         ("imagenet_2012_validation_synset_labels.txt", "n01491361\n", "1 labels for 2 images"),
     ],
 )
@@ -270,6 +287,12 @@ def test_a_file_of_labels_that_cannot_be_right_is_refused(
         write(tmp_path / name)
     (tmp_path / file).write_text(content)
     with pytest.raises(refocus.InputError, match=message):
+        open_suite("imagenet", tmp_path, Told({}))
+
+
+def test_an_empty_folder_is_no_flat_set(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("")
+    with pytest.raises(refocus.InputError, match="suites"):
         open_suite("imagenet", tmp_path, Told({}))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from pathlib import Path
 
 from refocus.data.listing import listing, say_left_out
+from refocus.data.tables import read_table
 from refocus.errors import InputError, first_line
 from refocus.files import read_text
 from refocus.records import Sample
@@ -39,7 +38,9 @@ def flat_samples(root: Path, shown: str) -> list[Sample]:
         )
     try:
         labels = _labels(file, [image.name for image in found.images])
-    except (OSError, ValueError, csv.Error) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
         raise InputError(f"{file}: not a file of labels ({first_line(error)})") from error
     if lacking := [image.name for image in found.images if image.stem not in labels]:
         raise InputError(f"{file}: gives no label for {lacking[0]}")
@@ -49,24 +50,27 @@ def flat_samples(root: Path, shown: str) -> list[Sample]:
 
 def _labels(file: Path, names: list[str]) -> dict[str, int]:
     """Stem of an image -> ImageNet's index."""
-    with io.StringIO(read_text(file), newline="") as stream:
-        if file.suffix == ".csv":
-            rows = [
-                (r["ImageId"], r["PredictionString"].split()[0]) for r in csv.DictReader(stream)
-            ]
+    if file.suffix == ".csv":
+        table = read_table(file, ("imageid", "predictionstring"), str(file))
+        rows = [(row["imageid"], row["predictionstring"].split()[0]) for row in table]
+    else:
+        lines = [words for line in read_text(file).splitlines() if (words := line.split())]
+        if all(len(words) == 1 for words in lines):
+            rows = list(zip(_in_order(names), _alone(lines, len(names)), strict=True))
+        elif short := next((words for words in lines if len(words) == 1), None):
+            raise ValueError(f"its line {short[0]!r} has no label; must be NAME LABEL")
         else:
-            lines = [line.split() for line in stream if line.strip()]
-            if all(len(line) == 1 for line in lines):
-                if len(lines) != len(names):
-                    raise ValueError(f"{len(lines)} labels for {len(names)} images")
-                rows = [(name, line[0]) for name, line in zip(_in_order(names), lines, strict=True)]
-                if rows[0][1].isdigit():
-                    raise ValueError(
-                        "numbers without names, so it is unknown which numbering they follow"
-                    )
-            else:
-                rows = [(line[0], line[1]) for line in lines]
+            rows = [(words[0], words[1]) for words in lines]
     return {Path(name).stem: _index(label) for name, label in rows}
+
+
+def _alone(lines: list[list[str]], count: int) -> list[str]:
+    """The labels of lines that name no images."""
+    if len(lines) != count:
+        raise ValueError(f"{len(lines)} labels for {count} images")
+    if lines[0][0].isdigit():
+        raise ValueError("numbers without names, so it is unknown which numbering they follow")
+    return [words[0] for words in lines]
 
 
 def _in_order(names: list[str]) -> list[str]:

@@ -262,7 +262,7 @@ def _labelled(
         if among is None or indices[0] in among
     }
     shown = f"‹suites› {name}={root}"
-    if suite.labels is synsets and not listing(root, "suites").folders:
+    if suite.labels is synsets and (top := listing(root, "suites")).images and not top.folders:
         return _among(flat_samples(root, shown), labels, suite, shown)
     folders = class_folders(root / suite.images, "suites")
     if suite.labels in (synsets, numbers):
