@@ -597,6 +597,53 @@ def test_only_objects_of_the_class_count_however_they_are_drawn(
         )
 
 
+def labelled(kind: str, folder: Path, *labels: str) -> Path:
+    """A source in which a.jpg and b.jpg have an object of each label, the first one at BOX."""
+    places = [(3, 2, 9, 6), (0, 0, 2, 2)]
+    drawn = list(zip(labels, places, strict=False))
+    if kind == "voc-boxes":
+        for name in "ab":
+            objects = "".join(
+                f"<object><name>{label}</name><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>"
+                f"<xmax>{end}</xmax><ymax>{low}</ymax></bndbox></object>"
+                for label, (x, y, end, low) in drawn
+            )
+            (folder / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
+        return folder
+    rows = [f"{n}.jpg,{','.join(map(str, p))},{label}" for n in "ab" for label, p in drawn]
+    boxes = "".join(
+        f'<box label="{label}" xtl="{x}" ytl="{y}" xbr="{end}" ybr="{low}"/>'
+        for label, (x, y, end, low) in drawn
+    )
+    images = "".join(f'<image name="{name}.jpg">{boxes}</image>' for name in "ab")
+    text = "\n".join((f"{TABLE},class", *rows)) if kind == "boxes" else f"<a>{images}</a>"
+    (folder / "source").write_text(text)
+    return folder / "source"
+
+
+@pytest.mark.parametrize("kind", ["boxes", "voc-boxes", "cvat"])
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("cat", "person"), []),
+        (("cat", "Cat"), []),
+        (("Cat", "person"), ["category Cat is taken for class folder cat"]),
+        (("feline", "person"), ["no category is called cat: all objects of its images count"]),
+    ],
+)
+def test_how_labels_are_understood_is_said_once_for_a_folder(
+    kind: str, labels: tuple[str, str], said: list[str], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    read = formats.reader(kind, labelled(kind, tmp_path, *labels))
+    with caplog.at_level("INFO", "refocus"):
+        masks = [read(image(f"cat/{name}.jpg"), SIZE) for name in "ab"]
+    assert caplog.messages == said
+    for mask in masks:
+        assert mask[2:6, 3:9].all()
+        assert mask[0, 0] == ("feline" in labels)
+
+
 def test_a_class_of_one_of_many_voc_files_is_known(tmp_path: Path) -> None:
     box = "<bndbox><xmin>4</xmin><ymin>3</ymin><xmax>9</xmax><ymax>6</ymax></bndbox>"
     for number in range(402):

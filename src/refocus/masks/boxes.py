@@ -15,8 +15,8 @@ from refocus.data.sources.rows import COLUMNS
 from refocus.data.tables import head_of, number, read_table
 from refocus.errors import InputError, first_line
 from refocus.masks.joins import Join, files_below
-from refocus.masks.reading import MaskReader, Size, checked_size
-from refocus.vit.classes import loose
+from refocus.masks.reading import Labels, MaskReader, Size, checked_size
+from refocus.vit.classes import plain
 
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels from 0, the end outside
 _COLUMNS = ("xmin", "ymin", "xmax", "ymax")
@@ -32,26 +32,26 @@ def boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
     folder count, or all where no row has that class.
     """
     shown = f"‹source› boxes {source}"
-    labels = [name for name in head_of(source, shown) if name in COLUMNS["label"]]
-    if len(labels) > 1:
+    named = [name for name in head_of(source, shown) if name in COLUMNS["label"]]
+    if len(named) > 1:
         raise InputError(
-            f"{shown}: the columns {' and '.join(labels)} could both be the class; keep one of them"
+            f"{shown}: the columns {' and '.join(named)} could both be the class; keep one of them"
         )
     found: dict[str, list[tuple[str, Corners]]] = defaultdict(list)
-    for row in read_table(source, ("image", *_COLUMNS), shown, optional=labels):
+    for row in read_table(source, ("image", *_COLUMNS), shown, optional=named):
         x0, y0, x1, y1 = (number(row[c], f"{shown}: {c} of {row['image']}") for c in _COLUMNS)
-        found[row["image"]].append((loose(row[labels[0]]) if labels else "", (x0, y0, x1, y1)))
+        found[row["image"]].append((row[named[0]] if named else "", (x0, y0, x1, y1)))
     join = Join(found, images)
-    known = {label for rows in found.values() for label, _ in rows}
+    labels = Labels(label for rows in found.values() for label, _ in rows)
 
     def read(image: Path, size: Size) -> np.ndarray | None:
         name = join(image)
         if name is None:
             return None
-        folder = loose(image.parent.name)
-        if folder in known and all(label != folder for label, _ in found[name]):
+        wanted = labels.of(image.parent.name)
+        corners = [box for label, box in found[name] if label in wanted or not wanted]
+        if not corners:
             raise InputError(f"{source}: {name} has no object called {image.parent.name}")
-        corners = [box for label, box in found[name] if label == folder or folder not in known]
         return rectangles(corners, size, f"{source.name}: {name}")
 
     return MaskReader(read)
@@ -67,9 +67,8 @@ def voc_boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
     join = Join(files, images)
 
     @cache
-    def known() -> set[str]:  # asked of images without their class, so that most need not wait
-        objects = (o for file in files.values() for o in _objects(file, lenient=True))
-        return {loose(o.findtext("name", "")) for o in objects}
+    def labels() -> Labels:  # asked of images without their class, so that most need not wait
+        return Labels(_name(o) for file in files.values() for o in _objects(file, lenient=True))
 
     def size(image: Path) -> Size | None:
         name = join(image)
@@ -85,13 +84,19 @@ def voc_boxes(source: Path, images: Sequence[Path] = ()) -> MaskReader:
                 f"{image}: is {size[0]}x{size[1]} pixels, {file} says {said[0]}x{said[1]}"
             )
         objects = _objects(file)
-        mine = [o for o in objects if loose(o.findtext("name", "")) == loose(folder)]
-        if not mine and loose(folder) in known():
-            raise InputError(f"{file}: has no object called {folder}")
+        mine = [o for o in objects if plain(_name(o)) == plain(folder)]
+        if not mine and (wanted := labels().of(folder)):
+            mine = [o for o in objects if _name(o) in wanted]
+            if not mine:
+                raise InputError(f"{file}: has no object called {folder}")
         corners = [_corners(o, file) for o in mine or objects]
         return rectangles([c for c in corners if c], size, str(file)) if corners else None
 
     return MaskReader(read, size)
+
+
+def _name(thing: Any) -> str:
+    return str(thing.findtext("name", "")).strip()
 
 
 def _root(file: Path) -> Any:

@@ -20,8 +20,7 @@ from refocus.errors import InputError, first_line
 from refocus.files import read_json
 from refocus.masks.boxes import in_shares, rectangles
 from refocus.masks.joins import Join
-from refocus.masks.reading import MaskReader, Size
-from refocus.vit.classes import loose, plain
+from refocus.masks.reading import Labels, MaskReader, Size
 
 log = logging.getLogger("refocus")
 
@@ -56,7 +55,7 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
     if boxes == ASK:
         _refuse_doubtful(objects, sizes, source)
     join = Join(sizes, images)  # of images without objects too: their names are not others'
-    said: set[str] = set()
+    labels = Labels(categories.values())
 
     def size(image: Path) -> Size | None:
         name = join(image)
@@ -77,7 +76,7 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
                 f"{sizes[name][0]}x{sizes[name][1]}"
             )
         mask: np.ndarray = np.zeros(size[::-1], bool)
-        for annotation in _of_class(objects[name], categories, image, said):
+        for annotation in _of_class(objects[name], categories, image, labels):
             shown = f"{source}: annotation {annotation.get('id')} of {name}"
             mask = mask | _object(annotation, size, rle, shown, boxes)
         return mask
@@ -124,31 +123,17 @@ def _said_size(image: dict[str, Any]) -> Size:
 
 
 def _of_class(
-    objects: list[dict[str, Any]], categories: dict[str, str], image: Path, said: set[str]
+    objects: list[dict[str, Any]], categories: dict[str, str], image: Path, labels: Labels
 ) -> list[dict[str, Any]]:
     """The objects of the image's class, or all where no category is called so."""
     folder = image.parent.name
-    wanted = {i for i, name in categories.items() if plain(name) == plain(folder)}
-    if not wanted:
-        wanted = {i for i, name in categories.items() if loose(name) == loose(folder)}
-        _say(folder, sorted(categories[i] for i in wanted), said)
-    if not wanted:
+    if not (wanted := labels.of(folder)):
         return objects
-    mine = [o for o in objects if str(o.get("category_id")) in wanted]
+    mine = [o for o in objects if categories.get(str(o.get("category_id"))) in wanted]
     if not mine:
         others = sorted({categories.get(str(o.get("category_id")), "?") for o in objects})
         raise InputError(f"{image}: has no object of its class {folder}, but {', '.join(others)}")
     return mine
-
-
-def _say(folder: str, taken: list[str], said: set[str]) -> None:
-    """How a class folder without a category of its very name is understood, once."""
-    if folder not in said:
-        said.add(folder)
-        if taken:
-            log.info("category %s is taken for class folder %s", " and ".join(taken), folder)
-        else:
-            log.info("no category is called %s: all objects of its images count", folder)
 
 
 def _object(annotation: dict[str, Any], size: Size, rle: Any, shown: str, boxes: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,7 @@ from skimage.draw import polygon2mask
 from refocus.errors import InputError
 from refocus.masks.boxes import in_shares
 from refocus.masks.joins import Join
-from refocus.masks.reading import MaskReader, Size
-from refocus.vit.classes import loose, plain
-
-log = logging.getLogger("refocus")
+from refocus.masks.reading import Labels, MaskReader, Size
 
 _CORNERS = 100_000  # of one polygon
 
@@ -53,8 +49,8 @@ def shapes_reader(
     export has that label.
     """
     join = Join(entries, images)
-    known = {loose(s.label) for entry in entries.values() for s in entry.shapes}
-    known |= {loose(label) for entry in entries.values() for label in entry.lines}
+    every = entries.values()
+    labels = Labels(name for e in every for name in (*(s.label for s in e.shapes), *e.lines))
 
     def size(image: Path) -> Size | None:
         name = join(image)
@@ -72,10 +68,10 @@ def shapes_reader(
                 f"{image}: is {size[0]}x{size[1]} pixels, {source.name} says "
                 f"{entry.size[0]}x{entry.size[1]}"
             )
-        folder = loose(plain(image.parent.name))
-        mine = [s for s in entry.shapes if loose(s.label) == folder]
-        if not mine and folder in known:
-            what = "only points or lines" if folder in map(loose, entry.lines) else "no object"
+        wanted = labels.of(image.parent.name)
+        mine = [s for s in entry.shapes if s.label in wanted]
+        if not mine and wanted:
+            what = "only points or lines" if wanted & set(entry.lines) else "no object"
             raise InputError(f"{source}: {name} has {what} called {image.parent.name}")
         mask: np.ndarray = np.zeros(size[::-1], bool)
         for shape in mine or entry.shapes:
