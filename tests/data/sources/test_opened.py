@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +254,36 @@ def test_coco_and_voc_label_an_image_by_its_only_class(
     assert [f.name for f in opened(f"{voc}?split=train").images.glob("*/*")] == ["2.png"]
 
 
+def as_voc(root: Path, names: Sequence[str], images: Sequence[str]) -> Path:
+    """Annotations of one cat each, and images for some of them."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for name in names:
+        text = f"<annotation><filename>{name}.png</filename><object><name>cat</name></object>"
+        (root / "Annotations" / f"{name}.xml").write_text(f"{text}</annotation>")
+    for name in images:
+        Image.new("RGB", (40, 36)).save(root / "JPEGImages" / f"{name}.png")
+    return root
+
+
+def test_an_image_that_is_added_to_a_voc_set_is_read(tmp_path: Path) -> None:
+    root = as_voc(tmp_path / "voc", ["a", "b"], ["a"])
+    assert listed(opened(root).images) == ["cat/a.png"]
+    shutil.copy(root / "JPEGImages" / "a.png", root / "JPEGImages" / "b.png")
+    assert listed(opened(root).images) == ["cat/a.png", "cat/b.png"]
+
+
+def test_names_of_a_voc_list_may_have_blanks_and_are_counted_where_unknown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = as_voc(tmp_path / "voc", ["a", "a b", "c", "d"], ["a", "a b", "c", "d"])
+    (root / "ImageSets" / "Main" / "train.txt").write_text("a b\nc  1\nd -1\na z\ne\ne 1\n")
+    with caplog.at_level(logging.INFO, "refocus"):
+        read = opened(f"{root}?split=train").images
+    assert listed(read) == ["cat/a b.png", "cat/c.png", "cat/d.png"]
+    assert "2 names of the list without an annotation" in caplog.text
+
+
 def table(tmp_path: Path, text: str) -> Path:
     gradient().save(tmp_path / "a.png")
     file = tmp_path / "table.csv"
@@ -413,6 +443,14 @@ def test_a_saved_set_that_was_saved_anew_is_read_anew(tmp_path: Path) -> None:
     ):
         data(folder, classes=("ant", "bee"), image=files, label=labels)
         assert listed(opened(folder).images) == found
+
+
+def test_a_group_that_is_no_number_is_none(tmp_path: Path) -> None:
+    groups = [1.0, float("nan")]
+    data(tmp_path / "set", classes=("ant",), image=pair_of(tmp_path), group=groups, label=[0, 0])
+    found = opened(tmp_path / "set").groups
+    assert found is not None
+    assert found.read_text().split() == ["image,group", "ant/0.png,1"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "set"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from refocus.errors import InputError, first_line
 from refocus.files import read_json, read_text
 
 _MOST = 1 << 31  # bytes; COCO's own files have 450 MB
+_FLAG = re.compile(r"\s+-?[01]$")
 _SEVERAL, _NONE = "images of several classes", "images without an object"
 
 
@@ -109,29 +111,38 @@ def voc(asked: Asked) -> Source:
         InputError: no annotations, or no such list.
     """
     refuse_unused(asked, ("split",))
-    root = asked.path
+    root, pictures = asked.path, asked.path / "JPEGImages"
     files = [f for f in sorted((root / "Annotations").glob("*.xml")) if not hidden(f)]
+    missing: list[str] = []
     if asked.split is not None:
-        chosen = set(_listed(root / "ImageSets" / "Main" / f"{asked.split}.txt", asked.shown))
-        files = [f for f in files if f.stem in chosen]
+        known = {f.stem: f for f in files}
+        names = _listed(root / "ImageSets" / "Main" / f"{asked.split}.txt", known, asked.shown)
+        files = [known[name] for name in names if name in known]
+        missing = [name for name in names if name not in known]
 
     def read() -> Iterator[Row | LeftOut]:
         for file in files:
-            names, image = _annotated(file, root / "JPEGImages")
+            names, image = _annotated(file, pictures)
             yield (
                 LeftOut("annotations without their image")
                 if image is None
                 else _row(names, image, asked.shown)
             )
+        yield from (LeftOut("names of the list without an annotation") for _ in missing)
 
-    return Source("Pascal VOC annotations", _state(root, files), read, split=asked.split)
+    images = [f for f in sorted(pictures.iterdir()) if f.suffix.lower() in EXTENSIONS]
+    state = (*_state(root, [*files, *images]), *missing)
+    return Source("Pascal VOC annotations", state, read, split=asked.split)
 
 
-def _listed(file: Path, shown: str) -> list[str]:
+def _listed(file: Path, known: Container[str], shown: str) -> list[str]:
+    """Names of a list, each once; a class's list has -1, 0 or 1 after each."""
     try:
-        return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{shown}: has no list {file}") from error
+    names = [line if line in known else _FLAG.sub("", line) for line in lines]
+    return sorted({name for name in names if name})
 
 
 def _annotated(file: Path, images: Path) -> tuple[set[str], Path | None]:

@@ -125,7 +125,7 @@ def _rows(
         origin = str(pixels.get("path") or "")
         name = Path(origin or f"{position:06d}").name
         drawn = _content(row[mask], folder) if mask and row[mask] is not None else None
-        mine = str(row[group]) if group and row[group] is not None else ""
+        mine = (as_text(row[group], asked.shown, "group") if group else None) or ""
         yield Row(named(text, names, asked.shown), name, content, drawn, mine, origin)
 
 
