@@ -96,9 +96,9 @@ def _opened(tests: Mapping[str, str | Path], model: nn.Module) -> dict[str, list
     """Test sets as the report will open them; of those that are no folders of images, none."""
     if not tests:
         return {}
-    asked = Plan(tests, quiet=True)
-    check({"model": model}, asked)
-    return {name: asked.open(name, model).samples for name in tests if name not in OTHERS}
+    plan = Plan(tests, quiet=True)
+    check({"model": model}, plan)
+    return {name: plan.open(name, model).samples for name in tests if name not in OTHERS}
 
 
 def stages(
