@@ -14,8 +14,18 @@ from typing import Any
 import pytest
 
 from refocus.app.folders import Folders
+from refocus.errors import InputError
 from tests.app.makers import GRADIO, serving
 from tests.makers import ROOT
+
+
+@pytest.mark.skipif(not GRADIO, reason="gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_images_without_a_folder_of_masks_are_refused() -> None:
+    from refocus.app.server import AppSettings, prepared
+
+    with pytest.raises(InputError, match=r"^images and masks: .*the tab Mask creates a masks"):
+        prepared(AppSettings("m", images=Path("images")))
 
 
 @pytest.mark.skipif(not GRADIO, reason="gradio is not installed")

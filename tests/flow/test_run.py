@@ -69,6 +69,7 @@ def test_from_a_checkpoint_and_a_folder_to_a_decision(
         assert link[1:] in anchors if link.startswith("#") else (out / link).is_file(), link
     assert 'src="http' not in text
     assert "bfloat16" not in text
+    assert f"as it was given, on {QUICK.most} images with a mask." in text  # of 24
     measured = ReportSettings(
         suites={"held-out": images, "again": street},
         masks={"held-out": masks},

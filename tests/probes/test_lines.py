@@ -12,7 +12,7 @@ from torch import nn
 
 from refocus.errors import InputError
 from refocus.files import write_json
-from refocus.probes import lines, measure
+from refocus.probes import lines, measure, page
 from refocus.probes.batch import Options
 from refocus.probes.material import Material
 from refocus.probes.settings import ProbeSettings
@@ -232,18 +232,22 @@ def test_from_results_to_numbers_and_picture(tmp_path: Path) -> None:
     settings = ProbeSettings(results=str(tmp_path / "results"))
     material = Material(None, settings, {"model": "m"})
     models: dict[str, nn.Module] = {"model": nn.Identity()}
-    measure.check([], models, Material(None, settings), tmp_path / "out")
-    found = measure._measured(
-        "effective-robustness", models, material, _made(tmp_path / "out")
-    ).numbers
+    name, out = "effective-robustness", tmp_path / "out"
+    measure.check([], models, Material(None, settings), out)
+    found = measure._measured(name, models, material, _made(out / name)).numbers
     assert found.headline.model.n == 2
     assert found.headline.model.value == pytest.approx(6, abs=0.2)
     assert found.model.series[lines.ORIGINAL][0].n == 5
-    assert (tmp_path / "out" / "picture.png").stat().st_size > 5000
+    assert (out / name / "picture.png").stat().st_size > 5000
+    page.write(out)
+    text = (out / page.PAGE).read_text()
+    assert f"over images; of {name} over models." in text
+    assert "n = 2 models." in text  # the tuned ones, which the number is of
+    assert "one line per image" not in text
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     return folder
 
 

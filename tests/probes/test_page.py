@@ -35,6 +35,8 @@ def test_the_list_and_the_report(folders: dict[str, Path], tmp_path: Path) -> No
     )
     written = (tmp_path / "o" / "probes.html").read_text()
     assert "None of the" in written or "robustness test" in written
+    assert "n = 4 images." in written
+    assert "one line per image in <code>cutout/model.jsonl</code>." in written
     (tmp_path / "o" / "probes.html").unlink()
     result = CliRunner().invoke(
         command.app, ["report", str(tmp_path / "o")], catch_exceptions=False
@@ -58,13 +60,14 @@ def test_a_bound_that_reads_0_is_not_marked_better() -> None:
     chart = Chart("", "")
     for low, improved in ((0.04, 0), (0.06, 1)):
         found = result(low)
-        assert page.Section("cutout", found, page.row(found), chart, "", "").improved == improved
+        section = page.Section("cutout", found, page.row(found), chart, "", "", [])
+        assert section.improved == improved
 
 
 def test_the_verdict_does_not_claim_what_many_tests_cannot_show() -> None:
     chart = Chart("", "")
     some = [
-        page.Section("a", found, page.row(found), chart, "", "") for found in (result(1.0),) * 3
+        page.Section("a", found, page.row(found), chart, "", "", []) for found in (result(1.0),) * 3
     ]
     said = page._verdict(some, paired=True)
     assert said.startswith("3 of 3 robustness tests are better after tuning (a, a, a)")
@@ -72,7 +75,7 @@ def test_the_verdict_does_not_claim_what_many_tests_cannot_show() -> None:
     sure = result(1.0).numbers.headline
     by_chance = replace(sure, change=replace(sure.change, p=0.125))
     unsure = replace(result(1.0), numbers=replace(result(1.0).numbers, headline=by_chance))
-    none = page.Section("a", unsure, page.row(unsure), chart, "", "")
+    none = page.Section("a", unsure, page.row(unsure), chart, "", "", [])
     assert page._verdict([none], paired=True).endswith("shows a change beyond chance")
 
 

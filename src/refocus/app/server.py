@@ -49,8 +49,10 @@ class AppSettings:
     """What `launch` serves, and where.
 
     model, against: as `refocus.load` takes them; `against` is compared with. images, masks: an
-    ImageFolder and its masks, both or none; masks are made where they are missing. work: folder of
-    all that the app makes. backbone: finds masks. host: anyone who reaches it can use the app.
+    ImageFolder and its masks, both or none; the folder of masks may be missing. The tab Mask makes
+    masks in it, Tune and Audit read them, and All in one finds its own where it holds none. work:
+    folder of all that the app makes. backbone: finds masks. host: anyone who reaches it can use the
+    app.
     """
 
     model: str
@@ -71,8 +73,8 @@ def prepared(settings: AppSettings) -> Server:
     """
     if (settings.images is None) != (settings.masks is None):
         raise InputError(
-            "‹images› and ‹masks›: give both or neither (a masks folder that does not exist yet "
-            "is created)"
+            "‹images› and ‹masks›: give both or neither (the tab Mask creates a masks folder that "
+            "does not exist yet)"
         )
     check_address(settings.host, settings.port)
     # report what cannot be loaded before a page opens

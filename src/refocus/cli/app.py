@@ -30,7 +30,10 @@ def app(
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Masks of these images, CLASS/FILE-STEM.png; missing ones are found."),
+        typer.Option(
+            help="Masks of these images, CLASS/FILE-STEM.png. Where there are none, draw some in "
+            "the tab Mask before you tune or audit; All in one finds its own."
+        ),
     ] = None,
     names: Names = None,
     order: Order = None,

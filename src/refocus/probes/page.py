@@ -19,7 +19,7 @@ from refocus.figures.tables import Row, as_csv, markdown
 from refocus.files import write_bytes, write_text
 from refocus.probes import curves, pictures
 from refocus.probes.registry import PROBES
-from refocus.probes.results import FILE, ProbeResult, read
+from refocus.probes.results import FILE, MODEL, ProbeResult, read
 
 PAGE = "probes.html"
 _WIDTH = 900  # pixels of an example on the page
@@ -27,7 +27,11 @@ _WIDTH = 900  # pixels of an example on the page
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one probe; small and example are data URIs or empty."""
+    """What the page says of one probe.
+
+    small, example: data URIs or empty. records: the model's files of one line per image; a probe
+    that reads results of other commands has none.
+    """
 
     name: str
     result: ProbeResult
@@ -35,6 +39,18 @@ class Section:
     curve: Chart
     small: str
     example: str
+    records: list[str]
+
+    @property
+    def of_models(self) -> bool:
+        """Whether its numbers are means over models in place of images."""
+        return PROBES[self.name].found is not None
+
+    @property
+    def n(self) -> int:
+        """Images, or the models that the number is the mean of."""
+        numbers = self.result.numbers
+        return numbers.headline.model.n if self.of_models else numbers.model.n
 
     @property
     def improved(self) -> int:
@@ -120,6 +136,7 @@ def _section(folder: Path, result: ProbeResult, labels: dict[str, str]) -> Secti
         curve=both(lambda width: curves.curve(result, labels, width)),
         small=svg_uri(small),
         example=_small(example) if example.exists() else "",
+        records=sorted(p.name for p in (folder / result.kind).glob(f"{MODEL}*.jsonl")),
     )
 
 
