@@ -60,6 +60,26 @@ def test_png_with_a_value_to_ignore(tmp_path: Path) -> None:
         formats.reader("png", tmp_path)(image(), SIZE)
 
 
+def test_a_value_to_ignore_is_refused_where_no_mask_holds_values(tmp_path: Path) -> None:
+    colours = BOX[..., None] * np.array([128, 0, 0])
+    save(tmp_path / "cat" / "rgb.png", colours)
+    save(tmp_path / "cat" / "rgba.png", np.dstack([colours, BOX * 255]))
+    save(tmp_path / "cat" / "grey.jpg", np.kron(BOX * 255, np.ones((8, 8))))
+    for name, size in (("rgb", SIZE), ("rgba", SIZE), ("grey", (96, 80))):
+        file = image(f"cat/{name}.jpg")
+        with pytest.raises(InputError, match=rf"{name}\.\w+: ignore=255 cannot be obeyed"):
+            formats.reader("png", tmp_path, ignore=255)(file, size)
+        for none in (None, 0):
+            assert formats.reader("png", tmp_path, ignore=none)(file, size).any()
+
+
+def test_a_value_to_ignore_is_no_part_of_a_soft_mask(tmp_path: Path) -> None:
+    matte = (MATTE * 240).round()
+    save(tmp_path / "a.png", np.where(np.arange(12) == 0, 255, matte))
+    found = formats.reader("png", tmp_path, ignore=255)(image(), SIZE)
+    np.testing.assert_array_equal(found, (matte > 127) & (np.arange(12) > 0))
+
+
 def test_void_beside_ids_on_a_transparent_background_is_ignored_where_that_is_said(
     tmp_path: Path,
 ) -> None:

@@ -141,6 +141,7 @@ def _foreground(file: File, path: Path, ignore: int | None) -> np.ndarray:
     if alpha is not None:
         left = numbers_left(picture, alpha)
         if left is None:
+            _refuse_ignored("its colours are no values", path, ignore)
             return alpha > 127
         _refuse_void(left, path, ignore)
         ignored: np.ndarray = (alpha > 127) & (left != (-1 if ignore is None else ignore))
@@ -151,9 +152,22 @@ def _foreground(file: File, path: Path, ignore: int | None) -> np.ndarray:
     if values.ndim == 3:
         values = np.asarray(picture.convert("L" if "L" in picture.getbands() else "RGB"))
     if values.ndim == 3 and int(np.ptp(values.astype(np.int16), axis=-1).max()) > _GREY:
+        _refuse_ignored("its colours are no values", path, ignore)
         return _of_colours(values, path)
     grey = values if values.ndim == 2 else values[..., 0]
-    return grey > 127 if file.kind in LOSSY else _of_levels(grey, path, ignore)
+    if file.kind not in LOSSY:
+        return _of_levels(grey, path, ignore)
+    _refuse_ignored(f"{file.kind} keeps no exact values", path, ignore)
+    return grey > 127
+
+
+def _refuse_ignored(why: str, path: Path, ignore: int | None) -> None:
+    """Stop where a value to ignore cannot be found; 0, which is background in any case, may be."""
+    if ignore:
+        raise InputError(
+            f"{path}: ‹ignore={ignore}› cannot be obeyed, for {why}; leave it out, or save the "
+            "mask as ids, in grey or with a palette"
+        )
 
 
 def _of_palette(picture: Image.Image, path: Path, ignore: int | None) -> np.ndarray:
