@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evidence import directions, teachers, views
+from evidence import directions, methods, teachers, views
 from evidence.directions import DIRECTIONS, Direction
 from evidence.methods import METHODS, TRIED, trying
 from evidence.sources import prepare
 from evidence.teachers import Asked, Course
-from evidence.work import Work
+from evidence.work import Outcome, Work
 from refocus import InputError, load, objective
 from refocus.objectives.registry import OBJECTIVES
 from tests.evidence.makers import planted
@@ -94,6 +94,23 @@ def test_a_direction_leaves_other_weights(name: str, work: Work) -> None:
         last = f"blocks.{len(load(work.model).blocks) - 1}."  # type: ignore[arg-type]
         for kept in (k for k in moved if k.startswith(("head", "norm", last))):
             torch.testing.assert_close(other.weights[kept], plain.weights[kept])
+
+
+def test_the_second_round_begins_with_the_weights_that_the_first_ended_with(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    tuned = methods.tuned
+
+    def kept(one: Work, *given: Any) -> Outcome:
+        made = tuned(one, *given)
+        rounds.append((load(one.model).state_dict(), made.weights))
+        return made
+
+    monkeypatch.setattr(methods, "tuned", kept)
+    METHODS["consistency-rounds2"].run(work)
+    (_, first), (second, _) = rounds
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(("images", "steps", "lag"), [(2, 50, 10), (0, 50, 10.2), (2, 1, 1)])

@@ -227,6 +227,15 @@ def test_a_run_goes_on_only_from_the_model_and_teacher_that_a_name_meant(
         refocus.resume(run, on_epoch=stop, progress=False)
 
 
+def test_no_run_is_written_among_the_backgrounds_that_it_reads(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    shutil.copytree(Path(recipe.images, "ant"), tmp_path / "scenes")
+    recipe = replace(recipe, backgrounds=tmp_path / "scenes")
+    with pytest.raises(refocus.InputError, match="lies inside backgrounds"):
+        refocus.tune(recipe, tmp_path / "scenes" / "run", progress=False)
+
+
 def test_a_run_of_a_model_without_names_is_resumed_and_its_base_known(
     recipe: Recipe, tmp_path: Path, tiny: Build
 ) -> None:

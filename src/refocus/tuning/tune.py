@@ -118,8 +118,9 @@ def tune(
     refusal = ""
     if accelerator.is_main_process:  # one process makes the folder; all stop if it may not
         try:
-            read = {"‹images›": recipe.images, "‹masks›": recipe.masks, "‹val›": recipe.val}
-            folder = outputs.new_folder(out, apart={**read, "‹val_masks›": recipe.val_masks})
+            places = ("images", "masks", "val", "val_masks", "backgrounds")
+            read = {f"‹{name}›": getattr(recipe, name) for name in places}
+            folder = outputs.new_folder(out, apart=read)
             _begin(recipe, selection, origins(recipe, model), folder)
         except InputError as error:
             refusal = error.marked
