@@ -290,6 +290,7 @@ def test_what_was_tried_is_compared_within_its_draws() -> None:
         a_try("consistency-cold", 0, (92.0, 68.0)),
         a_try("consistency-cold", 1, (80.0, 72.0)),
         a_try("consistency-warm", 1, (70.0, 60.0), 3e-5),
+        a_try("consistency-warm", 0, (95.0, 95.0), 3e-5),  # nothing to compare it with
         a_try("consistency", 1, (70.0, 56.0), 3e-5),
         a_try("consistency-attention", 1, (82.0, 72.0), 3e-5),  # its default rate
         replace(a_try("consistency-mean", 1, (0, 0)), development=[], shares={}),  # diverged
@@ -309,7 +310,7 @@ def test_what_was_tried_is_compared_within_its_draws() -> None:
     assert by_name["consistency-cold"][8] == "+0.0 (+0.0 to +0.0)"
     assert by_name["consistency"][5] == ""
     assert by_name["consistency-warm"][2:6] == ["3e-05", "70.0", "60.0", "+2.0"]
-    assert by_name["consistency-cold"][-1] == "2"
+    assert (by_name["consistency-cold"][-1], by_name["consistency-warm"][-1]) == ("2", "1")
     assert table(rows, asked("planted images=50 phase=try")) == EMPTY
     assert "cold" not in table(rows, asked("planted images=3"))  # no test was read
     with pytest.raises(InputError, match="choose one of final, try"):

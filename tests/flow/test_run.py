@@ -219,9 +219,13 @@ def test_what_cannot_be_used_leaves_nothing(
         refocus.run(model_folder, images, out, masks=tmp_path / "empty", settings=QUICK)
     with pytest.raises(refocus.InputError, match="lies inside images"):
         refocus.run(model_folder, images, images / "run", masks=masks, settings=QUICK)
-    known = replace(QUICK, tests={"imagenet": images})
-    with pytest.raises(refocus.InputError, match=r"tests imagenet=.*needs ImageNet's 1000"):
-        refocus.run(model_folder, images, out, masks=masks, settings=known)
+    for name, why in {
+        "imagenet": r"tests imagenet=.*needs ImageNet's 1000",
+        "cue-conflict": "does not have ImageNet.s 1000 classes",
+    }.items():
+        known = replace(QUICK, tests={name: images})
+        with pytest.raises(refocus.InputError, match=why):
+            refocus.run(model_folder, images, out, masks=masks, settings=known)
     with pytest.raises(refocus.InputError, match="give the set another name"):
         RunSettings(tests={"held-out": images})
     assert not out.exists()
