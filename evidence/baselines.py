@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from evidence.base import fresh
 from evidence.sources import Part, Source
 from evidence.work import BATCH, WEIGHT_DECAY, Outcome, Work, stage
 from refocus.data.images import mask_of, read_image
@@ -46,6 +47,7 @@ _LAYER_STEPS = 10  # steps of a last layer for each step of the others: they cos
 _L1 = {"penalty": "l1"} if _SKLEARN < (1, 8) else {"l1_ratio": 1}
 _SUBSETS = 10  # balanced ones, over which the last layer of DFR is averaged
 _FEATURE_BATCH = 32
+_PROBE_ITERATIONS = 2000  # of the probe's regression, enough to converge
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -326,7 +328,7 @@ def dfr(work: Work) -> Outcome:
         fits.append((head.coef_[0], head.intercept_[0]))
     slope, offset = (np.mean(column, axis=0) for column in zip(*fits, strict=True))
     slope = slope / scaler.scale_
-    _set_head(model, slope, float(offset - slope @ scaler.mean_))
+    _set_head(model, *_second_against_first(slope, float(offset - slope @ scaler.mean_)))
     return outcome(model, samples, 0, {"groups": len(set(groups))})
 
 
@@ -338,13 +340,40 @@ def equal_groups(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def _set_head(model: nn.Module, slope: np.ndarray, offset: float) -> None:
-    """Make the second of two classes win where slope x + offset > 0."""
+def _second_against_first(slope: np.ndarray, offset: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two classes, of which the second wins where slope x + offset > 0."""
+    return np.stack([-slope, slope]) / 2, np.array([-offset, offset]) / 2
+
+
+def _set_head(model: nn.Module, slopes: np.ndarray, offsets: np.ndarray) -> None:
+    """Set the last layer to slopes `[K, D]` and offsets `[K]`."""
     head: Any = model.get_classifier()  # type: ignore[operator]
-    half = torch.as_tensor(slope, dtype=torch.float32) / 2
     with torch.no_grad():
-        head.weight.copy_(torch.stack([-half, half]))
-        head.bias.copy_(torch.tensor([-offset / 2, offset / 2]))
+        head.weight.copy_(torch.as_tensor(slopes, dtype=torch.float32))
+        head.bias.copy_(torch.as_tensor(offsets, dtype=torch.float32))
+
+
+def linear_probe(work: Work) -> Outcome:
+    """A new last layer on the backbone as it was before the base model was fine-tuned.
+
+    A class-balanced L2 logistic regression of standardized features, on the pool; `rate` is its C.
+    Averaged 50/50 with the base model it is WiSE-FT (Wortsman et al., CVPR 2022), with a probe in
+    the place of the zero-shot classifier. Fine-tuning can distort features that transfer better
+    (Kumar et al., ICLR 2022).
+    """
+    base = load(work.model)
+    samples = work.source.pool.samples(base)
+    model = fresh(class_names(base) or [])
+    read, _ = features(model, samples, work)
+    scaler = StandardScaler().fit(read.numpy())
+    fit = LogisticRegression(C=work.rate, class_weight="balanced", max_iter=_PROBE_ITERATIONS)
+    fit.fit(scaler.transform(read.numpy()), [s.label for s in samples])
+    slope = fit.coef_ / scaler.scale_
+    offset = fit.intercept_ - slope @ scaler.mean_
+    if len(slope) == 1:  # of two classes it fits the second alone
+        slope, offset = _second_against_first(slope[0], float(offset[0]))
+    _set_head(model, slope, offset)
+    return outcome(model, samples, 0, {})
 
 
 def last_layer(work: Work, *, biased: bool = False) -> Outcome:

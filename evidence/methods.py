@@ -326,6 +326,14 @@ _BASELINES = {
         whole=True,
         per_image=0,
     ),
+    "linear-probe": Method(
+        "class-balanced last layer on the backbone before fine-tuning, whole pool",
+        baselines.linear_probe,
+        0.01,
+        whole=True,
+        per_image=0,
+        stepless=True,
+    ),
     "dfr": Method(
         "last layer on balanced groups",
         baselines.dfr,

@@ -16,8 +16,8 @@ from evidence.sources import Source, prepare
 from evidence.work import DECAY, DECAYS, Outcome, Work, stage
 from refocus import load
 from refocus.vit.loading import save
-from tests.evidence.makers import birds
-from tests.makers import Build
+from tests.evidence.makers import birds, planted
+from tests.makers import NAMES, Build
 
 Do = Callable[..., Outcome]
 
@@ -116,8 +116,9 @@ def test_dfr_finds_the_class_and_not_the_place(
     assert (difference == 0).sum() > width / 2  # L1: noise gets nothing at all
 
 
-def test_dfr_splits_two_classes_where_its_regression_does(
-    do: Do, monkeypatch: pytest.MonkeyPatch, bird_model: Path
+@pytest.mark.parametrize("method", ["dfr", "linear-probe"])
+def test_a_regression_splits_two_classes_where_it_was_fitted(
+    method: str, do: Do, monkeypatch: pytest.MonkeyPatch, bird_model: Path
 ) -> None:
     """A class that is the sign of feature 0 - 5: the offset has to come out of the scaling."""
     width = load(bird_model).num_features
@@ -130,10 +131,40 @@ def test_dfr_splits_two_classes_where_its_regression_does(
         return found, torch.zeros(len(samples), 2)
 
     monkeypatch.setattr(baselines, "features", read)
-    weights = do("dfr", rate=1.0).weights
+    monkeypatch.setattr(baselines, "fresh", lambda names: load(bird_model))
+    weights = do(method, rate=1.0).weights
     ((found, labels),) = kept
     logits = found @ weights["head.weight"].T + weights["head.bias"]
     assert logits.argmax(1).tolist() == labels
+
+
+def test_a_probe_reads_the_backbone_and_not_the_base_model(
+    tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four classes: the class is the feature with its number, behind unlike offsets and scales."""
+    model, backbone = tiny(num_classes=4), tiny(num_classes=4)
+    model.pretrained_cfg["label_names"] = NAMES
+    save(model, tmp_path / "model")
+    source = prepare("planted", planted(tmp_path / "planted"), None, tmp_path / "out")
+    kept: list[tuple[Tensor, list[int]]] = []
+
+    def read(asked: object, samples: list, work: Work) -> tuple[Tensor, Tensor]:
+        assert asked is backbone
+        found = torch.randn(len(samples), backbone.num_features) / 100
+        for row, sample in zip(found, samples, strict=True):
+            row[sample.label] += 1 + sample.label
+        kept.append((found + 5, [s.label for s in samples]))
+        return kept[-1][0], torch.zeros(len(samples), 4)
+
+    monkeypatch.setattr(baselines, "features", read)
+    monkeypatch.setattr(baselines, "fresh", lambda names: backbone if names == NAMES else None)
+    work = Work(tmp_path / "model", source, 0, False, 0, 2, 1.0, "fp32", tmp_path / "run")
+    made = METHODS["linear-probe"].run(work)
+    assert moved(model.state_dict(), made.weights) > {"head.weight", "blocks.0.attn.qkv.weight"}
+    ((found, labels),) = kept
+    logits = found @ made.weights["head.weight"].T + made.weights["head.bias"]
+    assert logits.argmax(1).tolist() == labels
+    assert len(made.used) == len(labels) == 24  # three quarters of tune: the pool
 
 
 def test_group_weights_move_towards_the_worst_group() -> None:
