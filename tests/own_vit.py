@@ -6,6 +6,7 @@ The tests load it by `py:tests.own_vit:build`.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import cache
 
 import timm
 import torch
@@ -80,4 +81,16 @@ def changed() -> nn.Module:
 
 def build() -> nn.Module:
     torch.manual_seed(0)
+    return OwnViT()
+
+
+@cache
+def shared() -> nn.Module:
+    """The same module each time."""
+    return build()
+
+
+def unseeded() -> nn.Module:
+    """Other weights each time."""
+    torch.seed()
     return OwnViT()

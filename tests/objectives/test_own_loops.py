@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from torchvision import tv_tensors
 
 import refocus
 from refocus.errors import InputError
+from refocus.masks.trust import digest
 from refocus.vit.loading import load, save
 from tests.makers import DOCS, make_images
 from tests.zoo import build
@@ -153,5 +155,25 @@ def test_rows_follow_the_mask_and_keep_its_type(place: Path) -> None:
 
 def test_rows_without_masks_are_refused(place: Path) -> None:
     save(build("ViT", "class token"), place / "model")
-    with pytest.raises(InputError, match="masks None: holds no mask"):
+    with pytest.raises(InputError, match="masks: missing; images carries none"):
         refocus.masked_images(load("model"), "images")
+
+
+def test_rows_leave_out_masks_that_are_not_trusted(place: Path) -> None:
+    """As `tune` and `audit` do."""
+    save(build("ViT", "class token"), place / "model")
+    files = sorted((place / "masks").rglob("*.png"))
+    rows = [
+        {
+            "mask": file.relative_to(place / "masks").as_posix(),
+            "digest": digest(file),
+            "score": 0.05 if position % 3 == 0 else 0.9,
+        }
+        for position, file in enumerate(files)
+    ]
+    (place / "masks" / "masks.json").write_text(json.dumps({"masks": rows}))
+    model = load("model")
+    assert len(refocus.masked_images(model, "images", "masks")) == len(files) * 2 // 3
+    assert len(refocus.masked_images(model, "images", "masks", mask_score=0)) == len(files)
+    with pytest.raises(InputError, match="mask_score 2: must be a number between 0 and 1"):
+        refocus.masked_images(model, "images", "masks", mask_score=2)

@@ -12,6 +12,7 @@ import pytest
 import refocus
 from refocus import InputError, Recipe, fingerprints, progress
 from refocus.evaluation.plan import Plan
+from refocus.files import write_json
 from refocus.tuning import selection
 
 
@@ -55,6 +56,33 @@ def test_no_validation_or_check_image_was_trained_on(recipe: Recipe) -> None:
         )
         == 6
     )
+
+
+def test_a_second_round_is_not_judged_on_images_of_the_first(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = refocus.load(recipe.model)
+    first = selection.choose_samples(recipe, model)
+    run = tmp_path / "run"
+    refocus.save(model, run / "model")
+    write_json(run / "selection.json", selection.as_json(first))
+    caplog.set_level("WARNING", "refocus")
+    again = replace(recipe, model=str(run / "model"), seed=1, class_seed=1)
+    second = selection.choose_samples(again, refocus.load(again.model))
+    trained = {s.image for s in first.train}
+    assert not trained & {s.image for s in (*second.select, *second.check)}
+    left = len(trained - {s.image for s in second.train})
+    assert left
+    assert f"tuned on these images or on copies of them: {left} of " in caplog.text
+    for sample in first.train:  # a folder to validate on that holds nothing else
+        assert sample.mask is not None
+        for kind, file in (("val", sample.image), ("val_masks", sample.mask)):
+            place = tmp_path / kind / file.parent.name
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
+    few = replace(again, val=str(tmp_path / "val"), val_masks=str(tmp_path / "val_masks"))
+    with pytest.raises(InputError, match="val.*: tuning used all of its"):
+        selection.choose_samples(few, model=refocus.load(few.model))
 
 
 def test_a_run_that_cannot_be_checked_is_refused(recipe: Recipe, tmp_path: Path) -> None:

@@ -75,6 +75,34 @@ def test_the_example_of_the_docs_runs_and_is_under_15_lines() -> None:
         assert maps == []
 
 
+def test_a_function_that_returns_one_module_each_time_gives_copies() -> None:
+    """Else what tunes one would change the original that it is compared with."""
+    first, second = (refocus.load("py:tests.own_vit:shared") for _ in range(2))
+    with torch.no_grad():
+        first.head.weight.zero_()
+    assert second.head.weight.abs().sum() > 0
+    assert refocus.load("py:tests.own_vit:shared").head.weight.abs().sum() > 0
+
+
+def test_a_function_that_returns_other_weights_each_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(refocus.InputError, match=r"unseeded: .* other weights each time \(patches"):
+        refocus.load("py:tests.own_vit:unseeded")
+    refocus.save(OwnViT(), tmp_path / "model")
+    kept = f"py:tests.own_vit:unseeded@{tmp_path / 'model'}"  # its weights are the folder's
+    once, again = (refocus.load(kept).state_dict() for _ in range(2))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_what_an_own_model_cannot_do_is_refused_before_a_folder_is_made(
+    tmp_path: Path, image_folders: tuple[Path, Path]
+) -> None:
+    images, masks = map(str, image_folders)
+    recipe = refocus.Recipe("py:tests.own_vit:build", images, masks, shots=1, recompute=True)
+    with pytest.raises(refocus.InputError, match="records its own maps"):
+        refocus.tune(recipe, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_folder_alone_runs_no_code(
     tmp_path: Path, image_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from refocus.data.polarity import ASK
 from refocus.data.sources.opened import opened_pair
 from refocus.data.transforms import joint_transform
 from refocus.errors import InputError
+from refocus.masks.trust import masked
 from refocus.objectives.registry import Step
 from refocus.records import Sample
 from refocus.vit.inputs import check_model
@@ -63,6 +65,7 @@ def masked_images(
     train: bool = True,
     flip: float = 0.5,
     mask_polarity: str = ASK,
+    mask_score: float = 0.5,
 ) -> MaskedRows:
     """A dataset of the images of a folder that have a mask, for a loop of your own.
 
@@ -77,12 +80,13 @@ def masked_images(
         train: crop and flip at random; else the model's own evaluation crop.
         flip: probability of a left-right flip.
         mask_polarity: "ask", "keep" or "invert".
+        mask_score: masks that `refocus masks` scored lower are left out, in [0, 1].
 
     Returns:
         Images in the order of the listing; another draw of crops each time one is read.
 
     Raises:
-        InputError: a class that the model does not know, or no masks.
+        InputError: a class that the model does not know, no masks, or none of that score.
 
     Examples:
         >>> import refocus
@@ -95,12 +99,14 @@ def masked_images(
         'Mask'
     """
     check_model(model)
+    if isinstance(mask_score, bool) or not isinstance(mask_score, Real) or not 0 <= mask_score <= 1:
+        raise InputError(f"‹mask_score› {mask_score}: must be a number between 0 and 1")
     found = opened_pair(images, masks)
+    if found.masks is None:
+        raise InputError(f"‹masks›: missing; {images} carries none")
     samples = scan(found.images, model, masks=found.masks, mask_polarity=mask_polarity)
-    masked = [sample for sample in samples if sample.mask is not None]
-    if not masked:
-        raise InputError(f"‹masks› {masks}: holds no mask for any of the images")
-    return MaskedRows(masked, joint_transform(model, train=train, flip=flip))
+    usable = masked(samples, found.masks, mask_score)
+    return MaskedRows(usable, joint_transform(model, train=train, flip=flip))
 
 
 def collate(rows: Sequence[Row]) -> Row:

@@ -89,13 +89,13 @@ def recipes_step(
 def refuse_unusable(recipe: Recipe) -> None:
     """Stop, before anything is written, at an objective or a restriction that cannot be.
 
+    One step is tried: whether an objective can train a model is known best by doing so.
+
     Raises:
         InputError: says which; also where what is left to train does not change the map.
     """
     step, model = recipes_step(recipe), load(recipe.model, pretrained=False)
     restrict(model, last_blocks=recipe.last_blocks, lora=recipe.lora)
-    if recipe.last_blocks is None:
-        return
     images = torch.zeros(2, *preprocessing(model)["input_size"])
     masks = torch.zeros(2, 1, *images.shape[-2:])
     masks[..., : masks.shape[-1] // 2] = 1

@@ -13,6 +13,7 @@ from torch import nn
 from refocus import records
 from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
+from refocus.data.trained import gone_images, say_left_out as say_trained, trained_images, without
 from refocus.errors import InputError
 from refocus.fingerprints import Copies, of_file
 from refocus.masks.trust import large_enough, say_left_out, trusted
@@ -62,7 +63,7 @@ def choose_samples(recipe: Recipe, model: nn.Module, *, shown: bool = True) -> S
     labels = pick_classes(samples, recipe.classes, recipe.class_seed)
     train = pick_shots(samples, labels, recipe.shots, recipe.seed, fewer=recipe.fewer, **how)
     where, rest = _rest(recipe, model, samples)
-    rest = _without(rest, train)
+    rest = _never_trained(recipe, where, _without(rest, train))
     trained = set(labels)
     held_out = [s for s in rest if s.label not in trained]
     # the check needs more: what it shows depends on their number, the best epoch hardly does
@@ -118,6 +119,15 @@ def _without(samples: list[Sample], taken: list[Sample]) -> list[Sample]:
             "%d images are copies of images that are used already, under other names: left out",
             twice,
         )
+    return left
+
+
+def _never_trained(recipe: Recipe, where: str, samples: list[Sample]) -> list[Sample]:
+    """Without what earlier runs trained the recipe's model on: these images cannot judge it."""
+    ref = str(recipe.model)
+    trained, gone = trained_images(ref), gone_images(ref)
+    left = without(samples, trained, where, gone)
+    say_trained({where: (len(samples) - len(left), len(samples))}, trained, gone)
     return left
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -24,9 +27,14 @@ from refocus.vit.families import view
 
 
 def load(name: str, *, pretrained: bool) -> nn.Module:
-    """The module that FUNCTION() of MODULE (importable from here) returns.
+    """A copy of the module that FUNCTION() of MODULE (importable from here) returns.
 
-    With the weights of FOLDER where one is given.
+    With the weights of FOLDER where one is given. A copy, because a function may return the same
+    module each time, and what trains one must not change the other.
+
+    Raises:
+        InputError: there is no such function, it returns no module, or without a FOLDER modules
+            with other weights each time: a command loads a model more than once.
     """
     made_by, _, place = name.partition("@")
     module, _, function = made_by.partition(":")
@@ -34,20 +42,9 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
         raise InputError(
             f"‹model› py:{name}: must be py:MODULE:FUNCTION or py:MODULE:FUNCTION@FOLDER"
         )
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
-    try:
-        model: Any = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(
-            f"‹model› py:{name}: {type(error).__name__}: {first_line(error)}"
-        ) from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"‹model› py:{name}: {function}() returned a {type(model).__name__}; must be a "
-            "torch.nn.Module"
-        )
+    model = _made(name)
+    if pretrained and not place:
+        _refuse_other_weights(made_by)
     view(model)  # refused here rather than after minutes
     if place:
         folder = model_in(Path(place).expanduser())
@@ -64,6 +61,39 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
                 f"({first_line(error)})"
             ) from error
     return model
+
+
+def _made(name: str) -> Any:
+    """What FUNCTION() returns, as a module of its own."""
+    module, _, function = name.partition("@")[0].partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
+    try:
+        model = getattr(importlib.import_module(module), function)()
+        copy = deepcopy(model)
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(
+            f"‹model› py:{name}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(copy, nn.Module):
+        raise InputError(
+            f"‹model› py:{name}: {function}() returned a {type(copy).__name__}; must be a "
+            "torch.nn.Module"
+        )
+    return copy
+
+
+@cache
+def _refuse_other_weights(made_by: str) -> None:
+    """Stop where two calls give two networks; asked once in a process."""
+    first, second = (_made(made_by).state_dict() for _ in range(2))
+    if other := [name for name in first if not torch.equal(first[name], second[name])]:
+        raise InputError(
+            f"‹model› py:{made_by}: the function returns other weights each time ({other[0]}); "
+            "it must load a checkpoint or set a seed, or name a folder: "
+            f"py:{made_by}@FOLDER"
+        )
 
 
 def code_of(ref: str) -> str:
