@@ -81,7 +81,7 @@ def test_a_second_round_is_not_judged_on_images_of_the_first(
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, place)
     few = replace(again, val=str(tmp_path / "val"), val_masks=str(tmp_path / "val_masks"))
-    with pytest.raises(InputError, match="val.*: tuning used all of its"):
+    with pytest.raises(InputError, match=r"val.*: tuning used all of its"):
         selection.choose_samples(few, model=refocus.load(few.model))
 
 

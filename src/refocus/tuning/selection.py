@@ -13,7 +13,8 @@ from torch import nn
 from refocus import records
 from refocus.data.folders import scan
 from refocus.data.sampling import pick_classes, pick_shots, spread
-from refocus.data.trained import gone_images, say_left_out as say_trained, trained_images, without
+from refocus.data.trained import gone_images, trained_images, without
+from refocus.data.trained import say_left_out as say_trained
 from refocus.errors import InputError
 from refocus.fingerprints import Copies, of_file
 from refocus.masks.trust import large_enough, say_left_out, trusted
