@@ -63,13 +63,13 @@ def load(name: str, *, pretrained: bool) -> nn.Module:
     return model
 
 
-def _made(name: str) -> Any:
+def _made(name: str) -> nn.Module:
     """What FUNCTION() returns, as a module of its own."""
     module, _, function = name.partition("@")[0].partition(":")
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` would find it
     try:
         model = getattr(importlib.import_module(module), function)()
-        copy = deepcopy(model)
+        copy: Any = deepcopy(model)
     except Exception as error:  # the user's code may raise anything
         raise InputError(
             f"‹model› py:{name}: {type(error).__name__}: {first_line(error)}"
