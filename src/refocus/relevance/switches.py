@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 from refocus.vit.views import unsupported
 from refocus.vit.wrappers import unwrap
 
+T = TypeVar("T")
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
 
 
@@ -29,7 +30,7 @@ def exclusive(model: nn.Module) -> AbstractContextManager[bool]:
     return _LOCKS.setdefault(unwrap(model), threading.RLock())
 
 
-def mine(hook: Callable[..., None]) -> Callable[..., None]:
+def mine(hook: Callable[..., T]) -> Callable[..., T | None]:
     """A hook on a module that other threads use as well: it acts only on this thread's passes."""
     owner = threading.get_ident()
     return lambda *args: hook(*args) if threading.get_ident() == owner else None
