@@ -42,11 +42,11 @@ class _Watch(TorchFunctionMode):
                 layer.register_forward_pre_hook(mine(self._enter)),
                 layer.register_forward_hook(mine(self._leave)),
             ]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for handle in self.handles:
             handle.remove()
 

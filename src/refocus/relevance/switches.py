@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from refocus.vit.attention_kinds import KIND, configurations, refuse_registered
 from refocus.vit.views import unsupported
 from refocus.vit.wrappers import unwrap
 
@@ -114,7 +115,6 @@ class _Eager:
 
 _FUSED = "fused_attn"  # of timm's layers
 _OFF = ("grad_checkpointing", "gradient_checkpointing")
-_KIND = "_attn_implementation"  # of transformers' configurations; "sdpa" calls torch's function
 
 
 @contextmanager
@@ -126,23 +126,20 @@ def _plain_attention(model: nn.Module, fused: bool) -> Iterator[None]:
     ]
     if fused:
         _refuse_scaled(model)
-    configs = list(
-        {
-            id(c): c for m in model.modules() for c in _with_parts(getattr(m, "config", None))
-        }.values()
-    )
-    kinds = [getattr(config, _KIND) for config in configs]
+    refuse_registered(model)
+    configs = configurations(model)
+    kinds = [getattr(config, KIND) for config in configs]
     try:
         for module, name, _ in layers:
             setattr(module, name, wanted[name])
         for config in configs:
-            setattr(config, _KIND, "sdpa")
+            setattr(config, KIND, "sdpa")  # calls torch's function
         yield
     finally:
         for module, name, value in layers:
             setattr(module, name, value)
         for config, kind in zip(configs, kinds, strict=True):
-            setattr(config, _KIND, kind)
+            setattr(config, KIND, kind)
 
 
 def _refuse_scaled(model: nn.Module) -> None:
@@ -158,11 +155,3 @@ def _refuse_scaled(model: nn.Module) -> None:
                 f"{name}.scale is {scale:g} in place of {width**-0.5:g}, which torch's attention "
                 "takes; multiply the weights of its query by the difference",
             )
-
-
-def _with_parts(config: Any) -> list[Any]:
-    """A configuration of transformers before those inside of it, which setting it sets too."""
-    if not hasattr(config, _KIND):
-        return []
-    parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
-    return [config, *(inner for part in parts for inner in _with_parts(part))]
