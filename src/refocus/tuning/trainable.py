@@ -5,6 +5,8 @@ The addition (LoRA) is merged when it is saved.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +65,7 @@ def _call_projections(blocks: list[nn.Module]) -> None:
 
     Without that they pass its weight to `F.linear`, past what was added to the layer.
     """
+    module: Any
     for module in (each for block in blocks for each in block.modules()):
         if hasattr(module, "qkv_bias_separate") and getattr(module, "q_bias", None) is not None:
             module.qkv_bias_separate = True
