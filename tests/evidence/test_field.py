@@ -337,7 +337,9 @@ def test_an_ablation_changes_the_loss_and_leaves_no_trace(name: str, tiny: Build
     masks[::2] = masks[::2].roll(8, 2)  # else each object hides its donor's, margin and all
 
     def loss(weights: dict[str, float], changed: dict[str, Any]) -> float:
-        step = objective(name.split("-", maxsplit=1)[0], original=original, seen=(0, 1), **weights)
+        which = name.split("-", maxsplit=1)[0]
+        seen = {"seen": (0, 1)} if which == "refocus" else {}
+        step = objective(which, original=original, **seen, **weights)
         with replaced(changed):
             return step(model, images, masks, labels % 2)["loss"].item()
 

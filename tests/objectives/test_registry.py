@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import refocus
 from refocus.objectives import losses
+from refocus.objectives.by_name import step_of
 from refocus.objectives.registry import OBJECTIVES
+from refocus.objectives.steps import StepSettings
 from refocus.relevance.gae import upsample
 from tests.makers import Build, masked_batch
 
@@ -285,6 +287,7 @@ def test_labels_are_classes_where_a_term_reads_them_and_free_elsewhere(
         ("relevance", {"target": "predicted"}),
         ("legrad", {"target": "predicted"}),
         ("refocus", {"target": lambda z: z[:, 0], "classification": 0.0}),
+        ("energy", {"map": "rollout", "classification": 0.0}),
     ],
 )
 def test_where_no_label_is_read_there_need_be_none(
@@ -324,6 +327,11 @@ def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str
         ),
         ("relevance", {"target": "predicted", "labels": 1.0}, "the term 'labels' of objective"),
         ("relevance", {"target": "predicted", "map": "rollout"}, "depends on no class"),
+        ("energy", {"target": lambda z: z[:, 0], "map": "rollout"}, "^target: .*no class"),
+        ("bce", {"target": lambda z: z[:, 0], "map": "attention"}, "^target: .*no class"),
+        ("finetune", {"seen": [0]}, "^seen: objective 'finetune' does not use it; .* of refocus$"),
+        ("consistency", {"seen": [0], "original": nn.Identity()}, "seen: objective 'consistency'"),
+        ("refocus", {"seen": [0], "classification": 0.0}, "seen: the terms that read it have"),
         ("relevance", {"target": "guessed"}, "must be a function of the logits or predicted"),
         ("relevance", {"map": "gradcamm"}, "map gradcamm: unknown; choose one of gae, attention"),
         ("relevance", {"map": "rollout", "second_order": True}, "the map 'rollout' does not use"),
@@ -429,3 +437,15 @@ def test_a_map_of_ones_own_is_trained_and_looked_at(tiny: Build) -> None:
     for message, make in wrong.items():
         with pytest.raises(refocus.InputError, match=message):
             refocus.objective("energy", map=make)(model, images, masks, labels)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_row_says_whether_the_classes_tuned_on_are_read(tiny: Build, name: str) -> None:
+    """By a step that takes them in any case, as `tune` makes it."""
+    model, given, original = tiny(), masked_batch(), tiny()
+    given = (*given[:2], given[2].clamp(max=1))  # all four would be seen else
+    own, other = (
+        step_of(name, StepSettings(seen=seen, original=original), {})(model, *given)["loss"]
+        for seen in (None, (0, 1))
+    )
+    assert torch.equal(own, other) == ("seen" not in OBJECTIVES[name].switches)

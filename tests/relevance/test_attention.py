@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import refocus
 from refocus.relevance.attention import attention_maps
-from tests.makers import Build
+from tests.makers import Build, masked_batch
+from tests.own_vit import Block, OwnViT
 from tests.relevance.makers import VARIANTS, batch
 
 
@@ -163,3 +164,64 @@ def test_unsupported_models_are_refused_with_the_alternative(
     model = timm.create_model(name, **args)
     with pytest.raises(refocus.InputError, match=reason):
         refocus.explain(model, torch.zeros(1, 3, 224, 224))
+
+
+class _Shaped(Block):
+    """Attention with its axes in another form: what `form` makes of `[B, H, N, d]`."""
+
+    form = "apart"
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = 2 if self.form in ("apart", "folded") else 1
+        parts = [
+            part.unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.norm(x)).chunk(3, -1)
+        ]
+        before = parts[0].shape
+        if self.form in ("folded", "single"):
+            parts = [part.flatten(0, 1) for part in parts]
+        elif self.form == "five axes":
+            parts = [part[None] for part in parts]
+        q, k, v = parts
+        if self.by_hand:
+            out = self.map(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5) @ v
+        else:
+            out = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + out.reshape(before).transpose(1, 2).flatten(2)
+
+
+def _shaped(form: str, by_hand: bool) -> nn.Module:
+    torch.manual_seed(0)
+    model = OwnViT(by_hand)
+    for block in model.blocks:
+        block.__class__, block.form = _Shaped, form
+        torch.nn.init.normal_(block.qkv.weight)
+    return model.eval()
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_single_head_may_have_no_axis(by_hand: bool, count: int) -> None:
+    one, other = (_shaped(form, by_hand) for form in ("one head", "single"))
+    images = torch.randn(count, 3, 32, 32)
+    expected, found = refocus.explain(one, images, 1), refocus.explain(other, images, 1)
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.patches, expected.patches)
+    assert found.patches.std() > 0
+    given = masked_batch(count)
+    for name in ("gae", "rollout", "attention"):
+        losses = [refocus.objective("energy", map=name)(m, *given)["energy"] for m in (one, other)]
+        torch.testing.assert_close(losses[1], losses[0])
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("form", ["folded", "five axes"])
+def test_attention_of_another_form_is_refused(form: str, by_hand: bool) -> None:
+    model, batch = _shaped(form, by_hand), masked_batch(2)
+    message = r"must be \[B, H, N, (N|d)\], "
+    with pytest.raises(refocus.InputError, match=message):
+        refocus.explain(model, batch[0])
+    for name in ("gae", "rollout", "attention"):
+        with pytest.raises(refocus.InputError, match=message):
+            refocus.objective("energy", map=name)(model, *batch)
+    assert torch.isfinite(refocus.objective("finetune")(model, *batch)["loss"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+import refocus
 from refocus.relevance.attention import attention_maps
 from refocus.relevance.maps import MAPS
 from tests.makers import Build, masked_batch
@@ -82,3 +85,18 @@ def test_a_map_is_of_a_class_where_its_row_says_so(tiny: Build, name: str) -> No
     assert one.shape == other.shape == (4, 4, 4)
     assert (one >= 0).all()
     assert torch.equal(one, shifted) == (not MAPS[name].by_class)
+
+
+@pytest.mark.parametrize("changes", [{}, {"global_pool": "avg"}, {"global_pool": "map"}])
+@pytest.mark.parametrize("name", ["gae", *MAPS])
+def test_a_map_of_patches_that_were_dropped_is_refused(
+    tiny: Build, name: str, changes: dict[str, Any]
+) -> None:
+    model, batch = tiny(patch_drop_rate=0.5, **changes), masked_batch()
+    step = refocus.objective("energy", map=name)
+    assert torch.isfinite(step(model.eval(), *batch)["loss"])  # none is dropped there
+    with pytest.raises(refocus.InputError, match=r"tokens for [01] before 4 x 4 patches: patch dr"):
+        step(model.train(), *batch)
+    if name == "legrad":
+        with pytest.raises(refocus.InputError, match="before 4 x 4 patches"):
+            refocus.objective("legrad")(model, *batch)

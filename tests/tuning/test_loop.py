@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import refocus
 from refocus import Recipe
 from refocus.objectives import steps
+from refocus.relevance.attention import attention_maps
 from refocus.tuning import loop
 from tests.tuning.makers import weights
 from tests.zoo import build
@@ -54,6 +58,43 @@ def test_bfloat16_follows_float32(recipe: Recipe, tmp_path: Path) -> None:
     ]
     assert lines[0] != lines[1]
     assert lines[1]["loss"] == pytest.approx(lines[0]["loss"], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("objective", "unused"), [("finetune", {}), ("swap", {}), ("consistency", {"energy": 0.0})]
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_cpu_steps_without_a_map_form_attention_in_bfloat16_alone(
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    unused: dict[str, float],
+    precision: str,
+) -> None:
+    formed: list[torch.dtype] = []
+
+    @contextmanager
+    def noted(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+        with attention_maps(model) as maps:
+            yield maps
+        formed.extend(each.dtype for each in maps)
+
+    answered: list[torch.dtype] = []
+    classification = steps.losses.classification
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        answered.append(logits.dtype)
+        return classification(logits, labels)
+
+    monkeypatch.setattr(steps, "attention_maps", noted)
+    monkeypatch.setattr(steps.losses, "classification", loss)
+    tried = replace(recipe, objective=objective, weights=unused, precision=precision, epochs=1)
+    refocus.tune(tried, tmp_path / "run", progress=False)
+    assert set(formed) == ({torch.bfloat16} if precision == "bf16" else set())
+    assert set(answered) <= {torch.float32}
+    assert bool(answered) == (objective != "consistency")
 
 
 def test_batches_are_dealt_out_over_processes() -> None:

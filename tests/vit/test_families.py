@@ -374,3 +374,25 @@ def test_the_last_blocks_and_low_rank_additions_free_what_they_should(
     assert any("lora_A" in n for n in moving)
     assert not any("patch_embed" in n or "conv_proj" in n or "pos_embed" in n for n in moving)
     assert any("lora_" not in n for n in moving)
+
+
+@every
+def test_merged_low_rank_additions_answer_as_the_adapted_model(name: str, variant: str) -> None:
+    from refocus.tuning.trainable import plain_state, restrict
+
+    plain, model = build(name, variant), build(name, variant)
+    images = images_for(model)
+    restrict(model, lora=2)
+    torch.testing.assert_close(logits_of(model, images), logits_of(plain, images))
+    with torch.no_grad():
+        for weight_name, weight in model.named_parameters():
+            if "lora_B" in weight_name:
+                weight.normal_(std=0.3)
+    adapted = logits_of(model, images)
+    gradients = torch.autograd.grad(
+        adapted.square().sum(),
+        [weight for n, weight in model.named_parameters() if "lora_A" in n],
+    )
+    assert all(gradient.abs().max() > 0 for gradient in gradients)  # every addition is read
+    plain.load_state_dict(plain_state(model))
+    torch.testing.assert_close(logits_of(plain, images), adapted, rtol=1e-3, atol=1e-3)

@@ -18,6 +18,7 @@ from refocus.objectives.steps import StepSettings
 from refocus.vit.classes import class_count, class_names, label_names
 from tests.makers import NAMES
 from tests.own_vit import OwnViT
+from tests.zoo import CASES, build, images_for
 
 Build = Callable[..., nn.Module]
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
@@ -457,3 +458,19 @@ def test_compiled_code_is_on_again_after_a_recording(tiny: Build) -> None:
     assert not ran
     model(IMAGES)
     assert ran
+
+
+@pytest.mark.parametrize(
+    ("family", "variant"), [case for case in CASES if case[0] != "ViT"], ids=lambda part: part
+)
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_in_another_number_format_takes_float32_images_or_says_that_it_does_not(
+    family: str, variant: str, kind: torch.dtype
+) -> None:
+    other = build(family, variant).to(kind)
+    images = images_for(other)
+    try:
+        assert refocus.explain(other, images, 1).logits.dtype == kind
+    except refocus.InputError as error:
+        assert "must be of one type" in str(error)  # noqa: PT017 - either is right
+        refocus.explain(other, images.to(kind), 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from refocus import InputError, export_onnx, load, save
+from refocus import InputError, attention_maps, explain, export_onnx, load, save
 from refocus.relevance.answers import logits_of
 from refocus.vit import parts
 from refocus.vit.classes import label_names
@@ -88,3 +88,59 @@ def test_a_model_that_is_not_built_without_memory_is_saved_unseen() -> None:
     parts.refuse_another(nn.ReLU(), build, "")
     with pytest.raises(InputError, match="is ReLU"):
         parts.refuse_another(nn.Sequential(nn.ReLU()), lambda: nn.Sequential(nn.GELU()), "")
+
+
+_CHANGED: dict[str, tuple[str, str, str, Any]] = {  # family, variant, part, what is set on it
+    "scale": ("ViT", "class token", "blocks.0.attn", {"scale": 0.5}),
+    "heads": ("ViT", "class token", "blocks.1.attn", {"num_heads": 6, "head_dim": 4}),
+    "heads of EVA": ("EVA", "EVA-02", "blocks.0.attn", {"num_heads": 6}),
+    "heads of BEiT": ("BEiT", "class token", "blocks.0.attn", {"scale": 0.5}),
+    "beside the MLP": ("ViT", "parallel attention and MLP", "blocks.0", {"scale": 0.5}),
+    "transformers": (
+        *("ViT (transformers)", "ViT", "vit.layers.0.attention"),
+        {"scaling": 0.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", _CHANGED)
+def test_attention_that_splits_or_scales_its_heads_otherwise_is_not_lost(
+    case: str, tmp_path: Path
+) -> None:
+    family, variant, name, settings = _CHANGED[case]
+    model = build(family, variant)
+    save(model, tmp_path / "whole")
+    for key, value in settings.items():
+        assert hasattr(model.get_submodule(name), key)
+        setattr(model.get_submodule(name), key, value)
+    first = next(iter(settings))
+    with pytest.raises(InputError, match=rf"model: its {name}.{first} is .*would be"):
+        save(model, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_attention_that_somebody_registered_is_neither_explained_nor_saved_as_another(
+    tmp_path: Path,
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def sharp(module: Any, query: Any, *given: Any, **named: Any) -> Any:
+        return sdpa_attention_forward(module, query * 3, *given, **named)
+
+    transformers.AttentionInterface.register("sharp", sharp)
+    model: Any = build("ViT (transformers)", "ViT")
+    images, message = images_for(model), "its attention is computed by 'sharp'"
+    model.set_attn_implementation("sharp")
+    with pytest.raises(InputError, match=message):
+        explain(model, images)
+    with pytest.raises(InputError, match=message), attention_maps(model):
+        pass
+    with pytest.raises(InputError, match=message):
+        save(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+    for kind in ("eager", "sdpa"):
+        model.set_attn_implementation(kind)
+        with torch.no_grad():
+            torch.testing.assert_close(explain(model, images).logits, model(images).logits)
+        assert model.config._attn_implementation == kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,36 @@ def test_a_second_token_answers_by_its_own_head() -> None:
     plain = build("ViT", "class token")
     with pytest.raises(InputError, match="has no second token"):
         second_answer(plain, images_for(plain))
+
+
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [
+        ("ViT", "class token"),
+        ("distilled DeiT", ""),
+        ("distilled DeiT (transformers)", ""),
+        ("ViT (torchvision)", ""),
+    ],
+)
+def test_features_and_the_second_answer_are_those_of_a_head_that_peft_wraps(
+    family: str, variant: str
+) -> None:
+    peft = pytest.importorskip("peft")
+    model = build(family, variant)
+    images = images_for(model)
+    layers = [name for name, m in model.named_modules() if type(m) is torch.nn.Linear]
+    config = peft.LoraConfig(r=2, target_modules=layers)
+    adapted = peft.inject_adapter_in_model(config, copy.deepcopy(model)).eval()
+    with torch.no_grad():
+        expected, found = (last_linear_input(each, images) for each in (model, adapted))
+        torch.testing.assert_close(found, expected)
+        if not family.startswith("distilled"):
+            return
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+        second = second_answer(adapted, images)
+        _, features = last_linear_input(adapted, images)
+        heads = [m for m in adapted.modules() if getattr(m, "out_features", 0) == 4]
+        first = next(m for m in heads if hasattr(m, "lora_A"))(features.chunk(2, dim=-1)[0])
+        torch.testing.assert_close((first + second) / 2, logits_of(adapted, images))

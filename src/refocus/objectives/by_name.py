@@ -16,9 +16,11 @@ from refocus.objectives.chosen_map import map_of
 from refocus.objectives.originals import check_original
 from refocus.objectives.refusals import (
     indices,
+    of_no_class,
     positive,
     refuse_lesson,
     refuse_unread,
+    refuse_unread_classes,
     refuse_weights,
 )
 from refocus.objectives.registry import OBJECTIVES, Step
@@ -52,14 +54,15 @@ def objective(
             backward pass.
         temperature: divides the logits in the confidence terms (DeiT: 0.65 for B, 0.55 for S in the
             published code).
-        seen: indices of the classes tuned on (`tune` passes them); `refocus` compares among these
-            only. None: all classes.
+        seen: indices of the classes tuned on (`tune` passes them), of `refocus`, which compares
+            among these only. None: all classes.
         original: the model before tuning, frozen: `consistency` learns its answers, `kl` and
             `l2_sp` measure the distance to it.
         target: a function from logits `[B, K]` to a score per image `[B]`, whose relevance is
             trained in place of the true class's (regression, several labels); where the terms that
             read labels have weight 0, labels may be anything. "predicted": the class that the model
-            predicts at this step, so that no label is read (the paper, Section 5).
+            predicts at this step, so that no label is read (the paper, Section 5). A map of no
+            class (rollout, attention) takes neither.
         map: which map is trained: "gae", "rollout", "attention", "gradcam" or "legrad", or a
             function of your own: (model, images, target) -> logits `[B, K]` and a raw map
             `[B, h, w]`, never negative and within the graph.
@@ -107,6 +110,7 @@ def objective(
         original=original,
     )
     step = step_of(name, chosen, weights)
+    refuse_unread_classes(name, OBJECTIVES[name], chosen, weights)
     return _checked(
         step,
         original if _of_original(name, weights) else None,
@@ -117,7 +121,8 @@ def objective(
 def _reads_labels(name: str, settings: StepSettings, weights: Mapping[str, float]) -> bool:
     """Whether the map, or a term with a weight, reads labels as class indices."""
     row = OBJECTIVES[name]
-    if row.reads_labels and settings.target is None and not settings.predicted:
+    otherwise = settings.target is not None or settings.predicted or of_no_class(settings.map)
+    if row.reads_labels and not otherwise:
         return True
     merged = {**row.weights, **weights}
     return any(merged.get(term) for term in (*row.by_label, "labels"))

@@ -11,7 +11,7 @@ from refocus.errors import InputError
 from refocus.objectives.chosen_map import NamedMap
 from refocus.objectives.registry import OBJECTIVES, Objective
 from refocus.objectives.regularizers import REGULARIZERS
-from refocus.objectives.steps import StepSettings
+from refocus.objectives.steps import MakeMap, StepSettings
 from refocus.vit.inputs import shown
 
 _OF_MAP = ("background", "foreground", "energy", "bce")  # terms of the relevance map
@@ -54,6 +54,8 @@ def refuse_unread(
                 f"{setting}: objective {name!r} does not use it; those with a map of GAE do"
             )
     _refuse_labels(name, row, settings, weights)
+    if settings.target is not None and of_no_class(settings.map):
+        raise InputError("target: this ‹map› depends on no class and does not use it")
     if settings.map is not None and (settings.recompute or row.exact):
         what = "recompute" if settings.recompute else f"objective {name!r}"
         raise InputError(f"{what}: applies only to GAE's map")
@@ -68,6 +70,32 @@ def refuse_unread(
     read = "temperature" in row.switches or weights.get("confidence")
     if settings.temperature != 1.0 and not read:
         raise InputError(f"‹temperature›: objective {name!r} does not use it")
+
+
+def of_no_class(made: MakeMap | None) -> bool:
+    """Whether a map is one of the table that is of no class, such as rollout."""
+    return isinstance(made, NamedMap) and not made.row.by_class
+
+
+def refuse_unread_classes(
+    name: str, row: Objective, settings: StepSettings, weights: Mapping[str, float]
+) -> None:
+    """Stop at `seen` where no term reads it; `tune` hands it to every objective.
+
+    Raises:
+        InputError: names the objective, or says that the terms have weight 0.
+    """
+    if settings.seen is None:
+        return
+    if "seen" not in row.switches:
+        able = [key for key, each in OBJECTIVES.items() if "seen" in each.switches]
+        raise InputError(
+            f"seen: objective {name!r} does not use it; must be left out, or the objective one of "
+            f"{', '.join(able)}"
+        )
+    merged = {**row.weights, **weights}
+    if row.by_label and not any(merged.get(term) for term in row.by_label):
+        raise InputError("seen: the terms that read it have weight 0")
 
 
 def _refuse_weightless(row: Objective, settings: StepSettings, merged: Mapping[str, float]) -> None:
@@ -113,7 +141,7 @@ def _refuse_labels(
         raise InputError(
             f"{shown}: objective {name!r} does not use it; choose one of {', '.join(able)}"
         )
-    if isinstance(settings.map, NamedMap) and not settings.map.row.by_class:
+    if of_no_class(settings.map):
         raise InputError(f"{shown}: this ‹map› depends on no class and does not use it")
     merged = {**row.weights, **weights}
     for term in (*row.without_labels, "labels"):

@@ -45,7 +45,8 @@ class Step(Protocol):
             images: normalized floats `[B, 3, H, W]` on the model's device.
             masks: `[B, 1, H, W]` or `[B, H, W]` in [0, 1], 1 is the object; also boolean.
             labels: class indices `[B]`; anything, also None, where no term with a weight reads
-                them: with target="predicted" or a `target` of your own, and for `consistency`.
+                them: with target="predicted", a `target` of your own or a map of no class, and for
+                `consistency`.
 
         Raises:
             InputError: an argument of another type, shape, device or range.
@@ -64,7 +65,8 @@ class Objective:
             `foreground` (paper Eq. 3 and 5).
         about: one line for lists and help texts.
         lr: learning rate where the user names none: the paper's, or what docs/results.md used.
-        switches: of `second_order` and `temperature`, those that the caller may set.
+        switches: of `second_order`, `temperature` and `seen`, those that the caller may set; `tune`
+            sets `seen` for all.
         exact: `second_order` is always on.
         share: of the tuned weights that is kept if the user names none
             (`Recipe.share`).
@@ -196,7 +198,7 @@ _OWN = {
         "weights averaged 50/50 with the original are kept",
         lr=1e-5,
         share=0.5,  # what WiSE-FT recommends where nothing is known of the shift
-        switches=("second_order",),
+        switches=("second_order", "seen"),
         by_map=True,
         needs_others=True,
         by_label=("classification",),

@@ -26,6 +26,7 @@ from refocus.relevance.gae import normalized, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
 from refocus.relevance.scores import Target, score, slopes
 from refocus.vit.families import covered_pixels, view
+from refocus.vit.precision import passes_in_autocast
 from refocus.vit.views import unsupported
 
 Terms = dict[str, Tensor]
@@ -254,7 +255,7 @@ def trained_logits(model: nn.Module, images: Tensor) -> Tensor:
     In bfloat16 on a CPU attention is computed by its map: the backward pass of torch's fused
     attention makes a whole step 1.3 times slower there (docs/performance.md).
     """
-    if images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    if images.device.type == "cpu" and passes_in_autocast(model, images.device):
         with attention_maps(model):
             return logits_of(model, images)
     return logits_of(model, images)

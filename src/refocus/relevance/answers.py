@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from refocus.errors import InputError
+from refocus.relevance.switches import mine
 from refocus.vit.families import view
 from refocus.vit.inputs import fitting, shown
 from refocus.vit.precision import autocast, in_bfloat16
@@ -21,22 +23,58 @@ _TWO = 2  # axes of logits
 
 
 class _Watch(TorchFunctionMode):
-    """Keeps what the last `heads` linear layers of a pass are given, and what they return."""
+    """Keeps what the last `heads` linear layers of a pass are given, and what they return.
 
-    def __init__(self, heads: int) -> None:
+    An adapter of PEFT around a linear layer is one layer, whatever it calls inside.
+    """
+
+    def __init__(self, model: nn.Module, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.inside = heads, 0
+        self.adapted = [layer for layer in model.modules() if _is_adapted(layer)]
+        self.handles: list[RemovableHandle] = []
         self.seen: list[Tensor] = []
         self.made: list[Tensor] = []
+
+    def __enter__(self) -> _Watch:
+        for layer in self.adapted:
+            self.handles += [
+                layer.register_forward_pre_hook(mine(self._enter)),
+                layer.register_forward_hook(mine(self._leave)),
+            ]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for handle in self.handles:
+            handle.remove()
+
+    def _enter(self, *_: object) -> None:
+        self.inside += 1
+
+    def _leave(self, _layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.inside -= 1
+        self._keep(args[0], output)
+
+    def _keep(self, given: Tensor, made: Tensor) -> None:
+        if not self.inside:
+            self.seen = [*self.seen, given][-self.heads :]
+            self.made = [*self.made, made][-self.heads :]
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
         if func is F.linear:
-            self.seen = [*self.seen, args[0]][-self.heads :]
-            self.made = [*self.made, found][-self.heads :]
+            self._keep(args[0], found)
         return found
+
+
+def _is_adapted(layer: nn.Module) -> bool:
+    """Whether this is an adapter of PEFT around a linear layer."""
+    adapter: Any = layer
+    return hasattr(layer, "get_base_layer") and isinstance(adapter.get_base_layer(), nn.Linear)
 
 
 def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +86,7 @@ def last_linear_input(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]
     Raises:
         InputError: a model without a linear layer.
     """
-    with _Watch(2 if has_second_token(model) else 1) as watch:
+    with _Watch(model, 2 if has_second_token(model) else 1) as watch:
         logits = logits_of(model, images)
     if not watch.seen:
         raise unsupported(unwrap(model), "no linear layer reads its features")
@@ -69,7 +107,7 @@ def second_answer(model: nn.Module, images: Tensor) -> Tensor:
     """
     if not has_second_token(model):
         raise unsupported(unwrap(model), "it has no second token; distilled DeiTs have one")
-    with _Watch(1) as watch:
+    with _Watch(model, 1) as watch:
         logits_of(model, images)
     answer: Tensor = watch.made[-1]
     return answer

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from refocus.relevance.calls import Call, Intercept, Layer
+from refocus.relevance.forms import with_heads, without_heads
 from refocus.relevance.switches import alone, innermost, mine
 from refocus.vit.families import view
 from refocus.vit.inputs import check_model
@@ -73,10 +74,12 @@ def recorded(model: nn.Module, layers: Iterable[nn.Module] | None = None) -> Ite
             `nn.MultiheadAttention`, as most do.
 
     Yields:
-        The list that a pass fills: `[B, H, N, N]` for B images, H heads and N tokens.
+        The list that a pass fills: `[B, H, N, N]` for B images, H heads and N tokens. A map
+        `[B, N, N]` of a single head gets its axis.
 
     Raises:
-        InputError: `model` or one of `layers` is no module.
+        InputError: `model` or one of `layers` is no module, or, in a pass, attention of any other
+            form.
 
     Examples:
         >>> import torch, refocus
@@ -93,13 +96,16 @@ def recorded(model: nn.Module, layers: Iterable[nn.Module] | None = None) -> Ite
         check_model(layer, f"layers[{position}]")
     maps: list[Tensor] = []
 
-    def keep(_module: nn.Module, _args: object, attention: Tensor) -> None:
-        if innermost(model, maps):
-            maps.append(differentiable(attention))
+    def keep(_module: nn.Module, _args: object, attention: Tensor) -> Tensor | None:
+        if not innermost(model, maps):
+            return None
+        maps.append(differentiable(with_heads(model, attention)))
+        return without_heads(maps[-1], attention)
 
     def form(call: Call) -> Tensor:
-        maps.append(differentiable(F.dropout(call.map(), call.dropout_p)))
-        return maps[-1] @ call.value
+        attention = F.dropout(with_heads(model, call.map()), call.dropout_p)
+        maps.append(differentiable(attention))
+        return without_heads(maps[-1] @ with_heads(model, call.value), call.value)
 
     handles = [layer.register_forward_hook(mine(keep)) for layer in own]
     try:

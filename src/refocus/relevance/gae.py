@@ -21,6 +21,7 @@ from refocus.records import Explanation
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_layers, attention_maps
 from refocus.relevance.calls import Call, attention_map
+from refocus.relevance.forms import on_grid, refuse_other_axes
 from refocus.relevance.scores import Target, refuse_untrained, score, slopes
 from refocus.relevance.switches import evaluating
 from refocus.vit.classes import head_size
@@ -195,14 +196,7 @@ def relevance_patches(
     precision = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 maps add up in float32
     start = reader.readout(queries).to(images.device, precision).expand(len(images), queries)
     row = _carry(shares, start, getattr(reader, "branches", 1))
-    height, width = reader.grid(*images.shape[-2:])
-    if row.shape[1] != reader.prefix + height * width:
-        raise unsupported(
-            model,
-            f"{row.shape[1]} tokens for {reader.prefix} before {height} x {width} patches: patch "
-            "dropout, or another grid",
-        )
-    return logits, row[:, reader.prefix :].reshape(len(images), height, width)
+    return logits, on_grid(model, reader, row, images)
 
 
 Shares = list[tuple[torch.Size, Callable[[Tensor], Tensor]]]
@@ -217,6 +211,7 @@ def _kept_shares(
     answer = score(logits, targets)
     if not maps:
         return logits, []
+    refuse_other_axes(model, maps, images)
     gradients = slopes(answer, maps, within_graph=second_order, keep=create_graph)
     used = [
         (a, g) for a, g in zip(maps, gradients, strict=True) if g is not None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps
+from refocus.relevance.forms import on_grid
 from refocus.relevance.scores import Target, refuse_untrained, score, slopes
 from refocus.relevance.switches import mine
 from refocus.vit.families import view
@@ -58,9 +59,7 @@ def legrad_patches(
         (gradient,) = slopes(score(answer, targets), [attention], within_graph=create_graph)
         assert gradient is not None  # every block's tokens are read through its attention
         total = total + layer_map(gradient.to(precision)) / len(maps)
-    height, width = reader.grid(*images.shape[-2:])
-    inside = slice(reader.prefix, reader.prefix + height * width)
-    return logits, total[:, inside].reshape(len(images), height, width)
+    return logits, on_grid(model, reader, total, images)
 
 
 def _blocks_of(model: nn.Module) -> View:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from refocus.relevance.answers import logits_of
 from refocus.relevance.attention import attention_maps, differentiable
+from refocus.relevance.forms import on_grid, refuse_other_axes
 from refocus.relevance.legrad import legrad_patches
 from refocus.relevance.scores import Target, refuse_untrained, score, slopes
 from refocus.relevance.switches import mine
@@ -48,7 +49,7 @@ def attention_only(model: nn.Module, images: Tensor, _targets: Target, _second: 
     As DINO shows it (Caron et al., ICCV 2021); of a pooling by attention, its own.
     """
     logits, reader, layers, row, pooled = _recorded(model, images)
-    return logits, _patches(reader, images, row if pooled else _read(row, layers[-1]))
+    return logits, on_grid(model, reader, row if pooled else _read(row, layers[-1]), images)
 
 
 def rollout(model: nn.Module, images: Tensor, _targets: Target, _second: bool) -> Made:
@@ -59,7 +60,7 @@ def rollout(model: nn.Module, images: Tensor, _targets: Target, _second: bool) -
     logits, reader, layers, row, _ = _recorded(model, images)
     for attention in reversed(layers):
         row = (row + _read(row, attention)) / 2
-    return logits, _patches(reader, images, row)
+    return logits, on_grid(model, reader, row, images)
 
 
 def gradcam(model: nn.Module, images: Tensor, targets: Target, second_order: bool) -> Made:
@@ -77,12 +78,10 @@ def gradcam(model: nn.Module, images: Tensor, targets: Target, second_order: boo
     (gradient,) = slopes(score(logits, targets), [tokens], within_graph=second_order)
     assert gradient is not None  # the last block reads them
     refuse_untrained(model, [tokens], [tokens, *recorded], by_gradient=second_order)
-    count = _count(reader, images)
-    inside = slice(reader.prefix, reader.prefix + count)
-    alpha = gradient[:, inside].mean(1)
+    alpha = gradient[:, reader.prefix :].mean(1)
     precision = torch.promote_types(tokens.dtype, torch.float32)
     cam = torch.einsum("bd,bnd->bn", alpha.to(precision), tokens.to(precision))
-    return logits, _patches(reader, images, cam.clamp(min=0))
+    return logits, on_grid(model, reader, cam.clamp(min=0), images)
 
 
 def legrad(model: nn.Module, images: Tensor, targets: Target, _second: bool) -> Made:
@@ -112,6 +111,7 @@ def _recorded(model: nn.Module, images: Tensor) -> Recorded:
         logits = logits_of(model, images)
     if not recorded:
         raise unsupported(model, "none of its attention maps was recorded")
+    refuse_other_axes(model, recorded, images)
     refuse_untrained(model, recorded, recorded)
     if _unread(logits, recorded[-1]):
         recorded.pop()
@@ -142,17 +142,6 @@ def _unread(logits: Tensor, last: Tensor) -> bool:
 def _read(row: Tensor, attention: Tensor) -> Tensor:
     """`[B, Q]` through `[B, Q, N]`: `[B, N]`."""
     return torch.einsum("bq,bqn->bn", row, attention)
-
-
-def _count(reader: Any, images: Tensor) -> int:
-    height, width = reader.grid(*images.shape[-2:])
-    return int(height * width)
-
-
-def _patches(reader: Any, images: Tensor, row: Tensor) -> Tensor:
-    """`[B, N]` -> `[B, h, w]`, without the tokens before the patches."""
-    start, count = reader.prefix, _count(reader, images)
-    return row[:, start : start + count].reshape(len(images), *reader.grid(*images.shape[-2:]))
 
 
 @contextmanager

@@ -9,15 +9,17 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from refocus.vit.attention_kinds import KIND, configurations, refuse_registered
 from refocus.vit.views import unsupported
 from refocus.vit.wrappers import unwrap
 
+T = TypeVar("T")
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
 
 
@@ -29,7 +31,7 @@ def exclusive(model: nn.Module) -> AbstractContextManager[bool]:
     return _LOCKS.setdefault(unwrap(model), threading.RLock())
 
 
-def mine(hook: Callable[..., None]) -> Callable[..., None]:
+def mine(hook: Callable[..., T]) -> Callable[..., T | None]:
     """A hook on a module that other threads use as well: it acts only on this thread's passes."""
     owner = threading.get_ident()
     return lambda *args: hook(*args) if threading.get_ident() == owner else None
@@ -113,7 +115,6 @@ class _Eager:
 
 _FUSED = "fused_attn"  # of timm's layers
 _OFF = ("grad_checkpointing", "gradient_checkpointing")
-_KIND = "_attn_implementation"  # of transformers' configurations; "sdpa" calls torch's function
 
 
 @contextmanager
@@ -125,23 +126,20 @@ def _plain_attention(model: nn.Module, fused: bool) -> Iterator[None]:
     ]
     if fused:
         _refuse_scaled(model)
-    configs = list(
-        {
-            id(c): c for m in model.modules() for c in _with_parts(getattr(m, "config", None))
-        }.values()
-    )
-    kinds = [getattr(config, _KIND) for config in configs]
+    refuse_registered(model)
+    configs = configurations(model)
+    kinds = [getattr(config, KIND) for config in configs]
     try:
         for module, name, _ in layers:
             setattr(module, name, wanted[name])
         for config in configs:
-            setattr(config, _KIND, "sdpa")
+            setattr(config, KIND, "sdpa")  # calls torch's function
         yield
     finally:
         for module, name, value in layers:
             setattr(module, name, value)
         for config, kind in zip(configs, kinds, strict=True):
-            setattr(config, _KIND, kind)
+            setattr(config, KIND, kind)
 
 
 def _refuse_scaled(model: nn.Module) -> None:
@@ -157,11 +155,3 @@ def _refuse_scaled(model: nn.Module) -> None:
                 f"{name}.scale is {scale:g} in place of {width**-0.5:g}, which torch's attention "
                 "takes; multiply the weights of its query by the difference",
             )
-
-
-def _with_parts(config: Any) -> list[Any]:
-    """A configuration of transformers before those inside of it, which setting it sets too."""
-    if not hasattr(config, _KIND):
-        return []
-    parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
-    return [config, *(inner for part in parts for inner in _with_parts(part))]

@@ -5,6 +5,8 @@ The addition (LoRA) is merged when it is saved.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -52,9 +54,21 @@ def restrict(model: nn.Module, *, last_blocks: int | None = None, lora: int | No
         ]
         after = _names_after(model, reader.blocks[-1])
         inject_adapter_in_model(LoraConfig(r=lora, lora_alpha=lora, target_modules=layers), model)
+        _call_projections(reader.blocks)
         for name, weight in model.named_parameters():
             if name in after:
                 weight.requires_grad_(True)
+
+
+def _call_projections(blocks: list[nn.Module]) -> None:
+    """Have timm's BEiT and EVA call the layer of query, key and value, and add its bias after.
+
+    Without that they pass its weight to `F.linear`, past what was added to the layer.
+    """
+    module: Any
+    for module in (each for block in blocks for each in block.modules()):
+        if hasattr(module, "qkv_bias_separate") and getattr(module, "q_bias", None) is not None:
+            module.qkv_bias_separate = True
 
 
 def _freeze_before(model: nn.Module, block: nn.Module) -> None:

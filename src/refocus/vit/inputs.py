@@ -244,10 +244,12 @@ def _check_form(model: nn.Module, images: object) -> None:
 
 
 def _casts(model: nn.Module, images: Tensor) -> bool:
-    """Whether something brings pixels and weights to one type; only these libraries never do."""
+    """Whether something brings pixels and weights to one type; only these families never do."""
     row = family(model)
-    ours = row is not None and row[1].library in ("timm", "torchvision")
-    return not ours or torch.is_autocast_enabled(images.device.type)
+    never = row is not None and (
+        row[1].library in ("timm", "torchvision") or row[0] == "BEiT (transformers)"
+    )
+    return not never or torch.is_autocast_enabled(images.device.type)
 
 
 def _mask_form(images: Tensor, masks: object) -> Tensor:

@@ -9,6 +9,8 @@ from torch import nn
 
 from refocus.errors import InputError
 
+# of attention with layers inside, where it says how it splits and scales what these give
+_OF_HEADS = ("num_heads", "num_attention_heads", "head_dim", "scale", "scaling")
 _IDLE = ("Dropout", "DropPath", "Identity", "PatchDropout")  # nothing of them is in an answer
 
 
@@ -41,11 +43,21 @@ def refuse_another(model: nn.Module, build: Callable[[], nn.Module], why: str) -
 
 
 def _parts(model: nn.Module) -> dict[str, str]:
-    """Name -> kind and settings of each part that computes something, and how tokens are pooled."""
+    """Name -> kind and settings of each part that computes something, and how tokens are pooled.
+
+    Of parts with parts inside, the numbers that an attention splits and scales its heads by.
+    """
     parts = {
         name: f"{type(part).__name__}({part.extra_repr()})"
         for name, part in model.named_modules()
         if not list(part.children()) and type(part).__name__ not in _IDLE
     }
+    heads = {
+        f"{name}.{key}": str(value)
+        for name, part in model.named_modules()
+        if list(part.children())
+        for key in _OF_HEADS
+        if isinstance(value := getattr(part, key, None), int | float)
+    }
     pooled = ("global_pool", "pool_include_prefix")
-    return parts | {key: str(getattr(model, key)) for key in pooled if hasattr(model, key)}
+    return parts | heads | {key: str(getattr(model, key)) for key in pooled if hasattr(model, key)}

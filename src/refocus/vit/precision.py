@@ -11,8 +11,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
+from torch import nn
 
 from refocus.errors import InputError
+from refocus.vit.wrappers import unwrap
 
 _FORMATS = ("fp32", "bf16")
 _COMPUTING: ContextVar[str] = ContextVar("number format of networks", default=_FORMATS[0])
@@ -42,6 +44,16 @@ def decisive_precision(precision: str) -> dict[str, str]:
     Nothing of float32, as folders of earlier versions.
     """
     return {} if precision == _FORMATS[0] else {"precision": precision}
+
+
+def passes_in_autocast(model: nn.Module, device: torch.device) -> bool:
+    """Whether a pass through the model is computed in torch's autocast.
+
+    Its own, or that which accelerate has put around the model's `forward` (`tune`), beside which
+    it keeps the plain one.
+    """
+    own = hasattr(unwrap(model), "_original_forward")
+    return own or in_bfloat16() or torch.is_autocast_enabled(device.type)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import nn
 from refocus.errors import InputError, first_line
 from refocus.files import read_json, write_json
 from refocus.vit import parts
+from refocus.vit.attention_kinds import refuse_registered
 from refocus.vit.classes import by_index, imagenet_in_order
 from refocus.vit.configs import crop_share
 from refocus.vit.families import FAMILIES, REFUSED
@@ -411,6 +412,7 @@ def save_network(model: Any, folder: Path) -> None:
     Raises:
         InputError: transformers would build another network from it.
     """
+    refuse_registered(model)
     parts.refuse_another(
         model, lambda: type(model)(model.config), "transformers builds it from its config alone"
     )
