@@ -127,7 +127,8 @@ def _steps(ref: str, names: Sequence[str]) -> dict[str, Callable[[], Any]]:
     batch = torch.randn(8, *size), masks, torch.arange(8) % class_count(model)
     found: dict[str, Callable[[], Any]] = {}
     for name in names:
-        step = refocus.objective(name, original=original)
+        read = {"original": original} if name == "consistency" else {}
+        step = refocus.objective(name, **read)
         for bf16 in (False, True):
             title = f"{name}, bf16" if bf16 else name
             found[title] = partial(_step, step, model, optimizer, batch, bf16)

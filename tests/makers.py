@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from refocus.cli import main
+from refocus.objectives.registry import OBJECTIVES
 from refocus.records import Prediction
 from refocus.tuning.results import TuneResults, Verdict
 
@@ -26,6 +27,11 @@ Build = Callable[..., nn.Module]
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def original_of(name: str, model: nn.Module) -> dict[str, Any]:
+    """`original` for an objective that reads it; others refuse it."""
+    return {"original": model} if OBJECTIVES[name].needs_original else {}
 
 
 def make_images(

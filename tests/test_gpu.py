@@ -9,7 +9,7 @@ import torch
 
 import refocus
 from refocus import Recipe
-from tests.makers import Build, masked_batch
+from tests.makers import Build, masked_batch, original_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,7 +23,7 @@ def test_a_step_is_that_of_the_cpu(name: str, tiny: Build) -> None:
     model, original = tiny(), tiny()
     found = {}
     for device in ("cpu", "cuda"):
-        step = refocus.objective(name, original=original.to(device))
+        step = refocus.objective(name, **original_of(name, original.to(device)))
         batch = (part.to(device) for part in (images, masks, labels))
         loss = step(model.to(device), *batch)["loss"]
         loss.backward()

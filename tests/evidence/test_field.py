@@ -339,7 +339,8 @@ def test_an_ablation_changes_the_loss_and_leaves_no_trace(name: str, tiny: Build
     def loss(weights: dict[str, float], changed: dict[str, Any]) -> float:
         which = name.split("-", maxsplit=1)[0]
         seen = {"seen": (0, 1)} if which == "refocus" else {}
-        step = objective(which, original=original, **seen, **weights)
+        reads = which == "consistency" or weights.keys() & {"kl", "l2_sp"}
+        step = objective(which, **({"original": original} if reads else {}), **seen, **weights)
         with replaced(changed):
             return step(model, images, masks, labels % 2)["loss"].item()
 

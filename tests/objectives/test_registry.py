@@ -15,12 +15,12 @@ from refocus.objectives.by_name import step_of
 from refocus.objectives.registry import OBJECTIVES
 from refocus.objectives.steps import StepSettings
 from refocus.relevance.gae import upsample
-from tests.makers import Build, masked_batch
+from tests.makers import Build, masked_batch, original_of
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_terms_are_finite_scalars_and_loss_is_among_them(tiny: Build, name: str) -> None:
-    terms = refocus.objective(name, original=tiny())(tiny(), *masked_batch())
+    terms = refocus.objective(name, **original_of(name, tiny()))(tiny(), *masked_batch())
     assert set(terms) - {"loss"} <= set(OBJECTIVES[name].weights)
     assert all(value.ndim == 0 and value.isfinite() for value in terms.values())
 
@@ -92,7 +92,7 @@ def test_any_objective_takes_the_regularizers(tiny: Build, name: str) -> None:
     original = tiny()
     weights = {"confidence": 0.5, "labels": 0.25, "kl": 2.0, "l2_sp": 3.0}
     terms = refocus.objective(name, original=original, **weights)(model, *given)
-    plain = refocus.objective(name, original=original)(model, *given)
+    plain = refocus.objective(name, **original_of(name, original))(model, *given)
     added = sum(weight * terms[term] for term, weight in weights.items())
     torch.testing.assert_close(terms["loss"], plain["loss"] + added)
     torch.testing.assert_close(terms["labels"], losses.classification(model(given[0]), given[2]))
@@ -106,7 +106,8 @@ def test_distances_to_the_original_are_zero_there_and_hold_the_model(tiny: Build
     def moved(**weights: float) -> tuple[float, float]:
         model = tiny()
         model.load_state_dict(original.state_dict())
-        step = refocus.objective("finetune", original=original, **weights)
+        read: Any = {"original": original} if weights else {}
+        step = refocus.objective("finetune", **read, **weights)
         first = step(model, images, masks, labels)
         assert all(abs(first[term].item()) < 1e-6 for term in weights)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -173,7 +174,6 @@ def test_the_original_is_another_model_of_the_same_form(tiny: Build, case: str) 
         for name, weights in (("consistency", {}), ("finetune", {"kl": 1.0})):
             with pytest.raises(refocus.InputError, match=message):
                 refocus.objective(name, original=original, **weights)(model, *masked_batch())
-    assert "loss" in refocus.objective("finetune", original=original)(model, *masked_batch())
 
 
 @pytest.mark.parametrize(("name", "term"), [("finetune", "kl"), ("consistency", "consistency")])
@@ -193,12 +193,13 @@ def test_the_original_answers_in_eval_mode_and_keeps_its_own(
 @pytest.mark.parametrize("name", ["refocus", "consistency"])
 def test_a_term_of_weight_0_is_not_computed_and_changes_no_other(tiny: Build, name: str) -> None:
     model, given, original = tiny(), masked_batch(), tiny()
-    whole = refocus.objective(name, original=original)(model, *given)
-    less = refocus.objective(name, original=original, energy=0.0)(model, *given)
+    read = original_of(name, original)
+    whole = refocus.objective(name, **read)(model, *given)
+    less = refocus.objective(name, **read, energy=0.0)(model, *given)
     assert set(whole) - set(less) == {"energy"}
     for term in set(less) - {"loss"}:
         torch.testing.assert_close(less[term], whole[term])
-    none = refocus.objective(name, original=original, **dict.fromkeys(set(whole) - {"loss"}, 0.0))
+    none = refocus.objective(name, **read, **dict.fromkeys(set(whole) - {"loss"}, 0.0))
     assert none(model, *given)["loss"].item() == 0
 
 
@@ -243,7 +244,7 @@ def test_the_row_says_whether_the_objective_trains_the_map_of_a_target(
         original = tiny()
         with torch.no_grad():
             original.head.bias[label] += 100
-        step = refocus.objective(name, original=original, **given)
+        step = refocus.objective(name, **original_of(name, original), **given)
         terms = step(model, images, masks, labels.new_full(labels.shape, label))
         (term, *_) = set(OBJECTIVES[name].weights) & {"background", "energy", "bce"}
         return terms[term]
@@ -266,7 +267,7 @@ def test_labels_are_classes_where_a_term_reads_them_and_free_elsewhere(
     name: str, labels: Tensor, tiny: Build
 ) -> None:
     images, masks, _ = masked_batch(8)
-    target = {"target": lambda z: z[:, 0], "original": tiny()}
+    target = {"target": lambda z: z[:, 0], **original_of(name, tiny())}
     if reading := OBJECTIVES[name].by_label:
         with pytest.raises(refocus.InputError, match=r"^labels: "):
             refocus.objective(name, **target)(tiny(), images, masks, labels)
@@ -294,11 +295,12 @@ def test_where_no_label_is_read_there_need_be_none(
     tiny: Build, name: str, given: dict[str, Any]
 ) -> None:
     model, (images, masks, labels) = tiny(), masked_batch()
-    step = refocus.objective(name, original=tiny(), **given)
+    read = original_of(name, tiny())
+    step = refocus.objective(name, **read, **given)
     found = step(model, images, masks, None)
     torch.testing.assert_close(found["loss"], step(model, images, masks, labels)["loss"])
     if given.get("target") != "predicted":
-        reading = refocus.objective(name, original=tiny(), **given, labels=1.0)
+        reading = refocus.objective(name, **read, **given, labels=1.0)
         with pytest.raises(refocus.InputError, match="labels: NoneType"):
             reading(model, images, masks, None)
 
@@ -331,6 +333,8 @@ def test_without_labels_the_map_is_of_the_predicted_class(tiny: Build, name: str
         ("bce", {"target": lambda z: z[:, 0], "map": "attention"}, "^target: .*no class"),
         ("finetune", {"seen": [0]}, "^seen: objective 'finetune' does not use it; .* of refocus$"),
         ("consistency", {"seen": [0], "original": nn.Identity()}, "seen: objective 'consistency'"),
+        ("refocus", {"original": nn.Identity()}, "^original: objective 'refocus' .* kl, l2_sp"),
+        ("energy", {"original": nn.Identity(), "kl": 0.0}, "^original: objective 'energy' does"),
         ("refocus", {"seen": [0], "classification": 0.0}, "seen: the terms that read it have"),
         ("relevance", {"target": "guessed"}, "must be a function of the logits or predicted"),
         ("relevance", {"map": "gradcamm"}, "map gradcamm: unknown; choose one of gae, attention"),
@@ -397,7 +401,7 @@ def test_a_map_that_reaches_no_weight_is_refused(tiny: Build, made: str) -> None
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_without_gradients_a_step_works_or_says_what_it_needs(tiny: Build, name: str) -> None:
-    step, model = refocus.objective(name, original=tiny()), tiny()
+    step, model = refocus.objective(name, **original_of(name, tiny())), tiny()
     given = masked_batch()
     for off in (torch.no_grad(), torch.inference_mode()):
         with off:

@@ -24,7 +24,7 @@ from refocus.objectives.steps import (
 )
 from refocus.relevance.gae import minmax, relevance_patches, upsample
 from refocus.relevance.legrad import legrad_patches
-from tests.makers import Build, masked_batch
+from tests.makers import Build, masked_batch, original_of
 
 _BOTH = ("background", "foreground")
 MASK_TERMS = {
@@ -87,7 +87,7 @@ def test_relevance_is_that_of_the_true_class_and_confidence_of_the_predicted(tin
 @pytest.mark.parametrize(("name", "term"), [(n, t) for n, ts in MASK_TERMS.items() for t in ts])
 def test_the_mask_term_alone_moves_the_weights(tiny: Build, name: str, term: str) -> None:
     model = tiny()
-    refocus.objective(name, original=tiny())(model, *masked_batch())[term].backward()
+    refocus.objective(name, **original_of(name, tiny()))(model, *masked_batch())[term].backward()
     moved = [p for p in model.blocks.parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert len(moved) > 20
 
@@ -132,7 +132,7 @@ def test_a_few_steps_move_relevance_off_the_background_and_plain_finetuning_does
         torch.manual_seed(0)
         model = tiny()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        step = refocus.objective(objective, original=tiny())
+        step = refocus.objective(objective, **original_of(objective, tiny()))
         before = background_share(
             refocus.explain(model, images, labels).patches, masks[:, 0]
         ).mean()

@@ -111,11 +111,14 @@ def objective(
     )
     step = step_of(name, chosen, weights)
     refuse_unread_classes(name, OBJECTIVES[name], chosen, weights)
-    return _checked(
-        step,
-        original if _of_original(name, weights) else None,
-        reads_labels=_reads_labels(name, chosen, weights),
-    )
+    if original is not None and not _of_original(name, weights):
+        able = [key for key, row in OBJECTIVES.items() if row.needs_original]
+        terms = [term for term, each in REGULARIZERS.items() if each.needs_original]
+        raise InputError(
+            f"original: objective {name!r} does not use it; must be left out, or the objective "
+            f"{', '.join(able)}, or one of the terms {', '.join(terms)} be given a weight"
+        )
+    return _checked(step, original, reads_labels=_reads_labels(name, chosen, weights))
 
 
 def _reads_labels(name: str, settings: StepSettings, weights: Mapping[str, float]) -> bool:
