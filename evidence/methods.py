@@ -185,9 +185,10 @@ def passes_per_image(method: Method, model: nn.Module) -> int:
     labels = torch.arange(BATCH) % 2
     tried = trying(method.direction, Course(1)) if method.direction else nullcontext()
     with tried, fitting(images), replaced(method.changed), counting(model) as found:
-        weights = method.recipe.get("weights", {})
-        original = deepcopy(model)  # which is counted as well
-        step = objective(method.recipe["objective"], original=original, **weights)
+        name, weights = method.recipe["objective"], method.recipe.get("weights", {})
+        compared = OBJECTIVES[name].needs_original or "kl" in weights or "l2_sp" in weights
+        original = deepcopy(model) if compared else None  # which is counted as well
+        step = objective(name, original=original, **weights)
         step(model, images, masks, labels)
     return found.all // BATCH
 

@@ -38,7 +38,9 @@ class Passes:
 
     per_image: int  # in one step, for each image of the batch, with a teacher's
     batched: int  # images of all batches
-    trained: int  # through the network in training mode, as counted
+    # through the network in training mode, as counted; newer runs of the product's loop have two
+    # more, of the step that it tries first
+    trained: int
     all: int  # as counted, with teachers, features, and the validation that the loop makes
 
     @property

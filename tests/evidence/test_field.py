@@ -76,7 +76,8 @@ def test_a_field_is_searched_and_then_read(model_folder: Path, tmp_path: Path) -
     assert len(unpack(answers.right[END], 8)) == 8
     finetuned = next(r for r in rows if r.cell.method == "finetune")
     assert finetuned.used_count == 8
-    assert finetuned.passes.trained == finetuned.passes.training == finetuned.steps * 8
+    assert finetuned.passes.training == finetuned.steps * 8
+    assert finetuned.passes.trained == finetuned.passes.training + 2  # one step is tried first
 
 
 def test_an_interrupted_field_goes_on_where_it_stopped(
