@@ -9,6 +9,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -164,6 +165,10 @@ def test_gtsegs_is_read_as_it_is_stored(tiny: Build, tmp_path: Path) -> None:
     assert pixels.shape == (3, 32, 32)
     assert shape[8:24, 16:].eq(1).all()  # squeezed to 32 x 32
     assert shape.sum() == 16 * 16
+    drawn = np.random.default_rng(0).random((50, 70)) > 0.5  # as the published test: of a picture
+    squeezed = segments.shape(torch.from_numpy(drawn[None].astype(np.float32)))[0]
+    picture = Image.fromarray(drawn.astype(np.uint8)).resize((32, 32), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(squeezed.numpy(), np.asarray(picture))
     model.pretrained_cfg.update(mean=(0.1, 0.1, 0.1), std=(0.2, 0.2, 0.2))
     paper, own = (maps.Gtsegs(file, model, name)(sample)[0] for name in ("paper", "standard"))
     torch.testing.assert_close(paper * 0.5 + 0.5, own * 0.2 + 0.1)  # one scale for all models

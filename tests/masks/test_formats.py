@@ -535,6 +535,18 @@ def test_a_soft_mask_is_cut_at_half_whatever_its_depth(
     np.testing.assert_array_equal(found, seen)
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_smoothed_edge_of_few_levels_is_cut_at_half(tmp_path: Path, times: int) -> None:
+    """Drawn twice or three times as large and made smaller: five or ten levels at most."""
+    y, x = np.mgrid[: 40 * times, : 40 * times] / times
+    large = (np.hypot(y - 20, x - 20) < 9).reshape(40, times, 40, times).mean((1, 3))
+    assert 3 < len(np.unique(large)) <= times**2 + 1
+    drawn = (large * 255).round().astype(np.uint8)
+    Image.fromarray(drawn).save(tmp_path / "a.png")
+    found = formats.reader("png", tmp_path)(image(), (40, 40))
+    np.testing.assert_array_equal(found, drawn > 127)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -67,6 +67,10 @@ def check_joined(names: list[str], files: list[Path], expected: list[str | None]
         (["cat/0.png", "dog/0.jpg"], ["cat/0.jpg", "dog/0.png"], ["cat/0.png", "dog/0.jpg"]),
         (["cat/0.png", "dog/0.jpg"], ["cat/0.png", "emu/0.png"], ["cat/0.png", None]),
         (["0.png", "0.jpg"], ["cat/0.png", "cat/0.jpg"], ["0.png", "0.jpg"]),
+        # files are numbered anew in each class, and images are a part of those annotated
+        (["dog/0.png", "dog/1.png"], ["cat/0.png", "dog/1.png"], [None, "dog/1.png"]),
+        (["s/dog/0.png"], ["cat/0.png", "dog/1.png", "emu/0.png"], [None, None, None]),
+        (["dog/0.png", "0.png"], ["cat/0.png", "dog/1.png"], ["?", None]),
     ],
 )
 def test_an_image_gets_its_own_entry_or_none(

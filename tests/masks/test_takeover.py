@@ -104,6 +104,25 @@ def test_masks_lie_on_the_object_however_a_photograph_is_stored(
     assert ("1 of 1 images carry an EXIF orientation" in caplog.text) == (tag != 1)
 
 
+@pytest.mark.parametrize("tag", [3, 5, 6, 7, 8])
+@pytest.mark.parametrize("frame", ["upright", "raw"])
+def test_a_turned_tiff_has_its_mask_upright(tmp_path: Path, tag: int, frame: str) -> None:
+    """Pillow says the size of a turned TIFF as it stands upright, of a turned JPEG as stored."""
+    upright = photo(tmp_path, tag)
+    jpeg = tmp_path / "i" / "a" / "0.jpg"
+    with Image.open(jpeg) as opened:
+        Image.fromarray(np.asarray(opened)).save(jpeg.with_suffix(".tif"), tiffinfo={274: tag})
+    jpeg.unlink()
+    given = png(tmp_path, upright if frame == "upright" else OBJECT)
+    find_masks(
+        tmp_path / "i",
+        tmp_path / "out",
+        MaskSettings(source=given, device="cpu", orientation=frame),  # type: ignore[arg-type]
+    )
+    with Image.open(tmp_path / "out" / "a" / "0.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask) > 0, upright)
+
+
 @pytest.mark.parametrize("tag", [2, 3, 4, 6])
 def test_a_mask_that_states_its_own_orientation_is_not_asked_about(
     tmp_path: Path, tag: int

@@ -190,6 +190,11 @@ def test_audit_finds_its_own_masks_where_none_are_given(
     assert run(monkeypatch, *arguments, "--out", images / "audit") == 2
     assert "lies inside --images" in capsys.readouterr().err
     assert not (images / "audit").exists()
+    for command in (arguments, ["run", *arguments[1:5]]):
+        assert run(monkeypatch, *command, "--out", out, "--mask-polarity", "invert") == 2
+        said = "--mask-polarity invert: only with --masks, or images that carry any"
+        assert said in capsys.readouterr().err
+    assert not out.exists()
     assert run(monkeypatch, *arguments, "--out", out) == 0
     assert len(list((out / "masks").glob("*/*.png"))) == 24
     assert "found without annotation" in self_contained(out / "audit.html")

@@ -7,6 +7,7 @@ import json
 import shutil
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,27 @@ def test_what_a_run_has_seen_is_no_part_of_a_test_set_wherever_it_lies_today(
     (folder / "inputs.json").unlink()  # as in runs of earlier versions
     with pytest.raises(InputError, match=r"run .*png is gone, so copies of it"):
         counts(test=moved)
+
+
+def test_only_the_runs_own_masks_are_read_as_it_read_them(
+    model_folder: Path, image_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Masks of a test set may be drawn the other way round."""
+    images, masks = image_folders
+    recipe = Recipe(
+        str(model_folder), str(images), str(masks), shots=2, check_images=6, mask_polarity="invert"
+    )
+    folder, (test, its) = tmp_path / "run", make_images(tmp_path / "test", count=2)
+    folder.mkdir()
+    tune._begin(recipe, choose_samples(recipe, load(model_folder)), {}, folder)
+
+    def polarity(**given: Any) -> str:
+        return before_after._plan(folder, ReportSettings(**given)).mask_polarity
+
+    assert polarity() == "invert"
+    assert polarity(suites={"a": images}, masks={"a": masks}) == "invert"
+    assert polarity(suites={"a": test}, masks={"a": its}) == "ask"
+    assert polarity(suites={"a": test}, masks={"a": its}, mask_polarity="keep") == "keep"
 
 
 def test_report_of_an_evaluation_without_masks(

@@ -24,6 +24,7 @@ from refocus.reports.settings import AuditSettings, ReportSettings
         (AuditSettings, {"faithful": 2.5}, "faithful 2.5: must be a whole number"),
         (ReportSettings, {"workers": -1}, "workers -1: must be a whole number between 0 and 256"),
         (ReportSettings, {"masks": {"a": "b"}}, "masks a=b: of which suite"),
+        (ReportSettings, {"mask_polarity": "invert"}, "mask_polarity invert: only with suites"),
         (ReportSettings, {"suites": {"a": ""}}, "suites"),
         (ReportSettings, {"suites": {3: "images"}}, "suites"),
         (ReportSettings, {"suites": ["images"]}, "suites .*: must be names with a path each"),

@@ -111,6 +111,29 @@ def scale_of(
     return tuple(config["mean"]), tuple(config["std"])
 
 
+def _resized(inpt: Any, size: list[int], interpolation: v2.InterpolationMode) -> Any:
+    """An image by its interpolation; a mask by the nearest centre of a pixel.
+
+    torchvision's own `Mask` takes the nearest corner, which is half a pixel off the image.
+    """
+    if not isinstance(inpt, tv_tensors.Mask):
+        return v2.functional.resize(inpt, size, interpolation)
+    values = inpt.as_subclass(Tensor)
+    exact = v2.InterpolationMode.NEAREST_EXACT
+    return tv_tensors.Mask(v2.functional.resize_image(values, size, exact))
+
+
+class _Resize(v2.Transform):
+    """Both sides, or the shorter one of a single number."""
+
+    def __init__(self, size: list[int], interpolation: v2.InterpolationMode) -> None:
+        super().__init__()
+        self.size, self.interpolation = size, interpolation
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return _resized(inpt, self.size, self.interpolation)
+
+
 class _Cover(v2.Transform):
     """Keep the aspect ratio and just cover a non-square target, as timm's evaluation does."""
 
@@ -121,9 +144,7 @@ class _Cover(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         sides = v2.functional.get_size(inpt)
         ratio = min(side / wanted for side, wanted in zip(sides, self.target, strict=True))
-        return v2.functional.resize(
-            inpt, [round(side / ratio) for side in sides], self.interpolation
-        )
+        return _resized(inpt, [round(side / ratio) for side in sides], self.interpolation)
 
 
 class _Bilinear(nn.Module):
@@ -146,7 +167,7 @@ def joint_transform(
 ) -> v2.Transform:
     """PIL image and `tv_tensors.Mask` together -> normalized `[3, H, W]` and mask `[1, H, W]`.
 
-    The mask is resized by nearest neighbour, soft values stay.
+    The mask is resized by nearest neighbour of the pixels' centres, soft values stay.
 
     train: resize both sides, random crop, flip (paper Section 4). Otherwise the model's own
         evaluation crop. protocol: `paper` takes the published code's interpolation, crop and mean =
@@ -165,15 +186,16 @@ def joint_transform(
     if train:
         larger = [round(side * _TRAIN_MARGIN) for side in size]
         steps = [
-            v2.Resize(larger, interpolation),
+            _Resize(larger, interpolation),
             v2.RandomCrop(size),
             v2.RandomHorizontalFlip(flip),
         ]
     else:
         scaled = [math.floor(side / config["crop_pct"]) for side in size]
         squash, square = config["crop_mode"] == "squash", scaled[0] == scaled[1]
-        cover = _Cover(scaled, interpolation) if not square else v2.Resize(scaled[0], interpolation)
-        steps = [v2.Resize(scaled, interpolation) if squash else cover, v2.CenterCrop(size)]
+        shorter = _Resize(scaled[:1], interpolation)
+        cover = shorter if square else _Cover(scaled, interpolation)
+        steps = [_Resize(scaled, interpolation) if squash else cover, v2.CenterCrop(size)]
     if protocol == "paper":
         steps = [_Bilinear(v2.Compose(steps))]
     return v2.Compose(

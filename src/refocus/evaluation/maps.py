@@ -74,8 +74,8 @@ class MaskedView:
 class Gtsegs:
     """ImageNet-Segmentation (Guillaumin et al., IJCV 2014), `gtsegs_ijcv.mat`.
 
-    Image and mask are squeezed to the model's input size, the mask by nearest neighbour, as in the
-    published test. A sample's file name is its number in the file.
+    Image and mask are squeezed to the model's input size, the mask by nearest neighbour of the
+    pixels' centres, as in the published test. A sample's file name is its number in the file.
 
     Deviation: normalized as the model was trained; the published test takes mean = std = 0.5 for
         all, as does the protocol `paper`.
@@ -93,7 +93,7 @@ class Gtsegs:
                 v2.Normalize(config["mean"], config["std"]),
             ]
         )
-        self.shape = v2.Resize(size, v2.InterpolationMode.NEAREST)
+        self.shape = v2.Resize(size, v2.InterpolationMode.NEAREST_EXACT)
         if not file.is_file():
             raise InputError(
                 f"‹suites› imagenet-segmentation={file}: no such file; expected gtsegs_ijcv.mat"

@@ -13,7 +13,7 @@ from torch import nn
 
 from refocus import fingerprints, locks, outputs, references
 from refocus.data.folders import class_folders, refuse_shared_stems
-from refocus.data.sources.opened import opened, opened_pair
+from refocus.data.sources.opened import opened, opened_pair, refuse_polarity
 from refocus.evaluation.stored import read_audit
 from refocus.files import read_json, write_json, write_text
 from refocus.flow import page, plan, results
@@ -174,6 +174,8 @@ def _asked(
     model = references.resolved(check_reference(model))
     check_path(images, "images")
     found = opened_pair(images, masks if masks is None else check_path(masks, "masks"))
+    if found.masks is None:
+        refuse_polarity(settings.mask_polarity)
     tests = {n: opened(path, "tests", part="test").images for n, path in settings.tests.items()}
     return _Asked(
         model,

@@ -60,6 +60,7 @@ class Join:
         shown = [_paths(image) for image in images]
         self._tables = [(key, _table(named, key)) for key in (_exact, _stem)]
         self._images = _images(shown)
+        self._folders = {path[-2] for image in shown for path in image if len(path) > 1}
         self._drawn = drawn
 
     def __call__(self, image: Path) -> str | None:
@@ -80,6 +81,10 @@ class Join:
             if (best := max(score for score, _, _ in scored)) <= lost:
                 return None
             winners = [(name, entry) for score, name, entry in scored if score == best]
+            classes = self._folders - {path[-2] for path in mine if len(path) > 1}
+            if all(len(entry) > 1 and entry[-2] in classes for _, entry in winners):
+                lost = best  # of another class, whose image may not be among these
+                continue
             if len(winners) > 1:
                 raise InputError(
                     f"{image}: {winners[0][0]} and {winners[1][0]} could both be meant; give paths "

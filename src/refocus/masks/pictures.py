@@ -221,13 +221,16 @@ def _is_soft(values: np.ndarray) -> bool:
     scale, (many, some) = _scale(levels), _SOFT
     if len(levels) - 1 == levels[-1]:  # ids 0, 1, 2, ... without a gap
         return False
-    if _NEARLY_WHITE <= levels[-1] / scale <= 255 and len(levels) > some + 2:
-        return True
+    between = (values > 0) & (values < levels[-1])
+    if _NEARLY_WHITE <= levels[-1] / scale <= 255:
+        # smoothed edges fill no area, as ids between black and white do
+        smoothed = bool(between.any()) and not fills_areas(values, between)
+        if len(levels) > some + 2 or smoothed:
+            return True
     if levels[-1] > 255 * scale or len(levels) <= many:
         return False
     # 16 bits hold many ids with gaps, which fill areas
-    inside = (values > 0) & (values < levels[-1])
-    return scale == 1 or not fills_areas(values, inside)
+    return scale == 1 or not fills_areas(values, between)
 
 
 def _refuse_void(values: np.ndarray, path: Path, ignore: int | None) -> None:

@@ -32,6 +32,7 @@ _TURN = {  # EXIF orientation -> what brings stored pixels upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ASIDE = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 def refuse_open_questions(
@@ -93,8 +94,9 @@ def _frame(reader: MaskReader, file: Path) -> str | None:
 
 
 def _stored(file: Path) -> Size:
-    with Image.open(file) as opened:
-        return opened.size
+    """Of the stored pixels: Pillow opens a turned TIFF with its size upright, a turned JPEG not."""
+    width, height = read_image(file).size
+    return (height, width) if orientation(file) in _ASIDE else (width, height)
 
 
 def upright(reader: MaskReader, file: Path, size: Size, frame: str) -> np.ndarray | None:

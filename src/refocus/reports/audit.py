@@ -14,7 +14,7 @@ from torch import nn
 from refocus import fingerprints, locks, outputs
 from refocus.data.folders import class_folders, refuse_shared_stems, scan
 from refocus.data.shifts import REAL, grounds
-from refocus.data.sources.opened import opened_pair
+from refocus.data.sources.opened import opened_pair, refuse_polarity
 from refocus.data.trained import gone_images, trained_images
 from refocus.evaluation.classify import read_predictions
 from refocus.evaluation.metrics import group_differences
@@ -93,6 +93,8 @@ def audit(
     network = load_models(model, None, device)["model"]
     found = opened_pair(images, masks, part="test")
     images, masks = found.images, found.masks
+    if masks is None:
+        refuse_polarity(settings.mask_polarity)
     plan = without_trained(_plan(images, masks, settings), network, model)
     folder = _prepared(model, network, plan, out, settings, resume=resume)
     with locks.released(folder):

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from refocus.reports.told import Told, Tuning
 from refocus.results import Evaluation
 from refocus.runs import MODEL, REPORTED, SELECTION
 from refocus.tuning.checkpoints import base_changed
-from refocus.tuning.recipe import recipe_of
+from refocus.tuning.recipe import Recipe, recipe_of
 from refocus.tuning.results import results_of
 from refocus.tuning.selection import Selection, from_json
 from refocus.vit import own_models
@@ -74,6 +74,7 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
     recipe = recipe_of(run)
     selection = selection_of(run)
     suites, masks = settings.suites, settings.masks
+    polarity = _polarity(recipe, settings)
     if not suites:
         suites = {HELD_OUT: recipe.val or recipe.images}
         masks = {HELD_OUT: recipe.val_masks or recipe.masks}
@@ -84,7 +85,7 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         (*SHIFTS, *unseen(real=recipe.backgrounds is not None)) if masks else (),
         faithful=settings.faithful,
         mask_score=recipe.mask_score,
-        mask_polarity=recipe.mask_polarity,
+        mask_polarity=polarity,
         most=settings.most,
         leave_out=trained | trained_images(str(recipe.model)),
         chose=chose,
@@ -97,6 +98,14 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
         workers=settings.workers,
     )
     return plans.with_sources(plan) if settings.suites else plan
+
+
+def _polarity(recipe: Recipe, settings: ReportSettings) -> Literal["ask", "keep", "invert"]:
+    """The run's for its own masks; those of other test sets may be drawn the other way round."""
+    own = {Path(path).resolve() for path in (recipe.masks, recipe.val_masks) if path is not None}
+    given = {Path(path).expanduser().resolve() for path in settings.masks.values()}
+    ours = not settings.suites or (given and given <= own)
+    return recipe.mask_polarity if ours else settings.mask_polarity
 
 
 def _used(selection: Selection, *, given: bool) -> tuple[frozenset[Path], frozenset[Path]]:

@@ -89,6 +89,14 @@ class ReportSettings:
         about("Maximum number of images to measure with masks, spread over the classes."),
     ] = 300
     faithful: Faithful = 0
+    mask_polarity: Annotated[
+        MaskPolarity,
+        about(
+            "Of ‹masks›: ask: stop if most masks seem to mark the background. keep: use them as "
+            "they are. invert: swap object and background. The run's own masks are read as it "
+            "read them."
+        ),
+    ] = "ask"
     precision: Precision = "fp32"
     workers: Workers = "auto"
     code: Annotated[
@@ -107,3 +115,8 @@ class ReportSettings:
         if self.masks and not self.suites:
             name, path = next(iter(self.masks.items()))
             raise InputError(f"‹masks› {name}={path}: of which suite? give ‹suites› as well")
+        if self.mask_polarity != "ask" and not self.suites:
+            raise InputError(
+                f"‹mask_polarity› {self.mask_polarity}: only with ‹suites›; the run reads its own "
+                "masks as it did before"
+            )

@@ -126,6 +126,16 @@ def opened_pair(
     return replace(found, masks=opened_masks(masks, called, part=part, beside=split))
 
 
+def refuse_polarity(polarity: str) -> None:
+    """Stop at a polarity where there are no masks: refocus knows which side of its own is which.
+
+    Raises:
+        InputError: it is not "ask".
+    """
+    if polarity != "ask":
+        raise InputError(f"‹mask_polarity› {polarity}: only with ‹masks›, or images that carry any")
+
+
 def _source(asked: Asked) -> Source | None:
     """The reader of what is named; None for a plain folder."""
     if asked.place.startswith(HUB):
