@@ -373,8 +373,9 @@ def value_text(found: Estimate, *, alone: bool) -> str:
 
 
 def change_text(found: Estimate) -> str:
-    """A change in points with its interval."""
-    return f"({found.value:+.1f}: {found.low:+.1f} to {found.high:+.1f})"
+    """A change in points with its interval; none is larger than 100."""
+    low, high = max(-100.0, found.low), min(100.0, found.high)
+    return f"({found.value:+.1f}: {low:+.1f} to {high:+.1f})"
 
 
 def rendered(text: str, rows: Sequence[Row]) -> str:
