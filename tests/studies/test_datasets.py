@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from refocus import InputError
-from refocus.studies import datasets
+from refocus.studies import datasets, jobs, start
+from refocus.studies.settings import StudySettings
 from refocus.vit import loading
 from tests.makers import make_images
 
@@ -52,3 +54,76 @@ def test_copies_of_a_photo_are_in_one_half(
         file.write_bytes(b"the same")
     with pytest.raises(InputError, match="ant: needs two different images or more"):
         datasets._check_one_folder(images, torch.nn.Identity(), {}, "ask")
+
+
+def _tuned_on(root: Path, model: Path, images: list[Path]) -> Path:
+    """A model in the folder of a run that was trained on some images."""
+    shutil.copytree(model, root / "model")
+    rows = [{"image": str(file), "label": 0} for file in images]
+    (root / "selection.json").write_text(json.dumps({"train": rows}))
+    return root / "model"
+
+
+def _settings(images: Path, masks: Path, model: Path) -> StudySettings:
+    return StudySettings(on=str(images), model=(str(model),), masks=str(masks), device="cpu")
+
+
+def test_images_that_the_model_was_tuned_on_are_in_no_half(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = make_images(tmp_path / "flat", count=8)
+    used = [images / "ant" / "1.png", images / "bee" / "3.png"]
+    model = _tuned_on(tmp_path / "run", place / "model", used)
+    for folder in (images, masks):
+        shutil.copy(folder / "ant" / "1.png", folder / "ant" / "copy.png")
+    settings = _settings(images, masks, model)
+    monkeypatch.setattr(start, "check", lambda _order: None)
+    monkeypatch.setattr(start, "conduct", lambda order, _place, **_: order)
+    order = start.study("table3", tmp_path / "out", settings, progress=False)
+    halves = {file.resolve() for file in (tmp_path / "out/split/images").glob("*/*/*")}
+    assert len(halves) == 4 * 8 - len(used)
+    assert not halves & {*used, images / "ant" / "copy.png"}
+    assert "tuned on these images or on copies of them: 3 of 33 in" in caplog.text
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["left_out"] == 3
+    assert order is not None
+    used += sorted(images.glob("cat/*"))[1:]
+    with pytest.raises(InputError, match="cat: needs two different images or more, beside those"):
+        datasets._check_one_folder(images, torch.nn.Identity(), {}, "ask", frozenset(used))
+
+
+def test_a_test_folder_is_asked_without_what_was_trained_on(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither images of an earlier run nor copies of those in train/."""
+    for kind in ("images", "masks"):
+        shutil.copytree(place / kind, tmp_path / kind)
+        shutil.copy(
+            tmp_path / kind / "train/ant/0.png", tmp_path / kind / "test/ant/copy_of_train.png"
+        )
+    images, masks = tmp_path / "images", {"annotated": tmp_path / "masks"}
+    used = images / "test" / "bee" / "0.png"
+    model = _tuned_on(tmp_path / "run", place / "model", [used])
+    seen = datasets.seen_images(images, [str(model)])
+    assert {file.name for file in seen} == {"copy_of_train.png", "0.png"}
+    assert "copies of them: 1 of 13 in" in caplog.text
+    assert "copies of images in train/: 1 of 13 in" in caplog.text
+    network = loading.load(model)
+    datasets.check_own(images, network, masks, seen=seen)
+    ground = datasets.own(
+        images,
+        ({"model": str(model)}, network),
+        masks,
+        tmp_path / "out",
+        most=4,
+        seed=0,
+        kinds=("mixed-rand",),
+    )
+    assert len(list(ground.suites["mixed-rand"].glob("*/*"))) == 11
+    (tests,) = ground.tests("natural", network).values()
+    measured = {s.image for s in tests.samples}
+    assert len(measured) == 11
+    assert not measured & seen
+    assert {s.image for s in jobs.masked_tests(ground, network)} == measured
+    every = frozenset(images.glob("test/*/*"))
+    with pytest.raises(InputError, match=r"test: a model was trained on each of its 13 images"):
+        datasets.check_own(images, network, masks, seen=every)

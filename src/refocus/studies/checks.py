@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from refocus.data.sampling import TooFewError
+from refocus.data.trained import say_left_out
 from refocus.errors import InputError
 from refocus.evaluation.maps import Gtsegs
 from refocus.evaluation.plan import SEGMENTS
@@ -49,8 +50,13 @@ def _refuse_nothing(order: Order) -> None:
 
 
 def _suites(order: Order, network: nn.Module) -> None:
+    left_out: dict[str, tuple[int, int]] = {}
     for suite in order.suites:
-        order.ground.tests(suite, network)
+        for tests in order.ground.tests(suite, network).values():
+            gone = len(tests.left_out)
+            left_out[suite] = (gone, gone + len(tests.samples))
+    if not order.ground.own:  # of one's own images it was said when they were split
+        say_left_out(left_out, order.ground.trained, order.ground.gone)
     if order.map_images and order.ground.own:
         masked_tests(order.ground, network)
     elif order.map_images:
