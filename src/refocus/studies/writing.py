@@ -50,9 +50,10 @@ def table_of(lines: Sequence[Line]) -> Table:
 
 
 def _title(column: tuple[str, str], rows: Any) -> str:
-    """Suite and metric, marked where there are few images."""
+    """Suite and metric, marked where there are few images; groups without any are left blank."""
     suite, metric = column
-    count = min(found[column].number.n for found in rows if column in found)
+    counts = [found[column].number.n for found in rows if column in found]
+    count = min((n for n in counts if n), default=0)
     return f"{suite} {METRICS[metric]}" + (f" (n = {count}, few)" if count < FEW else "")
 
 
