@@ -8,14 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from refocus import InputError
 from refocus.cli import main
 from refocus.records import from_json, to_json
-from refocus.studies import datasets, registry
+from refocus.studies import conduct, datasets, registry
 from refocus.studies.estimate import dry_run
+from refocus.studies.jobs import Job
 from refocus.studies.order import Order
 from refocus.studies.results import StudyResults
 from tests.makers import NAMES, make_images
@@ -122,6 +125,33 @@ def test_two_processes_share_the_runs(place: Path, tmp_path: Path, said: dict[st
         images = [json.loads(line)["image"] for line in file.read_text().splitlines()]
         assert len(images) == len(set(images)) == 4
     assert not list((tmp_path / "out").rglob(".refocus-*"))  # no lock, nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((1e-6, 1e-6), "relevance 1e-06"),
+        ((1e-6, 8e-7), "ViT-B: relevance 1e-06; DeiT-B: relevance 8e-07"),
+    ],
+)
+def test_learning_rates_are_told_model_by_model_where_they_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, ...], said: str
+) -> None:
+    models = ["ViT-B", "DeiT-B"]
+    for model in models:
+        (tmp_path / "runs" / model / "relevance").mkdir(parents=True)
+        (tmp_path / "runs" / model / "relevance" / "manifest.json").touch()
+    order = SimpleNamespace(
+        models=models,
+        variants=[registry.ORIGINAL, registry.PUBLISHED],
+        out=tmp_path,
+        runs=lambda model, variant: [Job(model, variant)],
+    )
+    of = dict(zip(models, rates, strict=True))
+    monkeypatch.setattr(
+        conduct, "results_of", lambda folder: SimpleNamespace(lr=of[folder.parent.name])
+    )
+    assert conduct._rates(cast(Order, order)) == said
 
 
 def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:
