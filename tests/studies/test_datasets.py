@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from refocus import InputError
 from refocus.studies import datasets, jobs, start
@@ -38,6 +40,21 @@ def test_one_image_folder_is_split(place: Path, tmp_path: Path) -> None:
     }
 
 
+def test_one_image_folder_takes_masks_of_every_format_and_name(tmp_path: Path) -> None:
+    """As all other commands do: a Mac writes an accent as a character of its own."""
+    images, masks = make_images(tmp_path / "flat", ["ant"], count=8)
+    for number, ending in enumerate((".bmp", ".PNG", ".tif", ".gif")):
+        mask = masks / "ant" / f"{number}.png"
+        Image.open(mask).save(mask.with_suffix(".bmp" if ending == ".bmp" else ".tmp"), "BMP")
+        mask.with_suffix(".bmp" if ending == ".bmp" else ".tmp").rename(mask.with_suffix(ending))
+        mask.unlink()
+    for folder, form in ((images, "NFC"), (masks, "NFD")):
+        file = folder / "ant" / "4.png"
+        file.rename(file.with_name(unicodedata.normalize(form, "4é.png")))
+    datasets._split(images, {"annotated": masks}, tmp_path / "out")
+    assert len(list((tmp_path / "out" / "annotated").glob("*/ant/*"))) == 8
+
+
 def test_copies_of_a_photo_are_in_one_half(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -54,6 +71,27 @@ def test_copies_of_a_photo_are_in_one_half(
         file.write_bytes(b"the same")
     with pytest.raises(InputError, match="ant: needs two different images or more"):
         datasets._check_one_folder(images, torch.nn.Identity(), {}, "ask")
+
+
+@pytest.mark.parametrize("there", ["images", "masks"])
+def test_validation_images_need_masks(place: Path, tmp_path: Path, there: str) -> None:
+    for kind in ("images", "masks"):
+        shutil.copytree(place / kind, tmp_path / kind)
+    shutil.copytree(place / there / "test", tmp_path / there / "val")
+    other = "masks" if there == "images" else "images"
+    said = rf"on .*/{there}/val is there and .*/{other}/val is not; validation needs both"
+    with pytest.raises(InputError, match=said):
+        datasets.check_own(
+            tmp_path / "images", loading.load(place / "model"), {"annotated": tmp_path / "masks"}
+        )
+
+
+def test_validation_images_of_a_file_need_masks(toml: Path) -> None:
+    text = toml.read_text()
+    for one, other in (("val", "val_masks"), ("val_masks", "val")):
+        toml.write_text(text.replace("[suites]", f'{one} = "nowhere"\n[suites]'))
+        with pytest.raises(InputError, match=rf"\[train\] names {one} without {other}; valid"):
+            datasets.read_toml(toml)
 
 
 def _tuned_on(root: Path, model: Path, images: list[Path]) -> Path:

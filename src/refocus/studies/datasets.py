@@ -130,6 +130,11 @@ def read_toml(file: Path, wanted: Sequence[str] = MODELS) -> Ground:
         )
     if not any(kind in train for kind in KINDS):
         raise InputError(f"‹data› {file}: [train] needs masks: {' or '.join(KINDS)}")
+    if len(alone := [key for key in ("val", "val_masks") if key in train]) == 1:
+        missing = "val_masks" if alone == ["val"] else "val"
+        raise InputError(
+            f"‹data› {file}: [train] names {alone[0]} without {missing}; validation needs both"
+        )
     place = file.expanduser().resolve().parent  # relative paths are meant from the file
     known = {name: row["timm"] for name, row in presets().items() if "timm" in row}
     for name, ref in content.get("models", {}).items():
@@ -327,6 +332,15 @@ def check_own(
         return
     if not (folder / "test").is_dir():
         raise InputError(f"‹on› {folder}: has train/ but no test/")
+    kind, first = next(iter(masks.items()))
+    if (folder / "val").is_dir() != (first / "val").is_dir():
+        there, not_there = folder / "val", first / "val"
+        if not there.is_dir():
+            there, not_there = not_there, there
+        raise InputError(
+            f"‹on› {folder}: {there} is there and {not_there} is not; validation needs both "
+            f"images and masks ({kind}), or remove {there}"
+        )
     for kind, root in masks.items():
         for part in ("train", "test"):
             if not (root / part).is_dir():
@@ -406,13 +420,13 @@ def _split(
 
     Every other image goes to train/, the rest to test/; `seen` to neither.
     """
+    found = {kind: _masks_of(folder, root) for kind, root in masks.items()}
     for name, files in _distinct(folder, seen).items():
         for position, file in enumerate(files):
             part = "test" if position % 2 else "train"
             _link(file, out / "images" / part / name / file.name)
-            for kind, root in masks.items():
-                mask = root.expanduser() / name / f"{file.stem}.png"
-                if mask.exists():
+            for kind, of_image in found.items():
+                if mask := of_image[file]:
                     _link(mask, out / kind / part / name / mask.name)
     for kind, root in masks.items():
         for part in ("train", "test"):
@@ -421,6 +435,11 @@ def _split(
             if (root / "masks.json").exists():  # the scores of `refocus masks`
                 _link(root / "masks.json", out / kind / part / "masks.json")
     return out / "images", {kind: out / kind for kind in masks}
+
+
+def _masks_of(folder: Path, root: Path) -> dict[Path, Path | None]:
+    """Image -> its mask; `keep`, as what its values mean is asked where they are read."""
+    return {s.image: s.mask for s in folder_samples(folder, root, mask_polarity="keep")}
 
 
 def _link(file: Path, target: Path) -> None:
