@@ -254,3 +254,16 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
     )
     toml.write_text('[sets]\nimages = "a"\n')
     assert "unknown table [sets]" in refused("table1", "--data", str(toml), "--out", "x")
+    assert "--data: [suites] imagenet-a=" in refused("figure10", *sets)
+    toml.write_text(
+        toml.read_text().replace('imagenet-a = "nowhere"', 'imagenet-segmentation = "no"')
+    )
+    assert "--data: [suites] imagenet-segmentation=" in refused("table3", *sets)
+    within = ["--data", str(toml), "--models", "ViT-B", "--out"]
+    for inside, named in (
+        ("train-images/out", "[train] images"),
+        ("train-masks", "[train] annotated"),
+        ("imagenet-images/n", "[suites] imagenet"),
+    ):
+        out = str(toml.parent / inside)
+        assert f"--out {out}: lies inside {named} of --data" in refused("table1", *within, out)

@@ -12,6 +12,8 @@ from refocus.data.trained import say_left_out
 from refocus.errors import InputError
 from refocus.evaluation.maps import Gtsegs
 from refocus.evaluation.plan import SEGMENTS
+from refocus.evaluation.suites import SUITES
+from refocus.studies.datasets import said_by_file
 from refocus.studies.jobs import Job, left, masked_tests, recipe
 from refocus.studies.order import ON_MASKS, Order
 from refocus.tuning.recipe import Recipe
@@ -45,7 +47,7 @@ def _refuse_nothing(order: Order) -> None:
     if order.row.layout not in ON_MASKS and not order.suites:
         raise InputError(
             f"‹data›: [suites] names none of those of study {order.name}: "
-            f"{', '.join(order.row.suites)}"
+            f"{', '.join(order.row.suites or SUITES)}"
         )
 
 
@@ -60,7 +62,8 @@ def _suites(order: Order, network: nn.Module) -> None:
     if order.map_images and order.ground.own:
         masked_tests(order.ground, network)
     elif order.map_images:
-        Gtsegs(order.ground.suites[SEGMENTS], network).samples()
+        with said_by_file(own=False):
+            Gtsegs(order.ground.suites[SEGMENTS], network).samples()
 
 
 def _runs(order: Order, jobs: Sequence[Job], network: nn.Module) -> None:

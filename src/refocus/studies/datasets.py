@@ -10,7 +10,8 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,10 @@ class Ground:
 
     def tests(self, suite: str, model: nn.Module) -> dict[str, TestSet]:
         """Level -> test set; only curves have more than one level."""
+        with said_by_file(self.own):
+            return self._tests(suite, model)
+
+    def _tests(self, suite: str, model: nn.Module) -> dict[str, TestSet]:
         root = self.suites[suite]
         if self.own and suite in CURVES:
             return {
@@ -105,6 +110,18 @@ class Ground:
     def untrained(self, samples: list[Sample], shown: str) -> list[Sample]:
         """The samples that a number may be about; shown: where they lie, for the error."""
         return without(samples, self.trained, shown, self.gone)
+
+
+@contextmanager
+def said_by_file(own: bool) -> Iterator[None]:
+    """Errors about a test set of the paper name the table of the file, not an option."""
+    try:
+        yield
+    except InputError as error:
+        if own or "‹suites›" not in error.marked:
+            raise
+        said = error.marked.replace("‹suites›", "[suites]")
+        raise InputError(f"‹data›: {said}") from error
 
 
 # --- the paper's data sets ----------------------------------------------------------------------

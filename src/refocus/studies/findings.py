@@ -86,7 +86,9 @@ def _class_text(every: Mapping[str, Sequence[GroupChange]]) -> str:
 
 def _subsets(order: Order) -> Findings:
     found = [
-        subset_study.subset_study(order.ground, model, order.device, seed=order.seed)
+        subset_study.subset_study(
+            order.ground, model, order.device, suites=order.suites, seed=order.seed
+        )
         for model in order.models
     ]
     return Findings(
