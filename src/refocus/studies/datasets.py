@@ -216,6 +216,16 @@ def places(ground: Ground) -> dict[str, Any]:
     return found | {name: str(path) for name, path in given.items()} | content
 
 
+def named_paths(ground: Ground) -> dict[str, Path | None]:
+    """What the file of data sets calls each folder or file -> where it lies."""
+    train: dict[str, Path | None] = {"images": ground.train, **ground.masks}
+    train |= {"val": ground.val, "val_masks": ground.val_masks}
+    return {
+        **{f"[train] {name} of ‹data›": path for name, path in train.items()},
+        **{f"[suites] {name} of ‹data›": path for name, path in ground.suites.items()},
+    }
+
+
 PAPERS_CLASSES = 919  # that have masks in ImageNet-S
 
 

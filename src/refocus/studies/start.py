@@ -63,6 +63,7 @@ def study(
         check(order)
     else:
         ground = measured_by(_published(settings), settings)
+        outputs.refuse_inside(folder, datasets.named_paths(ground))
         order = _order(name, row, ground, folder, settings)
         check(order)
         with _kept(folder, {**settings.kept(), "places": datasets.places(ground)}):
