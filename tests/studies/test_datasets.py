@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from refocus import InputError
+from refocus.data.folders import folder_samples
 from refocus.studies import datasets, jobs, start
 from refocus.studies.settings import StudySettings
 from refocus.vit import loading
@@ -92,6 +93,17 @@ def test_validation_images_of_a_file_need_masks(toml: Path) -> None:
         toml.write_text(text.replace("[suites]", f'{one} = "nowhere"\n[suites]'))
         with pytest.raises(InputError, match=rf"\[train\] names {one} without {other}; valid"):
             datasets.read_toml(toml)
+
+
+def test_a_test_image_that_cannot_be_shifted_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, masks = make_images(tmp_path / "flat", ["ant", "bee"], count=4)
+    (images / "bee" / "2.png").write_bytes(b"nothing")
+    samples = folder_samples(images, masks, mask_polarity="keep")
+    datasets._write_shift(samples, tmp_path / "shifts", "mixed-rand", 0)
+    assert len(list((tmp_path / "shifts" / "mixed-rand").glob("*/*"))) == 7
+    assert "1 images could not be made of the test images, mixed-rand/bee/2.png" in caplog.text
 
 
 def _tuned_on(root: Path, model: Path, images: list[Path]) -> Path:

@@ -435,7 +435,16 @@ def _distinct(folder: Path, but: frozenset[Path] = frozenset()) -> dict[str, lis
 def _write_shift(samples: Sequence[Sample], folder: Path, kind: str, seed: int) -> None:
     partial = folder / f"{kind}.partial"
     partial.mkdir(parents=True, exist_ok=True)
-    shift_folders.write(samples, partial, [kind], seed=seed)
+    skipped = shift_folders.write(samples, partial, [kind], seed=seed)["skipped"]
+    if skipped:
+        name, why = next(iter(skipped.items()))
+        log.warning(
+            "%s: %d images could not be made of the test images, %s first: %s",
+            folder / kind,
+            len(skipped),
+            name,
+            why,
+        )
     os.replace(partial / kind, folder / kind)  # it is there whole or not at all
     shutil.rmtree(partial)
 
