@@ -174,13 +174,32 @@ def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:
     )
     (model,) = found.models
     assert model.steps == 2 * 188 * model.runs  # 1500 images, batch 8
-    assert model.images == 57_500 * (model.runs + 1)
+    assert model.images == (8 + 7_500) * (model.runs + 1)  # what is there, else as published
+    assert model.gradients == 2 * model.runs  # one validation image is left at least
     assert model.hours > 0
     result = RUN.invoke(
         main.app, ["study", "table1", "--data", str(toml), "--models", "ViT-B", "--dry-run"]
     )
     assert result.exit_code == 0
     assert "MISSING" in result.stdout
+
+
+def test_a_dry_run_counts_maps_subsets_and_validation_images(toml: Path) -> None:
+    text = toml.read_text().replace("[suites]\n", '[suites]\nimagenet-segmentation = "no"\n')
+    toml.write_text(text.replace("[suites]", 'val = "no"\nval_masks = "no"\n[suites]'))
+    ground = datasets.narrowed(datasets.read_toml(toml), ["ViT-B"])
+    cases: tuple[tuple[str, int, dict[str, int]], ...] = (
+        ("figure1", 200, {}),
+        ("appendix-a", 4 * 6 * 100, {}),
+        # two runs, and the maps of these and of the original on the whole file
+        ("table3", 2 * 414 * 5 + 3 * 4_276, {"epochs": 5, "classes": 1}),
+    )
+    for name, gradients, common in cases:
+        row = registry.study(name)
+        found = dry_run(Order(name, row, ground, toml.parent / "out", common, True))
+        (model,) = found.models
+        assert model.gradients == gradients, name
+        assert model.hours > 0
 
 
 @pytest.mark.slow
@@ -243,17 +262,6 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
     assert not fresh.exists()
     sets = ["--data", str(toml), "--models", "ViT-B", "--out", str(toml.parent / "o")]
     assert "does not name imagenet-segmentation" in refused("table3", *sets)
-    assert "names none of those of study table2: si-location" in refused("table2", *sets)
-    toml.write_text('[train]\nimages = "a"\n')
-    assert "[train] needs masks: annotated or unsupervised" in refused(
-        "table1", "--data", str(toml), "--out", "x"
-    )
-    toml.write_text('[train]\nimages = "a"\nmask = "b"\n')
-    assert "unknown key 'mask' in [train]; choose one of images, annotated" in refused(
-        "table1", "--data", str(toml), "--out", "x"
-    )
-    toml.write_text('[sets]\nimages = "a"\n')
-    assert "unknown table [sets]" in refused("table1", "--data", str(toml), "--out", "x")
     assert "--data: [suites] imagenet-a=" in refused("figure10", *sets)
     toml.write_text(
         toml.read_text().replace('imagenet-a = "nowhere"', 'imagenet-segmentation = "no"')
@@ -267,3 +275,14 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
     ):
         out = str(toml.parent / inside)
         assert f"--out {out}: lies inside {named} of --data" in refused("table1", *within, out)
+    assert "names none of those of study table2: si-location" in refused("table2", *sets)
+    toml.write_text('[train]\nimages = "a"\n')
+    assert "[train] needs masks: annotated or unsupervised" in refused(
+        "table1", "--data", str(toml), "--out", "x"
+    )
+    toml.write_text('[train]\nimages = "a"\nmask = "b"\n')
+    assert "unknown key 'mask' in [train]; choose one of images, annotated" in refused(
+        "table1", "--data", str(toml), "--out", "x"
+    )
+    toml.write_text('[sets]\nimages = "a"\n')
+    assert "unknown table [sets]" in refused("table1", "--data", str(toml), "--out", "x")

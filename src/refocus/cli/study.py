@@ -153,9 +153,11 @@ def _print_estimate(estimated: Estimated) -> None:
         "runs",
         "steps",
         "images to answer",
+        "images with gradients",
         "hours",
         title="what it takes on this machine, from one timed step",
     )
     for row in estimated.models:
-        table.add_row(row.model, str(row.runs), str(row.steps), str(row.images), f"{row.hours:.1f}")
+        counts = map(str, (row.runs, row.steps, row.images, row.gradients))
+        table.add_row(row.model, *counts, f"{row.hours:.1f}")
     console.print(table)

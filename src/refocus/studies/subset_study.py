@@ -25,6 +25,9 @@ from refocus.vit.classes import brief_names
 from refocus.vit.families import view
 from refocus.vit.loading import load
 
+IMAGES, LABELS = 4, 5  # images, and random classes that each is asked about
+ROUNDS = 100  # of removing pixels
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -47,7 +50,7 @@ def subset_study(
     images: int = IMAGES,
     labels: int = LABELS,
     seed: int = 0,
-    rounds: int = 100,
+    rounds: int = ROUNDS,
 ) -> tuple[Subsets, tuple[Pictures, ...]]:
     """Sufficient subsets of random test images: numbers, and pictures.
 
