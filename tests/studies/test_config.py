@@ -105,7 +105,7 @@ def test_a_table_in_latex() -> None:
         r"\toprule",
         r"model & method & natural top-1 & size\_100\% top-1 \\",
         r"\midrule",
-        r"vit\_b \& c & published objective, 3 seeds & 91.2 $\pm$ 0.5 +0.0 (-1.0 to +1.0) & "
+        r"vit\_b \& c & published objective, 3 draws & 91.2 $\pm$ 0.5 +0.0 (-1.0 to +1.0) & "
         r"91.2 $\pm$ 0.5 +0.0 (-1.0 to +1.0) \\",
         r" & \emph{the paper} & 82.0 +0.0 & 82.0 +0.0 \\",
         r"\bottomrule",

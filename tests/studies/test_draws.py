@@ -139,7 +139,7 @@ def test_any_table_takes_seeds(place: Path) -> None:
     assert [(line["draws"], line["number"]["n"]) for line in tuned] == [(2, 4)] * 3
     assert all(line["spread"] is not None for line in tuned)
     assert content["facts"]["draws"] == "seed 0, 1"
-    assert "| published objective, 2 seeds |" in (place / "draws" / "table3.md").read_text()
+    assert "| published objective, 2 draws |" in (place / "draws" / "table3.md").read_text()
     runs = sorted(p.name for p in (place / "draws" / "runs" / "model").iterdir())
     assert runs == ["refocus", "refocus-seed1", "relevance", "relevance-seed1"]
     result = RUN.invoke(main.app, ["study", "figure2", *given])

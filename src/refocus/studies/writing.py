@@ -41,7 +41,7 @@ def table_of(lines: Sequence[Line]) -> Table:
     table = [["model", "method", *(_title(column, rows.values()) for column in columns)]]
     for (name, method, which), found in rows.items():
         draws = max(line.draws for line in found.values())
-        title = method + (f", {draws} seeds" if draws > 1 else "")
+        title = method + (f", {draws} draws" if draws > 1 else "")
         title += "" if which == "all" else f", {which} classes"
         table.append([name, title, *(_ours(found.get(c)) for c in columns)])
         if any(line.paper is not None or line.paper_change is not None for line in found.values()):
