@@ -10,6 +10,20 @@ import typer
 from typer.testing import CliRunner
 
 from refocus.cli import main, panels
+from refocus.cli.options import settings_from
+from refocus.demo.settings import DemoSettings
+from refocus.evaluation.settings import EvaluationSettings
+from refocus.flow.settings import RunSettings
+from refocus.studies.settings import StudySettings
+from refocus.tuning.recipe import Recipe
+
+SETTINGS: dict[str, Any] = {  # of commands whose options are these alone
+    "demo": DemoSettings,
+    "run": RunSettings,
+    "tune": Recipe,
+    "evaluate": EvaluationSettings,
+    "study": StudySettings,
+}
 
 
 def commands() -> dict[str, Any]:
@@ -68,7 +82,11 @@ def test_every_command_has_examples_that_it_understands(name: str) -> None:
         assert program == "refocus"
         found = main.TWO_WORDS.get(tuple(words[:2]))  # type: ignore[arg-type]
         rest = words[2:] if found else words[1:]
-        commands()[found or words[0]].make_context(name, rest)  # raises for what it does not know
+        # both raise for what they do not know or cannot use
+        context = commands()[found or words[0]].make_context(name, rest)
+        if name in SETTINGS and context.params.get("name") != "list":
+            kind = SETTINGS[name]
+            kind(**settings_from(kind, context.params))
 
 
 def test_a_hidden_option_is_still_taken() -> None:

@@ -8,14 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from refocus import InputError
 from refocus.cli import main
 from refocus.records import from_json, to_json
-from refocus.studies import datasets, registry
+from refocus.studies import conduct, datasets, registry
 from refocus.studies.estimate import dry_run
+from refocus.studies.jobs import Job
 from refocus.studies.order import Order
 from refocus.studies.results import StudyResults
 from tests.makers import NAMES, make_images
@@ -124,6 +127,33 @@ def test_two_processes_share_the_runs(place: Path, tmp_path: Path, said: dict[st
     assert not list((tmp_path / "out").rglob(".refocus-*"))  # no lock, nothing half-written
 
 
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((1e-6, 1e-6), "relevance 1e-06"),
+        ((1e-6, 8e-7), "ViT-B: relevance 1e-06; DeiT-B: relevance 8e-07"),
+    ],
+)
+def test_learning_rates_are_told_model_by_model_where_they_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, ...], said: str
+) -> None:
+    models = ["ViT-B", "DeiT-B"]
+    for model in models:
+        (tmp_path / "runs" / model / "relevance").mkdir(parents=True)
+        (tmp_path / "runs" / model / "relevance" / "manifest.json").touch()
+    order = SimpleNamespace(
+        models=models,
+        variants=[registry.ORIGINAL, registry.PUBLISHED],
+        out=tmp_path,
+        runs=lambda model, variant: [Job(model, variant)],
+    )
+    of = dict(zip(models, rates, strict=True))
+    monkeypatch.setattr(
+        conduct, "results_of", lambda folder: SimpleNamespace(lr=of[folder.parent.name])
+    )
+    assert conduct._rates(cast(Order, order)) == said
+
+
 def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:
     row = registry.study("table1")
     ground = datasets.narrowed(datasets.read_toml(toml), ["ViT-B"])
@@ -144,13 +174,32 @@ def test_a_dry_run_says_what_is_missing_and_how_long(toml: Path) -> None:
     )
     (model,) = found.models
     assert model.steps == 2 * 188 * model.runs  # 1500 images, batch 8
-    assert model.images == 57_500 * (model.runs + 1)
+    assert model.images == (8 + 7_500) * (model.runs + 1)  # what is there, else as published
+    assert model.gradients == 2 * model.runs  # one validation image is left at least
     assert model.hours > 0
     result = RUN.invoke(
         main.app, ["study", "table1", "--data", str(toml), "--models", "ViT-B", "--dry-run"]
     )
     assert result.exit_code == 0
     assert "MISSING" in result.stdout
+
+
+def test_a_dry_run_counts_maps_subsets_and_validation_images(toml: Path) -> None:
+    text = toml.read_text().replace("[suites]\n", '[suites]\nimagenet-segmentation = "no"\n')
+    toml.write_text(text.replace("[suites]", 'val = "no"\nval_masks = "no"\n[suites]'))
+    ground = datasets.narrowed(datasets.read_toml(toml), ["ViT-B"])
+    cases: tuple[tuple[str, int, dict[str, int]], ...] = (
+        ("figure1", 200, {}),
+        ("appendix-a", 4 * 6 * 100, {}),
+        # two runs, and the maps of these and of the original on the whole file
+        ("table3", 2 * 414 * 5 + 3 * 4_276, {"epochs": 5, "classes": 1}),
+    )
+    for name, gradients, common in cases:
+        row = registry.study(name)
+        found = dry_run(Order(name, row, ground, toml.parent / "out", common, True))
+        (model,) = found.models
+        assert model.gradients == gradients, name
+        assert model.hours > 0
 
 
 @pytest.mark.slow
@@ -213,6 +262,19 @@ def test_bad_input_is_named(toml: Path, place: Path) -> None:
     assert not fresh.exists()
     sets = ["--data", str(toml), "--models", "ViT-B", "--out", str(toml.parent / "o")]
     assert "does not name imagenet-segmentation" in refused("table3", *sets)
+    assert "--data: [suites] imagenet-a=" in refused("figure10", *sets)
+    toml.write_text(
+        toml.read_text().replace('imagenet-a = "nowhere"', 'imagenet-segmentation = "no"')
+    )
+    assert "--data: [suites] imagenet-segmentation=" in refused("table3", *sets)
+    within = ["--data", str(toml), "--models", "ViT-B", "--out"]
+    for inside, named in (
+        ("train-images/out", "[train] images"),
+        ("train-masks", "[train] annotated"),
+        ("imagenet-images/n", "[suites] imagenet"),
+    ):
+        out = str(toml.parent / inside)
+        assert f"--out {out}: lies inside {named} of --data" in refused("table1", *within, out)
     assert "names none of those of study table2: si-location" in refused("table2", *sets)
     toml.write_text('[train]\nimages = "a"\n')
     assert "[train] needs masks: annotated or unsupervised" in refused(

@@ -14,7 +14,8 @@ from refocus import InputError
 from refocus.cli import main
 from refocus.evaluation import maps
 from refocus.records import MapRecord, Prediction
-from refocus.studies import figures, layouts, registry
+from refocus.results import AccuracyChange, Change, GroupChange
+from refocus.studies import figures, findings, layouts, registry
 from refocus.studies.jobs import Job
 from refocus.studies.order import Order
 from refocus.studies.registry import ORIGINAL, PUBLISHED
@@ -102,14 +103,28 @@ def test_the_levels_of_an_image_are_no_images_of_their_own(monkeypatch: pytest.M
     order = SimpleNamespace(
         models=("vit",),
         suites=("size",),
-        ground=SimpleNamespace(models={"vit": "ref"}),
+        out=Path("out"),
         answers=lambda job, _suite: answers[job.variant.name],
         runs=lambda model, variant: [Job(model, variant)],
     )
-    monkeypatch.setattr(figures, "load", lambda _ref: None)
+    loaded: list[Path] = []
+    monkeypatch.setattr(figures, "load", loaded.append)
     monkeypatch.setattr(figures, "brief_names", lambda _model: ["ant"])
     (row,) = figures.class_changes(cast(Order, order))["vit: size"]
     assert (row.against, row.model, row.change.top1.n) == (25.0, 75.0, 6)
+    # which carries names of classes where the original has none
+    assert loaded == [Path("out/runs/vit/relevance/model")]
+
+
+def test_the_text_names_each_class_once() -> None:
+    def gain(number: int) -> GroupChange:
+        change = Change(float(number), None, 4)
+        return GroupChange(f"class{number:02d}", float(number), 0.0, AccuracyChange(change, change))
+
+    for count, lines in ((4, 4), (10, 10), (11, 10)):
+        text = findings._class_text({"vit: natural": [gain(n) for n in range(count, 0, -1)]})
+        names = [line.split()[-1] for line in text.splitlines()[1:]]
+        assert len(names) == len(set(names)) == lines
 
 
 @pytest.mark.slow
@@ -124,7 +139,7 @@ def test_any_table_takes_seeds(place: Path) -> None:
     assert [(line["draws"], line["number"]["n"]) for line in tuned] == [(2, 4)] * 3
     assert all(line["spread"] is not None for line in tuned)
     assert content["facts"]["draws"] == "seed 0, 1"
-    assert "| published objective, 2 seeds |" in (place / "draws" / "table3.md").read_text()
+    assert "| published objective, 2 draws |" in (place / "draws" / "table3.md").read_text()
     runs = sorted(p.name for p in (place / "draws" / "runs" / "model").iterdir())
     assert runs == ["refocus", "refocus-seed1", "relevance", "relevance-seed1"]
     result = RUN.invoke(main.app, ["study", "figure2", *given])

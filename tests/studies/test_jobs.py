@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from refocus.cli import main
-from refocus.studies import datasets, jobs, registry, start
+from refocus.studies import datasets, findings, jobs, registry, start, subset_study
+from refocus.studies.order import Order
 from refocus.studies.settings import StudySettings
 from tests.studies.makers import RUN, options
 
@@ -29,6 +31,21 @@ def test_seeds_have_a_mean_and_a_deviation(place: Path) -> None:
         tops.append(100 * sum(p.right for p in found) / len(found))
     assert mean["number"]["value"] == pytest.approx(sum(tops) / 3)
     assert mean["spread"] == pytest.approx(torch.tensor(tops, dtype=torch.float64).std().item())
+
+
+def test_subsets_are_of_a_suite_that_the_study_has(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the first that the file names: ImageNet-Segmentation has no classes."""
+    text = toml.read_text().replace('imagenet = "imagenet-images"\nimagenet-a = "nowhere"', "")
+    sets = 'imagenet-segmentation = "no"\nimagenet-v2 = "imagenet-images"\n'
+    toml.write_text(text.replace("[suites]\n", f"[suites]\n{sets}"))
+    ground = datasets.narrowed(datasets.read_toml(toml), ["ViT-B"])
+    order = Order("appendix-a", registry.study("appendix-a"), ground, toml.parent, {}, True)
+    asked = partial(subset_study.subset_study, images=1, labels=1, rounds=1)
+    monkeypatch.setattr(subset_study, "subset_study", asked)
+    (numbers,) = findings.find(order).subsets
+    assert numbers.model == "ViT-B"
 
 
 def test_the_papers_settings_reach_its_runs(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from refocus.records import Prediction
+from refocus.records import MapRecord, Prediction
 from refocus.results import Estimate
-from refocus.studies import claims, layouts, paper, writing
-from refocus.studies.results import Line
+from refocus.studies import claims, datasets, layouts, paper, registry, writing
+from refocus.studies.order import Order
+from refocus.studies.results import AVERAGE, Line
 
 
 def prediction(image: str, label: int, guess: int) -> Prediction:
@@ -35,6 +38,36 @@ def test_columns_of_few_images_are_marked() -> None:
     ]
     head = writing.markdown(lines).splitlines()[0]
     assert head == "| model | method | location top-1 (n = 16, few) | natural top-1 |"
+
+
+def test_a_group_without_images_does_not_mark_its_column() -> None:
+    lines = [
+        Line("m", "original", "natural", "top1", Estimate(92.0, None, n), classes=which)
+        for n, which in ((1000, "trained"), (0, "untrained"))
+    ]
+    assert writing.markdown(lines).splitlines()[0] == "| model | method | natural top-1 |"
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_maps_of_which_none_counts_are_an_empty_cell(draws: int) -> None:
+    """No image shows its object, say, so that no map can be compared."""
+    records = [MapRecord("a", None, None, None)]
+    for before in (None, records):
+        found = layouts.fits([records] * draws, before, "miou")
+        nothing = layouts.Numbers(Estimate(None, None, 0), None, None, draws)
+        assert found == nothing
+
+
+def test_an_average_over_no_shared_image_is_an_empty_cell(tmp_path: Path) -> None:
+    ground = datasets.Ground(
+        dict.fromkeys(("a", "b"), "x"), tmp_path, {"annotated": tmp_path}, {}, own=True
+    )
+    order = Order("table1", registry.study("table1"), ground, tmp_path, {})
+    draws = np.zeros((2, 1))
+    moved = [layouts.Moved(["a"], draws), layouts.Moved(["b"], draws)]
+    cell = layouts.Cell(AVERAGE, "natural", "top1")
+    (line,) = layouts._averages(order, {cell: {registry.PUBLISHED.name: moved}})
+    assert (line.number.value, line.change, line.spread) == (None, None, None)
 
 
 def test_the_sheet_names_every_claim_and_judges_those_that_were_run() -> None:

@@ -112,3 +112,5 @@ def test_the_papers_average_stands_beside_that_of_the_same_models(tmp_path: Path
 def test_models_of_one_name_are_told_apart() -> None:
     settings = StudySettings(on="a", model=("x/vit", "y/vit", "vit_tiny"), masks="k")
     assert settings.references == {"vit": "x/vit", "vit-2": "y/vit", "vit_tiny": "vit_tiny"}
+    settings = StudySettings(on="a", model=("x/vit", "y/vit-3", "z/vit"), masks="k")
+    assert settings.references == {"vit": "x/vit", "vit-3": "y/vit-3", "vit-4": "z/vit"}

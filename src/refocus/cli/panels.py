@@ -182,7 +182,7 @@ EXAMPLES = {  # command -> what it does, and how it is written
         ("What studies there are", "refocus study list"),
         (
             "What a study needs and how long it takes",
-            "refocus study table1 --out study --dry-run",
+            "refocus study table1 --data data.toml --dry-run",
         ),
     ),
     "export": (

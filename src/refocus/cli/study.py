@@ -12,7 +12,7 @@ from refocus.cli.options import Called, Rows, is_named, settings_from, with_sett
 from refocus.cli.printing import console
 from refocus.errors import InputError
 from refocus.files import read_text, write_text
-from refocus.studies.config import as_config, read_config
+from refocus.studies.config import SPELT, as_config, read_config
 from refocus.studies.settings import StudySettings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @with_settings(
     StudySettings,
-    spelt={"rates": "lr", "shifts": "shift"},
+    spelt=SPELT,
     beside={
         "on": Called("suites"),
         "models": Rows("refocus.tuning.presets:presets", "Models"),
@@ -50,7 +50,7 @@ def study(
         Path | None,
         typer.Option(
             help="TOML file with these options by name (_ for -); options on the command line "
-            "override it. With --dry-run a missing file is written."
+            "override it. With --dry-run a missing file is written, with the settings given."
         ),
     ] = None,
     latex: Annotated[
@@ -153,9 +153,11 @@ def _print_estimate(estimated: Estimated) -> None:
         "runs",
         "steps",
         "images to answer",
+        "images with gradients",
         "hours",
         title="what it takes on this machine, from one timed step",
     )
     for row in estimated.models:
-        table.add_row(row.model, str(row.runs), str(row.steps), str(row.images), f"{row.hours:.1f}")
+        counts = map(str, (row.runs, row.steps, row.images, row.gradients))
+        table.add_row(row.model, *counts, f"{row.hours:.1f}")
     console.print(table)

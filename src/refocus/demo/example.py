@@ -11,6 +11,7 @@ from PIL import Image
 
 from refocus import outputs
 from refocus.demo import digits
+from refocus.errors import InputError
 from refocus.files import replacing
 from refocus.vit.loading import load, save
 
@@ -33,7 +34,7 @@ def write(folder: str | Path, per_class: int = 4) -> Example:
         per_class: images of each of the ten digits, 40 x 40 pixels.
 
     Raises:
-        InputError: the folder holds something already.
+        InputError: the folder holds something already, or `per_class` is less than 1.
 
     Examples:
         >>> from refocus.demo.example import write
@@ -41,6 +42,8 @@ def write(folder: str | Path, per_class: int = 4) -> Example:
         >>> sorted(path.name for path in example.images.iterdir())[:3]
         ['0', '1', '2']
     """
+    if per_class < 1:
+        raise InputError(f"‹per_class› {per_class}: must be a whole number of at least 1")
     root = outputs.new_folder(folder)
     labels = np.repeat(np.arange(10), per_class)
     rng = np.random.default_rng(0)

@@ -8,9 +8,12 @@ from typing import Any
 from torch import nn
 
 from refocus.data.sampling import TooFewError
+from refocus.data.trained import say_left_out
 from refocus.errors import InputError
 from refocus.evaluation.maps import Gtsegs
 from refocus.evaluation.plan import SEGMENTS
+from refocus.evaluation.suites import SUITES
+from refocus.studies.datasets import said_by_file
 from refocus.studies.jobs import Job, left, masked_tests, recipe
 from refocus.studies.order import ON_MASKS, Order
 from refocus.tuning.recipe import Recipe
@@ -44,17 +47,23 @@ def _refuse_nothing(order: Order) -> None:
     if order.row.layout not in ON_MASKS and not order.suites:
         raise InputError(
             f"‹data›: [suites] names none of those of study {order.name}: "
-            f"{', '.join(order.row.suites)}"
+            f"{', '.join(order.row.suites or SUITES)}"
         )
 
 
 def _suites(order: Order, network: nn.Module) -> None:
+    left_out: dict[str, tuple[int, int]] = {}
     for suite in order.suites:
-        order.ground.tests(suite, network)
+        for tests in order.ground.tests(suite, network).values():
+            gone = len(tests.left_out)
+            left_out[suite] = (gone, gone + len(tests.samples))
+    if not order.ground.own:  # of one's own images it was said when they were split
+        say_left_out(left_out, order.ground.trained, order.ground.gone)
     if order.map_images and order.ground.own:
         masked_tests(order.ground, network)
     elif order.map_images:
-        Gtsegs(order.ground.suites[SEGMENTS], network).samples()
+        with said_by_file(own=False):
+            Gtsegs(order.ground.suites[SEGMENTS], network).samples()
 
 
 def _runs(order: Order, jobs: Sequence[Job], network: nn.Module) -> None:

@@ -76,7 +76,6 @@ def _write(order: Order, findings: Findings) -> StudyResults:
 
 def _facts(order: Order, findings: Findings) -> dict[str, str]:
     common = {key: value for key, value in order.common.items() if key != "rates"}
-    rates = {v.name: results_of(file).lr for v in order.variants for file in _run(order, v)}
     last = order.common.get("select") == "last"
     epoch = "the last epoch" if last else "the best epoch by validation loss, as in the paper"
     said = {
@@ -85,7 +84,7 @@ def _facts(order: Order, findings: Findings) -> dict[str, str]:
         "suites": ", ".join(order.suites),
         "settings": json.dumps({**order.ground.recipe, **common}, default=str),
         "draws": _draws(order) if order.jobs else "",
-        "learning rates": ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
+        "learning rates": _rates(order),
         "claims": claims.RULE if findings.claims else "",
         "weights measured": f"{epoch}; no do-no-harm rule" if order.jobs else "",
         "versions": ", ".join(f"{k} {v}" for k, v in outputs.environment().items()),
@@ -100,7 +99,22 @@ def _draws(order: Order) -> str:
     return f"{what} {', '.join(str(first + number) for number in range(order.draws))}"
 
 
-def _run(order: Order, variant: Variant) -> list[Path]:
-    """The finished run of a variant, of the first model and draw, where there is one."""
-    folder = order.runs(order.models[0], variant)[0].folder(order.out)
+def _rates(order: Order) -> str:
+    """Of each method; model by model where they differ, as with the paper's settings."""
+    of_model = {
+        model: ", ".join(
+            f"{v.name} {results_of(file).lr:g}"
+            for v in order.variants
+            for file in _run(order, model, v)
+        )
+        for model in order.models
+    }
+    if len(set(of_model.values())) == 1:
+        return next(iter(of_model.values()))
+    return "; ".join(f"{model}: {rates}" for model, rates in of_model.items() if rates)
+
+
+def _run(order: Order, model: str, variant: Variant) -> list[Path]:
+    """The finished run of a variant, of the first draw, where there is one."""
+    folder = order.runs(model, variant)[0].folder(order.out)
     return [folder] if (folder / outputs.MANIFEST).exists() else []

@@ -20,13 +20,16 @@ else:
     import tomli as tomllib
 
 _PATHS = ("data", "on", "names", "masks", "automatic_masks")
+SPELT = {"rates": "lr", "shifts": "shift"}  # fields whose option has another name
 
 
 def read_config(file: Path) -> dict[str, Any]:
     """Fields of `StudySettings` from a TOML file; relative paths are meant from the file.
 
+    Keys are the names of options; those of fields are taken as well.
+
     Raises:
-        InputError: unreadable, empty, or a key that is no field.
+        InputError: unreadable, empty, a key that is no option, or an option under both names.
     """
     try:
         content = tomllib.loads(read_text(file.expanduser()))
@@ -37,10 +40,16 @@ def read_config(file: Path) -> dict[str, Any]:
     if not content:
         raise InputError(
             f"‹config› {file}: holds no setting; `refocus study ... --dry-run --config NEW` writes "
-            "a file with all of them"
+            "those that you give beside it"
         )
-    legal = [field.name for field in fields(StudySettings)]
-    if unknown := [key for key in content if key not in legal]:
+    for name, option in SPELT.items():
+        if name in content and option in content:
+            raise InputError(f"‹config› {file}: {option} and {name} are the same; give one of them")
+    named = {option: name for name, option in SPELT.items()}
+    content = {named.get(key, key): value for key, value in content.items()}
+    known = [field.name for field in fields(StudySettings)]
+    legal = [SPELT.get(name, name) for name in known]
+    if unknown := [key for key in content if key not in known]:
         raise InputError(
             f"‹config› {file}: unknown key {unknown[0]!r}; choose one of {', '.join(legal)}"
         )
@@ -60,12 +69,12 @@ def _model(ref: Any, place: Path) -> Any:
 
 
 def as_config(settings: StudySettings) -> str:
-    """The TOML file that `read_config` reads; what is not given is left out."""
+    """The TOML file that `read_config` reads; what has no value is left out."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     values |= {key: str(Path(values[key]).expanduser().resolve()) for key in _PATHS if values[key]}
     values["model"] = [references.resolved(ref) for ref in values["model"]]
     given = {key: value for key, value in values.items() if value not in (None, (), [], {})}
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in given.items())
+    return "".join(f"{SPELT.get(key, key)} = {_toml(value)}\n" for key, value in given.items())
 
 
 def _toml(value: Any) -> str:

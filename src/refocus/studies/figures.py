@@ -67,7 +67,9 @@ def class_changes(order: Order) -> dict[str, tuple[GroupChange, ...]]:
     """Figures 8 to 14: "MODEL: SUITE" -> the change of every class, largest gain first."""
     every = {}
     for model in order.models:
-        names = brief_names(load(order.ground.models[model]))
+        # the tuned model carries the names of the class folders where the original has none
+        tuned = order.runs(model, PUBLISHED)[0].folder(order.out) / "model"
+        names = brief_names(load(tuned))
         for suite in order.suites:
             before = order.answers(Job(model, ORIGINAL), suite)
             runs = [order.answers(job, suite) for job in order.runs(model, PUBLISHED)]

@@ -78,14 +78,17 @@ def _class_text(every: Mapping[str, Sequence[GroupChange]]) -> str:
             f"{title}: {plural(sum(c > 0 for c in changes), 'class gains', 'classes gain')}, "
             f"{sum(c < 0 for c in changes)} lose, {changes.count(0)} stay.\n"
         )
-        ends = [row for row in (*rows[:5], *rows[-5:]) if row.gain]
+        some = rows if len(rows) <= 10 else (*rows[:5], *rows[-5:])
+        ends = [row for row in some if row.gain]
         text += "".join(f"  {signed(row.gain)}  {row.name}\n" for row in ends)
     return text
 
 
 def _subsets(order: Order) -> Findings:
     found = [
-        subset_study.subset_study(order.ground, model, order.device, seed=order.seed)
+        subset_study.subset_study(
+            order.ground, model, order.device, suites=order.suites, seed=order.seed
+        )
         for model in order.models
     ]
     return Findings(

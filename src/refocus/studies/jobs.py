@@ -166,7 +166,8 @@ def masked_tests(ground: Ground, model: nn.Module) -> list[Sample]:
     samples = scan(
         ground.suites["natural"], model, masks=ground.test_masks, mask_polarity=ground.mask_polarity
     )
-    return masked(samples, ground.test_masks, MASK_SCORE)
+    unseen = ground.untrained(samples, f"‹on› {ground.suites['natural']}")
+    return masked(unseen, ground.test_masks, MASK_SCORE)
 
 
 def _measure_maps(

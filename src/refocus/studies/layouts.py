@@ -184,7 +184,8 @@ def _averages(order: Order, moved: dict[Cell, dict[str, list[Moved]]]) -> list[L
         for variant in order.variants:
             if variant.name in of_variant:
                 values = together(of_variant[variant.name])
-                spread = float(values.mean(1).std(ddof=1)) if len(values) > 1 else None
+                several = len(values) > 1 and values.size
+                spread = float(values.mean(1).std(ddof=1)) if several else None
                 change = change_of(values) if values.size else None
                 nothing = Estimate(None, None, values.shape[1])
                 found = Numbers(nothing, change, spread, len(values))
@@ -210,13 +211,16 @@ def fits(
 ) -> Numbers:
     """One score of the segmentation test in percent, and its paired change, with 95 % intervals."""
     if len(draws) == 1:
-        return _percent(maps.scores(draws[0], before, 0)[metric])
+        found_one = maps.scores(draws[0], before, 0)
+        return _percent(found_one[metric]) if metric in found_one else _nothing(1)
     rows = [
         {row.image: row.segmentation for row in some if row.segmentation}
-        for some in (*draws, before or ())
+        for some in (*draws, *([] if before is None else [before]))
     ]
-    images = [row.image for row in draws[0] if all(row.image in some for some in rows if some)]
-    columns = [np.array([some[image] for image in images]) for some in rows if some]
+    images = [row.image for row in draws[0] if all(row.image in some for some in rows)]
+    if not images:
+        return _nothing(len(draws))
+    columns = [np.array([some[image] for image in images]) for some in rows]
     statistic = SEGMENTATION[metric]
     found = [_influence(one, statistic) for one in columns]
     start = found.pop() if before is not None else None
@@ -228,6 +232,11 @@ def fits(
         moved = _of_draws(values.mean() - start[0], each - start[1], DIFFERENCE)
         change = Change(moved.value, moved.interval, moved.n)
     return Numbers(number, change, float(values.std(ddof=1)), len(draws))
+
+
+def _nothing(draws: int) -> Numbers:
+    """Where no image counts."""
+    return Numbers(Estimate(None, None, 0), None, None, draws)
 
 
 def _influence(columns: np.ndarray, statistic: Statistic) -> tuple[float, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,9 +195,9 @@ class StudySettings:
         found: dict[str, str] = {}
         for model in self.model:
             reference = references.with_names(str(model), names=self.names, order=self.order)
-            name = references.folder_of(reference).name
-            if name in found:
-                name = f"{name}-{len(found) + 1}"
+            plain = references.folder_of(reference).name
+            others = (f"{plain}-{number}" for number in count(len(found) + 1))
+            name = next(name for name in chain([plain], others) if name not in found)
             found[name] = reference
         return found
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from refocus import locks, outputs
+from refocus.data.trained import gone_images, trained_images
 from refocus.errors import InputError
 from refocus.files import read_json, write_json
 from refocus.objectives.registry import OBJECTIVES
@@ -53,13 +54,16 @@ def study(
     row, place, folder = _row(name, settings), take_place(), Path(out).expanduser()
     take_gpu(place)
     if settings.on:
-        network, models = _check_own(settings, folder)
-        with _kept(folder, settings.kept(models)):
+        seen = _seen(settings, folder)
+        network, models = _check_own(settings, seen)
+        left_out = {"left_out": len(seen)} if seen else {}
+        with _kept(folder, {**settings.kept(models), **left_out}):
             ground = _own(settings, folder, network, row)
             order = _order(name, row, measured_by(ground, settings), folder, settings)
         check(order)
     else:
         ground = measured_by(_published(settings), settings)
+        outputs.refuse_inside(folder, datasets.named_paths(ground))
         order = _order(name, row, ground, folder, settings)
         check(order)
         with _kept(folder, {**settings.kept(), "places": datasets.places(ground)}):
@@ -133,19 +137,34 @@ def measured_by(ground: datasets.Ground, settings: StudySettings) -> datasets.Gr
 
 def _published(settings: StudySettings) -> datasets.Ground:
     assert settings.data is not None
-    return datasets.narrowed(datasets.read_toml(Path(settings.data)), settings.models)
+    ground = datasets.narrowed(datasets.read_toml(Path(settings.data)), settings.models)
+    refs = ground.models.values()
+    return replace(ground, trained=trained_images(*refs), gone=gone_images(*refs))
 
 
-def _check_own(settings: StudySettings, folder: Path) -> tuple[nn.Module, list[list[str]]]:
-    """Look at what is given before anything is written; the first model, and what each is."""
+def _seen(settings: StudySettings, folder: Path) -> frozenset[Path]:
+    """The user's own images that are no test of the models."""
     assert settings.on is not None
     outputs.refuse_inside(folder, {"‹on›": settings.on, **settings.mask_folders})
+    on = Path(settings.on).expanduser()
+    if (on / "train").is_dir() and not (on / "test").is_dir():
+        return frozenset()  # refused next
+    return datasets.seen_images(on, settings.references.values())
+
+
+def _check_own(settings: StudySettings, seen: frozenset[Path]) -> tuple[nn.Module, list[list[str]]]:
+    """Look at what is given before anything is written; the first model, and what each is."""
+    assert settings.on is not None
     found: list[list[str]] = []
     for reference in reversed(settings.references.values()):
         network = load(reference)
         found.insert(0, identity(reference, network))
         datasets.check_own(
-            Path(settings.on), network, settings.mask_folders, mask_polarity=settings.mask_polarity
+            Path(settings.on),
+            network,
+            settings.mask_folders,
+            mask_polarity=settings.mask_polarity,
+            seen=seen,
         )
     return network, found
 

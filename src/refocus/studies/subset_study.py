@@ -25,6 +25,9 @@ from refocus.vit.classes import brief_names
 from refocus.vit.families import view
 from refocus.vit.loading import load
 
+IMAGES, LABELS = 4, 5  # images, and random classes that each is asked about
+ROUNDS = 100  # of removing pixels
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -43,17 +46,20 @@ def subset_study(
     model: str,
     device: torch.device,
     *,
-    images: int = 4,
-    labels: int = 5,
+    suites: Sequence[str] = (),
+    images: int = IMAGES,
+    labels: int = LABELS,
     seed: int = 0,
-    rounds: int = 100,
+    rounds: int = ROUNDS,
 ) -> tuple[Subsets, tuple[Pictures, ...]]:
     """Sufficient subsets of random test images: numbers, and pictures.
 
-    For the predicted class and for random others.
+    For the predicted class and for random others. suites: those of the study, which asks about one
+    of them; without any, all of the ground.
     """
     network = load(ground.models[model], device=device)
-    asked = _draw(ground, network, images, labels, seed)
+    tests = _tests(ground, network, suites or tuple(ground.suites))
+    asked = _draw(ground, network, tests, (images, labels), seed)
     rows: list[Subset] = []
     cards = []
     for sample in asked.samples:
@@ -64,10 +70,17 @@ def subset_study(
     return _numbers(model, rows), (shown,)
 
 
-def _draw(ground: Ground, network: nn.Module, images: int, labels: int, seed: int) -> Asked:
+def _tests(ground: Ground, network: nn.Module, suites: Sequence[str]) -> TestSet:
+    suite = "imagenet" if "imagenet" in suites else suites[0]
+    return next(iter(ground.tests(suite, network).values()))
+
+
+def _draw(
+    ground: Ground, network: nn.Module, tests: TestSet, counts: tuple[int, int], seed: int
+) -> Asked:
+    """counts: of images and of random classes."""
     view(network)
-    suite = "imagenet" if "imagenet" in ground.suites else next(iter(ground.suites))
-    tests = next(iter(ground.tests(suite, network).values()))
+    images, labels = counts
     names = brief_names(network)
     rng = np.random.default_rng(seed)
     count = len(tests.samples)

@@ -41,7 +41,7 @@ def table_of(lines: Sequence[Line]) -> Table:
     table = [["model", "method", *(_title(column, rows.values()) for column in columns)]]
     for (name, method, which), found in rows.items():
         draws = max(line.draws for line in found.values())
-        title = method + (f", {draws} seeds" if draws > 1 else "")
+        title = method + (f", {draws} draws" if draws > 1 else "")
         title += "" if which == "all" else f", {which} classes"
         table.append([name, title, *(_ours(found.get(c)) for c in columns)])
         if any(line.paper is not None or line.paper_change is not None for line in found.values()):
@@ -50,9 +50,10 @@ def table_of(lines: Sequence[Line]) -> Table:
 
 
 def _title(column: tuple[str, str], rows: Any) -> str:
-    """Suite and metric, marked where there are few images."""
+    """Suite and metric, marked where there are few images; groups without any are left blank."""
     suite, metric = column
-    count = min(found[column].number.n for found in rows if column in found)
+    counts = [found[column].number.n for found in rows if column in found]
+    count = min((n for n in counts if n), default=0)
     return f"{suite} {METRICS[metric]}" + (f" (n = {count}, few)" if count < FEW else "")
 
 
