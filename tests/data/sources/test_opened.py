@@ -575,6 +575,61 @@ def test_a_sample_of_an_archive_is_one_image_with_one_label(
         assert listed(opened(tmp_path / "a.tar").images) == found
 
 
+def packed(tmp_path: Path, *names: str) -> Path:
+    """An archive of images, or of labels where a name does not end as an image's."""
+    gradient().save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in names:
+            content = (tmp_path / "a.png").read_bytes() if name.endswith("png") else b"cat"
+            (member := tarfile.TarInfo(name)).size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return tmp_path / "a.tar"
+
+
+@pytest.mark.parametrize(
+    ("members", "images", "masks"),
+    [
+        (["cat/I.2020.1.png", "cat/I.2020.2.png"], ["cat/I.2020.1.png", "cat/I.2020.2.png"], []),
+        (["cat/I.1.png", "cat/J.png", "cat/I.2.png"], ["cat/I.1.png", "cat/I.2.png", "cat/J.png"],
+         []),
+        (["cat/a.png", "cat/a.B.png"], ["cat/a.B.png", "cat/a.png"], []),
+        (["cat/a.png", "cat/a.mask.png"], ["cat/a.png"], ["cat/a.png"]),
+        (["cat/a.1.png", "cat/a.1.seg.png", "cat/a.2.png"], ["cat/a.1.png", "cat/a.2.png"],
+         ["cat/a.1.png"]),
+        (["cat/a.png", "cat/a.mask_1.png"], ["cat/a.png"], []),
+        (["a.1.cls", "a.1.png", "a.2.cls", "a.2.png"], ["cat/a.1.png", "cat/a.2.png"], []),
+        (["a.left.png", "a.png", "a.txt"], ["cat/a.png"], []),  # a label: a sample of one image
+    ],
+)  # fmt: skip
+def test_a_name_in_an_archive_may_hold_dots(
+    members: list[str], images: list[str], masks: list[str], tmp_path: Path
+) -> None:
+    found = opened(packed(tmp_path, *members))
+    assert listed(found.images) == images
+    assert (listed(found.masks) if found.masks else []) == masks
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ["a.cls", "a.png", "b.png", "a.1.png"],
+        ["c/a.1.png", "c/b.png", "c/a.1.png"],
+        ["a.1.png", "b.png", "a.cls", "a.png"],
+    ],
+)
+def test_members_of_a_name_with_dots_may_not_lie_apart(members: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"members of (c/)?a(\.1)? lie apart"):
+        opened(packed(tmp_path, *members))
+
+
+def test_every_image_of_a_sample_without_a_usable_one_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "refocus")
+    opened(packed(tmp_path, "a.cls", "a.left.png", "a.right.png", "b.cls", "b.png"))
+    assert "left out: 2 images not called KEY.EXT beside a label" in caplog.text
+
+
 def parts(root: Path, *names: str) -> Path:
     """A root of splits, each with a picture of its own in cat/1.png."""
     for number, name in enumerate(names):
