@@ -123,6 +123,7 @@ def test_the_area_that_a_file_states_tells(
         return
     assert seen(file) == (10, 10, 60, 50)
     assert ("could be corners" in caplog.text) == (area != 50.0 * 40)
+    assert "‹" not in caplog.text
 
 
 @pytest.mark.parametrize("found", SIZES.values(), ids=SIZES)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from refocus.data.sources.annotated import refuse_doubled
-from refocus.errors import InputError, first_line
+from refocus.errors import InputError, Message, first_line
 from refocus.files import read_json
 from refocus.masks.boxes import (
     ASK,
@@ -241,8 +241,10 @@ def _refuse_doubtful(
         )
     if found and all(could[CORNERS]) and not all(_has_area(box, area) for box, area, _ in found):
         log.info(
-            "boxes of %s are read as x, y, width, height, but all could be corners, x, y and x, y: "
-            "look at the masks, and give ‹boxes=corners› if they are",
+            Message(
+                "boxes of %s are read as x, y, width, height, but all could be corners, x, y and "
+                "x, y: look at the masks, and give ‹boxes=corners› if they are"
+            ),
             source.name,
         )
 
