@@ -411,6 +411,56 @@ def test_a_number_means_its_line_of_the_class_names(
         assert [p.name for p in opened(file).images.iterdir()] == [found]
 
 
+@pytest.mark.parametrize("kind", ["csv", "tar", "parquet"])
+@pytest.mark.parametrize(
+    ("labels", "found", "lost"),
+    [
+        (["-1", "1", "0"], ["ant/c.png", "bee/b.png"], 1),
+        (["0.0", "1.", "-1.0"], ["ant/a.png", "bee/b.png"], 1),
+        (["0", "2.0", "0.5"], ["0.5/c.png", "2.0/b.png", "ant/a.png"], 0),  # names of classes
+    ],
+)
+def test_numbers_as_tools_write_them(
+    labels: list[str], found: list[str], lost: int, kind: str, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "refocus")
+    (tmp_path / "classes.txt").write_text("ant\nbee\n2.0\n")
+    names = ["a.png", "b.png", "c.png"]
+    for at, name in enumerate(names):
+        Image.new("RGB", (9, 9), (at, 0, 0)).save(tmp_path / name)
+    if kind == "csv":
+        lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+        file = table(tmp_path, "\n".join(["path,label", *lines]))
+    elif kind == "tar":
+        file = tmp_path / "a.tar"
+        with tarfile.open(file, "w") as tar:
+            for name, label in zip(names, labels, strict=True):
+                (tmp_path / "label").write_text(label)
+                tar.add(tmp_path / name, name)
+                tar.add(tmp_path / "label", f"{Path(name).stem}.cls")
+    else:
+        file = tmp_path / "a.parquet"
+        images = [{"bytes": None, "path": str(tmp_path / name)} for name in names]
+        data(tmp_path / "x", image=images, label=labels).to_parquet(file)  # type: ignore[attr-defined]
+    assert listed(opened(file).images) == found
+    assert ("left out: 1" in caplog.text) == bool(lost)
+
+
+def test_a_mask_is_known_by_its_content_where_its_name_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "refocus")
+    file = table(tmp_path, "path,label,mask\na.png,ant,m\nb.png,bee,m.npy\n")
+    gradient().save(tmp_path / "b.png")
+    Image.new("L", (9, 9), 255).save(tmp_path / "m", format="PNG")
+    (tmp_path / "m.npy").write_bytes(b"0")
+    found = opened(file)
+    assert found.masks is not None
+    assert listed(found.masks) == ["ant/a.png"]
+    assert "1 masks that are not images" in caplog.text
+
+
 def data(folder: Path, *, classes: tuple[str, ...] = (), **columns: list[object]) -> object:
     """A data set of `datasets`; `image` is made of paths, the last column of numbers of classes."""
     datasets = pytest.importorskip("datasets")

@@ -207,12 +207,13 @@ def _row(key: str, parts: dict[str, bytes], names: list[str] | None, shown: str)
     label = _label(parts, f"{shown}: {key}")
     if label is None and "/" in key:
         label = Path(key).parent.name
-    if not label:
+    called = named(label, names, shown) if label else None
+    if not called:
         return LeftOut("images without a label")
     name = f"{Path(key).name}.{images[0]}"
     mask = parts[masks[0]] if masks else None
     origin = f"{key}.{images[0]}"
-    return Row(named(label, names, shown), name, parts[images[0]], mask, origin=origin)
+    return Row(called, name, parts[images[0]], mask, origin=origin)
 
 
 def _label(parts: dict[str, bytes], shown: str) -> str | None:

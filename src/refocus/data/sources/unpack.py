@@ -224,7 +224,8 @@ class _Writer:
         return free
 
     def _mask(self, mask: Path | bytes, label: str, stem: str) -> None:
-        ending = mask.suffix.lower() if isinstance(mask, Path) else _sniffed(mask)
+        own = mask.suffix.lower() if isinstance(mask, Path) else ""
+        ending = own if own in EXTENSIONS else _sniffed(mask)
         if ending is None:
             self.left_out["masks that are not images"] += 1
             return
