@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from refocus import InputError, MaskSettings
 from refocus.masks import formats
@@ -122,6 +123,7 @@ def test_the_area_that_a_file_states_tells(
         return
     assert seen(file) == (10, 10, 60, 50)
     assert ("could be corners" in caplog.text) == (area != 50.0 * 40)
+    assert "‹" not in caplog.text
 
 
 @pytest.mark.parametrize("found", SIZES.values(), ids=SIZES)
@@ -140,9 +142,90 @@ def test_the_box_of_an_object_that_has_a_shape_is_not_looked_at(tmp_path: Path) 
     assert seen(file)[:2] == (5, 5)
 
 
-def test_only_coco_is_asked_for_its_boxes(tmp_path: Path) -> None:
+PERCENTS = [(10, 20, 40, 60), (5, 5, 80, 95), (30, 40, 45, 50), (0, 0, 100, 100), (60, 2, 30, 70)]
+KINDS = ("boxes", "voc-boxes", "coco", "coco corners", "coco polygons")
+
+
+def outlined(
+    folder: Path, kind: str, corners: list[Box], size: tuple[int, int], *, sized: bool = True
+) -> tuple[str, Path, list[Path]]:
+    """A format, its source and images, one for each x0, y0, x1, y1."""
+    images = [folder / "cat" / f"{i}.png" for i in range(len(corners))]
+    (folder / "cat").mkdir()
+    for image in images:
+        Image.new("RGB", size).save(image)
+    if kind == "boxes":
+        lines = [f"{i}.png,{x},{y},{x1},{y1}" for i, (x, y, x1, y1) in enumerate(corners)]
+        (folder / "b.csv").write_text("\n".join(["image,xmin,ymin,xmax,ymax", *lines]))
+        return kind, folder / "b.csv", images
+    if kind == "voc-boxes":
+        (folder / "v").mkdir()
+        tags = ("xmin", "ymin", "xmax", "ymax")
+        said = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if sized else ""
+        for i, box in enumerate(corners):
+            inside = "".join(f"<{t}>{v}</{t}>" for t, v in zip(tags, box, strict=True))
+            text = f"{said}<object><name>cat</name><bndbox>{inside}</bndbox></object>"
+            (folder / "v" / f"{i}.xml").write_text(f"<annotation>{text}</annotation>")
+        return kind, folder / "v", images
+    objects: list[dict[str, Any]] = []
+    for x, y, x1, y1 in corners:
+        shape = {"segmentation": [[x, y, x1, y, x1, y1, x, y1]]} if "polygons" in kind else {}
+        objects.append({"bbox": (x, y, x1, y1) if "corn" in kind else (x, y, x1 - x, y1 - y)})
+        objects[-1] |= shape
+    file = instances(folder, *objects, sized=False)
+    content = json.loads(file.read_text())
+    for image in content["images"] if sized else ():
+        image |= {"width": size[0], "height": size[1]}
+    file.write_text(json.dumps(content))
+    return "coco", file, images
+
+
+def from_sizes(boxes: list[Box], scale: float = 1) -> list[Box]:
+    found = ((x, y, min(x + w, 100), min(y + h, 100)) for x, y, w, h in boxes)
+    return [(x * scale, y * scale, x1 * scale, y1 * scale) for x, y, x1, y1 in found]
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_percents_of_the_image_are_asked_for(tmp_path: Path, kind: str, sized: bool) -> None:
+    name, file, images = outlined(tmp_path, kind, from_sizes(PERCENTS), (640, 480), sized=sized)
+    with pytest.raises(InputError, match=r"its 5 objects is above 101, in images up to 640x480"):
+        formats.reader(name, file, images=images)
+    for boxes in ("xywh", "corners") if name == "coco" else ("corners",):
+        formats.reader(name, file, images=images, boxes=boxes)
+
+
+PIXELS = {  # x0, y0, x1, y1 and the size of their images
+    "small images": (from_sizes(PERCENTS), (200, 480)),
+    "few": (from_sizes(PERCENTS)[:4], (640, 480)),
+    "one ends further on": ([*from_sizes(PERCENTS), (500, 100, 600, 140)], (640, 480)),
+    "all in the middle": (from_sizes(PERCENTS, 2.4), (256, 256)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS[:3] + KINDS[4:])
+@pytest.mark.parametrize("name", PIXELS)
+def test_pixels_are_not_taken_for_percents(tmp_path: Path, kind: str, name: str) -> None:
+    corners, size = PIXELS[name]
+    source, file, images = outlined(tmp_path, kind, corners, size)
+    mask = formats.reader(source, file, images=images)(images[0], size)
+    assert mask is not None
+    assert mask.any()
+
+
+def test_what_ends_beyond_the_corner_of_its_image_is_in_pixels(tmp_path: Path) -> None:
+    """No number is above 100, but x + width is."""
+    boxes: list[Box] = [(90, 80, 100, 90), *[(40, 30, 60, 50)] * 9]
+    images = outlined(tmp_path, "coco", boxes, (224, 224))[2]
+    file = instances(tmp_path, *({"bbox": box} for box in boxes), sized=False)
+    formats.reader("coco", file, images=images)
+
+
+def test_only_boxes_are_said_to_be_corners(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("image,xmin,ymin,xmax,ymax\na.png,1,1,5,5\n")
-    with pytest.raises(InputError, match="boxes corners: only with source coco"):
-        formats.reader("boxes", tmp_path / "b.csv", boxes="corners")
+    with pytest.raises(InputError, match="boxes xywh: only with source coco; the other"):
+        formats.reader("boxes", tmp_path / "b.csv", boxes="xywh")
+    with pytest.raises(InputError, match="boxes corners: only with source coco, boxes and voc-box"):
+        formats.reader("png", tmp_path, boxes="corners")
     with pytest.raises(InputError, match="boxes corners: only with source"):
         MaskSettings(boxes="corners")

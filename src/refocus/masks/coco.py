@@ -9,16 +9,24 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refocus.data.sources.annotated import refuse_doubled
-from refocus.errors import InputError, first_line
+from refocus.errors import InputError, Message, first_line
 from refocus.files import read_json
-from refocus.masks.boxes import in_shares, rectangles
+from refocus.masks.boxes import (
+    ASK,
+    CORNERS,
+    Outline,
+    in_shares,
+    rectangles,
+    refuse_percents,
+    sizes_of,
+)
 from refocus.masks.joins import Join
 from refocus.masks.reading import Labels, MaskReader, Size
 
@@ -30,7 +38,8 @@ _POINTS = 3  # which enclose something
 _BEYOND = 2  # pixels by which tools let a box end outside of its image
 _MOST_FIT, _SOME = 0.95, 0.1  # of boxes: a few of a file are wrong in any case
 _Box = tuple[float, float, float, float]
-ASK, SIZE, CORNERS, CENTERS = BOXES = ("ask", "xywh", "corners", "centers")
+SIZE, CENTERS = "xywh", "centers"
+BOXES = (ASK, SIZE, CORNERS, CENTERS)
 _WORDS = {
     CORNERS: "two corners, x, y and x, y",
     CENTERS: "centre x, centre y, width, height, as YOLO has them",
@@ -52,9 +61,16 @@ def coco(source: Path, images: Sequence[Path] = (), boxes: str = ASK) -> MaskRea
             "‹source› coco: pycocotools is not installed; run `pip install refocus-vit[coco]`"
         ) from error
     categories, sizes, objects, doubled = _content(source)
-    if boxes == ASK:
-        _refuse_doubtful(objects, sizes, source)
     join = Join(sizes, images)  # of images without objects too: their names are not others'
+    if boxes == ASK:
+        own = sizes_of(join, images)
+        refuse_percents(
+            _outlines(objects),
+            lambda name: sizes[name] or own(name),
+            f"‹source› coco {source}",
+            f"‹boxes={SIZE}› (COCO's), ‹boxes={CORNERS}› or ‹boxes={CENTERS}›",
+        )
+        _refuse_doubtful(objects, sizes, source)
     labels = Labels(categories.values())
 
     def size(image: Path) -> Size | None:
@@ -225,10 +241,31 @@ def _refuse_doubtful(
         )
     if found and all(could[CORNERS]) and not all(_has_area(box, area) for box, area, _ in found):
         log.info(
-            "boxes of %s are read as x, y, width, height, but all could be corners, x, y and x, y: "
-            "look at the masks, and give ‹boxes=corners› if they are",
+            Message(
+                "boxes of %s are read as x, y, width, height, but all could be corners, x, y and "
+                "x, y: look at the masks, and give ‹boxes=corners› if they are"
+            ),
             source.name,
         )
+
+
+def _outlines(objects: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Outline]:
+    """Boxes and polygons as they are read; run lengths are of pixels in any case."""
+    for name, annotation in ((name, one) for name, mine in objects.items() for one in mine):
+        if (box := _box_alone(annotation)) is not None:
+            yield Outline(name, box, _corners(box, SIZE)[2:])
+        elif corners := _drawn(annotation):
+            yield Outline(name, corners, (max(corners[::2]), max(corners[1::2])))
+
+
+def _drawn(annotation: Mapping[str, Any]) -> list[float]:
+    """x, y, x, y, ... of an object's polygons; what is no polygon is said where it is read."""
+    shape = annotation.get("segmentation")
+    try:
+        polygons = [] if isinstance(shape, dict) else _polygons(shape)
+        return [float(v) for p in polygons for v in p[: len(p) // 2 * 2]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return []
 
 
 def _box_alone(annotation: Mapping[str, Any]) -> _Box | None:

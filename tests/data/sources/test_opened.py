@@ -411,6 +411,56 @@ def test_a_number_means_its_line_of_the_class_names(
         assert [p.name for p in opened(file).images.iterdir()] == [found]
 
 
+@pytest.mark.parametrize("kind", ["csv", "tar", "parquet"])
+@pytest.mark.parametrize(
+    ("labels", "found", "lost"),
+    [
+        (["-1", "1", "0"], ["ant/c.png", "bee/b.png"], 1),
+        (["0.0", "1.", "-1.0"], ["ant/a.png", "bee/b.png"], 1),
+        (["0", "2.0", "0.5"], ["0.5/c.png", "2.0/b.png", "ant/a.png"], 0),  # names of classes
+    ],
+)
+def test_numbers_as_tools_write_them(
+    labels: list[str], found: list[str], lost: int, kind: str, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "refocus")
+    (tmp_path / "classes.txt").write_text("ant\nbee\n2.0\n")
+    names = ["a.png", "b.png", "c.png"]
+    for at, name in enumerate(names):
+        Image.new("RGB", (9, 9), (at, 0, 0)).save(tmp_path / name)
+    if kind == "csv":
+        lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+        file = table(tmp_path, "\n".join(["path,label", *lines]))
+    elif kind == "tar":
+        file = tmp_path / "a.tar"
+        with tarfile.open(file, "w") as tar:
+            for name, label in zip(names, labels, strict=True):
+                (tmp_path / "label").write_text(label)
+                tar.add(tmp_path / name, name)
+                tar.add(tmp_path / "label", f"{Path(name).stem}.cls")
+    else:
+        file = tmp_path / "a.parquet"
+        images = [{"bytes": None, "path": str(tmp_path / name)} for name in names]
+        data(tmp_path / "x", image=images, label=labels).to_parquet(file)  # type: ignore[attr-defined]
+    assert listed(opened(file).images) == found
+    assert ("left out: 1" in caplog.text) == bool(lost)
+
+
+def test_a_mask_is_known_by_its_content_where_its_name_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "refocus")
+    file = table(tmp_path, "path,label,mask\na.png,ant,m\nb.png,bee,m.npy\n")
+    gradient().save(tmp_path / "b.png")
+    Image.new("L", (9, 9), 255).save(tmp_path / "m", format="PNG")
+    (tmp_path / "m.npy").write_bytes(b"0")
+    found = opened(file)
+    assert found.masks is not None
+    assert listed(found.masks) == ["ant/a.png"]
+    assert "1 masks that are not images" in caplog.text
+
+
 def data(folder: Path, *, classes: tuple[str, ...] = (), **columns: list[object]) -> object:
     """A data set of `datasets`; `image` is made of paths, the last column of numbers of classes."""
     datasets = pytest.importorskip("datasets")
@@ -573,6 +623,61 @@ def test_a_sample_of_an_archive_is_one_image_with_one_label(
             opened(tmp_path / "a.tar")
     else:
         assert listed(opened(tmp_path / "a.tar").images) == found
+
+
+def packed(tmp_path: Path, *names: str) -> Path:
+    """An archive of images, or of labels where a name does not end as an image's."""
+    gradient().save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in names:
+            content = (tmp_path / "a.png").read_bytes() if name.endswith("png") else b"cat"
+            (member := tarfile.TarInfo(name)).size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return tmp_path / "a.tar"
+
+
+@pytest.mark.parametrize(
+    ("members", "images", "masks"),
+    [
+        (["cat/I.2020.1.png", "cat/I.2020.2.png"], ["cat/I.2020.1.png", "cat/I.2020.2.png"], []),
+        (["cat/I.1.png", "cat/J.png", "cat/I.2.png"], ["cat/I.1.png", "cat/I.2.png", "cat/J.png"],
+         []),
+        (["cat/a.png", "cat/a.B.png"], ["cat/a.B.png", "cat/a.png"], []),
+        (["cat/a.png", "cat/a.mask.png"], ["cat/a.png"], ["cat/a.png"]),
+        (["cat/a.1.png", "cat/a.1.seg.png", "cat/a.2.png"], ["cat/a.1.png", "cat/a.2.png"],
+         ["cat/a.1.png"]),
+        (["cat/a.png", "cat/a.mask_1.png"], ["cat/a.png"], []),
+        (["a.1.cls", "a.1.png", "a.2.cls", "a.2.png"], ["cat/a.1.png", "cat/a.2.png"], []),
+        (["a.left.png", "a.png", "a.txt"], ["cat/a.png"], []),  # a label: a sample of one image
+    ],
+)  # fmt: skip
+def test_a_name_in_an_archive_may_hold_dots(
+    members: list[str], images: list[str], masks: list[str], tmp_path: Path
+) -> None:
+    found = opened(packed(tmp_path, *members))
+    assert listed(found.images) == images
+    assert (listed(found.masks) if found.masks else []) == masks
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ["a.cls", "a.png", "b.png", "a.1.png"],
+        ["c/a.1.png", "c/b.png", "c/a.1.png"],
+        ["a.1.png", "b.png", "a.cls", "a.png"],
+    ],
+)
+def test_members_of_a_name_with_dots_may_not_lie_apart(members: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"members of (c/)?a(\.1)? lie apart"):
+        opened(packed(tmp_path, *members))
+
+
+def test_every_image_of_a_sample_without_a_usable_one_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "refocus")
+    opened(packed(tmp_path, "a.cls", "a.left.png", "a.right.png", "b.cls", "b.png"))
+    assert "left out: 2 images not called KEY.EXT beside a label" in caplog.text
 
 
 def parts(root: Path, *names: str) -> Path:

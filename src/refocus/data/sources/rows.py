@@ -34,6 +34,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "group": ("group", "groups"),
     "split": ("split", "partition", "fold"),
 }
+_NUMBER = re.compile(r"-?[0-9]+(\.0*)?")  # 2.0: pandas, where a value of the column is missing
 CLASSES = ("classes.txt", "classnames.txt", "labels.txt")
 
 
@@ -285,19 +286,27 @@ def class_names_beside(place: Path) -> list[str] | None:
     return found
 
 
-def named(label: str, names: list[str] | None, shown: str) -> str:
+def named(label: str, names: list[str] | None, shown: str) -> str | None:
     """The class that a number means where names are known; any other label is its own name.
+
+    None for a number below 0, which says that there is no label.
 
     Raises:
         InputError: a number without a name.
     """
-    if names is None or not label.isdecimal():
+    label = label.strip()
+    if names is None or not (label.isdecimal() or _NUMBER.fullmatch(label)):
         return label
-    if int(label) >= len(names):
+    if not label.isdecimal() and label in names:
+        return label
+    number = int(label.partition(".")[0])
+    if number < 0:
+        return None
+    if number >= len(names):
         raise InputError(
             f"{shown}: label {label}, but there are {len(names)} class names; must be 0 to "
             f"{len(names) - 1}"
         )
-    if not names[int(label)]:
+    if not names[number]:
         raise InputError(f"{shown}: label {label}, but that line of the class names is blank")
-    return names[int(label)]
+    return names[number]

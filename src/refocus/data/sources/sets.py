@@ -118,7 +118,8 @@ def _rows(
     for position, row in enumerate(table):
         said, pixels = row[label], row[image]
         text = as_text(said, asked.shown)
-        if pixels is None or text is None or (names and isinstance(said, int) and said < 0):
+        called = None if text is None else named(text, names, asked.shown)
+        if pixels is None or called is None:
             yield LeftOut("rows without an image or a label")
             continue
         content = _content(pixels, folder)
@@ -126,7 +127,7 @@ def _rows(
         name = Path(origin or f"{position:06d}").name
         drawn = _content(row[mask], folder) if mask and row[mask] is not None else None
         mine = (as_text(row[group], asked.shown, "group") if group else None) or ""
-        yield Row(named(text, names, asked.shown), name, content, drawn, mine, origin)
+        yield Row(called, name, content, drawn, mine, origin)
 
 
 def _of_kind(asked: Asked, kind: str, feature: str, of_kind: dict[str, str]) -> str:

@@ -76,7 +76,10 @@ def table(asked: Asked, file: Path) -> Source:
             yield Stated(tuple(classes))
         for row, image, mask in zip(rows, places, masks, strict=True):
             label = named(row["label"], classes, asked.shown)
-            yield Row(label, image.name, image, mask, row.get("group", ""))
+            if label is None:
+                yield LeftOut("images without a label")
+            else:
+                yield Row(label, image.name, image, mask, row.get("group", ""))
 
     what = f"a table{f', split {mine}' if mine is not None else ''}"
     state = tuple(_state(place) for place in (*places, *masks) if place is not None)

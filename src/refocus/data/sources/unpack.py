@@ -28,7 +28,7 @@ from refocus.vit.classes import plain
 log = logging.getLogger("refocus")
 
 CACHE = "REFOCUS_CACHE"  # the environment variable that names another folder than ~/.cache/refocus
-_RULES = 4  # raised where the same source comes to be read as other images or classes
+_RULES = 5  # raised where the same source comes to be read as other images or classes
 _ORIGINS = "origins.json"  # CLASS/FILE -> the path by which the source knows an image
 _MADE = "source.json"  # written last: the folder is whole
 _ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic", "JPEG2000": ".jp2", "PPM": ".ppm"}
@@ -224,7 +224,8 @@ class _Writer:
         return free
 
     def _mask(self, mask: Path | bytes, label: str, stem: str) -> None:
-        ending = mask.suffix.lower() if isinstance(mask, Path) else _sniffed(mask)
+        own = mask.suffix.lower() if isinstance(mask, Path) else ""
+        ending = own if own in EXTENSIONS else _sniffed(mask)
         if ending is None:
             self.left_out["masks that are not images"] += 1
             return
