@@ -214,7 +214,10 @@ def test_bad_input_is_said_before_anything_is_written(
         (["--kind", "cutout", "--adain", tmp_path], "only with --styles"),
         (["--kind", "transfer"], "--kind transfer: needs --transfer"),
         (["--kind", "out-of-distribution", "--outside", tmp_path / "nothing"], "--outside"),
-        (["--kind", "effective-robustness", "--results", tmp_path], "--results .*: holds no"),
+        (
+            ["--kind", "effective-robustness", "--results", folders["styles"]],
+            "--results .*: holds no",
+        ),
         (["--kind", "transfer", "--transfer", folders["styles"]], "holds no class folders"),
         (["--kind", "block-heads", "--most", 4], "too few for a linear head.*--most"),
     ):
@@ -223,6 +226,33 @@ def test_bad_input_is_said_before_anything_is_written(
     with pytest.raises(InputError, match="--images: missing"):
         run(*options[:2], *options[4:], "--kind", "cutout")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("option", [*choice.FOLDERS, "adain"])
+def test_probes_are_not_written_among_what_is_read(
+    folders: dict[str, Path], tmp_path: Path, option: str
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    given = {"model": folders["model"], "images": folders["images"], "styles": folders["styles"]}
+    given |= {option: inside, "out": inside / "probes"}
+    options = [part for name, path in given.items() for part in (_option(name), path)]
+    with pytest.raises(InputError) as caught:
+        run(*options, "--kind", "cutout", "--most", 4)
+    assert f"lies inside {_option(option)} {inside}" in str(caught.value)
+    assert list(inside.iterdir()) == []
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def test_probes_may_lie_beside_what_is_read(folders: dict[str, Path]) -> None:
+    options = [part for name, path in folders.items() for part in (f"--{name}", path)]
+    out = folders["images"].parent / "probes"
+    for _ in range(2):  # and the same command reads them again
+        run(*options, "--out", out, "--kind", "shapes", "--most", 4)
+    assert (out / "shapes" / "result.json").exists()
 
 
 def test_zero_shot_models_and_models_without_blocks(

@@ -23,7 +23,7 @@ from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect
 from refocus.files import read_json
 from refocus.probes import left_out, page, pictures, pooled
-from refocus.probes.choice import names, supported
+from refocus.probes.choice import FOLDERS, names, supported
 from refocus.probes.material import Material, Part, options_of
 from refocus.probes.registry import PROBES, Probe
 from refocus.probes.results import (
@@ -132,12 +132,11 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
 
     One folder holds probes of the same models.
     """
+    outputs.refuse_inside(out, _read(material))
     for name in kinds:
         row = PROBES[name]
         if row.found is not None:
             row.run(material.options)
-            # a folder within the results would change them, and could not be resumed
-            outputs.refuse_inside(out, {"‹results›": material.options.results})
         else:
             for model in models.values():
                 material.parts(row, model)
@@ -161,14 +160,23 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
         adain(material.options.adain)
 
 
+def _read(material: Material) -> dict[str, Path | None]:
+    """What is read, by what a user calls it.
+
+    A probe's folder within it would change it, and could not be resumed.
+    """
+    named = {f"‹{name}›": getattr(material.options, name) for name in (*FOLDERS, "adain")}
+    return {"‹images›": material.images, **named}
+
+
 def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult:
     """One probe on every model -> OUT/NAME: records, result.json, and where it has one a picture.
 
     A folder that is complete is read; one that is not is resumed, with the same settings alone.
     """
     row = PROBES[name]
-    apart = {} if row.found else {"‹images›": material.root(row)}
-    folder = outputs.resumable(out / name, True, material.decisive(row, models), apart=apart)
+    decisive = material.decisive(row, models)
+    folder = outputs.resumable(out / name, True, decisive, apart=_read(material))
     with locks.released(folder), computing(material.settings.precision):
         return _measured(name, models, material, folder)
 
