@@ -279,12 +279,16 @@ def test_zero_shot_models_and_models_without_blocks(
         choice.supported(["surgery"], ["surgery"], [Own()])
 
 
-def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: Path) -> None:
+def test_cue_conflict_stimuli(
+    knowing: tuple[nn.Module, Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, images, _ = knowing
     cues = tmp_path / "cues"
     for shape, texture in (("cat", "dog"), ("dog", "cat"), ("ant", "ant"), ("bee", "cat")):
         (cues / shape).mkdir(parents=True, exist_ok=True)
         shutil.copy(images / shape / "0.png", cues / shape / f"{shape}1-{texture}2.png")
+    for misnamed in ("0.png", "1.png"):  # before all others of the first folder
+        shutil.copy(images / "ant" / "0.png", cues / "ant" / misnamed)
     (tmp_path / "map.json").write_text(
         json.dumps({name: [name] for name in NAMES if name != "bee"})
     )
@@ -304,6 +308,9 @@ def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: P
     found = read(tmp_path / "o" / "shape-bias" / "result.json").numbers.model
     (point,) = found.series["decisions for the shape"]
     assert found.n == 4
+    said = [r.getMessage() for r in caplog.records if "do not give both cues" in r.getMessage()]
+    assert len(said) == 1
+    assert f"2 of its 6 stimuli do not give both cues, {cues / 'ant' / '0.png'} first" in said[0]
     assert point.n <= 2  # agreeing and unknown cues do not count
     values = {
         line["image"]: line["values"] for line in read_lines(tmp_path / "o/shape-bias/model.jsonl")
