@@ -38,19 +38,34 @@ _NAME = "cat7-elephant2"  # of a stimulus
 Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the model
 
 
+class NoMappingError(InputError):
+    """There is no table for a model: it lacks ImageNet's classes, and no file was given."""
+
+
+def only_evaluated(parameter: str, path: str | Path) -> InputError:
+    """What to say of `NoMappingError` where no file can be given.
+
+    parameter: what the caller calls the test sets.
+    """
+    return InputError(
+        f"‹{parameter}› cue-conflict={path}: only for models with ImageNet's 1000 classes; "
+        "measure it with `refocus evaluate --mapping`"
+    )
+
+
 def mapping(model: nn.Module, file: str | Path | None = None) -> Mapping:
     """The published table for ImageNet models (16 classes, 207 indices), or a JSON file.
 
     The file is {"cat": ["tabby", 282, ...], ...} with names or indices of the model's classes.
 
     Raises:
-        InputError: a model without a table, a class that the model does not have, or one under two
-            names.
+        NoMappingError: a model without a table.
+        InputError: a class that the model does not have, or one under two names.
     """
     if file is None:
         outputs = imagenet_outputs(model)
         if outputs is None:
-            raise InputError(
+            raise NoMappingError(
                 "‹mapping›: missing; the model does not have ImageNet's 1000 classes, so a file "
                 "must say which of its classes are cats"
             )
