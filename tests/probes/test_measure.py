@@ -198,6 +198,33 @@ def test_images_that_cannot_be_read_are_an_error(folders: dict[str, Path], tmp_p
             "--kind",
             "cutout",
         )
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_picture_of_a_style_that_cannot_be_read_is_said_before_anything_is_written(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for file in folders["styles"].iterdir():
+        file.write_text("no image")
+    given = {name: folders[name] for name in ("model", "images", "styles")}
+    options = [part for name, path in given.items() for part in (f"--{name}", path)]
+    with pytest.raises(InputError, match=r"^--styles .*styles/\d.png: "):
+        run(*options, "--out", tmp_path / "o", "--kind", "stylization", "--most", 4)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_image_that_a_corruption_lacks_is_said_before_anything_is_written(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in corruptions.ALEXNET:
+        for severity in corruptions.SEVERITIES:
+            shutil.copytree(folders["images"], tmp_path / "c" / name / str(severity))
+    gone = tmp_path / "c" / "fog" / "3" / "ant" / "0.png"
+    gone.unlink()
+    options = ["--model", folders["model"], "--imagenet-c", tmp_path / "c"]
+    with pytest.raises(InputError, match=f"^--imagenet-c {gone}: missing, as 1 of 24"):
+        run(*options, "--out", tmp_path / "o", "--kind", "imagenet-c")
+    assert not (tmp_path / "o").exists()
 
 
 def test_bad_input_is_said_before_anything_is_written(
