@@ -40,9 +40,9 @@ class Fixed(nn.Module):
 
 
 def test_cues_are_read_from_the_name() -> None:
-    assert cues.cue("cat7-elephant12") == ("cat", "elephant")
-    with pytest.raises(refocus.InputError, match="must give both cues"):
-        cues.cue("cat7")
+    assert cues.cue(Path("cat7-elephant12.png")) == ("cat", "elephant")
+    with pytest.raises(refocus.InputError, match=r"^a/cat7.png: .*must give both cues"):
+        cues.cue(Path("a/cat7.png"))
 
 
 def test_the_published_table_has_16_classes_of_207() -> None:
@@ -161,6 +161,16 @@ def test_a_folder_without_any_conflict_is_refused(tmp_path: Path) -> None:
     assert cues.shape_bias([], TABLE).shape_bias.n == 0
 
 
+def test_a_name_without_both_cues_does_not_hide_a_conflict(tmp_path: Path) -> None:
+    root = stimuli(tmp_path, ["car", "cat1-dog1"])
+    cues.check(root, TABLE)
+    (root / "cat" / "cat1-dog1.png").unlink()
+    stimuli(root, ["cat1-cat2"])
+    first = root / "car" / "car.png"
+    with pytest.raises(refocus.InputError, match=rf"different cues of .* \(1 .*: {first} first"):
+        cues.check(root, TABLE)
+
+
 def test_unreadable_stimuli_are_recorded_told_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,6 +197,6 @@ def test_real_stimuli_tell_their_cues(shared: Path) -> None:
     root = shared / "data" / "cue_conflict"
     samples = cues.stimuli(root)
     assert len(samples) == 160
-    pairs = [cues.cue(s.image.stem) for s in samples]
+    pairs = [cues.cue(s.image) for s in samples]
     assert len({shape for shape, _ in pairs} | {texture for _, texture in pairs}) == 16
     assert all(shape == s.image.parent.name for s, (shape, _) in zip(samples, pairs, strict=True))

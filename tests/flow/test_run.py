@@ -21,7 +21,7 @@ from refocus.reports.card import write_card
 from refocus.reports.settings import ReportSettings
 from refocus.vit import precision
 from refocus.vit.precision import in_bfloat16
-from tests.makers import invoke, make_images
+from tests.makers import invoke, make_images, matlab_file
 
 QUICK = RunSettings(shots=1, epochs=1, most=8, device="cpu")
 NAMES = ["index.html", "run.json", "settings.json", "audit", "tune"]
@@ -220,8 +220,9 @@ def test_what_cannot_be_used_leaves_nothing(
     with pytest.raises(refocus.InputError, match="lies inside images"):
         refocus.run(model_folder, images, images / "run", masks=masks, settings=QUICK)
     for name, why in {
-        "imagenet": r"tests imagenet=.*needs ImageNet's 1000",
-        "cue-conflict": "does not have ImageNet.s 1000 classes",
+        "imagenet": r"^tests imagenet=.*needs ImageNet's 1000",
+        "cue-conflict": r"^tests cue-conflict=.*ImageNet's 1000 classes; .*evaluate --mapping`$",
+        "imagenet_a": r"^tests imagenet_a=.*spelled imagenet-a",
     }.items():
         known = replace(QUICK, tests={name: images})
         with pytest.raises(refocus.InputError, match=why):
@@ -238,6 +239,10 @@ def test_a_plan_says_what_would_be_done_and_for_how_long(
     street, _ = make_images(tmp_path / "street", count=2, seed=1)
     settings = replace(QUICK, tests={"again": street})
     few = refocus.plan_run(model_folder, images, masks=masks, settings=settings)
+    # a known set is read in its own layout, as `report` does
+    known = {"again": street, "imagenet-segmentation": matlab_file(tmp_path / "gtsegs.mat")}
+    more = refocus.plan_run(model_folder, images, masks=masks, settings=replace(QUICK, tests=known))
+    assert more.tests == few.tests
     assert (few.count, few.classes, few.tests) == (24, 4, {"again": 8})
     assert [stage.name for stage in few.stages] == ["audit", "tune", "report"]
     assert all(stage.seconds > 0 for stage in few.stages)
@@ -248,7 +253,9 @@ def test_a_plan_says_what_would_be_done_and_for_how_long(
     assert found.masks is None
     assert found.stages[0].name == "masks"
     assert found.stages[0].images == 24
-    assert sorted(tmp_path.iterdir()) == sorted([model_folder, images.parent, street.parent])
+    assert sorted(tmp_path.iterdir()) == sorted(
+        [model_folder, images.parent, street.parent, tmp_path / "gtsegs.mat"]
+    )
 
 
 def test_the_precision_of_a_run_is_that_of_every_stage(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -270,6 +271,22 @@ def test_masks_do_not_go_among_the_images(
     assert command("--out", image_folders[0] / "masks") == 2
     assert "lies inside IMAGES" in capsys.readouterr().err
     assert not (image_folders[0] / "masks").exists()
+
+
+def test_masks_do_not_go_among_what_they_are_made_from(
+    command, image_folders: tuple[Path, Path], tmp_path: Path, capsys
+) -> None:
+    images, masks = image_folders
+    others = shutil.copytree(images, tmp_path / "others")
+    for option, folder in (("--from", masks), ("--learn-from", others)):
+        kind = ("png",) if option == "--from" else ()
+        given = (option, *kind, folder)
+        assert command(*given, "--out", folder / "converted") == 2
+        assert f"lies inside {option} {folder}" in capsys.readouterr().err
+        assert not (folder / "converted").exists()
+        beside = folder.parent / f"beside{option}"
+        for _ in range(2):  # and the same command goes on
+            assert command(*given, "--out", beside) == 0
 
 
 def test_a_folder_with_anything_else_is_not_touched(command, tmp_path: Path) -> None:

@@ -198,6 +198,33 @@ def test_images_that_cannot_be_read_are_an_error(folders: dict[str, Path], tmp_p
             "--kind",
             "cutout",
         )
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_picture_of_a_style_that_cannot_be_read_is_said_before_anything_is_written(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for file in folders["styles"].iterdir():
+        file.write_text("no image")
+    given = {name: folders[name] for name in ("model", "images", "styles")}
+    options = [part for name, path in given.items() for part in (f"--{name}", path)]
+    with pytest.raises(InputError, match=r"^--styles .*styles/\d.png: "):
+        run(*options, "--out", tmp_path / "o", "--kind", "stylization", "--most", 4)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_image_that_a_corruption_lacks_is_said_before_anything_is_written(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in corruptions.ALEXNET:
+        for severity in corruptions.SEVERITIES:
+            shutil.copytree(folders["images"], tmp_path / "c" / name / str(severity))
+    gone = tmp_path / "c" / "fog" / "3" / "ant" / "0.png"
+    gone.unlink()
+    options = ["--model", folders["model"], "--imagenet-c", tmp_path / "c"]
+    with pytest.raises(InputError, match=f"^--imagenet-c {gone}: missing, as 1 of 24"):
+        run(*options, "--out", tmp_path / "o", "--kind", "imagenet-c")
+    assert not (tmp_path / "o").exists()
 
 
 def test_bad_input_is_said_before_anything_is_written(
@@ -214,7 +241,10 @@ def test_bad_input_is_said_before_anything_is_written(
         (["--kind", "cutout", "--adain", tmp_path], "only with --styles"),
         (["--kind", "transfer"], "--kind transfer: needs --transfer"),
         (["--kind", "out-of-distribution", "--outside", tmp_path / "nothing"], "--outside"),
-        (["--kind", "effective-robustness", "--results", tmp_path], "--results .*: holds no"),
+        (
+            ["--kind", "effective-robustness", "--results", folders["styles"]],
+            "--results .*: holds no",
+        ),
         (["--kind", "transfer", "--transfer", folders["styles"]], "holds no class folders"),
         (["--kind", "block-heads", "--most", 4], "too few for a linear head.*--most"),
     ):
@@ -223,6 +253,33 @@ def test_bad_input_is_said_before_anything_is_written(
     with pytest.raises(InputError, match="--images: missing"):
         run(*options[:2], *options[4:], "--kind", "cutout")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("option", [*choice.FOLDERS, "adain"])
+def test_probes_are_not_written_among_what_is_read(
+    folders: dict[str, Path], tmp_path: Path, option: str
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    given = {"model": folders["model"], "images": folders["images"], "styles": folders["styles"]}
+    given |= {option: inside, "out": inside / "probes"}
+    options = [part for name, path in given.items() for part in (_option(name), path)]
+    with pytest.raises(InputError) as caught:
+        run(*options, "--kind", "cutout", "--most", 4)
+    assert f"lies inside {_option(option)} {inside}" in str(caught.value)
+    assert list(inside.iterdir()) == []
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def test_probes_may_lie_beside_what_is_read(folders: dict[str, Path]) -> None:
+    options = [part for name, path in folders.items() for part in (f"--{name}", path)]
+    out = folders["images"].parent / "probes"
+    for _ in range(2):  # and the same command reads them again
+        run(*options, "--out", out, "--kind", "shapes", "--most", 4)
+    assert (out / "shapes" / "result.json").exists()
 
 
 def test_zero_shot_models_and_models_without_blocks(
@@ -249,12 +306,16 @@ def test_zero_shot_models_and_models_without_blocks(
         choice.supported(["surgery"], ["surgery"], [Own()])
 
 
-def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: Path) -> None:
+def test_cue_conflict_stimuli(
+    knowing: tuple[nn.Module, Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, images, _ = knowing
     cues = tmp_path / "cues"
     for shape, texture in (("cat", "dog"), ("dog", "cat"), ("ant", "ant"), ("bee", "cat")):
         (cues / shape).mkdir(parents=True, exist_ok=True)
         shutil.copy(images / shape / "0.png", cues / shape / f"{shape}1-{texture}2.png")
+    for misnamed in ("0.png", "1.png"):  # before all others of the first folder
+        shutil.copy(images / "ant" / "0.png", cues / "ant" / misnamed)
     (tmp_path / "map.json").write_text(
         json.dumps({name: [name] for name in NAMES if name != "bee"})
     )
@@ -274,6 +335,9 @@ def test_cue_conflict_stimuli(knowing: tuple[nn.Module, Path, Path], tmp_path: P
     found = read(tmp_path / "o" / "shape-bias" / "result.json").numbers.model
     (point,) = found.series["decisions for the shape"]
     assert found.n == 4
+    said = [r.getMessage() for r in caplog.records if "do not give both cues" in r.getMessage()]
+    assert len(said) == 1
+    assert f"2 of its 6 stimuli do not give both cues, {cues / 'ant' / '0.png'} first" in said[0]
     assert point.n <= 2  # agreeing and unknown cues do not count
     values = {
         line["image"]: line["values"] for line in read_lines(tmp_path / "o/shape-bias/model.jsonl")

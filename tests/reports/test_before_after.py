@@ -22,7 +22,7 @@ from refocus.reports import before_after
 from refocus.tuning import tune
 from refocus.tuning.results import results_of
 from refocus.tuning.selection import choose_samples
-from tests.makers import NAMES, answers_first, make_images, run, self_contained, tuned
+from tests.makers import NAMES, answers_first, invoke, make_images, run, self_contained, tuned
 
 
 @pytest.mark.slow
@@ -84,6 +84,9 @@ def test_report_of_a_run_tells_what_was_done_and_what_changed(
     assert (folder / "proof" / "results.json").stat().st_mtime_ns == before
     again = read_evaluation(folder / "proof-2" / "results.json").suites["held-out"]
     assert again.masked == 4
+    with pytest.raises(InputError, match=r"^--on cue-conflict=cues: .*evaluate --mapping`"):
+        invoke("report", folder, "--on", "cue-conflict=cues")
+    assert not (folder / "proof-3").exists()
 
 
 def test_what_a_run_has_seen_is_no_part_of_a_test_set_wherever_it_lies_today(

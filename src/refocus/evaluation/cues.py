@@ -34,7 +34,23 @@ from refocus.vit.classes import class_count, class_names, folder_names, imagenet
 
 log = logging.getLogger("refocus")
 
+_NAME = "cat7-elephant2"  # of a stimulus
 Mapping = dict[str, list[int]]  # class of the stimuli -> class indices of the model
+
+
+class NoMappingError(InputError):
+    """There is no table for a model: it lacks ImageNet's classes, and no file was given."""
+
+
+def only_evaluated(parameter: str, path: str | Path) -> InputError:
+    """What to say of `NoMappingError` where no file can be given.
+
+    parameter: what the caller calls the test sets.
+    """
+    return InputError(
+        f"‹{parameter}› cue-conflict={path}: only for models with ImageNet's 1000 classes; "
+        "measure it with `refocus evaluate --mapping`"
+    )
 
 
 def mapping(model: nn.Module, file: str | Path | None = None) -> Mapping:
@@ -43,13 +59,13 @@ def mapping(model: nn.Module, file: str | Path | None = None) -> Mapping:
     The file is {"cat": ["tabby", 282, ...], ...} with names or indices of the model's classes.
 
     Raises:
-        InputError: a model without a table, a class that the model does not have, or one under two
-            names.
+        NoMappingError: a model without a table.
+        InputError: a class that the model does not have, or one under two names.
     """
     if file is None:
         outputs = imagenet_outputs(model)
         if outputs is None:
-            raise InputError(
+            raise NoMappingError(
                 "‹mapping›: missing; the model does not have ImageNet's 1000 classes, so a file "
                 "must say which of its classes are cats"
             )
@@ -91,28 +107,51 @@ def _index(model: nn.Module, value: Any, file: str | Path) -> int:
     raise InputError(f"‹mapping› {file}: the model has no class {value!r}")
 
 
-def stimuli(root: Path) -> list[Sample]:
+def stimuli(root: Path, parameter: str = "suites") -> list[Sample]:
     """All stimuli of a folder; their label is not used."""
-    return [Sample(file, 0) for inside in class_folders(root, "suites").values() for file in inside]
+    folders = class_folders(root, parameter)
+    return [Sample(file, 0) for inside in folders.values() for file in inside]
 
 
-def cue(name: str) -> tuple[str, str]:
-    """Shape and texture from a file's stem: "cat7-elephant2" -> ("cat", "elephant")."""
-    found = re.fullmatch(r"(.+?)\d*-(.+?)\d*", name)
+def cue(file: Path) -> tuple[str, str]:
+    """Shape and texture from a file's name: "cat7-elephant2.png" -> ("cat", "elephant")."""
+    found = re.fullmatch(r"(.+?)\d*-(.+?)\d*", file.stem)
     if not found:
-        raise InputError(
-            f"{name}: the name of a stimulus must give both cues, as in cat7-elephant2"
-        )
+        raise InputError(f"{file}: the name of a stimulus must give both cues, as in {_NAME}")
     return found[1], found[2]
 
 
-def check(root: Path, table: Mapping) -> None:
-    """Is there at least one stimulus whose two cues differ and are known to the table?"""
-    for sample in stimuli(root):
-        shape, texture = cue(sample.image.stem)
+def by_name(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The stimuli whose names give both cues, and the others."""
+    named: list[Sample] = []
+    others: list[Sample] = []
+    for sample in samples:
+        try:
+            cue(sample.image)
+        except InputError:
+            others.append(sample)
+        else:
+            named.append(sample)
+    return named, others
+
+
+def check(root: Path, table: Mapping, *, parameter: str = "suites") -> None:
+    """Is there at least one stimulus whose two cues differ and are known to the table?
+
+    parameter: what the caller calls the folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    named, others = by_name(stimuli(root, parameter))
+    for sample in named:
+        shape, texture = cue(sample.image)
         if shape != texture and {shape, texture} <= set(table):
             return
-    raise InputError(f"‹suites› {root}: no stimulus has two different cues of {', '.join(table)}")
+    also = f" ({len(others)} are not named as {_NAME}: {others[0].image} first)" if others else ""
+    raise InputError(
+        f"‹{parameter}› {root}: no stimulus has two different cues of {', '.join(table)}{also}"
+    )
 
 
 class _View:
@@ -120,7 +159,7 @@ class _View:
         self.transform = eval_image(model)
 
     def __call__(self, sample: Sample) -> Tensor:
-        cue(sample.image.stem)
+        cue(sample.image)
         return self.transform(read_image(sample.image))
 
 
@@ -149,7 +188,7 @@ def decisions(
         means = torch.stack([shares[:, table[name]].mean(1) for name in names], dim=1)
         rows = []
         for sample, best in zip(samples, means.argmax(1).tolist(), strict=True):
-            shape, texture = cue(sample.image.stem)
+            shape, texture = cue(sample.image)
             rows.append({"shape": shape, "texture": texture, "decision": names[best]})
         return rows
 

@@ -12,7 +12,8 @@ from torch import nn
 from refocus.data.folders import scan
 from refocus.data.shifts import KINDS, unseen
 from refocus.errors import InputError
-from refocus.evaluation.plan import Plan, check
+from refocus.evaluation import cues
+from refocus.evaluation.plan import CUES, Plan, check
 from refocus.evaluation.suites import OTHERS
 from refocus.fingerprints import Copies
 from refocus.flow import pace
@@ -80,6 +81,8 @@ def look(model: nn.Module, images: Path, masks: Path | None, settings: RunSettin
         audit.check_masks(model, images, masks, audit_settings(settings))
     try:
         tests = _opened(settings.tests, model)
+    except cues.NoMappingError as error:
+        raise cues.only_evaluated("tests", settings.tests[CUES]) from error
     except InputError as error:
         raise error.renamed("suites", "tests") from error
     own = Copies(s.image for s in samples)

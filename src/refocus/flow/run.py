@@ -15,6 +15,7 @@ from refocus import fingerprints, locks, outputs, references
 from refocus.data.folders import class_folders, refuse_shared_stems
 from refocus.data.sources.opened import opened, opened_pair, refuse_polarity
 from refocus.evaluation.stored import read_audit
+from refocus.evaluation.suites import OTHERS, SUITES, refuse_near_miss
 from refocus.files import read_json, write_json, write_text
 from refocus.flow import page, plan, results
 from refocus.flow.answers import answers, ships
@@ -176,7 +177,7 @@ def _asked(
     found = opened_pair(images, masks if masks is None else check_path(masks, "masks"))
     if found.masks is None:
         refuse_polarity(settings.mask_polarity)
-    tests = {n: opened(path, "tests", part="test").images for n, path in settings.tests.items()}
+    tests = {name: _test_set(name, path) for name, path in settings.tests.items()}
     return _Asked(
         model,
         found.images.resolve(),
@@ -184,6 +185,12 @@ def _asked(
         found.masks and found.masks.resolve(),
         replace(settings, tests=tests),
     )
+
+
+def _test_set(name: str, path: str | Path) -> str | Path:
+    """A known test set, which has a layout of its own, as it is; of any other the class folders."""
+    refuse_near_miss(name, path, "tests")
+    return path if name in (*OTHERS, *SUITES) else opened(path, "tests", part="test").images
 
 
 def _apart(asked: _Asked) -> dict[str, Path | str | None]:

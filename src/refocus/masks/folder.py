@@ -90,7 +90,10 @@ def find_masks(
     settings, resume = check_settings(settings, MaskSettings), check_flag("resume", resume)
     images, out = opened(check_path(images, "images")).images, check_path(out, "out")
     device = pick_device(settings.device)
+    _, source = settings.source or ("", None)
+    outputs.refuse_inside(out, {"‹images›": images, "‹source›": source})
     make, kept = (taken_over if settings.source else by_backend)(images, settings)
+    outputs.refuse_inside(out, {"‹learn_from›": kept.get("learn_from")})
     group = meet(cpu=device.type == "cpu")
     content = write(images, Path(out), make, kept, resume=resume, group=group)
     if not content:  # a process other than the first
@@ -159,7 +162,6 @@ def write(
         the content of `masks.json`.
     """
     images, out = images.resolve(), out.expanduser()
-    outputs.refuse_inside(out, {"‹images›": images})
     files = image_files(images)
     refuse_shared_stems(_by_folder(files))
     with locks.released(out):

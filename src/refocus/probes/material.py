@@ -121,8 +121,8 @@ class Material:
         """All images in a probe's folder."""
         options, root = self.options, self.root(probe)
         if probe.on == "cues":
-            cues.check(root, cues.mapping(model, options.mapping))
-            return cues.stimuli(root)
+            cues.check(root, cues.mapping(model, options.mapping), parameter="cues")
+            return self._named(cues.stimuli(root, "cues"))
         if "masks" in probe.needs:
             assert options.masks is not None
             polarity = options.mask_polarity
@@ -137,6 +137,19 @@ class Material:
             ]
         parameter = "imagenet_c" if probe.on == "imagenet_c" else "images"
         return scan(root, model, parameter=parameter)
+
+    def _named(self, stimuli: list[Sample]) -> list[Sample]:
+        """Those whose names give both cues; the first time, a warning counts the others."""
+        named, others = cues.by_name(stimuli)
+        if others and (first := others[0].image) not in self._said:
+            self._said.add(first)
+            log.warning(
+                Message(
+                    f"‹cues› {self.options.cues}: the names of {len(others)} of its {len(stimuli)} "
+                    f"stimuli do not give both cues, {first} first; they are left out"
+                )
+            )
+        return named
 
     def parts(self, probe: Probe, model: nn.Module) -> list[Part]:
         """`samples`, and where a probe reads them the pictures outside of the model's classes."""

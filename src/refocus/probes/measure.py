@@ -23,8 +23,10 @@ from refocus.errors import InputError
 from refocus.evaluation.collect import Question, collect
 from refocus.files import read_json
 from refocus.probes import left_out, page, pictures, pooled
-from refocus.probes.choice import names, supported
+from refocus.probes.batch import seeds_of
+from refocus.probes.choice import FOLDERS, names, supported
 from refocus.probes.material import Material, Part, options_of
+from refocus.probes.perturbed import refuse_missing, refuse_unreadable_styles
 from refocus.probes.registry import PROBES, Probe
 from refocus.probes.results import (
     FILE,
@@ -132,15 +134,14 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
 
     One folder holds probes of the same models.
     """
+    outputs.refuse_inside(out, _read(material))
     for name in kinds:
         row = PROBES[name]
         if row.found is not None:
             row.run(material.options)
-            # a folder within the results would change them, and could not be resumed
-            outputs.refuse_inside(out, {"‹results›": material.options.results})
         else:
             for model in models.values():
-                material.parts(row, model)
+                _look_at_images(row, model, material)
         kept = out / name / outputs.SETTINGS
         if kept.exists():
             before = read_json(kept)
@@ -161,14 +162,49 @@ def check(kinds: Sequence[str], models: Models, material: Material, out: Path) -
         adain(material.options.adain)
 
 
+def _look_at_images(row: Probe, model: nn.Module, material: Material) -> None:
+    """A probe's images are there, and so are the pictures that go with them."""
+    load = Loader(model, with_mask="masks" in row.needs)
+    for part in material.parts(row, model):
+        if not any(_loads(load, sample) for sample in part.samples):  # the first does, as a rule
+            raise _unreadable(part)
+        if row.on == "imagenet_c":
+            refuse_missing(part.root, [s.image for s in part.samples], material.options)
+        if "styles" in row.needs:
+            refuse_unreadable_styles(
+                material.options, seeds_of(part.samples, part.root, material.settings.seed)
+            )
+
+
+def _loads(load: Loader, sample: Sample) -> bool:
+    try:
+        load(sample)
+    except InputError:
+        return False
+    return True
+
+
+def _unreadable(part: Part) -> InputError:
+    return InputError(f"{part.root}: none of the {len(part.samples)} images can be read")
+
+
+def _read(material: Material) -> dict[str, Path | None]:
+    """What is read, by what a user calls it.
+
+    A probe's folder within it would change it, and could not be resumed.
+    """
+    named = {f"‹{name}›": getattr(material.options, name) for name in (*FOLDERS, "adain")}
+    return {"‹images›": material.images, **named}
+
+
 def run(name: str, models: Models, material: Material, out: Path) -> ProbeResult:
     """One probe on every model -> OUT/NAME: records, result.json, and where it has one a picture.
 
     A folder that is complete is read; one that is not is resumed, with the same settings alone.
     """
     row = PROBES[name]
-    apart = {} if row.found else {"‹images›": material.root(row)}
-    folder = outputs.resumable(out / name, True, material.decisive(row, models), apart=apart)
+    decisive = material.decisive(row, models)
+    folder = outputs.resumable(out / name, True, decisive, apart=_read(material))
     with locks.released(folder), computing(material.settings.precision):
         return _measured(name, models, material, folder)
 
@@ -277,7 +313,7 @@ def _answered(
     for reason in found.unreadable.values():
         log.warning("skipped: %s", reason)
     if not found.rows:
-        raise InputError(f"{root}: none of the {len(held)} images can be read")
+        raise _unreadable(part)
     return found.rows
 
 

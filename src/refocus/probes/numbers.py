@@ -101,7 +101,7 @@ def shape_bias(b: Batch) -> Series:
     best = torch.stack([shares[:, table[name]].mean(1) for name in names], dim=1).argmax(1).tolist()
     found = []
     for sample, decision in zip(b.samples, best, strict=True):
-        shape, texture = cues.cue(sample.image.stem)
+        shape, texture = cues.cue(sample.image)
         known = shape != texture and {shape, texture} <= set(names)
         value = (
             float(names[decision] == shape)

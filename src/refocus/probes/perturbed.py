@@ -5,7 +5,7 @@ Each is a few lines. Where each protocol comes from and where ours departs stand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from refocus.data import styles
 from refocus.data.images import read_image
-from refocus.probes.batch import Batch, Views
+from refocus.errors import InputError
+from refocus.probes.batch import Batch, Options, Views
 from refocus.probes.results import Level
 from refocus.probes.tools import attacks, corruptions
 from refocus.probes.tools import perturbations as change
@@ -168,10 +169,33 @@ def corruption(b: Batch) -> Views:
 def imagenet_c(b: Batch) -> Views:
     """The published corrupted images."""
     assert b.options.imagenet_c is not None
-    for name, folder in corruptions.published(b.options.imagenet_c).items():
+    images = [s.image for s in b.samples]
+    for name, files in _corrupted(b.options.imagenet_c, b.root, images):
+        yield name, _squeezed(files, b)
+
+
+def _corrupted(
+    published: Path, root: Path, images: Sequence[Path]
+) -> Iterator[tuple[str, list[Path]]]:
+    """The same images in each corruption and severity; root: of those that are given."""
+    for name, folder in corruptions.published(published).items():
         for severity in corruptions.SEVERITIES:
-            files = [folder / str(severity) / s.image.relative_to(b.root) for s in b.samples]
-            yield name, _squeezed(files, b)
+            yield name, [folder / str(severity) / file.relative_to(root) for file in images]
+
+
+def refuse_missing(root: Path, images: Sequence[Path], options: Options) -> None:
+    """Every image must be there in each corruption and severity.
+
+    Raises:
+        InputError: one is not.
+    """
+    assert options.imagenet_c is not None
+    for _, files in _corrupted(options.imagenet_c, root, images):
+        if gone := [file for file in files if not file.is_file()]:
+            raise InputError(
+                f"‹imagenet_c› {gone[0]}: missing, as {len(gone)} of {len(files)} there are; each "
+                "image must be in all corruptions and severities"
+            )
 
 
 def _squeezed(files: list[Path], b: Batch) -> Tensor:
@@ -202,8 +226,7 @@ def stylization(b: Batch) -> Views:
 
     By the amplitudes of the spectrum, and by AdaIN where its weights are given.
     """
-    files = b.options.style_images
-    pictures = _squeezed([files[seed % len(files)] for seed in b.seeds], b)
+    pictures = _squeezed(_drawn_styles(b.options, b.seeds), b)
     ways: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
         styles.FOURIER: styles.by_amplitudes
     }
@@ -212,3 +235,22 @@ def stylization(b: Batch) -> Views:
     for series, way in ways.items():
         for strength in STRENGTHS:
             yield series, way(b.pixels, pictures, strength) if strength else b.pixels
+
+
+def _drawn_styles(options: Options, seeds: Sequence[int]) -> list[Path]:
+    """The picture whose style each image takes."""
+    files = options.style_images
+    return [files[seed % len(files)] for seed in seeds]
+
+
+def refuse_unreadable_styles(options: Options, seeds: Sequence[int]) -> None:
+    """Every picture that an image takes its style from can be read.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for file in sorted(set(_drawn_styles(options, seeds))):
+        try:
+            read_image(file)
+        except InputError as error:
+            raise InputError(f"‹styles› {error.marked}") from error

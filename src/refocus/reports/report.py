@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from refocus import runs
 from refocus.errors import InputError
+from refocus.evaluation import cues
+from refocus.evaluation.plan import CUES
 from refocus.evaluation.stored import RESULTS
 from refocus.probes import page as probe_page
 from refocus.reports import before_after
@@ -64,7 +68,7 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
     device = pick_device(settings.device)
     if runs.tuned(folder) is not None:
         folder = runs.finished(folder)
-        measured = before_after.prove_run(folder, settings, device)
+        measured = _measured(folder, settings, device)
         found = before_after.write(measured, folder, run=folder, code=settings.code, device=device)
         kept = results_of(folder).kept_original
         return Report(folder / before_after.PAGE, found, unchanged=kept, records=measured)
@@ -80,6 +84,14 @@ def report(run: str | Path, settings: ReportSettings | None = None) -> Report:
         f"{run}: neither a folder of `refocus tune` nor of `refocus run` nor of `refocus evaluate` "
         "nor of `refocus probe`"
     )
+
+
+def _measured(run: Path, settings: ReportSettings, device: torch.device) -> Path:
+    """The folder of a run's evaluation; a model without a table of cues is told what has one."""
+    try:
+        return before_after.prove_run(run, settings, device)
+    except cues.NoMappingError as error:
+        raise cues.only_evaluated("suites", settings.suites[CUES]) from error
 
 
 def _refuse_measuring(folder: Path, settings: ReportSettings, what: str, command: str) -> None:
