@@ -73,7 +73,8 @@ class MaskSettings:
         about(
             "With ‹source=coco›: whether a box is its upper left corner and its size, as COCO "
             "says, two corners, or its centre and its size. ask: stop if the file looks like one "
-            "of the latter."
+            "of the latter, or like percents. With boxes and voc-boxes: corners, if numbers that "
+            "look like percents are pixels."
         ),
     ] = "ask"
     mask_polarity: MaskPolarity = "ask"  # with a source
