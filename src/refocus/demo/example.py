@@ -43,7 +43,7 @@ def write(folder: str | Path, per_class: int = 4) -> Example:
         ['0', '1', '2']
     """
     if per_class < 1:
-        raise InputError(f"‹per_class› {per_class}: must be a whole number of at least 1")
+        raise InputError(f"per_class {per_class}: must be a whole number of at least 1")
     root = outputs.new_folder(folder)
     labels = np.repeat(np.arange(10), per_class)
     rng = np.random.default_rng(0)

@@ -75,16 +75,18 @@ def table(asked: Asked, file: Path) -> Source:
         if classes:
             yield Stated(tuple(classes))
         for row, image, mask in zip(rows, places, masks, strict=True):
-            label = named(row["label"], classes, asked.shown)
-            if label is None:
-                yield LeftOut("images without a label")
-            else:
-                yield Row(label, image.name, image, mask, row.get("group", ""))
+            yield _row(row, image, mask, named(row["label"], classes, asked.shown))
 
     what = f"a table{f', split {mine}' if mine is not None else ''}"
     state = tuple(_state(place) for place in (*places, *masks) if place is not None)
     rest = tuple(f"{k}={v}" for row in rows for k, v in row.items())
     return Source(what, (*state, *rest, *(classes or ())), read, parts_of(splits), mine)
+
+
+def _row(row: dict[str, str], image: Path, mask: Path | None, label: str | None) -> Row | LeftOut:
+    if label is None:
+        return LeftOut("images without a label")
+    return Row(label, image.name, image, mask, row.get("group", ""))
 
 
 def _place(table_file: Path, text: str, shown: str) -> Path:
