@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from evidence import baselines
@@ -164,6 +167,10 @@ def test_a_probe_reads_the_backbone_and_not_the_base_model(
     ((found, labels),) = kept
     logits = found @ made.weights["head.weight"].T + made.weights["head.bias"]
     assert logits.argmax(1).tolist() == labels
+    regression = LogisticRegression(C=1.0, class_weight="balanced", max_iter=2000)
+    whole = make_pipeline(StandardScaler(), regression).fit(found.numpy(), labels)
+    expected = torch.from_numpy(whole.decision_function(found.numpy())).float()
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
     assert len(made.used) == len(labels) == 24  # three quarters of tune: the pool
 
 

@@ -143,6 +143,7 @@ def test_only_the_runs_own_masks_are_read_as_it_read_them(
 
     assert polarity() == "invert"
     assert polarity(suites={"a": images}, masks={"a": masks}) == "invert"
+    assert polarity(suites={"a": images}, masks={"a": masks}, mask_polarity="keep") == "keep"
     assert polarity(suites={"a": test}, masks={"a": its}) == "ask"
     assert polarity(suites={"a": test}, masks={"a": its}, mask_polarity="keep") == "keep"
 

@@ -42,7 +42,8 @@ class RunSettings:
 
     # name -> ImageFolder; what was trained on or chose anything is left out
     tests: Annotated[
-        Folders, about("Test sets to compare original and tuned on: ImageFolders.")
+        Folders,
+        about("Test sets to compare original and tuned on: ImageFolders, or sets of `evaluate`."),
     ] = field(default_factory=dict)
     objective: Annotated[Text, about("What to train for.")] = Recipe.objective
     shots: Annotated[Count, about("Training images per class, of half of the classes.")] = (

@@ -101,11 +101,13 @@ def _plan(run: Path, settings: ReportSettings) -> plans.Plan:
 
 
 def _polarity(recipe: Recipe, settings: ReportSettings) -> Literal["ask", "keep", "invert"]:
-    """The run's for its own masks; those of other test sets may be drawn the other way round."""
+    """What is given; else the run's for its own masks, and "ask" for those of other test sets."""
+    if settings.mask_polarity != "ask":
+        return settings.mask_polarity
     own = {Path(path).resolve() for path in (recipe.masks, recipe.val_masks) if path is not None}
     given = {Path(path).expanduser().resolve() for path in settings.masks.values()}
     ours = not settings.suites or (given and given <= own)
-    return recipe.mask_polarity if ours else settings.mask_polarity
+    return recipe.mask_polarity if ours else "ask"
 
 
 def _used(selection: Selection, *, given: bool) -> tuple[frozenset[Path], frozenset[Path]]:

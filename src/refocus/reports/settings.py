@@ -93,8 +93,8 @@ class ReportSettings:
         MaskPolarity,
         about(
             "Of ‹masks›: ask: stop if most masks seem to mark the background. keep: use them as "
-            "they are. invert: swap object and background. The run's own masks are read as it "
-            "read them."
+            "they are. invert: swap object and background. Default: the run's own masks as it "
+            "read them, others by ask."
         ),
     ] = "ask"
     precision: Precision = "fp32"
